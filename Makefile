@@ -1,0 +1,43 @@
+# `make help` lists what there is. Everything runs in a venv of its own, kept by what is in requirements-dev.txt.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+LAB := tests/lab/lab
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help demo demo-down test test-all lint unit molecule bench bench-planner venv clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: venv  ## a fresh node on this machine, site.yml over ssh, and the model's answer
+	@tests/demo.sh
+
+demo-down:  ## take the demo's node and the lab away; what was built is kept
+	@$(LAB) down
+
+test: venv  ## lint, unit tests, and Molecule's default scenario on a fresh node
+	@$(BIN)/python tests/run.py
+
+test-all: venv  ## `make test`, and everything that takes longer
+	@$(BIN)/python tests/run.py --all
+
+lint: venv  ## yamllint, ansible-lint, ruff, mypy
+	@$(BIN)/python tests/run.py --only lint
+
+unit: venv  ## the unit tests
+	@$(BIN)/python tests/run.py --only unit
+
+molecule: venv  ## Molecule's default scenario
+	@$(BIN)/python tests/run.py --only molecule
+
+bench: venv  ## what site.yml costs, first and with nothing to do, against a one-task play
+	@$(BIN)/python tests/bench/site.py
+
+venv:  ## the tools, made once
+	@tests/venv.sh $(VENV)
+
+clean:  ## drop the venv's link and what tests left
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible

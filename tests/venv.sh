@@ -1,0 +1,30 @@
+#!/bin/sh
+# Make the tools' venv once for each state of requirements-dev.txt, outside the checkout, and link it as $1:
+# a second clone has it at once.
+set -eu
+link=$1
+cache=${GPUNODE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpunode-lab}
+for python in python3.11 python3.12 python3.13 python3; do
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
+done
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "[venv] apt-get install python3 python3-venv"
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 python3-venv >/dev/null
+    python=python3
+  else
+    echo "needs Python 3.11 or newer with its venv module" >&2
+    exit 1
+  fi
+fi
+sum=$( ("$python" -V; cat requirements-dev.txt) | sha256sum | cut -c1-12)
+venv=$cache/venv-$sum
+if [ ! -e "$venv/complete" ]; then
+  echo "[venv] $venv: the tools of requirements-dev.txt, about a minute …"
+  rm -rf "$venv"
+  mkdir -p "$cache"
+  "$python" -m venv "$venv"
+  "$venv/bin/pip" install -q --disable-pip-version-check -r requirements-dev.txt
+  touch "$venv/complete"
+fi
+[ "$(readlink "$link" 2>/dev/null)" = "$venv" ] || { rm -rf "$link"; ln -s "$venv" "$link"; }
