@@ -168,7 +168,7 @@ class Repository:
         self.settings = json.loads(settings.read_text()) if settings.exists() else {}
         files = [self.hash(p) for p in found if p != settings]
         self.files = {f.path: f for f in files}
-        content = "".join(f"{f.path}\0{f.oid}\n" for f in files)
+        content = self.repo_id + "".join(f"\n{f.path}\0{f.oid}" for f in files)
         self.commit = self.settings.get("commit") or hashlib.sha1(content.encode()).hexdigest()
 
     def hash(self, path: Path) -> File:
