@@ -71,7 +71,7 @@ def digest(*parts: str | Path | Iterable[Path]) -> str:
             continue
         for top in [part] if isinstance(part, Path) else part:
             for path in sorted(p for p in ([top] if top.is_file() else top.rglob("*")) if p.is_file()):
-                if "__pycache__" not in path.parts:
+                if not any(p == "__pycache__" or p.startswith(".") for p in path.relative_to(LAB).parts):
                     summed.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return summed.hexdigest()[:12]
 
