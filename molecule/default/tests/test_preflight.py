@@ -1,0 +1,63 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the play would do, or why it will not, on other boards: nothing on the node changes."""
+
+from __future__ import annotations
+
+import pytest
+
+# These models are neither on the lab's hub nor would they fit its disk; the port is the tiny model's.
+ELSEWHERE = ("-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub", "disk"]}', "--check", "--diff")
+
+
+def test_405b_takes_all_eight(play, board) -> None:
+    board("h100x8")
+    told = play("-e", "model=405b-fp8", *ELSEWHERE)
+    assert told.status == 0, told.text[-3000:]
+    assert "+tensor-parallel-size: 8" in told.text
+    for index in range(8):
+        assert f"nvidia.com/gpu={index}" in told.text
+
+
+def test_8b_takes_one_gpu_per_engine(play, board) -> None:
+    board("h100x8")
+    told = play("-e", "model=8b", *ELSEWHERE)
+    assert told.status == 0, told.text[-3000:]
+    assert "+tensor-parallel-size: 1" in told.text
+    assert "+data-parallel-size: 8" in told.text
+
+
+def test_70b_is_accepted(play, board) -> None:
+    board("h100x8")
+    told = play("-e", "model=70b", *ELSEWHERE)
+    assert told.status == 0, told.text[-3000:]
+    assert "+tensor-parallel-size: " in told.text
+
+
+@pytest.mark.parametrize("model", ["405b-fp8", "70b"])
+def test_one_gpu_is_too_few(play, board, model: str) -> None:
+    board("h100x1")
+    told = play("-e", f"model={model}", *ELSEWHERE)
+    assert told.status != 0
+    assert told.changed == 0
+    for said in ("1x NVIDIA H100 80GB HBM3", "GiB", "8b"):  # what is there, what is needed, what would fit
+        assert said in told.text
+
+
+SENTENCES = {
+    "no nvidia-smi": ("rm /usr/bin/nvidia-smi", ("-e", "model=8b"), "nvidia-smi"),
+    "a dead driver": ("rm /etc/gpunode-lab/nvidia-smi.xml", ("-e", "model=8b"), "driver"),
+    "an unknown model": ("true", ("-e", "model=8bb"), "8bb"),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_each_trouble_has_its_sentence(host, play, board, case: str) -> None:
+    break_it, args, sentence = SENTENCES[case]
+    board("h100x1")
+    assert host.run(break_it).rc == 0
+    told = play(*args, *ELSEWHERE)
+    assert told.status != 0
+    assert told.changed == 0
+    assert sentence in told.text

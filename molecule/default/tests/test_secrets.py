@@ -1,0 +1,44 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Hugging Face token is in its file and nowhere else."""
+
+from __future__ import annotations
+
+TOKEN = "hf_lab_good"
+FILE = "/etc/huggingface/token"
+
+
+def test_token_file_is_for_root_alone(host) -> None:
+    token = host.file(FILE)
+    assert token.content_string.strip() == TOKEN
+    assert (token.mode, token.user) == (0o600, "root")
+
+
+def test_token_is_in_no_other_file(host) -> None:
+    found = host.run(f"grep -rlsF --exclude-dir=docker --exclude-dir=containerd {TOKEN} /etc /var/lib /var/log /opt /run /home /root")
+    assert found.stdout.split() == [FILE]
+
+
+def test_token_is_in_no_process(host) -> None:
+    told = host.run("for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/cmdline; tr '\\0' '\\n' <$p/environ; done 2>/dev/null")
+    # Something was read at all, and the token is not in it.
+    assert "systemd" in told.stdout
+    assert TOKEN not in told.stdout.replace(f"grep -rlsF {TOKEN}", "")
+
+
+def test_token_is_in_no_journal(host) -> None:
+    journal = host.run("journalctl --no-pager -o cat").stdout
+    assert "vllm" in journal
+    # sudo logs the tests' own commands.
+    assert not [line for line in journal.splitlines() if TOKEN in line and "grep" not in line]
+
+
+def test_token_is_in_no_output_at_vvv(host, play) -> None:
+    """Writing the token again, with everything told that ansible can tell."""
+    host.run(f"rm {FILE}")
+    told = play("-e", "model=tiny", "-vvv")
+    assert told.status == 0, told.text[-3000:]
+    assert told.changed >= 1
+    assert host.file(FILE).content_string.strip() == TOKEN
+    assert TOKEN not in told.text

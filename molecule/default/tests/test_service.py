@@ -1,0 +1,59 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The endpoint serves, from a unit that comes back with the node."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+ADDRESS = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def serving(host) -> None:
+    """After the node's restart nobody helps: the unit has to come up by itself."""
+    deadline = time.monotonic() + 300
+    while host.run("systemctl is-active vllm-tiny.service").stdout.strip() != "active":
+        assert time.monotonic() < deadline, host.run("journalctl -u vllm-tiny.service -n 50 --no-pager").stdout
+        time.sleep(2)
+
+
+def ask(host, path: str, **body: object) -> dict:
+    data = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'" if body else ""
+    told = host.run(f"curl -fsS {ADDRESS}{path} {data}")
+    assert told.rc == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+def test_it_lists_the_model(host) -> None:
+    assert [m["id"] for m in ask(host, "/v1/models")["data"]] == ["tiny"]
+
+
+def test_it_completes(host) -> None:
+    told = ask(host, "/v1/completions", model="tiny", prompt="The GPU", max_tokens=5)
+    assert told["usage"]["completion_tokens"] == 5
+
+
+def test_it_chats(host) -> None:
+    told = ask(host, "/v1/chat/completions", model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=5)
+    assert told["choices"][0]["message"]["role"] == "assistant"
+    assert told["usage"]["completion_tokens"] == 5
+
+
+def test_it_listens_on_loopback_alone(host) -> None:
+    assert host.socket("tcp://127.0.0.1:8000").is_listening
+    assert not host.socket("tcp://0.0.0.0:8000").is_listening
+
+
+def test_the_unit_comes_back_with_the_node(host) -> None:
+    assert host.service("vllm-tiny").is_enabled
+
+
+def test_weights_stay_without_the_second_copy(host) -> None:
+    snapshots = host.run("find /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots").stdout
+    assert "model.safetensors" in snapshots
+    assert "original" not in snapshots
