@@ -169,3 +169,9 @@ def forget(run: Runner, name: str) -> None:
     """Remove an ended job, or end a running one with all its processes, and remove it."""
     run(["systemctl", "stop", f"{name}.service"])
     run(["systemctl", "reset-failed", f"{name}.service"])
+
+
+def forget_ended(run: Runner, name: str) -> None:
+    """Remove what is left of a job that has ended; leave one that runs."""
+    if look(run, name).ended:
+        forget(run, name)
