@@ -146,8 +146,14 @@ def ssh_command(name: str) -> list[str]:
             f"lab@{told['ansible_host']}"]
 
 
+def keys() -> dict[str, str]:
+    """The fingerprints of the keys that this machine's repositories were signed with, as the roles' variables."""
+    told = json.loads(output("docker", "exec", f"{engine.PREFIX}-lab", "cat", "/srv/vars.json", check=False) or "{}")
+    return {name: value for name, value in told.items() if name.endswith("_fingerprint")}
+
+
 def inventory() -> str:
     """All running nodes as ansible's JSON inventory, or those that GPUNODE_LAB_NODES lists."""
     asked = os.environ.get("GPUNODE_LAB_NODES", "").replace(",", " ").split()
     told = [name for name in names() if not asked or name in asked]
-    return json.dumps({"all": {"hosts": told}, "_meta": {"hostvars": {name: hostvars(name) for name in told}}})
+    return json.dumps({"all": {"hosts": told, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in told}}})
