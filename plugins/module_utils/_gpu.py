@@ -1,0 +1,280 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What GPUs a node has: one `nvidia-smi -q -x` call and a look at the PCI bus. Deciding is somebody else's job."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+NVIDIA = "0x10de"
+# Run nvidia-smi: exit status, stdout, stderr. None where there is no nvidia-smi.
+Run = Optional[Callable[[], Tuple[int, str, str]]]
+# The name of the container that a process runs in, "" outside of any.
+OwnerOf = Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that holds GPU memory."""
+
+    pid: int
+    name: str
+    used_mib: Optional[int] = None
+    owner: str = ""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU as the driver reports it; None where it reports nothing usable."""
+
+    index: int
+    name: str
+    memory_mib: Optional[int] = None
+    reserved_mib: Optional[int] = None
+    used_mib: Optional[int] = None
+    architecture: str = ""
+    compute_capability: str = ""
+    uuid: str = ""
+    pci_bus_id: str = ""
+    mig: bool = False
+    mig_pending: bool = False
+    fabric_state: str = ""
+    fabric_status: str = ""
+    clique: str = ""
+    lost: bool = False
+    recovery_action: str = ""
+    processes: Tuple[GpuProcess, ...] = ()
+
+
+@dataclass(frozen=True)
+class PciGpu:
+    """A GPU on the PCI bus, whether or not a driver has it."""
+
+    address: str
+    device_id: str
+    driver: str = ""
+
+
+@dataclass(frozen=True)
+class PciScan:
+    """What of NVIDIA's sits on the PCI bus."""
+
+    gpus: Tuple[PciGpu, ...] = ()
+    nvswitches: int = 0
+
+
+@dataclass(frozen=True)
+class NodeGpus:
+    """Everything that a node says about its GPUs. `state` is ok, or names what is wrong; `message` says it in words."""
+
+    state: str
+    message: str = ""
+    gpus: Tuple[Gpu, ...] = ()
+    driver_version: str = ""
+    cuda_version: str = ""
+    pci_gpus: Tuple[PciGpu, ...] = ()
+    nvswitches: int = 0
+    fabric_manager: Optional[bool] = None
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain data, as a module returns it."""
+        return asdict(self)
+
+
+def node_gpus_from(plain: Dict[str, Any]) -> NodeGpus:
+    """The way back from `as_dict`, on the controller."""
+    gpus = tuple(
+        Gpu(**{**gpu, "processes": tuple(GpuProcess(**process) for process in gpu.get("processes") or ())})
+        for gpu in plain.get("gpus") or ()
+    )
+    return NodeGpus(
+        state=plain["state"],
+        message=plain.get("message", ""),
+        gpus=gpus,
+        driver_version=plain.get("driver_version", ""),
+        cuda_version=plain.get("cuda_version", ""),
+        pci_gpus=tuple(PciGpu(**gpu) for gpu in plain.get("pci_gpus") or ()),
+        nvswitches=plain.get("nvswitches", 0),
+        fabric_manager=plain.get("fabric_manager"),
+    )
+
+
+def container_id(cgroup: str) -> str:
+    """The container in a /proc/PID/cgroup, "" for none: docker-ID.scope with systemd's cgroups, /docker/ID without."""
+    match = re.search(r"docker[-/]([0-9a-f]{64})", cgroup)
+    return match.group(1) if match else ""
+
+
+def scan_pci(root: Path = Path("/sys/bus/pci/devices")) -> PciScan:
+    """Display and 3D controllers (class 03) are GPUs; NVIDIA's bridges of class 0680 are NVSwitches."""
+    gpus: List[PciGpu] = []
+    switches = 0
+    for device in sorted(root.iterdir()) if root.is_dir() else ():
+        try:
+            if (device / "vendor").read_text().strip() != NVIDIA:
+                continue
+            kind = (device / "class").read_text().strip()
+            number = (device / "device").read_text().strip()
+        except OSError:  # a device that is being removed, or a kernel that hides it
+            continue
+        if kind.startswith("0x03"):
+            driver = device / "driver"
+            gpus.append(PciGpu(device.name, "10de:" + number[2:], driver.resolve().name if driver.exists() else ""))
+        elif kind.startswith("0x0680"):
+            switches += 1
+    return PciScan(tuple(gpus), switches)
+
+
+def _text(node: ET.Element, path: str) -> str:
+    """The text of a field, "" for the many ways in which nvidia-smi says that there is none."""
+    value = (node.findtext(path) or "").strip()
+    return "" if value.strip("[]").casefold() in ("n/a", "none", "not supported", "unknown error") else value
+
+
+def _mib(node: ET.Element, path: str) -> Optional[int]:
+    match = re.match(r"(\d+) MiB$", _text(node, path))
+    return int(match.group(1)) if match else None
+
+
+def _process(node: ET.Element, owner_of: OwnerOf) -> GpuProcess:
+    pid = int(_text(node, "pid") or 0)
+    return GpuProcess(pid, _text(node, "process_name"), _mib(node, "used_memory"), owner_of(pid))
+
+
+def _gpu(index: int, node: ET.Element, owner_of: OwnerOf) -> Gpu:
+    everything = " ".join(text for text in (_text(node, "product_name"), _text(node, "fb_memory_usage/total")))
+    return Gpu(
+        index=index,
+        name=_text(node, "product_name"),
+        memory_mib=_mib(node, "fb_memory_usage/total"),
+        reserved_mib=_mib(node, "fb_memory_usage/reserved"),
+        used_mib=_mib(node, "fb_memory_usage/used"),
+        architecture=_text(node, "product_architecture"),
+        uuid=_text(node, "uuid"),
+        pci_bus_id=node.get("id") or _text(node, "pci/pci_bus_id"),
+        mig=_text(node, "mig_mode/current_mig") == "Enabled",
+        mig_pending=_text(node, "mig_mode/pending_mig") == "Enabled",
+        fabric_state=_text(node, "fabric/state"),
+        fabric_status=_text(node, "fabric/status"),
+        clique=_text(node, "fabric/cliqueId"),
+        lost="lost" in everything.casefold(),
+        recovery_action=_text(node, "gpu_recovery_action"),
+        processes=tuple(_process(process, owner_of) for process in node.iterfind("processes/process_info")),
+    )
+
+
+def parse(xml: str, owner_of: OwnerOf = lambda pid: "") -> NodeGpus:
+    """Read what `nvidia-smi -q -x` printed. Raises ValueError for anything else."""
+    start = xml.find("<nvidia_smi_log")
+    end = xml.rfind("</nvidia_smi_log>")
+    if start < 0 or end < 0:
+        raise ValueError("nvidia-smi -q -x printed no nvidia_smi_log element")
+    try:
+        root = ET.fromstring(xml[start : end + len("</nvidia_smi_log>")])
+    except ET.ParseError as error:
+        raise ValueError(f"nvidia-smi -q -x printed XML that cannot be read: {error}") from None
+    gpus = tuple(_gpu(index, node, owner_of) for index, node in enumerate(root.iterfind("gpu")))
+    return NodeGpus(
+        state="ok" if gpus else "no_devices",
+        message="" if gpus else REASONS["no_devices"],
+        gpus=gpus,
+        driver_version=_text(root, "driver_version"),
+        cuda_version=_text(root, "cuda_version"),
+    )
+
+
+REASONS = {
+    "no_gpu": "There is no NVIDIA GPU on this host: none on the PCI bus, and no nvidia-smi.",
+    "no_devices": (
+        "nvidia-smi found no devices: the driver is loaded but has no GPU. A GPU that is passed to a virtual machine, "
+        "held by vfio-pci or too new for the driver looks like this; `dmesg | grep -i nvrm` says which."
+    ),
+    "driver_not_loaded": (
+        "The NVIDIA driver is installed but does not run: nvidia-smi cannot talk to it. After a kernel update its "
+        "module must be built again (`dkms status`, then `modprobe nvidia`), or the host has not been restarted yet."
+    ),
+    "driver_mismatch": (
+        "The NVIDIA driver was updated while the old one is still loaded (driver/library version mismatch). "
+        "Restart the host, or unload and load its modules."
+    ),
+    "gpu_lost": (
+        "A GPU has fallen off the bus (`dmesg | grep -i xid` shows Xid 79). Restart the host; if it returns, the board, "
+        "its power or its slot is at fault."
+    ),
+}
+
+# What nvidia-smi prints, on either stream, when it cannot list the GPUs.
+SYMPTOMS = (
+    ("driver/library version mismatch", "driver_mismatch"),
+    ("couldn't communicate with the nvidia driver", "driver_not_loaded"),
+    ("driver not loaded", "driver_not_loaded"),
+    ("no devices were found", "no_devices"),
+    ("is lost", "gpu_lost"),
+    ("unable to determine the device handle", "gpu_lost"),
+    ("fallen off the bus", "gpu_lost"),
+)
+
+
+def _listed(gpus: Tuple[PciGpu, ...]) -> str:
+    return ", ".join("{} ({}{2})".format(gpu.address, gpu.device_id, gpu.driver and ", " + gpu.driver) for gpu in gpus)
+
+
+def _without_tool(pci: PciScan) -> NodeGpus:
+    if not pci.gpus:
+        return NodeGpus("no_gpu", REASONS["no_gpu"])
+    message = (
+        "{} on the PCI bus, but nvidia-smi is not there, so no NVIDIA driver is installed: {}. Install the data-centre "
+        "driver (on Ubuntu: nvidia-driver-580-server, with nvidia-fabricmanager-580 of the same version on NVSwitch "
+        "boards) and restart the host."
+    ).format("1 NVIDIA GPU is" if len(pci.gpus) == 1 else f"{len(pci.gpus)} NVIDIA GPUs are", _listed(pci.gpus))
+    return NodeGpus("no_driver", message, pci_gpus=pci.gpus, nvswitches=pci.nvswitches)
+
+
+def _failed(status: int, said: str) -> NodeGpus:
+    folded = said.casefold()
+    for symptom, state in SYMPTOMS:
+        if symptom in folded:
+            return NodeGpus(state, REASONS[state])
+    first = (said.strip().splitlines() or ["nothing"])[0]
+    return NodeGpus("failed", f"nvidia-smi -q -x ended with status {status} and said: {first}")
+
+
+def _with_tool(status: int, out: str, err: str, owner_of: OwnerOf) -> NodeGpus:
+    try:
+        seen = parse(out, owner_of)
+    except ValueError as error:
+        if status or "no devices were found" in out.casefold():
+            return _failed(status, out + "\n" + err)
+        return NodeGpus("unreadable", f"{error}. Its first bytes: {out[:80]!r}")
+    return _failed(status, out + "\n" + err) if status and not seen.gpus else seen
+
+
+def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_manager: Optional[bool] = None) -> NodeGpus:
+    """Put the driver's view and the PCI bus together. Never raises: what is wrong is a state with its sentence."""
+    if run is None:
+        return _without_tool(pci)
+    seen = _with_tool(*run(), owner_of=owner_of)
+    hidden = len(pci.gpus) - len(seen.gpus)
+    message = seen.message
+    if hidden > 0 and seen.gpus:
+        message = f"{hidden} of {len(pci.gpus)} NVIDIA GPUs on the PCI bus are not listed by nvidia-smi: {_listed(_unlisted(seen.gpus, pci.gpus))}."
+    return NodeGpus(
+        state=seen.state,
+        message=message,
+        gpus=seen.gpus,
+        driver_version=seen.driver_version,
+        cuda_version=seen.cuda_version,
+        pci_gpus=pci.gpus,
+        nvswitches=pci.nvswitches,
+        fabric_manager=fabric_manager,
+    )
+
+
+def _unlisted(gpus: Tuple[Gpu, ...], pci: Tuple[PciGpu, ...]) -> Tuple[PciGpu, ...]:
+    listed = {gpu.pci_bus_id.casefold()[-12:] for gpu in gpus}  # nvidia-smi writes the domain with eight digits
+    return tuple(gpu for gpu in pci if gpu.address.casefold()[-12:] not in listed)

@@ -1,0 +1,268 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+# This is a virtual module: it is implemented as an action plugin, since the catalogue lies on the controller.
+
+DOCUMENTATION = r"""
+module: serving_plan
+short_description: Decide what a GPU host serves, and explain it
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+description:
+  - Checks GPU count and type against a model and returns a plan. For each model it says which GPUs, how they share the
+    work, how long the context is, how many tokens the KV cache holds, and the configuration that vLLM is started with.
+  - Asks the node for its GPUs by one call of M(gpunode.llm.gpu_info), or plans without any node where O(gpus) is given.
+  - Fails in one message that holds everything that stands against the plan, with numbers and with what would work.
+  - Changes nothing.
+options:
+  model:
+    description: The model to serve, by its key in the catalogue or by its repository on the Hugging Face hub.
+    type: str
+  models:
+    description:
+      - The models to serve when there are several, instead of O(model).
+      - Each is a name, or a dictionary of C(model), C(name), C(port), C(gpu_indices), C(served_model_name) and any
+        option of this module that is about one engine.
+      - Instances are planned in the order of their names, whatever their order here. Set C(port) and C(gpu_indices)
+        for one that must not move when others come and go.
+    type: list
+    elements: raw
+    default: []
+  gpus:
+    description:
+      - GPUs to plan for instead of the node's own, as V(8xH100), or as a list of dictionaries with C(name), C(count),
+        C(memory_mib) and C(compute_capability). The last two are needed only for GPUs that the catalogue does not know.
+    type: raw
+  device:
+    description: V(cuda) or V(cpu). The model decides where it is not set.
+    type: str
+  objective:
+    description:
+      - What the plan is good at.
+      - V(throughput) takes as few GPUs per replica as leave room for the KV cache, and as many replicas as there is
+        room for. V(latency) spreads a replica over as many GPUs as can be. V(context) looks for the longest context.
+    type: str
+    default: throughput
+  engine:
+    description: The vLLM release. The newest of the catalogue where it is not set.
+    type: str
+  image:
+    description: The container image. The engine release decides where it is not set.
+    type: str
+  host:
+    description: The address on the node under which the endpoint is published.
+    type: str
+    default: 127.0.0.1
+  port:
+    description: The port of the first instance. Each further one gets the next.
+    type: str
+    default: "8000"
+  max_model_len:
+    description: The context in tokens, such as V(32768) or V(32K). The longest that fits where it is not set.
+    type: str
+  gpu_memory_utilization:
+    description: The share of each GPU's memory that an engine takes. The engine release decides where it is not set.
+    type: str
+  kv_cache_dtype:
+    description: The precision of the KV cache, such as V(auto) or V(fp8).
+    type: str
+  tensor_parallel_size:
+    description: GPUs that share each layer. The planner decides where it is not set.
+    type: str
+  pipeline_parallel_size:
+    description: Stages that the layers are divided into. The planner decides where it is not set.
+    type: str
+  data_parallel_size:
+    description: Replicas. The planner decides where it is not set.
+    type: str
+  extra_args:
+    description:
+      - Further options of C(vllm serve) by their long names, without the leading hyphens. A null takes out one that
+        the catalogue sets.
+      - Each is checked against the list of options of the engine release.
+    type: dict
+    default: {}
+  env:
+    description: Environment of the engine. Never put a secret here, since the plan is shown.
+    type: dict
+    default: {}
+  extra_models:
+    description: Models beyond the catalogue, or amendments to it, in the form of C(catalog/models.yml).
+    type: dict
+    default: {}
+  extra_gpus:
+    description: GPUs beyond the catalogue, or amendments to it, in the form of C(catalog/gpus.yml).
+    type: dict
+    default: {}
+  extra_engines:
+    description:
+      - Engine releases beyond the catalogue, or amendments to it, by version, in the form of C(catalog/engines).
+    type: dict
+    default: {}
+  api_key_set:
+    description: Whether clients will need an API key. Without one only a loopback address is accepted.
+    type: bool
+    default: false
+  fail_on_findings:
+    description: Whether to fail when something stands against the plan. Otherwise RV(findings) holds it.
+    type: bool
+    default: true
+attributes:
+  action:
+    description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
+    support: full
+  check_mode:
+    description: Changes nothing, so check mode makes no difference.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is no difference to show.
+    support: none
+seealso:
+  - module: gpunode.llm.gpu_info
+"""
+
+EXAMPLES = r"""
+- name: Plan for the GPUs of this node
+  gpunode.llm.serving_plan:
+    model: 405b-fp8
+  register: decided
+
+- name: Show what vLLM is started with
+  ansible.builtin.debug:
+    var: decided.plan.instances[0].config
+
+- name: Plan without any node
+  gpunode.llm.serving_plan:
+    model: 70b
+    gpus: 4xH100
+    objective: latency
+  delegate_to: localhost
+
+- name: Serve two models, and one that the catalogue has not seen
+  gpunode.llm.serving_plan:
+    models:
+      - 70b
+      - model: mine
+        port: 9000
+        max_model_len: 16K
+    extra_models:
+      mine:
+        repo_id: example/Mine-7B
+        config:
+          hidden_size: 4096
+          intermediate_size: 14336
+          num_hidden_layers: 32
+          num_attention_heads: 32
+          num_key_value_heads: 8
+          vocab_size: 32000
+          max_position_embeddings: 32768
+"""
+
+RETURN = r"""
+plan:
+  description: What to run; null where there are findings.
+  returned: always
+  type: dict
+  contains:
+    instances:
+      description: One per engine, in the order of their names.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: Name of the instance, fit for a unit and a container.
+          type: str
+        model:
+          description: Key in the catalogue.
+          type: str
+        repo_id:
+          description: Repository on the Hugging Face hub.
+          type: str
+        revision:
+          description: Commit of the repository; null where the catalogue knows none.
+          type: str
+        image:
+          description: Container image.
+          type: str
+        device:
+          description: V(cuda) or V(cpu).
+          type: str
+        gpu_indices:
+          description: GPUs of this instance.
+          type: list
+          elements: int
+        tensor_parallel_size:
+          description: GPUs that share each layer.
+          type: int
+        pipeline_parallel_size:
+          description: Stages that the layers are divided into.
+          type: int
+        data_parallel_size:
+          description: Replicas.
+          type: int
+        max_model_len:
+          description: Context in tokens.
+          type: int
+        weights_gib_per_gpu:
+          description: Weights on the fullest GPU, in GiB.
+          type: float
+        kv_cache_tokens:
+          description: Tokens that the KV caches of all replicas hold.
+          type: int
+        config:
+          description: Content of vLLM's configuration file.
+          type: dict
+        env:
+          description: Environment of the engine, without any secret.
+          type: dict
+        host:
+          description: Address on the node under which the endpoint is published.
+          type: str
+        port:
+          description: Port of the endpoint.
+          type: int
+        served_model_name:
+          description: The name that clients use.
+          type: str
+        weights_bytes:
+          description: Size of the weights on the disk.
+          type: int
+        gated:
+          description: Whether the hub asks for a token and an accepted licence.
+          type: bool
+        ignore_patterns:
+          description: Files of the repository that are not needed.
+          type: list
+          elements: str
+        start_timeout_s:
+          description: How long a start may take, from the bytes to load.
+          type: int
+        shm_size:
+          description: Shared memory of the container.
+          type: str
+        warnings:
+          description: What to know about this instance.
+          type: list
+          elements: str
+    warnings:
+      description: What to know about the plan.
+      type: list
+      elements: str
+    rejected:
+      description: What was not chosen, with C(instance), C(choice) and C(reason).
+      type: list
+      elements: dict
+findings:
+  description: Everything that stands against the plan, each in a sentence.
+  returned: always
+  type: list
+  elements: str
+gpus:
+  description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.
+  returned: always
+  type: list
+  elements: dict
+"""

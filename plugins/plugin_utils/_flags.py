@@ -1,0 +1,73 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of `vllm serve` against the release's own list: what it does not know it must not be given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, near
+
+#: Options that follow from the plan. Given by hand they would contradict it.
+PLANNED = {
+    "model": "model",
+    "revision": "models: {revision: ...} in extra_models",
+    "served-model-name": "served_model_name",
+    "host": "host",
+    "port": "port",
+    "tensor-parallel-size": "tensor_parallel_size",
+    "pipeline-parallel-size": "pipeline_parallel_size",
+    "data-parallel-size": "data_parallel_size",
+    "max-model-len": "max_model_len",
+    "gpu-memory-utilization": "gpu_memory_utilization",
+    "kv-cache-dtype": "kv_cache_dtype",
+}
+#: A configuration file is readable and is shown in diffs.
+SECRET = {"api-key": "vllm_api_keys", "hf-token": "huggingface_token"}
+
+
+def hyphened(name: str) -> str:
+    """vLLM takes underscores too; a configuration file should not mix them."""
+    return name.strip().removeprefix("--").replace("_", "-")
+
+
+def _unknown(name: str, engine: EngineSpec) -> str:
+    if name in engine.removed:
+        return f"vLLM {engine.version} has no option {name} any more: {engine.removed[name]}."
+    guesses = near(name, engine.spellings)
+    meant = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
+    return f"vLLM {engine.version} has no option {name}.{meant}"
+
+
+def _wrong_type(name: str, kind: str, value: Any) -> str | None:
+    fits = {
+        "bool": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
+        "json": isinstance(value, (Mapping, str)),
+    }.get(kind, True)
+    wanted = {"bool": "true or false", "int": "a whole number", "float": "a number", "json": "a dictionary"}
+    return None if fits else f"{name} takes {wanted[kind]}, not {value!r}."
+
+
+def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[str], list[str]]:
+    """Findings and warnings about a user's own options."""
+    findings: list[str] = []
+    warnings: list[str] = []
+    for key, value in extra_args.items():
+        name = hyphened(key)
+        flag = engine.spellings.get(name)
+        if name in SECRET:
+            findings.append(f"{name} does not belong into extra_args, which everybody can read: use {SECRET[name]}.")
+        elif name in PLANNED:
+            findings.append(f"{name} follows from the plan: set {PLANNED[name]} instead of extra_args.")
+        elif flag is None:
+            findings.append(_unknown(name, engine))
+        elif value is not None:
+            problem = _wrong_type(name, flag.type, value)
+            findings += [problem] if problem else []
+        if name in engine.deprecated:
+            warnings.append(f"{name} is deprecated in vLLM {engine.version}: {engine.deprecated[name]}.")
+    return findings, warnings

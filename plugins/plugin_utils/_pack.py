@@ -1,0 +1,197 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several models on one host: who gets how many GPUs of which group, and which ones. Nobody's GPUs overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Group, numbered
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, Policy
+from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import Bench, Choice, Options, options, too_old
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where one instance runs and what was decided for it."""
+
+    wish: InstanceRequest
+    bench: Bench
+    options: Options
+    choice: Choice
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Packing:
+    """All instances seated, or the ones that fit nowhere."""
+
+    seats: tuple[Seat, ...] = ()
+    alone: tuple[InstanceRequest, ...] = ()  # do not fit even with the whole host to themselves
+    together: tuple[tuple[InstanceRequest, int], ...] = ()  # fit alone, with so many GPUs at least, but not all at once
+    pinned: tuple[str, ...] = ()  # what is wrong with the GPUs that were named
+
+
+class Table:
+    """Options per instance, group and budget; asked for often, worked out once."""
+
+    def __init__(self, engine: EngineSpec, policy: Policy) -> None:
+        self._engine = engine
+        self._policy = policy
+        self._known: dict[tuple[str, Group, int], Options] = {}
+
+    def bench(self, wish: InstanceRequest, group: Group) -> Bench:
+        """What this wish is judged against on this group."""
+        return Bench(wish, group, self._engine, self._policy)
+
+    def options(self, wish: InstanceRequest, group: Group, budget: int) -> Options:
+        """All ways for this wish on so many GPUs of this group."""
+        key = (wish.name, group, budget)
+        if key not in self._known:
+            bench = self.bench(wish, group)
+            self._known[key] = Options((), ()) if too_old(bench) else options(bench, budget)
+        return self._known[key]
+
+    def least(self, wish: InstanceRequest, group: Group) -> int | None:
+        """The fewest GPUs of this group with which the wish can be met at all."""
+        fitting = self.options(wish, group, len(group.indices)).fitting
+        return min((choice.spread.gpus * (wish.dp or 1) for choice in fitting), default=None)
+
+
+def _assign(wishes: Sequence[InstanceRequest], groups: Sequence[Group], table: Table) -> dict[str, Group] | None:
+    """A group for each instance, so that the least of all of them is there. Tries everything; hosts are small."""
+    needs = [{group: table.least(wish, group) for group in groups} for wish in wishes]
+
+    def place(which: int, left: Mapping[Group, int]) -> dict[str, Group] | None:
+        if which == len(wishes):
+            return {}
+        for group in groups:
+            need = needs[which][group]
+            if need is not None and need <= left[group]:
+                rest = place(which + 1, {**left, group: left[group] - need})
+                if rest is not None:
+                    return {wishes[which].name: group, **rest}
+        return None
+
+    return place(0, {group: len(group.indices) for group in groups})
+
+
+def _next_budget(wish: InstanceRequest, group: Group, table: Table, now: int, left: int) -> int | None:
+    """The next number of GPUs that this instance would use up to the last one."""
+    for budget in range(now + 1, now + left + 1):
+        best = table.options(wish, group, budget).best
+        if best is not None and best.gpus == budget:
+            return budget
+    return None
+
+
+def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table) -> dict[str, int]:
+    """GPUs per instance: the least for everybody, then whoever has fewest gets the next step, while there are any."""
+    if len(wishes) == 1:
+        return {wishes[0].name: len(group.indices)}
+    budget = {wish.name: table.least(wish, group) or 0 for wish in wishes}
+    while True:
+        left = len(group.indices) - sum(budget.values())
+        for wish in sorted(wishes, key=lambda item: (budget[item.name], item.name)):
+            more = _next_budget(wish, group, table, budget[wish.name], left)
+            if more is not None:
+                budget[wish.name] = more
+                break
+        else:
+            return budget
+
+
+def _block(free: list[int], width: int, domain: int) -> list[int]:
+    """GPUs for one tensor-parallel group: within the fullest NVLink island that has room, else the first ones."""
+    islands: dict[int, list[int]] = {}
+    for index in free:
+        islands.setdefault(index // domain, []).append(index)
+    roomy = [island for island in islands.values() if len(island) >= width]
+    return (min(roomy, key=lambda island: (len(island), island)) if roomy else free)[:width]
+
+
+def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table) -> list[Seat]:
+    budgets = _shares(wishes, group, table)
+    found = []
+    for wish in wishes:
+        ways = table.options(wish, group, budgets[wish.name])
+        assert ways.best is not None  # _assign has seen to it
+        found.append((wish, ways, ways.best))
+    free = list(group.indices)
+    seats = []
+    for wish, ways, choice in sorted(found, key=lambda item: (-item[2].spread.tp, item[0].name)):
+        taken: list[int] = []
+        for _block_number in range(choice.spread.pp * choice.replicas):
+            block = _block(free, choice.spread.tp, group.spec.nvlink_domain)
+            free = [index for index in free if index not in block]
+            taken += block
+        seats.append(Seat(wish, table.bench(wish, group), ways, choice, tuple(taken)))
+    return seats
+
+
+def _pinned_group(wish: InstanceRequest, groups: Sequence[Group]) -> Group | str:
+    """The GPUs that an instance names, as a group of their own; or what is wrong with them."""
+    named = set(wish.gpu_indices or ())
+    for group in groups:
+        if named <= set(group.indices):
+            return replace(group, indices=tuple(sorted(named)))
+    there = {index for group in groups for index in group.indices}
+    if named - there:
+        return f"{wish.name}: {numbered(sorted(named - there))} of gpu_indices cannot be had on this host."
+    return f"{wish.name}: {numbered(sorted(named))} of gpu_indices are of different kinds; an engine spans one kind only."
+
+
+def _without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:
+    rest = (replace(group, indices=tuple(i for i in group.indices if i not in indices)) for group in groups)
+    return tuple(group for group in rest if group.indices)
+
+
+def _pin(wishes: Sequence[InstanceRequest], groups: Sequence[Group]) -> tuple[dict[str, Group], list[str]]:
+    """Each instance that names its GPUs with a group of exactly those."""
+    pinned: dict[str, Group] = {}
+    problems: list[str] = []
+    taken: dict[int, str] = {}
+    for wish in wishes:
+        if wish.gpu_indices is None:
+            continue
+        for index in wish.gpu_indices:
+            if index in taken:
+                problems.append(f"GPU {index} is named by both {taken[index]} and {wish.name}.")
+            taken[index] = wish.name
+        group = _pinned_group(wish, groups)
+        if isinstance(group, str):
+            problems.append(group)
+        else:
+            pinned[wish.name] = group
+    return pinned, problems
+
+
+def pack(wishes: Sequence[InstanceRequest], groups: Sequence[Group], engine: EngineSpec, policy: Policy) -> Packing:
+    """Seat every instance, or say which cannot be seated."""
+    table = Table(engine, policy)
+    pinned, problems = _pin(wishes, groups)
+    if problems:
+        return Packing(pinned=tuple(problems))
+    rest = _without(groups, {index for group in pinned.values() for index in group.indices})
+
+    def least(wish: InstanceRequest) -> int | None:
+        choices = [pinned[wish.name]] if wish.name in pinned else groups
+        return min((need for group in choices if (need := table.least(wish, group)) is not None), default=None)
+
+    needs = {wish.name: least(wish) for wish in wishes}
+    alone = tuple(wish for wish in wishes if needs[wish.name] is None)
+    if alone:
+        return Packing(alone=alone)
+    loose = [wish for wish in wishes if wish.name not in pinned]
+    loose.sort(key=lambda wish: (-(needs[wish.name] or 0), wish.name))
+    placed = _assign(loose, rest, table)
+    if placed is None:
+        return Packing(together=tuple((wish, needs[wish.name] or 0) for wish in wishes))
+    seats = [seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table)]
+    for group in rest:
+        here = [wish for wish in loose if placed[wish.name] == group]
+        seats += _seats(here, group, table) if here else []
+    return Packing(seats=tuple(sorted(seats, key=lambda seat: seat.wish.name)))

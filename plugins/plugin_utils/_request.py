@@ -1,0 +1,215 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the user asked for, as values that can be trusted: numbers are numbers, names are unique, ports are free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, ModelSpec, near
+
+OBJECTIVES = ("throughput", "latency", "context")
+KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+#: A multiplier as vLLM reads it: small letters count in thousands, capitals in 1024s.
+MULTIPLIERS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
+
+
+@dataclass(frozen=True)
+class InstanceRequest:
+    """One engine that is wanted. None: the planner chooses."""
+
+    name: str
+    model: ModelSpec
+    device: str
+    objective: str = "throughput"
+    image: str | None = None
+    host: str = "127.0.0.1"
+    port: int | None = None
+    served_model_name: tuple[str, ...] = ()
+    max_model_len: int | None = None
+    gpu_memory_utilization: float | None = None
+    kv_cache_dtype: str | None = None
+    tp: int | None = None
+    pp: int | None = None
+    dp: int | None = None
+    gpu_indices: tuple[int, ...] | None = None
+    extra_args: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that is wanted on one host. `findings` are the wishes that cannot be read."""
+
+    engine: EngineSpec
+    instances: tuple[InstanceRequest, ...]
+    port: int = 8000
+    api_key_set: bool = False
+    own_prefix: str = "vllm-"
+    findings: tuple[str, ...] = ()
+
+
+def whole_number(what: str, value: Any, low: int, high: int) -> int:
+    """A whole number within bounds; `-e port=9000` arrives as a string."""
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise ValueError(f"{what} must be a whole number, not {value!r}.") from None
+    if not low <= number <= high:
+        raise ValueError(f"{what} must lie between {low} and {high}, not {number}.")
+    return number
+
+
+def context_length(value: Any) -> int | None:
+    """A context as vLLM takes it: 32768, 32k, 32K; `auto` and -1 leave it to the planner."""
+    text = str(value).strip()
+    if text in ("auto", "-1"):
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
+    number = int(float(match.group(1)) * MULTIPLIERS.get(match.group(2), 1)) if match else 0
+    if number < 1:
+        raise ValueError(f"max_model_len must be a number of tokens such as 32768, 32K or auto, not {value!r}.")
+    return number
+
+
+def utilization(value: Any) -> float:
+    """A share of a GPU's memory."""
+    try:
+        share = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"gpu_memory_utilization must be a share such as 0.92, not {value!r}.") from None
+    if not 0 < share <= 1:
+        raise ValueError(f"gpu_memory_utilization must lie above 0 and at most at 1, not {share:g}: 0.92 is vLLM's default.")
+    return share
+
+
+def choice_of(what: str, value: Any, known: Sequence[str]) -> str:
+    """One of a closed list."""
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(known)}, not {value!r}.")
+    return str(value)
+
+
+def indices(value: Any) -> tuple[int, ...]:
+    """GPU numbers, in ascending order, each once."""
+    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    return tuple(sorted({whole_number("gpu_indices", item, 0, 1023) for item in items}))
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """One name or several."""
+    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def mapping(what: str, value: Any) -> Mapping[str, Any]:
+    """A dictionary, and not the text of one."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} must be a dictionary, not {value!r}.")
+    return value
+
+
+def safe_name(text: str) -> str:
+    """Fit for a unit, a container and a file."""
+    return re.sub(r"[^a-z0-9.-]+", "-", text.casefold()).strip("-.")
+
+
+#: How each option of an instance is read.
+READERS = {
+    "name": lambda value: str(value),
+    "model": lambda value: str(value),
+    "device": lambda value: choice_of("device", value, ("cuda", "cpu")),
+    "objective": lambda value: choice_of("objective", value, OBJECTIVES),
+    "image": lambda value: str(value),
+    "host": lambda value: str(value),
+    "port": lambda value: whole_number("port", value, 1, 65535),
+    "served_model_name": names,
+    "max_model_len": context_length,
+    "gpu_memory_utilization": utilization,
+    "kv_cache_dtype": lambda value: choice_of("kv_cache_dtype", value, KV_DTYPES),
+    "tensor_parallel_size": lambda value: whole_number("tensor_parallel_size", value, 1, 1024),
+    "pipeline_parallel_size": lambda value: whole_number("pipeline_parallel_size", value, 1, 1024),
+    "data_parallel_size": lambda value: whole_number("data_parallel_size", value, 1, 1024),
+    "gpu_indices": indices,
+    "extra_args": lambda value: mapping("extra_args", value),
+    "env": lambda value: {key: str(text) for key, text in mapping("env", value).items()},
+}
+SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
+#: These are merged from the host's and the instance's own; all else is replaced.
+MERGED = ("extra_args", "env")
+
+
+def _read(options: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
+    """Each option through its reader; what cannot be read is a finding, and all of them are found."""
+    seen: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in READERS:
+            meant = near(key, READERS)
+            findings.append(f"models: unknown key {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
+        elif value is not None and value != "":
+            try:
+                seen[SHORT.get(key, key)] = READERS[key](value)
+            except ValueError as error:
+                findings.append(str(error))
+    return seen
+
+
+def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings: list[str]) -> InstanceRequest | None:
+    """One item of `models`: a name, or a dictionary of options over the host's."""
+    own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
+    merged = {key: {**(common.get(key) or {}), **(own.get(key) or {})} for key in MERGED}
+    options = _read({**common, **own, **merged}, findings)
+    try:
+        model = catalog.model(options.pop("model", ""))
+    except ValueError as error:
+        findings.append(str(error))
+        return None
+    name = safe_name(options.pop("name", model.key))
+    return InstanceRequest(name=name, model=model, **{"device": model.device, **options})
+
+
+def _duplicates(instances: Sequence[InstanceRequest]) -> list[str]:
+    findings = []
+    listed = [instance.name for instance in instances]
+    for name in sorted({name for name in listed if listed.count(name) > 1}):
+        findings.append(f"Two instances are named {name!r}: give one of them a `name` of its own.")
+    ports = [instance.port for instance in instances if instance.port is not None]
+    for port in sorted({port for port in ports if ports.count(port) > 1}):
+        findings.append(f"Two instances want port {port}.")
+    return findings
+
+
+def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
+    if instance.host in LOOPBACK or api_key_set:
+        return []
+    return [
+        f"{instance.name} would answer on {instance.host} without an API key, so everybody who reaches this host could "
+        "use it. Set a key (vllm_api_keys), or keep the host at 127.0.0.1."
+    ]
+
+
+def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
+    """Turn an action's options into a request. Raises ValueError where there is nothing to plan."""
+    findings: list[str] = []
+    wanted = list(options.get("models") or ([options["model"]] if options.get("model") else []))
+    if not wanted:
+        raise ValueError(f"No model was named. Choose one: -e model=NAME, with NAME one of {', '.join(catalog.models)}.")
+    engine = catalog.engine(options.get("engine") or None)
+    common = {key: options[key] for key in READERS if options.get(key) is not None and key not in ("model", "name", "port")}
+    found = (_instance(item, common, catalog, findings) for item in wanted)
+    instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
+    findings += _duplicates(instances)
+    key_set = bool(options.get("api_key_set"))
+    findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
+    port = _read({"port": options.get("port")}, findings).get("port", 8000)
+    return Request(
+        engine=engine,
+        instances=tuple(instances),
+        port=port,
+        api_key_set=key_set,
+        findings=tuple(dict.fromkeys(findings)),
+    )
