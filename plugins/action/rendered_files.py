@@ -1,0 +1,57 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Renders on the controller, writes on the node: one round trip for any number of files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+from ansible.template import trust_as_template
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _render
+
+
+class ActionModule(ActionBase):
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        self._task_vars = task_vars or {}
+        args = dict(self._task.args)
+        items = args.pop("each", None) or [{}]
+        item_var = args.pop("item_var", None) or "item"
+        files = [self._plain(file) for file in args.get("files") or []]
+        try:
+            args["files"] = _render.rendered(files, items, item_var, self._text)
+        except ValueError as error:
+            raise AnsibleActionFail(f"rendered_files: {error}") from error
+        result: dict[str, Any] = self._execute_module(
+            module_name="gpunode.llm.rendered_files", module_args=args, task_vars=task_vars
+        )
+        return result
+
+    @staticmethod
+    def _plain(file: dict[str, Any]) -> dict[str, Any]:
+        """The entry with its booleans as booleans: what is given with -e arrives as text."""
+        missing = [key for key in ("src", "dest") if not file.get(key)]
+        if missing:
+            raise AnsibleActionFail(f"rendered_files: a file lacks {' and '.join(missing)}")
+        flags = {key: boolean(file[key]) for key in ("secret", "template") if key in file}
+        return {**file, **flags}
+
+    def _text(self, src: str, template: bool, extra: Any) -> str:
+        path = self._find_needle("templates" if template else "files", src)
+        text = self._loader.get_text_file_contents(path)
+        if not template:
+            return str(text)
+        # As ansible.builtin.template does it: files beside this one can be included.
+        searchpath = [*self._task_vars.get("ansible_search_path", []), os.path.dirname(path)]
+        templar = self._templar.copy_with_new_env(
+            searchpath=[os.path.join(folder, sub) for folder in searchpath for sub in ("templates", "")],
+            available_variables={**self._task_vars, **extra},
+        )
+        overrides = {"trim_blocks": True, "lstrip_blocks": True}
+        rendered = templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
+        return "" if rendered is None else str(rendered)

@@ -1,0 +1,92 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a unit runs what is on disk, from what systemd shows and from what the unit wrote down when it started.
+
+A unit of ours records at its start the checksums of the files that it starts from. Comparing those with the files as
+they are now tells whether a restart is due, whoever changed a file and whenever: a play that was stopped between
+writing and restarting is finished by the next one, and a file that was edited and put back costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Mapping, Optional, Sequence
+
+PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState")
+
+#: path -> sha256 in hex, or None where there is no such file
+Checksum = Callable[[str], Optional[str]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One unit as ``systemctl show`` tells of it."""
+
+    name: str
+    load: str = "not-found"
+    active: str = "inactive"
+    sub: str = "dead"
+    needs_reload: bool = False
+    enabled: bool = False
+
+    @property
+    def runs(self) -> bool:
+        return self.active in ("active", "activating", "reloading", "deactivating", "refreshing")
+
+
+@dataclass(frozen=True)
+class Decision:
+    name: str
+    action: str  # none, start, restart
+    why: str
+
+
+def parse_show(text: str) -> dict[str, Shown]:
+    """What ``systemctl show`` printed for several units: blocks with a blank line between them."""
+    units = {}
+    for block in text.split("\n\n"):
+        value = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in value:
+            units[value["Id"]] = Shown(
+                name=value["Id"],
+                load=value.get("LoadState", "not-found"),
+                active=value.get("ActiveState", "inactive"),
+                sub=value.get("SubState", "dead"),
+                needs_reload=value.get("NeedDaemonReload") == "yes",
+                enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "generated"),
+            )
+    return units
+
+
+def parse_checksums(text: str) -> dict[str, str]:
+    """What ``sha256sum`` wrote: path -> checksum."""
+    found = {}
+    for line in text.splitlines():
+        checksum, _space, path = line.partition(" ")
+        if path:
+            found[path[1:]] = checksum
+    return found
+
+
+def stale_file(recorded: Mapping[str, str], files: Sequence[str], checksum: Checksum) -> str:
+    """The first of the files that is not what the unit started from; empty when all are."""
+    for path in files:
+        if recorded.get(path) is None or recorded[path] != checksum(path):
+            return path
+    return ""
+
+
+def decide(shown: Shown, changed: str, image_moved: bool = False) -> Decision:
+    """What a unit needs. ``changed``: a file of its that is not what it runs from."""
+    if shown.active == "failed":
+        return Decision(shown.name, "start", "it had failed")
+    if not shown.runs:
+        return Decision(shown.name, "start", "it was not running")
+    if changed:
+        return Decision(shown.name, "restart", f"{changed} is not what it was started from")
+    if shown.needs_reload:
+        return Decision(shown.name, "restart", "systemd had not read its unit file again")
+    if image_moved:
+        return Decision(shown.name, "restart", "its image's name stands for another image now")
+    return Decision(shown.name, "none", "it runs what is on disk")
