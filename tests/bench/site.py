@@ -29,14 +29,23 @@ PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Ping\n      a
 
 def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, float, bool]]]:
     """Run a playbook; return its wall seconds and, per task, its name, seconds, and whether it ran."""
-    env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "GPUNODE_LAB_NODES": node,
-           "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
-           "ANSIBLE_CALLBACKS_ENABLED": "durations"}
+    env = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+        "GPUNODE_LAB_NODES": node,
+        "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
+        "ANSIBLE_CALLBACKS_ENABLED": "durations",
+    }
     with tempfile.NamedTemporaryFile() as told:
         env["DURATIONS_FILE"] = told.name
         began = time.monotonic()
-        subprocess.run(["ansible-playbook", "-i", "inventories/lab", playbook, *extra], cwd=CHECKOUT, env=env, check=True,
-                       stdout=sys.stderr)
+        subprocess.run(
+            ["ansible-playbook", "-i", "inventories/lab", playbook, *extra],
+            cwd=CHECKOUT,
+            env=env,
+            check=True,
+            stdout=sys.stderr,
+        )
         wall = time.monotonic() - began
         tasks = [json.loads(line) for line in Path(told.name).read_text().splitlines()]
     return wall, [(t["name"], t["seconds"], t["ran"]) for t in tasks]
@@ -63,8 +72,12 @@ def main() -> None:
         subprocess.run([LAB, "remove", node], check=True)
 
 
-def report(floors: list[float], first: float, tasks: list[tuple[str, float, bool]],
-           again: list[tuple[float, list[tuple[str, float, bool]]]]) -> None:
+def report(
+    floors: list[float],
+    first: float,
+    tasks: list[tuple[str, float, bool]],
+    again: list[tuple[float, list[tuple[str, float, bool]]]],
+) -> None:
     """Print the table, and the dearest tasks of both runs."""
     floor = statistics.median(floors)
     wall, second = sorted(again, key=lambda run: run[0])[len(again) // 2]

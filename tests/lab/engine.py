@@ -80,7 +80,15 @@ def base(codename: str) -> str:
         log = CACHE / f"debootstrap-{codename}.log"
         try:
             with log.open("w") as to:
-                run("debootstrap", "--variant=minbase", "--include=ca-certificates", codename, root, *mirror(), stdout=to)
+                run(
+                    "debootstrap",
+                    "--variant=minbase",
+                    "--include=ca-certificates",
+                    codename,
+                    root,
+                    *mirror(),
+                    stdout=to,
+                )
             run("sh", "-c", f"tar -C {root} -c . | docker import - {tag} >/dev/null")
         finally:
             shutil.rmtree(root, ignore_errors=True)
@@ -89,8 +97,13 @@ def base(codename: str) -> str:
 
 def mirror() -> list[str]:
     """The Debian mirror of this machine's own apt settings; nothing where it has none."""
-    told = output("sh", "-c", "apt-get indextargets --format '$(SITE)' 'Origin: Debian' 2>/dev/null | sort | uniq -c | "
-                  "sort -rn | awk '{print $2; exit}'", check=False)
+    told = output(
+        "sh",
+        "-c",
+        "apt-get indextargets --format '$(SITE)' 'Origin: Debian' 2>/dev/null | sort | uniq -c | "
+        "sort -rn | awk '{print $2; exit}'",
+        check=False,
+    )
     return [told] if told.startswith("http") and "security" not in told else []
 
 
@@ -110,7 +123,9 @@ def pip_settings() -> list[str]:
     return [f"-v{conf}:/etc/pip.conf:ro", *mounts]
 
 
-def bake(name: str, parent: str, recipe: Path, *inputs: Path, changes: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> str:
+def bake(
+    name: str, parent: str, recipe: Path, *inputs: Path, changes: tuple[str, ...] = (), options: tuple[str, ...] = ()
+) -> str:
     """Run a recipe in a container of ``parent`` and keep the result, unless it was kept before.
 
     Args:
@@ -130,8 +145,20 @@ def bake(name: str, parent: str, recipe: Path, *inputs: Path, changes: tuple[str
     if output("docker", "ps", "-aq", "-f", f"name=^{box}$"):
         run("docker", "rm", "-f", box, stdout=subprocess.DEVNULL)
     with step(f"bake {name} ({recipe.name})"):
-        run("docker", "run", "--name", box, *pip_settings(), *options, "-v", f"{LAB}:/lab:ro", parent,
-            "sh", "-eu", f"/lab/{recipe.relative_to(LAB)}")
+        run(
+            "docker",
+            "run",
+            "--name",
+            box,
+            *pip_settings(),
+            *options,
+            "-v",
+            f"{LAB}:/lab:ro",
+            parent,
+            "sh",
+            "-eu",
+            f"/lab/{recipe.relative_to(LAB)}",
+        )
         lines = [word for change in changes for word in ("--change", change)]
         run("docker", "commit", *lines, box, tag, stdout=subprocess.DEVNULL)
         run("docker", "rm", box, stdout=subprocess.DEVNULL)

@@ -20,8 +20,22 @@ KEY = CACHE / "ssh" / "id_ed25519"
 BOARDS = CHECKOUT / "tests" / "fixtures" / "nvidia_smi"
 
 # `--privileged` would do on most machines, but not on one that lacks a capability itself; this list does on both.
-CAPABILITIES = ("SYS_ADMIN NET_ADMIN NET_RAW SYS_PTRACE SYS_MODULE DAC_READ_SEARCH IPC_LOCK SYS_CHROOT SYS_NICE MKNOD "
-                "AUDIT_WRITE SYSLOG SYS_BOOT SYS_RAWIO").split()
+CAPABILITIES = [
+    "SYS_ADMIN",
+    "NET_ADMIN",
+    "NET_RAW",
+    "SYS_PTRACE",
+    "SYS_MODULE",
+    "DAC_READ_SEARCH",
+    "IPC_LOCK",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "MKNOD",
+    "AUDIT_WRITE",
+    "SYSLOG",
+    "SYS_BOOT",
+    "SYS_RAWIO",
+]
 
 
 def image(platform: str) -> str:
@@ -33,8 +47,9 @@ def image(platform: str) -> str:
     if platform not in PLATFORMS:
         raise LabError(f"no platform {platform!r}; there are {', '.join(PLATFORMS)}")
     codename = PLATFORMS[platform]
-    return engine.bake(f"node-{codename}", engine.base(codename), LAB / "images" / "node.sh",
-                       changes=('CMD ["/lib/systemd/systemd"]',))
+    return engine.bake(
+        f"node-{codename}", engine.base(codename), LAB / "images" / "node.sh", changes=('CMD ["/lib/systemd/systemd"]',)
+    )
 
 
 def cgroup_mount() -> str:
@@ -80,12 +95,44 @@ def create(name: str, platform: str = "debian12", board: str | None = None) -> N
         with step(f"node {name} ({platform}, {board or 'no GPU'})"):
             capabilities = [f"--cap-add={c}" for c in CAPABILITIES]
             unconfined = [f"--security-opt={o}=unconfined" for o in ("seccomp", "apparmor", "systempaths")]
-            run("docker", "run", "-d", "--name", box, "--hostname", name, "--network", NETWORK, *capabilities,
-                *unconfined, "--cgroupns=host", "-v", cgroup_mount(), "--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp:exec",
-                "-v", "/var/lib/docker", "-v", "/var/lib/containerd", "--shm-size=4g", "--stop-signal=SIGRTMIN+3", "-p", "127.0.0.1::22",
-                "--label", f"{engine.PREFIX}.node={name}", tag, stdout=subprocess.DEVNULL)
-            within(name, "sh", "-c", "cat >/home/lab/.ssh/authorized_keys && chown lab: /home/lab/.ssh/authorized_keys",
-                   input=public)
+            run(
+                "docker",
+                "run",
+                "-d",
+                "--name",
+                box,
+                "--hostname",
+                name,
+                "--network",
+                NETWORK,
+                *capabilities,
+                *unconfined,
+                "--cgroupns=host",
+                "-v",
+                cgroup_mount(),
+                "--tmpfs=/run",
+                "--tmpfs=/run/lock",
+                "--tmpfs=/tmp:exec",
+                "-v",
+                "/var/lib/docker",
+                "-v",
+                "/var/lib/containerd",
+                "--shm-size=4g",
+                "--stop-signal=SIGRTMIN+3",
+                "-p",
+                "127.0.0.1::22",
+                "--label",
+                f"{engine.PREFIX}.node={name}",
+                tag,
+                stdout=subprocess.DEVNULL,
+            )
+            within(
+                name,
+                "sh",
+                "-c",
+                "cat >/home/lab/.ssh/authorized_keys && chown lab: /home/lab/.ssh/authorized_keys",
+                input=public,
+            )
             if board:
                 fit_board(name, board)
     wait_for(f"node {name} answers over ssh", 60, *ssh_command(name), "true")
@@ -102,8 +149,13 @@ def fit_board(name: str, board: str) -> None:
     if not recorded.exists():
         raise LabError(f"no board {board!r}; there are {', '.join(sorted(p.stem for p in BOARDS.glob('*.xml')))}")
     within(name, "install", "-d", "/etc/gpunode-lab")
-    within(name, "sh", "-c", "cat >/usr/bin/nvidia-smi && chmod 0755 /usr/bin/nvidia-smi",
-           input=(LAB / "stand-ins" / "nvidia-smi").read_text())
+    within(
+        name,
+        "sh",
+        "-c",
+        "cat >/usr/bin/nvidia-smi && chmod 0755 /usr/bin/nvidia-smi",
+        input=(LAB / "stand-ins" / "nvidia-smi").read_text(),
+    )
     within(name, "sh", "-c", "cat >/etc/gpunode-lab/nvidia-smi.xml", input=recorded.read_text())
 
 
@@ -122,8 +174,11 @@ def reboot(name: str) -> None:
 
 def names() -> list[str]:
     """The nodes that run."""
-    return sorted(output("docker", "ps", "-f", f"label={engine.PREFIX}.node", "--format",
-                         f'{{{{.Label "{engine.PREFIX}.node"}}}}').split())
+    return sorted(
+        output(
+            "docker", "ps", "-f", f"label={engine.PREFIX}.node", "--format", f'{{{{.Label "{engine.PREFIX}.node"}}}}'
+        ).split()
+    )
 
 
 def address(name: str) -> tuple[str, int]:
@@ -136,14 +191,26 @@ def hostvars(name: str) -> dict[str, object]:
     """What an inventory says of a node."""
     host, port = address(name)
     unknown = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"  # a new key every time
-    return {"ansible_host": host, "ansible_port": port, "ansible_user": "lab", "ansible_ssh_private_key_file": str(KEY),
-            "ansible_ssh_common_args": unknown}
+    return {
+        "ansible_host": host,
+        "ansible_port": port,
+        "ansible_user": "lab",
+        "ansible_ssh_private_key_file": str(KEY),
+        "ansible_ssh_common_args": unknown,
+    }
 
 
 def ssh_command(name: str) -> list[str]:
     told = hostvars(name)
-    return ["ssh", "-i", str(KEY), "-p", str(told["ansible_port"]), *str(told["ansible_ssh_common_args"]).split(),
-            f"lab@{told['ansible_host']}"]
+    return [
+        "ssh",
+        "-i",
+        str(KEY),
+        "-p",
+        str(told["ansible_port"]),
+        *str(told["ansible_ssh_common_args"]).split(),
+        f"lab@{told['ansible_host']}",
+    ]
 
 
 def keys() -> dict[str, str]:
@@ -156,4 +223,6 @@ def inventory() -> str:
     """All running nodes as ansible's JSON inventory, or those that GPUNODE_LAB_NODES lists."""
     asked = os.environ.get("GPUNODE_LAB_NODES", "").replace(",", " ").split()
     told = [name for name in names() if not asked or name in asked]
-    return json.dumps({"all": {"hosts": told, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in told}}})
+    return json.dumps(
+        {"all": {"hosts": told, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in told}}}
+    )

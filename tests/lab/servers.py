@@ -21,9 +21,16 @@ STORE = f"{engine.PREFIX}-registry"
 
 def vllm_image() -> str:
     """The GPU-less vLLM, some four minutes when it is not here."""
-    return engine.bake("vllm", engine.base("bookworm"), LAB / "images" / "vllm.sh", changes=(
-        'ENTRYPOINT ["/opt/vllm/bin/vllm", "serve"]', "WORKDIR /root",
-        "ENV PATH=/opt/vllm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
+    return engine.bake(
+        "vllm",
+        engine.base("bookworm"),
+        LAB / "images" / "vllm.sh",
+        changes=(
+            'ENTRYPOINT ["/opt/vllm/bin/vllm", "serve"]',
+            "WORKDIR /root",
+            "ENV PATH=/opt/vllm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ),
+    )
 
 
 def up() -> None:
@@ -31,14 +38,22 @@ def up() -> None:
     if not succeeds("docker", "network", "inspect", nodes.NETWORK):
         run("docker", "network", "create", nodes.NETWORK, stdout=subprocess.DEVNULL)
     services = engine.bake("services", engine.base("bookworm"), LAB / "images" / "services.sh")
-    web = engine.bake("web", services, LAB / "images" / "web.sh", LAB / "apt", LAB / "stand-ins",
-                      LAB / "images" / "nginx.conf")
+    web = engine.bake(
+        "web", services, LAB / "images" / "web.sh", LAB / "apt", LAB / "stand-ins", LAB / "images" / "nginx.conf"
+    )
     serve(WEB, web, "nginx", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;")
-    serve(REGISTRY, services, "docker-registry", "serve", "/lab/images/registry.yml",
-          options=("-v", f"{STORE}:/srv", "-p", "127.0.0.1::5000"))
+    serve(
+        REGISTRY,
+        services,
+        "docker-registry",
+        "serve",
+        "/lab/images/registry.yml",
+        options=("-v", f"{STORE}:/srv", "-p", "127.0.0.1::5000"),
+    )
     vllm = vllm_image()
-    hub = engine.bake("hub", vllm, LAB / "images" / "hub.sh", LAB / "hub", options=("--entrypoint=",),
-                      changes=("ENTRYPOINT []",))
+    hub = engine.bake(
+        "hub", vllm, LAB / "images" / "hub.sh", LAB / "hub", options=("--entrypoint=",), changes=("ENTRYPOINT []",)
+    )
     serve(HUB, hub, "python3", "/lab/hub/server.py", "--root", "/srv/hub", "--port", "80")
     push(vllm)
 
@@ -51,9 +66,26 @@ def serve(name: str, image: str, *command: str, options: tuple[str, ...] = ()) -
         return
     if output("docker", "ps", "-aq", "-f", f"name=^{box}$"):
         run("docker", "rm", "-f", box, stdout=subprocess.DEVNULL)
-    run("docker", "run", "-d", "--restart=unless-stopped", "--name", box, "--network", nodes.NETWORK, "--network-alias",
-        name, "--label", f"{engine.PREFIX}={wanted}", "-v", f"{LAB}:/lab:ro", *options, image, *command,
-        stdout=subprocess.DEVNULL)
+    run(
+        "docker",
+        "run",
+        "-d",
+        "--restart=unless-stopped",
+        "--name",
+        box,
+        "--network",
+        nodes.NETWORK,
+        "--network-alias",
+        name,
+        "--label",
+        f"{engine.PREFIX}={wanted}",
+        "-v",
+        f"{LAB}:/lab:ro",
+        *options,
+        image,
+        *command,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def push(image: str) -> None:
@@ -83,7 +115,9 @@ def down() -> None:
 
 def purge() -> None:
     """Drop everything that was built."""
-    for image in output("docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "-f", f"reference={engine.PREFIX}/*").split():
+    for image in output(
+        "docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "-f", f"reference={engine.PREFIX}/*"
+    ).split():
         run("docker", "rmi", "-f", image, stdout=subprocess.DEVNULL)
     if succeeds("docker", "volume", "inspect", STORE):
         run("docker", "volume", "rm", STORE, stdout=subprocess.DEVNULL)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 LAB = Path(__file__).resolve().parent
 CHECKOUT = LAB.parents[1]
-CACHE = Path(os.environ.get("GPUNODE_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gpunode-lab")
+CACHE = Path(
+    os.environ.get("GPUNODE_LAB_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gpunode-lab"
+)
 CACHE = CACHE.expanduser()
 
 

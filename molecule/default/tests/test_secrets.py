@@ -16,12 +16,16 @@ def test_token_file_is_for_root_alone(host) -> None:
 
 
 def test_token_is_in_no_other_file(host) -> None:
-    found = host.run(f"grep -rlsF --exclude-dir=docker --exclude-dir=containerd {TOKEN} /etc /var/lib /var/log /opt /run /home /root")
+    found = host.run(
+        f"grep -rlsF --exclude-dir=docker --exclude-dir=containerd {TOKEN} /etc /var/lib /var/log /opt /run /home /root"
+    )
     assert found.stdout.split() == [FILE]
 
 
 def test_token_is_in_no_process(host) -> None:
-    told = host.run("for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/cmdline; tr '\\0' '\\n' <$p/environ; done 2>/dev/null")
+    told = host.run(
+        "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/cmdline; tr '\\0' '\\n' <$p/environ; done 2>/dev/null"
+    )
     # Something was read at all, and the token is not in it.
     assert "systemd" in told.stdout
     assert TOKEN not in told.stdout.replace(f"grep -rlsF {TOKEN}", "")

@@ -32,16 +32,19 @@ class CallbackModule(CallbackBase):
     def _end(self) -> None:
         if self._name:
             with open(os.environ["DURATIONS_FILE"], "a", encoding="utf-8") as told:
-                told.write(json.dumps({"name": self._name, "seconds": time.monotonic() - self._began, "ran": self._ran}) + "\n")
+                told.write(
+                    json.dumps({"name": self._name, "seconds": time.monotonic() - self._began, "ran": self._ran}) + "\n"
+                )
 
-    def v2_playbook_on_task_start(self, task, is_conditional):  # noqa: ARG002
+    def v2_playbook_on_task_start(self, task, is_conditional):
         self._end()
         self._name, self._began, self._ran = task.get_name(), time.monotonic(), False
 
-    v2_playbook_on_handler_task_start = lambda self, task: self.v2_playbook_on_task_start(task, False)  # noqa: E731
+    def v2_playbook_on_handler_task_start(self, task):
+        self.v2_playbook_on_task_start(task, False)
 
-    def v2_runner_on_ok(self, result):  # noqa: ARG002
+    def v2_runner_on_ok(self, result):
         self._ran = True
 
-    def v2_playbook_on_stats(self, stats):  # noqa: ARG002
+    def v2_playbook_on_stats(self, stats):
         self._end()
