@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
         missing = [key for key in ("src", "dest") if not file.get(key)]
         if missing:
             raise AnsibleActionFail(f"rendered_files: a file lacks {' and '.join(missing)}")
-        flags = {key: boolean(file[key]) for key in ("secret", "template") if key in file}
+        flags = {key: boolean(file[key]) for key in ("secret", "template", "present") if key in file}
         return {**file, **flags}
 
     def _text(self, src: str, template: bool, extra: Any) -> str:

@@ -194,12 +194,12 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "gpu_out_of_memory",
         r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory",
         "The GPU's memory is full.",
-        "Lower gpu-memory-utilization or max-num-seqs, or spread the model over more GPUs. nvidia-smi shows who else "
+        "Lower gpu-memory-utilization or max-num-seqs, or spread the model over more GPUs; nvidia-smi shows who else "
         "is there.",
     ),
     Symptom(
         "cpu_kv_too_large",
-        r"(increase|decrease|lower|reduce).{0,60}VLLM_CPU_KVCACHE_SPACE|Not enough (available )?memory for CPU KV cache",
+        r"(increase|decrease|lower|reduce).{0,60}VLLM_CPU_KVCACHE_SPACE|[Nn]ot enough (available )?memory for CPU KV",
         "The KV cache asked for does not fit this machine's memory.",
         "Lower VLLM_CPU_KVCACHE_SPACE (GiB).",
     ),
@@ -310,7 +310,7 @@ _COMPILED = tuple((symptom, re.compile(symptom.pattern)) for symptom in SYMPTOMS
 
 #: What an engine is busy with, from the newest line that tells: pattern -> words for people.
 _PHASES: tuple[tuple[str, str], ...] = (
-    (r"Application startup complete|Uvicorn running|Starting vLLM API server|Started server process", "opening its port"),
+    (r"Application startup complete|Starting vLLM API server|Started server process", "opening the port"),
     (r"Capturing CUDA graphs?.{0,80}?(?P<share>\d+)%", "capturing CUDA graphs ({share} %)"),
     (r"Capturing CUDA graph|Graph capturing", "capturing CUDA graphs"),
     (r"GPU KV cache size|CPU KV cache size|Available KV cache memory", "laying out the KV cache"),

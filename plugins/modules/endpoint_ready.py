@@ -154,7 +154,8 @@ class Wait:
         rc, out, err = self.module.run_command(["systemctl", "show", unit, f"--property={UNIT_PROPERTIES}"])
         if rc != 0:
             self.module.fail_json(msg=f"systemctl show {unit} failed: {(err or out).strip()}", done=True, progress="")
-        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        return {**shown, "Job": shown.get("Job", "").lstrip("0")}
 
     def log(self, unit, invocation=""):
         return _job.log_tail(self.module.run_command, unit[: -len(".service")], invocation, LOG_LINES)

@@ -57,6 +57,10 @@ options:
         description: Whether O(files[].src) is rendered. Otherwise it is written as it is.
         type: bool
         default: true
+      present:
+        description: Whether the file is there. With V(false) it is removed, and O(files[].src) is not read.
+        type: bool
+        default: true
       content:
         description: The text. The action plugin fills it in.
         type: str
@@ -114,8 +118,9 @@ class File:
         self.path = entry["dest"]
         self.mode = int(entry["mode"] or "0644", 8)
         self.validate = entry["validate"]
-        self.secret = entry["secret_content"] is not None
-        self.text = entry["secret_content"] if self.secret else entry["content"] or ""
+        self.present = entry["present"]
+        self.secret = entry["secret"]
+        self.text = (entry["secret_content" if self.secret else "content"] or "") if self.present else None
         self.staged = ""
         self.before, self.mode_before = self.read()
 
@@ -128,23 +133,23 @@ class File:
 
     @property
     def changed(self):
-        return (self.before, self.mode_before) != (self.text, self.mode)
+        return (self.before, self.mode_before) != (self.text, self.mode if self.present else None)
 
     def diff(self):
         hidden = "(a secret file: its lines are not shown)\n"
-        shown = {
-            "before": (self.before or "") if not self.secret else "",
-            "after": self.text if not self.secret else hidden if self.before != self.text else "",
-            "before_header": self.path,
-            "after_header": self.path,
-        }
-        if self.before is not None and self.mode_before != self.mode:
+        before, after = (self.before or "", self.text or "")
+        if self.secret:
+            before, after = ("", hidden) if before != after else ("", "")
+        shown = {"before": before, "after": after, "before_header": self.path, "after_header": self.path}
+        if self.before is not None and self.present and self.mode_before != self.mode:
             shown["before_header"] += f" (mode {self.mode_before:04o})"
             shown["after_header"] += f" (mode {self.mode:04o})"
         return shown
 
     def stage(self):
         """Write it where it is not seen yet, under the name that it will have, and let its program check it."""
+        if not self.present:
+            return
         folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.path))}")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.staged = os.path.join(folder, os.path.basename(self.path))
@@ -163,6 +168,9 @@ class File:
             )
 
     def land(self):
+        if not self.present:
+            os.unlink(self.path)
+            return
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
         self.module.atomic_move(self.staged, self.path)
         # A file that was there keeps its mode when another is moved over it.
@@ -183,6 +191,7 @@ def main():
                     "validate": {"type": "str"},
                     "secret": {"type": "bool", "default": False, "no_log": False},
                     "template": {"type": "bool", "default": True},
+                    "present": {"type": "bool", "default": True},
                     "content": {"type": "str"},
                     "secret_content": {"type": "str", "no_log": True},
                 },

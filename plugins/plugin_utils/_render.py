@@ -51,14 +51,17 @@ def rendered(
 def _entries(
     file: Mapping[str, Any], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
 ) -> Iterator[dict[str, Any]]:
-    secret = bool(file.get("secret"))
+    secret, present = bool(file.get("secret")), bool(file.get("present", True))
     for item in items if _FIELD.search(file["dest"]) else [{}]:
         dest = place(file["dest"], item)
-        text = render(file["src"], bool(file.get("template", True)), {item_var: item} if item else {})
+        extra = {item_var: item} if item else {}
+        text = render(file["src"], bool(file.get("template", True)), extra) if present else ""
         yield {
             "src": file["src"],
             "dest": dest,
             "mode": file.get("mode") or ("0600" if secret else "0644"),
             "validate": file.get("validate"),
+            "secret": secret,
+            "present": present,
             "secret_content" if secret else "content": text,
         }

@@ -1,0 +1,56 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an instance of a plan means for systemd, for the wait and for the person who tries it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.module_utils._probe import reachable_host
+
+
+def served_name(instance: Mapping[str, Any]) -> str:
+    return str(instance.get("served_model_name") or instance["name"])
+
+
+def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
+    """What units_current must know of an instance. The list of files is the one that its unit writes down."""
+    unit = f"vllm-{instance['name']}"
+    files = [f"{config_dir}/{instance['name']}.yaml", f"{config_dir}/{instance['name']}.env"]
+    if several_keys:
+        files.append(f"{config_dir}/{instance['name']}.keys.yaml")
+    return {
+        "name": f"{unit}.service",
+        "files": [*files, f"/etc/systemd/system/{unit}.service"],
+        "started_from": f"/run/{unit}/started-from",
+        "container": unit,
+        "image": instance["image"],
+    }
+
+
+def vllm_endpoint(instance: Mapping[str, Any], config_dir: str) -> dict[str, Any]:
+    """What endpoint_ready must know of an instance."""
+    return {
+        "name": instance["name"],
+        "unit": f"vllm-{instance['name']}.service",
+        "host": instance.get("host") or "127.0.0.1",
+        "port": int(instance["port"]),
+        "model": served_name(instance),
+        "env_file": f"{config_dir}/{instance['name']}.env",
+        # The unit's own time-out comes first, so that the journal tells of it.
+        "timeout_s": int(instance.get("start_timeout_s") or 900) + 120,
+    }
+
+
+def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:
+    """One line for a shell on the node that gets an answer from an instance. It names the key and does not hold it."""
+    host = reachable_host(str(instance.get("host") or "127.0.0.1"))
+    url = f"http://{f'[{host}]' if ':' in host else host}:{int(instance['port'])}/v1/chat/completions"
+    body = {"model": served_name(instance), "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
+    # In double quotes: the shell is to fill the key in.
+    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if keyed else ""
+    return f"curl -s {url}{key} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
