@@ -1,0 +1,471 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job that puts one snapshot on the node: fetch, resume, compare with the hub's hashes, write the manifest.
+
+hf_snapshot copies this file, ``_hub.py`` and ``_hub_client.py`` to the node and starts them as a transient systemd
+unit, see ``_hub_job.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
+what a killed process had fetched of a file, so it is called one level lower, with a file of ours that stays.
+
+``job.json`` in the folder says what to do, ``status.json`` how far it is. The journal gets the same in words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import threading
+import time
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from io import FileIO
+from typing import Any, Callable, Iterator, Sequence
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+
+#: Room that a pull leaves free, so that the node's own logs still fit.
+RESERVE = 256 * 1024 * 1024
+WORDS_EVERY_S = 15.0
+LONGEST_WAIT_S = 120.0
+#: Below this a file is fetched anew: small ones come compressed, where a byte offset means nothing.
+RESUME_FROM = 4 * 1024 * 1024
+
+
+class PullError(Exception):
+    """The pull is over; the message is for people."""
+
+
+class Passing(Exception):
+    """A trouble that may pass; ``retry_after`` where the hub said when."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Job:
+    """What job.json holds. ``branch`` is what the commit was resolved from, if it was."""
+
+    home: str
+    repo_id: str
+    commit: str
+    branch: str = ""
+    ignore_patterns: Sequence[str] = ()
+    endpoint: str = "https://huggingface.co"
+    workers: int = 8
+    attempts: int = 8
+    xet: bool = False
+    verify: bool = False
+    fetch: bool = True
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
+
+
+@dataclass
+class Status:
+    """How far it is. ``rate`` is of the last ten seconds; ``wrong`` names the files that verification found changed."""
+
+    phase: str = "starting"
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    files_done: int = 0
+    files: int = 0
+    current: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    error: str = ""
+
+    def line(self) -> str:
+        """One line for people.
+
+        >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12).line()
+        'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files'
+        """
+        if not self.total:
+            return self.phase
+        share = self.done * 100 // self.total
+        parts = [f"{self.phase} {_hub.human(self.done)} of {_hub.human(self.total)} ({share} %)"]
+        if self.rate > 0 and self.done < self.total:
+            left = round((self.total - self.done) / self.rate)
+            parts += [f"{_hub.human(self.rate)}/s", f"{duration(left)} left"]
+        return ", ".join([*parts, f"{self.files_done} of {self.files} files"])
+
+
+def duration(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+class Progress:
+    """Counts under a lock, writes status.json every second and a line of words now and then."""
+
+    def __init__(self, folder: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = os.path.join(folder, "status.json")
+        self.say, self.clock = say, clock
+        self.lock = threading.Lock()
+        self.status = Status()
+        self.marks: list[tuple[float, int]] = []
+        self.said_at = clock()
+
+    def begin(self, phase: str, files: Sequence[RepoFile], done: int = 0) -> None:
+        with self.lock:
+            self.status.phase, self.status.files, self.status.files_done = phase, len(files), 0
+            self.status.done, self.status.total = done, sum(f.size for f in files)
+            self.marks = []
+        self.tick(words=True)
+
+    def add(self, file: RepoFile, amount: int) -> None:
+        with self.lock:
+            self.status.done += amount
+            self.status.current[file.path] = self.status.current.get(file.path, 0) + amount
+
+    def finished(self, file: RepoFile) -> None:
+        with self.lock:
+            self.status.files_done += 1
+            self.status.current.pop(file.path, None)
+
+    def tick(self, words: bool = False) -> None:
+        with self.lock:
+            now = self.clock()
+            self.marks = [(at, done) for at, done in self.marks if now - at <= 10.0] + [(now, self.status.done)]
+            first_at, first = self.marks[0]
+            self.status.rate = max(0.0, (self.status.done - first) / (now - first_at)) if now > first_at else 0.0
+            content, line = json.dumps(asdict(self.status)), self.status.line()
+            words = words or now - self.said_at >= WORDS_EVERY_S
+            if words:
+                self.said_at = now
+            temporary = self.path + ".tmp"
+            with open(temporary, "w", encoding="utf-8") as stream:
+                stream.write(content)
+            os.replace(temporary, self.path)
+        if words:
+            self.say(line)
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def loop() -> None:
+            while not over.wait(1.0):
+                self.tick()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+class HashedFile:
+    """A partial file for huggingface_hub to write to: hashes what passes through and keeps it when the process dies."""
+
+    def __init__(self, path: str, file: RepoFile, seen: Callable[[int], None]) -> None:
+        self.path, self.file, self.seen = path, file, seen
+        self.open()
+        if self.size < RESUME_FROM or self.size > file.size:
+            self.restart()
+        else:
+            self.rehash()
+
+    def open(self) -> None:
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.stream: FileIO = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 (it outlives this call)
+        self.hasher = _hub.Hasher(self.file)
+        self.size = os.fstat(self.stream.fileno()).st_size
+
+    def adopt(self, path: str) -> None:
+        """Take over a file that another tool has fetched whole."""
+        self.restart()
+        self.stream.close()
+        os.replace(path, self.path)
+        self.open()
+        self.rehash()
+        self.seen(self.size)
+
+    def rehash(self) -> None:
+        """Take up the hash where an earlier process left the file."""
+        while True:
+            block = self.stream.read(_hub.BLOCK)
+            if not block:
+                return
+            self.hasher.update(block)
+
+    def restart(self) -> None:
+        self.seen(-self.size)
+        self.size = 0
+        self.stream.seek(0)
+        self.stream.truncate()
+        self.hasher = _hub.Hasher(self.file)
+
+    # What http_get uses of a file ------------------------------------------------------------------------------------
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[self.stream.write(view) or 0 :]
+        self.hasher.update(data)
+        self.size += len(data)
+        self.seen(len(data))
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def seek(self, offset: int) -> int:
+        # It goes back to the start only, when a server answers a range with the whole file.
+        if offset != self.size:
+            self.restart()
+        return self.size
+
+    def truncate(self) -> int:
+        return self.size
+
+    def seal(self) -> str:
+        """On the disk for good; returns the hash."""
+        os.fsync(self.stream.fileno())
+        return self.hasher.hexdigest()
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+#: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
+Transfer = Callable[[RepoFile, HashedFile], None]
+
+
+class Pull:
+    """One snapshot's way onto the disk."""
+
+    def __init__(
+        self,
+        job: Job,
+        progress: Progress,
+        transfer: Transfer,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self.job, self.progress, self.transfer = job, progress, transfer
+        self.over = threading.Event()
+        self.sleep = sleep or self.over.wait
+        self.cache = Cache(job.home)
+
+    # -- which files --------------------------------------------------------------------------------------------------
+    def run(self, tree: Sequence[RepoFile]) -> Manifest:
+        wanted = [f for f in tree if self.job.snapshot.wants(f.path)]
+        left_out = [f for f in tree if not self.job.snapshot.wants(f.path)]
+        if not wanted:
+            raise PullError(f"{self.job.repo_id} has no file that the patterns leave in")
+        lacking = self.lacking(wanted)
+        if lacking and not self.job.fetch:
+            raise PullError(self.damage(lacking))
+        if lacking:
+            self.check_space(lacking)
+            self.fetch_all(wanted, lacking)
+        return Manifest(self.job.repo_id, self.job.commit, wanted, left_out)
+
+    def lacking(self, wanted: Sequence[RepoFile]) -> list[RepoFile]:
+        """Files that are not there or not right. What a manifest vouches for is hashed only when that was asked for."""
+        trusted = self.trusted()
+        doubtful = [f for f in wanted if f not in trusted and _hub.size_of(self.pointer(f)) == f.size]
+        wrong: list[RepoFile] = []
+        if doubtful:
+            self.progress.begin("verifying", doubtful)
+            self.in_parallel(lambda f: self.check(f, wrong), doubtful)
+        here = [f for f in wanted if f in trusted or (f in doubtful and f not in wrong)]
+        self.progress.status.wrong = sorted(f.path for f in wrong)
+        return [f for f in wanted if f not in here]
+
+    def trusted(self) -> set[RepoFile]:
+        found = _hub.look(self.job.home, self.job.snapshot)
+        if self.job.verify or found.manifest is None:
+            return set()
+        return {f for f in found.manifest.files if _hub.size_of(self.pointer(f)) == f.size}
+
+    def check(self, file: RepoFile, wrong: list[RepoFile]) -> None:
+        pointer = self.pointer(file)
+        if _hub.digest(pointer, file, lambda amount: self.note(file, amount)) != file.etag:
+            self.progress.say(f"{file.path}: its {file.hash_name} is not what the hub has")
+            wrong.append(file)
+        self.progress.finished(file)
+
+    def damage(self, lacking: Sequence[RepoFile]) -> str:
+        wrong = set(self.progress.status.wrong)
+        parts = [f"{f.path}: {'other bytes than the hub has' if f.path in wrong else 'missing'}" for f in lacking]
+        return f"{self.job.repo_id} at {self.job.commit} is damaged: {'; '.join(parts)}"
+
+    def check_space(self, lacking: Sequence[RepoFile]) -> None:
+        unique = {f.etag: f for f in lacking}.values()
+        need = sum(f.size - max(0, _hub.size_of(self.cache.partial(self.job.repo_id, f))) for f in unique)
+        os.makedirs(self.cache.hub, mode=0o755, exist_ok=True)
+        free = shutil.disk_usage(self.cache.hub).free
+        if need + RESERVE > free:
+            raise PullError(
+                f"{self.job.home} is too small for {self.job.repo_id}: {_hub.human(need)} to fetch and"
+                f" {_hub.human(RESERVE)} to spare, {_hub.human(free)} free"
+            )
+
+    # -- fetching -----------------------------------------------------------------------------------------------------
+    def fetch_all(self, wanted: Sequence[RepoFile], lacking: Sequence[RepoFile]) -> None:
+        here = sum(f.size for f in wanted if f not in lacking)
+        partial = sum(max(0, _hub.size_of(self.cache.partial(self.job.repo_id, f))) for f in lacking)
+        self.progress.begin("fetching", wanted, here + partial)
+        self.progress.status.files_done = len(wanted) - len(lacking)
+        for file in lacking:
+            self.unlink(self.pointer(file))
+        same: dict[str, list[RepoFile]] = {}
+        for file in lacking:
+            same.setdefault(file.etag, []).append(file)
+        # The largest first: the last minutes are not spent on one shard alone.
+        groups = sorted(same.values(), key=lambda group: -group[0].size)
+        self.in_parallel(self.fetch_group, groups)
+
+    def fetch_group(self, group: Sequence[RepoFile]) -> None:
+        """One content, under all its names."""
+        first = group[0]
+        self.fetch(first)
+        for file in group:
+            self.link(file)
+            self.progress.finished(file)
+        if first.size > 50_000_000:
+            self.progress.say(f"{first.path}: {_hub.human(first.size)} fetched and verified")
+
+    def fetch(self, file: RepoFile) -> None:
+        """Until the bytes are the hub's, with back-off and a bound. Bytes that came count as progress."""
+        partial, blob = self.cache.partial(self.job.repo_id, file), self.cache.blob(self.job.repo_id, file)
+        os.makedirs(os.path.dirname(partial), mode=0o755, exist_ok=True)
+        if os.path.exists(blob) and _hub.digest(blob, file) == file.etag:
+            self.progress.add(file, file.size)
+            return
+        failures = wrong = 0
+        while True:
+            before = max(0, _hub.size_of(partial))
+            try:
+                got = self.attempt(file, partial)
+            except Passing as trouble:
+                failures = 1 if _hub.size_of(partial) > before else failures + 1
+                self.back_off(file, trouble, failures)
+                continue
+            if got == file.etag:
+                break
+            self.progress.add(file, -file.size)
+            os.unlink(partial)
+            wrong += 1
+            self.progress.say(f"{file.path}: wrong bytes came ({file.hash_name} {got}), fetching it again")
+            if wrong == 2:
+                raise PullError(
+                    f"{file.path} of {self.job.repo_id}: the hub sends bytes whose {file.hash_name} is {got}, while its"
+                    f" own listing says {file.etag}; the second attempt brought no better ones. A proxy or mirror on"
+                    " the way may hold a broken copy"
+                )
+        os.replace(partial, blob)
+
+    def attempt(self, file: RepoFile, partial: str) -> str:
+        target = HashedFile(partial, file, lambda amount: self.note(file, amount))
+        try:
+            if target.size < file.size:
+                self.transfer(file, target)
+            if target.size != file.size:
+                raise Passing(f"{target.size} bytes of {file.size} came")
+            return target.seal()
+        except OSError as trouble:
+            raise PullError(f"{partial}: {trouble.strerror or trouble}") from trouble
+        finally:
+            target.close()
+
+    def back_off(self, file: RepoFile, trouble: Passing, failures: int) -> None:
+        if failures >= self.job.attempts:
+            raise PullError(f"{file.path} of {self.job.repo_id}: {trouble} ({failures} attempts in a row)")
+        wait_s = min(2.0**failures, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+        if trouble.retry_after is not None:
+            wait_s = min(trouble.retry_after, 10 * LONGEST_WAIT_S)
+        self.progress.say(f"{file.path}: {trouble}; again in {wait_s:.0f} s")
+        self.sleep(wait_s)
+
+    def note(self, file: RepoFile, amount: int) -> None:
+        """Called for every block, so this is also where a thread learns that another one has failed for good."""
+        if self.over.is_set():
+            raise PullError("stopped, since another file failed")
+        self.progress.add(file, amount)
+
+    def in_parallel(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
+        """The first trouble that will not pass ends it all, at once: what is on the disk stays for the next time."""
+        with ThreadPoolExecutor(max_workers=max(1, self.job.workers)) as pool:
+            futures: list[Future[None]] = [pool.submit(work, item) for item in items]
+            done, open_ones = wait(futures, return_when=FIRST_EXCEPTION)
+            if open_ones or any(future.exception() for future in done):
+                self.over.set()
+            for future in open_ones:
+                future.cancel()
+            for future in done:
+                future.result()
+
+    # -- the cache ----------------------------------------------------------------------------------------------------
+    def pointer(self, file: RepoFile) -> str:
+        return self.cache.pointer(self.job.repo_id, self.job.commit, file.path)
+
+    def unlink(self, path: str) -> None:
+        """Remove the name and, where it leads to a file of this repository's own, that file too."""
+        if os.path.islink(path):
+            blob = os.path.join(os.path.dirname(path), os.readlink(path))
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(blob)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def link(self, file: RepoFile) -> None:
+        pointer = self.pointer(file)
+        os.makedirs(os.path.dirname(pointer), mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(pointer)
+        os.symlink(os.path.relpath(self.cache.blob(self.job.repo_id, file), os.path.dirname(pointer)), pointer)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        _hub.write_atomically(self.cache.manifest(self.job.repo_id, self.job.commit), manifest.dump())
+        if self.job.branch:
+            _hub.write_atomically(self.cache.record(self.job.repo_id, self.job.branch), self.job.commit + "\n")
+            # The hub's own tools read a branch's commit here, without a newline.
+            ref = os.path.join(self.cache.folder(self.job.repo_id), "refs", *self.job.branch.split("/"))
+            _hub.write_atomically(ref, self.job.commit)
+
+
+def main(folder: str) -> int:
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    progress = Progress(folder, say)
+    try:
+        job = Job(**json.loads(_hub.read_text(os.path.join(folder, "job.json"))))
+        with progress.ticking():
+            work(job, progress)
+        progress.status.phase = "complete"
+    except (PullError, OSError) as trouble:
+        progress.status.error = str(trouble)
+        say(f"failed: {trouble}")
+        return 1
+    finally:
+        progress.tick(words=not progress.status.error)
+    return 0
+
+
+def work(job: Job, progress: Progress) -> None:
+    found = _hub.look(job.home, job.snapshot)
+    if not job.fetch:
+        if found.manifest is None:
+            raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
+        verified = Pull(job, progress, lambda file, target: None)
+        verified.run([*found.manifest.files, *found.manifest.left_out])
+        return
+    # Imported here: verifying alone needs no more than the node's own Python.
+    from ansible_collections.gpunode.llm.plugins.module_utils._hub_client import Client
+
+    client = Client(job, progress.say)
+    pull = Pull(job, progress, client.transfer)
+    manifest = pull.run(client.tree())
+    client.seal()
+    pull.write_manifest(manifest)

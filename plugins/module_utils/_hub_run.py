@@ -1,0 +1,279 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What hf_snapshot does in one call: look, ask the hub, start or attach to the pulls, wait a little, report."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _hub,
+    _hub_api,
+    _hub_client,
+    _hub_http,
+    _hub_inventory,
+    _hub_job,
+    _hub_pull,
+    _job,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Snapshot
+
+RUN = "/run/gpunode"
+TIMEOUT_S = 20.0
+PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
+#: What of the task's environment a pull needs: how to get out, and whom to trust.
+PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+Params = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+class Failed(Exception):
+    """The message is for people."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside of this process."""
+
+    run: _job.Runner
+    opener: _hub_api.Opener
+    environment: Mapping[str, str]
+    sleep: Callable[[float], None] = time.sleep
+    folder: str = RUN
+
+
+@dataclass(frozen=True)
+class Target:
+    """A snapshot with the commit that is meant and the unit that fetches it; no unit where nothing is to be done."""
+
+    snapshot: Snapshot
+    commit: str
+    unit: str = ""
+
+    @property
+    def pinned(self) -> Snapshot:
+        return replace(self.snapshot, revision=self.commit)
+
+
+def run(params: Params, check_mode: bool, runner: _job.Runner) -> Result:
+    opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
+    return step(params, check_mode, World(runner, opener, os.environ))
+
+
+def step(params: Params, check_mode: bool, world: World) -> Result:
+    if params["resume"]:
+        targets = [
+            Target(Snapshot(**raw["snapshot"]), raw["commit"], raw["unit"]) for raw in params["resume"]["targets"]
+        ]
+        return report(params, world, targets)
+    found = [_hub.look(params["home"], snapshot) for snapshot in _hub.parse_snapshots(params["snapshots"])]
+    if all(one.complete and not asks_again(params, one) for one in found):
+        return done(found, [False] * len(found))
+    if check_mode:
+        return predict(params, world, found)
+    targets = aim(params, world, found)
+    for target in targets:
+        if target.unit:
+            start(params, world, target)
+    if params["background"]:
+        return {**done(found, [bool(t.unit) for t in targets]), "progress": "started"}
+    return report(params, world, targets)
+
+
+def asks_again(params: Params, found: Found) -> bool:
+    return bool(params["verify"] or (params["update"] and not found.snapshot.pinned))
+
+
+# -- what is meant ----------------------------------------------------------------------------------------------------
+def hub(params: Params, world: World) -> _hub_api.Hub:
+    token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
+    return _hub_api.Hub(params["endpoint"], world.opener, world.sleep, token)
+
+
+def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
+    """The commit of every snapshot, and a unit for each that has work to do."""
+    asked, account = hub(params, world), None
+    targets = []
+    for one in found:
+        commit, work = one.commit, not one.complete or params["verify"]
+        if params["fetch"] and (not one.complete or (params["update"] and not one.snapshot.pinned)):
+            if account is None:
+                account = asked.account() if asked.token else ""
+            asked.check_access(one.snapshot, account)
+            if not commit or params["update"]:
+                commit = asked.commit(one.snapshot)
+            work = work or commit != one.commit
+        if not commit:
+            raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never fetched to this node.")
+        targets.append(Target(one.snapshot, commit, unit(one.snapshot, commit) if work else ""))
+    return targets
+
+
+def unit(snapshot: Snapshot, commit: str) -> str:
+    return _job.unit_name("gpunode-weights", f"{snapshot.repo_id}-{commit[:12]}")
+
+
+def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
+    """What a run would fetch. A hub that would not answer is no failure here: preflight says that."""
+    asked = hub(params, world)
+    result = done(found, [not one.complete for one in found])
+    for row, one in zip(result["snapshots"], found):
+        row["bytes_to_fetch"] = 0
+        if one.complete:
+            continue
+        try:
+            commit = one.commit or asked.commit(one.snapshot)
+            tree = asked.tree(one.snapshot, commit)
+        except _hub_api.HubError as trouble:
+            row["bytes_to_fetch"] = -1
+            result.setdefault("warnings", []).append(f"How much there is to fetch is not known: {trouble}")
+            continue
+        row["revision"], row["bytes"] = commit, _hub.wanted_bytes(one.snapshot, tree)
+        row["bytes_to_fetch"] = row["bytes"] - _hub.bytes_here(params["home"], one.snapshot, commit, tree)
+    fetch = sum(max(0, row["bytes_to_fetch"]) for row in result["snapshots"])
+    result["diff"] = diff(found, [row["revision"] or "a commit not known yet" for row in result["snapshots"]])
+    return {**result, "progress": f"would fetch {_hub.human(fetch)}"}
+
+
+# -- the job ----------------------------------------------------------------------------------------------------------
+def start(params: Params, world: World, target: Target) -> None:
+    """Start the pull of a snapshot, or attach to the one that runs."""
+    folder = os.path.join(world.folder, target.unit)
+    python = os.path.join(params["venv"], "bin", "python") if params["fetch"] else sys.executable
+    if not os.path.exists(python):
+        raise Failed(f"There is no {python}: the role huggingface makes this virtual environment.")
+    if _job.look(world.run, target.unit).state == "running":
+        return
+    write_job(params, world, target, folder)
+    spec = _job.JobSpec(
+        name=target.unit,
+        argv=[python, "-m", ".".join((*PACKAGE, "_hub_job")), folder],
+        description=f"Weights of {target.snapshot.repo_id}",
+        environment_file=os.path.join(folder, "environment"),
+        # A puller that was killed is started again by systemd, with nobody's help; one that gave up is not.
+        properties={
+            "User": "root",
+            "UMask": "0022",
+            "Restart": "on-abnormal",
+            "RestartSec": "2",
+            "StartLimitIntervalSec": "300",
+            "StartLimitBurst": "5",
+        },
+    )
+    _job.start_or_attach(world.run, spec)
+
+
+def write_job(params: Params, world: World, target: Target, folder: str) -> None:
+    code = os.path.join(folder, *PACKAGE)
+    os.makedirs(code, mode=0o700, exist_ok=True)
+    for source in (_hub, _hub_client, _hub_job, _hub_pull):
+        _hub.write_atomically(os.path.join(code, source.__name__.rpartition(".")[2] + ".py"), inspect.getsource(source))
+    job = _hub_pull.Job(
+        home=params["home"],
+        repo_id=target.snapshot.repo_id,
+        commit=target.commit,
+        branch="" if target.snapshot.pinned else target.snapshot.revision,
+        ignore_patterns=list(target.snapshot.ignore_patterns),
+        endpoint=params["endpoint"],
+        workers=params["workers"],
+        attempts=params["attempts"],
+        xet=params["xet"],
+        verify=params["verify"],
+        fetch=params["fetch"],
+    )
+    _hub.write_atomically(os.path.join(folder, "job.json"), json.dumps(asdict(job)))
+    _hub.write_atomically(os.path.join(folder, "environment"), environment(params, world, folder), mode=0o600)
+    _hub.write_atomically(os.path.join(folder, "status.json"), "{}")
+
+
+def environment(params: Params, world: World, folder: str) -> str:
+    """The job's environment file. The token is in its own file and not in here."""
+    values = {
+        "PYTHONPATH": folder,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HOME": params["home"],
+        "HF_HUB_CACHE": _hub.Cache(params["home"]).hub,
+        "HF_ENDPOINT": params["endpoint"],
+        "HF_TOKEN_PATH": params["token_path"],
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    for name in PASSED_ON:
+        values.update({key: world.environment[key] for key in (name, name.lower()) if world.environment.get(key)})
+    if params["ca_path"]:
+        values["SSL_CERT_FILE"] = params["ca_path"]
+    escaped = {key: value.replace("\\", "\\\\").replace('"', '\\"') for key, value in values.items()}
+    return "".join(f'{key}="{value}"\n' for key, value in escaped.items())
+
+
+# -- how it goes ------------------------------------------------------------------------------------------------------
+def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
+    """Wait for a slice, then say how far it is or how it ended."""
+    states = {target.unit: _job.look(world.run, target.unit) for target in targets if target.unit}
+    for name in [name for name, state in states.items() if state.state == "running"][:1]:
+        states[name] = _job.wait(world.run, name, params["wait_s"], sleep=world.sleep)
+    for target in targets:
+        if target.unit and states[target.unit].state != "running":
+            check_ended(params, world, target, states[target.unit])
+    running = [name for name, state in states.items() if state.state == "running"]
+    if running:
+        progress = "; ".join(f"{label(targets, name)}{status(world, name).line()}" for name in running)
+        resume = {"targets": [asdict(target) for target in targets]}
+        return {"changed": False, "done": False, "progress": progress, "resume": resume}
+    for name in states:
+        _job.forget_ended(world.run, name)
+    found = [_hub.look(params["home"], target.pinned) for target in targets]
+    changed = [bool(target.unit) and params["fetch"] for target in targets]
+    return {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+
+
+def label(targets: Sequence[Target], name: str) -> str:
+    """Which repository, where there are several."""
+    return next((f"{t.snapshot.repo_id}: " for t in targets if t.unit == name and len(targets) > 1), "")
+
+
+def status(world: World, name: str) -> _hub_pull.Status:
+    try:
+        return _hub_pull.Status(**json.loads(_hub.read_text(os.path.join(world.folder, name, "status.json"))))
+    except (OSError, ValueError, TypeError):
+        return _hub_pull.Status()
+
+
+def check_ended(params: Params, world: World, target: Target, state: _job.JobState) -> None:
+    """Nothing to say if the job did its work; else the reason."""
+    said = status(world, target.unit)
+    failed = state.state == "failed" or said.error
+    if not failed and _hub.look(params["home"], target.pinned).complete:
+        return
+    if state.state == "absent" and not said.error:
+        raise Failed(f"The pull of {target.snapshot.repo_id} was stopped before its end. What is there was kept.")
+    log = _job.log_tail(world.run, target.unit, lines=12) if not said.error else []
+    _job.forget_ended(world.run, target.unit)
+    reason = said.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
+    raise Failed(f"{reason.rstrip('.')}. Its log: journalctl -u {target.unit}")
+
+
+def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:
+    rows = [
+        {"repo_id": o.snapshot.repo_id, "revision": o.commit, "path": o.path, "bytes": o.bytes, "changed": c}
+        for o, c in zip(found, changed)
+    ]
+    total = _hub.human(sum(one.bytes for one in found))
+    return {"changed": any(changed), "done": True, "progress": f"{total} of weights are here", "snapshots": rows}
+
+
+def diff(found: Sequence[Found], commits: Sequence[str], changed: Sequence[bool] = ()) -> dict[str, str]:
+    before = [f"{o.snapshot.repo_id} {o.commit}\n" for o in found if o.complete]
+    after = [f"{o.snapshot.repo_id} {commit}\n" for o, commit in zip(found, commits)]
+    if changed:
+        before = [line for line, new in zip(after, changed) if not new]
+    return {"before": "".join(before), "after": "".join(after)}

@@ -1,0 +1,191 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a node can become what the plan says. Each check returns its findings as sentences; none changes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
+    Snapshot,
+    bytes_here,
+    human,
+    look,
+    parse_snapshots,
+    wanted_bytes,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError
+
+Instance = Mapping[str, Any]
+Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
+
+#: Left free on every filesystem, for logs and for what a service writes while it runs.
+RESERVE = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that will be written below a path."""
+
+    path: str
+    bytes: int
+    purpose: str
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """``device`` tells filesystems apart, ``path`` is the nearest folder that exists."""
+
+    device: int
+    path: str
+    free: int
+
+
+def filesystem(path: str) -> Filesystem:
+    """Where a path would come to lie that need not exist yet."""
+    folder = os.path.realpath(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    shown = os.statvfs(folder)
+    return Filesystem(os.stat(folder).st_dev, folder, shown.f_bavail * shown.f_frsize)
+
+
+def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = filesystem) -> list[str]:
+    """Needs that share a filesystem are added up before they are compared with what is free."""
+    groups: dict[int, tuple[Filesystem, list[Need]]] = {}
+    for need in needs:
+        if need.bytes > 0:
+            found = where(need.path)
+            groups.setdefault(found.device, (found, []))[1].append(need)
+    findings = []
+    for found, together in groups.values():
+        total = sum(need.bytes for need in together) + RESERVE
+        if total > found.free:
+            parts = " and ".join(f"{human(n.bytes)} for {n.purpose} in {n.path}" for n in together)
+            findings.append(
+                f"Too little disk: {human(total)} are needed ({parts}, {human(RESERVE)} to spare), and the filesystem"
+                f" of {found.path} has {human(found.free)} free. Make room, or move the folder to a larger filesystem."
+            )
+    return findings
+
+
+def weights_needs(
+    instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+) -> list[Need]:
+    """What is to be fetched: exact where the hub gave its listing, else the plan's own estimate."""
+    planned = {(i["repo_id"], i.get("revision") or "main"): int(i.get("weights_bytes") or 0) for i in instances}
+    needs = []
+    for snapshot in parse_snapshots(instances):
+        found = look(home, snapshot)
+        if found.complete:
+            continue
+        if snapshot in trees:
+            commit, tree = trees[snapshot]
+            missing = wanted_bytes(snapshot, tree) - bytes_here(home, snapshot, commit, tree)
+        else:
+            missing = planned[(snapshot.repo_id, snapshot.revision)] - found.bytes
+        needs.append(Need(home, max(0, missing), f"the weights of {snapshot.repo_id}"))
+    return needs
+
+
+def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:
+    """The images that are not on the node. Their size is not known before they are pulled, so a round figure counts."""
+    root = docker_root()
+    needs = []
+    images = {str(i["image"]): str(i.get("device") or "cuda") for i in instances if i.get("image")}
+    for image, device in sorted(images.items()):
+        if docker and run([docker, "image", "inspect", "--format", "{{.Id}}", image])[0] == 0:
+            continue
+        needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}"))
+    return needs
+
+
+def docker_root(config: str = "/etc/docker/daemon.json") -> str:
+    """The folder of images."""
+    try:
+        with open(config, encoding="utf-8") as stream:
+            return str(json.load(stream).get("data-root") or "/var/lib/docker")
+    except (OSError, ValueError, AttributeError):
+        return "/var/lib/docker"
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether the address can be bound. Docker listens on what it publishes, so a container's port counts too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def check_ports(
+    instances: Sequence[Instance], run: Runner, free: Callable[[str, int], bool] = port_is_free
+) -> list[str]:
+    """A port that our own service of that name holds is as it should be."""
+    taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
+    findings = []
+    for one in taken:
+        unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
+        if run(["systemctl", "is-active", "--quiet", unit])[0] == 0:
+            continue
+        findings.append(
+            f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"
+            f" `ss -ltnp 'sport = :{one['port']}'` on the node names it. Stop it, or set another port than {address}."
+        )
+    return findings
+
+
+def check_platform(platform: Mapping[str, Any], supported: Mapping[str, Any]) -> list[str]:
+    """``platform`` is what the facts say; ``supported`` has versions per distribution, architectures and the init."""
+    findings = []
+    name, version = str(platform.get("distribution")), str(platform.get("version"))
+    versions = [str(v) for v in supported["distributions"].get(name, [])]
+    if version not in versions:
+        known = ", ".join(f"{n} {' '.join(map(str, v))}" for n, v in supported["distributions"].items())
+        findings.append(f"{name} {version} is not supported. Supported: {known}.")
+    architecture = str(platform.get("architecture"))
+    if architecture not in supported["architectures"]:
+        known = ", ".join(supported["architectures"])
+        findings.append(f"The architecture {architecture} is not supported. Supported: {known}.")
+    if platform.get("service_mgr") != "systemd":
+        findings.append(f"The node is run by {platform.get('service_mgr')}; its services need systemd.")
+    return findings
+
+
+@dataclass(frozen=True)
+class HubCheck:
+    """``trees``: commit and listing of each revision that can be had."""
+
+    findings: Sequence[str]
+    trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+    account: str = ""
+
+
+def check_hub(hub: Hub, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
+    """The token first, then each repository. Nothing is asked if nothing is to be fetched and the token is known."""
+    account, findings, trees = "", [], {}
+    if not snapshots and not (token_is_new and hub.token):
+        return HubCheck((), {})
+    try:
+        if hub.token:
+            account = hub.account()
+        for snapshot in snapshots:
+            try:
+                hub.check_access(snapshot, account)
+                commit = hub.commit(snapshot)
+                trees[snapshot] = (commit, hub.tree(snapshot, commit))
+            except HubError as refusal:
+                if refusal.kind == "unreachable":
+                    raise
+                findings.append(str(refusal))
+    except HubError as trouble:
+        findings.append(str(trouble))
+    return HubCheck(findings, trees, account)

@@ -1,0 +1,141 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hf_cache_info
+short_description: Tell what of the Hugging Face hub is on a node
+version_added: 1.0.0
+description:
+  - Tells which snapshots are complete, which other revisions lie in the cache, which C(huggingface_hub) is installed
+    and whether the token file is current. Asks no network, starts no program and changes nothing, so it is quick.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is no difference.
+    support: none
+options:
+  snapshots:
+    description: What should be there, as M(gpunode.llm.hf_snapshot) takes it.
+    type: list
+    elements: dict
+    default: []
+  home:
+    description: The folder that the hub's tools call E(HF_HOME).
+    type: path
+    default: /var/lib/huggingface
+  venv:
+    description: The virtual environment that may hold C(huggingface_hub).
+    type: path
+    default: /opt/huggingface-hub
+  token:
+    description: The token that the token file should hold. Without it any content is current.
+    type: str
+  token_path:
+    description: The file that holds the token.
+    type: path
+    default: /etc/huggingface/token
+"""
+
+EXAMPLES = r"""
+- name: See what is here
+  gpunode.llm.hf_cache_info:
+    snapshots:
+      - repo_id: meta-llama/Llama-3.1-8B-Instruct
+        revision: 0e9e39f249a16976918f6564b8830bc894c89659
+        ignore_patterns: ["original/*"]
+  register: cache
+"""
+
+RETURN = r"""
+complete:
+  description: Whether every snapshot that was asked for is here, verified.
+  type: bool
+  returned: success
+snapshots:
+  description: What was asked for, in that order.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    repo_id:
+      description: The repository.
+      type: str
+    revision:
+      description: The commit. Empty for a branch that was never fetched.
+      type: str
+    path:
+      description: The folder of the snapshot.
+      type: str
+    bytes:
+      description: The size of what is here of it.
+      type: int
+    complete:
+      description: Whether all of it is here, verified.
+      type: bool
+    missing:
+      description: Files that were verified once and are gone or have another size.
+      type: list
+      elements: str
+others:
+  description: Revisions in the cache that were not asked for.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    repo_id:
+      description: The repository.
+      type: str
+    revision:
+      description: The commit.
+      type: str
+    path:
+      description: The folder of the snapshot.
+      type: str
+client_version:
+  description: The version of C(huggingface_hub) in the virtual environment. Empty where there is none.
+  type: str
+  returned: success
+token_current:
+  description: Whether the token file is there with the right content and readable by its owner alone.
+  type: bool
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_inventory
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "snapshots": {"type": "list", "elements": "dict", "default": []},
+            "home": {"type": "path", "default": "/var/lib/huggingface"},
+            "venv": {"type": "path", "default": "/opt/huggingface-hub"},
+            "token": {"type": "str", "no_log": True},
+            "token_path": {"type": "path", "default": "/etc/huggingface/token"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        found = [_hub.look(params["home"], one) for one in _hub.parse_snapshots(params["snapshots"])]
+    except ValueError as trouble:
+        module.fail_json(msg=str(trouble))
+    module.exit_json(
+        changed=False,
+        complete=all(one.complete for one in found),
+        snapshots=[_hub_inventory.row(one) for one in found],
+        others=_hub_inventory.others(params["home"], found),
+        client_version=_hub_inventory.client_version(params["venv"]),
+        token_current=_hub_inventory.token_current(params["token_path"], params["token"] or ""),
+    )
+
+
+if __name__ == "__main__":
+    main()

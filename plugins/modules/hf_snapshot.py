@@ -1,0 +1,191 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hf_snapshot
+short_description: Put models from the Hugging Face hub on a node, pinned, resumable and verified
+version_added: 1.0.0
+description:
+  - Makes sure that the files of one or more revisions are in the hub's own cache on the node, each compared with the
+    hash that the hub lists. What is there and was verified is not asked for again, and needs no network to be known.
+  - C(huggingface_hub) does the transfer, from a venv on the node, in one transient systemd unit per repository. The
+    unit goes on when the connection breaks or the play is stopped, and a second run attaches to it.
+  - An interrupted pull goes on where it was, within a file too.
+  - While it runs, the play shows bytes, rate and time left.
+  - A branch is resolved once. The commit is recorded, and the node stays with it until O(update=true).
+  - The unit takes over the proxy and certificate variables from the task's C(environment).
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says how many bytes would be fetched, and fetches nothing. Works where nothing is installed yet.
+    support: full
+  diff_mode:
+    description: Shows the commit of each repository before and after.
+    support: full
+options:
+  snapshots:
+    description:
+      - What is to be there. Each is a dictionary of C(repo_id), which is organisation/name, C(revision), which is a
+        commit, or a branch or tag that is resolved once (V(main) where it is left out), and C(ignore_patterns), a list
+        of files that are left out, as the hub's own tools read patterns.
+      - Other keys are ignored, so the instances of M(gpunode.llm.serving_plan) can be handed over as they are. A
+        revision that several of them name is fetched once.
+    type: list
+    elements: dict
+    required: true
+  home:
+    description: The folder that the hub's tools call E(HF_HOME). The cache is its subfolder C(hub).
+    type: path
+    default: /var/lib/huggingface
+  venv:
+    description: The virtual environment that holds C(huggingface_hub).
+    type: path
+    default: /opt/huggingface-hub
+  endpoint:
+    description: The hub, or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  token:
+    description:
+      - The token for questions to the hub. Without it the one in O(token_path) is used.
+      - The pull itself reads O(token_path) only, so that the token is in no command line and no environment.
+    type: str
+  token_path:
+    description: The file that holds the token, if there is one.
+    type: path
+    default: /etc/huggingface/token
+  ca_path:
+    description: A bundle of certificate authorities to trust instead of the system's own.
+    type: path
+  update:
+    description: Ask the hub again which commit a branch stands for.
+    type: bool
+    default: false
+  verify:
+    description: Hash every file again, also what was verified when it was fetched.
+    type: bool
+    default: false
+  fetch:
+    description:
+      - Fetch what is missing or wrong. With V(false) that is an error that names the files, and no hub is needed.
+    type: bool
+    default: true
+  workers:
+    description: How many files are fetched or hashed at a time.
+    type: int
+    default: 8
+  attempts:
+    description: How often in a row a file may fail without a single byte of progress.
+    type: int
+    default: 8
+  xet:
+    description:
+      - Fetch files that the hub keeps in xet through C(hf_xet). It opens many connections for one file, and takes more
+        memory. A file that it did not finish starts over; plain HTTP goes on in the middle.
+    type: bool
+    default: false
+  wait_s:
+    description: How long one call looks at the pull before it reports progress, in seconds.
+    type: int
+    default: 10
+  background:
+    description: Start the pull, or attach to it, and return at once. A later call without this waits for it.
+    type: bool
+    default: false
+  resume:
+    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    type: dict
+seealso:
+  - module: gpunode.llm.hf_cache_info
+"""
+
+EXAMPLES = r"""
+- name: Fetch a model at a commit
+  gpunode.llm.hf_snapshot:
+    snapshots:
+      - repo_id: meta-llama/Llama-3.1-8B-Instruct
+        revision: 0e9e39f249a16976918f6564b8830bc894c89659
+        ignore_patterns: ["original/*"]
+
+- name: Find a flipped bit, without a hub
+  gpunode.llm.hf_snapshot:
+    snapshots:
+      - repo_id: meta-llama/Llama-3.1-8B-Instruct
+        revision: 0e9e39f249a16976918f6564b8830bc894c89659
+    verify: true
+    fetch: false
+"""
+
+RETURN = r"""
+snapshots:
+  description: What was asked for, each revision once.
+  type: list
+  elements: dict
+  returned: when done
+  contains:
+    repo_id:
+      description: The repository.
+      type: str
+    revision:
+      description: The commit.
+      type: str
+    path:
+      description: The folder of the snapshot. Empty in check mode while the commit is not known.
+      type: str
+    bytes:
+      description: The size of the files that were asked for, as far as it is known.
+      type: int
+    bytes_to_fetch:
+      description: What would be fetched, in check mode. V(-1) where the hub would not say.
+      type: int
+    changed:
+      description: Whether this snapshot was fetched or mended.
+      type: bool
+done:
+  description: Whether there is nothing more to wait for.
+  type: bool
+  returned: always
+progress:
+  description: Where the pull stands.
+  type: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub_api, _hub_run
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "snapshots": {"type": "list", "elements": "dict", "required": True},
+            "home": {"type": "path", "default": "/var/lib/huggingface"},
+            "venv": {"type": "path", "default": "/opt/huggingface-hub"},
+            "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "token": {"type": "str", "no_log": True},
+            "token_path": {"type": "path", "default": "/etc/huggingface/token"},
+            "ca_path": {"type": "path"},
+            "update": {"type": "bool", "default": False},
+            "verify": {"type": "bool", "default": False},
+            "fetch": {"type": "bool", "default": True},
+            "workers": {"type": "int", "default": 8},
+            "attempts": {"type": "int", "default": 8},
+            "xet": {"type": "bool", "default": False},
+            "wait_s": {"type": "int", "default": 10},
+            "background": {"type": "bool", "default": False},
+            "resume": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = _hub_run.run(module.params, module.check_mode, module.run_command)
+    except (_hub_run.Failed, _hub_api.HubError, ValueError) as trouble:
+        module.fail_json(msg=str(trouble), done=True, progress="")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

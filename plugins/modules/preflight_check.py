@@ -1,0 +1,163 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_check
+short_description: Tell what stands against serving a plan on this node
+version_added: 1.0.0
+description:
+  - Checks free disk on the very filesystems that weights and images go to, the ports of the endpoints, the token and
+    the access to each repository, and the platform. Returns everything it found, not the first thing only.
+  - Changes nothing, needs nothing installed, and does not fail because of what it found.
+  - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
+    all its weights, verified, needs no hub.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Changes nothing in any mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is no difference.
+    support: none
+options:
+  instances:
+    description: The instances of a plan of M(gpunode.llm.serving_plan).
+    type: list
+    elements: dict
+    default: []
+  skip:
+    description: Checks to leave out.
+    type: list
+    elements: str
+    choices: [platform, disk, ports, hub]
+    default: []
+  home:
+    description: The folder that weights go to, the hub's E(HF_HOME).
+    type: path
+    default: /var/lib/huggingface
+  image_bytes:
+    description:
+      - The room that an unpacked image takes, by the plan's device. Asked for where the image is not on the node yet.
+    type: dict
+    default: {cuda: 30000000000, cpu: 6000000000}
+  endpoint:
+    description: The hub, or a mirror of it.
+    type: str
+    default: https://huggingface.co
+  token:
+    description: The token that the node is going to have. Without it the one in O(token_path) is used.
+    type: str
+  token_path:
+    description: The file that holds the token on a node that was set up before.
+    type: path
+    default: /etc/huggingface/token
+  ca_path:
+    description: A bundle of certificate authorities to trust instead of the system's own.
+    type: path
+  platform:
+    description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
+    type: dict
+    default: {}
+  supported:
+    description: The supported platforms, as C(distributions) with a list of versions each, and C(architectures).
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+- name: Look for what stands against the plan
+  gpunode.llm.preflight_check:
+    instances: "{{ preflight_plan.plan.instances }}"
+    token: "{{ huggingface_token }}"
+    skip: [platform]
+  register: check
+"""
+
+RETURN = r"""
+findings:
+  description: What stands against the plan, a sentence or two each, with the remedy. Empty when nothing does.
+  type: list
+  elements: str
+  returned: success
+account:
+  description: The hub account that the token belongs to, where the hub was asked.
+  type: str
+  returned: success
+bytes_to_write:
+  description: Bytes of weights and images that the node does not have yet.
+  type: int
+  returned: success
+"""
+
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_api, _hub_http, _hub_inventory, _preflight
+
+TIMEOUT_S = 20
+
+
+def check(module):
+    params = module.params
+    instances, skip, run = params["instances"], params["skip"], module.run_command
+    findings, hub_check = [], _preflight.HubCheck((), {})
+    if "platform" not in skip and params["platform"]:
+        findings += _preflight.check_platform(params["platform"], params["supported"])
+    if "hub" not in skip:
+        hub_check = ask_hub(params, instances)
+        findings += hub_check.findings
+    needs = _preflight.weights_needs(instances, params["home"], hub_check.trees)
+    needs += _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
+    if "disk" not in skip:
+        findings += _preflight.check_disk(needs)
+    if "ports" not in skip:
+        findings += _preflight.check_ports(instances, run)
+    return findings, hub_check, needs
+
+
+def ask_hub(params, instances):
+    token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
+    opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
+    snapshots = [s for s in _hub.parse_snapshots(instances) if not _hub.look(params["home"], s).complete]
+    token_is_new = token != _hub_inventory.read_token(params["token_path"])
+    return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {"type": "list", "elements": "dict", "default": []},
+            "skip": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["platform", "disk", "ports", "hub"],
+                "default": [],
+            },
+            "home": {"type": "path", "default": "/var/lib/huggingface"},
+            "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
+            "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "token": {"type": "str", "no_log": True},
+            "token_path": {"type": "path", "default": "/etc/huggingface/token"},
+            "ca_path": {"type": "path"},
+            "platform": {"type": "dict", "default": {}},
+            "supported": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        findings, hub_check, needs = check(module)
+    except ValueError as trouble:
+        module.fail_json(msg=str(trouble))
+    module.exit_json(
+        changed=False,
+        findings=findings,
+        account=hub_check.account,
+        bytes_to_write=sum(need.bytes for need in needs),
+    )
+
+
+if __name__ == "__main__":
+    main()
