@@ -1,0 +1,131 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An apt source in deb822 form, what other sources say of the same repository, and what dpkg says of packages."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Tuple
+
+
+@dataclass(frozen=True)
+class Source:
+    """One repository and the key that alone may sign it."""
+
+    uri: str
+    suite: str
+    components: Tuple[str, ...]
+    architectures: Tuple[str, ...]
+    signed_by: str
+    comment: str = ""
+
+    def render(self) -> str:
+        """The .sources file."""
+        lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
+        lines += ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}"]
+        if self.components:
+            lines.append(f"Components: {' '.join(self.components)}")
+        if self.architectures:
+            lines.append(f"Architectures: {' '.join(self.architectures)}")
+        return "\n".join([*lines, f"Signed-By: {self.signed_by}"]) + "\n"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That some file names a repository, and by which key it trusts it."""
+
+    path: str
+    uri: str
+    suite: str
+    signed_by: str
+
+
+def claims(path: str, text: str) -> List[Claim]:
+    """What an apt source file, old or new form, names."""
+    return list(_stanzas(path, text) if path.endswith(".sources") else _lines(path, text))
+
+
+def _lines(path: str, text: str) -> Iterator[Claim]:
+    for line in text.splitlines():
+        found = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)", line)
+        if found:
+            options, uri, suite = found.groups()
+            key = re.search(r"signed-by=(\S+)", options or "", re.IGNORECASE)
+            yield Claim(path, uri, suite, key.group(1) if key else "")
+
+
+def _stanzas(path: str, text: str) -> Iterator[Claim]:
+    plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    for stanza in re.split(r"\n\s*\n", plain):
+        fields = {}
+        for name, value in re.findall(r"^([A-Za-z-]+):(.*(?:\n[ \t]+.*)*)", stanza, re.MULTILINE):
+            fields[name.lower()] = value.strip()
+        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off", "without", "disable"):
+            continue
+        for uri in fields.get("uris", "").split():
+            for suite in fields.get("suites", "").split():
+                yield Claim(path, uri, suite, fields.get("signed-by", ""))
+
+
+def clash(source: Source, others: List[Claim]) -> Optional[Claim]:
+    """Another file's claim to the same repository with another key, over which apt gives up altogether."""
+
+    def place(uri: str, suite: str) -> Tuple[str, str]:
+        return uri.rstrip("/"), suite.strip("/")
+
+    for other in others:
+        same = place(other.uri, other.suite) == place(source.uri, source.suite)
+        if same and other.signed_by != source.signed_by:
+            return other
+    return None
+
+
+@dataclass(frozen=True)
+class Package:
+    """What dpkg knows of an installed package."""
+
+    version: str
+    held: bool = False
+
+
+QUERY = "${Package}\t${db:Status-Abbrev}\t${Version}\n"
+
+
+def installed(answer: str) -> Dict[str, Package]:
+    """The packages that are fully there, from ``dpkg-query -W -f QUERY``."""
+    found = {}
+    for line in answer.splitlines():
+        name, status, version = line.split("\t")
+        if status[1:2] == "i":
+            found[name] = Package(version, status[0] == "h")
+    return found
+
+
+def split_spec(spec: str) -> Tuple[str, str]:
+    """``docker-ce=5:29*`` is (docker-ce, 5:29*); without a version any will do."""
+    name, _, version = spec.partition("=")
+    return name, version or "*"
+
+
+def pin(packages: List[str], version: Optional[str], pinned: List[str]) -> List[str]:
+    """The packages as apt is asked for them: those pinned at the version, or at the releases that it begins.
+
+    5:29.8 stands for 5:29.8.1-1~debian.12 and not for 5:29.80; with a hyphen it is a whole version.
+    """
+    if not version:
+        return list(packages)
+    pattern = version if "-" in version else f"{version}[.-]*"
+    return [f"{name}={pattern}" if name in pinned else name for name in packages]
+
+
+def missing(specs: List[str], have: Dict[str, Package]) -> List[str]:
+    """Those asked for that are not installed, or not at the version asked for."""
+    lacking = []
+    for spec in specs:
+        name, version = split_spec(spec)
+        if name not in have or not fnmatch.fnmatchcase(have[name].version, version):
+            lacking.append(spec)
+    return lacking

@@ -1,0 +1,54 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file daemon.json on a node: read, staged, checked by dockerd itself, landed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Tuple
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_json
+
+Runner = Callable[..., Tuple[int, str, str]]
+
+
+def read(path: str) -> Tuple[str, Dict[str, Any]]:
+    """The file's text and settings; both empty where there is none.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    if not os.path.exists(path):
+        return "", {}
+    with open(path, encoding="utf-8") as stream:
+        text = stream.read()
+    try:
+        return text, _daemon_json.load(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON, so nothing was written to it: {error}.") from error
+
+
+def stage(folder: str, text: str) -> str:
+    """Write a candidate into a folder of the module's own."""
+    staged = os.path.join(folder, "daemon.json")
+    with open(staged, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return staged
+
+
+def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
+    """Why dockerd would not start with it; empty where it would, or is older than the option that tells."""
+    rc, out, err = run([dockerd, "--validate", "--config-file", staged])
+    said = (err + out).strip()
+    if rc == 0 or "unknown flag: --validate" in said:
+        return ""
+    return f"Docker would not start with this {path}, so it was not written: {said.replace(staged, path)}"
+
+
+def land(move: Callable[[str, str], None], staged: str, path: str) -> None:
+    """Move it into place; a file that was there keeps its mode."""
+    mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    move(staged, path)
+    os.chmod(path, mode)

@@ -1,0 +1,99 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a Docker engine and the NVIDIA tools say of themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+FIRST_WITH_CDI = (25, 0)
+FIRST_WITH_CDI_ON = (28, 3)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A Docker engine as ``docker version`` shows it; without a server it does not work."""
+
+    client: str = ""
+    server: str = ""
+
+    @property
+    def works(self) -> bool:
+        return bool(self.server)
+
+    @property
+    def knows_cdi(self) -> bool:
+        """Whether containers can be given GPUs by name, which survives systemd's daemon-reload."""
+        return release(self.server) >= FIRST_WITH_CDI
+
+    @property
+    def cdi_is_on(self) -> bool:
+        """Whether it does so without being told."""
+        return release(self.server) >= FIRST_WITH_CDI_ON
+
+
+def release(version: str) -> Tuple[int, ...]:
+    """(26, 1, 5) from 26.1.5+dfsg1; nothing from nothing."""
+    found = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def parse_version(answer: str) -> Engine:
+    """The engine in ``docker version --format '{{json .}}'``; its Server is null where none answers."""
+    try:
+        said: Any = json.loads(answer)
+    except ValueError:
+        return Engine()
+
+    def version(half: str) -> str:
+        return str(((said or {}).get(half) or {}).get("Version") or "")
+
+    return Engine(client=version("Client"), server=version("Server"))
+
+
+def parse_unit(answer: str) -> Dict[str, str]:
+    """``systemctl show`` as a dict."""
+    return dict(line.partition("=")[::2] for line in answer.splitlines() if "=" in line)
+
+
+def gpu_uuids(listing: str) -> List[str]:
+    """The GPUs of ``nvidia-smi -L``, without their MIG parts."""
+    return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", listing, re.MULTILINE)
+
+
+# What a failed container says, and what to make of it.
+PROOF_FAILURES = (
+    (
+        r"unresolvable CDI devices",
+        "Docker finds no CDI specification for the GPUs; `nvidia-ctk cdi list` shows what there is",
+    ),
+    (
+        r"CDI device injection failed",
+        "the CDI specification names something that is not on the node; `systemctl restart gpunode-cdi` makes it anew",
+    ),
+    (
+        r"could not select device driver",
+        "Docker has not been told of CDI: features.cdi is missing in daemon.json, or Docker was not restarted since",
+    ),
+    (
+        r"[Uu]nknown or invalid runtime name: nvidia",
+        "Docker does not know the nvidia runtime: daemon.json lacks it, or Docker was not reloaded since",
+    ),
+    (r"No such image|Unable to find image", "the image is not on the node; pull it first"),
+    (r"nvidia-smi\W+(executable file not found|no such file)", "nvidia-smi was not put into the container"),
+    (
+        r"Failed to initialize NVML",
+        "the driver's libraries in the container do not match the driver; an update takes a restart of the node",
+    ),
+)
+
+
+def proof_failure(said: str) -> str:
+    """The cause of a failed container in one sentence, with its own words."""
+    words = " ".join(said.split())[-400:]
+    cause: Optional[str] = next((cause for pattern, cause in PROOF_FAILURES if re.search(pattern, said)), None)
+    return f"A container sees no GPU: {cause or 'it did not run'}. It said: {words}"

@@ -1,0 +1,310 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_source
+short_description: An apt repository that one key alone may sign
+version_added: 1.0.0
+description:
+  - Writes a deb822 source to C(/etc/apt/sources.list.d) and its key to C(/etc/apt/keyrings).
+  - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
+    another or none, so that a node with the right key needs no network.
+  - Needs neither gpg nor python3-debian on the node, which M(ansible.builtin.deb822_repository) does, and says in the
+    same step which packages are missing, so that M(ansible.builtin.apt) needs to run only then.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Fetches and checks the key, and writes nothing.
+    support: full
+  diff_mode:
+    description: Shows the source and the key's fingerprint, before and after.
+    support: full
+options:
+  name:
+    description: The name of both files, without their ending.
+    type: str
+    required: true
+  description:
+    description: A comment at the top of the source.
+    type: str
+    default: ""
+  uri:
+    description: Where the repository is.
+    type: str
+    required: true
+  suite:
+    description: The suite, or a path that ends in C(/) for a flat repository.
+    type: str
+    required: true
+  components:
+    description: The components; none for a flat repository.
+    type: list
+    elements: str
+    default: []
+  architectures:
+    description: Debian's names of the architectures to take packages for.
+    type: list
+    elements: str
+    default: []
+  key_url:
+    description: Where the key is, armored or not. A C(file://) address is a file on the node.
+    type: str
+  key:
+    description: The key itself, armored, in place of O(key_url).
+    type: str
+  fingerprint:
+    description: The fingerprint that the key must have, with or without spaces.
+    type: str
+    required: true
+  timeout:
+    description: How long to wait for the key, in seconds.
+    type: int
+    default: 30
+  packages:
+    description: Packages to look for.
+    type: list
+    elements: str
+    default: []
+  version:
+    description:
+      - The version of O(pinned), whole, or as much of its beginning as matters (V(5:29.8) stands for
+        V(5:29.8.1-1~debian.12) and not for V(5:29.80)). Any version will do without it.
+    type: str
+  pinned:
+    description: Those of O(packages) that O(version) is the version of; all of them by default.
+    type: list
+    elements: str
+  unless_exists:
+    description:
+      - Nothing is done where this program is there and no source of this module is, so that a node keeps what it came
+        with.
+    type: path
+  conflicts:
+    description: Packages that must not be there.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Docker's repository
+  gpunode.llm.apt_source:
+    name: docker
+    uri: https://download.docker.com/linux/debian
+    suite: bookworm
+    components: [stable]
+    architectures: [amd64]
+    key_url: https://download.docker.com/linux/debian/gpg
+    fingerprint: 9DC8 5822 9FC7 DD38 854A E2D8 8D81 803C 0EBF CD88
+    packages: [docker-ce, docker-ce-cli]
+    conflicts: [docker.io]
+  register: docker_source
+
+- name: Docker's packages
+  ansible.builtin.apt:
+    name: "{{ docker_source.missing }}"
+    update_cache: true
+  when: docker_source.missing | length > 0
+"""
+
+RETURN = r"""
+missing:
+  description:
+    - Those of O(packages) that are not installed, or not at that version, as M(ansible.builtin.apt) takes them.
+  type: list
+  elements: str
+  returned: success
+versions:
+  description: The installed ones of O(packages) and O(conflicts), and their versions.
+  type: dict
+  returned: success
+held:
+  description: The installed ones of O(packages) that apt is told to leave as they are.
+  type: list
+  elements: str
+  returned: success
+conflicting:
+  description: The entries of O(conflicts) that are installed.
+  type: list
+  elements: str
+  returned: success
+kept:
+  description: Whether the node keeps what it came with (O(unless_exists)).
+  type: bool
+  returned: success
+source_path:
+  description: The file of the source.
+  type: str
+  returned: success
+key_path:
+  description: The file of the key.
+  type: str
+  returned: success
+"""
+
+import glob
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.urls import fetch_url
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp
+
+SOURCES = "/etc/apt/sources.list.d"
+KEYRINGS = "/etc/apt/keyrings"
+
+
+def read(path):
+    if not os.path.exists(path):
+        return b""
+    with open(path, "rb") as stream:
+        return stream.read()
+
+
+def write(module, path, data):
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    staged = os.path.join(module.tmpdir, os.path.basename(path))
+    with open(staged, "wb") as stream:
+        stream.write(data)
+    module.atomic_move(staged, path)
+    # apt reads them as its own user.
+    os.chmod(path, 0o644)
+
+
+def fetch_key(module):
+    """The key as given or fetched, once its fingerprint is the right one."""
+    origin = module.params["key_url"] or "the key given"
+    if module.params["key"]:
+        data = to_bytes(module.params["key"])
+    else:
+        response, info = fetch_url(module, origin, timeout=module.params["timeout"])
+        if info["status"] not in (200, None) or response is None:
+            module.fail_json(
+                msg=f"The key of the apt repository {module.params['name']!r} could not be fetched from "
+                f"{origin}: {info['msg']}."
+            )
+        data = response.read()
+    refused = _openpgp.refusal(data, module.params["fingerprint"], origin)
+    if refused:
+        module.fail_json(msg=refused)
+    return data
+
+
+def key_change(module, path):
+    """The key to write, or nothing where the right one is there; and the change as a diff."""
+    there = read(path)
+    if there and not _openpgp.refusal(there, module.params["fingerprint"], path):
+        return b"", None
+
+    def told(data):
+        try:
+            return "".join(f"{_openpgp.spelt(one)}\n" for one in _openpgp.fingerprints(data)) if data else ""
+        except ValueError as error:
+            return f"{error}\n"
+
+    wanted = fetch_key(module)
+    return wanted, {"before_header": path, "after_header": path, "before": told(there), "after": told(wanted)}
+
+
+def source_change(module, path, key_path):
+    """The source to write, or nothing where it is there; and the change as a diff."""
+    given = module.params
+    source = _apt.Source(
+        uri=given["uri"],
+        suite=given["suite"],
+        components=tuple(given["components"]),
+        architectures=tuple(given["architectures"]),
+        signed_by=key_path,
+        comment=given["description"],
+    )
+    others = [other for other in ["/etc/apt/sources.list", *sorted(glob.glob(f"{SOURCES}/*"))] if other != path]
+    claims = [
+        claim
+        for other in others
+        if other.endswith((".list", ".sources"))
+        for claim in _apt.claims(other, to_text(read(other)))
+    ]
+    clash = _apt.clash(source, claims)
+    if clash:
+        module.fail_json(
+            msg=f"{clash.path} already names {clash.uri} {clash.suite} with {clash.signed_by or 'no key of its own'}, "
+            f"and apt stops at one repository with two keys. Remove that entry, or leave what it installed as it is."
+        )
+    before, after = to_text(read(path)), source.render()
+    if before == after:
+        return b"", None
+    return to_bytes(after), {"before_header": path, "after_header": path, "before": before, "after": after}
+
+
+def look(module):
+    """What dpkg has of the packages in question."""
+    names = module.params["packages"]
+    specs = _apt.pin(names, module.params["version"], module.params["pinned"] or names)
+    asked = [*names, *module.params["conflicts"]]
+    have = {}
+    if asked:
+        # Exits 1 where it knows one of them not, and lists the others all the same.
+        _rc, out, _err = module.run_command(["dpkg-query", "-W", "-f", _apt.QUERY, *asked])
+        have = _apt.installed(out)
+    return {
+        "missing": _apt.missing(specs, have),
+        "versions": {name: have[name].version for name in sorted(have)},
+        "held": [name for name in names if name in have and have[name].held],
+        "conflicting": [name for name in module.params["conflicts"] if name in have],
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "description": {"type": "str", "default": ""},
+            "uri": {"type": "str", "required": True},
+            "suite": {"type": "str", "required": True},
+            "components": {"type": "list", "elements": "str", "default": []},
+            "architectures": {"type": "list", "elements": "str", "default": []},
+            "key_url": {"type": "str", "no_log": False},
+            "key": {"type": "str", "no_log": False},
+            "fingerprint": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 30},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "version": {"type": "str"},
+            "pinned": {"type": "list", "elements": "str"},
+            "unless_exists": {"type": "path"},
+            "conflicts": {"type": "list", "elements": "str", "default": []},
+        },
+        required_one_of=[("key_url", "key")],
+        supports_check_mode=True,
+    )
+    try:
+        _openpgp.normal(module.params["fingerprint"])
+    except ValueError as error:
+        module.fail_json(msg=f"{error}.")
+    key_path = f"{KEYRINGS}/{module.params['name']}.asc"
+    source_path = f"{SOURCES}/{module.params['name']}.sources"
+    program = module.params["unless_exists"]
+    if program and os.path.exists(program) and not os.path.exists(source_path):
+        kept = {**look(module), "missing": [], "conflicting": []}
+        module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
+    source, source_diff = source_change(module, source_path, key_path)
+    key, key_diff = key_change(module, key_path)
+    if not module.check_mode:
+        # The key first: a source without it would stop every apt on the node.
+        for path, data in ((key_path, key), (source_path, source)):
+            if data:
+                write(module, path, data)
+    module.exit_json(
+        changed=bool(key or source),
+        kept=False,
+        diff=[diff for diff in (key_diff, source_diff) if diff],
+        source_path=source_path,
+        key_path=key_path,
+        **look(module),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: daemon_json
+short_description: Merge settings into Docker's daemon.json
+version_added: 1.0.0
+description:
+  - Puts settings into daemon.json key by key, at any depth. What else is in it stays, in its order.
+  - C(dockerd --validate) reads the result before it lands, where that dockerd knows the option (Docker 23 and later).
+  - Says whether Docker takes the change with a reload, under running containers, or needs a restart.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says what would change. Validates it too, where dockerd is there.
+    support: full
+  diff_mode:
+    description: Shows the file before and after.
+    support: full
+options:
+  path:
+    description: The file.
+    type: path
+    default: /etc/docker/daemon.json
+  config:
+    description: The settings. A null takes a key away; a list replaces a list.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: A mirror, and short logs
+  gpunode.llm.daemon_json:
+    config:
+      registry-mirrors: ["https://mirror.example.com"]
+      log-opts:
+        max-size: 50m
+  register: daemon
+"""
+
+RETURN = r"""
+keys:
+  description: The settings at the top that changed.
+  type: list
+  elements: str
+  returned: success
+restart:
+  description: Whether Docker must be restarted for them; a reload is enough otherwise.
+  type: bool
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json
+
+
+def check(module, staged, path):
+    dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin", "/usr/local/bin"])
+    refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    if refused:
+        module.fail_json(msg=refused)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "config": {"type": "dict", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    path = module.params["path"]
+    try:
+        before, base = _daemon_file.read(path)
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    merged = _daemon_json.merge(base, module.params["config"])
+    keys = _daemon_json.changed_keys(base, merged)
+    if not keys:
+        module.exit_json(changed=False, keys=[], restart=False)
+    after = _daemon_json.dump(merged)
+    staged = _daemon_file.stage(module.tmpdir, after)
+    check(module, staged, path)
+    if not module.check_mode:
+        _daemon_file.land(module.atomic_move, staged, path)
+    module.exit_json(
+        changed=True,
+        keys=keys,
+        restart=_daemon_json.needs_restart(keys),
+        diff={"before_header": path, "after_header": path, "before": before, "after": after},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_proof
+short_description: Prove that a container sees the GPUs
+version_added: 1.0.0
+description:
+  - Runs C(nvidia-smi) in a container that is given all GPUs, and compares their UUIDs with those of the node.
+  - What was proven holds until the node restarts, or Docker, the CDI specification, the GPUs or the image change; until
+    then no container is started again.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Starts no container.
+    support: full
+  diff_mode:
+    description: Changes nothing.
+    support: none
+options:
+  image:
+    description: An image that is on the node. It needs nothing but a C library; nvidia-smi is put into it.
+    type: str
+    required: true
+  spec:
+    description: The CDI specification, by which Docker 25 and later give GPUs; older ones use the nvidia runtime.
+    type: path
+    default: /var/run/cdi/nvidia.yaml
+  stamp:
+    description: Where the last proof is kept, in a file system that a restart empties.
+    type: path
+    default: /run/gpunode/gpu-proof.json
+  timeout:
+    description: How long the container may take, in seconds.
+    type: int
+    default: 120
+"""
+
+EXAMPLES = r"""
+- name: A container sees the GPUs
+  gpunode.llm.gpu_proof:
+    image: vllm/vllm-openai:v0.33.0
+"""
+
+RETURN = r"""
+uuids:
+  description: The GPUs that the container saw, which are the node's. None in check mode without an earlier proof.
+  type: list
+  elements: str
+  returned: success
+method:
+  description: V(cdi) or V(runtime).
+  type: str
+  returned: success
+fresh:
+  description: Whether a container was started for it now.
+  type: bool
+  returned: success
+"""
+
+import hashlib
+import json
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _engine
+
+
+def state(module):
+    """All that the proof depends on: asked for in two short commands."""
+    _rc, out, _err = module.run_command(["docker", "version", "--format", "{{json .}}"], check_rc=False)
+    engine = _engine.parse_version(out)
+    if not engine.works:
+        module.fail_json(msg="Docker does not answer on this node, so no container can see a GPU.")
+    rc, out, err = module.run_command(["nvidia-smi", "-L"])
+    outside = _engine.gpu_uuids(out)
+    if rc != 0 or not outside:
+        module.fail_json(msg=f"nvidia-smi shows no GPU on the node itself: {(err + out).strip()}")
+    spec = b""
+    if os.path.exists(module.params["spec"]):
+        with open(module.params["spec"], "rb") as stream:
+            spec = stream.read()
+    return {
+        "image": module.params["image"],
+        "method": "cdi" if engine.knows_cdi else "runtime",
+        "server": engine.server,
+        "spec": hashlib.sha256(spec).hexdigest(),
+        "uuids": outside,
+    }
+
+
+def earlier(path):
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError):
+        return None
+
+
+def prove(module, now):
+    gpus = ["--device=nvidia.com/gpu=all"]
+    if now["method"] == "runtime":
+        gpus = ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"]
+    rc, out, err = module.run_command(
+        [
+            "timeout",
+            str(module.params["timeout"]),
+            "docker",
+            "run",
+            "--rm",
+            "--pull=never",
+            "--network=none",
+            *gpus,
+            "--entrypoint=nvidia-smi",
+            now["image"],
+            "-L",
+        ]
+    )
+    if rc == 124:
+        module.fail_json(msg=f"A container that asks for the GPUs did not end within {module.params['timeout']} s.")
+    if rc != 0:
+        module.fail_json(msg=_engine.proof_failure(err + out))
+    inside = _engine.gpu_uuids(out)
+    if sorted(inside) != sorted(now["uuids"]):
+        module.fail_json(
+            msg=f"A container sees other GPUs than the node: {', '.join(inside) or 'none'} inside, "
+            f"{', '.join(now['uuids'])} outside."
+        )
+
+
+def remember(path, now):
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        json.dump(now, stream)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "image": {"type": "str", "required": True},
+            "spec": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
+            "stamp": {"type": "path", "default": "/run/gpunode/gpu-proof.json"},
+            "timeout": {"type": "int", "default": 120},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode and not module.get_bin_path("docker"):
+        module.exit_json(changed=False, uuids=[], method="cdi", fresh=False)
+    now = state(module)
+    known = earlier(module.params["stamp"]) == now
+    if not known and not module.check_mode:
+        prove(module, now)
+        remember(module.params["stamp"], now)
+    proven = known or not module.check_mode
+    module.exit_json(
+        changed=False, uuids=now["uuids"] if proven else [], method=now["method"], fresh=proven and not known
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nvidia_runtime
+short_description: Let Docker give GPUs to containers
+version_added: 1.0.0
+description:
+  - Has C(nvidia-ctk runtime configure) put the nvidia runtime and CDI into daemon.json, when they are not there yet.
+    The tool writes the file at every call; this module calls it only for a change, on a copy that
+    C(dockerd --validate) reads before it lands.
+  - Keeps the CDI specification equal to what C(nvidia-ctk cdi generate) finds now, which a changed driver, an added GPU
+    or a new MIG layout would otherwise leave behind.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says what would change. Where the toolkit is not installed yet, as the tool is known to write it.
+    support: full
+  diff_mode:
+    description: Shows daemon.json and the specification before and after.
+    support: full
+options:
+  path:
+    description: Docker's settings.
+    type: path
+    default: /etc/docker/daemon.json
+  spec:
+    description: The CDI specification.
+    type: path
+    default: /var/run/cdi/nvidia.yaml
+  require_cdi:
+    description: Whether a Docker that is too old for CDI is an error.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: Let Docker give GPUs to containers
+  gpunode.llm.nvidia_runtime:
+  register: runtime
+"""
+
+RETURN = r"""
+keys:
+  description: The settings of daemon.json that changed.
+  type: list
+  elements: str
+  returned: success
+restart:
+  description: Whether Docker must be restarted for them; a reload is enough otherwise.
+  type: bool
+  returned: success
+spec_changed:
+  description: Whether the CDI specification is another.
+  type: bool
+  returned: success
+server_version:
+  description: The version of Docker; empty where none answers.
+  type: str
+  returned: success
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
+
+# What `nvidia-ctk runtime configure --runtime=docker --cdi.enabled` merges.
+WANTED = {"features": {"cdi": True}, "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
+
+
+def engine(module):
+    docker = module.get_bin_path("docker")
+    if not docker:
+        return _engine.Engine()
+    _rc, out, _err = module.run_command([docker, "version", "--format", "{{json .}}"])
+    return _engine.parse_version(out)
+
+
+def configured(module, nvidia_ctk, before):
+    """What the tool makes of the file, as a staged copy."""
+    staged = _daemon_file.stage(module.tmpdir, before or "{}")
+    rc, out, err = module.run_command(
+        [nvidia_ctk, "runtime", "configure", "--runtime=docker", f"--config={staged}", "--cdi.enabled"]
+    )
+    if rc != 0:
+        module.fail_json(msg=f"nvidia-ctk could not configure Docker: {(err + out).strip()}")
+    return staged
+
+
+def settle_daemon(module, nvidia_ctk):
+    """Merge the runtime into daemon.json; returns the keys that changed and the diff."""
+    path = module.params["path"]
+    try:
+        before, base = _daemon_file.read(path)
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    merged = _daemon_json.merge(base, WANTED)
+    keys = _daemon_json.changed_keys(base, merged)
+    if not keys:
+        return keys, None
+    after = _daemon_json.dump_like_go(merged)
+    if nvidia_ctk:
+        staged = configured(module, nvidia_ctk, before)
+        after = _daemon_file.read(staged)[0]
+        dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin", "/usr/local/bin"])
+        refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+        if refused:
+            module.fail_json(msg=refused)
+        if not module.check_mode:
+            _daemon_file.land(module.atomic_move, staged, path)
+    return keys, {"before_header": path, "after_header": path, "before": before, "after": after}
+
+
+def settle_spec(module, nvidia_ctk):
+    """Make the CDI specification anew where it is another; returns the diff."""
+    path = module.params["spec"]
+    if not nvidia_ctk:
+        told = "(what nvidia-ctk cdi generate finds)\n"
+        return {"before_header": path, "after_header": path, "before": "", "after": told}
+    rc, now, err = module.run_command([nvidia_ctk, "cdi", "generate"])
+    if rc != 0:
+        module.fail_json(msg=f"nvidia-ctk finds no GPUs to describe for containers: {err.strip()}")
+    there = ""
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as stream:
+            there = stream.read()
+    if sorted(there.split("\n")) == sorted(now.split("\n")):
+        return None
+    if not module.check_mode:
+        rc, out, err = module.run_command([nvidia_ctk, "cdi", "generate", f"--output={path}"])
+        if rc != 0:
+            module.fail_json(msg=f"nvidia-ctk could not write {path}: {(err + out).strip()}")
+    return {"before_header": path, "after_header": path, "before": there, "after": now}
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "spec": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
+            "require_cdi": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    docker = engine(module)
+    if docker.works and not docker.knows_cdi and module.params["require_cdi"]:
+        module.fail_json(
+            msg=f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 "
+            f"is the first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
+        )
+    nvidia_ctk = module.get_bin_path("nvidia-ctk")
+    if not nvidia_ctk and not module.check_mode:
+        module.fail_json(msg="nvidia-ctk is not on this node: the package nvidia-container-toolkit-base brings it.")
+    spec_diff = settle_spec(module, nvidia_ctk)
+    keys, daemon_diff = settle_daemon(module, nvidia_ctk)
+    module.exit_json(
+        changed=bool(keys or spec_diff),
+        keys=keys,
+        restart=_daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on),
+        spec_changed=bool(spec_diff),
+        server_version=docker.server,
+        diff=[diff for diff in (daemon_diff, spec_diff) if diff],
+    )
+
+
+if __name__ == "__main__":
+    main()
