@@ -11,8 +11,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
 
 OPTIONS = {
@@ -31,12 +32,14 @@ OPTIONS = {
     "tensor_parallel_size": {"type": "str"},
     "pipeline_parallel_size": {"type": "str"},
     "data_parallel_size": {"type": "str"},
+    "weights": {"type": "str"},
     "extra_args": {"type": "dict", "default": {}},
     "env": {"type": "dict", "default": {}},
     "extra_models": {"type": "dict", "default": {}},
     "extra_gpus": {"type": "dict", "default": {}},
     "extra_engines": {"type": "dict", "default": {}},
     "api_key_set": {"type": "bool", "default": False},
+    "remove_unlisted": {"type": "bool", "default": False},
     "fail_on_findings": {"type": "bool", "default": True},
 }
 

@@ -203,8 +203,8 @@ REASONS = {
         "Restart the host, or unload and load its modules."
     ),
     "gpu_lost": (
-        "A GPU has fallen off the bus (`dmesg | grep -i xid` shows Xid 79). Restart the host; if it returns, the board, "
-        "its power or its slot is at fault."
+        "A GPU has fallen off the bus (`dmesg | grep -i xid` shows Xid 79). Restart the host; if it happens again, the "
+        "board, its power or its slot is at fault."
     ),
 }
 
@@ -221,17 +221,20 @@ SYMPTOMS = (
 
 
 def _listed(gpus: Tuple[PciGpu, ...]) -> str:
-    return ", ".join("{} ({}{2})".format(gpu.address, gpu.device_id, gpu.driver and ", " + gpu.driver) for gpu in gpus)
+    return ", ".join(
+        f"{gpu.address} ({gpu.device_id}{', held by ' + gpu.driver if gpu.driver else ''})" for gpu in gpus
+    )
 
 
 def _without_tool(pci: PciScan) -> NodeGpus:
     if not pci.gpus:
         return NodeGpus("no_gpu", REASONS["no_gpu"])
+    count = "1 NVIDIA GPU is" if len(pci.gpus) == 1 else f"{len(pci.gpus)} NVIDIA GPUs are"
     message = (
-        "{} on the PCI bus, but nvidia-smi is not there, so no NVIDIA driver is installed: {}. Install the data-centre "
-        "driver (on Ubuntu: nvidia-driver-580-server, with nvidia-fabricmanager-580 of the same version on NVSwitch "
-        "boards) and restart the host."
-    ).format("1 NVIDIA GPU is" if len(pci.gpus) == 1 else f"{len(pci.gpus)} NVIDIA GPUs are", _listed(pci.gpus))
+        f"{count} on the PCI bus, but nvidia-smi is not there, so no NVIDIA driver is installed: {_listed(pci.gpus)}. "
+        "Install the data-centre driver (on Ubuntu nvidia-driver-580-server, and nvidia-fabricmanager-580 of the same "
+        "version on NVSwitch boards) and restart the host."
+    )
     return NodeGpus("no_driver", message, pci_gpus=pci.gpus, nvswitches=pci.nvswitches)
 
 
@@ -259,10 +262,10 @@ def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_mana
     if run is None:
         return _without_tool(pci)
     seen = _with_tool(*run(), owner_of=owner_of)
-    hidden = len(pci.gpus) - len(seen.gpus)
     message = seen.message
-    if hidden > 0 and seen.gpus:
-        message = f"{hidden} of {len(pci.gpus)} NVIDIA GPUs on the PCI bus are not listed by nvidia-smi: {_listed(_unlisted(seen.gpus, pci.gpus))}."
+    unlisted = _unlisted(seen.gpus, pci.gpus) if seen.gpus else ()
+    if unlisted:
+        message = f"On the PCI bus, but not listed by nvidia-smi: {_listed(unlisted)}."
     return NodeGpus(
         state=seen.state,
         message=message,

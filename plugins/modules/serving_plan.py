@@ -78,6 +78,12 @@ options:
   data_parallel_size:
     description: Replicas. The planner decides where it is not set.
     type: str
+  weights:
+    description:
+      - V(published) serves the weights that O(model) names, or fails.
+      - V(smaller) takes the same model in FP8 or INT4 weights from the catalogue where the named ones do not fit.
+    type: str
+    default: published
   extra_args:
     description:
       - Further options of C(vllm serve) by their long names, without the leading hyphens. A null takes out one that
@@ -104,6 +110,12 @@ options:
     default: {}
   api_key_set:
     description: Whether clients will need an API key. Without one only a loopback address is accepted.
+    type: bool
+    default: false
+  remove_unlisted:
+    description:
+      - Whether engines of this collection that are not in the plan are going to be removed, so that the GPUs that they
+        hold count as free.
     type: bool
     default: false
   fail_on_findings:

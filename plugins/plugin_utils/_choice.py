@@ -6,17 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Group
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, Policy, version_key
 from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
-    Device,
     Footprint,
     Parallel,
     footprint,
     heads_problem,
+    overhead_gib,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
 
@@ -67,8 +67,7 @@ class Options:
 
     fitting: tuple[Choice, ...]
     rejected: tuple[Rejected, ...]
-    nearest: Footprint | None = None  # of those that do not fit, the one that lacks least
-    nearest_spread: Parallel = Parallel()
+    nearest: tuple[Footprint, Parallel] | None = None  # of those that do not fit, the one that lacks least
 
     @property
     def best(self) -> Choice | None:
@@ -86,15 +85,19 @@ class Bench:
     policy: Policy
 
     @property
-    def device(self) -> Device:
-        """One GPU, and the share of it that may be used."""
-        share = self.wish.gpu_memory_utilization or self.engine.gpu_memory_utilization
-        return Device(self.group.name, self.group.total_gib, share)
+    def utilization(self) -> float:
+        """The share of a GPU that may be used."""
+        return self.wish.gpu_memory_utilization or self.engine.gpu_memory_utilization
+
+    @property
+    def usable_gib(self) -> float:
+        """What vLLM asks for at its start, of one GPU."""
+        return self.group.total_gib * self.utilization
 
     @property
     def default_step(self) -> int:
-        """vLLM's own max-num-batched-tokens on this GPU."""
-        return self.engine.batched_tokens(self.group.total_gib, self.group.name)
+        """max-num-batched-tokens: the user's own, else vLLM's own on this GPU."""
+        return self.wish.batched_tokens or self.engine.batched_tokens(self.group.total_gib, self.group.name)
 
     def replicas(self, spread: Parallel, budget: int) -> int:
         """As many as there is room for, or as asked."""
@@ -117,7 +120,8 @@ def _kv_dtypes(bench: Bench) -> list[str]:
 
 
 def _steps(bench: Bench) -> list[int | None]:
-    return [None, SMALL_STEP] if bench.default_step > SMALL_STEP else [None]
+    smaller = bench.default_step > SMALL_STEP and not bench.wish.batched_tokens
+    return [None, SMALL_STEP] if smaller else [None]
 
 
 def lowest_context(bench: Bench) -> int:
@@ -140,13 +144,12 @@ def context_for(bench: Bench, tokens: int) -> int:
 
 def evaluate(bench: Bench, spread: Parallel, budget: int, kv_dtype: str, step: int | None) -> Choice | Footprint:
     """One way: a choice where it fits, else the footprint that shows why not."""
-    model = bench.wish.model
-    batched = step or bench.default_step
-    fit = footprint(model, spread, bench.device, kv_dtype, batched, bench.engine, bench.policy)
+    overhead = overhead_gib(bench.wish.model, spread, step or bench.default_step, bench.engine, bench.policy)
+    fit = footprint(bench.wish.model, spread, kv_dtype, bench.usable_gib, overhead, bench.engine.block_size)
     context = context_for(bench, fit.kv_tokens)
     if not context:
         return fit
-    return Choice(spread, bench.replicas(spread, budget), kv_dtype, step, context, fit, bench.device.usable_gib)
+    return Choice(spread, bench.replicas(spread, budget), kv_dtype, step, context, fit, bench.usable_gib)
 
 
 def _problem(bench: Bench, spread: Parallel, budget: int) -> str:
@@ -175,11 +178,10 @@ def _deep(bench: Bench, budget: int) -> list[Parallel]:
 
 def lack(bench: Bench, fit: Footprint) -> str:
     """Why a footprint does not fit, in GiB per GPU."""
-    usable = bench.device.usable_gib
     if fit.kv_gib <= 0:
         return (
-            f"{fit.weights_gib:.1f} GiB of weights and {fit.overhead_gib:.1f} GiB of overhead per GPU, "
-            f"{usable:.1f} GiB are usable"
+            f"{fit.weights_gib:.1f} GiB of weights and {fit.overhead_gib:.1f} GiB of overhead per GPU, of which "
+            f"{bench.usable_gib:.1f} GiB are usable ({bench.group.total_gib:.1f} GiB x {bench.utilization:g})"
         )
     return (
         f"{fit.kv_gib:.1f} GiB per GPU are left for KV cache, which holds {fit.kv_tokens} tokens; "
@@ -227,7 +229,8 @@ def _gone(choice: Choice, best: Choice, bench: Bench) -> str:
     if bench.wish.objective == "latency":
         return f"a single answer is slower than with {best.spread}"
     if choice.kv_share < bench.policy.kv_share:
-        return f"leaves {choice.kv_share:.0%} of the usable memory to the KV cache, {bench.policy.kv_share:.0%} are wanted"
+        wanted = f"{bench.policy.kv_share:.0%}"
+        return f"leaves {choice.kv_share:.0%} of the usable memory to the KV cache, {wanted} are wanted"
     return f"wider than the model needs: {best} answers more requests on the same GPUs"
 
 
@@ -238,7 +241,10 @@ TIERS = {
 }
 
 
-def _ways(bench: Bench, budget: int, spreads: list[Parallel]) -> Iterator[tuple[Parallel, str | Choice | Footprint, str]]:
+Way = tuple[Parallel, "str | Choice | Footprint", str]
+
+
+def _ways(bench: Bench, budget: int, spreads: list[Parallel]) -> Iterator[Way]:
     """Each spread in each precision, with its outcome and how it is called."""
     for spread in spreads:
         problem = _problem(bench, spread, budget)
@@ -298,7 +304,7 @@ def options(bench: Bench, budget: int) -> Options:
     return Options(
         tuple(fitting),
         (*others, *(Rejected(named, reason) for named, reason in sieve.rejected.items())),
-        *(sieve.nearest or (None, Parallel())),
+        sieve.nearest,
     )
 
 
@@ -322,8 +328,3 @@ def weight_only(bench: Bench) -> str | None:
         f"{bench.group.name} (compute capability {bench.group.spec.compute_capability}) has no FP8 tensor cores: the "
         "weights stay in FP8 and save memory, the arithmetic runs in BF16 (Marlin) and gains no speed."
     )
-
-
-def with_group(bench: Bench, group: Group) -> Bench:
-    """The same wish on other GPUs."""
-    return replace(bench, group=group)

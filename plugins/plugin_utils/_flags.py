@@ -27,10 +27,16 @@ PLANNED = {
 #: A configuration file is readable and is shown in diffs.
 SECRET = {"api-key": "vllm_api_keys", "hf-token": "huggingface_token"}
 
-
-def hyphened(name: str) -> str:
-    """vLLM takes underscores too; a configuration file should not mix them."""
-    return name.strip().removeprefix("--").replace("_", "-")
+#: Options that change how much memory is left, in ways that the prediction does not follow.
+UNCOUNTED = (
+    "kv-cache-memory-bytes",
+    "num-gpu-blocks-override",
+    "cpu-offload-gb",
+    "quantization",
+    "speculative-config",
+    "enable-lora",
+    "block-size",
+)
 
 
 def _unknown(name: str, engine: EngineSpec) -> str:
@@ -56,8 +62,7 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
     """Findings and warnings about a user's own options."""
     findings: list[str] = []
     warnings: list[str] = []
-    for key, value in extra_args.items():
-        name = hyphened(key)
+    for name, value in extra_args.items():
         flag = engine.spellings.get(name)
         if name in SECRET:
             findings.append(f"{name} does not belong into extra_args, which everybody can read: use {SECRET[name]}.")
@@ -70,4 +75,6 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
             findings += [problem] if problem else []
         if name in engine.deprecated:
             warnings.append(f"{name} is deprecated in vLLM {engine.version}: {engine.deprecated[name]}.")
+        if name in UNCOUNTED:
+            warnings.append(f"{name} changes the memory that is left for KV cache, and this plan does not count it.")
     return findings, warnings

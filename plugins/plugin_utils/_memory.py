@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, ModelSpec, Policy, Shapes
 
 GIB = 2**30
-#: vLLM pads the vocabulary to a multiple of this before it splits it.
-VOCABULARY_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -35,20 +33,6 @@ class Parallel:
 
 
 @dataclass(frozen=True)
-class Device:
-    """The memory of one GPU as CUDA sees it, and what an engine may take of it."""
-
-    name: str
-    total_gib: float
-    utilization: float
-
-    @property
-    def usable_gib(self) -> float:
-        """What vLLM asks for at its start."""
-        return self.total_gib * self.utilization
-
-
-@dataclass(frozen=True)
 class Footprint:
     """One replica's memory on its fullest GPU."""
 
@@ -56,11 +40,6 @@ class Footprint:
     overhead_gib: float
     kv_gib: float
     kv_tokens: int
-
-    @property
-    def needed_gib(self) -> float:
-        """What is spent before the first token of KV cache."""
-        return self.weights_gib + self.overhead_gib
 
 
 def _layer_parts(shapes: Shapes) -> dict[str, int]:
@@ -113,9 +92,9 @@ def weights_gib_per_gpu(model: ModelSpec, spread: Parallel) -> float:
     """Weights on the fullest GPU. Stages other than the ends carry neither embedding nor head."""
     if spread.pp == 1:
         return weights_bytes(model) / spread.tp / GIB
-    plain = model.weights.skip_layers // 2  # the first stage has one of them, the last the other
     layers = layers_per_stage(model.shapes, spread.pp)
-    stage = (layers - min(plain, layers)) * layer_bytes(model) + min(plain, layers) * layer_bytes(model, quantised=False)
+    plain = min(model.weights.skip_layers // 2, layers)  # the first stage has one of them, the last the other
+    stage = (layers - plain) * layer_bytes(model) + plain * layer_bytes(model, quantised=False)
     return (stage + embedding_bytes(model.shapes) + 2 * model.shapes.hidden_size) / spread.tp / GIB
 
 
@@ -134,14 +113,13 @@ def overhead_gib(model: ModelSpec, spread: Parallel, batched_tokens: int, engine
 
 
 def footprint(
-    model: ModelSpec, spread: Parallel, device: Device, kv_dtype: str, batched_tokens: int, engine: EngineSpec, policy: Policy
+    model: ModelSpec, spread: Parallel, kv_dtype: str, usable_gib: float, overhead: float, block_size: int
 ) -> Footprint:
     """One replica's memory on one GPU; `kv_tokens` is 0 where nothing is left."""
     weights = weights_gib_per_gpu(model, spread)
-    overhead = overhead_gib(model, spread, batched_tokens, engine, policy)
-    kv = device.usable_gib - weights - overhead
-    tokens = int(kv * GIB // kv_bytes_per_token(model.shapes, spread, kv_dtype)) if kv > 0 else 0
-    return Footprint(weights, overhead, kv, tokens // engine.block_size * engine.block_size)
+    kv = usable_gib - weights - overhead
+    tokens = int(max(kv, 0) * GIB // kv_bytes_per_token(model.shapes, spread, kv_dtype))
+    return Footprint(weights, overhead, kv, tokens // block_size * block_size)
 
 
 def heads_problem(shapes: Shapes, tp: int) -> str | None:

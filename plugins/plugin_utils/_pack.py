@@ -141,7 +141,7 @@ def _pinned_group(wish: InstanceRequest, groups: Sequence[Group]) -> Group | str
     there = {index for group in groups for index in group.indices}
     if named - there:
         return f"{wish.name}: {numbered(sorted(named - there))} of gpu_indices cannot be had on this host."
-    return f"{wish.name}: {numbered(sorted(named))} of gpu_indices are of different kinds; an engine spans one kind only."
+    return f"{wish.name}: {numbered(sorted(named))} of gpu_indices differ in kind, and an engine spans one kind only."
 
 
 def _without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Host, numbered, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, Host, numbered, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, Image, version_key
 from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import Choice, weight_only
-from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_args, hyphened
+from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_args
 from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     GIB,
     Parallel,
@@ -21,40 +21,19 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     weights_bytes,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._pack import Packing, Seat, pack
+from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance, Settled, instance
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest, Request
-from ansible_collections.gpunode.llm.plugins.plugin_utils._words import does_not_fit, no_gpus, not_together
+from ansible_collections.gpunode.llm.plugins.plugin_utils._words import (
+    Advice,
+    does_not_fit,
+    no_gpus,
+    not_together,
+    siblings,
+    smaller_that_fits,
+    weight_text,
+)
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
-
-
-@dataclass(frozen=True)
-class Instance:
-    """One engine to run. Its field names are a contract with the roles and with users."""
-
-    name: str
-    model: str
-    repo_id: str
-    revision: str | None
-    image: str
-    device: str
-    gpu_indices: tuple[int, ...]
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    data_parallel_size: int
-    max_model_len: int
-    weights_gib_per_gpu: float
-    kv_cache_tokens: int
-    config: Mapping[str, Any]
-    env: Mapping[str, str]
-    host: str
-    port: int
-    served_model_name: str
-    weights_bytes: int
-    gated: bool
-    ignore_patterns: tuple[str, ...]
-    start_timeout_s: int
-    shm_size: str
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,114 +59,37 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """An instance before it is written down: what was chosen, on the CPU or on which GPUs."""
+class Picked:
+    """The image for an instance, or what stands against every image."""
 
-    wish: InstanceRequest
-    port: int
-    image: str
-    context: int
-    kv_tokens: int
-    weights_gib: float
-    spread: Parallel = field(default_factory=Parallel)
-    replicas: int = 1
-    indices: tuple[int, ...] = ()
-    batched_tokens: int | None = None
-    kv_dtype: str = "auto"
-    warnings: tuple[str, ...] = ()
+    image: str = ""
+    finding: str = ""
+    warning: str = ""
 
 
 def _driver_serves(image: Image, driver: str, env: Mapping[str, str]) -> bool:
-    if not driver or version_key(driver) >= version_key(image.min_driver):
+    if not driver or not image.min_driver or version_key(driver) >= version_key(image.min_driver):
         return True
     return env.get(COMPAT) == "1" and version_key(driver)[0] in image.compat_branches
 
 
-def pick_image(wish: InstanceRequest, engine: EngineSpec, driver: str) -> tuple[str, list[str], list[str]]:
-    """The image for a device and a driver, with findings and warnings."""
+def pick_image(wish: InstanceRequest, engine: EngineSpec, driver: str) -> Picked:
+    """The first image of the release that the driver serves. An image that nobody knows is taken as it is."""
     images = [image for image in engine.images if image.device == wish.device]
-    env = {**wish.model.env, **wish.env}
     if wish.image:
         images = [image for image in images if image.image == wish.image] or [Image(wish.image, wish.device)]
-    for place, image in enumerate(images):
-        if not image.min_driver or _driver_serves(image, driver, env):
-            older = f"The driver ({driver}) is older than {images[0].image} needs ({images[0].min_driver}): taking {image.image}."
-            return image.image, [], [older] if place else []
     if not images:
-        return "", [f"vLLM {engine.version} has no image for {wish.device} in the catalogue: set `image`."], []
+        return Picked(finding=f"vLLM {engine.version} has no image for {wish.device} in the catalogue: set `image`.")
+    for image in images:
+        if _driver_serves(image, driver, {**wish.model.env, **wish.env}):
+            older = (
+                f"The driver ({driver}) is too old for {images[0].image} ({images[0].min_driver}): {image.image} it is."
+            )
+            return Picked(image.image, warning=older if image is not images[0] else "")
     needs = " or ".join(f"{image.min_driver} ({image.image})" for image in images)
-    compat = ", ".join(map(str, images[0].compat_branches))
-    hint = f", or set {COMPAT}=1 in env with a data-centre driver of branch {compat}" if compat else ""
-    return images[0].image, [f"The NVIDIA driver is {driver}, and the image needs at least {needs}: upgrade it{hint}."], []
-
-
-def _config(settled: Settled, engine: EngineSpec) -> dict[str, Any]:
-    """vLLM's own configuration file. Later layers win; a null takes an option out."""
-    wish, spread = settled.wish, settled.spread
-    planned: dict[str, Any] = {
-        "model": wish.model.repo_id,
-        "revision": wish.model.revision,
-        "served-model-name": list(_served(wish)),
-        "host": "0.0.0.0",  # inside the container; the address that is published is the instance's host
-        "port": settled.port,
-        "tensor-parallel-size": spread.tp,
-        "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
-        "data-parallel-size": settled.replicas if settled.replicas > 1 else None,
-        "max-model-len": settled.context,
-        "kv-cache-dtype": settled.kv_dtype if settled.kv_dtype != "auto" else None,
-        "max-num-batched-tokens": settled.batched_tokens,
-    }
-    if wish.device == "cuda":
-        planned["gpu-memory-utilization"] = wish.gpu_memory_utilization or engine.gpu_memory_utilization
-    if wish.model.tool_call_parser:
-        planned |= {"enable-auto-tool-choice": True, "tool-call-parser": wish.model.tool_call_parser}
-    extra = {hyphened(key): value for key, value in wish.extra_args.items()}
-    merged = {**planned, **engine.config, **wish.model.vllm, **extra}
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def _served(wish: InstanceRequest) -> tuple[str, ...]:
-    """Clients know the repository's name; people type the short one."""
-    return wish.served_model_name or tuple(dict.fromkeys((wish.model.repo_id, wish.name)))
-
-
-def _env(settled: Settled, engine: EngineSpec, catalog: Catalog, timeout: int) -> dict[str, str]:
-    env = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
-    if settled.wish.device == "cpu":
-        env["VLLM_CPU_KVCACHE_SPACE"] = str(catalog.policy.cpu_kv_cache_gib)
-    return {**env, **settled.wish.model.env, **settled.wish.env}
-
-
-def _instance(settled: Settled, engine: EngineSpec, catalog: Catalog) -> Instance:
-    wish = settled.wish
-    size = weights_bytes(wish.model)
-    timeout = catalog.policy.start_base_s + size // catalog.policy.load_bytes_per_s
-    return Instance(
-        name=wish.name,
-        model=wish.model.key,
-        repo_id=wish.model.repo_id,
-        revision=wish.model.revision,
-        image=settled.image,
-        device=wish.device,
-        gpu_indices=settled.indices,
-        tensor_parallel_size=settled.spread.tp,
-        pipeline_parallel_size=settled.spread.pp,
-        data_parallel_size=settled.replicas,
-        max_model_len=settled.context,
-        weights_gib_per_gpu=round(settled.weights_gib, 2),
-        kv_cache_tokens=settled.kv_tokens,
-        config=_config(settled, engine),
-        env=_env(settled, engine, catalog, timeout),
-        host=wish.host,
-        port=settled.port,
-        served_model_name=_served(wish)[0],
-        weights_bytes=size,
-        gated=wish.model.gated,
-        ignore_patterns=wish.model.ignore_patterns,
-        start_timeout_s=timeout,
-        shm_size=catalog.policy.shm_size[wish.device],
-        warnings=settled.warnings,
-    )
+    compat = " or ".join(map(str, images[0].compat_branches))
+    hint = f", or set {COMPAT}=1 in env on a data-centre GPU with driver branch {compat}" if compat else ""
+    return Picked(finding=f"The NVIDIA driver is {driver}, and the image needs at least {needs}: upgrade it{hint}.")
 
 
 def _ports(request: Request) -> dict[str, int]:
@@ -203,131 +105,182 @@ def _ports(request: Request) -> dict[str, int]:
     return ports
 
 
-def _on_cpu(wish: InstanceRequest, port: int, image: str, catalog: Catalog) -> Settled:
+def _cpu_tokens(wish: InstanceRequest, catalog: Catalog) -> int:
     space = {**wish.model.env, **wish.env}.get("VLLM_CPU_KVCACHE_SPACE", str(catalog.policy.cpu_kv_cache_gib))
-    per_token = kv_bytes_per_token(wish.model.shapes, Parallel(), wish.kv_cache_dtype or "auto")
-    tokens = int(float(space) * GIB // per_token)
-    context = wish.max_model_len or min(wish.model.context, int(tokens * (1 - catalog.policy.calibration_error)))
-    return Settled(wish, port, image, context, tokens, weights_bytes(wish.model) / GIB)
+    return int(float(space) * GIB // kv_bytes_per_token(wish.model.shapes, Parallel(), wish.kv_cache_dtype or "auto"))
 
 
-def _shorter(choice: Choice, seat: Seat) -> list[str]:
+def _on_cpu(wish: InstanceRequest, port: int, image: str, catalog: Catalog) -> Settled:
+    tokens = _cpu_tokens(wish, catalog)
+    safe = int(tokens * (1 - catalog.policy.calibration_error))
+    return Settled(
+        wish=wish,
+        port=port,
+        image=image,
+        context=wish.max_model_len or min(wish.model.context, safe),
+        kv_tokens=tokens,
+        weights_gib=weights_bytes(wish.model) / GIB,
+        kv_dtype=wish.kv_cache_dtype or "auto",
+    )
+
+
+def _on_gpus(seat: Seat, port: int, image: str, warnings: tuple[str, ...]) -> Settled:
+    choice = seat.choice
+    return Settled(
+        wish=seat.wish,
+        port=port,
+        image=image,
+        context=choice.context,
+        kv_tokens=choice.fit.kv_tokens * choice.replicas,
+        weights_gib=choice.fit.weights_gib,
+        spread=choice.spread,
+        replicas=choice.replicas,
+        indices=seat.indices,
+        batched_tokens=choice.batched_tokens,
+        kv_dtype=choice.kv_dtype,
+        warnings=warnings,
+    )
+
+
+def _shorter(choice: Choice, seat: Seat) -> str:
     """What the default context gave up, and how to get it back."""
     full = seat.wish.model.context
     if seat.wish.max_model_len or choice.context >= full:
-        return []
+        return ""
     wider = [way for way in seat.options.fitting if way.context >= full]
     cure = f" {min(wider, key=lambda way: way.gpus)} would hold it (objective: context)." if wider else ""
-    return [f"The context is {choice.context} of the model's {full}: {choice.fit.kv_tokens} tokens of KV cache fit.{cure}"]
+    room = f"{choice.fit.kv_tokens} tokens of KV cache fit"
+    return f"The context is {choice.context} of the model's {full}, since {room}.{cure}"
 
 
-def _about(seat: Seat) -> list[str]:
+def _about(seat: Seat) -> tuple[str, ...]:
     """What to know about a choice that works."""
     choice, bench = seat.choice, seat.bench
-    notes = _shorter(choice, seat)
-    notes += [note for note in (weight_only(bench),) if note]
+    notes = [_shorter(choice, seat), weight_only(bench) or ""]
     if choice.kv_dtype.startswith("fp8") and not seat.wish.kv_cache_dtype:
-        notes.append("The KV cache is kept in FP8, since in BF16 this context would not fit: answers may differ slightly.")
+        notes.append("The KV cache is kept in FP8 for the sake of the context: answers may differ slightly.")
     if choice.spread.tp > bench.group.spec.nvlink_domain:
         notes.append(f"{choice.spread} spans GPUs that no NVLink joins: each layer's exchange goes over PCIe.")
-    idle = len(bench.group.indices) - choice.gpus
-    if idle and bench.wish.gpu_indices:
-        notes.append(f"{idle} of the GPUs named in gpu_indices stay idle.")
-    return notes
+    return tuple(note for note in notes if note)
 
 
 def _idle(host: Host, packing: Packing) -> list[str]:
     """GPUs that nobody got."""
     used = {index for seat in packing.seats for index in seat.indices}
     notes = []
-    for group in host.groups:
+    for group in host.groups if packing.seats else ():
         idle = [index for index in group.indices if index not in used]
-        if idle and packing.seats:
+        if idle:
             mixed = " An engine spans GPUs of one kind only." if len(host.groups) > 1 else ""
             notes.append(f"{numbered(idle)} ({group.name}) {'stays' if len(idle) == 1 else 'stay'} idle.{mixed}")
     return notes
 
 
-def _unseated(packing: Packing, host: Host, engine: EngineSpec, catalog: Catalog) -> list[str]:
-    findings = list(packing.pinned)
-    findings += [does_not_fit(wish, host.groups, engine, catalog) for wish in packing.alone]
-    if packing.together:
-        findings.append(not_together(packing.together, host))
-    return findings
-
-
-def _too_long(wish: InstanceRequest) -> list[str]:
-    if wish.max_model_len is None or wish.max_model_len <= wish.model.context:
+def _too_long(wish: InstanceRequest, catalog: Catalog) -> list[str]:
+    if wish.max_model_len is None:
         return []
-    return [
-        f"{wish.name}: max_model_len {wish.max_model_len} is beyond the model's own context of {wish.model.context}; "
-        f"set it to {wish.model.context} or less."
-    ]
+    if wish.max_model_len > wish.model.context:
+        return [
+            f"{wish.name}: max_model_len {wish.max_model_len} is beyond the model's own context of "
+            f"{wish.model.context}; set it to {wish.model.context} or less."
+        ]
+    if wish.device == "cpu" and wish.max_model_len > _cpu_tokens(wish, catalog):
+        return [
+            f"{wish.name}: a context of {wish.max_model_len} does not fit a KV cache of {_cpu_tokens(wish, catalog)} "
+            "tokens; raise VLLM_CPU_KVCACHE_SPACE (GiB) in env."
+        ]
+    return []
 
 
-def _seated(
-    request: Request, host: Host, engine: EngineSpec, catalog: Catalog
-) -> tuple[Packing, list[str]]:
-    """GPUs for everybody who wants some."""
+def _smaller(wishes: Sequence[InstanceRequest], host: Host, advice: Advice) -> tuple[list[InstanceRequest], list[str]]:
+    """Smaller weights where the asked-for ones do not fit and the user allows that."""
+    taken, notes = [], []
+    for wish in wishes:
+        other = None
+        if wish.weights == "smaller" and not any(advice.best(wish, group) for group in host.groups):
+            other = smaller_that_fits(wish, host.groups, advice)
+        if other:
+            notes.append(
+                f"{wish.name}: {weight_text(wish.model)} do not fit {host.title}, so {other.model.key} "
+                f"({other.model.repo_id}, {weight_text(other.model)}) is served: answers may differ slightly."
+            )
+        taken.append(other or wish)
+    return taken, notes
+
+
+def _seated(request: Request, host: Host, advice: Advice) -> tuple[Packing, list[str], list[str]]:
+    """GPUs for everybody who wants some; what stands against it; what to know."""
     wishes = [wish for wish in request.instances if wish.device == "cuda"]
     if not wishes:
-        return Packing(), []
+        return Packing(), [], []
     if not host.groups:
-        return Packing(), [*host.blocked, *(no_gpus(wish, engine, catalog) for wish in wishes)]
-    packing = pack(wishes, host.groups, engine, catalog.policy)
-    problems = _unseated(packing, host, engine, catalog)
-    return packing, [*(host.blocked if problems else ()), *problems]
+        return Packing(), [*host.blocked, *(no_gpus(wish, advice) for wish in wishes)], []
+    wishes, notes = _smaller(wishes, host, advice)
+    packing = pack(wishes, host.groups, advice.engine, advice.catalog.policy)
+    problems = list(packing.pinned)
+    problems += [does_not_fit(wish, host.groups, advice) for wish in packing.alone]
+    problems += [not_together(packing.together, host, advice.catalog)] if packing.together else []
+    return packing, [*(host.blocked if problems else ()), *problems], [*host.blocked, *notes, *_idle(host, packing)]
 
 
-def _settle(
-    request: Request, packing: Packing, images: Mapping[str, str], catalog: Catalog
-) -> list[Settled]:
+def _other_weights(seat: Seat, advice: Advice) -> list[Mapping[str, str]]:
+    """The same model in smaller weights: faster or roomier, but not what was asked for."""
+    found: list[Mapping[str, str]] = []
+    for model in siblings(seat.wish.model, advice.catalog):
+        best = advice.best(replace(seat.wish, model=model), seat.bench.group)
+        if best:
+            reason = (
+                f"other weights than asked for ({weight_text(model)}); they would run as {best} with "
+                f"{best.fit.kv_tokens * best.replicas} tokens of KV cache"
+            )
+            found.append({"instance": seat.wish.name, "choice": f"model {model.key}", "reason": reason})
+    return found
+
+
+def _rejected(seats: Sequence[Seat], advice: Advice) -> tuple[Mapping[str, str], ...]:
+    ways: list[Mapping[str, str]] = []
+    for seat in seats:
+        for way in seat.options.rejected:
+            ways.append({"instance": seat.wish.name, "choice": way.choice, "reason": way.reason})
+        ways += _other_weights(seat, advice)
+    return tuple(ways)
+
+
+def _settled(request: Request, packing: Packing, images: Mapping[str, Picked], catalog: Catalog) -> list[Settled]:
     ports = _ports(request)
     seats = {seat.wish.name: seat for seat in packing.seats}
     settled = []
     for wish in request.instances:
-        port, image = ports[wish.name], images[wish.name]
+        port, image = ports[wish.name], images[wish.name].image
         if wish.device == "cpu":
             settled.append(_on_cpu(wish, port, image, catalog))
-            continue
-        seat = seats[wish.name]
-        choice = seat.choice
-        settled.append(
-            Settled(
-                wish, port, image, choice.context, choice.fit.kv_tokens * choice.replicas, choice.fit.weights_gib,
-                choice.spread, choice.replicas, seat.indices, choice.batched_tokens, choice.kv_dtype, tuple(_about(seat)),
-            )
-        )  # fmt: skip
+        else:
+            settled.append(_on_gpus(seats[wish.name], port, image, _about(seats[wish.name])))
     return settled
 
 
-def _rejected(seats: Sequence[Seat]) -> tuple[Mapping[str, str], ...]:
-    return tuple(
-        {"instance": seat.wish.name, "choice": way.choice, "reason": way.reason}
-        for seat in seats
-        for way in seat.options.rejected
-    )
+def _unique(sentences: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
 def make_plan(request: Request, node: NodeGpus, catalog: Catalog) -> Outcome:
     """Decide what runs where. Every reason against it is found, not only the first."""
-    engine = request.engine
-    host = read_host(node, catalog, request.own_prefix)
-    findings, warnings = list(request.findings), list(host.warnings)
-    images: dict[str, str] = {}
-    for wish in request.instances:
-        images[wish.name], wrong, notes = pick_image(wish, engine, host.driver_version)
-        bad_args, old_args = check_args(wish.extra_args, engine)
-        findings += [*wrong, *bad_args, *_too_long(wish)]
-        warnings += [*notes, *old_args]
-    readable = not any(_too_long(wish) for wish in request.instances) and request.instances
-    packing, problems = _seated(request, host, engine, catalog) if readable else (Packing(), [])
-    findings += problems
-    if findings:
-        return Outcome(None, tuple(dict.fromkeys(findings)))
-    settled = _settle(request, packing, images, catalog)
-    used_gpus = any(item.indices for item in settled)
-    warnings += [*(host.blocked if used_gpus else ()), *_idle(host, packing)]
+    names = {UNIT + wish.name for wish in request.instances}
+    host = read_host(
+        node, catalog, lambda owner: owner in names or (request.remove_unlisted and owner.startswith(UNIT))
+    )
+    advice = Advice(request.engine, catalog)
+    images = {wish.name: pick_image(wish, request.engine, host.driver_version) for wish in request.instances}
+    arguments = [check_args(wish.extra_args, request.engine) for wish in request.instances]
+    too_long = [finding for wish in request.instances for finding in _too_long(wish, catalog)]
+    packing, problems, notes = (Packing(), [], []) if too_long else _seated(request, host, advice)
+    findings = [*request.findings, *(picked.finding for picked in images.values())]
+    findings += [*(finding for found, _warnings in arguments for finding in found), *too_long, *problems]
+    if any(findings):
+        return Outcome(None, _unique(findings))
+    settled = _settled(request, packing, images, catalog)
+    warnings = [*host.warnings, *(picked.warning for picked in images.values()), *notes]
+    warnings += [warning for _findings, found in arguments for warning in found]
     warnings += [f"{item.wish.name}: {note}" for item in settled for note in item.warnings]
-    instances = tuple(_instance(item, engine, catalog) for item in settled)
-    return Outcome(Plan(instances, tuple(dict.fromkeys(warnings)), _rejected(packing.seats)))
+    instances = tuple(instance(item, request.engine, catalog.policy) for item in settled)
+    return Outcome(Plan(instances, _unique(warnings), _rejected(packing.seats, advice)))

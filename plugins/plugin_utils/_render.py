@@ -1,67 +1,132 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files come from which templates. Plain Python; the action plugin brings the engine that renders."""
+"""What was decided, written down as an instance: vLLM's configuration, its environment, its time to start."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-#: (name of the source, whether it is a template, variables beside those of the task) -> text
-Render = Callable[[str, bool, Mapping[str, Any]], str]
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, Policy
+from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import Parallel, weights_bytes
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
 
 
-def place(dest: str, item: Mapping[str, Any]) -> str:
-    """``dest`` with its {fields} filled in from the item; what is filled in can only be one part of a file name."""
+@dataclass(frozen=True)
+class Instance:
+    """One engine to run. Its field names are a contract with the roles and with users."""
 
-    def fill(match: re.Match[str]) -> str:
-        if match[1] not in item:
-            raise ValueError(f"dest '{dest}' asks for '{match[1]}', which is not in the item")
-        value = str(item[match[1]])
-        if not _SAFE_IN_A_PATH.fullmatch(value):
-            raise ValueError(
-                f"{match[1]} is {value!r}, which cannot be part of a file name: use letters, digits, dots, dashes"
-            )
-        return value
-
-    path = _FIELD.sub(fill, dest)
-    if not path.startswith("/"):
-        raise ValueError(f"dest '{path}' is not an absolute path")
-    return path
-
-
-def rendered(
-    files: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
-) -> list[dict[str, Any]]:
-    """What the module on the node takes: one entry per file, with its text in place of its source."""
-    entries = [entry for file in files for entry in _entries(file, items, item_var, render)]
-    seen: set[str] = set()
-    for entry in entries:
-        if entry["dest"] in seen:
-            raise ValueError(f"two files would be written to {entry['dest']}")
-        seen.add(entry["dest"])
-    return entries
+    name: str
+    model: str
+    repo_id: str
+    revision: str | None
+    image: str
+    device: str
+    gpu_indices: tuple[int, ...]
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    data_parallel_size: int
+    max_model_len: int
+    weights_gib_per_gpu: float
+    kv_cache_tokens: int
+    config: Mapping[str, Any]
+    env: Mapping[str, str]
+    host: str
+    port: int
+    served_model_name: str
+    weights_bytes: int
+    gated: bool
+    ignore_patterns: tuple[str, ...]
+    start_timeout_s: int
+    shm_size: str
+    warnings: tuple[str, ...] = ()
 
 
-def _entries(
-    file: Mapping[str, Any], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
-) -> Iterator[dict[str, Any]]:
-    secret, present = bool(file.get("secret")), bool(file.get("present", True))
-    for item in items if _FIELD.search(file["dest"]) else [{}]:
-        dest = place(file["dest"], item)
-        extra = {item_var: item} if item else {}
-        text = render(file["src"], bool(file.get("template", True)), extra) if present else ""
-        yield {
-            "src": file["src"],
-            "dest": dest,
-            "mode": file.get("mode") or ("0600" if secret else "0644"),
-            "validate": file.get("validate"),
-            "secret": secret,
-            "present": present,
-            "secret_content" if secret else "content": text,
-        }
+@dataclass(frozen=True)
+class Settled:
+    """An instance before it is written down: what was chosen, on the CPU or on which GPUs."""
+
+    wish: InstanceRequest
+    port: int
+    image: str
+    context: int
+    kv_tokens: int
+    weights_gib: float
+    spread: Parallel = field(default_factory=Parallel)
+    replicas: int = 1
+    indices: tuple[int, ...] = ()
+    batched_tokens: int | None = None
+    kv_dtype: str = "auto"
+    warnings: tuple[str, ...] = ()
+
+
+def served_names(wish: InstanceRequest) -> tuple[str, ...]:
+    """Clients know the repository's name; people type the short one."""
+    return wish.served_model_name or tuple(dict.fromkeys((wish.model.repo_id, wish.name)))
+
+
+def config(settled: Settled, engine: EngineSpec) -> dict[str, Any]:
+    """vLLM's own configuration file. Later layers win; a null takes an option out."""
+    wish, spread = settled.wish, settled.spread
+    planned: dict[str, Any] = {
+        "model": wish.model.repo_id,
+        "revision": wish.model.revision,
+        "served-model-name": list(served_names(wish)),
+        "host": "0.0.0.0",  # inside the container; the address that is published is the instance's host
+        "port": settled.port,
+        "tensor-parallel-size": spread.tp,
+        "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
+        "data-parallel-size": settled.replicas if settled.replicas > 1 else None,
+        "max-model-len": settled.context,
+        "kv-cache-dtype": settled.kv_dtype if settled.kv_dtype != "auto" else None,
+        "max-num-batched-tokens": settled.batched_tokens,
+    }
+    if wish.device == "cuda":
+        planned["gpu-memory-utilization"] = wish.gpu_memory_utilization or engine.gpu_memory_utilization
+    if wish.model.tool_call_parser:
+        planned |= {"enable-auto-tool-choice": True, "tool-call-parser": wish.model.tool_call_parser}
+    merged = {**planned, **engine.config, **wish.model.vllm, **wish.extra_args}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def env(settled: Settled, engine: EngineSpec, policy: Policy, timeout: int) -> dict[str, str]:
+    """The engine's environment, which never holds a secret."""
+    base = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
+    if settled.wish.device == "cpu":
+        base["VLLM_CPU_KVCACHE_SPACE"] = str(policy.cpu_kv_cache_gib)
+    return {**base, **settled.wish.model.env, **settled.wish.env}
+
+
+def instance(settled: Settled, engine: EngineSpec, policy: Policy) -> Instance:
+    """The instance as roles and users read it."""
+    wish = settled.wish
+    size = weights_bytes(wish.model)
+    timeout = policy.start_base_s + size // policy.load_bytes_per_s
+    return Instance(
+        name=wish.name,
+        model=wish.model.key,
+        repo_id=wish.model.repo_id,
+        revision=wish.model.revision,
+        image=settled.image,
+        device=wish.device,
+        gpu_indices=settled.indices,
+        tensor_parallel_size=settled.spread.tp,
+        pipeline_parallel_size=settled.spread.pp,
+        data_parallel_size=settled.replicas,
+        max_model_len=settled.context,
+        weights_gib_per_gpu=round(settled.weights_gib, 2),
+        kv_cache_tokens=settled.kv_tokens,
+        config=config(settled, engine),
+        env=env(settled, engine, policy, timeout),
+        host=wish.host,
+        port=settled.port,
+        served_model_name=served_names(wish)[0],
+        weights_bytes=size,
+        gated=wish.model.gated,
+        ignore_patterns=wish.model.ignore_patterns,
+        start_timeout_s=timeout,
+        shm_size=policy.shm_size[wish.device],
+        warnings=settled.warnings,
+    )

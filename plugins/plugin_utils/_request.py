@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +38,15 @@ class InstanceRequest:
     pp: int | None = None
     dp: int | None = None
     gpu_indices: tuple[int, ...] | None = None
+    weights: str = "published"
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def batched_tokens(self) -> int | None:
+        """The user's own max-num-batched-tokens, which the memory of a step follows."""
+        value = {**self.model.vllm, **self.extra_args}.get("max-num-batched-tokens")
+        return value if isinstance(value, int) else None
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,7 @@ class Request:
     engine: EngineSpec
     instances: tuple[InstanceRequest, ...]
     port: int = 8000
-    api_key_set: bool = False
-    own_prefix: str = "vllm-"
+    remove_unlisted: bool = False
     findings: tuple[str, ...] = ()
 
 
@@ -84,7 +90,9 @@ def utilization(value: Any) -> float:
     except (TypeError, ValueError):
         raise ValueError(f"gpu_memory_utilization must be a share such as 0.92, not {value!r}.") from None
     if not 0 < share <= 1:
-        raise ValueError(f"gpu_memory_utilization must lie above 0 and at most at 1, not {share:g}: 0.92 is vLLM's default.")
+        raise ValueError(
+            f"gpu_memory_utilization must lie above 0 and at most at 1, not {share:g}; vLLM's own is 0.92."
+        )
     return share
 
 
@@ -118,14 +126,19 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "-", text.casefold()).strip("-.")
 
 
+def hyphened(name: Any) -> str:
+    """vLLM takes underscores too; a configuration file should not mix them."""
+    return str(name).strip().removeprefix("--").replace("_", "-")
+
+
 #: How each option of an instance is read.
-READERS = {
-    "name": lambda value: str(value),
-    "model": lambda value: str(value),
+READERS: dict[str, Callable[[Any], Any]] = {
+    "name": str,
+    "model": str,
     "device": lambda value: choice_of("device", value, ("cuda", "cpu")),
     "objective": lambda value: choice_of("objective", value, OBJECTIVES),
-    "image": lambda value: str(value),
-    "host": lambda value: str(value),
+    "image": str,
+    "host": str,
     "port": lambda value: whole_number("port", value, 1, 65535),
     "served_model_name": names,
     "max_model_len": context_length,
@@ -135,12 +148,15 @@ READERS = {
     "pipeline_parallel_size": lambda value: whole_number("pipeline_parallel_size", value, 1, 1024),
     "data_parallel_size": lambda value: whole_number("data_parallel_size", value, 1, 1024),
     "gpu_indices": indices,
-    "extra_args": lambda value: mapping("extra_args", value),
+    "weights": lambda value: choice_of("weights", value, ("published", "smaller")),
+    "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": lambda value: {key: str(text) for key, text in mapping("env", value).items()},
 }
 SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
 #: These are merged from the host's and the instance's own; all else is replaced.
 MERGED = ("extra_args", "env")
+#: These cannot hold for all instances of a host.
+OWN = ("model", "name", "port", "gpu_indices", "served_model_name")
 
 
 def _read(options: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
@@ -197,9 +213,9 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
     findings: list[str] = []
     wanted = list(options.get("models") or ([options["model"]] if options.get("model") else []))
     if not wanted:
-        raise ValueError(f"No model was named. Choose one: -e model=NAME, with NAME one of {', '.join(catalog.models)}.")
+        raise ValueError(f"No model was named. Choose one with -e model=NAME: {', '.join(catalog.models)}.")
     engine = catalog.engine(options.get("engine") or None)
-    common = {key: options[key] for key in READERS if options.get(key) is not None and key not in ("model", "name", "port")}
+    common = {key: options[key] for key in READERS if options.get(key) is not None and key not in OWN}
     found = (_instance(item, common, catalog, findings) for item in wanted)
     instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
     findings += _duplicates(instances)
@@ -210,6 +226,6 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
         engine=engine,
         instances=tuple(instances),
         port=port,
-        api_key_set=key_set,
+        remove_unlisted=bool(options.get("remove_unlisted")),
         findings=tuple(dict.fromkeys(findings)),
     )

@@ -6,18 +6,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Group, Host, spec_of
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, GpuSpec, ModelSpec
-from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import Bench, Choice, lack, options, too_old
+from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import (
+    Bench,
+    Choice,
+    lack,
+    options,
+    too_old,
+)
 from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import GIB, weights_bytes
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
 
-#: Sizes that hosts are sold in, and how many of them are worth a hint.
+#: Sizes that hosts are sold in, and numbers of hosts that are worth a hint.
 HOST_SIZES = (1, 2, 4, 8)
 NODES = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What is known when something else must be found."""
+
+    engine: EngineSpec
+    catalog: Catalog
+
+    def best(self, wish: InstanceRequest, group: Group) -> Choice | None:
+        """What would be chosen for a wish on a group, alone."""
+        bench = self.bench(wish, group)
+        return None if too_old(bench) else options(bench, len(group.indices)).best
+
+    def bench(self, wish: InstanceRequest, group: Group) -> Bench:
+        """What a wish is judged against."""
+        return Bench(wish, group, self.engine, self.catalog.policy)
+
+    def host(self, spec: GpuSpec, count: int) -> Group:
+        """A host that is not there: so many GPUs of a kind."""
+        gpu = Gpu(0, spec.names[0], memory_mib=spec.memory_mib, compute_capability=spec.compute_capability)
+        return Group(spec_of(gpu, self.catalog) or spec, tuple(range(count)))
 
 
 def weight_text(model: ModelSpec) -> str:
@@ -27,20 +55,8 @@ def weight_text(model: ModelSpec) -> str:
     return f"{weights_bytes(model) / GIB:.1f} GiB of {kind}"
 
 
-def sized(spec: GpuSpec, count: int, catalog: Catalog) -> Group:
-    """A host that is not there: so many GPUs of a kind."""
-    known = spec_of(Gpu(0, spec.names[0], memory_mib=spec.memory_mib), catalog) or spec
-    return Group(known, (known.memory_mib - (known.reserved_mib or 0)) / 1024, tuple(range(count)))
-
-
-def best_on(wish: InstanceRequest, group: Group, engine: EngineSpec, catalog: Catalog) -> Choice | None:
-    """What would be chosen for a wish on a group, alone."""
-    bench = Bench(wish, group, engine, catalog.policy)
-    return None if too_old(bench) else options(bench, len(group.indices)).best
-
-
-def _free(wish: InstanceRequest) -> InstanceRequest:
-    """The same wish without its numbers of GPUs, which were made for another host."""
+def unbound(wish: InstanceRequest) -> InstanceRequest:
+    """The same wish without its numbers, which were made for another host."""
     return replace(wish, tp=None, pp=None, dp=None, gpu_indices=None)
 
 
@@ -49,97 +65,132 @@ def _shown(choice: Choice, group: Group, full: int) -> str:
     return f"{group.title} ({choice.spread}{shorter})"
 
 
-def _same_gpus(wish: InstanceRequest, group: Group, engine: EngineSpec, catalog: Catalog) -> str | None:
-    """More of the GPUs that are there, in one host; and if none has enough, in several."""
+def more_of(wish: InstanceRequest, group: Group, advice: Advice) -> str | None:
+    """More of the GPUs that are there, in one host."""
     for count in (size for size in HOST_SIZES if size > len(group.indices)):
-        wider = sized(group.spec, count, catalog)
-        best = best_on(_free(wish), wider, engine, catalog)
+        wider = advice.host(group.spec, count)
+        best = advice.best(unbound(wish), wider)
         if best:
             return _shown(best, wider, wish.model.context)
     return None
 
 
-def nodes_needed(wish: InstanceRequest, group: Group, engine: EngineSpec, catalog: Catalog) -> tuple[int, Choice] | None:
+def nodes_needed(wish: InstanceRequest, group: Group, advice: Advice) -> tuple[int, Choice] | None:
     """How many hosts of this kind hold the model: tensor parallel within, pipeline stages across."""
+    count = len(group.indices)
     for nodes in NODES:
-        count = len(group.indices)
-        spread = replace(_free(wish), tp=count, pp=nodes)
-        best = best_on(spread, replace(group, indices=tuple(range(count * nodes))), engine, catalog)
+        spread = replace(unbound(wish), tp=count, pp=nodes)
+        best = advice.best(spread, replace(group, indices=tuple(range(count * nodes))))
         if best:
             return nodes, best
     return None
 
 
-def _other_gpus(wish: InstanceRequest, group: Group | None, engine: EngineSpec, catalog: Catalog) -> Iterator[str]:
-    """The smallest host of each other kind that is sold for this."""
-    for spec in catalog.gpus.values():
-        if group is not None and spec.key == group.spec.key:
+def other_gpus(wish: InstanceRequest, than: Group | None, advice: Advice) -> Iterator[str]:
+    """The smallest host of each other kind in the catalogue that gives the full context."""
+    for spec in advice.catalog.gpus.values():
+        if than is not None and spec.key == than.spec.key:
             continue
         for count in sorted(spec.matrix_counts):
-            candidate = sized(spec, count, catalog)
-            best = best_on(_free(wish), candidate, engine, catalog)
-            if best and best.context >= wish.model.context:
-                yield _shown(best, candidate, wish.model.context)
+            host = advice.host(spec, count)
+            best = advice.best(unbound(wish), host)
+            if best and best.context >= (wish.max_model_len or wish.model.context):
+                yield _shown(best, host, wish.model.context)
                 break
 
 
-def _other_models(wish: InstanceRequest, group: Group, engine: EngineSpec, catalog: Catalog) -> list[str]:
-    """Models that fit what is there: the same one in smaller weights first, then the largest others."""
-    fitting: list[tuple[bool, int, ModelSpec]] = []
-    for model in catalog.models.values():
-        if model.device != "cuda" or model.key == wish.model.key or not model.in_matrix:
-            continue
-        if best_on(replace(_free(wish), model=model, max_model_len=None), group, engine, catalog):
-            fitting.append((model.shapes != wish.model.shapes, -weights_bytes(model), model))
-    fitting.sort(key=lambda item: (item[0], item[1], item[2].key))
-    same = [model for other, _size, model in fitting if not other]
-    return [model.key for model in (same or [model for _other, _size, model in fitting])[:3]]
+def siblings(model: ModelSpec, catalog: Catalog) -> list[ModelSpec]:
+    """The same shapes in smaller weights, the largest first."""
+    same = [
+        other
+        for other in catalog.models.values()
+        if other.shapes == model.shapes and weights_bytes(other) < weights_bytes(model)
+    ]
+    return sorted(same, key=lambda other: (-weights_bytes(other), other.key))
 
 
-def _works(wish: InstanceRequest, group: Group, engine: EngineSpec, catalog: Catalog) -> str:
+def _other_models(wish: InstanceRequest, group: Group, advice: Advice) -> list[str]:
+    """Models that fit what is there: the same one in smaller weights, else the largest others."""
+
+    def fitting(models: Sequence[ModelSpec]) -> list[str]:
+        found = []
+        for model in models:
+            best = advice.best(replace(unbound(wish), model=model, max_model_len=None), group)
+            if best:
+                shorter = f" (context {best.context})" if best.context < model.context else ""
+                found.append(f"{model.key}{shorter}")
+        return found[:3]
+
+    served = [model for model in advice.catalog.models.values() if model.in_matrix and model.key != wish.model.key]
+    by_size = sorted(served, key=lambda model: (-weights_bytes(model), model.key))
+    return fitting(siblings(wish.model, advice.catalog)) or fitting(by_size)
+
+
+def _own_choice(wish: InstanceRequest, group: Group, advice: Advice) -> str:
+    """What the planner would do here if it were not told numbers that do not fit."""
+    free = replace(unbound(wish), max_model_len=None, kv_cache_dtype=None, gpu_memory_utilization=None)
+    best = None if free == wish else advice.best(free, group)
+    return f" With the planner's own numbers it fits: {best}, context {best.context}." if best else ""
+
+
+def _works(wish: InstanceRequest, group: Group, advice: Advice) -> str:
     """What would fit instead: other hosts for this model, other models for this host."""
-    hosts = [text for text in (_same_gpus(wish, group, engine, catalog),) if text]
-    if not hosts:
-        found = nodes_needed(wish, sized(group.spec, max(HOST_SIZES), catalog), engine, catalog)
-        if found:
-            hosts.append(f"{found[0]} nodes of {max(HOST_SIZES)}x {group.name} ({found[1].spread})")
-    if len(hosts) < 2:
-        hosts += list(_other_gpus(wish, group, engine, catalog))[:2]
-    models = _other_models(wish, group, engine, catalog)
-    text = f" {wish.model.key} fits {' or '.join(hosts)}." if hosts else ""
-    return text + (f" On {group.title}: {', '.join(models)}." if models else " No model of the catalogue fits this host.")
+    hosts = [text for text in (more_of(wish, group, advice),) if text]
+    full = advice.host(group.spec, max(HOST_SIZES))
+    found = None if hosts else nodes_needed(wish, full, advice)
+    if found:
+        hosts.append(f"{found[0]} nodes of {full.title} ({found[1].spread})")
+    hosts += list(other_gpus(wish, group, advice))[: 3 - len(hosts)]
+    models = _other_models(wish, group, advice)
+    text = f" It fits {' or '.join(hosts)}." if hosts else ""
+    return text + (f" What fits {group.title}: {', '.join(models)}." if models else "")
 
 
-def does_not_fit(wish: InstanceRequest, groups: Sequence[Group], engine: EngineSpec, catalog: Catalog) -> str:
+def _why(wish: InstanceRequest, group: Group, advice: Advice) -> str:
+    """Why nothing fits on one group."""
+    bench = advice.bench(wish, group)
+    old = too_old(bench)
+    if old:
+        return f"{old}."
+    ways = options(bench, len(group.indices))
+    if ways.nearest:
+        fit, spread = ways.nearest
+        return f"On {group.title} with {spread}: {lack(bench, fit)}."
+    return " ".join(dict.fromkeys(f"{way.reason[0].upper()}{way.reason[1:]}." for way in ways.rejected))
+
+
+def does_not_fit(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
     """One model, one host, one message."""
-    sentences = []
-    for group in groups:
-        bench = Bench(wish, group, engine, catalog.policy)
-        old = too_old(bench)
-        if old:
-            sentences.append(f"{old}.")
-            continue
-        ways = options(bench, len(group.indices))
-        if ways.nearest:
-            sentences.append(f"On {group.title} with {ways.nearest_spread}: {lack(bench, ways.nearest)}.")
-        else:
-            sentences += [f"{ways.rejected[-1].choice}: {ways.rejected[-1].reason}."] if ways.rejected else []
     there = " and ".join(group.title for group in groups)
-    head = f"{wish.model.key} ({wish.model.repo_id}, {weight_text(wish.model)}) does not fit {there}."
-    return f"{head} {' '.join(sentences)}{_works(wish, groups[0], engine, catalog)}"
+    context = f" with a context of {wish.max_model_len}" if wish.max_model_len else ""
+    reasons = " ".join(_why(wish, group, advice) for group in groups)
+    own = next((text for group in groups if (text := _own_choice(wish, group, advice))), "")
+    head = f"{wish.model.key} ({wish.model.repo_id}, {weight_text(wish.model)}) does not fit {there}{context}."
+    return f"{head} {reasons}{own or _works(wish, groups[0], advice)}"
 
 
-def no_gpus(wish: InstanceRequest, engine: EngineSpec, catalog: Catalog) -> str:
+def no_gpus(wish: InstanceRequest, advice: Advice) -> str:
     """A model that wants GPUs on a host that offers none."""
-    hosts = list(_other_gpus(wish, None, engine, catalog))[:3]
-    return f"{wish.model.key} ({weight_text(wish.model)}) needs NVIDIA GPUs, for example {', '.join(hosts)}."
+    hosts = list(other_gpus(wish, None, advice))[:3]
+    return f"{wish.model.key} ({weight_text(wish.model)}) needs NVIDIA GPUs, for example {' or '.join(hosts)}."
 
 
-def not_together(needs: Sequence[tuple[InstanceRequest, int]], host: Host) -> str:
+def not_together(needs: Sequence[tuple[InstanceRequest, int]], host: Host, catalog: Catalog) -> str:
     """Models that fit one by one and not all at once."""
     listed = ", ".join(f"{wish.name} at least {count}" for wish, count in needs)
     total = sum(count for _wish, count in needs)
+    smaller = [other.key for wish, _count in needs for other in siblings(wish.model, catalog)]
+    cure = f", or smaller weights: {', '.join(dict.fromkeys(smaller))}" if smaller else ""
     return (
-        f"{' and '.join(wish.name for wish, _count in needs)} do not fit {host.title} together: {listed}, {total} GPUs in "
-        "all. Each fits alone: serve fewer of them here, or smaller weights of them (…-fp8, …-w4a16)."
+        f"{' and '.join(wish.name for wish, _count in needs)} do not fit {host.title} together: {listed}, {total} GPUs "
+        f"in all. Each fits alone: serve fewer of them here{cure}."
     )
+
+
+def smaller_that_fits(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> InstanceRequest | None:
+    """The wish with the largest smaller weights that fit, for who allows that."""
+    for model in siblings(wish.model, advice.catalog):
+        other = replace(wish, model=model)
+        if any(advice.best(other, group) for group in groups):
+            return other
+    return None
