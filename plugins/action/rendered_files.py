@@ -12,7 +12,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _render
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _file_plan
 
 
 class ActionModule(ActionBase):
@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
         item_var = args.pop("item_var", None) or "item"
         files = [self._plain(file) for file in args.get("files") or []]
         try:
-            args["files"] = _render.rendered(files, items, item_var, self._text)
+            args["files"] = _file_plan.rendered(files, items, item_var, self._text)
         except ValueError as error:
             raise AnsibleActionFail(f"rendered_files: {error}") from error
         result: dict[str, Any] = self._execute_module(
@@ -54,4 +54,5 @@ class ActionModule(ActionBase):
         )
         overrides = {"trim_blocks": True, "lstrip_blocks": True}
         rendered = templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
-        return "" if rendered is None else str(rendered)
+        # Jinja drops the last line break; a file without it glues to whatever is put after it.
+        return "" if rendered is None else str(rendered).rstrip("\n") + "\n"

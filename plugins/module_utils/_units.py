@@ -90,3 +90,20 @@ def decide(shown: Shown, changed: str, image_moved: bool = False) -> Decision:
     if image_moved:
         return Decision(shown.name, "restart", "its image's name stands for another image now")
     return Decision(shown.name, "none", "it runs what is on disk")
+
+
+#: The section of a unit in which the role writes down what belongs to the instance. systemd passes over X- sections.
+SECTION = "[X-gpunode]"
+
+
+def parse_belongings(unit_text: str) -> dict[str, str]:
+    """What a unit of ours says of its instance, key by key; empty for a unit that is not ours."""
+    found: dict[str, str] = {}
+    inside = False
+    for line in unit_text.splitlines():
+        if line.startswith("["):
+            inside = line.strip() == SECTION
+        elif inside and "=" in line and not line.startswith("#"):
+            key, value = line.split("=", 1)
+            found[key.strip().lower()] = value.strip()
+    return found

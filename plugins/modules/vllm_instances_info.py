@@ -1,0 +1,94 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_instances_info
+short_description: List the vLLM instances that the role vllm put on a node
+version_added: 1.0.0
+description:
+  - Reads the units of the role P(gpunode.llm.vllm#role) and returns what belongs to each. Units of anybody else are
+    passed over, whatever their names are.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Changes nothing.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is nothing to show.
+    support: none
+options:
+  unit_dir:
+    description: The folder that holds the units.
+    type: path
+    default: /etc/systemd/system
+"""
+
+EXAMPLES = r"""
+- name: See what is served here
+  gpunode.llm.vllm_instances_info:
+  register: here
+"""
+
+RETURN = r"""
+instances:
+  description: The instances, by name.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The instance's name.
+      type: str
+    unit:
+      description: Its unit.
+      type: str
+    image:
+      description: The image that it runs.
+      type: str
+    model:
+      description: The repository of its model.
+      type: str
+    files:
+      description: Its files and folders, the unit among them, that exist.
+      type: list
+      elements: str
+"""
+
+import glob
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _units
+
+
+def instance_of(path):
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        belongs = _units.parse_belongings(stream.read())
+    if not belongs.get("instance"):
+        return None
+    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache")] + [path]
+    return {
+        "name": belongs["instance"],
+        "unit": os.path.basename(path),
+        "image": belongs.get("image", ""),
+        "model": belongs.get("model", ""),
+        # A path that is not absolute is no path of ours.
+        "files": [file for file in files if file.startswith("/") and os.path.lexists(file)],
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={"unit_dir": {"type": "path", "default": "/etc/systemd/system"}},
+        supports_check_mode=True,
+    )
+    paths = sorted(glob.glob(os.path.join(module.params["unit_dir"], "vllm-*.service")))
+    found = [instance_of(path) for path in paths if not os.path.islink(path)]
+    module.exit_json(changed=False, instances=[instance for instance in found if instance])
+
+
+if __name__ == "__main__":
+    main()

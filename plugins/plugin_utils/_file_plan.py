@@ -1,0 +1,67 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which files come from which templates. Plain Python; the action plugin brings the engine that renders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+_FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+#: (name of the source, whether it is a template, variables beside those of the task) -> text
+Render = Callable[[str, bool, Mapping[str, Any]], str]
+
+
+def place(dest: str, item: Mapping[str, Any]) -> str:
+    """``dest`` with its {fields} filled in from the item; what is filled in can only be one part of a file name."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in item:
+            raise ValueError(f"dest '{dest}' asks for '{match[1]}', which is not in the item")
+        value = str(item[match[1]])
+        if not _SAFE_IN_A_PATH.fullmatch(value):
+            raise ValueError(
+                f"{match[1]} is {value!r}, which cannot be part of a file name: use letters, digits, dots, dashes"
+            )
+        return value
+
+    path = _FIELD.sub(fill, dest)
+    if not path.startswith("/"):
+        raise ValueError(f"dest '{path}' is not an absolute path")
+    return path
+
+
+def rendered(
+    files: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
+) -> list[dict[str, Any]]:
+    """What the module on the node takes: one entry per file, with its text in place of its source."""
+    entries = [entry for file in files for entry in _entries(file, items, item_var, render)]
+    seen: set[str] = set()
+    for entry in entries:
+        if entry["dest"] in seen:
+            raise ValueError(f"two files would be written to {entry['dest']}")
+        seen.add(entry["dest"])
+    return entries
+
+
+def _entries(
+    file: Mapping[str, Any], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
+) -> Iterator[dict[str, Any]]:
+    secret, present = bool(file.get("secret")), bool(file.get("present", True))
+    for item in items if _FIELD.search(file["dest"]) else [{}]:
+        dest = place(file["dest"], item)
+        extra = {item_var: item} if item else {}
+        text = render(file["src"], bool(file.get("template", True)), extra) if present else ""
+        yield {
+            "src": file["src"],
+            "dest": dest,
+            "mode": file.get("mode") or ("0600" if secret else "0644"),
+            "validate": file.get("validate"),
+            "secret": secret,
+            "present": present,
+            "secret_content" if secret else "content": text,
+        }
