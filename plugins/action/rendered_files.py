@@ -20,11 +20,11 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
         args = dict(self._task.args)
-        items = args.pop("each", None) or [{}]
+        items = args.pop("each", None) or []
         item_var = args.pop("item_var", None) or "item"
         files = [self._plain(file) for file in args.get("files") or []]
         try:
-            args["files"] = _file_plan.rendered(files, items, item_var, self._text)
+            args["files"], args["secrets"] = _file_plan.rendered(files, items, item_var, self._text)
         except ValueError as error:
             raise AnsibleActionFail(f"rendered_files: {error}") from error
         result: dict[str, Any] = self._execute_module(

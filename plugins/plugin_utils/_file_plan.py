@@ -37,15 +37,19 @@ def place(dest: str, item: Mapping[str, Any]) -> str:
 
 def rendered(
     files: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
-) -> list[dict[str, Any]]:
-    """What the module on the node takes: one entry per file, with its text in place of its source."""
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """What the module on the node takes: one entry per file, with its text; and apart from them, the secret texts."""
     entries = [entry for file in files for entry in _entries(file, items, item_var, render)]
+    secrets: dict[str, str] = {}
     seen: set[str] = set()
     for entry in entries:
-        if entry["dest"] in seen:
-            raise ValueError(f"two files would be written to {entry['dest']}")
-        seen.add(entry["dest"])
-    return entries
+        dest = entry["dest"]
+        if dest in seen:
+            raise ValueError(f"two files would be written to {dest}")
+        seen.add(dest)
+        if entry["secret"]:
+            secrets[dest] = entry.pop("content")
+    return entries, secrets
 
 
 def _entries(
@@ -53,15 +57,13 @@ def _entries(
 ) -> Iterator[dict[str, Any]]:
     secret, present = bool(file.get("secret")), bool(file.get("present", True))
     for item in items if _FIELD.search(file["dest"]) else [{}]:
-        dest = place(file["dest"], item)
         extra = {item_var: item} if item else {}
-        text = render(file["src"], bool(file.get("template", True)), extra) if present else ""
         yield {
             "src": file["src"],
-            "dest": dest,
+            "dest": place(file["dest"], item),
             "mode": file.get("mode") or ("0600" if secret else "0644"),
             "validate": file.get("validate"),
             "secret": secret,
             "present": present,
-            "secret_content" if secret else "content": text,
+            "content": render(file["src"], bool(file.get("template", True)), extra) if present else "",
         }
