@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -126,21 +127,19 @@ def create(name: str, platform: str = "debian12", board: str | None = None) -> N
                 tag,
                 stdout=subprocess.DEVNULL,
             )
-            within(
-                name,
-                "sh",
-                "-c",
-                "cat >/home/lab/.ssh/authorized_keys && chown lab: /home/lab/.ssh/authorized_keys",
-                input=public,
-            )
-            if board:
-                fit_board(name, board)
+            admit = "cat >/home/lab/.ssh/authorized_keys && chown lab: /home/lab/.ssh/authorized_keys"
+            run("docker", "exec", "-i", box, "sh", "-c", admit, input=public, text=True)
     wait_for(f"node {name} answers over ssh", 60, *ssh_command(name), "true")
+    if board:
+        fit_board(name, board)
 
 
-def within(name: str, *argv: str, input: str | None = None) -> None:
-    """Run a command as root on a node, past ssh."""
-    run("docker", "exec", "-i", container(name), *argv, input=input, text=True)
+def within(name: str, script: str, text: str) -> None:
+    """Run a shell script as root on a node, with a text as its standard input.
+
+    Over ssh, since `docker exec` cannot enter a node whose own Docker has taken over its control groups.
+    """
+    run(*ssh_command(name), f"sudo sh -c {shlex.quote(script)}", input=text, text=True)
 
 
 def fit_board(name: str, board: str) -> None:
@@ -148,15 +147,12 @@ def fit_board(name: str, board: str) -> None:
     recorded = BOARDS / f"{board}.xml"
     if not recorded.exists():
         raise LabError(f"no board {board!r}; there are {', '.join(sorted(p.stem for p in BOARDS.glob('*.xml')))}")
-    within(name, "install", "-d", "/etc/gpunode-lab")
     within(
         name,
-        "sh",
-        "-c",
         "cat >/usr/bin/nvidia-smi && chmod 0755 /usr/bin/nvidia-smi",
-        input=(LAB / "stand-ins" / "nvidia-smi").read_text(),
+        (LAB / "stand-ins" / "nvidia-smi").read_text(),
     )
-    within(name, "sh", "-c", "cat >/etc/gpunode-lab/nvidia-smi.xml", input=recorded.read_text())
+    within(name, "mkdir -p /etc/gpunode-lab && cat >/etc/gpunode-lab/nvidia-smi.xml", recorded.read_text())
 
 
 def remove(name: str) -> None:
