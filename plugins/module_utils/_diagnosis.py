@@ -44,7 +44,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "cdi_missing",
-        r"unresolvable CDI devices? (?P<devices>\S+)|CDI device injection failed|failed to inject CDI devices",
+        r"(?:CDI device injection failed:? )?unresolvable CDI devices? (?P<devices>\S+)|CDI device injection failed"
+        r"|failed to inject CDI devices",
         "Docker does not know the GPU {devices}: there is no current CDI spec.",
         "Run nvidia-ctk cdi list; systemctl restart nvidia-cdi-refresh writes the spec anew. Docker before 28.3 also "
         'needs "features": {{"cdi": true}} in daemon.json.',
@@ -314,12 +315,12 @@ _PHASES: tuple[tuple[str, str], ...] = (
     (r"Capturing CUDA graphs?.{0,80}?(?P<share>\d+)%", "capturing CUDA graphs ({share} %)"),
     (r"Capturing CUDA graph|Graph capturing", "capturing CUDA graphs"),
     (r"GPU KV cache size|CPU KV cache size|Available KV cache memory", "laying out the KV cache"),
-    (r"torch\.compile|Dynamo bytecode|Compiling a graph|Cache the graph|Inductor", "compiling"),
+    (r"torch\.compile took|Dynamo bytecode|Compiling a graph|Cache the graph", "compiling"),
     (r"warm.?up|Warming", "warming up"),
     (r"Model loading took|Loading weights took", "weights are loaded"),
     (r"Loading safetensors checkpoint shards:\s+(?P<share>\d+)%", "loading weights ({share} %)"),
     (r"Loading (model )?weights|Starting to load model|Using .{0,40}attention|Loading .{0,30}checkpoint", "loading"),
-    (r"Initializing a V1 LLM engine|EngineCore|world_size|rank \d+ in world", "starting its workers"),
+    (r"Initializing a V1 LLM engine|world_size=\d+ rank|rank \d+ in world", "starting its workers"),
     (r"non-default args|vLLM API server version|vllm\.entrypoints|version \d+\.\d+", "reading its configuration"),
 )
 _COMPILED_PHASES = tuple((re.compile(pattern), words) for pattern, words in _PHASES)

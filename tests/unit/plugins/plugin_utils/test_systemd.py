@@ -1,0 +1,118 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Quoting: what goes in comes out, and nothing gets out of its line."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+from hypothesis import given
+from hypothesis import strategies as st
+
+TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("--port=8000", "--port=8000"),
+        ("", '""'),
+        ("a b", '"a b"'),
+        ("100%", "100%%"),
+        ("$HOME", "$$HOME"),
+        ("${X}", "$${X}"),
+        ('a"b', '"a\\"b"'),
+        ("a\\b", '"a\\\\b"'),
+        ("a\nb", '"a\\x0ab"'),
+        (";", '";"'),
+        ("#x", '"#x"'),
+        ("it's", '"it\'s"'),
+        (8000, "8000"),
+    ],
+)
+def test_unit_arg(value, quoted):
+    assert _systemd.unit_arg(value) == quoted
+
+
+def test_nul_is_refused():
+    with pytest.raises(ValueError, match="NUL"):
+        _systemd.unit_arg("a\x00b")
+
+
+def read_back(word: str) -> str:
+    """One argument as systemd.service(5) says that it is read: quotes, escapes, then specifiers and variables."""
+    if word.startswith('"'):
+        assert word.endswith('"')
+        word = re.sub(
+            r"\\(?:x([0-9a-f]{2})|(.))", lambda m: chr(int(m[1], 16)) if m[1] else m[2], word[1:-1], flags=re.DOTALL
+        )
+    else:
+        assert not re.search(r"[\s\"'\\]", word)
+    assert not re.search(r"(?<!%)(?:%%)*%(?!%)", word)
+    return word.replace("%%", "%").replace("$$", "$")
+
+
+@given(TEXT)
+def test_what_goes_in_comes_out(value):
+    quoted = _systemd.unit_arg(value)
+    assert "\n" not in quoted
+    assert "\r" not in quoted
+    assert read_back(quoted) == value
+
+
+@given(TEXT)
+def test_free_text_stays_on_its_line(value):
+    for text in (_systemd.unit_text(value), _systemd.comment_text(value)):
+        assert len(f"x{text}x".splitlines()) == 1 or not re.search(r"[\n\r]", text)
+        assert not text.endswith("\\")
+    assert not re.search(r"(?<!%)(?:%%)*%(?!%)", _systemd.unit_text(value))
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), TEXT, max_size=4))
+def test_env_file_comes_back_or_is_refused(variables):
+    if any(re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value) for value in variables.values()):
+        with pytest.raises(ValueError, match="control character"):
+            _systemd.env_file(variables)
+        return
+    text = _systemd.env_file(variables)
+    assert (dict(line.split("=", 1) for line in text.split("\n")) if text else {}) == variables
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"B": 1, "A": True, "C": None, "D": False}, "A=1\nB=1\nC=\nD=0"),
+        ({"A": " a #b='c' "}, "A= a #b='c' "),
+        ({}, ""),
+    ],
+)
+def test_env_file(variables, text):
+    assert _systemd.env_file(variables) == text
+
+
+@pytest.mark.parametrize("variables", [{"A B": "1"}, {"1A": "1"}, {"": "1"}, {"A=": "1"}, {"A": "x\ny"}, {"A": "\x00"}])
+def test_env_file_refuses(variables):
+    with pytest.raises(ValueError, match=r"not the name|control character"):
+        _systemd.env_file(variables)
+
+
+def test_a_refused_secret_is_not_repeated():
+    with pytest.raises(ValueError, match="VLLM_API_KEY") as caught:
+        _systemd.env_file({"VLLM_API_KEY": "hush\nhush"})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/srv/hub", "/srv/a,b", '/srv/a"b', "/srv/a b", "/srv/a:b"])
+def test_bind_mount_is_one_line_of_csv(path):
+    (fields,) = csv.reader([_systemd.bind_mount(path, "/hub", readonly=True)])
+    assert fields == ["type=bind", f"source={path}", "target=/hub", "readonly"]
+
+
+@pytest.mark.parametrize("path", ["srv", "", "/a\nb"])
+def test_bind_mount_refuses(path):
+    with pytest.raises(ValueError, match="absolute path"):
+        _systemd.bind_mount(path, "/hub")

@@ -1,0 +1,187 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role writes: whole files as they are expected, and units that stay whole whatever is put into them.
+
+The expected files lie in golden/. After a change that is meant: GOLDEN_UPDATE=1 pytest, and read the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.gpunode.llm.plugins.module_utils import _units
+from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_unit
+
+HERE = Path(__file__).parent
+ROLE = HERE.parents[3] / "roles" / "vllm"
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+H100X8 = json.loads((HERE / "golden" / "405b-fp8.instance.json").read_text())
+TEMPLATES = {"yaml": "config.yaml.j2", "env": "env.j2", "service": "vllm.service.j2", "keys.yaml": "keys.yaml.j2"}
+
+
+def render(template, instance, **settings):
+    """As the action plugin rendered_files does it."""
+    variables = {**DEFAULTS, **settings, "__vllm_instance": instance}
+    text = trust_as_template((ROLE / "templates" / template).read_text())
+    overrides = {"trim_blocks": True, "lstrip_blocks": True}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    return templar.template(text, escape_backslashes=False, overrides=overrides).rstrip("\n") + "\n"
+
+
+@pytest.mark.parametrize("kind", ["yaml", "env", "service"])
+def test_405b_on_eight_h100(kind):
+    expected = HERE / "golden" / f"405b-fp8.{kind}"
+    text = render(TEMPLATES[kind], H100X8)
+    if os.environ.get("GOLDEN_UPDATE"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+
+
+def test_every_gpu_is_named_and_nothing_else_is():
+    text = render("vllm.service.j2", H100X8)
+    assert [line.strip(" \\") for line in text.splitlines() if "--device=" in line and "#" not in line] == [
+        f"--device=nvidia.com/gpu={index}" for index in range(8)
+    ]
+    assert "--gpus" not in text.replace("(--gpus)", "")
+
+
+def test_the_configuration_reads_back_as_the_plan_has_it():
+    read = yaml.safe_load(render("config.yaml.j2", H100X8))
+    assert read == {"shutdown-timeout": 30, **H100X8["config"]}
+    assert list(read) == sorted(read)
+
+
+@pytest.mark.parametrize(
+    ("plan", "setting", "config", "stop"), [(None, None, 30, 75), (120, None, 120, 165), (120, "10", 10, 55)]
+)
+def test_the_stop_waits_longer_than_the_engine_drains(plan, setting, config, stop):
+    instance = {**H100X8, "config": {**H100X8["config"], **({"shutdown-timeout": plan} if plan else {})}}
+    read = yaml.safe_load(render("config.yaml.j2", instance, vllm_drain_timeout_s=setting))
+    assert read["shutdown-timeout"] == config
+    unit = render("vllm.service.j2", instance, vllm_drain_timeout_s=setting)
+    assert f"TimeoutStopSec={stop}\n" in unit
+    assert f"--stop-timeout={stop - 30} " in unit
+
+
+@pytest.mark.parametrize("keys", [[], ["sk-one"], ["sk-one", "sk-two"]])
+def test_keys_are_in_the_secret_files_alone(keys):
+    texts = {kind: render(template, H100X8, vllm_api_keys=keys) for kind, template in TEMPLATES.items()}
+    assert "sk-" not in texts["yaml"] + texts["service"]
+    assert [line for line in texts["env"].splitlines() if line.startswith("VLLM_API_KEY=")] == [
+        f"VLLM_API_KEY={key}" for key in keys[:1]
+    ]
+    if len(keys) > 1:
+        both = yaml.safe_load(texts["yaml"] + texts["keys.yaml"])
+        assert both["api-key"] == keys
+        assert both["model"] == H100X8["repo_id"]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_unit_writes_down_the_files_that_are_compared(several):
+    text = render("vllm.service.j2", H100X8, vllm_api_keys=["a", "b"] if several else [])
+    wanted = vllm_unit(H100X8, "/etc/vllm", several)
+    (line,) = [line for line in text.splitlines() if "sha256sum" in line and line.startswith("Exec")]
+    assert line.split("' ")[1].split() == [wanted["started_from"], *wanted["files"]]
+
+
+def test_the_unit_names_what_is_its_own():
+    text = render("vllm.service.j2", H100X8)
+    belongs = _units.parse_belongings(text)
+    assert belongs["instance"] == "405b-fp8"
+    assert belongs["image"] == H100X8["image"]
+    assert belongs["cache"] == "/var/cache/vllm/405b-fp8"
+
+
+AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]
+AWKWARD += ["&&", "|", ">", "é", "\u2028", "\x07", "=", ",", ":", "/", "a", "B", "9", "-", "--", "$(id)", "[Service]"]
+
+
+def awkward(source):
+    return "".join(source.choice(AWKWARD) for _ in range(source.randint(1, 8)))
+
+
+def awkward_unit(source, name):
+    instance = {
+        **H100X8,
+        "name": name,
+        "served_model_name": awkward(source),
+        "repo_id": awkward(source),
+        "image": awkward(source),
+        "shm_size": awkward(source),
+        "host": awkward(source),
+        "device": source.choice(["cpu", "cuda"]),
+    }
+    settings = {
+        "vllm_docker_program": "/bin/true",
+        "vllm_docker_args": [awkward(source) for _ in range(3)],
+        "vllm_ulimits": {"nofile": awkward(source)},
+        "vllm_api_keys": ["a", "b"][: source.randint(0, 2)],
+        "vllm_wait_program": f"/opt/{awkward(source)}",
+    }
+    return render("vllm.service.j2", instance, **settings)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here to say what it thinks of a unit")
+def test_500_units_with_awkward_values_are_whole(tmp_path):
+    source = random.Random(20261122)
+    units = tmp_path / "units"
+    units.mkdir()
+    docker = "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\n"
+    (units / "docker.service").write_text(docker)
+    names = [f"case{number}" for number in range(500)]
+    for name in names:
+        (units / f"vllm-{name}.service").write_text(awkward_unit(source, name))
+    # The folder comes first and systemd's own behind it, so that docker.service is found where there is no Docker.
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(str(units / f"vllm-{name}.service") for name in names)],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{units}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    complaints = [line for line in (verified.stdout + verified.stderr).splitlines() if "vllm-case" in line]
+    assert complaints == []
+    assert verified.returncode == 0, verified.stderr[-2000:]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here to say what it thinks of a unit")
+def test_the_check_of_units_does_complain(tmp_path):
+    """Without this, the test above would pass with a systemd-analyze that looks at nothing."""
+    text = render("vllm.service.j2", H100X8, vllm_docker_program="/bin/true")
+    broken = tmp_path / "vllm-broken.service"
+    broken.write_text(text.replace("TimeoutStopSec=", "TimeoutStopSek="))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(broken)], capture_output=True, text=True, check=False
+    )
+    assert "TimeoutStopSek" in verified.stderr
+
+
+def test_settings_and_their_specification_agree():
+    spec = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    kinds = {"list": list, "dict": dict, "bool": bool, "int": int, "str": str, "path": str}
+    for entry in ("main", "image", "teardown"):
+        options = spec[entry]["options"]
+        assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
+        for name, option in options.items():
+            assert DEFAULTS[name] is None or type(DEFAULTS[name]) is kinds[option["type"]], name
+    assert {name for name, option in spec["main"]["options"].items() if option.get("no_log")} == {
+        "vllm_api_keys",
+        "vllm_secret_env",
+    }
+
+
+def test_secret_texts_are_an_option_that_ansible_never_logs():
+    """Of a nested option with no_log the text did reach the node's journal."""
+    module = (HERE.parents[3] / "plugins" / "modules" / "rendered_files.py").read_text()
+    assert '"secrets": {"type": "dict", "default": {}, "no_log": True}' in module
