@@ -83,6 +83,13 @@ def clash(source: Source, others: List[Claim]) -> Optional[Claim]:
     return None
 
 
+def complaint(said: str) -> str:
+    """What apt-get has to say in the end: its errors, without the repetitions."""
+    lines = [line[2:].strip() for line in said.splitlines() if line.startswith(("E:", "W:"))]
+    kept = [line for at, line in enumerate(lines) if line not in lines[:at]]
+    return " ".join(kept) or said.strip()
+
+
 @dataclass(frozen=True)
 class Package:
     """What dpkg knows of an installed package."""

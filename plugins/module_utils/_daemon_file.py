@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any, Callable, Dict, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_json
@@ -29,10 +30,10 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
         raise ValueError(f"{path} is not valid JSON, so nothing was written to it: {error}.") from error
 
 
-def stage(folder: str, text: str) -> str:
-    """Write a candidate into a folder of the module's own."""
-    staged = os.path.join(folder, "daemon.json")
-    with open(staged, "w", encoding="utf-8") as stream:
+def stage(text: str) -> str:
+    """Write a candidate to a file of its own, which the caller has the module clean up."""
+    handle, staged = tempfile.mkstemp(prefix="daemon.", suffix=".json")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
     return staged
 

@@ -11,6 +11,8 @@ description:
   - Writes a deb822 source to C(/etc/apt/sources.list.d) and its key to C(/etc/apt/keyrings).
   - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
     another or none, so that a node with the right key needs no network.
+  - Where packages are missing, has apt read this repository alone, which takes a second where reading all takes many,
+    and says whether the lists of the others are worth using.
   - Needs neither gpg nor python3-debian on the node, which M(ansible.builtin.deb822_repository) does, and says in the
     same step which packages are missing, so that M(ansible.builtin.apt) needs to run only then.
 author:
@@ -106,7 +108,7 @@ EXAMPLES = r"""
 - name: Docker's packages
   ansible.builtin.apt:
     name: "{{ docker_source.missing }}"
-    update_cache: true
+    update_cache: "{{ not docker_source.lists_fresh }}"
   when: docker_source.missing | length > 0
 """
 
@@ -131,6 +133,12 @@ conflicting:
   type: list
   elements: str
   returned: success
+lists_fresh:
+  description:
+    - Whether apt has lists of all its sources that are younger than a day, this one's included. Otherwise the next step
+      has to read them all.
+  type: bool
+  returned: success
 kept:
   description: Whether the node keeps what it came with (O(unless_exists)).
   type: bool
@@ -147,14 +155,19 @@ key_path:
 
 import glob
 import os
+import tempfile
+import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes, to_text
-from ansible.module_utils.urls import fetch_url
+from ansible.module_utils.urls import open_url
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp
 
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
+LISTS = "/var/lib/apt/lists"
+LISTS_LAST = 86400
+LOCK_LASTS = 600
 
 
 def read(path):
@@ -166,8 +179,8 @@ def read(path):
 
 def write(module, path, data):
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    staged = os.path.join(module.tmpdir, os.path.basename(path))
-    with open(staged, "wb") as stream:
+    handle, staged = tempfile.mkstemp()
+    with os.fdopen(handle, "wb") as stream:
         stream.write(data)
     module.atomic_move(staged, path)
     # apt reads them as its own user.
@@ -180,13 +193,13 @@ def fetch_key(module):
     if module.params["key"]:
         data = to_bytes(module.params["key"])
     else:
-        response, info = fetch_url(module, origin, timeout=module.params["timeout"])
-        if info["status"] not in (200, None) or response is None:
+        try:
+            data = open_url(origin, timeout=module.params["timeout"], http_agent="ansible").read()
+        except (OSError, ValueError) as error:
             module.fail_json(
                 msg=f"The key of the apt repository {module.params['name']!r} could not be fetched from "
-                f"{origin}: {info['msg']}."
+                f"{origin}: {error}."
             )
-        data = response.read()
     refused = _openpgp.refusal(data, module.params["fingerprint"], origin)
     if refused:
         module.fail_json(msg=refused)
@@ -239,6 +252,30 @@ def source_change(module, path, key_path):
     return to_bytes(after), {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
+def refresh(module, source_path):
+    """Have apt read this source where the other lists can stay; whether all lists are fresh then."""
+    age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{LISTS}/*_InRelease")], default=0)
+    if age > LISTS_LAST:
+        return False
+    only = [
+        "-o",
+        f"Dir::Etc::SourceList={source_path}",
+        "-o",
+        "Dir::Etc::SourceParts=-",
+        "-o",
+        "APT::Get::List-Cleanup=0",
+    ]
+    deadline = time.monotonic() + LOCK_LASTS
+    while True:
+        rc, out, err = module.run_command(["apt-get", "update", "-q", "--error-on=any", *only])
+        if rc == 0:
+            return True
+        # A fresh cloud node upgrades itself in its first minutes.
+        if "/lists/lock" not in err or time.monotonic() > deadline:
+            module.fail_json(msg=f"apt does not take {source_path}: {_apt.complaint(err)}", stdout=out, stderr=err)
+        time.sleep(3)
+
+
 def look(module):
     """What dpkg has of the packages in question."""
     names = module.params["packages"]
@@ -287,7 +324,7 @@ def main():
     source_path = f"{SOURCES}/{module.params['name']}.sources"
     program = module.params["unless_exists"]
     if program and os.path.exists(program) and not os.path.exists(source_path):
-        kept = {**look(module), "missing": [], "conflicting": []}
+        kept = {**look(module), "missing": [], "conflicting": [], "lists_fresh": False}
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     source, source_diff = source_change(module, source_path, key_path)
     key, key_diff = key_change(module, key_path)
@@ -296,13 +333,16 @@ def main():
         for path, data in ((key_path, key), (source_path, source)):
             if data:
                 write(module, path, data)
+    found = look(module)
+    wanting = found["missing"] and not module.check_mode
     module.exit_json(
+        lists_fresh=refresh(module, source_path) if wanting else False,
         changed=bool(key or source),
         kept=False,
         diff=[diff for diff in (key_diff, source_diff) if diff],
         source_path=source_path,
         key_path=key_path,
-        **look(module),
+        **found,
     )
 
 

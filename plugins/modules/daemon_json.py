@@ -82,7 +82,8 @@ def main():
     if not keys:
         module.exit_json(changed=False, keys=[], restart=False)
     after = _daemon_json.dump(merged)
-    staged = _daemon_file.stage(module.tmpdir, after)
+    staged = _daemon_file.stage(after)
+    module.add_cleanup_file(staged)
     check(module, staged, path)
     if not module.check_mode:
         _daemon_file.land(module.atomic_move, staged, path)

@@ -82,7 +82,8 @@ def engine(module):
 
 def configured(module, nvidia_ctk, before):
     """What the tool makes of the file, as a staged copy."""
-    staged = _daemon_file.stage(module.tmpdir, before or "{}")
+    staged = _daemon_file.stage(before or "{}")
+    module.add_cleanup_file(staged)
     rc, out, err = module.run_command(
         [nvidia_ctk, "runtime", "configure", "--runtime=docker", f"--config={staged}", "--cdi.enabled"]
     )
