@@ -155,10 +155,15 @@ def wait(
         pause = min(pause * 1.5, 2.0)
 
 
-def log_tail(run: Runner, name: str, invocation: str = "", lines: int = 50) -> list[str]:
-    """The last lines that the job wrote, oldest first; progress bars that rewrite their line count as lines."""
+def log_tail(run: Runner, name: str, invocation: str = "", lines: int = 50, manager: bool = False) -> list[str]:
+    """The last lines that the job wrote, oldest first; progress bars that rewrite their line count as lines.
+
+    ``manager``: those of systemd about this run of it as well, such as a time-out.
+    """
     run(["journalctl", "--sync"])  # what the program wrote just before its end may still be on its way
     which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", f"{name}.service"]
+    if invocation and manager:
+        which += ["+", f"INVOCATION_ID={invocation}"]
     rc, out, _err = run(["journalctl", "--no-pager", "--quiet", "--all", "--output=cat", f"--lines={lines}", *which])
     if rc != 0:
         return []

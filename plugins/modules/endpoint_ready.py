@@ -147,7 +147,7 @@ def url_of(endpoint):
 class Wait:
     def __init__(self, module):
         self.module = module
-        self.resume = module.params["resume"] or {"started": time.time(), "ready": {}, "restarts": {}}
+        self.resume = module.params["resume"] or {"started": time.time(), "ready": {}, "restarts": {}, "runs": {}}
         self.answers = {}
 
     def unit_state(self, unit):
@@ -157,14 +157,21 @@ class Wait:
         shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
         return {**shown, "Job": shown.get("Job", "").lstrip("0")}
 
-    def log(self, unit, invocation=""):
-        return _job.log_tail(self.module.run_command, unit[: -len(".service")], invocation, LOG_LINES)
+    def log(self, endpoint):
+        """What this run of the unit said. Without one, nothing: the words of an earlier run would tell a wrong cause."""
+        run = self.resume["runs"].get(endpoint["name"])
+        unit = endpoint["unit"]
+        return _job.log_tail(self.module.run_command, unit, run, LOG_LINES, manager=True) if run else []
 
     def look(self, endpoint):
         """Ask the unit first: another server, or the one that is on its way out, may answer on its port."""
         name = endpoint["name"]
         state = self.unit_state(endpoint["unit"]) if endpoint["unit"] else {"ActiveState": "active"}
-        if self.has_ended(name, state):
+        ended = self.has_ended(name, state)
+        # When systemd has begun a new run already, the one that was seen before is the one that tells.
+        if state.get("InvocationID") and not (ended and name in self.resume["runs"]):
+            self.resume["runs"][name] = state["InvocationID"]
+        if ended:
             self.dead(endpoint, state)
             answer = _probe.Answer(False, "its unit does not run")
         elif state["ActiveState"] == "deactivating" or (state["ActiveState"] == "active" and state.get("Job")):
@@ -205,20 +212,13 @@ class Wait:
     def dead(self, endpoint, state):
         if self.module.check_mode:
             return
-        unit = endpoint["unit"]
-        lines = self.log(unit, state.get("InvocationID", ""))
-        # The end that is looked for may be the one before: systemd has begun a new run of the unit since then.
-        if not _diagnosis.diagnose(lines):
-            lines = self.log(unit)
         status = state.get("ExecMainStatus", "")
         how = f"{state['ActiveState']}, {state['Result']}" + (f", status {status}" if status not in ("", "0") else "")
-        self.fail(f"{unit} ended before {endpoint['name']} answered ({how}).", lines)
+        self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", self.log(endpoint))
 
     def late(self, endpoint, elapsed):
-        unit = endpoint["unit"]
         detail = self.answers[endpoint["name"]].detail
-        lines = self.log(unit, self.unit_state(unit).get("InvocationID", "")) if unit else []
-        self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", lines)
+        self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", self.log(endpoint))
 
     def waiting_for(self):
         return [one for one in self.module.params["endpoints"] if one["name"] not in self.resume["ready"]]
@@ -241,8 +241,7 @@ class Wait:
         elapsed = int(time.time() - self.resume["started"])
         parts = []
         for endpoint in self.waiting_for():
-            lines = self.log(endpoint["unit"]) if endpoint["unit"] else []
-            busy = _diagnosis.phase(lines) or self.answers[endpoint["name"]].detail
+            busy = _diagnosis.phase(self.log(endpoint)) or self.answers[endpoint["name"]].detail
             parts.append(f"{endpoint['name']}: {busy}")
         return f"{'; '.join(parts)} ({elapsed} s)"
 
