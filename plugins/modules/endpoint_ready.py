@@ -158,7 +158,7 @@ class Wait:
         return {**shown, "Job": shown.get("Job", "").lstrip("0")}
 
     def log(self, endpoint):
-        """What this run of the unit said. Without one, nothing: the words of an earlier run would tell a wrong cause."""
+        """What this run of the unit said, and no other: the words of an earlier run would tell a wrong cause."""
         run = self.resume["runs"].get(endpoint["name"])
         unit = endpoint["unit"]
         return _job.log_tail(self.module.run_command, unit, run, LOG_LINES, manager=True) if run else []
@@ -169,7 +169,8 @@ class Wait:
         state = self.unit_state(endpoint["unit"]) if endpoint["unit"] else {"ActiveState": "active"}
         ended = self.has_ended(name, state)
         # When systemd has begun a new run already, the one that was seen before is the one that tells.
-        if state.get("InvocationID") and not (ended and name in self.resume["runs"]):
+        begun_anew = ended and self.is_up(state)
+        if state.get("InvocationID") and not (begun_anew and name in self.resume["runs"]):
             self.resume["runs"][name] = state["InvocationID"]
         if ended:
             self.dead(endpoint, state)
@@ -183,12 +184,16 @@ class Wait:
         if answer.ready and state["ActiveState"] == "active":
             self.resume["ready"][name] = answer.detail
 
+    @staticmethod
+    def is_up(state):
+        return state["ActiveState"] in ("active", "activating") and "auto-restart" not in state.get("SubState", "")
+
     def has_ended(self, name, state):
         # systemd starts it again by itself; the first end is what tells the cause, so waiting stops there.
         restarts = int(state.get("NRestarts") or 0)
         again = restarts > self.resume["restarts"].setdefault(name, restarts)
         gone = state["ActiveState"] in ("failed", "inactive") and not state.get("Job")
-        return again or gone or state.get("SubState", "").startswith("auto-restart")
+        return again or gone or "auto-restart" in state.get("SubState", "")
 
     def ask(self, endpoint):
         try:

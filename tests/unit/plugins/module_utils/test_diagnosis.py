@@ -165,7 +165,7 @@ def test_a_specific_cause_stands_before_the_one_that_follows_from_it():
         ([], ""),
         (["something else"], ""),
         (["Loading safetensors checkpoint shards:  40% Completed | 4/10"], "loading weights (40 %)"),
-        (["Loading safetensors checkpoint shards: 100%", "Capturing CUDA graphs: 50%|#"], "capturing CUDA graphs (50 %)"),
+        (["Loading safetensors checkpoint shards: 9%", "Capturing CUDA graphs: 50%|#"], "capturing CUDA graphs (50 %)"),
         (["(EngineCore pid=26) INFO a line that tells nothing"], ""),
         (["INFO Starting to load model gpunode/tiny-llama..."], "loading"),
         (["INFO Available KV cache memory: 5 GiB"], "laying out the KV cache"),

@@ -1,0 +1,112 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wait for an endpoint: which state of its unit means what, and whose words tell the cause."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _probe
+from ansible_collections.gpunode.llm.plugins.modules import endpoint_ready
+
+READY = _probe.Answer(True, "it answers a completion")
+NOT_YET = _probe.Answer(False, "no answer yet")
+ENDPOINT = {
+    "name": "a",
+    "unit": "vllm-a.service",
+    "host": "127.0.0.1",
+    "port": 8000,
+    "model": "m",
+    "env_file": None,
+    "timeout_s": 900,
+}
+
+
+class Failed(Exception):
+    pass
+
+
+class Module:
+    """Stands in for AnsibleModule: systemctl shows what it is given, the journal has a line for each run."""
+
+    def __init__(self, resume=None, check_mode=False, **shown):
+        self.params = {"endpoints": [ENDPOINT], "wait_s": 0, "resume": resume}
+        self.check_mode = check_mode
+        self.shown = {"ActiveState": "active", "SubState": "running", "Result": "success", "NRestarts": "0", **shown}
+        self.journal = {
+            "run1": "vllm serve: error: unrecognized arguments: --swap-space 16",
+            "run2": "CUDA out of memory",
+        }
+
+    def run_command(self, argv):
+        if argv[0] == "systemctl":
+            return 0, "".join(f"{key}={value}\n" for key, value in self.shown.items()), ""
+        run = [word.split("=")[1] for word in argv if word.startswith("_SYSTEMD_INVOCATION_ID=")]
+        return 0, self.journal.get(run[0], "") if run else "", ""
+
+    def fail_json(self, **result):
+        raise Failed(result["msg"])
+
+
+def look(module, answer=READY):
+    wait = endpoint_ready.Wait(module)
+    wait.ask = lambda _endpoint: answer
+    wait.look(ENDPOINT)
+    return wait
+
+
+@pytest.mark.parametrize(
+    ("shown", "answer", "ready"),
+    [
+        ({}, READY, True),
+        ({}, NOT_YET, False),
+        ({"ActiveState": "activating", "SubState": "start-post"}, READY, False),
+        ({"ActiveState": "deactivating", "SubState": "stop"}, READY, False),
+        ({"Job": "12"}, READY, False),
+        ({"Job": "0"}, READY, True),
+        ({"ActiveState": "inactive", "SubState": "dead", "Job": "12"}, NOT_YET, False),
+    ],
+)
+def test_ready_means_that_the_unit_of_now_answers(shown, answer, ready):
+    assert bool(look(Module(**shown), answer).resume["ready"]) is ready
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"ActiveState": "failed", "SubState": "failed", "Result": "exit-code", "ExecMainStatus": "2"},
+        {"ActiveState": "inactive", "SubState": "dead"},
+        {"ActiveState": "activating", "SubState": "auto-restart", "Result": "exit-code"},
+        {"ActiveState": "activating", "SubState": "auto-restart-queued", "Result": "exit-code"},
+    ],
+)
+def test_an_end_ends_the_wait_with_its_cause(shown):
+    with pytest.raises(Failed, match=r"vllm-a\.service ended before a answered .*--swap-space 16"):
+        look(Module(InvocationID="run1", **shown), READY)
+
+
+def test_a_restart_between_two_looks_is_told_by_the_run_that_ended():
+    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}}
+    with pytest.raises(Failed, match="--swap-space"):
+        look(Module(resume, NRestarts="1", InvocationID="run2", ActiveState="activating", SubState="start-post"))
+
+
+def test_an_earlier_run_does_not_tell_the_cause_of_a_later_one():
+    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}}
+    with pytest.raises(Failed, match="memory is full"):
+        look(Module(resume, InvocationID="run2", ActiveState="failed", SubState="failed", Result="exit-code"))
+
+
+def test_restarts_of_before_are_not_counted():
+    assert look(Module(NRestarts="3")).resume["ready"]
+
+
+def test_check_mode_ends_no_play():
+    assert not look(Module(check_mode=True, ActiveState="inactive", SubState="dead")).resume["ready"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:8000/v1"), ("::", "http://[::1]:8000/v1"), ("h", "http://h:8000/v1")]
+)
+def test_url(host, url):
+    assert endpoint_ready.url_of({"host": host, "port": 8000}) == url
