@@ -1,0 +1,112 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""daemon.json: what stays, what changes, what a reload is enough for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json
+
+NVIDIA = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
+
+
+@pytest.mark.parametrize(
+    ("base", "wanted", "merged"),
+    [
+        ({}, {}, {}),
+        ({"debug": True}, {}, {"debug": True}),
+        ({}, NVIDIA, NVIDIA),
+        ({"runtimes": {"kata": {"path": "k"}}}, NVIDIA, {"runtimes": {"kata": {"path": "k"}, **NVIDIA["runtimes"]}}),
+        ({"log-opts": {"a": "1", "b": "2"}}, {"log-opts": {"b": "3"}}, {"log-opts": {"a": "1", "b": "3"}}),
+        ({"dns": ["1.1.1.1"]}, {"dns": ["9.9.9.9"]}, {"dns": ["9.9.9.9"]}),
+        ({"debug": True, "dns": []}, {"debug": None}, {"dns": []}),
+        ({"log-opts": {"a": "1"}}, {"log-opts": {"a": None}}, {"log-opts": {}}),
+        ({"log-opts": "odd"}, {"log-opts": {"a": "1"}}, {"log-opts": {"a": "1"}}),
+        ({}, {"absent": None, "deep": {"absent": None}}, {"deep": {}}),
+    ],
+)
+def test_merge(base: dict, wanted: dict, merged: dict) -> None:
+    kept = json.dumps(base)
+    assert _daemon_json.merge(base, wanted) == merged
+    assert json.dumps(base) == kept
+    assert _daemon_json.merge(merged, wanted) == merged
+
+
+def test_order_of_keys_stays() -> None:
+    merged = _daemon_json.merge({"z": 1, "a": 2}, {"a": 3, "m": 4})
+    assert _daemon_json.dump(merged) == '{\n    "z": 1,\n    "a": 3,\n    "m": 4\n}\n'
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "{}"])
+def test_load_nothing(text: str) -> None:
+    assert _daemon_json.load(text) == {}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{'a': 1}", '{"a": 1,}'])
+def test_load_refuses(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        _daemon_json.load(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "keys", "restart"),
+    [
+        ({}, {}, [], False),
+        ({}, NVIDIA, ["runtimes"], False),
+        ({"debug": True}, {}, ["debug"], False),
+        ({}, {**NVIDIA, "features": {"cdi": True}}, ["features", "runtimes"], False),
+        ({"data-root": "/a"}, {"data-root": "/b"}, ["data-root"], True),
+        ({}, {"log-opts": {}, "labels": []}, ["labels", "log-opts"], True),
+    ],
+)
+def test_what_changed(before: dict, after: dict, keys: list[str], restart: bool) -> None:
+    found = _daemon_json.changed_keys(before, after)
+    assert (found, _daemon_json.needs_restart(found)) == (keys, restart)
+
+
+def test_dump_like_go() -> None:
+    text = _daemon_json.dump_like_go({"b": {"x": "<&>é"}, "a": []})
+    assert text == '{\n    "a": [],\n    "b": {\n        "x": "\\u003c\\u0026\\u003eé"\n    }\n}'
+
+
+def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    assert _daemon_file.read(str(file)) == ("", {})
+    file.write_text('{"a": 1,\n oops}')
+    with pytest.raises(ValueError, match=r"daemon\.json is not valid JSON.*line 2"):
+        _daemon_file.read(str(file))
+
+
+@pytest.mark.parametrize(
+    ("rc", "said", "refused"),
+    [
+        (0, "configuration OK", False),
+        (1, "unable to configure the Docker daemon with file {}: unknown keys", True),
+        (125, "unknown flag: --validate\nSee 'dockerd --help'.", False),
+    ],
+)
+def test_dockerd_has_the_last_word(rc: int, said: str, refused: bool) -> None:
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        assert argv == ["/usr/bin/dockerd", "--validate", "--config-file", "/tmp/x.json"]
+        return rc, "", said.format("/tmp/x.json")
+
+    told = _daemon_file.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
+    assert bool(told) == refused
+    assert "/tmp/x.json" not in told
+
+
+def test_land_keeps_the_mode(tmp_path: Path) -> None:
+    file = tmp_path / "etc" / "daemon.json"
+
+    def move(source: str, target: str) -> None:
+        Path(source).rename(target)
+
+    _daemon_file.land(move, _daemon_file.stage("{}"), str(file))
+    assert (file.stat().st_mode & 0o777, file.read_text()) == (0o644, "{}")
+    file.chmod(0o600)
+    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file))
+    assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "{ }")

@@ -1,0 +1,80 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Docker and the NVIDIA tools say, understood."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _engine
+
+ANSWERS = {
+    '{"Client":{"Version":"29.8.1"},"Server":{"Version":"29.8.1"}}': ("29.8.1", "29.8.1"),
+    '{"Client":{"Version":"20.10.24+dfsg1"},"Server":null}': ("20.10.24+dfsg1", ""),
+    '{"Client":{"Version":"20.10.24+dfsg1"}}': ("20.10.24+dfsg1", ""),
+    "": ("", ""),
+    "null": ("", ""),
+    "Cannot connect to the Docker daemon": ("", ""),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_parse_version(answer: str) -> None:
+    engine = _engine.parse_version(answer)
+    assert (engine.client, engine.server) == ANSWERS[answer]
+    assert engine.works == bool(engine.server)
+
+
+@pytest.mark.parametrize(
+    ("server", "knows", "on"),
+    [
+        ("", False, False),
+        ("20.10.24+dfsg1", False, False),
+        ("24.0.9", False, False),
+        ("25.0.0", True, False),
+        ("26.1.5+dfsg1", True, False),
+        ("28.2.2", True, False),
+        ("28.3.0", True, True),
+        ("29.8.1", True, True),
+    ],
+)
+def test_cdi(server: str, knows: bool, on: bool) -> None:
+    engine = _engine.Engine(server=server)
+    assert (engine.knows_cdi, engine.cdi_is_on) == (knows, on)
+
+
+def test_parse_unit() -> None:
+    said = "LoadState=loaded\nDropInPaths=/a.conf /b.conf\nEnvironment=A=1\nodd\n"
+    assert _engine.parse_unit(said) == {"LoadState": "loaded", "DropInPaths": "/a.conf /b.conf", "Environment": "A=1"}
+
+
+def test_gpu_uuids() -> None:
+    listing = (
+        "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-00000001-0000-0000-0000-000000000001)\n"
+        "  MIG 1g.10gb     Device  0: (UUID: MIG-00000003-0000-0000-0000-000000000001)\n"
+        "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-00000002-0000-0000-0000-000000000002)\n"
+    )
+    assert _engine.gpu_uuids(listing) == [
+        "GPU-00000001-0000-0000-0000-000000000001",
+        "GPU-00000002-0000-0000-0000-000000000002",
+    ]
+    assert _engine.gpu_uuids("No devices found.\n") == []
+
+
+SAID = {
+    "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all": "nvidia-ctk cdi list",
+    "CDI device injection failed: failed to stat /dev/nvidia7": "systemctl restart gpunode-cdi",
+    'could not select device driver "cdi" with capabilities: []': "features.cdi",
+    "docker: Error response from daemon: unknown or invalid runtime name: nvidia.": "not reloaded",
+    "docker: Error response from daemon: No such image: a:1": "pull it first",
+    'exec: "nvidia-smi": executable file not found in $PATH': "not put into the container",
+    "Failed to initialize NVML: Driver/library version mismatch": "do not match the driver",
+    "a great\n   surprise": "it did not run",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_proof_failure(said: str) -> None:
+    told = _engine.proof_failure(said)
+    assert SAID[said] in told
+    assert " ".join(said.split()) in told

@@ -1,0 +1,110 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fingerprints as gpg has them, and every kind of wrong key refused in a sentence."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp
+
+CHECKOUT = Path(__file__).resolve().parents[4]
+KEYS = CHECKOUT / "tests" / "fixtures" / "openpgp"
+RSA = "D15E51EA410750E7325605E566E77F2ACD7201D8"
+ED25519 = "9A58EF462DFAA5B1C0AA8E895C5E98107D136C57"
+
+
+def key(name: str) -> bytes:
+    return (KEYS / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rsa3072.asc", [RSA]),
+        ("ed25519.asc", [ED25519]),
+        ("with-subkey.asc", [RSA]),
+        ("two-keys.asc", [RSA, ED25519]),
+    ],
+)
+def test_fingerprints(name: str, expected: list[str]) -> None:
+    armored = key(name)
+    assert _openpgp.fingerprints(armored) == expected
+    assert _openpgp.fingerprints(_openpgp.dearmor(armored)) == expected
+
+
+def test_armor_may_have_headers_and_company() -> None:
+    lines = key("rsa3072.asc").decode().splitlines()
+    dressed = "\r\n".join(["to whom it may concern", lines[0], "Version: 1", "Comment: x", *lines[1:], "bye"])
+    assert _openpgp.fingerprints(dressed.encode()) == [RSA]
+
+
+def test_several_blocks_are_several_keys() -> None:
+    assert _openpgp.fingerprints(key("rsa3072.asc") + key("ed25519.asc")) == [RSA, ED25519]
+
+
+def test_old_and_new_lengths() -> None:
+    body = next(body for tag, body in _openpgp.packets(_openpgp.dearmor(key("rsa3072.asc"))) if tag == 6)
+    size = len(body)
+    forms = [
+        bytes([0x98 | 1]) + size.to_bytes(2, "big"),
+        bytes([0x98 | 2]) + size.to_bytes(4, "big"),
+        bytes([0xC6, ((size - 192) >> 8) + 192, (size - 192) & 0xFF]),
+        bytes([0xC6, 255]) + size.to_bytes(4, "big"),
+    ]
+    assert [_openpgp.fingerprints(form + body) for form in forms] == [[RSA]] * 4
+
+
+def test_default_is_the_fingerprint_of_dockers_key() -> None:
+    defaults = yaml.safe_load((CHECKOUT / "roles/docker/defaults/main.yml").read_text())
+    packet = base64.b64decode(key("docker-primary.b64"))
+    assert _openpgp.fingerprints(packet) == [_openpgp.normal(defaults["docker_apt_key_fingerprint"])]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "no OpenPGP key"),
+        (b"<html>404</html>", "no OpenPGP key"),
+        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!!!!\n-----END PGP PUBLIC KEY BLOCK-----\n", "damaged"),
+        (b"\x99\x01", "cut short"),
+        (b"\x9b\x01\x02", "no definite length"),
+        (b"\xc6\xe1\x00", "no definite length"),
+        (b"\xc6\x02\x06\x00", "only version 4"),
+        (b"\xb4\x01x", "no public key"),
+        (b"\xb4\x01xy", "begins no OpenPGP packet"),
+    ],
+)
+def test_what_is_no_key(data: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        _openpgp.fingerprints(data)
+    assert words in _openpgp.refusal(data, RSA, "http://mirror/gpg")
+
+
+@pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, _openpgp.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
+def test_normal(text: str) -> None:
+    assert _openpgp.normal(text) == RSA
+
+
+@pytest.mark.parametrize("text", ["", "CD7201D8", RSA[:-1], RSA + "0", "G" + RSA[1:]])
+def test_normal_wants_all_of_it(text: str) -> None:
+    with pytest.raises(ValueError, match="40 hexadecimal digits"):
+        _openpgp.normal(text)
+
+
+def test_right_key() -> None:
+    assert _openpgp.refusal(key("with-subkey.asc"), _openpgp.spelt(RSA), "here") == ""
+
+
+@pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
+def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
+    """A second key beside the right one would be trusted as well, so it is refused too."""
+    said = _openpgp.refusal(key(name), RSA, "http://mirror/gpg")
+    assert "http://mirror/gpg" in said
+    assert _openpgp.spelt(RSA) in said
+    assert _openpgp.spelt(ED25519) in said
+    assert said.count(". ") == 0
