@@ -45,7 +45,7 @@ class Gpu:
     mig_pending: bool = False
     fabric_state: str = ""
     fabric_status: str = ""
-    clique: str = ""
+
     lost: bool = False
     recovery_action: str = ""
     processes: Tuple[GpuProcess, ...] = ()
@@ -161,7 +161,6 @@ def _gpu(index: int, node: ET.Element, owner_of: OwnerOf) -> Gpu:
         mig_pending=_text(node, "mig_mode/pending_mig") == "Enabled",
         fabric_state=_text(node, "fabric/state"),
         fabric_status=_text(node, "fabric/status"),
-        clique=_text(node, "fabric/cliqueId"),
         lost="lost" in everything.casefold(),
         recovery_action=_text(node, "gpu_recovery_action"),
         processes=tuple(_process(process, owner_of) for process in node.iterfind("processes/process_info")),

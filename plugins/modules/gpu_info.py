@@ -97,9 +97,6 @@ gpus:
     fabric_status:
       description: Result of joining the fabric.
       type: str
-    clique:
-      description: NVLink clique within the fabric.
-      type: str
     lost:
       description: Whether the GPU has fallen off the bus.
       type: bool

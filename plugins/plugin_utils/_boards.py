@@ -176,49 +176,40 @@ def _in_use(gpu: Gpu, catalog: Catalog, ours: Ours) -> tuple[str, str] | None:
     return f"in use: {held / MIB_PER_GIB:.1f} GiB are held by {who}", f"{cure}, or name other GPUs in gpu_indices"
 
 
-def _why_not(gpu: Gpu, catalog: Catalog, ours: Ours) -> tuple[str, str] | None:
-    """What keeps a GPU out of the plan, as (what is there, what to do); None for one that is free and ready."""
+def _judged(gpu: Gpu, catalog: Catalog, ours: Ours) -> GpuSpec | tuple[str, str]:
+    """What a GPU is, where it is free and ready; else what keeps it out: (what is there, what to do)."""
     if gpu.lost:
         return "fallen off the bus", "restart the host, and see `dmesg | grep -i xid`"
     if gpu.mig or gpu.mig_pending:
-        return "in MIG mode, and vLLM spans whole GPUs only", f"turn it off with `nvidia-smi -i {gpu.index} -mig 0`"
+        return "in MIG mode, and vLLM spans whole GPUs only", "turn it off with `nvidia-smi -mig 0 -i` and its number"
     if gpu.fabric_state not in FABRIC_READY or gpu.fabric_status not in ("", "Success"):
         state = gpu.fabric_state if gpu.fabric_state not in FABRIC_READY else f"Completed with {gpu.fabric_status}"
         return (
             f"on an NVSwitch board whose fabric is {state!r}, not 'Completed', so CUDA would fail with error 802",
             "start Fabric Manager, whose version must equal the driver's: `systemctl status nvidia-fabricmanager`",
         )
-    if spec_of(gpu, catalog) is None:
+    spec = spec_of(gpu, catalog)
+    if spec is None:
         return "of a kind that the catalogue does not know and reports no memory size", "describe it in extra_gpus"
-    return _in_use(gpu, catalog, ours)
+    return _in_use(gpu, catalog, ours) or spec
 
 
-def _blocked(gpus: Sequence[Gpu], catalog: Catalog, ours: Ours) -> tuple[list[Gpu], list[str]]:
-    """The free ones, and one sentence for each reason, not for each GPU."""
-    free: list[Gpu] = []
+def _sorted_out(gpus: Sequence[Gpu], catalog: Catalog, ours: Ours) -> tuple[tuple[Group, ...], list[str]]:
+    """Equal free GPUs together, the most memory first; and one sentence for each reason, not for each GPU."""
+    kinds: dict[GpuSpec, list[int]] = {}
     reasons: dict[tuple[str, str, str], list[int]] = {}
     for gpu in gpus:
-        reason = _why_not(gpu, catalog, ours)
-        if reason is None:
-            free.append(gpu)
+        judged = _judged(gpu, catalog, ours)
+        if isinstance(judged, GpuSpec):
+            kinds.setdefault(judged, []).append(gpu.index)
         else:
-            reasons.setdefault((gpu.name or "without a name", *reason), []).append(gpu.index)
-    sentences = [
+            reasons.setdefault((gpu.name or "without a name", *judged), []).append(gpu.index)
+    groups = [Group(spec, tuple(sorted(found))) for spec, found in kinds.items()]
+    groups.sort(key=lambda group: (-group.total_gib * len(group.indices), group.name, group.total_gib))
+    return tuple(groups), [
         f"{numbered(found)} ({name}) {'is' if len(found) == 1 else 'are'} {what}: {remedy}."
         for (name, what, remedy), found in reasons.items()
     ]
-    return free, sentences
-
-
-def _grouped(gpus: Sequence[Gpu], catalog: Catalog) -> tuple[Group, ...]:
-    """Equal GPUs together; the group with the most memory first."""
-    kinds: dict[GpuSpec, list[int]] = {}
-    for gpu in gpus:
-        spec = spec_of(gpu, catalog)
-        if spec is not None:
-            kinds.setdefault(spec, []).append(gpu.index)
-    groups = [Group(spec, tuple(sorted(found))) for spec, found in kinds.items()]
-    return tuple(sorted(groups, key=lambda group: (-group.total_gib * len(group.indices), group.name, group.total_gib)))
 
 
 def _switches(node: NodeGpus) -> list[str]:
@@ -237,12 +228,11 @@ def read_host(node: NodeGpus, catalog: Catalog, ours: Ours = lambda owner: False
     if node.state != "ok":
         return Host((), (node.message,))
     switches = _switches(node)
-    free, blocked = _blocked(node.gpus, catalog, ours)
+    groups, blocked = _sorted_out(node.gpus, catalog, ours)
     warnings = [node.message] if node.message else []
     warnings += [
         f"{numbered([gpu.index])} ({gpu.name}): the driver asks for {gpu.recovery_action!r} to recover it."
         for gpu in node.gpus
         if gpu.recovery_action
     ]
-    groups = () if switches else _grouped(free, catalog)
-    return Host(groups, tuple(switches + blocked), tuple(warnings), node.driver_version)
+    return Host(() if switches else groups, tuple(switches + blocked), tuple(warnings), node.driver_version)

@@ -180,8 +180,8 @@ def lack(bench: Bench, fit: Footprint) -> str:
     """Why a footprint does not fit, in GiB per GPU."""
     if fit.kv_gib <= 0:
         return (
-            f"{fit.weights_gib:.1f} GiB of weights and {fit.overhead_gib:.1f} GiB of overhead per GPU, of which "
-            f"{bench.usable_gib:.1f} GiB are usable ({bench.group.total_gib:.1f} GiB x {bench.utilization:g})"
+            f"{fit.weights_gib:.1f} GiB of weights and {fit.overhead_gib:.1f} GiB of overhead per GPU, "
+            f"{bench.usable_gib:.1f} GiB of each are usable ({bench.group.total_gib:.1f} GiB x {bench.utilization:g})"
         )
     return (
         f"{fit.kv_gib:.1f} GiB per GPU are left for KV cache, which holds {fit.kv_tokens} tokens; "

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, near
@@ -47,15 +47,23 @@ def _unknown(name: str, engine: EngineSpec) -> str:
     return f"vLLM {engine.version} has no option {name}.{meant}"
 
 
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+#: Which values a type of option takes, and how that is said.
+TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "int": (lambda value: _is_number(value, int), "a whole number"),
+    "size": (lambda value: _is_number(value, int) or isinstance(value, str), "a whole number, or one such as 32K"),
+    "float": (lambda value: _is_number(value, int, float), "a number"),
+    "json": (lambda value: isinstance(value, (Mapping, list, str)), "a dictionary or a list"),
+}
+
+
 def _wrong_type(name: str, kind: str, value: Any) -> str | None:
-    fits = {
-        "bool": isinstance(value, bool),
-        "int": isinstance(value, int) and not isinstance(value, bool),
-        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
-        "json": isinstance(value, (Mapping, str)),
-    }.get(kind, True)
-    wanted = {"bool": "true or false", "int": "a whole number", "float": "a number", "json": "a dictionary"}
-    return None if fits else f"{name} takes {wanted[kind]}, not {value!r}."
+    fits, wanted = TYPES.get(kind, (lambda _value: True, ""))
+    return None if fits(value) else f"{name} takes {wanted}, not {value!r}."
 
 
 def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[str], list[str]]:

@@ -174,10 +174,17 @@ def _read(options: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
     return seen
 
 
+def _laid_over(common: Any, own: Any) -> Any:
+    """An instance's own entries over the host's; what is no dictionary is left for its reader to refuse."""
+    if isinstance(common or {}, Mapping) and isinstance(own or {}, Mapping):
+        return {**(common or {}), **(own or {})}
+    return own or common
+
+
 def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings: list[str]) -> InstanceRequest | None:
     """One item of `models`: a name, or a dictionary of options over the host's."""
     own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
-    merged = {key: {**(common.get(key) or {}), **(own.get(key) or {})} for key in MERGED}
+    merged = {key: _laid_over(common.get(key), own.get(key)) for key in MERGED}
     options = _read({**common, **own, **merged}, findings)
     try:
         model = catalog.model(options.pop("model", ""))

@@ -1,0 +1,63 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Short ways to a plan, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, parse
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
+CATALOG = load_catalog()
+
+
+def board(name: str, owner: str = "") -> NodeGpus:
+    """A recorded or derived board; `owner`, the container of its processes."""
+    xml = (FIXTURES / "nvidia_smi" / f"{name}.xml").read_text(encoding="utf-8")
+    return parse(xml, lambda pid: owner)
+
+
+def outcome(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> Outcome:
+    """Plan for GPUs by description, or for a node."""
+    node = gpus if isinstance(gpus, NodeGpus) else given_gpus(gpus, catalog)
+    return make_plan(read_request(options, catalog), node, catalog)
+
+
+def instances(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> dict[str, Instance]:
+    """The instances of a plan that must be there, by name."""
+    made = outcome(gpus, catalog, **options)
+    assert made.plan, made.findings
+    return {instance.name: instance for instance in made.plan.instances}
+
+
+def one(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> Instance:
+    """The only instance of a plan that must be there."""
+    (instance,) = instances(gpus, catalog, **options).values()
+    return instance
+
+
+def findings(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> str:
+    """What stands against a plan that must not be there."""
+    try:
+        made = outcome(gpus, catalog, **options)
+    except ValueError as error:  # the action makes a finding of it, too
+        return str(error)
+    assert made.plan is None
+    assert made.findings
+    return "\n".join(made.findings)
+
+
+def warnings(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> str:
+    """What a plan that must be there warns of."""
+    made = outcome(gpus, catalog, **options)
+    assert made.plan, made.findings
+    return "\n".join(made.plan.warnings)

@@ -1,0 +1,199 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Boards that were recorded or derived, through the whole plan: a plan, or the sentence that says why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu, GpuProcess, NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, numbered, read_host, spec_of
+from planning import CATALOG, board, findings, one, outcome, warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "tp", "dp"),
+    [
+        ("h100x1", "8b", 1, 1),
+        ("h200x2", "8b", 1, 2),
+        ("h200x2", "70b", 2, 1),
+        ("a100-40x8", "70b", 8, 1),
+        ("a100-80x8", "70b", 4, 2),
+        ("a100-40-pciex1", "8b", 1, 1),
+        ("a100-80-pciex2", "8b", 1, 2),
+        ("h100x8", "405b-fp8", 8, 1),
+        ("h100-pciex2", "70b-fp8", 2, 1),
+        ("h100-nvlx2", "70b-fp8", 2, 1),
+        ("h200x8", "405b", 8, 1),
+        ("gh200x1", "8b", 1, 1),
+        ("b200x8", "405b", 8, 1),
+        ("l40sx4", "8b", 1, 4),
+        ("a10gx1", "8b", 1, 1),
+        ("a10gx4", "8b", 1, 4),
+    ],
+)
+def test_boards_that_serve(name: str, model: str, tp: int, dp: int) -> None:
+    instance = one(board(name), model=model)
+    assert (instance.tensor_parallel_size, instance.data_parallel_size) == (tp, dp)
+    # The node's own figure for what the driver keeps may differ a little from the catalogue's.
+    by_name = one([{"name": gpu.name} for gpu in board(name).gpus], model=model)
+    assert instance.kv_cache_tokens == pytest.approx(by_name.kv_cache_tokens, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "says"),
+    [
+        (
+            "h100x8-fabric-in-progress",
+            "8b",
+            "GPUs 0-7 (NVIDIA H100 80GB HBM3) are on an NVSwitch board whose fabric is 'In Progress', not 'Completed', so "
+            "CUDA would fail with error 802: start Fabric Manager",
+        ),
+        (
+            "gb10x1",
+            "8b",
+            "GPU 0 (NVIDIA GB10) is of a kind that the catalogue does not know and reports no memory size",
+        ),
+        ("v100x4", "8b", "compute capability 7.0, and BF16 weights need 8.0"),
+        ("h100x8-driver-535", "8b", "The NVIDIA driver is 535.274.02, and the image needs at least 580.65.06"),
+        ("h100x8-one-lost", "405b", "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus: restart the host"),
+        ("a100-80x8-mig", "405b-fp8-meta", "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) are in MIG mode"),
+        ("h200x2-busy", "70b", "GPU 0 (NVIDIA H200) is in use: 8.5 GiB are held by python3 (pid 583): stop that"),
+    ],
+)
+def test_boards_that_do_not(name: str, model: str, says: str) -> None:
+    assert says in findings(board(name), model=model)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "indices", "warns"),
+    [
+        ("h100x8-one-lost", "70b", (0, 1, 2, 4), "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus"),
+        ("a100-80x8-mig", "8b", (2, 3, 4, 5, 6, 7), "turn it off with `nvidia-smi -mig 0 -i` and its number"),
+        ("h200x2-busy", "8b", (1,), "GPU 0 (NVIDIA H200) is in use"),
+        ("mixed", "8b", (2, 3, 4, 5), "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) stay idle. An engine spans GPUs of one kind"),
+        ("h100x8-driver-575", "8b", tuple(range(8)), "vllm/vllm-openai:v0.33.0-cu129 it is"),
+    ],
+)
+def test_boards_that_serve_with_what_is_left(name: str, model: str, indices: tuple[int, ...], warns: str) -> None:
+    assert one(board(name), model=model).gpu_indices == indices
+    assert warns in warnings(board(name), model=model)
+
+
+@pytest.mark.parametrize("state", ["no_gpu", "no_driver", "driver_not_loaded", "no_devices", "gpu_lost", "failed"])
+def test_no_gpus_to_be_had(state: str) -> None:
+    said = findings(NodeGpus(state, "What is wrong."), model="70b")
+    assert said.splitlines()[0] == "What is wrong."
+    assert "70b (131.4 GiB of BF16 weights) needs NVIDIA GPUs, for example 8x NVIDIA A100-SXM4-40GB" in said
+
+
+def test_the_cpu_needs_none() -> None:
+    assert one(NodeGpus("no_gpu", "None."), model="tiny").gpu_indices == ()
+
+
+def test_our_own_engine_does_not_stand_in_its_own_way() -> None:
+    ours = board("h200x2-busy", owner="vllm-8b")
+    assert one(ours, model="8b").gpu_indices == (0, 1)
+    assert "vllm-8b (pid 583): plan it together with this model, or remove it" in findings(ours, model="70b")
+    assert one(ours, model="70b", remove_unlisted=True).gpu_indices == (0, 1)
+
+
+def gpu(**changes: Any) -> NodeGpus:
+    return NodeGpus("ok", gpus=(Gpu(**{"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, **changes}),))
+
+
+def test_memory_in_use() -> None:
+    assert one(gpu(used_mib=500), model="8b")  # a display server or an agent
+    assert "by a process that this host does not show" in findings(gpu(used_mib=5000), model="8b")
+    mine, other = GpuProcess(1, "VLLM::EngineCore", 70000, "vllm-8b"), GpuProcess(2, "python3", None)
+    assert one(gpu(used_mib=70400, processes=(mine, other)), model="8b")
+    assert "9.8 GiB are held by python3 (pid 2)" in findings(gpu(used_mib=80000, processes=(mine, other)), model="8b")
+
+
+def test_mig_that_waits_for_a_reset_and_a_fabric_that_failed() -> None:
+    assert "in MIG mode" in findings(gpu(mig_pending=True), model="8b")
+    said = findings(gpu(fabric_state="Completed", fabric_status="Invalid State"), model="8b")
+    assert "'Completed with Invalid State'" in said
+
+
+def test_a_driver_that_asks_for_recovery() -> None:
+    assert "the driver asks for 'Drain and Reset'" in warnings(gpu(recovery_action="Drain and Reset"), model="8b")
+
+
+def test_a_gpu_without_a_driver_beside_others() -> None:
+    node = replace(gpu(), message="On the PCI bus, but not listed by nvidia-smi: 0000:00:07.0.")
+    assert "not listed by nvidia-smi" in warnings(node, model="8b")
+
+
+def test_nvswitches_before_hopper_need_fabric_manager() -> None:
+    a100 = replace(board("a100-80x8"), nvswitches=6)
+    assert one(replace(a100, fabric_manager=True), model="8b")
+    assert "6 NVSwitches and Fabric Manager does not run" in findings(replace(a100, fabric_manager=False), model="8b")
+    assert one(replace(board("h100x8"), nvswitches=4, fabric_manager=False), model="8b")  # its own state says more
+
+
+def test_an_unknown_gpu_is_planned_from_what_it_says() -> None:
+    node = NodeGpus("ok", gpus=(Gpu(0, "NVIDIA H900", 100000, 700, architecture="Hopper"),))
+    host = read_host(node, CATALOG)
+    assert host.groups[0].spec.reserved_mib == 704  # the driver's own figure, rounded up
+    assert host.groups[0].spec.compute_capability == "9.0"
+    assert one(node, model="8b").max_model_len == 131072
+    assert spec_of(Gpu(0, "NVIDIA H900", 100000), CATALOG) is None
+
+
+def test_a_known_name_with_another_memory() -> None:
+    spec = spec_of(Gpu(0, "NVIDIA H100 80GB HBM3", 65000), CATALOG)
+    assert spec
+    assert (spec.memory_mib, spec.reserved_mib) == (65000, 384)
+
+
+@pytest.mark.parametrize(
+    "gpus", ["8xH100", "8 x h100", ["4xH100", "4xH100"], [{"name": "h100", "count": "8"}], {"name": "h100", "count": 8}]
+)
+def test_ways_to_say_it(gpus: Any) -> None:
+    assert one(gpus, model="405b-fp8").gpu_indices == tuple(range(8))
+
+
+def test_what_gpu_info_returned_can_be_given_back() -> None:
+    node = board("h200x2-busy", owner="vllm-8b")
+    assert given_gpus(node.as_dict()["gpus"], CATALOG).gpus == node.gpus
+
+
+def test_the_order_of_entries_does_not_matter() -> None:
+    first = outcome(["4xH100", "2xA100"], model="8b")
+    assert first == outcome(["2xA100", "4xH100"], model="8b")
+    assert outcome("1xH100", model="8b") == outcome("H100", model="8b")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "says"),
+    [
+        (
+            "8xH10O",
+            "'H10O' is not in the catalogue, so say its memory_mib and compute_capability; known names that are near: h100",
+        ),
+        ("8xzzz", "near: a100-40, a100-80"),
+        ([{"name": "h100", "memory": 1}], "unknown key 'memory'"),
+        ([{"name": "h100", "count": "many"}], "must be whole numbers"),
+        ([{"name": "h100", "index": 0}, {"name": "h100", "index": 0}], "two entries have the same index"),
+    ],
+)
+def test_gpus_that_cannot_be_read(gpus: Any, says: str) -> None:
+    with pytest.raises(ValueError, match="^gpus: ") as raised:
+        given_gpus(gpus, CATALOG)
+    assert says in str(raised.value)
+
+
+def test_no_gpus_given() -> None:
+    assert given_gpus(" , ", CATALOG).state == "no_gpu"
+    assert "No GPU was given" in findings(",", model="8b")
+
+
+@pytest.mark.parametrize(
+    ("indices", "text"), [([3], "GPU 3"), ([1, 0], "GPUs 0, 1"), ([2, 0, 1], "GPUs 0-2"), ([0, 1, 3], "GPUs 0, 1, 3")]
+)
+def test_numbers_in_words(indices: list[int], text: str) -> None:
+    assert numbered(indices) == text

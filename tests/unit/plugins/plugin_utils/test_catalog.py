@@ -1,0 +1,223 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The catalogue as it stands, and what a user may lay over it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import near, version_key
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from planning import CATALOG, FIXTURES, findings, one
+
+RECORDED: dict[str, Any] = json.loads((FIXTURES / "vllm" / "flags-0.33.0.json").read_text(encoding="utf-8"))
+SHAPE = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+}
+
+
+def test_what_must_be_there() -> None:
+    assert {"8b", "8b-fp8", "8b-w4a16", "70b", "70b-fp8", "70b-w4a16", "3.3-70b", "tiny"} <= set(CATALOG.models)
+    assert {"405b", "405b-fp8", "405b-fp8-meta", "405b-w4a16"} <= set(CATALOG.models)
+    for name in ("a100-40", "a100-80", "h100", "h100-pcie", "h100-nvl", "h200", "b200", "gh200", "l40s", "a10g"):
+        assert CATALOG.gpu(name), name
+
+
+@pytest.mark.parametrize("model", CATALOG.models.values(), ids=lambda model: model.key)
+def test_models(model: Any) -> None:
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", model.repo_id)
+    assert model.revision is None or re.fullmatch(r"[0-9a-f]{40}", model.revision)
+    assert model.gated == model.repo_id.startswith("meta-llama/")
+    for name in model.vllm:
+        assert name in CATALOG.engine(None).flags
+
+
+def recorded_name(options: list[str]) -> str:
+    return next((option[2:] for option in options if option.startswith("--") and option != "--help"), "")
+
+
+def test_engine_flags_are_those_that_were_recorded() -> None:
+    engine = CATALOG.engine("0.33.0")
+    recorded = {
+        option[2:]
+        for dest, (options, _default) in RECORDED.items()
+        for option in options
+        if option.startswith("--") and dest != "help"
+    }
+    assert recorded <= set(engine.spellings)  # the parser knows hidden forms as well: no-enable-x beside disable-x
+    assert {recorded_name(options) for options, _ in RECORDED.values()} - {""} == set(engine.flags)
+    for name in engine.removed:
+        assert name not in engine.spellings
+    for name in (*engine.deprecated, *engine.config):
+        assert name in engine.flags
+    assert engine.flags["gpu-memory-utilization"].default == engine.gpu_memory_utilization
+
+
+def test_engines() -> None:
+    assert CATALOG.engine(None).version == max(CATALOG.engines, key=version_key)
+    assert CATALOG.engine("v0.33.0") is CATALOG.engine("vllm-0.33.0") is CATALOG.engine("0.33.0")
+    with pytest.raises(ValueError, match=r"'0\.1' is not in the catalogue. Known: .*0\.33\.0.*extra_engines"):
+        CATALOG.engine("0.1")
+
+
+def test_batched_tokens() -> None:
+    engine = CATALOG.engine("0.33.0")
+    assert engine.batched_tokens(79.2, "NVIDIA H100 80GB HBM3") == 8192
+    assert engine.batched_tokens(79.5, "NVIDIA A100-SXM4-80GB") == 2048
+    assert engine.batched_tokens(178, "NVIDIA B200") == 16384
+    assert engine.batched_tokens(22, "NVIDIA A10G") == 2048
+    bare = load_catalog(extra_engines={"0.33.0": {"memory": {**MEMORY, "batch_defaults": []}}}).engine(None)
+    with pytest.raises(ValueError, match="batch_defaults has no rule"):
+        bare.batched_tokens(80, "any")
+
+
+MEMORY = {"gpu_memory_utilization": 0.9, "block_size": 16, "runtime_overhead_gib": 0.45, "batch_defaults": []}
+
+
+def test_a_users_own_engine_needs_only_what_differs() -> None:
+    catalog = load_catalog(extra_engines={"0.34.1": {"images": [{"image": "mine/vllm:1", "device": "cuda"}]}})
+    assert one("1xH100", catalog, model="8b").image == "mine/vllm:1"
+    assert one("1xH100", catalog, model="8b", engine="0.33.0").image.startswith("vllm/")
+
+
+def test_models_are_found_by_key_and_by_repository() -> None:
+    assert CATALOG.model("8B").key == "8b"
+    assert CATALOG.model("meta-llama/llama-3.1-8b-instruct").key == "8b"
+
+
+@pytest.mark.parametrize(("wrong", "meant"), [("405b-fp", "405b-fp8"), ("7b", "70b"), ("tinny", "tiny")])
+def test_an_unknown_model_names_near_ones(wrong: str, meant: str) -> None:
+    said = findings("1xH100", model=wrong)
+    assert said.startswith(f"Model {wrong!r} is not in the catalogue. Did you mean ")
+    assert meant in said.split("?")[0]
+    assert "extra_models" in said
+
+
+def test_nothing_is_near() -> None:
+    assert "Did you mean" not in findings("1xH100", model="zzzzzzzz")
+    assert near("zzzzzzzz", ["8b"]) == []
+
+
+def test_a_model_that_the_catalogue_has_never_seen() -> None:
+    """From the fields of its config.json through the whole plan."""
+    config = {
+        **SHAPE,
+        "architectures": ["MistralForCausalLM"],
+        "num_hidden_layers": 40,
+        "hidden_size": 5120,
+        "vocab_size": 131072,
+        "head_dim": 128,
+        "torch_dtype": "bfloat16",
+    }
+    catalog = load_catalog({"nemo": {"repo_id": "mistralai/Mistral-Nemo-Instruct-2407", "config": config}})
+    instance = one("2xL40S", catalog, model="nemo")
+    assert instance.weights_bytes == pytest.approx(24.5e9, rel=0.01)  # the size of its published index
+    assert (instance.repo_id, instance.revision) == ("mistralai/Mistral-Nemo-Instruct-2407", None)
+    assert (instance.tensor_parallel_size, instance.data_parallel_size) == (1, 2)
+    assert "revision" not in instance.config
+    assert "tool-call-parser" not in instance.config
+
+
+def test_amending_a_model() -> None:
+    catalog = load_catalog(
+        {"8b": {"repo_id": "mirror/8b", "max_model_len": "4096"}, "mine": {"repo_id": "a/b", "config_of": "8b"}}
+    )
+    assert one("1xH100", catalog, model="8b").repo_id == "mirror/8b"
+    assert one("1xH100", catalog, model="8b").max_model_len == 4096
+    assert catalog.models["mine"].shapes == CATALOG.models["8b"].shapes
+
+
+@pytest.mark.parametrize(
+    ("quantization", "weights"),
+    [
+        ({}, "bf16"),
+        ({"quant_method": "fbgemm_fp8"}, "fbgemm-fp8"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "awq", "bits": 4}, "w4a16"),
+        ({"quant_method": "gptq", "bits": 4}, "w4a16"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 8}}}}, "fp8"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}}, "w4a16"),
+    ],
+)
+def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str) -> None:
+    config = {**SHAPE, "quantization_config": quantization}
+    assert load_catalog({"m": {"repo_id": "a/b", "config": config}}).models["m"].weights.key == weights
+
+
+MIXED = {"a": {"weights": {"num_bits": 8}}, "b": {"weights": {"num_bits": 4}}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({}, "repo_id is missing"),
+        ({"repo_id": "a/b"}, "give `config`"),
+        ({"repo_id": "a/b", "config_of": "nobody"}, "give `config`"),
+        ({"repo_id": "a/b", "config": SHAPE, "revison": "x"}, "unknown key 'revison', did you mean 'revision'?"),
+        ({"repo_id": "a/b", "config": SHAPE, "@": 1}, "unknown key '@'."),
+        ({"repo_id": "a/b", "config": SHAPE, "weights": "int3"}, "weights 'int3' is unknown; known: bf16, fp8"),
+        ({"repo_id": "a/b", "config": SHAPE, "device": "tpu"}, "device must be cuda or cpu"),
+        ({"repo_id": "a/b", "config": {**SHAPE, "hidden_size": "wide"}}, "hidden_size must be a whole number"),
+        ({"repo_id": "a/b", "config": {**SHAPE, "vocab_size": 0}}, "vocab_size must be at least 1"),
+        ({"repo_id": "a/b", "config": {**SHAPE, "num_local_experts": 8}}, "a mixture of experts"),
+        ({"repo_id": "a/b", "config": {**SHAPE, "kv_lora_rank": 512}}, "latent attention"),
+        (
+            {"repo_id": "a/b", "config": {**SHAPE, "quantization_config": {"quant_method": "bitnet"}}},
+            "'bitnet' is not one that the planner sizes",
+        ),
+        (
+            {
+                "repo_id": "a/b",
+                "config": {
+                    **SHAPE,
+                    "quantization_config": {"quant_method": "compressed-tensors", "config_groups": MIXED},
+                },
+            },
+            "is not one that the planner sizes",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match="^model m: ") as raised:
+        load_catalog({"m": entry})
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"memory_mib": 1}, "compute_capability must look like 9.0, not ''"),
+        ({"compute_capability": "9.0"}, "memory_mib must be a whole number, not None"),
+        ({"compute_capability": "9.0", "memory_mib": 1, "size": 2}, "unknown key 'size'"),
+    ],
+)
+def test_a_gpu_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match="^gpu g: ") as raised:
+        load_catalog(extra_gpus={"g": entry})
+    assert says in str(raised.value)
+
+
+def test_a_users_own_gpu() -> None:
+    catalog = load_catalog(extra_gpus={"rtx": {"memory_mib": 97887, "compute_capability": "12.0", "reserved_mib": 600}})
+    assert one("2xrtx", catalog, model="8b").data_parallel_size == 2
+
+
+def test_versions_are_ordered_as_numbers() -> None:
+    assert version_key("0.9.1") < version_key("0.33.0") < version_key("0.100")
+    assert version_key("580.9") < version_key("580.65.06")
+
+
+def test_another_catalogue(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_catalog(home=tmp_path)

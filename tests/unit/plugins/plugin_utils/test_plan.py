@@ -1,0 +1,221 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract of a plan, the way from a choice to a configuration, and what is said beside it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from planning import CATALOG, board, findings, instances, one, outcome, warnings
+
+CONTRACT = (
+    "name model repo_id revision image device gpu_indices tensor_parallel_size pipeline_parallel_size data_parallel_size "
+    "max_model_len weights_gib_per_gpu kv_cache_tokens config env host port served_model_name weights_bytes gated "
+    "ignore_patterns start_timeout_s shm_size warnings"
+)
+
+
+def test_the_contract() -> None:
+    plan = outcome("8xH100", model="405b-fp8").plan
+    assert plan
+    plain = plan.as_dict()
+    assert sorted(plain) == ["instances", "rejected", "warnings"]
+    assert " ".join(plain["instances"][0]) == CONTRACT
+
+
+def test_an_instance() -> None:
+    instance = one("8xH100", model="405b-fp8")
+    assert instance.config == {
+        "model": "RedHatAI/Meta-Llama-3.1-405B-Instruct-FP8",
+        "revision": "ca6a4018496537951173ffa7345083883edf69ff",
+        "served-model-name": ["RedHatAI/Meta-Llama-3.1-405B-Instruct-FP8", "405b-fp8"],
+        "host": "0.0.0.0",
+        "port": 8000,
+        "tensor-parallel-size": 8,
+        "max-model-len": 131072,
+        "gpu-memory-utilization": 0.92,
+        "enable-auto-tool-choice": True,
+        "tool-call-parser": "llama3_json",
+        "disable-access-log-for-endpoints": "/health,/metrics,/ping",
+    }
+    assert instance.env == {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENGINE_READY_TIMEOUT_S": "2240"}
+    assert (instance.start_timeout_s, instance.shm_size) == (2240, "16g")
+    assert (instance.image, instance.host, instance.port) == ("vllm/vllm-openai:v0.33.0", "127.0.0.1", 8000)
+    assert instance.ignore_patterns == ("original/*",)
+
+
+def test_the_tiny_one() -> None:
+    instance = one("8xH100", model="tiny")
+    assert (instance.device, instance.gpu_indices, instance.image) == ("cpu", (), "vllm/vllm-openai-cpu:v0.33.0")
+    assert (instance.max_model_len, instance.weights_bytes) == (2048, 2886144)
+    assert instance.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert instance.config["enforce-eager"] is True
+    assert "gpu-memory-utilization" not in instance.config
+    assert one("1xH100", model="tiny", image="my/cpu:1").image == "my/cpu:1"
+
+
+def test_a_model_on_the_cpu_by_request() -> None:
+    instance = one("1xH100", model="8b", device="cpu")
+    assert (instance.env["VLLM_CPU_KVCACHE_SPACE"], instance.kv_cache_tokens, instance.max_model_len) == (
+        "4",
+        32768,
+        31784,
+    )
+    wide = one("1xH100", model="8b", device="cpu", kv_cache_dtype="fp8", env={"VLLM_CPU_KVCACHE_SPACE": 8})
+    assert (wide.kv_cache_tokens, wide.config["kv-cache-dtype"]) == (131072, "fp8")
+    said = findings("1xH100", model="8b", device="cpu", max_model_len="40K")
+    assert "a context of 40960 does not fit a KV cache of 32768 tokens; raise VLLM_CPU_KVCACHE_SPACE" in said
+
+
+def test_the_flag_that_metas_own_fp8_needs() -> None:
+    assert one("8xH100", model="405b-fp8-meta").config["allow-deprecated-quantization"] is True
+
+
+@pytest.mark.parametrize(
+    ("driver", "env", "image"),
+    [
+        ("580.65.06", {}, "vllm/vllm-openai:v0.33.0"),
+        ("590.44.01", {}, "vllm/vllm-openai:v0.33.0"),
+        ("575.57.08", {}, "vllm/vllm-openai:v0.33.0-cu129"),
+        ("570.1", {"VLLM_ENABLE_CUDA_COMPATIBILITY": "1"}, "vllm/vllm-openai:v0.33.0"),
+        ("", {}, "vllm/vllm-openai:v0.33.0"),
+    ],
+)
+def test_images_follow_the_driver(driver: str, env: dict[str, str], image: str) -> None:
+    node = replace(board("h100x1"), driver_version=driver)
+    assert one(node, model="8b", env=env).image == image
+
+
+def test_a_driver_that_is_too_old() -> None:
+    node = board("h100x8-driver-535")
+    said = findings(node, model="8b")
+    assert "needs at least 580.65.06 (vllm/vllm-openai:v0.33.0) or 575.51.03 (vllm/vllm-openai:v0.33.0-cu129)" in said
+    assert "set VLLM_ENABLE_CUDA_COMPATIBILITY=1 in env on a data-centre GPU with driver branch 535 or 570" in said
+    assert one(node, model="8b", image="registry.example/vllm:v0.33.0").image == "registry.example/vllm:v0.33.0"
+    assert "575.51.03" in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
+    assert "or set" not in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
+
+
+def test_a_release_without_an_image_for_the_device() -> None:
+    catalog = load_catalog(extra_engines={"0.33.0": {"images": [{"image": "a/b:1", "device": "cuda"}]}})
+    assert "vLLM 0.33.0 has no image for cpu in the catalogue: set `image`." in findings(
+        "1xH100", catalog, model="tiny"
+    )
+
+
+def test_what_a_default_context_gave_up() -> None:
+    said = warnings("4xA10G", model="8b")
+    assert "8b: The context is 37888 of the model's 131072, since 39984 tokens of KV cache fit." in said
+    assert "TP 2 x 2 replicas would hold it (objective: context)" in said
+    assert "would hold it" not in warnings("1xA10G", model="8b")
+    assert "context" not in warnings("1xA10G", model="8b", max_model_len=8192)
+
+
+def test_wide_without_nvlink() -> None:
+    assert "TP 4 spans GPUs that no NVLink joins" in warnings("4xL40S", model="70b-fp8")
+
+
+def test_fp8_cache_where_nothing_else_holds_the_context() -> None:
+    instance = one("2xH100", model="70b", max_model_len="64K")
+    assert instance.config["kv-cache-dtype"] == "fp8"
+    assert "answers may differ slightly" in warnings("2xH100", model="70b", max_model_len="64K")
+    assert "differ" not in warnings("2xH100", model="70b", max_model_len="64K", kv_cache_dtype="fp8")
+
+
+def test_smaller_steps_where_every_gib_counts() -> None:
+    """What fits a board with vLLM's own steps must not stop fitting a slightly larger one, whose steps are larger."""
+    gpu = {"name": "X", "compute_capability": "9.0", "reserved_mib": 0}
+    below = one([{**gpu, "memory_mib": 72100}], model="8b", gpu_memory_utilization=0.232)
+    above = one([{**gpu, "memory_mib": 72200}], model="8b", gpu_memory_utilization=0.232)
+    assert "max-num-batched-tokens" not in below.config
+    assert above.config["max-num-batched-tokens"] == 2048
+    assert above.max_model_len >= below.max_model_len
+
+
+def test_rejected_choices_and_their_reasons() -> None:
+    plan = outcome("8xH100", model="70b").plan
+    assert plan
+    reasons = {item["choice"]: item["reason"] for item in plan.rejected}
+    assert all(item["instance"] == "70b" for item in plan.rejected)
+    assert reasons["TP 2 x 4 replicas"] == "leaves 8% of the usable memory to the KV cache, 20% are wanted"
+    assert reasons["TP 8"].startswith("wider than the model needs")
+    assert reasons["TP 1"].startswith("131.4 GiB of weights")
+    assert reasons["TP 3"] == "64 attention heads do not divide by TP 3"
+    assert reasons["pipeline stages"] == "the model fits without them, and they wait for each other"
+    assert "at a lower precision" in reasons["TP 4 x 2 replicas, KV cache in FP8"]
+    assert "they would run as TP 2 x 4 replicas" in reasons["model 70b-fp8"]
+
+
+def test_smaller_weights_that_the_gpus_cannot_compute_with_are_no_hint() -> None:
+    fp8 = CATALOG.models["70b-fp8"]
+    newer = replace(fp8, weights=replace(fp8.weights, min_compute_capability="10.0"))
+    catalog = replace(CATALOG, models={**CATALOG.models, "70b-fp8": newer})
+    plan = outcome("8xH100", catalog, model="70b").plan
+    assert plan
+    assert [item["choice"] for item in plan.rejected if item["choice"].startswith("model")] == ["model 70b-w4a16"]
+
+
+def test_reasons_under_other_objectives() -> None:
+    latency = outcome("8xH100", model="8b", objective="latency").plan
+    context = outcome("4xH100", model="70b", objective="context").plan
+    small = outcome("6xH100", model="405b-fp8").plan
+    assert latency
+    assert context
+    assert small
+    assert any("a single answer is slower than with TP 8" in item["reason"] for item in latency.rejected)
+    assert any("the chosen one reaches 131072" in item["reason"] for item in context.rejected)
+    assert any("stages" in item["reason"] for item in small.rejected) is False
+    assert any("PP" in item["choice"] for item in small.rejected)
+
+
+def test_smaller_weights_by_leave() -> None:
+    instance = one("1xH100", model="70b", weights="smaller")
+    assert (instance.name, instance.model) == ("70b", "70b-fp8")
+    assert "70b-fp8 (RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8, 67.7 GiB of FP8 weights) is served" in warnings(
+        "1xH100", model="70b", weights="smaller"
+    )
+    assert one("8xH100", model="70b", weights="smaller").model == "70b"
+    assert "does not fit" in findings("1xA10G", model="405b", weights="smaller")
+
+
+def test_nothing_of_the_catalogue_fits() -> None:
+    said = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
+    assert "What fits" not in said
+    catalog = load_catalog(
+        {"huge": {"repo_id": "a/b", "config": {**vars(CATALOG.models["405b"].shapes), "num_hidden_layers": 5000}}}
+    )
+    assert "It fits" not in findings("1xA10G", catalog, model="huge")
+
+
+def test_bridged_pairs_stay_together() -> None:
+    """GPU 1 is taken, so the pair 2-3 goes to the model that needs two."""
+    gpus = [{"name": "h100-nvl", "index": i, "used_mib": 9000 if i == 1 else 0} for i in range(4)]
+    found = instances(gpus, models=["8b", {"model": "70b-fp8", "tensor_parallel_size": 2}])
+    assert found["70b-fp8"].gpu_indices == (2, 3)
+    assert found["8b"].gpu_indices == (0,)
+
+
+def test_islands_are_left_only_where_there_is_no_other_way() -> None:
+    gpus = [{"name": "h100-nvl", "index": i} for i in (0, 2, 3, 5)]
+    found = instances(gpus, models=[{"model": "8b", "tensor_parallel_size": 2, "data_parallel_size": 2}])
+    assert found["8b"].gpu_indices == (2, 3, 0, 5)
+
+
+def test_pipeline_stages_by_request() -> None:
+    instance = one("8xH100", model="70b", pipeline_parallel_size=2)
+    assert (instance.tensor_parallel_size, instance.pipeline_parallel_size, instance.data_parallel_size) == (2, 2, 2)
+    assert instance.config["pipeline-parallel-size"] == 2
+
+
+def test_idle_gpus() -> None:
+    assert "GPU 2 (NVIDIA H100 80GB HBM3) stays idle." in warnings("3xH100", model="70b")
+    assert "idle" not in warnings("3xH100", model="8b")
+
+
+def test_a_group_that_is_too_small_for_everybody() -> None:
+    found = instances("2xA100-80,2xH200", models=["70b", "8b"])
+    assert found["70b"].gpu_indices == (2, 3)  # 141 GB do not fit two A100 with room to spare, so it takes the H200
+    assert found["8b"].gpu_indices == (0, 1)

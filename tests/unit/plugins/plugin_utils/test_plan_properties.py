@@ -1,0 +1,141 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds for every plan, whatever the models and the GPUs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
+    GIB,
+    Parallel,
+    heads_problem,
+    kv_bytes_per_token,
+    overhead_gib,
+)
+from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planning import CATALOG, outcome
+
+SERVED = sorted(key for key, model in CATALOG.models.items() if model.device == "cuda")
+KINDS = sorted(CATALOG.gpus)
+OBJECTIVES = st.sampled_from(["throughput", "latency", "context"])
+SLOW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+models = st.sampled_from(SERVED)
+entries = st.fixed_dictionaries({"name": st.sampled_from(KINDS), "count": st.integers(1, 8)})
+hosts = st.lists(entries, min_size=1, max_size=3)
+
+
+@st.composite
+def strange_models(draw: st.DrawFn) -> Catalog:
+    """A model with shapes that nobody has trained."""
+    kv_heads = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12]))
+    heads = kv_heads * draw(st.integers(1, 8))
+    head_dim = draw(st.sampled_from([32, 64, 128]))
+    config = {
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "hidden_size": heads * head_dim,
+        "intermediate_size": draw(st.integers(256, 60000)),
+        "num_hidden_layers": draw(st.integers(1, 130)),
+        "vocab_size": draw(st.integers(100, 200000)),
+        "max_position_embeddings": draw(st.sampled_from([512, 4096, 32768, 131072])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+    weights = draw(st.sampled_from(["bf16", "fp8", "w4a16"]))
+    return load_catalog({"strange": {"repo_id": "a/b", "config": config, "weights": weights}})
+
+
+def counted(gpus: list[dict[str, Any]]) -> int:
+    return sum(entry["count"] for entry in gpus)
+
+
+def check(made: Outcome, gpus: list[dict[str, Any]], catalog: Catalog) -> None:
+    """Never more GPUs than there are, never two instances on one, heads divide, memory within the board."""
+    if made.plan is None:
+        assert made.findings
+        return
+    taken: list[int] = []
+    for instance in made.plan.instances:
+        taken += instance.gpu_indices
+        shapes = catalog.models[instance.model].shapes
+        spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
+        assert heads_problem(shapes, spread.tp) is None
+        assert len(instance.gpu_indices) == spread.gpus * instance.data_parallel_size
+        assert 0 < instance.max_model_len <= shapes.max_position_embeddings
+        assert instance.kv_cache_tokens // instance.data_parallel_size >= instance.max_model_len
+    assert len(taken) == len(set(taken)) <= counted(gpus)
+    assert all(0 <= index < counted(gpus) for index in taken)
+    ports = [instance.port for instance in made.plan.instances]
+    assert len(ports) == len(set(ports))
+
+
+def predicted_gib(instance: Any, catalog: Catalog) -> float:
+    """Weights, overhead and KV cache of one replica on one GPU."""
+    model = catalog.models[instance.model]
+    spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
+    kv_dtype = instance.config.get("kv-cache-dtype", "auto")
+    kv = instance.kv_cache_tokens / instance.data_parallel_size * kv_bytes_per_token(model.shapes, spread, kv_dtype)
+    step = instance.config.get("max-num-batched-tokens", 2048)
+    overhead = overhead_gib(model, spread, step, catalog.engine(None), catalog.policy)
+    return instance.weights_gib_per_gpu + overhead + kv / GIB
+
+
+@SLOW
+@given(st.lists(models, min_size=1, max_size=3, unique=True), hosts, OBJECTIVES)
+def test_a_plan_stays_within_the_host(wanted: list[str], gpus: list[dict[str, Any]], objective: str) -> None:
+    check(outcome(gpus, models=wanted, objective=objective), gpus, CATALOG)
+
+
+@SLOW
+@given(strange_models(), entries, OBJECTIVES)
+def test_strange_shapes(catalog: Catalog, gpu: dict[str, Any], objective: str) -> None:
+    check(outcome([gpu], catalog, model="strange", objective=objective), [gpu], catalog)
+
+
+@SLOW
+@given(models, entries, st.floats(0.1, 1.0), OBJECTIVES)
+def test_predicted_memory_is_never_above_the_board(
+    model: str, gpu: dict[str, Any], utilization: float, objective: str
+) -> None:
+    made = outcome([gpu], model=model, gpu_memory_utilization=utilization, objective=objective)
+    for instance in made.plan.instances if made.plan else ():
+        memory = CATALOG.gpus[gpu["name"]].memory_mib / 1024
+        assert predicted_gib(instance, CATALOG) <= memory * utilization + 0.01
+
+
+@SLOW
+@given(st.lists(models, min_size=1, max_size=2, unique=True), entries, hosts, OBJECTIVES)
+def test_another_gpu_never_hurts(
+    wanted: list[str], gpu: dict[str, Any], more: list[dict[str, Any]], objective: str
+) -> None:
+    if outcome([gpu], models=wanted, objective=objective).plan:
+        assert outcome([gpu, *more], models=wanted, objective=objective).plan
+
+
+@SLOW
+@given(models, st.integers(1, 8), st.integers(8, 200), st.integers(0, 40), OBJECTIVES)
+def test_more_memory_never_hurts(model: str, count: int, gib: int, more: int, objective: str) -> None:
+    def fits(size: int) -> bool:
+        gpu = {"name": "Some GPU", "memory_mib": size * 1024, "compute_capability": "9.0", "count": count}
+        return outcome([gpu], model=model, objective=objective).plan is not None
+
+    if fits(gib):
+        assert fits(gib + more)
+
+
+@SLOW
+@given(st.data(), st.lists(models, min_size=1, max_size=3, unique=True), hosts)
+def test_the_order_of_the_inputs_does_not_matter(
+    data: st.DataObject, wanted: list[str], gpus: list[dict[str, Any]]
+) -> None:
+    first = outcome(gpus, models=wanted)
+    again = outcome(data.draw(st.permutations(gpus)), models=data.draw(st.permutations(wanted)))
+    assert first.plan == again.plan
+    assert bool(first.findings) == bool(again.findings)

@@ -1,0 +1,211 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What users write, as it arrives: strings for numbers, typing errors, wishes that contradict each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_args
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import (
+    context_length,
+    indices,
+    read_request,
+    safe_name,
+)
+from planning import CATALOG, findings, instances, one, outcome, warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("32768", 32768),
+        (4096, 4096),
+        ("32k", 32000),
+        ("32K", 32768),
+        ("1m", 10**6),
+        ("0.5M", 524288),
+        ("auto", None),
+        ("-1", None),
+    ],
+)
+def test_context(text: Any, tokens: int | None) -> None:
+    assert context_length(text) == tokens
+
+
+def test_small_readers() -> None:
+    assert indices("3, 1,1") == (1, 3)
+    assert indices([2, "0"]) == (0, 2)
+    assert safe_name("Meta_Llama/3.1 8B!") == "meta-llama-3.1-8b"
+
+
+def test_numbers_from_a_command_line() -> None:
+    instance = one(
+        "8xH100", model="8b", port="9000", max_model_len="16K", gpu_memory_utilization="0.5", data_parallel_size="2"
+    )
+    assert (instance.port, instance.config["port"]) == (9000, 9000)
+    assert (instance.max_model_len, instance.data_parallel_size) == (16384, 2)
+    assert instance.config["gpu-memory-utilization"] == 0.5
+    assert instance.gpu_indices == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "No model was named. Choose one with -e model=NAME: 8b, 8b-fp8"),
+        ({"model": "8b", "port": "http"}, "port must be a whole number, not 'http'."),
+        ({"model": "8b", "port": 70000}, "port must lie between 1 and 65535, not 70000."),
+        ({"model": "8b", "max_model_len": "long"}, "max_model_len must be a number of tokens"),
+        ({"model": "8b", "max_model_len": 0}, "max_model_len must be a number of tokens"),
+        ({"model": "8b", "max_model_len": 200000}, "200000 is beyond the model's own context of 131072"),
+        ({"model": "8b", "gpu_memory_utilization": 1.2}, "must lie above 0 and at most at 1, not 1.2"),
+        ({"model": "8b", "gpu_memory_utilization": "most"}, "must be a share such as 0.92"),
+        ({"model": "8b", "kv_cache_dtype": "int4"}, "kv_cache_dtype must be one of auto, fp8"),
+        ({"model": "8b", "objective": "speed"}, "objective must be one of throughput, latency, context"),
+        ({"model": "8b", "device": "tpu"}, "device must be one of cuda, cpu"),
+        ({"model": "8b", "weights": "any"}, "weights must be one of published, smaller"),
+        ({"model": "8b", "engine": "9"}, "Engine release '9' is not in the catalogue"),
+        ({"model": "8b", "env": "A=1"}, "env must be a dictionary"),
+        ({"models": [{"model": "8b", "prot": 1}]}, "models: unknown key 'prot', did you mean 'port'?"),
+        ({"models": [{"model": "8b", "@": 1}]}, "models: unknown key '@'."),
+        ({"models": ["8b", "8b"]}, "Two instances are named '8b'"),
+        (
+            {"models": [{"model": "8b", "port": 80}, {"model": "8b", "name": "b", "port": 80}]},
+            "Two instances want port 80.",
+        ),
+        ({"model": "8b", "host": "0.0.0.0"}, "8b would answer on 0.0.0.0 without an API key"),
+        ({"model": "8b", "tensor_parallel_size": 3}, "32 attention heads do not divide by TP 3"),
+        ({"model": "8b", "pipeline_parallel_size": 99}, "32 layers cannot be split into 99 stages"),
+        (
+            {"model": "8b", "tensor_parallel_size": 4, "data_parallel_size": 4},
+            "x 4 replicas takes 16 GPUs, 8 are there",
+        ),
+        ({"models": [{"model": "8b", "gpu_indices": [7, 8]}]}, "8b: GPU 8 of gpu_indices cannot be had on this host."),
+        (
+            {"models": [{"model": "8b", "gpu_indices": "0,1"}, {"model": "70b", "gpu_indices": [1]}]},
+            "GPU 1 is named by both 70b and 8b.",
+        ),
+    ],
+)
+def test_what_cannot_be(options: dict[str, Any], says: str) -> None:
+    assert says in findings("8xH100", **options)
+
+
+def test_all_findings_at_once() -> None:
+    made = outcome("1xH100", models=["8x", {"model": "8b", "port": "x", "extra_args": {"swap-space": 1}}], host="::")
+    assert len(made.findings) == 4
+
+
+def test_numbers_of_one_host_that_do_not_fit_give_the_planners_own() -> None:
+    said = findings("8xH100", model="70b", tensor_parallel_size=1, pipeline_parallel_size=1)
+    assert "With the planner's own numbers it fits: TP 4 x 2 replicas, context 131072." in said
+    said = findings("2xH100", model="70b", max_model_len="128K", kv_cache_dtype="auto")
+    assert "does not fit 2x NVIDIA H100 80GB HBM3 with a context of 131072" in said
+    assert "which holds 41920 tokens; 131072 are needed" in said
+
+
+def test_an_address_beyond_loopback_with_a_key() -> None:
+    assert one("1xH100", model="8b", host="0.0.0.0", api_key_set=True).host == "0.0.0.0"
+    assert one("1xH100", model="8b", host="::1").host == "::1"
+
+
+def test_ports_follow_each_other_and_leave_out_what_is_taken() -> None:
+    wanted = [
+        "8b",
+        {"model": "8b", "name": "a", "port": 8001},
+        {"model": "8b", "name": "z"},
+        {"model": "8b", "name": "b"},
+    ]
+    found = instances("8xH100", models=wanted)
+    assert {name: item.port for name, item in found.items()} == {"8b": 8000, "a": 8001, "b": 8002, "z": 8003}
+    assert found == instances("8xH100", models=list(reversed(wanted)))
+
+
+def test_options_of_the_host_and_of_one_instance() -> None:
+    found = instances(
+        "8xH100",
+        models=["8b", {"model": "70b", "name": "Big One", "extra_args": {"max-num-seqs": 64}, "objective": "latency"}],
+        extra_args={"enable_lora": True, "max_num_seqs": 128},
+        env={"A": 1},
+        data_parallel_size=1,
+    )
+    assert found["8b"].config["max-num-seqs"] == 128
+    assert found["big-one"].config["max-num-seqs"] == 64
+    assert found["big-one"].config["enable-lora"] is True
+    assert found["big-one"].env["A"] == "1"
+    assert found["big-one"].tensor_parallel_size == 4  # the other one holds a GPU
+    assert found["big-one"].config["served-model-name"] == ["meta-llama/Llama-3.1-70B-Instruct", "big-one"]
+
+
+def test_named_gpus() -> None:
+    found = instances("8xH100", models=["70b", {"model": "8b", "gpu_indices": [0, 3]}])
+    assert found["8b"].gpu_indices == (0, 3)
+    assert found["70b"].gpu_indices == (1, 2, 4, 5)  # one NVLink island, so any four will do
+    said = findings("2xA100,2xH100", models=[{"model": "8b", "gpu_indices": [1, 2]}])
+    assert "GPUs 1, 2 of gpu_indices differ in kind" in said
+
+
+def test_names_to_serve_under() -> None:
+    instance = one("1xH100", models=[{"model": "8b", "served_model_name": "chat"}])
+    assert (instance.served_model_name, instance.config["served-model-name"]) == ("chat", ["chat"])
+    both = one("1xH100", models=[{"model": "8b", "served_model_name": ["a", "b"]}])
+    assert both.config["served-model-name"] == ["a", "b"]
+    assert one("1xH100", model="8b").served_model_name == "meta-llama/Llama-3.1-8B-Instruct"
+
+
+def test_a_users_options_win_and_a_null_takes_one_out() -> None:
+    config = one(
+        "1xH100", model="8b", extra_args={"tool_call_parser": None, "disable-access-log-for-endpoints": "/health"}
+    ).config
+    assert "tool-call-parser" not in config
+    assert config["disable-access-log-for-endpoints"] == "/health"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"swap-space": 16}, "vLLM 0.33.0 has no option swap-space any more: it has no successor"),
+        ({"swap_space": 16}, "no option swap-space any more"),
+        ({"--max-num-sequences": 1}, "no option max-num-sequences. Did you mean max-num-seqs"),
+        ({"zzzzzzzzzzzz": 1}, "no option zzzzzzzzzzzz."),
+        ({"tensor-parallel-size": 2}, "tensor-parallel-size follows from the plan: set tensor_parallel_size"),
+        ({"api-key": "s"}, "api-key does not belong into extra_args, which everybody can read"),
+        ({"enforce-eager": "yes"}, "enforce-eager takes true or false, not 'yes'."),
+        ({"max-num-seqs": "many"}, "max-num-seqs takes a whole number, not 'many'."),
+        ({"max-num-seqs": True}, "max-num-seqs takes a whole number, not True."),
+        ({"max-num-batched-tokens": [1]}, "max-num-batched-tokens takes a whole number, or one such as 32K, not [1]."),
+        ({"cpu-offload-gb": "x"}, "cpu-offload-gb takes a number"),
+        ({"compilation-config": 3}, "compilation-config takes a dictionary or a list, not 3."),
+    ],
+)
+def test_options_that_vllm_would_refuse(arguments: dict[str, Any], says: str) -> None:
+    assert says in findings("1xH100", model="8b", extra_args=arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"log-config-file": "x"}, "log-config-file is deprecated in vLLM 0.33.0: use logging-config."),
+        ({"enable-lora": True}, "enable-lora changes the memory that is left"),
+    ],
+)
+def test_options_that_deserve_a_word(arguments: dict[str, Any], says: str) -> None:
+    assert says in warnings("1xH100", model="8b", extra_args=arguments)
+
+
+def test_options_that_are_fine() -> None:
+    arguments = {"no-enable-prefix-caching": True, "max-num-batched-tokens": "4K", "middleware": ["a"], "seed": None}
+    assert check_args(arguments, CATALOG.engine(None)) == ([], [])
+
+
+def test_a_step_of_the_users_own_counts() -> None:
+    small = one("1xH100", model="8b", extra_args={"max-num-batched-tokens": 2048})
+    assert small.kv_cache_tokens > one("1xH100", model="8b").kv_cache_tokens
+    assert small.config["max-num-batched-tokens"] == 2048
+
+
+def test_own_names_of_a_request() -> None:
+    request = read_request({"model": "8b", "remove_unlisted": True}, CATALOG)
+    assert (request.remove_unlisted, request.port, request.findings) == (True, 8000, ())
