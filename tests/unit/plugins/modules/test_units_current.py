@@ -1,0 +1,71 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked of systemd, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.modules import units_current
+
+
+class Module:
+    def __init__(self, unit, **shown):
+        self.params = {"units": [unit], "would_change": []}
+        self.shown = {"Id": unit["name"], "LoadState": "loaded", "UnitFileState": "enabled", **shown}
+        self.ran = []
+
+    def run_command(self, argv):
+        if argv[:2] == ["systemctl", "show"]:
+            return 0, "".join(f"{key}={value}\n" for key, value in self.shown.items()), ""
+        self.ran.append(" ".join(argv[1:]))
+        # systemd refuses this one for a unit that it does not hold in memory.
+        return (1, "", "not loaded") if argv[1] == "reset-failed" else (0, "", "")
+
+    def get_bin_path(self, _name):
+        return None
+
+    def fail_json(self, **result):
+        raise AssertionError(result)
+
+
+@pytest.fixture
+def unit(tmp_path):
+    file, record = tmp_path / "a.yaml", tmp_path / "started-from"
+    file.write_text("a\n")
+    record.write_text(f"{hashlib.sha256(b'a' + bytes([10])).hexdigest()}  {file}\n")
+    return {"name": "u.service", "files": [str(file)], "started_from": str(record), "container": None, "image": None}
+
+
+def apply(module):
+    units = units_current.Units(module)
+    decisions = [units.decide(one) for one in units.wanted]
+    units.apply(decisions, [name for name, shown in units.shown.items() if not shown.enabled])
+    return decisions[0], module.ran
+
+
+def test_nothing_is_asked_where_nothing_differs(unit):
+    decision, ran = apply(Module(unit, ActiveState="active"))
+    assert (decision.action, ran) == ("none", [])
+
+
+@pytest.mark.parametrize("state", ["active", "failed", "inactive"])
+def test_the_count_of_starts_begins_anew_before_every_start(unit, state):
+    with open(unit["files"][0], "a", encoding="utf-8") as stream:
+        stream.write("b\n")
+    _decision, ran = apply(Module(unit, ActiveState=state))
+    assert ran == ["reset-failed u.service", "restart --no-block u.service"]
+
+
+def test_a_new_unit_is_read_enabled_and_started_in_this_order(unit):
+    _decision, ran = apply(Module(unit, ActiveState="inactive", LoadState="not-found", UnitFileState=""))
+    assert [words.split()[0] for words in ran] == ["daemon-reload", "enable", "reset-failed", "restart"]
+
+
+def test_check_mode_counts_what_would_change(unit):
+    module = Module(unit, ActiveState="active")
+    module.params["would_change"] = unit["files"]
+    units = units_current.Units(module)
+    assert units.decide(unit).action == "restart"
