@@ -35,13 +35,20 @@ def test_70b_is_accepted(play, board) -> None:
     assert "+tensor-parallel-size: " in told.text
 
 
-@pytest.mark.parametrize("model", ["405b-fp8", "70b"])
+# What is needed, and what would fit this node instead.
+TOO_FEW = {
+    "405b-fp8": ("381.9 GiB", "8x NVIDIA H100 80GB HBM3", "8b"),
+    "70b": ("131.4 GiB", "2x NVIDIA H100", "70b-fp8"),
+}
+
+
+@pytest.mark.parametrize("model", TOO_FEW)
 def test_one_gpu_is_too_few(play, board, model: str) -> None:
     board("h100x1")
     told = play("-e", f"model={model}", *ELSEWHERE)
     assert told.status != 0
     assert told.changed == 0
-    for said in ("1x NVIDIA H100 80GB HBM3", "GiB", "8b"):  # what is there, what is needed, what would fit
+    for said in ("1x NVIDIA H100 80GB HBM3", *TOO_FEW[model]):
         assert said in told.text
 
 
@@ -61,3 +68,20 @@ def test_each_trouble_has_its_sentence(host, play, board, case: str) -> None:
     assert told.status != 0
     assert told.changed == 0
     assert sentence in told.text
+
+
+def test_a_bad_token_has_its_sentence(play) -> None:
+    told = play("-e", "model=tiny", "-e", "huggingface_token=hf_lab_stranger")
+    assert told.status != 0
+    assert told.changed == 0
+    assert "token" in told.text
+    assert "hf_lab_stranger" not in told.text
+
+
+def test_too_little_disk_has_its_sentence(play, board) -> None:
+    board("h100x8")
+    told = play("-e", "model=405b-fp8", "-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub"]}')
+    assert told.status != 0
+    assert told.changed == 0
+    assert "free" in told.text
+    assert "GB" in told.text

@@ -41,7 +41,9 @@ def test_docker_came_from_the_repository(host, package: str) -> None:
     assert f"{MIRROR}/docker/linux/debian" in installed[1]
 
 
-@pytest.mark.parametrize("package", ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container1"))
+@pytest.mark.parametrize(
+    "package", ("nvidia-container-toolkit", "nvidia-container-toolkit-base", "libnvidia-container1")
+)
 def test_toolkit_is_pinned(host, package: str) -> None:
     # A newer one and an older one are there too.
     assert host.package(package).version == "1.20.0-1"
