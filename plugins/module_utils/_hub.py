@@ -201,7 +201,7 @@ def look(home: str, snapshot: Snapshot) -> Found:
     path = cache.snapshot(snapshot.repo_id, commit)
     try:
         manifest = Manifest.load(read_text(cache.manifest(snapshot.repo_id, commit)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Found(snapshot, commit, path)
     here = {f.path for f in manifest.files if size_of(cache.pointer(snapshot.repo_id, commit, f.path)) == f.size}
     wanted = [f for f in (*manifest.files, *manifest.left_out) if snapshot.wants(f.path)]

@@ -170,11 +170,11 @@ class Hub:
         if status == 403:
             return HubError(
                 "scope",
-                f"The token may not read {snapshot.repo_id}: {answer.message or 'forbidden'}. It is a fine-grained"
-                f" token; give it read access to gated repositories at {PAGES}/settings/tokens.",
+                f"The token may not read {snapshot.repo_id}: {answer.message.rstrip('.') or 'forbidden'}. It is a"
+                f" fine-grained token; give it read access to gated repositories at {PAGES}/settings/tokens.",
             )
         if status == 401:
-            return HubError("bad_token", f"The token was refused for {snapshot.repo_id}: {answer.message}.")
+            return HubError("bad_token", f"The token was refused for {snapshot.repo_id}: {answer.message.rstrip('.')}.")
         return self.no_hub(answer)
 
 

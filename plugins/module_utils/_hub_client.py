@@ -11,10 +11,12 @@ import time
 from typing import Any, Callable
 
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import HashedFile, Job, Passing, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, PullError
 
 #: The hub hands out files above this size through xet alone.
 LARGEST_PLAIN_FILE = 50_000_000_000
+PIECE = 1024 * 1024
 #: What a second attempt cannot mend.
 FINAL = (400, 401, 404, 410)
 
@@ -22,8 +24,12 @@ FINAL = (400, 401, 404, 410)
 class Client:
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
         import huggingface_hub
+        from huggingface_hub import constants
         from huggingface_hub.utils import build_hf_headers
 
+        # It writes in pieces of this size, ten times as large by default, and what is in a piece when the connection
+        # breaks or the process dies is fetched again.
+        constants.DOWNLOAD_CHUNK_SIZE = PIECE
         self.job, self.say = job, say
         self.api = huggingface_hub.HfApi(endpoint=job.endpoint)
         # No compression: an offset into what came before must mean the same now.
@@ -72,7 +78,7 @@ class Client:
         url = hf_hub_url(self.job.repo_id, file.path, revision=self.job.commit, endpoint=self.job.endpoint)
         http_get(
             url,
-            target,  # type: ignore[arg-type]
+            target,
             resume_size=target.size,
             headers=dict(self.headers),
             expected_size=file.size,
@@ -106,7 +112,7 @@ class Client:
                 raise PullError(f"{self.job.repo_id}: {said}") from trouble
             return Passing(said, _seconds(trouble.response.headers.get("retry-after")))
         if isinstance(trouble, httpx2.TransportError):
-            return Passing(f"{type(trouble).__name__}: {trouble or 'the connection broke'}")
+            return Passing(f"{type(trouble).__name__}: {str(trouble) or 'the connection broke'}")
         if isinstance(trouble, OSError) and trouble.errno is None:
             return Passing(str(trouble).splitlines()[0])  # huggingface_hub's own check of the length
         if isinstance(trouble, OSError):

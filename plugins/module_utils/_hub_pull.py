@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The job that puts one snapshot on the node: fetch, resume, compare with the hub's hashes, write the manifest.
 
-hf_snapshot copies this file, ``_hub.py`` and ``_hub_client.py`` to the node and starts them as a transient systemd
-unit, see ``_hub_job.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
+hf_snapshot copies the files of the job (``_hub_run.CODE``) to the node and starts them as a transient systemd unit,
+see ``_hub_job.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
 what a killed process had fetched of a file, so it is called one level lower, with a file of ours that stays.
 
 ``job.json`` in the folder says what to do, ``status.json`` how far it is. The journal gets the same in words.
@@ -18,25 +18,26 @@ import os
 import random
 import shutil
 import threading
-import time
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from io import FileIO
-from typing import Any, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
 
 #: Room that a pull leaves free, so that the node's own logs still fit.
 RESERVE = 256 * 1024 * 1024
-WORDS_EVERY_S = 15.0
 LONGEST_WAIT_S = 120.0
-#: Below this a file is fetched anew: small ones come compressed, where a byte offset means nothing.
-RESUME_FROM = 4 * 1024 * 1024
 
 
 class PullError(Exception):
     """The pull is over; the message is for people."""
+
+
+class Stopped(PullError):
+    """Not a trouble of its own: another file has failed for good."""
 
 
 class Passing(Exception):
@@ -68,176 +69,6 @@ class Job:
         return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
 
 
-@dataclass
-class Status:
-    """How far it is. ``rate`` is of the last ten seconds; ``wrong`` names the files that verification found changed."""
-
-    phase: str = "starting"
-    done: int = 0
-    total: int = 0
-    rate: float = 0.0
-    files_done: int = 0
-    files: int = 0
-    current: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-    error: str = ""
-
-    def line(self) -> str:
-        """One line for people.
-
-        >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12).line()
-        'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files'
-        """
-        if not self.total:
-            return self.phase
-        share = self.done * 100 // self.total
-        parts = [f"{self.phase} {_hub.human(self.done)} of {_hub.human(self.total)} ({share} %)"]
-        if self.rate > 0 and self.done < self.total:
-            left = round((self.total - self.done) / self.rate)
-            parts += [f"{_hub.human(self.rate)}/s", f"{duration(left)} left"]
-        return ", ".join([*parts, f"{self.files_done} of {self.files} files"])
-
-
-def duration(seconds: int) -> str:
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
-
-
-class Progress:
-    """Counts under a lock, writes status.json every second and a line of words now and then."""
-
-    def __init__(self, folder: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self.path = os.path.join(folder, "status.json")
-        self.say, self.clock = say, clock
-        self.lock = threading.Lock()
-        self.status = Status()
-        self.marks: list[tuple[float, int]] = []
-        self.said_at = clock()
-
-    def begin(self, phase: str, files: Sequence[RepoFile], done: int = 0) -> None:
-        with self.lock:
-            self.status.phase, self.status.files, self.status.files_done = phase, len(files), 0
-            self.status.done, self.status.total = done, sum(f.size for f in files)
-            self.marks = []
-        self.tick(words=True)
-
-    def add(self, file: RepoFile, amount: int) -> None:
-        with self.lock:
-            self.status.done += amount
-            self.status.current[file.path] = self.status.current.get(file.path, 0) + amount
-
-    def finished(self, file: RepoFile) -> None:
-        with self.lock:
-            self.status.files_done += 1
-            self.status.current.pop(file.path, None)
-
-    def tick(self, words: bool = False) -> None:
-        with self.lock:
-            now = self.clock()
-            self.marks = [(at, done) for at, done in self.marks if now - at <= 10.0] + [(now, self.status.done)]
-            first_at, first = self.marks[0]
-            self.status.rate = max(0.0, (self.status.done - first) / (now - first_at)) if now > first_at else 0.0
-            content, line = json.dumps(asdict(self.status)), self.status.line()
-            words = words or now - self.said_at >= WORDS_EVERY_S
-            if words:
-                self.said_at = now
-            temporary = self.path + ".tmp"
-            with open(temporary, "w", encoding="utf-8") as stream:
-                stream.write(content)
-            os.replace(temporary, self.path)
-        if words:
-            self.say(line)
-
-    @contextlib.contextmanager
-    def ticking(self) -> Iterator[None]:
-        over = threading.Event()
-
-        def loop() -> None:
-            while not over.wait(1.0):
-                self.tick()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-
-class HashedFile:
-    """A partial file for huggingface_hub to write to: hashes what passes through and keeps it when the process dies."""
-
-    def __init__(self, path: str, file: RepoFile, seen: Callable[[int], None]) -> None:
-        self.path, self.file, self.seen = path, file, seen
-        self.open()
-        if self.size < RESUME_FROM or self.size > file.size:
-            self.restart()
-        else:
-            self.rehash()
-
-    def open(self) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        self.stream: FileIO = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 (it outlives this call)
-        self.hasher = _hub.Hasher(self.file)
-        self.size = os.fstat(self.stream.fileno()).st_size
-
-    def adopt(self, path: str) -> None:
-        """Take over a file that another tool has fetched whole."""
-        self.restart()
-        self.stream.close()
-        os.replace(path, self.path)
-        self.open()
-        self.rehash()
-        self.seen(self.size)
-
-    def rehash(self) -> None:
-        """Take up the hash where an earlier process left the file."""
-        while True:
-            block = self.stream.read(_hub.BLOCK)
-            if not block:
-                return
-            self.hasher.update(block)
-
-    def restart(self) -> None:
-        self.seen(-self.size)
-        self.size = 0
-        self.stream.seek(0)
-        self.stream.truncate()
-        self.hasher = _hub.Hasher(self.file)
-
-    # What http_get uses of a file ------------------------------------------------------------------------------------
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[self.stream.write(view) or 0 :]
-        self.hasher.update(data)
-        self.size += len(data)
-        self.seen(len(data))
-        return len(data)
-
-    def tell(self) -> int:
-        return self.size
-
-    def seek(self, offset: int) -> int:
-        # It goes back to the start only, when a server answers a range with the whole file.
-        if offset != self.size:
-            self.restart()
-        return self.size
-
-    def truncate(self) -> int:
-        return self.size
-
-    def seal(self) -> str:
-        """On the disk for good; returns the hash."""
-        os.fsync(self.stream.fileno())
-        return self.hasher.hexdigest()
-
-    def close(self) -> None:
-        self.stream.close()
-
-
 #: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
 Transfer = Callable[[RepoFile, HashedFile], None]
 
@@ -265,10 +96,15 @@ class Pull:
             raise PullError(f"{self.job.repo_id} has no file that the patterns leave in")
         lacking = self.lacking(wanted)
         if lacking and not self.job.fetch:
+            # From now on the manifest vouches for the rest only, so the next run that may fetch mends just these.
+            rest = [f for f in wanted if f not in lacking]
+            self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, [*left_out, *lacking]))
             raise PullError(self.damage(lacking))
         if lacking:
             self.check_space(lacking)
             self.fetch_all(wanted, lacking)
+        if self.job.fetch:
+            self.progress.status.changed = bool(lacking) or not _hub.look(self.job.home, self.job.snapshot).complete
         return Manifest(self.job.repo_id, self.job.commit, wanted, left_out)
 
     def lacking(self, wanted: Sequence[RepoFile]) -> list[RepoFile]:
@@ -316,8 +152,7 @@ class Pull:
     def fetch_all(self, wanted: Sequence[RepoFile], lacking: Sequence[RepoFile]) -> None:
         here = sum(f.size for f in wanted if f not in lacking)
         partial = sum(max(0, _hub.size_of(self.cache.partial(self.job.repo_id, f))) for f in lacking)
-        self.progress.begin("fetching", wanted, here + partial)
-        self.progress.status.files_done = len(wanted) - len(lacking)
+        self.progress.begin("fetching", wanted, here + partial, len(wanted) - len(lacking))
         for file in lacking:
             self.unlink(self.pointer(file))
         same: dict[str, list[RepoFile]] = {}
@@ -350,7 +185,7 @@ class Pull:
             try:
                 got = self.attempt(file, partial)
             except Passing as trouble:
-                failures = 1 if _hub.size_of(partial) > before else failures + 1
+                failures = 0 if _hub.size_of(partial) > before else failures + 1
                 self.back_off(file, trouble, failures)
                 continue
             if got == file.etag:
@@ -392,20 +227,24 @@ class Pull:
     def note(self, file: RepoFile, amount: int) -> None:
         """Called for every block, so this is also where a thread learns that another one has failed for good."""
         if self.over.is_set():
-            raise PullError("stopped, since another file failed")
+            raise Stopped("another file failed")
         self.progress.add(file, amount)
 
     def in_parallel(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
         """The first trouble that will not pass ends it all, at once: what is on the disk stays for the next time."""
-        with ThreadPoolExecutor(max_workers=max(1, self.job.workers)) as pool:
-            futures: list[Future[None]] = [pool.submit(work, item) for item in items]
-            done, open_ones = wait(futures, return_when=FIRST_EXCEPTION)
-            if open_ones or any(future.exception() for future in done):
+
+        def guarded(item: Any) -> None:
+            try:
+                if not self.over.is_set():
+                    work(item)
+            except BaseException:
                 self.over.set()
-            for future in open_ones:
-                future.cancel()
-            for future in done:
-                future.result()
+                raise
+
+        with ThreadPoolExecutor(max_workers=max(1, self.job.workers)) as pool:
+            troubles = [future.exception() for future in [pool.submit(guarded, item) for item in items]]
+        for trouble in sorted((t for t in troubles if t), key=lambda t: isinstance(t, Stopped)):
+            raise trouble
 
     # -- the cache ----------------------------------------------------------------------------------------------------
     def pointer(self, file: RepoFile) -> str:
@@ -436,9 +275,12 @@ class Pull:
             _hub.write_atomically(ref, self.job.commit)
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def main(folder: str) -> int:
-    say = lambda line: print(line, flush=True)  # noqa: E731
-    progress = Progress(folder, say)
+    progress = Progress(folder, _say)
     try:
         job = Job(**json.loads(_hub.read_text(os.path.join(folder, "job.json"))))
         with progress.ticking():
@@ -446,7 +288,7 @@ def main(folder: str) -> int:
         progress.status.phase = "complete"
     except (PullError, OSError) as trouble:
         progress.status.error = str(trouble)
-        say(f"failed: {trouble}")
+        progress.say(f"failed: {trouble}")
         return 1
     finally:
         progress.tick(words=not progress.status.error)

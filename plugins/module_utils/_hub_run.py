@@ -17,9 +17,11 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub,
     _hub_api,
     _hub_client,
+    _hub_file,
     _hub_http,
     _hub_inventory,
     _hub_job,
+    _hub_progress,
     _hub_pull,
     _job,
 )
@@ -28,6 +30,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Sna
 RUN = "/run/gpunode"
 TIMEOUT_S = 20.0
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
+#: What the job is made of.
+CODE = (_hub, _hub_client, _hub_file, _hub_job, _hub_progress, _hub_pull)
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -174,7 +178,7 @@ def start(params: Params, world: World, target: Target) -> None:
 def write_job(params: Params, world: World, target: Target, folder: str) -> None:
     code = os.path.join(folder, *PACKAGE)
     os.makedirs(code, mode=0o700, exist_ok=True)
-    for source in (_hub, _hub_client, _hub_job, _hub_pull):
+    for source in CODE:
         _hub.write_atomically(os.path.join(code, source.__name__.rpartition(".")[2] + ".py"), inspect.getsource(source))
     job = _hub_pull.Job(
         home=params["home"],
@@ -232,7 +236,7 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
     for name in states:
         _job.forget_ended(world.run, name)
     found = [_hub.look(params["home"], target.pinned) for target in targets]
-    changed = [bool(target.unit) and params["fetch"] for target in targets]
+    changed = [bool(target.unit) and status(world, target.unit).changed for target in targets]
     return {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
 
 
@@ -241,11 +245,11 @@ def label(targets: Sequence[Target], name: str) -> str:
     return next((f"{t.snapshot.repo_id}: " for t in targets if t.unit == name and len(targets) > 1), "")
 
 
-def status(world: World, name: str) -> _hub_pull.Status:
+def status(world: World, name: str) -> _hub_progress.Status:
     try:
-        return _hub_pull.Status(**json.loads(_hub.read_text(os.path.join(world.folder, name, "status.json"))))
+        return _hub_progress.Status(**json.loads(_hub.read_text(os.path.join(world.folder, name, "status.json"))))
     except (OSError, ValueError, TypeError):
-        return _hub_pull.Status()
+        return _hub_progress.Status()
 
 
 def check_ended(params: Params, world: World, target: Target, state: _job.JobState) -> None:

@@ -4,8 +4,9 @@
 """A Hugging Face hub for the lab: what the real client asks for, plus faults on demand and a count of bytes.
 
 A repository is a folder, ``ROOT/ORG/NAME/`` with its files and, where it is not a plain public one, ``.hub.json``:
-``{"gated": "manual", "private": true, "commit": "40 hex", "cdn": true}``, every key optional. The commit follows from
-the content unless it is given. With ``cdn`` large files are answered by a redirect, as the real hub does.
+``{"gated": "manual", "private": true, "commit": "40 hex", "cdn": "http://name:port"}``, every key optional. The commit
+follows from the content unless it is given. With ``cdn`` large files are answered by a redirect to this server under
+that other name, as the real hub does; the token must not come along.
 
 Tokens: ``hf_lab_good`` may read everything, ``hf_lab_no_licence`` has not been granted any gated repository,
 ``hf_lab_no_scope`` is a fine-grained token whose permissions leave gated repositories out; every other one is refused.
@@ -371,7 +372,7 @@ class Handler(BaseHTTPRequestHandler):
         if file.lfs:
             headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(file.size)}
             if repository.settings.get("cdn"):
-                there = f"http://{self.headers.get('Host')}/_cdn/{repo_id}/{file.sha256}/{quote(name)}"
+                there = f"{repository.settings['cdn']}/_cdn/{repo_id}/{file.sha256}/{quote(name)}"
                 self.answer(302, {}, headers | {"Location": there})
                 return
         self.send_file(repository.folder / name, file, headers)

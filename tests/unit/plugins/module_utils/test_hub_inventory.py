@@ -1,0 +1,56 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_inventory
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, Snapshot
+
+COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
+
+
+def test_others_are_what_was_not_asked_for(tmp_path):
+    cache = Cache(str(tmp_path))
+    for commit in (COMMIT, OTHER, "not-a-commit"):
+        _hub.write_atomically(cache.pointer("org/na--me", commit, "config.json"), "{}")
+    _hub.write_atomically(cache.manifest("org/na--me", COMMIT), Manifest("org/na--me", COMMIT, []).dump())
+    found = [_hub.look(str(tmp_path), Snapshot("org/na--me", COMMIT))]
+    assert _hub_inventory.others(str(tmp_path), found) == [
+        {"repo_id": "org/na--me", "revision": OTHER, "path": cache.snapshot("org/na--me", OTHER)}
+    ]
+    assert _hub_inventory.row(found[0])["complete"] is True
+
+
+def test_client_version(tmp_path):
+    assert _hub_inventory.client_version(str(tmp_path)) == ""
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    (site / "huggingface_hub-2.4.0.dist-info").mkdir(parents=True)
+    assert _hub_inventory.client_version(str(tmp_path)) == ""  # half a venv
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    assert _hub_inventory.client_version(str(tmp_path)) == "2.4.0"
+    (site / "huggingface_hub-1.0.0.dist-info").mkdir()
+    assert _hub_inventory.client_version(str(tmp_path)) == ""  # an upgrade that broke off
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "token", "current"),
+    [
+        ("hf_x", 0o600, "hf_x", True),
+        ("hf_x\n", 0o600, " hf_x", True),
+        ("hf_x", 0o644, "hf_x", False),
+        ("hf_y", 0o600, "hf_x", False),
+        ("hf_y", 0o600, "", True),
+        (None, 0, "hf_x", False),
+        (None, 0, "", True),
+    ],
+)
+def test_token_current(tmp_path, content, mode, token, current):
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+        path.chmod(mode)
+    assert _hub_inventory.token_current(str(path), token) is current
+    assert _hub_inventory.read_token(str(path)) == (content or "").strip()

@@ -1,0 +1,336 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One call of hf_snapshot, on a node whose systemd and hub are made of dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_run
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_run import Failed, World
+
+COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+NEWER = "1605565b47bb9346c5515c34102e054115b4f98b"
+FILE = RepoFile("config.json", 2, "9e26dfeeb6e641a33dae4961196235bdb965b21b")
+UNIT = "gpunode-weights-org-name-0e9e39f249a1"
+
+
+class Node:
+    """``states`` of units by name; whatever starts becomes what ``starts_as`` says."""
+
+    def __init__(self, tmp_path) -> None:
+        self.tmp_path, self.states, self.ran, self.asked = tmp_path, {}, [], []
+        self.starts_as, self.sha, self.who = "running", COMMIT, 200
+        self.access: Answer | None = None
+        self.home, venv = str(tmp_path / "home"), tmp_path / "venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").symlink_to(sys.executable)
+        (tmp_path / "token").write_text("hf_file\n")
+        self.params = {
+            "snapshots": [{"repo_id": "org/name", "revision": COMMIT, "port": 8000}],
+            "home": self.home,
+            "venv": str(venv),
+            "endpoint": "https://hub.example",
+            "token": None,
+            "token_path": str(tmp_path / "token"),
+            "ca_path": None,
+            "update": False,
+            "verify": False,
+            "fetch": True,
+            "workers": 2,
+            "attempts": 3,
+            "xet": False,
+            "wait_s": 0,
+            "background": False,
+            "resume": None,
+        }
+
+    # systemd
+    def run(self, argv):
+        self.ran.append(list(argv))
+        if argv[:2] == ["systemctl", "show"]:
+            return 0, self.shown(self.states.get(argv[2].removesuffix(".service"), "absent")), ""
+        if argv[0] == "systemd-run":
+            name = next(a for a in argv if a.startswith("--unit=")).removeprefix("--unit=")
+            self.states[name] = self.starts_as
+        if argv[:2] == ["systemctl", "stop"]:
+            self.states.pop(argv[2].removesuffix(".service"), None)
+        if argv[0] == "journalctl":
+            return 0, "line one\nline two\n", ""
+        return 0, "", ""
+
+    @staticmethod
+    def shown(state):
+        active, sub = {
+            "absent": ("inactive", "dead"),
+            "running": ("active", "running"),
+            "succeeded": ("active", "exited"),
+            "failed": ("failed", "failed"),
+        }[state]
+        load = "not-found" if state == "absent" else "loaded"
+        return (
+            f"LoadState={load}\nActiveState={active}\nSubState={sub}\nResult=signal\nExecMainStatus=9\n"
+            f"InvocationID={'' if state == 'absent' else 'aa'}\nControlGroup=\n"
+        )
+
+    # the hub
+    def open(self, method, url, headers):
+        self.asked.append((method, url.removeprefix("https://hub.example"), headers.get("Authorization")))
+        if "whoami" in url:
+            return Answer(self.who, {}, b'{"name": "ada"}')
+        if method == "HEAD":
+            return self.access or Answer(200)
+        if "/revision/" in url:
+            return Answer(200, {}, json.dumps({"sha": self.sha}).encode())
+        entry = {"type": "file", "path": FILE.path, "oid": FILE.oid, "size": FILE.size}
+        return Answer(200, {}, json.dumps([entry]).encode())
+
+    def step(self, check_mode=False, **changes):
+        environment = {"https_proxy": 'http://"proxy', "HOME": "/root"}
+        world = World(self.run, self.open, environment, lambda seconds: None, str(self.tmp_path / "run"))
+        return _hub_run.step({**self.params, **changes}, check_mode, world)
+
+    def arrive(self, commit=COMMIT, branch="", files=(FILE,)) -> None:
+        """What a job leaves."""
+        cache = Cache(self.home)
+        for file in files:
+            _hub.write_atomically(cache.pointer("org/name", commit, file.path), "x" * file.size)
+        _hub.write_atomically(cache.manifest("org/name", commit), Manifest("org/name", commit, files).dump())
+        if branch:
+            _hub.write_atomically(cache.record("org/name", branch), commit)
+
+    def status(self, unit=UNIT, **values) -> None:
+        _hub.write_atomically(str(self.tmp_path / "run" / unit / "status.json"), json.dumps(values))
+
+    def started(self) -> list[list[str]]:
+        return [argv for argv in self.ran if argv[0] == "systemd-run"]
+
+
+@pytest.fixture
+def node(tmp_path):
+    return Node(tmp_path)
+
+
+def test_a_converged_node_asks_nobody(node):
+    node.arrive()
+    result = node.step()
+    assert (result["changed"], result["done"], node.ran, node.asked) == (False, True, [], [])
+    path = Cache(node.home).snapshot("org/name", COMMIT)
+    row = {"repo_id": "org/name", "revision": COMMIT, "path": path, "bytes": 2, "changed": False}
+    assert result["snapshots"] == [row]
+
+
+def test_access_is_checked_before_anything_starts(node):
+    node.access = Answer(403, {"x-error-code": "GatedRepo"})
+    with pytest.raises(HubError, match="The account ada has not been granted access to org/name"):
+        node.step()
+    assert node.started() == []
+    assert [path for _, path, _ in node.asked] == ["/api/whoami-v2", f"/org/name/resolve/{COMMIT}/config.json"]
+
+
+def test_a_bad_token_is_named_first(node):
+    node.who = 401
+    with pytest.raises(HubError, match="token is not valid"):
+        node.step()
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "Bearer hf_file"), (" hf_given\n", "Bearer hf_given")])
+def test_which_token(node, given, used):
+    node.step(token=given)
+    assert {token for _, _, token in node.asked} == {used}
+
+
+def test_no_token_at_all(node):
+    node.step(token_path="/nonexistent")
+    assert {token for _, _, token in node.asked} == {None}
+    assert not any("whoami" in path for _, path, _ in node.asked)
+
+
+def test_a_pull_starts_and_is_reported(node):
+    result = node.step()
+    assert (result["done"], result["changed"], result["progress"]) == (False, False, "starting")
+    (command,) = node.started()
+    folder = str(node.tmp_path / "run" / UNIT)
+    assert command[-4:] == [f"{node.params['venv']}/bin/python", "-m", command[-2], folder]
+    assert "--property=Restart=on-abnormal" in command
+    job = json.loads(_hub.read_text(f"{folder}/job.json"))
+    assert (job["repo_id"], job["commit"], job["branch"], job["workers"]) == ("org/name", COMMIT, "", 2)
+
+
+def test_no_secret_beside_the_job(node):
+    node.step(token="hf_given")
+    for folder, _, names in os.walk(node.tmp_path / "run"):
+        for name in names:
+            text = _hub.read_text(os.path.join(folder, name))
+            assert "hf_given" not in text
+            assert "hf_file" not in text
+    assert not any("hf_given" in part for argv in node.ran for part in argv)
+
+
+def test_environment_of_the_job(node):
+    node.step(ca_path="/etc/ca.pem")
+    path = str(node.tmp_path / "run" / UNIT / "environment")
+    lines = _hub.read_text(path).splitlines()
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert f'HF_TOKEN_PATH="{node.tmp_path}/token"' in lines
+    assert 'HF_HUB_DISABLE_TELEMETRY="1"' in lines
+    assert 'SSL_CERT_FILE="/etc/ca.pem"' in lines
+    assert r'https_proxy="http://\"proxy"' in lines
+    assert not any(line.startswith("HOME=") for line in lines)
+
+
+def test_what_is_copied_to_the_node_can_run_there(node):
+    """With nothing but the standard library on the path."""
+    node.arrive()
+    node.step(verify=True, fetch=False)
+    folder = str(node.tmp_path / "run" / UNIT)
+    module = ".".join((*_hub_run.PACKAGE, "_hub_job"))
+    ran = subprocess.run(
+        [sys.executable, "-S", "-m", module, folder], env={"PYTHONPATH": folder}, capture_output=True, text=True
+    )
+    assert "damaged: config.json: other bytes than the hub has" in ran.stdout
+    assert ran.returncode == 1
+
+
+def test_the_next_call_waits_on(node):
+    resume = node.step()["resume"]
+    node.asked.clear()
+    node.status(phase="fetching", done=1, total=2, files=1)
+    result = node.step(resume=json.loads(json.dumps(resume)))
+    assert (result["done"], result["progress"]) == (False, "fetching 1 B of 2 B (50 %), 0 of 1 files")
+    assert node.asked == []
+    node.arrive()
+    node.states[UNIT] = "succeeded"
+    node.status(phase="complete", changed=True)
+    result = node.step(resume=resume)
+    assert (result["done"], result["changed"]) == (True, True)
+    assert result["snapshots"][0]["changed"] is True
+    assert result["diff"] == {"before": "", "after": f"org/name {COMMIT}\n"}
+    assert node.states == {}
+
+
+def test_a_running_pull_is_attached_to(node):
+    node.states[UNIT] = "running"
+    assert node.step()["done"] is False
+    assert node.started() == []
+
+
+def test_in_the_background(node):
+    result = node.step(background=True)
+    assert (result["done"], result["progress"]) == (True, "started")
+    assert len(node.started()) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "said"),
+    [
+        ("failed", {"error": "config.json: no"}, "config.json: no. Its log: journalctl -u " + UNIT),
+        ("succeeded", {"error": "odd."}, "odd. Its log"),
+        ("failed", {}, "line one; line two. Its log"),
+        ("succeeded", {}, "line one; line two"),
+        ("absent", {}, "stopped before its end"),
+        ("absent", {"error": "the disk is full"}, "the disk is full"),
+    ],
+)
+def test_a_failed_pull_says_why(node, state, status, said):
+    resume = node.step()["resume"]
+    node.status(**status)
+    node.states[UNIT] = state
+    with pytest.raises(Failed, match=said.replace("(", r"\(")):
+        node.step(resume=resume)
+
+
+def test_a_job_that_somebody_collected_after_its_work(node):
+    resume = node.step()["resume"]
+    node.arrive()
+    del node.states[UNIT]
+    assert node.step(resume=resume)["done"] is True
+
+
+def test_no_venv(node):
+    with pytest.raises(Failed, match="the role huggingface makes"):
+        node.step(venv="/nonexistent")
+
+
+# -- branches ---------------------------------------------------------------------------------------------------------
+BRANCH = [{"repo_id": "org/name", "revision": None}]
+
+
+def test_a_branch_is_resolved_once(node):
+    node.step(snapshots=BRANCH)
+    assert json.loads(_hub.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
+    node.arrive(branch="main")
+    node.sha = NEWER
+    node.asked.clear()
+    assert node.step(snapshots=BRANCH)["snapshots"][0]["revision"] == COMMIT
+    assert node.asked == []
+
+
+def test_a_branch_is_asked_again_on_demand(node):
+    node.arrive(branch="main")
+    assert node.step(snapshots=BRANCH, update=True)["changed"] is False  # the hub has nothing new
+    assert node.started() == []
+    node.sha = NEWER
+    result = node.step(snapshots=BRANCH, update=True)
+    assert result["resume"]["targets"][0]["commit"] == NEWER
+
+
+# -- check mode -------------------------------------------------------------------------------------------------------
+def test_check_mode_says_how_much(node):
+    result = node.step(check_mode=True, venv="/nonexistent", snapshots=BRANCH)
+    assert (result["changed"], result["progress"]) == (True, "would fetch 2 B")
+    assert result["snapshots"][0]["bytes_to_fetch"] == 2
+    assert result["diff"]["after"] == f"org/name {COMMIT}\n"
+    assert node.ran == []
+    assert not os.path.exists(node.home)
+
+
+def test_check_mode_survives_a_refusal(node):
+    node.open = lambda method, url, headers: Answer(0, reason="no route")
+    result = node.step(check_mode=True)
+    assert result["changed"] is True
+    assert result["snapshots"][0]["bytes_to_fetch"] == -1
+    assert "no route" in result["warnings"][0]
+
+
+def test_check_mode_of_some(node):
+    node.arrive()
+    two = [*node.params["snapshots"], {"repo_id": "org/other", "revision": COMMIT}]
+    result = node.step(check_mode=True, snapshots=two)
+    assert [row["bytes_to_fetch"] for row in result["snapshots"]] == [0, 2]
+    assert [row["changed"] for row in result["snapshots"]] == [False, True]
+
+
+# -- several, and verification ----------------------------------------------------------------------------------------
+def test_two_repositories_are_two_units(node):
+    two = [*node.params["snapshots"], {"repo_id": "org/other", "revision": COMMIT}]
+    result = node.step(snapshots=two)
+    assert len(node.started()) == 2
+    assert result["progress"] == "org/name: starting; org/other: starting"
+
+
+def test_verify_needs_no_hub(node):
+    node.arrive()
+    result = node.step(verify=True, fetch=False)
+    assert result["done"] is False
+    assert node.asked == []
+    assert node.started()[0][-4] == sys.executable
+    node.states[UNIT] = "succeeded"
+    result = node.step(verify=True, fetch=False, resume=result["resume"])
+    assert (result["done"], result["changed"]) == (True, False)
+
+
+def test_verify_of_what_was_never_here(node):
+    with pytest.raises(Failed, match="never fetched"):
+        node.step(verify=True, fetch=False, snapshots=BRANCH)
+
+
+def test_a_unit_for_each_commit():
+    assert _hub_run.unit(Snapshot("org/name"), COMMIT) == UNIT

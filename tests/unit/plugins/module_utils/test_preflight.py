@@ -1,0 +1,230 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _preflight
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, Hub
+from ansible_collections.gpunode.llm.plugins.module_utils._preflight import Filesystem, Need
+
+COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+GB = 10**9
+TREE = [RepoFile("a", 4 * GB, "1" * 40, "a" * 64), RepoFile("b", 1 * GB, "2" * 40, "b" * 64)]
+ONE = {
+    "name": "8b",
+    "repo_id": "org/name",
+    "revision": COMMIT,
+    "weights_bytes": 16 * GB,
+    "image": "vllm/vllm-openai:v1",
+    "device": "cuda",
+    "host": "127.0.0.1",
+    "port": 8000,
+    "ignore_patterns": [],
+}
+SUPPORTED = {"distributions": {"Debian": ["12", "13"], "Ubuntu": ["24.04"]}, "architectures": ["x86_64", "aarch64"]}
+DEBIAN = {"distribution": "Debian", "version": "12", "architecture": "x86_64", "service_mgr": "systemd"}
+
+
+# -- disk -------------------------------------------------------------------------------------------------------------
+def test_the_filesystem_of_a_path_that_does_not_exist(tmp_path):
+    found = _preflight.filesystem(str(tmp_path / "not" / "yet"))
+    assert (found.device, found.path) == (os.stat(tmp_path).st_dev, str(tmp_path))
+    assert found.free > 0
+
+
+def test_a_link_leads_to_another_filesystem(tmp_path):
+    (tmp_path / "link").symlink_to("/proc")
+    assert _preflight.filesystem(str(tmp_path / "link" / "x")).path == "/proc"
+
+
+@pytest.mark.parametrize(
+    ("needs", "free", "findings"),
+    [
+        ([], {}, 0),
+        ([Need("/a", 0, "x")], {}, 0),
+        ([Need("/a", 5 * GB, "x")], {"/a": (1, 6 * GB)}, 0),
+        ([Need("/a", 5 * GB, "x")], {"/a": (1, 6 * GB - 1)}, 1),
+        # each fits alone, together they do not
+        ([Need("/a", 5 * GB, "x"), Need("/b", 5 * GB, "y")], {"/a": (1, 10 * GB), "/b": (1, 10 * GB)}, 1),
+        ([Need("/a", 5 * GB, "x"), Need("/b", 5 * GB, "y")], {"/a": (1, 10 * GB), "/b": (2, 10 * GB)}, 0),
+        ([Need("/a", 5 * GB, "x"), Need("/b", 5 * GB, "y")], {"/a": (1, 1), "/b": (2, 1)}, 2),
+    ],
+)
+def test_disk(needs, free, findings):
+    told = _preflight.check_disk(needs, lambda path: Filesystem(free[path][0], path, free[path][1]))
+    assert len(told) == findings
+
+
+def test_disk_states_the_numbers():
+    needs = [Need("/w", 410 * GB, "the weights of a/b"), Need("/d", 30 * GB, "the image i")]
+    (said,) = _preflight.check_disk(needs, lambda path: Filesystem(1, "/", 12 * GB))
+    for part in (
+        "441.0 GB are needed",
+        "410.0 GB for the weights of a/b in /w",
+        "30.0 GB for the image",
+        "12.0 GB free",
+    ):
+        assert part in said
+
+
+# -- what is to be written --------------------------------------------------------------------------------------------
+def test_weights_by_the_plan_and_by_the_listing(tmp_path):
+    home, snapshot = str(tmp_path), Snapshot("org/name", COMMIT)
+    (by_plan,) = _preflight.weights_needs([ONE], home, {})
+    assert (by_plan.path, by_plan.bytes) == (home, 16 * GB)
+    (exact,) = _preflight.weights_needs([ONE, ONE], home, {snapshot: (COMMIT, TREE)})
+    assert exact.bytes == 5 * GB
+    partial = Cache(home).partial("org/name", TREE[0])
+    os.makedirs(os.path.dirname(partial))
+    with open(partial, "wb") as stream:
+        stream.truncate(3 * GB)
+    (less,) = _preflight.weights_needs([ONE], home, {snapshot: (COMMIT, TREE)})
+    assert less.bytes == 2 * GB
+
+
+def test_weights_that_are_here(tmp_path):
+    cache = Cache(str(tmp_path))
+    _hub.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
+    assert _preflight.weights_needs([ONE], str(tmp_path), {}) == []
+
+
+def test_images(monkeypatch):
+    asked = []
+
+    def run(argv):
+        asked.append(argv[-1])
+        return (0 if argv[-1].startswith("here") else 1), "", ""
+
+    monkeypatch.setattr(_preflight, "docker_root", lambda: "/d")
+    instances = [ONE, ONE, {**ONE, "image": "here:1"}, {**ONE, "image": "cpu:1", "device": "cpu"}, {"name": "none"}]
+    sizes = {"cuda": 30 * GB, "cpu": 6 * GB}
+    needs = _preflight.image_needs(instances, sizes, run, "/usr/bin/docker")
+    assert [(n.path, n.bytes) for n in needs] == [("/d", 6 * GB), ("/d", 30 * GB)]
+    assert asked == ["cpu:1", "here:1", "vllm/vllm-openai:v1"]
+    assert len(_preflight.image_needs(instances, sizes, run, "")) == 3  # no Docker yet: none is here
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [('{"data-root": "/big"}', "/big"), ("{}", "/var/lib/docker"), ("[]", "/var/lib/docker"), ("{", "/var/lib/docker")],
+)
+def test_docker_root(tmp_path, text, root):
+    (tmp_path / "daemon.json").write_text(text)
+    assert _preflight.docker_root(str(tmp_path / "daemon.json")) == root
+    assert _preflight.docker_root("/nonexistent") == "/var/lib/docker"
+
+
+# -- ports ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("free", "active", "findings"), [(True, 3, 0), (False, 0, 0), (False, 3, 1)])
+def test_ports(free, active, findings):
+    asked = []
+
+    def run(argv):
+        asked.append(argv)
+        return active, "", ""
+
+    told = _preflight.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
+    assert len(told) == findings
+    assert all("vllm-8b.service" in said and "8000" in said for said in told)
+    assert all(argv[-1] == "vllm-8b.service" for argv in asked)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_somebody_holds(host):
+    with socket.socket() as holder:
+        holder.bind((host, 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert not _preflight.port_is_free(host, port)
+    assert _preflight.port_is_free(host, port)
+
+
+# -- platform ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, []),
+        ({"version": 13}, []),
+        ({"architecture": "aarch64"}, []),
+        ({"distribution": "Ubuntu", "version": "24.04"}, []),
+        (
+            {"distribution": "Ubuntu", "version": "20.04"},
+            ["Ubuntu 20.04 is not supported. Supported: Debian 12 13"],
+        ),
+        ({"distribution": "Rocky", "version": "9"}, ["Rocky 9"]),
+        ({"architecture": "ppc64le"}, ["ppc64le"]),
+        ({"service_mgr": "openrc", "version": "11"}, ["Debian 11", "need systemd"]),
+    ],
+)
+def test_platform(change, said):
+    told = _preflight.check_platform({**DEBIAN, **change}, SUPPORTED)
+    assert len(told) == len(said)
+    assert all(part in line for part, line in zip(said, told))
+
+
+# -- hub --------------------------------------------------------------------------------------------------------------
+class Net:
+    def __init__(self, **answers) -> None:
+        self.answers, self.asked = answers, []
+
+    def __call__(self, method, url, headers):
+        self.asked.append(url)
+        kind = "who" if "whoami" in url else "file" if method == "HEAD" else "tree" if "/tree/" in url else "info"
+        entry = {"type": "file", "path": "a", "oid": "1", "size": 7}
+        default = {
+            "who": Answer(200, {}, b'{"name": "ada"}'),
+            "file": Answer(200),
+            "tree": Answer(200, {}, json.dumps([entry]).encode()),
+            "info": Answer(200, {}, json.dumps({"sha": COMMIT}).encode()),
+        }
+        answer = self.answers.get(kind)
+        return (answer(url) if callable(answer) else answer) or default[kind]
+
+    def hub(self, token="hf_x") -> Hub:
+        return Hub("https://hub.example", self, lambda seconds: None, token)
+
+
+WANTED = [Snapshot("a/b"), Snapshot("c/d", COMMIT)]
+
+
+def test_hub_is_well():
+    told = _preflight.check_hub(Net().hub(), WANTED, False)
+    assert (told.findings, told.account) == ([], "ada")
+    assert {s.repo_id: (commit, len(tree)) for s, (commit, tree) in told.trees.items()} == {
+        "a/b": (COMMIT, 1),
+        "c/d": (COMMIT, 1),
+    }
+
+
+@pytest.mark.parametrize(("token", "is_new", "asked"), [("", True, 0), ("hf_x", False, 0), ("hf_x", True, 1)])
+def test_a_converged_node_needs_no_hub(token, is_new, asked):
+    net = Net()
+    assert _preflight.check_hub(net.hub(token), [], is_new).findings in ([], ())
+    assert len(net.asked) == asked
+
+
+def test_each_repository_has_its_finding():
+    refused = Answer(403, {"x-error-code": "GatedRepo"})
+    gone = Answer(404, {"x-error-code": "RevisionNotFound"})
+    told = _preflight.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
+    assert len(told.findings) == 2
+    assert "https://huggingface.co/a/b" in told.findings[0]
+    assert "has no revision" in told.findings[1]
+
+
+def test_a_bad_token_is_one_finding():
+    net = Net(who=Answer(401))
+    assert len(_preflight.check_hub(net.hub(), WANTED, False).findings) == 1
+    assert len(net.asked) == 1
+
+
+def test_a_hub_that_is_away_is_one_finding():
+    told = _preflight.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
+    assert len(told.findings) == 1
+    assert "no route" in told.findings[0]
