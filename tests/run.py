@@ -20,7 +20,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 LAB = CHECKOUT / "tests" / "lab" / "lab"
 # By the name that ansible imports them under, or mypy would take each file for two.
-CORE = tuple(f"collections/ansible_collections/gpunode/llm/plugins/{folder}" for folder in ("plugin_utils", "module_utils"))
+PLUGINS = "collections/ansible_collections/gpunode/llm/plugins"
+CORE = (f"{PLUGINS}/plugin_utils", f"{PLUGINS}/module_utils")
 
 
 @dataclass(frozen=True)
