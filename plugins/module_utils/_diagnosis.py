@@ -316,7 +316,7 @@ _PHASES: tuple[tuple[str, str], ...] = (
     (r"Capturing CUDA graph|Graph capturing", "capturing CUDA graphs"),
     (r"GPU KV cache size|CPU KV cache size|Available KV cache memory", "laying out the KV cache"),
     (r"torch\.compile took|Dynamo bytecode|Compiling a graph|Cache the graph", "compiling"),
-    (r"warm.?up|Warming", "warming up"),
+    (r"Warming up|[Ww]armup (took|is running)", "warming up"),
     (r"Model loading took|Loading weights took", "weights are loaded"),
     (r"Loading safetensors checkpoint shards:\s+(?P<share>\d+)%", "loading weights ({share} %)"),
     (r"Loading (model )?weights|Starting to load model|Using .{0,40}attention|Loading .{0,30}checkpoint", "loading"),

@@ -155,9 +155,9 @@ class Units:
             self.systemctl("enable", "--quiet", *to_enable)
         due = [decision.name for decision in decisions if decision.action != "none"]
         if due:
-            # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so the
-            # fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails for a
-            # unit that systemd does not hold in memory, which has no count either.
+            # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so
+            # the fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails
+            # for a unit that systemd does not hold in memory, which has no count either.
             self.module.run_command(["systemctl", "reset-failed", *due])
             self.systemctl("restart", "--no-block", *due)
 
