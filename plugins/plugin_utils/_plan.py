@@ -110,14 +110,20 @@ def _cpu_tokens(wish: InstanceRequest, catalog: Catalog) -> int:
     return int(float(space) * GIB // kv_bytes_per_token(wish.model.shapes, Parallel(), wish.kv_cache_dtype or "auto"))
 
 
-def _on_cpu(wish: InstanceRequest, port: int, image: str, catalog: Catalog) -> Settled:
+def on_cpu_context(wish: InstanceRequest, catalog: Catalog) -> tuple[int, int]:
+    """The context on the CPU, and the tokens of its KV cache, whose size is set and not what is left."""
     tokens = _cpu_tokens(wish, catalog)
     safe = int(tokens * (1 - catalog.policy.calibration_error))
+    return wish.max_model_len or min(wish.model.context, safe), tokens
+
+
+def _on_cpu(wish: InstanceRequest, port: int, image: str, catalog: Catalog) -> Settled:
+    context, tokens = on_cpu_context(wish, catalog)
     return Settled(
         wish=wish,
         port=port,
         image=image,
-        context=wish.max_model_len or min(wish.model.context, safe),
+        context=context,
         kv_tokens=tokens,
         weights_gib=weights_bytes(wish.model) / GIB,
         kv_dtype=wish.kv_cache_dtype or "auto",

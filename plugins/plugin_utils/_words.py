@@ -159,6 +159,21 @@ def _why(wish: InstanceRequest, group: Group, advice: Advice) -> str:
     return " ".join(dict.fromkeys(f"{way.reason[0].upper()}{way.reason[1:]}." for way in ways.rejected))
 
 
+def short_why(wish: InstanceRequest, group: Group, advice: Advice) -> str:
+    """The same in a few words, for a table."""
+    bench = advice.bench(wish, group)
+    old = too_old(bench)
+    if old:
+        return old
+    ways = options(bench, len(group.indices))
+    if ways.nearest:
+        fit, spread = ways.nearest
+        if fit.kv_gib > 0:
+            return f"{fit.kv_tokens} tokens of KV cache with {spread}"
+        return f"{fit.weights_gib + fit.overhead_gib:.1f} of {bench.usable_gib:.1f} GiB per GPU with {spread}"
+    return ways.rejected[0].reason
+
+
 def does_not_fit(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
     """One model, one host, one message."""
     there = " and ".join(group.title for group in groups)

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs inside a release's environment: parse rendered configurations and construct the engine's from each.
 
-Reads a JSON list of cases from stdin, each {"name", "config": vLLM's --config file, "hf": the repository's config.json},
-and prints a list of {"name", "error", "warnings", "tensor_parallel_size", ...}. The file is parsed twice: as it was
-rendered, and with the repository replaced by a folder that holds its config.json, since there is no hub here.
+Reads a JSON list of cases from stdin, each {"name", "config": vLLM's --config file, "hf": the repository's
+config.json}, and prints a list of {"name", "error", "warnings", "tensor_parallel_size", ...}. The file is parsed twice:
+as it was rendered, and with the repository replaced by a folder that holds its config.json, since there is no hub here.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import json
 import logging
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import yaml
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.logger import _print_warning_once
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 
@@ -64,14 +66,21 @@ def main() -> None:
     results = []
     for case in json.load(sys.stdin):
         collect.lines = []
+        _print_warning_once.cache_clear()  # or only the first case would be warned
         said = io.StringIO()
         result = {"name": case["name"], "error": ""}
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(said):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stderr(said),
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
             try:
                 result.update(check(parser, Path(folder), case))
             except (SystemExit, Exception) as error:  # the parser exits, the configuration raises
                 result["error"] = said.getvalue().strip()[-500:] or repr(error)[:500]
-        results.append({**result, "warnings": collect.lines})
+        lines = [*collect.lines, *(str(item.message) for item in caught)]
+        results.append({**result, "warnings": lines})
     json.dump(results, sys.__stdout__)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -46,6 +47,7 @@ def plain(default: object, of: str) -> object:
 
 
 def main() -> None:
+    sys.argv.append("--help")  # or vLLM leaves the descriptions out, and with them what is deprecated
     subparsers = FlexibleArgumentParser(prog="vllm").add_subparsers(dest="subparser")
     parser = ServeSubcommand().subparser_init(subparsers)
     flags = {}
@@ -59,7 +61,11 @@ def main() -> None:
         if action.dest != "help":
             of = kind(action)
             flags[names[0]] = [of, plain(action.default, of), *([names[1:]] if names[1:] else [])]
-    deprecated = sorted(action.option_strings[0][2:] for action in parser._deprecated)
+    deprecated = sorted(
+        action.option_strings[0][2:]
+        for action in spellings
+        if action in parser._deprecated or re.search(r"\b(is|are) deprecated\b", action.help or "", re.I)
+    )
     json.dump({"flags": dict(sorted(flags.items())), "deprecated": deprecated}, sys.stdout)
 
 

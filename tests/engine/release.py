@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write catalog/engines/vllm-VERSION.yml from the release itself: python tests/engine/release.py 0.34.0
 
-Options, types and defaults come from the wheel's own parser. Everything above them is taken over from the newest release
-in the catalogue, with the version replaced; read it and amend it: images, drivers, memory, what options that are gone are
-replaced by.
+Options, types and defaults come from the wheel's own parser. Everything above them is taken over from the newest
+release in the catalogue, with the version replaced; read it and amend it: images, drivers, memory, what takes the place
+of options that are gone.
 """
 
 from __future__ import annotations

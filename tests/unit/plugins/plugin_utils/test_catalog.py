@@ -189,7 +189,7 @@ MIXED = {"a": {"weights": {"num_bits": 8}}, "b": {"weights": {"num_bits": 4}}}
     ],
 )
 def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match="^model m: ") as raised:
+    with pytest.raises(ValueError, match=r"^model m: ") as raised:
         load_catalog({"m": entry})
     assert says in str(raised.value)
 
@@ -203,7 +203,7 @@ def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
     ],
 )
 def test_a_gpu_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match="^gpu g: ") as raised:
+    with pytest.raises(ValueError, match=r"^gpu g: ") as raised:
         load_catalog(extra_gpus={"g": entry})
     assert says in str(raised.value)
 

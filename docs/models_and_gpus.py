@@ -1,0 +1,105 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write docs/models-and-gpus.md from the catalogue: python docs/models_and_gpus.py"""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PAGE = CHECKOUT / "docs" / "models-and-gpus.md"
+# Lets this be run from a checkout as it is.
+runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
+    Row,
+    catalogue_hosts,
+    cells,
+    matrix,
+    matrix_models,
+)
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+
+# The sizes of hosts are those of catalog/gpus.yml.
+HEAD = """# Models and GPUs
+
+Made from `catalog/` by `python docs/models_and_gpus.py`; a test keeps it in step. vLLM {version}, objective
+`throughput`, {utilization:.0%} of each GPU's memory. For your own hosts and models, or another objective:
+
+    ansible-playbook playbooks/plan.yml -e gpus=4xH100
+    ansible-playbook playbooks/plan.yml -i inventory
+
+The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context stays
+{error:.0%} under the predicted room.
+
+## The fewest GPUs of one host
+
+A number in brackets is the context where the full one does not fit; an empty cell, that no host of this kind does.
+
+"""
+HOSTS = """
+## Host by host
+
+`TP` GPUs share each layer, `PP` stages divide the layers, replicas answer side by side. The KV cache is counted in
+tokens over all replicas, the minutes are for a link of 1 Gbit/s.
+"""
+
+
+def line(values: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(values)} |\n"
+
+
+def fewest(rows: list[Row]) -> str:
+    """The smallest host of one kind on which a model fits, or the smallest with the full context beside it."""
+    fitting = [row for row in rows if row.fits]
+    if not fitting:
+        return ""
+    longest = max(row.max_model_len for row in rows)
+    first = fitting[0]
+    if first.max_model_len == longest:
+        return first.host.split("x")[0]
+    roomy = next(row for row in fitting if row.max_model_len == longest)
+    return f"{first.host.split('x')[0]} ({first.max_model_len}), {roomy.host.split('x')[0]}"
+
+
+def glance(rows: list[Row], catalog: Catalog) -> Iterator[str]:
+    kinds = [gpu for gpu in catalog.gpus.values() if gpu.matrix_counts]
+    yield line(["", *(gpu.key for gpu in kinds)])
+    yield line(["---"] * (len(kinds) + 1))
+    for model in matrix_models(["all"], catalog):
+        mine = [[row for row in rows if row.model == model and row.host.split("x", 1)[1] == gpu.key] for gpu in kinds]
+        yield line([f"`{model}`", *(fewest(found) for found in mine)])
+
+
+def host_by_host(rows: list[Row], catalog: Catalog) -> Iterator[str]:
+    for host in catalogue_hosts(catalog):
+        count, key = host.split("x", 1)
+        yield f"\n### {count}x {catalog.gpus[key].names[0]}\n\n"
+        yield line(["model", "layout", "context", "KV cache", "download", "minutes"])
+        yield line(["---"] * 6)
+        for row in rows:
+            if row.host == host:
+                model, _host, _fits, layout, *numbers = cells(row)
+                yield line([f"`{model}`", layout if row.fits else f"*no: {layout}*", *numbers])
+
+
+def page() -> str:
+    catalog = load_catalog()
+    hosts = [(host, read_host(given_gpus(host, catalog), catalog)) for host in catalogue_hosts(catalog)]
+    rows, _findings = matrix({"models": matrix_models(["all"], catalog)}, hosts, catalog, 1000)
+    engine = catalog.engine(None)
+    head = HEAD.format(
+        version=engine.version,
+        utilization=engine.gpu_memory_utilization,
+        error=catalog.policy.calibration_error,
+    )
+    return head + "".join(glance(rows, catalog)) + HOSTS + "".join(host_by_host(rows, catalog))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,104 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What planning costs: the whole matrix of models x hosts, one plan, and gpu_info over a module that does nothing.
+
+Prints the figures and ends with 1 where one is over its limit. A stand-in nvidia-smi prints a board of eight GPUs and
+counts how often it is called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BOARD = CHECKOUT / "tests" / "fixtures" / "nvidia_smi" / "h100x8.xml"
+MATRIX_LIMIT_S = 1.0
+GPU_INFO_LIMIT_S = 0.2
+ROUNDS = 10
+PLAY = "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n"
+# By turns, so that what else the machine does meets both alike.
+TURN = "    - name: nothing\n      ansible.builtin.ping:\n    - name: gpu_info\n      gpunode.llm.gpu_info:\n"
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def planning() -> tuple[float, float, float, int]:
+    """Seconds to read the catalogue, for the whole matrix, for one plan; and the rows of the matrix."""
+    runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
+    from ansible_collections.gpunode.llm.plugins.plugin_utils import _boards, _matrix, _plan, _reading, _request
+
+    reading = timed(_reading.load_catalog)
+    catalog = _reading.load_catalog()
+    rows = []
+
+    def whole() -> None:
+        labels = [f"{count}x{gpu.key}" for gpu in catalog.gpus.values() for count in (gpu.matrix_counts or (1,))]
+        hosts = [(label, _boards.read_host(_boards.given_gpus(label, catalog), catalog)) for label in labels]
+        models = _matrix.matrix_models(["all"], catalog)
+        rows.extend(_matrix.matrix({"models": models}, hosts, catalog, 1000)[0])
+
+    def one() -> None:
+        request = _request.read_request({"model": "405b-fp8"}, catalog)
+        _plan.make_plan(request, _boards.given_gpus("8xH100", catalog), catalog)
+
+    return reading, timed(whole), statistics.median(timed(one) for _ in range(20)), len(rows)
+
+
+def asking() -> tuple[float, float, float]:
+    """Median seconds of a module that does nothing and of gpu_info; calls of nvidia-smi for each gpu_info."""
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        tool, calls, told = here / "nvidia-smi", here / "calls", here / "told"
+        tool.write_text(f"#!/bin/sh\necho called >>{calls}\nexec cat {BOARD}\n")
+        tool.chmod(0o755)
+        (here / "play.yml").write_text(PLAY + TURN * ROUNDS)
+        env = {
+            **os.environ,
+            "PATH": f"{here}:{os.environ['PATH']}",
+            "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+            "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
+            "ANSIBLE_CALLBACKS_ENABLED": "durations",
+            "DURATIONS_FILE": str(told),
+        }
+        command = [sys.executable, "-m", "ansible.cli.playbook", str(here / "play.yml")]
+        subprocess.run(command, cwd=CHECKOUT, env=env, check=True, stdout=subprocess.DEVNULL)
+        tasks = [json.loads(line) for line in told.read_text().splitlines()]
+        nothing, gpu_info = (
+            statistics.median(task["seconds"] for task in tasks if task["name"] == name)
+            for name in ("nothing", "gpu_info")
+        )
+        return nothing, gpu_info, len(calls.read_text().splitlines()) / ROUNDS
+
+
+def main() -> int:
+    reading, whole, one, rows = planning()
+    nothing, gpu_info, calls = asking()
+    print(f"reading the catalogue          {reading * 1000:8.1f} ms")
+    print(f"the whole matrix, {rows:4d} plans   {whole * 1000:8.1f} ms   (at most {MATRIX_LIMIT_S * 1000:.0f})")
+    print(f"one plan with its reasons      {one * 1000:8.1f} ms")
+    print(f"a module that does nothing     {nothing * 1000:8.1f} ms")
+    print(f"gpu_info                       {gpu_info * 1000:8.1f} ms")
+    print(
+        f"gpu_info over nothing          {(gpu_info - nothing) * 1000:8.1f} ms   (at most {GPU_INFO_LIMIT_S * 1000:.0f})"
+    )
+    print(f"calls of nvidia-smi            {calls:8.1f}      (at most 1)")
+    return whole > MATRIX_LIMIT_S or over > GPU_INFO_LIMIT_S or calls > 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Models x hosts: rows as data and as a table that a person reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
+    Row,
+    catalogue_hosts,
+    matrix,
+    matrix_models,
+    table,
+)
+from planning import CATALOG, board, outcome
+
+
+def rows(gpus: Any, *models: Any, link: float = 1000) -> list[Row]:
+    node = gpus if isinstance(gpus, NodeGpus) else given_gpus(gpus, CATALOG)
+    found, findings = matrix({"models": list(models)}, [("host", read_host(node, CATALOG))], CATALOG, link)
+    assert not findings
+    return found
+
+
+def test_a_row_says_what_the_plan_says() -> None:
+    (row,) = rows("8xH100", "70b")
+    plan = outcome("8xH100", model="70b").plan
+    assert plan
+    instance = plan.instances[0]
+    for key in (
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "data_parallel_size",
+        "max_model_len",
+        "kv_cache_tokens",
+    ):
+        assert row.as_dict()[key] == getattr(instance, key)
+    assert (row.fits, row.layout, row.download_bytes) == (True, "TP 4 x 2 replicas", instance.weights_bytes)
+
+
+def test_minutes_of_a_link() -> None:
+    assert rows("8xH100", "405b-fp8")[0].download_minutes == 54.7
+    assert rows("8xH100", "405b-fp8", link=10000)[0].download_minutes == 5.5
+
+
+def test_reasons() -> None:
+    def reason(gpus: Any, model: Any) -> str:
+        (row,) = rows(gpus, model)
+        assert not row.fits
+        return row.reason
+
+    old = {"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0"}
+    assert reason("8xH100", "405b") == "95.3 of 72.8 GiB per GPU with TP 8; 2 such nodes would (TP 8 x PP 2)"
+    assert reason("1xH100", "70b") == "132.3 of 72.8 GiB per GPU with TP 1"
+    little = {"model": "8b", "max_model_len": "128K", "gpu_memory_utilization": 0.5}
+    assert reason("1xL40S", little) == "54192 tokens of KV cache with TP 1"
+    assert "need 8.0 or newer" in reason([old], "8b")
+    assert "heads do not divide" in reason("8xH100", {"model": "8b", "tensor_parallel_size": 3})
+    assert "cannot be had" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
+    assert reason(board("h100x8-fabric-in-progress"), "8b") == "no GPU that is free"
+    assert "such nodes" not in reason("8xA10G", "405b")
+
+
+def test_the_cpu() -> None:
+    (row,) = rows("1xH100", "tiny")
+    assert (row.fits, row.layout, row.max_model_len, row.kv_cache_tokens) == (True, "CPU", 2048, 1048576)
+
+
+def test_all_models_in_the_catalogues_order() -> None:
+    every = matrix_models(["all"], CATALOG)
+    assert every[0] == "8b"
+    assert "tiny" not in every
+    assert matrix_models(["tiny", {"model": "8b"}], CATALOG) == ["tiny", {"model": "8b"}]
+    assert [row.model for row in rows("1xH100", *reversed(every))] == every
+
+
+def test_hosts_of_the_catalogue() -> None:
+    hosts = catalogue_hosts(CATALOG)
+    assert {"1xa100-40", "8xh100", "8xb200", "8xl40s"} <= set(hosts)
+
+
+def test_a_model_that_nobody_knows() -> None:
+    _rows, findings = matrix({"models": ["8x"]}, [], CATALOG, 1000)
+    assert "'8x' is not in the catalogue" in findings[0]
+
+
+def test_the_table() -> None:
+    assert table(rows("2xH100", "8b", "70b", "405b", "tiny")) == [
+        "model  host  fits  layout             context  KV cache  download  minutes",
+        "8b     host  yes   TP 1 x 2 replicas   131072      926k   16.1 GB        2",
+        "70b    host  yes   TP 2                 34816       36k  141.1 GB       19",
+        "405b   host  no    379.0 of 72.8 GiB per GPU with TP 2",
+        "tiny   host  yes   CPU                   2048     1048k    0.0 GB       <1",
+    ]
+    assert "8192" in table(rows("1xH100", {"model": "8b", "max_model_len": 8192}))[1]
+    assert table([Row("m", "h", True, "", 1, 1, "TP 1", 1, 1, 1, 4096, 4096)])[1].split()[6] == "4096"
