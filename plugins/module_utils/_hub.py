@@ -51,17 +51,23 @@ class RepoFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One revision of one repository, less what is not wanted of it. No revision means the branch ``main``."""
+    """One revision of one repository, less what is not wanted of it. No revision means the branch ``main``.
+
+    ``branch`` is what a commit was resolved from before it came here, to be recorded with it.
+    """
 
     repo_id: str
     revision: str = "main"
     ignore_patterns: Sequence[str] = ()
+    branch: str = ""
 
     def __post_init__(self) -> None:
         if not _REPO_ID.fullmatch(self.repo_id) or ".." in self.repo_id:
             raise ValueError(f"{self.repo_id!r} is not a repository's name: it is written organisation/name")
         if not _REVISION.fullmatch(self.revision) or ".." in self.revision:
             raise ValueError(f"{self.revision!r} is not a revision: a commit, a branch or a tag is meant")
+        if self.branch and (not _REVISION.fullmatch(self.branch) or ".." in self.branch):
+            raise ValueError(f"{self.branch!r} is not a branch")
 
     @property
     def pinned(self) -> bool:
@@ -79,11 +85,12 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
         if not isinstance(entry, Mapping) or not entry.get("repo_id"):
             raise ValueError(f"a snapshot needs a repo_id: {entry!r}")
         patterns = entry.get("ignore_patterns") or ()
-        one = Snapshot(str(entry["repo_id"]), str(entry.get("revision") or "main"), tuple(map(str, patterns)))
+        revision, branch = str(entry.get("revision") or "main"), str(entry.get("branch") or "")
+        one = Snapshot(str(entry["repo_id"]), revision, tuple(map(str, patterns)), branch)
         key = (one.repo_id, one.revision)
         if key in found:  # what one of them wants is fetched
             both = [p for p in found[key].ignore_patterns if p in one.ignore_patterns]
-            one = Snapshot(one.repo_id, one.revision, tuple(both))
+            one = Snapshot(one.repo_id, one.revision, tuple(both), one.branch or found[key].branch)
         found[key] = one
     return list(found.values())
 
@@ -180,11 +187,12 @@ class Found:
     path: str = ""
     bytes: int = 0
     missing: Sequence[str] = ()
+    recorded: bool = True
     manifest: Manifest | None = field(default=None, compare=False)
 
     @property
     def complete(self) -> bool:
-        return self.manifest is not None and not self.missing
+        return self.manifest is not None and not self.missing and self.recorded
 
 
 def read_text(path: str) -> str:
@@ -195,7 +203,7 @@ def read_text(path: str) -> str:
 def look(home: str, snapshot: Snapshot) -> Found:
     """What is here of a snapshot, from the manifest and the files' sizes alone."""
     cache = Cache(home)
-    commit = snapshot.revision if snapshot.pinned else recorded_commit(cache, snapshot)
+    commit = snapshot.revision if snapshot.pinned else recorded_commit(cache, snapshot.repo_id, snapshot.revision)
     if not commit:
         return Found(snapshot)
     path = cache.snapshot(snapshot.repo_id, commit)
@@ -206,13 +214,14 @@ def look(home: str, snapshot: Snapshot) -> Found:
     here = {f.path for f in manifest.files if size_of(cache.pointer(snapshot.repo_id, commit, f.path)) == f.size}
     wanted = [f for f in (*manifest.files, *manifest.left_out) if snapshot.wants(f.path)]
     missing = [f.path for f in wanted if f.path not in here]
-    return Found(snapshot, commit, path, sum(f.size for f in wanted if f.path in here), missing, manifest)
+    recorded = not snapshot.branch or recorded_commit(cache, snapshot.repo_id, snapshot.branch) == commit
+    return Found(snapshot, commit, path, sum(f.size for f in wanted if f.path in here), missing, recorded, manifest)
 
 
-def recorded_commit(cache: Cache, snapshot: Snapshot) -> str:
+def recorded_commit(cache: Cache, repo_id: str, branch: str) -> str:
     """The commit that a branch was resolved to when it was fetched here; empty when it never was."""
     try:
-        commit = read_text(cache.record(snapshot.repo_id, snapshot.revision)).strip()
+        commit = read_text(cache.record(repo_id, branch)).strip()
     except OSError:
         return ""
     return commit if COMMIT.fullmatch(commit) else ""

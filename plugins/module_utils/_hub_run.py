@@ -184,7 +184,7 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
         home=params["home"],
         repo_id=target.snapshot.repo_id,
         commit=target.commit,
-        branch="" if target.snapshot.pinned else target.snapshot.revision,
+        branch=target.snapshot.branch if target.snapshot.pinned else target.snapshot.revision,
         ignore_patterns=list(target.snapshot.ignore_patterns),
         endpoint=params["endpoint"],
         workers=params["workers"],

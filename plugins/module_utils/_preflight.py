@@ -93,6 +93,27 @@ def weights_needs(
     return needs
 
 
+def pin(
+    instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+) -> list[Instance]:
+    """The instances, each with the commit that its branch stands for: the one that is here, else the hub's."""
+    pinned = []
+    for instance in instances:
+        (asked,) = parse_snapshots([instance])
+        known = next((commit for one, (commit, _) in trees.items() if same(one, asked)), "")
+        commit = known or look(home, asked).commit
+        if asked.pinned or not commit:
+            pinned.append(instance)
+            continue
+        config = {**instance.get("config", {}), "revision": commit}
+        pinned.append({**instance, "revision": commit, "branch": asked.revision, "config": config})
+    return pinned
+
+
+def same(one: Snapshot, other: Snapshot) -> bool:
+    return (one.repo_id, one.revision) == (other.repo_id, other.revision)
+
+
 def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:
     """The images that are not on the node. Their size is not known before they are pulled, so a round figure counts."""
     root = docker_root()

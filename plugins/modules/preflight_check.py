@@ -38,6 +38,10 @@ options:
     description: The folder that weights go to, the hub's E(HF_HOME).
     type: path
     default: /var/lib/huggingface
+  update:
+    description: Ask the hub which commit a branch stands for, also where the node has recorded one.
+    type: bool
+    default: false
   image_bytes:
     description:
       - The room that an unpacked image takes, by the plan's device. Asked for where the image is not on the node yet.
@@ -82,6 +86,13 @@ findings:
   type: list
   elements: str
   returned: success
+instances:
+  description:
+    - The instances that were handed in. Where one names a branch, or no revision at all, C(revision) and the revision
+      in C(config) are the commit that the branch stands for, and C(branch) is its name.
+  type: list
+  elements: dict
+  returned: success
 account:
   description: The hub account that the token belongs to, where the hub was asked.
   type: str
@@ -121,7 +132,11 @@ def check(module):
 def ask_hub(params, instances):
     token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
     opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
-    snapshots = [s for s in _hub.parse_snapshots(instances) if not _hub.look(params["home"], s).complete]
+    snapshots = [
+        snapshot
+        for snapshot in _hub.parse_snapshots(instances)
+        if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
+    ]
     token_is_new = token != _hub_inventory.read_token(params["token_path"])
     return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
 
@@ -137,6 +152,7 @@ def main():
                 "default": [],
             },
             "home": {"type": "path", "default": "/var/lib/huggingface"},
+            "update": {"type": "bool", "default": False},
             "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
             "token": {"type": "str", "no_log": True},
@@ -154,6 +170,7 @@ def main():
     module.exit_json(
         changed=False,
         findings=findings,
+        instances=_preflight.pin(module.params["instances"], module.params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in needs),
     )

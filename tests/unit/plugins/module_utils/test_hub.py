@@ -89,6 +89,13 @@ def test_instances_of_one_model_are_one_snapshot():
         {"repo_id": "a/b", "revision": None},
     ]
     assert _hub.parse_snapshots(plan) == [Snapshot("a/b", COMMIT, ("*.pth",)), Snapshot("a/b", "main", ())]
+    pinned = {"repo_id": "a/b", "revision": COMMIT, "branch": "v1"}
+    assert _hub.parse_snapshots([pinned, {**pinned, "branch": None}])[0].branch == "v1"
+
+
+def test_a_branch_is_a_name():
+    with pytest.raises(ValueError, match="not a branch"):
+        Snapshot("org/name", COMMIT, branch="../x")
 
 
 @pytest.mark.parametrize("raw", [{}, {"repo_id": ""}, "a/b", {"revision": "main"}])
@@ -165,6 +172,13 @@ def test_a_branch_is_what_was_recorded(tmp_path, text, commit):
     found = _hub.look(str(tmp_path), Snapshot("org/name"))
     assert found.commit == commit
     assert found.complete is (commit == COMMIT)
+
+
+def test_a_commit_that_a_branch_stands_for_is_recorded_too(tmp_path):
+    cache = put(tmp_path, [CONFIG])
+    assert not _hub.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
+    _hub.write_atomically(cache.record("org/name", "main"), COMMIT)
+    assert _hub.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
 
 
 def test_bytes_here_counts_files_blobs_and_partials(tmp_path):

@@ -14,6 +14,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer
 from ansible_collections.gpunode.llm.plugins.module_utils._preflight import Filesystem, Need
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
 GB = 10**9
 TREE = [RepoFile("a", 4 * GB, "1" * 40, "a" * 64), RepoFile("b", 1 * GB, "2" * 40, "b" * 64)]
 ONE = {
@@ -86,6 +87,17 @@ def test_weights_by_the_plan_and_by_the_listing(tmp_path):
         stream.truncate(3 * GB)
     (less,) = _preflight.weights_needs([ONE], home, {snapshot: (COMMIT, TREE)})
     assert less.bytes == 2 * GB
+
+
+def test_branches_are_pinned(tmp_path):
+    home = str(tmp_path)
+    branch, tag = {**ONE, "revision": None, "config": {"port": 8000}}, {**ONE, "revision": "v1"}
+    assert _preflight.pin([ONE, branch, tag], home, {}) == [ONE, branch, tag]  # nobody knows
+    told = _preflight.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
+    pinned = {"revision": COMMIT, "branch": "main", "config": {"port": 8000, "revision": COMMIT}}
+    assert told == [ONE, {**ONE, **pinned}, tag]
+    _hub.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
+    assert _preflight.pin([tag], home, {})[0]["revision"] == OTHER
 
 
 def test_weights_that_are_here(tmp_path):
