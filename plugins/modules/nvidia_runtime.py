@@ -138,6 +138,17 @@ def settle_spec(module, nvidia_ctk):
     return {"before_header": path, "after_header": path, "before": there, "after": now}
 
 
+def refuse(module, docker):
+    """Stop at a Docker without CDI; a check only warns of it, since the play may replace that Docker before."""
+    said = (
+        f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is the "
+        f"first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
+    )
+    if not module.check_mode:
+        module.fail_json(msg=said)
+    module.warn(said)
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -149,10 +160,7 @@ def main():
     )
     docker = engine(module)
     if docker.works and not docker.knows_cdi and module.params["require_cdi"]:
-        module.fail_json(
-            msg=f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 "
-            f"is the first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
-        )
+        refuse(module, docker)
     nvidia_ctk = module.get_bin_path("nvidia-ctk")
     if not nvidia_ctk and not module.check_mode:
         module.fail_json(msg="nvidia-ctk is not on this node: the package nvidia-container-toolkit-base brings it.")
