@@ -190,7 +190,7 @@ def pause(attempt: int, headers: Mapping[str, str]) -> float:
 def next_page(link: str) -> str:
     """The query of the page that a Link header calls the next; empty on the last. A mirror may leave the hub's host."""
     for part in link.split(","):
-        address, _, relation = part.partition(";")
+        address, _semicolon, relation = part.partition(";")
         if 'rel="next"' in relation:
             return urlsplit(address.strip().strip("<>")).query
     return ""

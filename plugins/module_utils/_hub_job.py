@@ -13,4 +13,4 @@ import sys
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub_pull
 
 if __name__ == "__main__":
-    sys.exit(_hub_pull.main(sys.argv[1]))
+    raise SystemExit(_hub_pull.main(sys.argv[1]))

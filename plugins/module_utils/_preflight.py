@@ -100,7 +100,7 @@ def pin(
     pinned = []
     for instance in instances:
         (asked,) = parse_snapshots([instance])
-        known = next((commit for one, (commit, _) in trees.items() if same(one, asked)), "")
+        known = next((commit for one, (commit, _tree) in trees.items() if same(one, asked)), "")
         commit = known or look(home, asked).commit
         if asked.pinned or not commit:
             pinned.append(instance)

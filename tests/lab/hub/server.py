@@ -292,7 +292,7 @@ class Handler(BaseHTTPRequestHandler):
     # -- who asks -------------------------------------------------------------------------------------------------
     def who(self) -> str | None:
         """The kind of token that came with the request; None without one. A token that is unknown is refused here."""
-        kind, _, token = (self.headers.get("Authorization") or "").partition(" ")
+        kind, _space, token = (self.headers.get("Authorization") or "").partition(" ")
         if not token:
             return None
         if kind.lower() != "bearer" or token.strip() not in TOKENS:

@@ -132,7 +132,10 @@ def test_access_is_checked_before_anything_starts(node):
     with pytest.raises(HubError, match="The account ada has not been granted access to org/name"):
         node.step()
     assert node.started() == []
-    assert [path for _, path, _ in node.asked] == ["/api/whoami-v2", f"/org/name/resolve/{COMMIT}/config.json"]
+    assert [path for _method, path, _token in node.asked] == [
+        "/api/whoami-v2",
+        f"/org/name/resolve/{COMMIT}/config.json",
+    ]
 
 
 def test_a_bad_token_is_named_first(node):
@@ -144,13 +147,13 @@ def test_a_bad_token_is_named_first(node):
 @pytest.mark.parametrize(("given", "used"), [(None, "Bearer hf_file"), (" hf_given\n", "Bearer hf_given")])
 def test_which_token(node, given, used):
     node.step(token=given)
-    assert {token for _, _, token in node.asked} == {used}
+    assert {token for _method, _path, token in node.asked} == {used}
 
 
 def test_no_token_at_all(node):
     node.step(token_path="/nonexistent")
-    assert {token for _, _, token in node.asked} == {None}
-    assert not any("whoami" in path for _, path, _ in node.asked)
+    assert {token for _method, _path, token in node.asked} == {None}
+    assert not any("whoami" in path for _method, path, _token in node.asked)
 
 
 def test_a_pull_starts_and_is_reported(node):
@@ -166,7 +169,7 @@ def test_a_pull_starts_and_is_reported(node):
 
 def test_no_secret_beside_the_job(node):
     node.step(token="hf_given")
-    for folder, _, names in os.walk(node.tmp_path / "run"):
+    for folder, _folders, names in os.walk(node.tmp_path / "run"):
         for name in names:
             text = _hub.read_text(os.path.join(folder, name))
             assert "hf_given" not in text
@@ -193,7 +196,11 @@ def test_what_is_copied_to_the_node_can_run_there(node):
     folder = str(node.tmp_path / "run" / UNIT)
     module = ".".join((*_hub_run.PACKAGE, "_hub_job"))
     ran = subprocess.run(
-        [sys.executable, "-S", "-m", module, folder], env={"PYTHONPATH": folder}, capture_output=True, text=True
+        [sys.executable, "-S", "-m", module, folder],
+        env={"PYTHONPATH": folder},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert "damaged: config.json: other bytes than the hub has" in ran.stdout
     assert ran.returncode == 1
