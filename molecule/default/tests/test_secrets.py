@@ -18,7 +18,8 @@ def test_token_file_is_for_root_alone(host) -> None:
 
 def test_token_is_in_no_other_file(host) -> None:
     places = "/etc /var/lib /var/log /opt /run /home /root"
-    elsewhere = "--exclude-dir=docker --exclude-dir=containerd --exclude-dir=journal"  # images, and what the next test reads
+    # Images, and what the test of the journal reads.
+    elsewhere = "--exclude-dir=docker --exclude-dir=containerd --exclude-dir=journal"
     found = host.run(f"grep -rls {elsewhere} '{PATTERN}' {places}")
     assert found.stdout.split() == [FILE]
 
