@@ -24,8 +24,8 @@ options:
     default: [all]
   gpus:
     description:
-      - Hosts to plan for. One as V(8xH100) or several as V(8xH100/4xL40S), or V(all), every host of the catalogue, or one
-        host as a list of its GPUs.
+      - Hosts to plan for. One as V(8xH100) or several as V(8xH100/4xL40S), or V(all), every host of the catalogue, or
+        one host as a list of its GPUs.
       - Without it, the node is asked by one call of M(gpunode.llm.gpu_info).
     type: raw
   link_mbit_s:

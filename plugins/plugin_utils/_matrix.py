@@ -80,7 +80,7 @@ def _nodes(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> st
 def _row(wish: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
     size = weights_bytes(wish.model)
     minutes = round(size * 8 / bits_per_s / 60, 1)
-    row = {"model": wish.name, "host": label, "download_bytes": size, "download_minutes": minutes}
+    row: dict[str, Any] = {"model": wish.name, "host": label, "download_bytes": size, "download_minutes": minutes}
     if wish.device == "cpu":
         context, tokens = on_cpu_context(wish, advice.catalog)
         return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)

@@ -11,6 +11,7 @@ import re
 import sys
 
 from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.envs import environment_variables
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 TYPES = {
@@ -66,7 +67,12 @@ def main() -> None:
         for action in spellings
         if action in parser._deprecated or re.search(r"\b(is|are) deprecated\b", action.help or "", re.I)
     )
-    json.dump({"flags": dict(sorted(flags.items())), "deprecated": deprecated}, sys.stdout)
+    told = {
+        "flags": dict(sorted(flags.items())),
+        "deprecated": deprecated,
+        "environment": sorted(environment_variables),
+    }
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import yaml
 from prepare import prepare
 
 ENGINES = Path(__file__).resolve().parents[2] / "catalog" / "engines"
+WIDTH = 120
 FLAGS = "\n# name: [type, default, further spellings]\nflags:\n"
 
 
@@ -46,6 +47,12 @@ def head_of(template: Path, version: str) -> str:
     )
 
 
+def line_of(name: str, value: list[Any]) -> str:
+    """One option on one line, or on two where that is too long."""
+    line = f"  {name}: {json.dumps(value)}\n"
+    return line if len(line) <= WIDTH else f"  {name}:\n    {json.dumps(value)}\n"
+
+
 def main(version: str) -> None:
     path = ENGINES / f"vllm-{version}.yml"
     template = path if path.exists() else max(ENGINES.glob("vllm-*.yml"), key=_key)
@@ -55,9 +62,9 @@ def main(version: str) -> None:
     head = head_of(template, version)
     for name in (name for name in gone if name not in before["removed"]):
         head = head.replace("removed:\n", f"removed:\n  {name}: it is gone since {version}\n", 1)
-    lines = [f"  {name}: {json.dumps(value)}\n" for name, value in told["flags"].items()]
-    path.write_text(head + FLAGS + "".join(lines), encoding="utf-8")
-    print(f"{path}: {len(lines)} options")
+    lines = "".join(line_of(name, value) for name, value in told["flags"].items())
+    path.write_text(head + FLAGS + lines, encoding="utf-8")
+    print(f"{path}: {len(told['flags'])} options")
     for what, names in {
         "new": [name for name in told["flags"] if name not in before["flags"]],
         "gone, say in `removed` what replaces them": gone,

@@ -123,6 +123,8 @@ def test_the_catalogue_lists_the_releases_own_options(version: str) -> None:
     }
     assert listed == told["flags"]
     assert set(told["deprecated"]) <= set(CATALOG.engines[version].deprecated)
+    used = {name for case in PLANS.values() for name in case["instance"].env if name.startswith("VLLM_")}
+    assert used <= set(told["environment"])
 
 
 @pytest.mark.parametrize("version", RELEASES)
