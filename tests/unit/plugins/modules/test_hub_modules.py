@@ -1,0 +1,118 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The faces of the weights' core: options in, results out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_http
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer
+from ansible_collections.gpunode.llm.plugins.modules import hf_cache_info, hf_snapshot, preflight_check
+
+COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+WANTED = {"repo_id": "org/name", "revision": COMMIT}
+TOKEN = "hf_very_secret"
+
+
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    """Run a module's main with these options; a hub that knows no token and no repository."""
+
+    def no_hub(timeout_s, ca_path):
+        return lambda method, url, headers: Answer(401 if "whoami" in url else 404, {"x-error-code": "RepoNotFound"})
+
+    monkeypatch.setattr(_hub_http, "opener", no_hub)
+
+    def run(module, check_mode=False, **options):
+        with patch_module_args({**options, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
+            module.main()
+        text = capsys.readouterr().out
+        assert TOKEN not in text.replace(TOKEN * 2, "")
+        return json.loads(text)
+
+    return run
+
+
+def put(home) -> None:
+    cache = Cache(str(home))
+    _hub.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
+
+
+def test_cache_info(ask, tmp_path):
+    options = {"home": str(tmp_path), "snapshots": [WANTED], "token_path": str(tmp_path / "token")}
+    told = ask(hf_cache_info, **options)
+    assert (told["complete"], told["client_version"], told["token_current"]) == (False, "", True)
+    put(tmp_path)
+    told = ask(hf_cache_info, **options, token=TOKEN)
+    assert (told["complete"], told["token_current"], told["others"]) == (True, False, [])
+
+
+@pytest.mark.parametrize("module", [hf_cache_info, hf_snapshot])
+def test_a_snapshot_needs_a_name(ask, module):
+    told = ask(module, snapshots=[{"revision": "main"}])
+    assert told["failed"]
+    assert "repo_id" in told["msg"]
+
+
+def test_snapshot_that_is_here(ask, tmp_path):
+    put(tmp_path)
+    told = ask(hf_snapshot, home=str(tmp_path), snapshots=[{**WANTED, "port": 8000, "config": {}}])
+    assert (told["changed"], told["done"], told["snapshots"][0]["revision"]) == (False, True, COMMIT)
+
+
+def test_snapshot_with_a_bad_token(ask, tmp_path):
+    told = ask(hf_snapshot, home=str(tmp_path), snapshots=[WANTED], token=TOKEN)
+    assert told["failed"]
+    assert "token is not valid" in told["msg"]
+
+
+def test_snapshot_in_check_mode(ask, tmp_path):
+    told = ask(hf_snapshot, check_mode=True, home=str(tmp_path), snapshots=[WANTED])
+    assert (told["changed"], told["snapshots"][0]["bytes_to_fetch"]) == (True, -1)
+    assert "does not exist" in told["warnings"][0]
+
+
+INSTANCE = {**WANTED, "name": "x", "weights_bytes": 10**18, "image": "", "host": "127.0.0.1", "port": 0}
+
+
+def test_preflight_tells_everything_at_once(ask, tmp_path):
+    told = ask(
+        preflight_check,
+        instances=[INSTANCE],
+        home=str(tmp_path),
+        token=TOKEN,
+        platform={"distribution": "Slackware", "version": "15", "architecture": "x86_64", "service_mgr": "systemd"},
+        supported={"distributions": {"Debian": ["12"]}, "architectures": ["x86_64"]},
+    )
+    assert [finding.split()[0] for finding in told["findings"]] == ["Slackware", "The", "Too"]
+    assert told["bytes_to_write"] == 10**18
+    assert told["instances"] == [INSTANCE]
+
+
+def test_preflight_leaves_out_what_it_is_told_to(ask, tmp_path):
+    told = ask(
+        preflight_check,
+        instances=[INSTANCE],
+        home=str(tmp_path),
+        skip=["hub", "disk", "ports", "platform"],
+        token=TOKEN,
+    )
+    assert told["findings"] == []
+
+
+def test_preflight_of_a_converged_node(ask, tmp_path):
+    put(tmp_path)
+    (tmp_path / "token").write_text(TOKEN)
+    told = ask(
+        preflight_check, instances=[INSTANCE], home=str(tmp_path), token=TOKEN, token_path=str(tmp_path / "token")
+    )
+    assert (told["findings"], told["bytes_to_write"]) == ([], 0)
+
+
+def test_preflight_of_a_broken_plan(ask):
+    assert ask(preflight_check, instances=[{"repo_id": "no name"}])["failed"]

@@ -1,0 +1,43 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What users read as defaults is what the argument specifications say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROLES = Path(__file__).resolve().parents[3] / "roles"
+
+
+def load(role: str, path: str):
+    return yaml.safe_load((ROLES / role / path).read_text())
+
+
+@pytest.mark.parametrize("role", ["preflight", "huggingface"])
+def test_defaults_are_the_argument_specs(role):
+    defaults = load(role, "defaults/main.yml")
+    for entry, spec in load(role, "meta/argument_specs.yml")["argument_specs"].items():
+        assert {name: option["default"] for name, option in spec["options"].items()} == defaults, entry
+        assert (ROLES / role / "tasks" / f"{entry}.yml").exists()
+        assert all(option["description"] and option["type"] for option in spec["options"].values())
+
+
+@pytest.mark.parametrize("role", ["preflight", "huggingface"])
+def test_tokens_are_hidden(role):
+    options = load(role, "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    tokens = [name for name in options if name.endswith("_token")]
+    assert tokens
+    assert all(options[name]["no_log"] for name in tokens)
+
+
+def test_every_option_of_the_planner_can_be_set():
+    from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
+
+    given = load("preflight", "tasks/plan.yml")[0]["gpunode.llm.serving_plan"]
+    allowed = load("preflight", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]["preflight_options"]
+    assert set(given) == set(OPTIONS)
+    assert set(allowed["options"]) == set(OPTIONS) - {"model", "models", "gpus", "fail_on_findings"}
