@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import node_gpus_from
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Host, given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, Host, given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import catalogue_hosts, matrix, matrix_models, table
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
@@ -65,4 +65,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
         if said.get("failed"):
             raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        return [(str(task_vars.get("inventory_hostname", "node")), read_host(node_gpus_from(said), catalog))]
+        # What this collection serves there now would be replaced, so it does not count as in use.
+        host = read_host(node_gpus_from(said), catalog, lambda owner: owner.startswith(UNIT))
+        return [(str(task_vars.get("inventory_hostname", "node")), host)]

@@ -91,8 +91,10 @@ NUMBERS = ("index", "memory_mib", "reserved_mib", "used_mib")
 GIVEN_KEYS = ("count", *(field.name for field in fields(Gpu)))
 
 
-def _known_or_sized(entry: Mapping[str, Any], catalog: Catalog) -> tuple[str, GpuSpec | None]:
+def _known_or_sized(entry: Any, catalog: Catalog) -> tuple[str, GpuSpec | None]:
     """The name of an entry of `gpus` and what the catalogue knows of it; without that, the entry must say the size."""
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"gpus: {entry!r} is neither a text such as 8xH100 nor a dictionary.")
     for key in entry:
         if key not in GIVEN_KEYS:
             raise ValueError(f"gpus: unknown key {key!r}; known: {', '.join(GIVEN_KEYS)}.")

@@ -118,8 +118,7 @@ def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table) -> lis
     found = []
     for wish in wishes:
         ways = table.options(wish, group, budgets[wish.name])
-        assert ways.best is not None  # _assign has seen to it
-        found.append((wish, ways, ways.best))
+        found.append((wish, ways, ways.fitting[0]))  # there is one: _assign has seen to it
     free = list(group.indices)
     seats = []
     for wish, ways, choice in sorted(found, key=lambda item: (-item[2].spread.tp, item[0].name)):

@@ -55,7 +55,7 @@ def planning() -> tuple[float, float, float, int]:
         request = _request.read_request({"model": "405b-fp8"}, catalog)
         _plan.make_plan(request, _boards.given_gpus("8xH100", catalog), catalog)
 
-    return reading, timed(whole), statistics.median(timed(one) for _ in range(20)), len(rows)
+    return reading, timed(whole), statistics.median(timed(one) for _round in range(20)), len(rows)
 
 
 def asking() -> tuple[float, float, float]:

@@ -177,6 +177,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
         ),
         ("8xzzz", "near: a100-40, a100-80"),
         ([{"name": "h100", "memory": 1}], "unknown key 'memory'"),
+        ([8], "8 is neither a text such as 8xH100 nor a dictionary"),
         ([{"name": "h100", "count": "many"}], "must be whole numbers"),
         ([{"name": "h100", "index": 0}, {"name": "h100", "index": 0}], "two entries have the same index"),
     ],

@@ -56,7 +56,7 @@ def test_engine_flags_are_those_that_were_recorded() -> None:
         if option.startswith("--") and dest != "help"
     }
     assert recorded <= set(engine.spellings)  # the parser knows hidden forms as well: no-enable-x beside disable-x
-    assert {recorded_name(options) for options, _ in RECORDED.values()} - {""} == set(engine.flags)
+    assert {recorded_name(options) for options, _default in RECORDED.values()} - {""} == set(engine.flags)
     for name in engine.removed:
         assert name not in engine.spellings
     for name in (*engine.deprecated, *engine.config):
@@ -100,7 +100,7 @@ def test_models_are_found_by_key_and_by_repository() -> None:
 def test_an_unknown_model_names_near_ones(wrong: str, meant: str) -> None:
     said = findings("1xH100", model=wrong)
     assert said.startswith(f"Model {wrong!r} is not in the catalogue. Did you mean ")
-    assert meant in said.split("?")[0]
+    assert meant in said.split("?", maxsplit=1)[0]
     assert "extra_models" in said
 
 
