@@ -88,7 +88,7 @@ LINES = [
     ),
     (
         "context_too_long",
-        "ValueError: To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is needed "
+        "ValueError: To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is needed"
         ", which is larger than the available KV cache memory (5.31 GiB). Based on the available memory, the estimated "
         "maximum model length is 43488.",
         "131072 tokens needs 16.0 GiB of KV cache, and 5.31",
