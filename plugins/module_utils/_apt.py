@@ -113,7 +113,7 @@ def installed(answer: str) -> Dict[str, Package]:
 
 def split_spec(spec: str) -> Tuple[str, str]:
     """``docker-ce=5:29*`` is (docker-ce, 5:29*); without a version any will do."""
-    name, _, version = spec.partition("=")
+    name, _equals, version = spec.partition("=")
     return name, version or "*"
 
 
