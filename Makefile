@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LAB := tests/lab/lab
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit molecule bench bench-planner venv clean
+.PHONY: help demo demo-down test test-all lint unit engine molecule bench bench-planner docs venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,20 @@ lint: venv  ## yamllint, ansible-lint, ruff, mypy
 unit: venv  ## the unit tests
 	@$(BIN)/python tests/run.py --only unit
 
+engine: venv  ## every configuration that is rendered, through vLLM's own parser and engine configuration
+	@$(BIN)/python tests/run.py --only engine
+
 molecule: venv  ## Molecule's default scenario
 	@$(BIN)/python tests/run.py --only molecule
 
 bench: venv  ## what site.yml costs, first and with nothing to do, against a one-task play
 	@$(BIN)/python tests/bench/site.py
+
+bench-planner: venv  ## what planning costs
+	@$(BIN)/python tests/bench/planner.py
+
+docs: venv  ## write the pages that are made from the catalogue again
+	@$(BIN)/python docs/models_and_gpus.py
 
 venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)

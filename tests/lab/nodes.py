@@ -119,6 +119,9 @@ def create(name: str, platform: str = "debian12", board: str | None = None) -> N
                 "-v",
                 "/var/lib/containerd",
                 "--shm-size=4g",
+                # The stand-in's GPUs are device nodes with NVIDIA's numbers; nothing answers behind them.
+                "--device-cgroup-rule=c 195:* rwm",
+                "--device-cgroup-rule=c 238:* rwm",
                 "--stop-signal=SIGRTMIN+3",
                 "-p",
                 "127.0.0.1::22",

@@ -1,7 +1,7 @@
 # What a fresh Debian server of a cloud has: systemd, ssh, sudo, python3, apt. No Docker, no NVIDIA packages.
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends systemd systemd-sysv dbus openssh-server python3 sudo curl gnupg \
+apt-get install -y -qq --no-install-recommends systemd systemd-sysv dbus openssh-server python3 python3-apt sudo curl gnupg \
   ca-certificates iproute2 procps kmod iptables less >/dev/null
 systemctl mask systemd-modules-load.service systemd-udevd.service systemd-udev-trigger.service getty.target \
   console-getty.service apt-daily.timer apt-daily-upgrade.timer >/dev/null 2>&1
