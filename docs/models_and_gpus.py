@@ -39,7 +39,8 @@ The memory model is within 1 % of what vLLM reported on real H100 and H200. What
 
 ## The fewest GPUs of one host
 
-A number in brackets is the context where the full one does not fit; an empty cell, that no host of this kind does.
+A number in brackets is the context where the full one does not fit, with the host that has the most beside it; an empty
+cell, that no host of this kind does.
 
 """
 HOSTS = """
@@ -54,17 +55,15 @@ def line(values: tuple[str, ...] | list[str]) -> str:
     return f"| {' | '.join(values)} |\n"
 
 
-def fewest(rows: list[Row]) -> str:
-    """The smallest host of one kind on which a model fits, or the smallest with the full context beside it."""
+def fewest(rows: list[Row], context: int) -> str:
+    """The smallest host of one kind on which a model fits; where its context is cut there, the one with the most beside it."""
     fitting = [row for row in rows if row.fits]
     if not fitting:
         return ""
-    longest = max(row.max_model_len for row in rows)
-    first = fitting[0]
-    if first.max_model_len == longest:
-        return first.host.split("x")[0]
-    roomy = next(row for row in fitting if row.max_model_len == longest)
-    return f"{first.host.split('x')[0]} ({first.max_model_len}), {roomy.host.split('x')[0]}"
+    roomiest = max(fitting, key=lambda row: row.max_model_len)  # the first, so the smallest, of equals
+    shown = [fitting[0], roomiest] if roomiest.max_model_len > fitting[0].max_model_len else fitting[:1]
+    cut = {row.host: f" ({row.max_model_len})" if row.max_model_len < context else "" for row in shown}
+    return ", ".join(f"{row.host.split('x')[0]}{cut[row.host]}" for row in shown)
 
 
 def glance(rows: list[Row], catalog: Catalog) -> Iterator[str]:
@@ -72,8 +71,9 @@ def glance(rows: list[Row], catalog: Catalog) -> Iterator[str]:
     yield line(["", *(gpu.key for gpu in kinds)])
     yield line(["---"] * (len(kinds) + 1))
     for model in matrix_models(["all"], catalog):
+        context = catalog.models[model].context
         mine = [[row for row in rows if row.model == model and row.host.split("x", 1)[1] == gpu.key] for gpu in kinds]
-        yield line([f"`{model}`", *(fewest(found) for found in mine)])
+        yield line([f"`{model}`", *(fewest(found, context) for found in mine)])
 
 
 def host_by_host(rows: list[Row], catalog: Catalog) -> Iterator[str]:
