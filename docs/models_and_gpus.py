@@ -56,7 +56,7 @@ def line(values: tuple[str, ...] | list[str]) -> str:
 
 
 def fewest(rows: list[Row], context: int) -> str:
-    """The smallest host of one kind on which a model fits; where that cuts its context, the one with the most beside it."""
+    """The smallest host on which a model fits; where that cuts its context, the one with the most beside it."""
     fitting = [row for row in rows if row.fits]
     if not fitting:
         return ""

@@ -90,9 +90,8 @@ def report(
     print(f"{'site.yml, nothing to do':26}{sum(r for *_, r in second):6}{wall:9.2f}{wall / floor:9.1f}")
     print(f"{'site.yml, first converge':26}{sum(r for *_, r in tasks):6}{first:9.2f}{first / floor:9.1f}")
     rest = first - pulls - starts
-    print(
-        f"  of it: pulling {pulls:.1f} s, the engine's start {starts:.1f} s, all else {rest:.1f} s ({installs:.1f} s of it packages)"
-    )
+    print(f"  of it: pulling {pulls:.1f} s, the engine's start {starts:.1f} s, all else {rest:.1f} s")
+    print(f"  of all else: installing packages {installs:.1f} s")
     for title, run in (("first converge", tasks), ("nothing to do", second)):
         print(f"dearest tasks, {title}:")
         for name, seconds, _ran in sorted(run, key=lambda t: -t[1])[:10]:
