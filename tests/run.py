@@ -44,6 +44,13 @@ CHECKS = (
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
     Check("engine", "every rendered configuration in vLLM's own parser", ("pytest", "tests/engine"), long=True),
     Check("molecule", "Molecule: default", ("molecule", "test", "-s", "default"), needs_lab=True),
+    Check(
+        "molecule-debian13",
+        "Molecule: default on Debian 13",
+        ("env", "MOLECULE_PLATFORM=debian13", "MOLECULE_NODE=molecule-debian13", "molecule", "test", "-s", "default"),
+        long=True,
+        needs_lab=True,
+    ),
 )
 
 
