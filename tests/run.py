@@ -40,7 +40,7 @@ CHECKS = (
     Check("lint", "ansible-lint", ("ansible-lint", "--offline")),
     Check("lint", "ruff", ("ruff", "check", ".")),
     Check("lint", "mypy --strict on the core", ("mypy", *CORE)),
-    Check("unit", "unit tests", ("pytest", "tests/unit")),
+    Check("unit", "unit tests", ("pytest", "tests/unit", "--cov", "--cov-report=term")),
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
     Check("engine", "every rendered configuration in vLLM's own parser", ("pytest", "tests/engine"), long=True),
     Check("molecule", "Molecule: default", ("molecule", "test", "-s", "default"), needs_lab=True),
