@@ -37,7 +37,9 @@ def up() -> None:
     """Bring up what is not up; build what was not built."""
     if not succeeds("docker", "network", "inspect", nodes.NETWORK):
         run("docker", "network", "create", nodes.NETWORK, stdout=subprocess.DEVNULL)
-    services = engine.bake("services", engine.base("bookworm"), LAB / "images" / "services.sh")
+    services = engine.bake(
+        "services", engine.base("bookworm"), LAB / "images" / "services.sh", LAB / "images" / "registry.yml"
+    )
     web = engine.bake(
         "web", services, LAB / "images" / "web.sh", LAB / "apt", LAB / "stand-ins", LAB / "images" / "nginx.conf"
     )
@@ -47,19 +49,22 @@ def up() -> None:
         services,
         "docker-registry",
         "serve",
-        "/lab/images/registry.yml",
+        "/etc/docker/registry/lab.yml",
         options=("-v", f"{STORE}:/srv", "-p", "127.0.0.1::5000"),
     )
     vllm = vllm_image()
     hub = engine.bake(
         "hub", vllm, LAB / "images" / "hub.sh", LAB / "hub", options=("--entrypoint=",), changes=("ENTRYPOINT []",)
     )
-    serve(HUB, hub, "python3", "/lab/hub/server.py", "--root", "/srv/hub", "--port", "80")
+    serve(HUB, hub, "python3", "/srv/server.py", "--root", "/srv/hub", "--port", "80")
     push(vllm)
 
 
 def serve(name: str, image: str, *command: str, options: tuple[str, ...] = ()) -> None:
-    """Have a server run from this image with this command; one that runs from another is replaced."""
+    """Have a server run from this image with this command; one that runs from another is replaced.
+
+    Nothing of the checkout is mounted: another clone, or none, may be there when Docker starts it again.
+    """
     wanted = digest(image, *command, *options)
     box = f"{engine.PREFIX}-{name.split('.')[0]}"
     if output("docker", "ps", "-q", "-f", f"name=^{box}$", "-f", f"label={engine.PREFIX}={wanted}"):
@@ -79,8 +84,6 @@ def serve(name: str, image: str, *command: str, options: tuple[str, ...] = ()) -
         name,
         "--label",
         f"{engine.PREFIX}={wanted}",
-        "-v",
-        f"{LAB}:/lab:ro",
         *options,
         image,
         *command,
