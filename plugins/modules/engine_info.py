@@ -33,6 +33,14 @@ options:
     description: A file that names this collection where it was this collection that installed Docker.
     type: path
     default: /etc/apt/sources.list.d/docker.sources
+  config:
+    description: Settings to look for in O(config_path).
+    type: dict
+    default: {}
+  config_path:
+    description: Docker's configuration.
+    type: path
+    default: /etc/docker/daemon.json
 """
 
 EXAMPLES = r"""
@@ -64,6 +72,10 @@ service:
   type: dict
   returned: success
   sample: {"known": true, "active": true, "enabled": true, "drop_ins": []}
+config_settled:
+  description: Whether daemon.json says all that O(config) does.
+  type: bool
+  returned: success
 group_exists:
   description: Whether O(group) is there.
   type: bool
@@ -85,7 +97,7 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _engine
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
 
 
 def engine(module):
@@ -120,6 +132,15 @@ def is_ours(marker):
         return "gpunode.llm" in stream.read()
 
 
+def config_settled(path, wanted):
+    """A file that cannot be read is not settled: whoever merges into it says what is wrong with it."""
+    try:
+        _text, here = _daemon_file.read(path)
+    except ValueError:
+        return False
+    return _daemon_json.merge(here, wanted) == here
+
+
 def users(names, group):
     unknown, missing, members, gid = [], [], [], None
     try:
@@ -144,6 +165,8 @@ def main():
             "users": {"type": "list", "elements": "str", "default": []},
             "group": {"type": "str", "default": "docker"},
             "marker": {"type": "path", "default": "/etc/apt/sources.list.d/docker.sources"},
+            "config": {"type": "dict", "default": {}},
+            "config_path": {"type": "path", "default": "/etc/docker/daemon.json"},
         },
         supports_check_mode=True,
     )
@@ -155,6 +178,7 @@ def main():
         client_version=found.client,
         ours=is_ours(module.params["marker"]),
         service=service(module),
+        config_settled=config_settled(module.params["config_path"], module.params["config"]),
         **users(module.params["users"], module.params["group"]),
     )
 

@@ -97,6 +97,13 @@ account:
   description: The hub account that the token belongs to, where the hub was asked.
   type: str
   returned: success
+settled:
+  description:
+    - Whether the node has all C(weights), complete and verified, with the token that it keeps; and all C(images). What
+      is settled needs no further call on the node.
+  type: dict
+  returned: success
+  sample: {"weights": true, "images": true}
 bytes_to_write:
   description: Bytes of weights and images that the node does not have yet.
   type: int
@@ -120,13 +127,18 @@ def check(module):
     if "hub" not in skip:
         hub_check = ask_hub(params, instances)
         findings += hub_check.findings
-    needs = _preflight.weights_needs(instances, params["home"], hub_check.trees)
-    needs += _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
+    weights = _preflight.weights_needs(instances, params["home"], hub_check.trees)
+    images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
     if "disk" not in skip:
-        findings += _preflight.check_disk(needs)
+        findings += _preflight.check_disk(weights + images)
     if "ports" not in skip:
         findings += _preflight.check_ports(instances, run)
-    return findings, hub_check, needs
+    return findings, hub_check, weights, images
+
+
+def token_is_new(params):
+    given = (params["token"] or "").strip()
+    return bool(given) and given != _hub_inventory.read_token(params["token_path"])
 
 
 def ask_hub(params, instances):
@@ -137,8 +149,8 @@ def ask_hub(params, instances):
         for snapshot in _hub.parse_snapshots(instances)
         if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
     ]
-    token_is_new = token != _hub_inventory.read_token(params["token_path"])
-    return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
+    hub = _hub_api.Hub(params["endpoint"], opener, time.sleep, token)
+    return _preflight.check_hub(hub, snapshots, token_is_new(params))
 
 
 def main():
@@ -164,7 +176,7 @@ def main():
         supports_check_mode=True,
     )
     try:
-        findings, hub_check, needs = check(module)
+        findings, hub_check, weights, images = check(module)
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
     module.exit_json(
@@ -172,7 +184,11 @@ def main():
         findings=findings,
         instances=_preflight.pin(module.params["instances"], module.params["home"], hub_check.trees),
         account=hub_check.account,
-        bytes_to_write=sum(need.bytes for need in needs),
+        bytes_to_write=sum(need.bytes for need in weights + images),
+        settled={
+            "weights": not weights and not token_is_new(module.params) and not module.params["update"],
+            "images": not images,
+        },
     )
 
 
