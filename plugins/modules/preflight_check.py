@@ -136,9 +136,10 @@ def check(module):
     return findings, hub_check, weights, images
 
 
-def token_is_new(params):
-    given = (params["token"] or "").strip()
-    return bool(given) and given != _hub_inventory.read_token(params["token_path"])
+def settled(params, weights, images):
+    """What the roles need not be asked for. A token that others can read is not settled."""
+    token = _hub_inventory.token_current(params["token_path"], params["token"] or "")
+    return {"weights": not weights and token and not params["update"], "images": not images}
 
 
 def ask_hub(params, instances):
@@ -149,8 +150,8 @@ def ask_hub(params, instances):
         for snapshot in _hub.parse_snapshots(instances)
         if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
     ]
-    hub = _hub_api.Hub(params["endpoint"], opener, time.sleep, token)
-    return _preflight.check_hub(hub, snapshots, token_is_new(params))
+    token_is_new = token != _hub_inventory.read_token(params["token_path"])
+    return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
 
 
 def main():
@@ -185,10 +186,7 @@ def main():
         instances=_preflight.pin(module.params["instances"], module.params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
-        settled={
-            "weights": not weights and not token_is_new(module.params) and not module.params["update"],
-            "images": not images,
-        },
+        settled=settled(module.params, weights, images),
     )
 
 
