@@ -20,6 +20,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     wanted_bytes,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils._image import parse_reference
 
 Instance = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -112,6 +113,17 @@ def pin(
 
 def same(one: Snapshot, other: Snapshot) -> bool:
     return (one.repo_id, one.revision) == (other.repo_id, other.revision)
+
+
+def check_images(instances: Sequence[Instance]) -> list[str]:
+    """A name that stands for no one image, such as latest, is refused even where Docker has something of that name."""
+    findings = []
+    for image in sorted({str(i["image"]) for i in instances if i.get("image")}):
+        try:
+            parse_reference(image)
+        except ValueError as refusal:
+            findings.append(f"{refusal}.")
+    return findings
 
 
 def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:

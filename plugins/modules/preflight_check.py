@@ -121,7 +121,7 @@ TIMEOUT_S = 20
 def check(module):
     params = module.params
     instances, skip, run = params["instances"], params["skip"], module.run_command
-    findings, hub_check = [], _preflight.HubCheck((), {})
+    findings, hub_check = _preflight.check_images(instances), _preflight.HubCheck((), {})
     if "platform" not in skip and params["platform"]:
         findings += _preflight.check_platform(params["platform"], params["supported"])
     if "hub" not in skip:

@@ -240,3 +240,18 @@ def test_a_hub_that_is_away_is_one_finding():
     told = _preflight.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
     assert len(told.findings) == 1
     assert "no route" in told.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("vllm/vllm-openai:v0.33.0", ""),
+        ("registry.example.net:5000/vllm@sha256:" + "a" * 64, ""),
+        ("vllm/vllm-openai:latest", "latest"),
+        ("vllm/vllm-openai", "names no release"),
+    ],
+)
+def test_an_image_is_named_by_its_release(image, said):
+    findings = _preflight.check_images([{"image": image}, {"image": image}])
+    assert len(findings) == (1 if said else 0)
+    assert said in "".join(findings)
