@@ -30,6 +30,14 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
         raise ValueError(f"{path} is not valid JSON, so nothing was written to it: {error}.") from error
 
 
+def data_root(path: str = "/etc/docker/daemon.json") -> str:
+    """Where Docker keeps containers and images; its own default where the file says nothing that can be read."""
+    try:
+        return str(read(path)[1].get("data-root") or "/var/lib/docker")
+    except (OSError, ValueError):
+        return "/var/lib/docker"
+
+
 def stage(text: str) -> str:
     """Write a candidate to a file of its own, which the caller has the module clean up."""
     handle, staged = tempfile.mkstemp(prefix="daemon.", suffix=".json")

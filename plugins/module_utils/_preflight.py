@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     Snapshot,
     bytes_here,
@@ -128,7 +128,7 @@ def check_images(instances: Sequence[Instance]) -> list[str]:
 
 def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:
     """The images that are not on the node. Their size is not known before they are pulled, so a round figure counts."""
-    root = docker_root()
+    root = data_root()
     needs = []
     images = {str(i["image"]): str(i.get("device") or "cuda") for i in instances if i.get("image")}
     for image, device in sorted(images.items()):
@@ -136,15 +136,6 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
             continue
         needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}"))
     return needs
-
-
-def docker_root(config: str = "/etc/docker/daemon.json") -> str:
-    """The folder of images."""
-    try:
-        with open(config, encoding="utf-8") as stream:
-            return str(json.load(stream).get("data-root") or "/var/lib/docker")
-    except (OSError, ValueError, AttributeError):
-        return "/var/lib/docker"
 
 
 def port_is_free(host: str, port: int) -> bool:

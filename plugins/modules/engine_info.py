@@ -12,13 +12,8 @@ description:
     may talk to it, all in one step.
 author:
   - gpunode contributors (@gpunode)
-attributes:
-  check_mode:
-    description: Reads only.
-    support: full
-  diff_mode:
-    description: Changes nothing.
-    support: none
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 options:
   users:
     description: Users to look for in O(group).

@@ -9,19 +9,14 @@ short_description: Report the NVIDIA GPUs of a node
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 description:
   - Reports count, type, memory, driver, MIG mode, NVSwitch fabric state and running processes of all NVIDIA GPUs.
   - Runs C(nvidia-smi -q -x) once, and reads the PCI bus, so that GPUs without a driver are seen as well.
   - Never fails for want of GPUs. What is missing or broken is in RV(state), in words in RV(message); deciding whether
     that matters is left to M(gpunode.llm.serving_plan).
 options: {}
-attributes:
-  check_mode:
-    description: Changes nothing, so check mode makes no difference.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is no difference to show.
-    support: none
 seealso:
   - module: gpunode.llm.serving_plan
 """
@@ -139,9 +134,8 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
-
-DOCKER_ROOT = Path("/var/lib/docker")
 
 
 def _read(path: Path) -> str:
@@ -151,17 +145,10 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _docker_root() -> Path:
-    try:
-        return Path(json.loads(_read(Path("/etc/docker/daemon.json")) or "{}").get("data-root") or DOCKER_ROOT)
-    except (ValueError, AttributeError):
-        return DOCKER_ROOT
-
-
 @cache
 def _container_name(container: str) -> str:
     """Docker's own record, so that asking needs neither its socket nor its client."""
-    record = _read(_docker_root() / "containers" / container / "config.v2.json")
+    record = _read(Path(data_root()) / "containers" / container / "config.v2.json")
     try:
         return str(json.loads(record)["Name"]).lstrip("/")
     except (ValueError, KeyError, TypeError):

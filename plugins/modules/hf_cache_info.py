@@ -12,13 +12,8 @@ description:
     and whether the token file is current. Asks no network, starts no program and changes nothing, so it is quick.
 author:
   - gpunode contributors (@gpunode)
-attributes:
-  check_mode:
-    description: Changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is no difference.
-    support: none
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 options:
   snapshots:
     description: What should be there, as M(gpunode.llm.hf_snapshot) takes it.

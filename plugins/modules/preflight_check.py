@@ -15,13 +15,8 @@ description:
     all its weights, verified, needs no hub.
 author:
   - gpunode contributors (@gpunode)
-attributes:
-  check_mode:
-    description: Changes nothing in any mode.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is no difference.
-    support: none
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 options:
   instances:
     description: The instances of a plan of M(gpunode.llm.serving_plan).

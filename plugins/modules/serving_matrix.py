@@ -11,6 +11,8 @@ short_description: Compare models and GPU hosts
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 description:
   - Says for each model on each host whether it fits, how it would be spread, how long its context is, and how long its
     weights take to download.
@@ -64,12 +66,6 @@ attributes:
   action:
     description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
     support: full
-  check_mode:
-    description: Changes nothing, so check mode makes no difference.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is no difference to show.
-    support: none
 seealso:
   - module: gpunode.llm.serving_plan
 """

@@ -11,6 +11,8 @@ short_description: Decide what a GPU host serves, and explain it
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 description:
   - Checks GPU count and type against a model and returns a plan. For each model it says which GPUs, how they share the
     work, how long the context is, how many tokens the KV cache holds, and the configuration that vLLM is started with.
@@ -126,12 +128,6 @@ attributes:
   action:
     description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
     support: full
-  check_mode:
-    description: Changes nothing, so check mode makes no difference.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is no difference to show.
-    support: none
 seealso:
   - module: gpunode.llm.gpu_info
 """

@@ -12,13 +12,8 @@ description:
     passed over, whatever their names are.
 author:
   - gpunode contributors (@gpunode)
-attributes:
-  check_mode:
-    description: Changes nothing.
-    support: full
-  diff_mode:
-    description: Changes nothing, so there is nothing to show.
-    support: none
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
 options:
   unit_dir:
     description: The folder that holds the units.

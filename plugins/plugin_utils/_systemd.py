@@ -31,13 +31,12 @@ def unit_arg(value: Any) -> str:
 
 def unit_text(value: Any) -> str:
     """Free text in a unit, such as a Description=: one line, with % meaning itself, that ends where it ends."""
-    text = " ".join(_CONTROL.sub(" ", str(value)).split())
-    # A backslash at the end would draw the next line in.
-    return text.rstrip("\\").rstrip().replace("%", "%%")
+    return comment_text(value).replace("%", "%%")
 
 
 def comment_text(value: Any) -> str:
     """Free text in a comment: one line, that ends where it ends."""
+    # A backslash at the end would draw the next line in.
     return " ".join(_CONTROL.sub(" ", str(value)).split()).rstrip("\\").rstrip()
 
 

@@ -113,7 +113,7 @@ def test_images(monkeypatch):
         asked.append(argv[-1])
         return (0 if argv[-1].startswith("here") else 1), "", ""
 
-    monkeypatch.setattr(_preflight, "docker_root", lambda: "/d")
+    monkeypatch.setattr(_preflight, "data_root", lambda: "/d")
     instances = [ONE, ONE, {**ONE, "image": "here:1"}, {**ONE, "image": "cpu:1", "device": "cpu"}, {"name": "none"}]
     sizes = {"cuda": 30 * GB, "cpu": 6 * GB}
     needs = _preflight.image_needs(instances, sizes, run, "/usr/bin/docker")
@@ -126,10 +126,10 @@ def test_images(monkeypatch):
     ("text", "root"),
     [('{"data-root": "/big"}', "/big"), ("{}", "/var/lib/docker"), ("[]", "/var/lib/docker"), ("{", "/var/lib/docker")],
 )
-def test_docker_root(tmp_path, text, root):
+def test_data_root(tmp_path, text, root):
     (tmp_path / "daemon.json").write_text(text)
-    assert _preflight.docker_root(str(tmp_path / "daemon.json")) == root
-    assert _preflight.docker_root("/nonexistent") == "/var/lib/docker"
+    assert _preflight.data_root(str(tmp_path / "daemon.json")) == root
+    assert _preflight.data_root("/nonexistent") == "/var/lib/docker"
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
