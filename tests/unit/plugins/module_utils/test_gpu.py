@@ -96,18 +96,18 @@ def test_what_a_recorded_host_says() -> None:
 
 def test_conditions() -> None:
     assert [gpu.mig for gpu in parse(recorded("a100-80x8-mig.xml")).gpus] == [True, True] + [False] * 6
-
-
-def test_mig_that_waits_for_a_reset_is_not_on() -> None:
-    xml = recorded("h100x1.xml").replace("<pending_mig>Disabled", "<pending_mig>Enabled")
-    (gpu,) = parse(xml).gpus
-    assert (gpu.mig, gpu.mig_pending) == (False, True)
     assert {gpu.fabric_state for gpu in parse(recorded("h100x8-fabric-in-progress.xml")).gpus} == {"In Progress"}
     assert {gpu.fabric_state for gpu in parse(recorded("a100-80x8.xml")).gpus} == {""}
     lost = parse(recorded("h100x8-one-lost.xml")).gpus
     assert [gpu.lost for gpu in lost] == [False] * 3 + [True] + [False] * 4
     assert lost[3].recovery_action == "Reboot"
     assert parse(recorded("h100x8-driver-535.xml")).driver_version == "535.274.02"
+
+
+def test_mig_that_waits_for_a_reset_is_not_on() -> None:
+    xml = recorded("h100x1.xml").replace("<pending_mig>Disabled", "<pending_mig>Enabled")
+    (gpu,) = parse(xml).gpus
+    assert (gpu.mig, gpu.mig_pending) == (False, True)
 
 
 def test_processes_and_their_owners() -> None:
