@@ -75,9 +75,13 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["ANSIBLE_CONFIG"] = str(CHECKOUT / "ansible.cfg")
     chosen = [c for c in CHECKS if args.only == c.group or (not args.only and (args.all or not c.long))]
-    ours = any(c.needs_lab for c in chosen) and not lab_is_up()
+    needed = any(c.needs_lab for c in chosen)
+    ours = needed and not lab_is_up()
     results = {}
     try:
+        # Before the first of them: a machine with no Docker running has no node to destroy, list or create either.
+        if needed:
+            subprocess.run([LAB, "up"], check=True)
         for check in chosen:
             results[check] = run(check)
     finally:

@@ -159,8 +159,8 @@ def fit_board(name: str, board: str) -> None:
 
 
 def remove(name: str) -> None:
-    """End a node and everything on it."""
-    if output("docker", "ps", "-aq", "-f", f"name=^{container(name)}$"):
+    """End a node and everything on it; where no Docker runs, no node does."""
+    if output("docker", "ps", "-aq", "-f", f"name=^{container(name)}$", check=False):
         run("docker", "rm", "-f", "-v", container(name), stdout=subprocess.DEVNULL)
         say(f"node {name} is gone")
 
@@ -172,12 +172,9 @@ def reboot(name: str) -> None:
 
 
 def names() -> list[str]:
-    """The nodes that run."""
-    return sorted(
-        output(
-            "docker", "ps", "-f", f"label={engine.PREFIX}.node", "--format", f'{{{{.Label "{engine.PREFIX}.node"}}}}'
-        ).split()
-    )
+    """The nodes that run; where no Docker runs, no node does."""
+    form = f'{{{{.Label "{engine.PREFIX}.node"}}}}'
+    return sorted(output("docker", "ps", "-f", f"label={engine.PREFIX}.node", "--format", form, check=False).split())
 
 
 def address(name: str) -> tuple[str, int]:
