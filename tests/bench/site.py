@@ -10,46 +10,17 @@ and the seconds of tasks that only pull or wait for the engine's start.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import re
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-LAB = CHECKOUT / "tests" / "lab" / "lab"
+from measured import CHECKOUT, LAB, play
+
 PULLS = re.compile(r"Fetch the (weights|images)")
 STARTS = re.compile(r"Wait for a completion")
 INSTALLS = re.compile(r" : Install ")
 PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Ping\n      ansible.builtin.ping:\n"
-
-
-def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, float, bool]]]:
-    """Run a playbook; return its wall seconds and, per task, its name, seconds, and whether it ran."""
-    env = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
-        "GPUNODE_LAB_NODES": node,
-        "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
-        "ANSIBLE_CALLBACKS_ENABLED": "durations",
-    }
-    with tempfile.NamedTemporaryFile() as told:
-        env["DURATIONS_FILE"] = told.name
-        began = time.monotonic()
-        subprocess.run(
-            ["ansible-playbook", "-i", "inventories/lab", playbook, *extra],
-            cwd=CHECKOUT,
-            env=env,
-            check=True,
-            stdout=sys.stderr,
-        )
-        wall = time.monotonic() - began
-        tasks = [json.loads(line) for line in Path(told.name).read_text().splitlines()]
-    return wall, [(t["name"], t["seconds"], t["ran"]) for t in tasks]
 
 
 def main() -> None:

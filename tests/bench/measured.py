@@ -1,0 +1,102 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What benchmarks share: plays with each task timed, links of a given rate, repositories of a given size."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(CHECKOUT / "molecule" / "shared"))
+from scenario import LAB, Hub
+
+__all__ = ["CHECKOUT", "LAB", "Hub", "link", "play", "repository"]
+
+MAKE = """
+import os, pathlib, sys
+folder, shards, mib = pathlib.Path('/srv/hub') / sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+folder.mkdir(parents=True, exist_ok=True)
+(folder / 'config.json').write_text('{}')
+for number in range(shards):
+    with (folder / f'model-{number:05}.safetensors').open('wb') as out:
+        for _ in range(mib):
+            out.write(os.urandom(1 << 20))
+"""
+
+
+def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, float, bool]]]:
+    """Run a playbook; return its wall seconds and, per task, its name, seconds, and whether it ran."""
+    env = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+        "GPUNODE_LAB_NODES": node,
+        "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
+        "ANSIBLE_CALLBACKS_ENABLED": "durations",
+    }
+    with tempfile.NamedTemporaryFile() as told:
+        env["DURATIONS_FILE"] = told.name
+        began = time.monotonic()
+        subprocess.run(
+            ["ansible-playbook", "-i", "inventories/lab", playbook, *extra],
+            cwd=CHECKOUT,
+            env=env,
+            check=True,
+            stdout=sys.stderr,
+        )
+        wall = time.monotonic() - began
+        tasks = [json.loads(line) for line in Path(told.name).read_text().splitlines()]
+    return wall, [(t["name"], t["seconds"], t["ran"]) for t in tasks]
+
+
+def docker(*argv: str) -> str:
+    return subprocess.run(["docker", *argv], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def link(server: str, megabytes_per_s: float) -> Iterator[None]:
+    """Hold what a server of the lab (hub, registry) sends to a rate, as a network link of that rate does."""
+    pid = docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}")
+    tc = ["nsenter", "-t", pid, "-n", "tc", "qdisc"]
+    rate = f"{megabytes_per_s * 8:.0f}mbit"
+    shape = ["root", "tbf", "rate", rate, "burst", "512kb", "latency", "100ms"]
+    subprocess.run([*tc, "replace", "dev", "eth0", *shape], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*tc, "del", "dev", "eth0", "root"], check=True)
+
+
+@contextmanager
+def outage(server: str) -> Iterator[None]:
+    """A router's answer to everything that goes to a server of the lab: connections break, new ones are refused."""
+    pid = docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}")
+    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
+    iptables = ["nsenter", "-t", pid, "-n", "iptables"]
+    subprocess.run([*iptables, "-I", *rule], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*iptables, "-D", *rule], check=True)
+
+
+@contextmanager
+def repository(repo_id: str, shards: int, mib: int) -> Iterator[None]:
+    """A repository of random shards on the lab's hub; gone afterwards."""
+    box = "gpunode-lab-hub"
+    docker("exec", box, "python3", "-c", MAKE, repo_id, str(shards), str(mib))
+    # The hub hashes a repository at the first question, which is no part of any measurement.
+    urllib.request.urlopen(f"{Hub().url}/api/models/{repo_id}").close()
+    try:
+        yield
+    finally:
+        docker("exec", box, "rm", "-rf", f"/srv/hub/{repo_id}")
