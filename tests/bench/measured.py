@@ -23,12 +23,13 @@ from scenario import LAB, Hub
 __all__ = ["CHECKOUT", "LAB", "Hub", "link", "play", "repository"]
 
 MAKE = """
-import os, pathlib, sys
-folder, shards, mib = pathlib.Path('/srv/hub') / sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-folder.mkdir(parents=True, exist_ok=True)
-(folder / 'config.json').write_text('{}')
+import os, pathlib, shutil, sys
+repo_id, base, name, shards, mib = *sys.argv[1:4], *map(int, sys.argv[4:])
+folder = pathlib.Path('/srv/hub') / repo_id
+shutil.rmtree(folder, ignore_errors=True)
+shutil.copytree(pathlib.Path('/srv/hub') / base, folder) if base else folder.mkdir(parents=True)
 for number in range(shards):
-    with (folder / f'model-{number:05}.safetensors').open('wb') as out:
+    with (folder / f'{name}-{number:05}{".bin" if base else ".safetensors"}').open('wb') as out:
         for _ in range(mib):
             out.write(os.urandom(1 << 20))
 """
@@ -90,10 +91,11 @@ def outage(server: str) -> Iterator[None]:
 
 
 @contextmanager
-def repository(repo_id: str, shards: int, mib: int) -> Iterator[None]:
-    """A repository of random shards on the lab's hub; gone afterwards."""
+def repository(repo_id: str, shards: int, mib: int, base: str = "") -> Iterator[None]:
+    """A repository of random shards on the lab's hub, or a copy of another with ballast; gone afterwards."""
     box = "gpunode-lab-hub"
-    docker("exec", box, "python3", "-c", MAKE, repo_id, str(shards), str(mib))
+    name = "ballast" if base else "model"
+    docker("exec", box, "python3", "-c", MAKE, repo_id, base, name, str(shards), str(mib))
     # The hub hashes a repository at the first question, which is no part of any measurement.
     urllib.request.urlopen(f"{Hub().url}/api/models/{repo_id}").close()
     try:
