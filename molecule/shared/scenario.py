@@ -76,7 +76,7 @@ class Hub:
     """The lab's hub from the outside: its counters, and what goes wrong in it. See tests/lab/hub/server.py."""
 
     def __init__(self) -> None:
-        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        form = '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}'
         told = subprocess.run(
             ["docker", "inspect", "-f", form, "gpunode-lab-hub"], check=True, capture_output=True, text=True
         )

@@ -63,31 +63,47 @@ def docker(*argv: str) -> str:
     return subprocess.run(["docker", *argv], check=True, capture_output=True, text=True).stdout.strip()
 
 
-@contextmanager
-def link(server: str, megabytes_per_s: float) -> Iterator[None]:
-    """Hold what a server of the lab (hub, registry) sends to a rate, as a network link of that rate does."""
-    pid = docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}")
-    tc = ["nsenter", "-t", pid, "-n", "tc", "qdisc"]
-    rate = f"{megabytes_per_s * 8:.0f}mbit"
-    shape = ["root", "tbf", "rate", rate, "burst", "512kb", "latency", "100ms"]
-    subprocess.run([*tc, "replace", "dev", "eth0", *shape], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run([*tc, "del", "dev", "eth0", "root"], check=True)
+def far_end(server: str, node: str) -> tuple[str, str, list[str]]:
+    """Of a node's link, at the server: the address, the interface, and what runs a command in the network there."""
+    form = f'{{{{(index .NetworkSettings.Networks "{node}-{server}").IPAddress}}}}'
+    address = docker("inspect", "-f", form, f"gpunode-lab-{server}")
+    within = ["nsenter", "-t", docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}"), "-n"]
+    told = subprocess.run(
+        [*within, "ip", "-o", "addr", "show", "to", address], check=True, capture_output=True, text=True
+    )
+    return address, told.stdout.split()[1], within
 
 
 @contextmanager
-def outage(server: str) -> Iterator[None]:
-    """A router's answer to everything that goes to a server of the lab: connections break, new ones are refused."""
-    pid = docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}")
-    rule = ["INPUT", "-i", "eth0", "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
-    iptables = ["nsenter", "-t", pid, "-n", "iptables"]
-    subprocess.run([*iptables, "-I", *rule], check=True)
+def link(server: str, node: str, megabytes_per_s: float) -> Iterator[None]:
+    """Lead a node to a server of the lab (hub, registry) over a link of a given rate that carries nothing else."""
+    network, ends = f"{node}-{server}", (f"gpunode-lab-{server}", f"gpunode-lab-node-{node}")
+    docker("network", "create", network)
+    try:
+        for end in ends:
+            docker("network", "connect", network, end)
+        address, device, within = far_end(server, node)
+        shape = ["tbf", "rate", f"{megabytes_per_s * 8:.0f}mbit", "burst", "512kb", "latency", "100ms"]
+        subprocess.run([*within, "tc", "qdisc", "add", "dev", device, "root", *shape], check=True)
+        names = f"echo {address} {server}.gpunode.test | sudo tee -a /etc/hosts"
+        subprocess.run([LAB, "ssh", node, names], check=True, stdout=subprocess.DEVNULL)
+        yield
+    finally:
+        for end in ends:
+            subprocess.run(["docker", "network", "disconnect", "--force", network, end], stderr=subprocess.DEVNULL)
+        docker("network", "rm", network)
+
+
+@contextmanager
+def outage(server: str, node: str) -> Iterator[None]:
+    """A router's answer to what goes to a server over a node's link: connections break, new ones are refused."""
+    _address, device, within = far_end(server, node)
+    rule = ["INPUT", "-i", device, "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"]
+    subprocess.run([*within, "iptables", "-I", *rule], check=True)
     try:
         yield
     finally:
-        subprocess.run([*iptables, "-D", *rule], check=True)
+        subprocess.run([*within, "iptables", "-D", *rule], check=True)
 
 
 @contextmanager

@@ -23,11 +23,12 @@ NODE = "bench-overlap"
 REPO = "bench/tiny-with-ballast"
 
 
-def first_converge(playbook: str, variables: str) -> float:
-    """Seconds from a fresh node to the model's answer."""
+def first_converge(playbook: str, variables: str, rate: float) -> float:
+    """Seconds from a fresh node to the model's answer, over links of a rate in MB/s."""
     subprocess.run([LAB, "remove", NODE], check=True)
     subprocess.run([LAB, "node", NODE], check=True)
-    wall, tasks = play(NODE, playbook, "-e", variables)
+    with link("hub", NODE, rate), link("registry", NODE, rate):
+        wall, tasks = play(NODE, playbook, "-e", variables)
     print(f"{Path(playbook).name}: {wall:.0f} s")
     for name, seconds, _ran in sorted(tasks, key=lambda task: -task[1])[:5]:
         print(f"  {seconds:7.1f} s  {name}", flush=True)
@@ -54,14 +55,12 @@ def main() -> None:
     try:
         with (
             repository(REPO, 4, args.mib // 4, base="gpunode/tiny-llama"),
-            link("hub", args.rate),
-            link("registry", args.rate),
             tempfile.NamedTemporaryFile("w", prefix="series-", suffix=".yml", dir=CHECKOUT / "playbooks") as apart,
         ):
             apart.write(series())
             apart.flush()
-            overlapped = first_converge("site.yml", variables)
-            one_by_one = first_converge(apart.name, variables)
+            overlapped = first_converge("site.yml", variables, args.rate)
+            one_by_one = first_converge(apart.name, variables, args.rate)
         print(f"overlapped {overlapped:.0f} s, in series {one_by_one:.0f} s: {overlapped / one_by_one:.2f}")
     finally:
         subprocess.run([LAB, "remove", NODE], check=True)

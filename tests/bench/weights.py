@@ -46,7 +46,7 @@ def break_link(passed: int) -> None:
     """Wait until the hub has sent so many bytes, and cut it off for a while."""
     while Hub().counters()["total_bytes"] < passed:
         time.sleep(0.2)
-    with outage("hub"):
+    with outage("hub", NODE):
         time.sleep(args().outage)
 
 
@@ -98,7 +98,7 @@ def main() -> None:
     subprocess.run([LAB, "node", NODE], check=True)
     try:
         play(NODE, "tests/bench/weights.yml", "-e", '{"huggingface_instances": []}')  # the client, and no weights
-        with repository(REPO, args().shards, args().mib), link("hub", args().rate):
+        with repository(REPO, args().shards, args().mib), link("hub", NODE, args().rate):
             limit = measure("curl", curl)
             plain = measure("hf download", hf_download)
             ours = measure("the role", role)
