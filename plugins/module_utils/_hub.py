@@ -31,7 +31,10 @@ BLOCK = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class RepoFile:
-    """One file of a repository. ``sha256`` where the hub keeps it as a large file, else git's own hash counts."""
+    """One file of a repository. ``sha256`` where the hub keeps it as a large file, else git's own hash counts.
+
+    A cache that names a large file by its SHA-256 does not tell its ``oid``, which is empty then.
+    """
 
     path: str
     size: int
@@ -97,21 +100,24 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was verified, and what the revision holds besides."""
+    """What was verified, and what the revision holds besides. ``origin``: where it came from, if not from the hub."""
 
     repo_id: str
     revision: str
     files: Sequence[RepoFile]
     left_out: Sequence[RepoFile] = ()
+    origin: str = ""
 
     def dump(self) -> str:
-        content = {
+        content: dict[str, Any] = {
             "format": FORMAT,
             "repo_id": self.repo_id,
             "revision": self.revision,
             "files": {f.path: _dump_file(f) for f in self.files},
             "left_out": {f.path: _dump_file(f) for f in self.left_out},
         }
+        if self.origin:
+            content["origin"] = self.origin
         return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
     @classmethod
@@ -120,7 +126,7 @@ class Manifest:
         if raw.get("format") != FORMAT:
             raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
         files, left_out = ([_load_file(p, f) for p, f in raw[key].items()] for key in ("files", "left_out"))
-        return cls(raw["repo_id"], raw["revision"], files, left_out)
+        return cls(raw["repo_id"], raw["revision"], files, left_out, raw.get("origin", ""))
 
 
 def _dump_file(file: RepoFile) -> dict[str, Any]:
@@ -129,7 +135,7 @@ def _dump_file(file: RepoFile) -> dict[str, Any]:
 
 
 def _load_file(path: str, raw: Mapping[str, Any]) -> RepoFile:
-    return RepoFile(path, int(raw["size"]), raw["oid"], raw.get("sha256", ""), raw.get("xet_hash", ""))
+    return RepoFile(path, int(raw["size"]), raw.get("oid", ""), raw.get("sha256", ""), raw.get("xet_hash", ""))
 
 
 def parse_tree(entries: Iterable[Mapping[str, Any]]) -> list[RepoFile]:

@@ -51,7 +51,7 @@ class Passing(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What job.json holds. ``branch`` is what the commit was resolved from, if it was."""
+    """What job.json holds. ``branch`` is what the commit was resolved from, if it was; ``source`` a folder."""
 
     home: str
     repo_id: str
@@ -59,6 +59,7 @@ class Job:
     branch: str = ""
     ignore_patterns: Sequence[str] = ()
     endpoint: str = "https://huggingface.co"
+    source: str = ""
     workers: int = 8
     attempts: int = 8
     xet: bool = False
@@ -305,7 +306,12 @@ def work(job: Job, progress: Progress) -> None:
         verified = Pull(job, progress, lambda file, target: None)
         verified.run([*found.manifest.files, *found.manifest.left_out])
         return
-    # Imported here: verifying alone needs no more than the node's own Python.
+    if job.source:
+        from ansible_collections.gpunode.llm.plugins.module_utils._hub_import import import_snapshot
+
+        import_snapshot(job, progress)
+        return
+    # Imported here: everything else needs no more than the node's own Python.
     from ansible_collections.gpunode.llm.plugins.module_utils._hub_client import Client
 
     client = Client(job, progress.say)

@@ -19,10 +19,12 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_client,
     _hub_file,
     _hub_http,
+    _hub_import,
     _hub_inventory,
     _hub_job,
     _hub_progress,
     _hub_pull,
+    _hub_source,
     _job,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Snapshot
@@ -31,7 +33,7 @@ RUN = "/run/gpunode"
 TIMEOUT_S = 20.0
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
 #: What the job is made of.
-CODE = (_hub, _hub_client, _hub_file, _hub_job, _hub_progress, _hub_pull)
+CODE = (_hub, _hub_api, _hub_client, _hub_file, _hub_import, _hub_job, _hub_progress, _hub_pull, _hub_source)
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -97,7 +99,10 @@ def asks_again(params: Params, found: Found) -> bool:
 
 
 # -- what is meant ----------------------------------------------------------------------------------------------------
-def hub(params: Params, world: World) -> _hub_api.Hub:
+def hub(params: Params, world: World) -> _hub_api.Hub | _hub_source.Folder:
+    """Who is asked: the hub, or the folder that stands in for it."""
+    if params["source"]:
+        return _hub_source.Folder(params["source"], _hub.parse_snapshots(params["snapshots"]))
     token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
     return _hub_api.Hub(params["endpoint"], world.opener, world.sleep, token)
 
@@ -151,7 +156,8 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
 def start(params: Params, world: World, target: Target) -> None:
     """Start the pull of a snapshot, or attach to the one that runs."""
     folder = os.path.join(world.folder, target.unit)
-    python = os.path.join(params["venv"], "bin", "python") if params["fetch"] else sys.executable
+    client = params["fetch"] and not params["source"]
+    python = os.path.join(params["venv"], "bin", "python") if client else sys.executable
     if not os.path.exists(python):
         raise Failed(f"There is no {python}: the role huggingface makes this virtual environment.")
     if _job.look(world.run, target.unit).state == "running":
@@ -187,6 +193,7 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
         branch=target.snapshot.branch if target.snapshot.pinned else target.snapshot.revision,
         ignore_patterns=list(target.snapshot.ignore_patterns),
         endpoint=params["endpoint"],
+        source=params["source"] or "",
         workers=params["workers"],
         attempts=params["attempts"],
         xet=params["xet"],

@@ -20,6 +20,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     wanted_bytes,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_source import Folder
 from ansible_collections.gpunode.llm.plugins.module_utils._image import parse_reference
 
 Instance = Mapping[str, Any]
@@ -76,9 +77,15 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
 
 
 def weights_needs(
-    instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+    instances: Sequence[Instance],
+    home: str,
+    trees: Mapping[Snapshot, tuple[str, Sequence[Any]]],
+    linked: bool = False,
 ) -> list[Need]:
-    """What is to be fetched: exact where the hub gave its listing, else the plan's own estimate."""
+    """What is to be fetched: exact where the hub gave its listing, else the plan's own estimate.
+
+    ``linked``: what is on the node already gets a second name and takes no room.
+    """
     planned = {(i["repo_id"], i.get("revision") or "main"): int(i.get("weights_bytes") or 0) for i in instances}
     needs = []
     for snapshot in parse_snapshots(instances):
@@ -90,7 +97,7 @@ def weights_needs(
             missing = wanted_bytes(snapshot, tree) - bytes_here(home, snapshot, commit, tree)
         else:
             missing = planned[(snapshot.repo_id, snapshot.revision)] - found.bytes
-        needs.append(Need(home, max(0, missing), f"the weights of {snapshot.repo_id}"))
+        needs.append(Need(home, 0 if linked else max(0, missing), f"the weights of {snapshot.repo_id}"))
     return needs
 
 
@@ -193,7 +200,7 @@ class HubCheck:
     account: str = ""
 
 
-def check_hub(hub: Hub, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
+def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
     """The token first, then each repository. Nothing is asked if nothing is to be fetched and the token is known."""
     account, findings, trees = "", [], {}
     if not snapshots and not (token_is_new and hub.token):

@@ -49,6 +49,15 @@ options:
     description: The hub, or a mirror of it.
     type: str
     default: https://huggingface.co
+  source:
+    description:
+      - A folder on the node, or a share that is mounted there, that holds the weights. It is taken in place of the hub,
+        which is not asked then, and no O(venv) is needed.
+      - Either the hub's own cache (an E(HF_HOME), or its folder C(hub)), or one model's files in a plain folder.
+      - Where O(source) is on the filesystem of O(home) and belongs to root, each file gets a second name there and no
+        copy; otherwise it is copied. Either way it is compared with the hash in its manifest, in the hub's listing, or
+        in what C(hf download) noted beside it. Where there is none of these, it is recorded as it was found.
+    type: path
   token:
     description:
       - The token for questions to the hub. Without it the one in O(token_path) is used.
@@ -111,6 +120,12 @@ EXAMPLES = r"""
         revision: 0e9e39f249a16976918f6564b8830bc894c89659
         ignore_patterns: ["original/*"]
 
+- name: Take a model from a share
+  gpunode.llm.hf_snapshot:
+    snapshots:
+      - repo_id: meta-llama/Llama-3.1-8B-Instruct
+    source: /mnt/models/huggingface
+
 - name: Find a flipped bit, without a hub
   gpunode.llm.hf_snapshot:
     snapshots:
@@ -166,6 +181,7 @@ def main():
             "home": {"type": "path", "default": "/var/lib/huggingface"},
             "venv": {"type": "path", "default": "/opt/huggingface-hub"},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "source": {"type": "path"},
             "token": {"type": "str", "no_log": True},
             "token_path": {"type": "path", "default": "/etc/huggingface/token"},
             "ca_path": {"type": "path"},

@@ -46,6 +46,11 @@ options:
     description: The hub, or a mirror of it.
     type: str
     default: https://huggingface.co
+  source:
+    description:
+      - A folder on the node that stands in for the hub, as M(gpunode.llm.hf_snapshot) takes it. The hub is not asked
+        then, and no token is wanted.
+    type: path
   token:
     description: The token that the node is going to have. Without it the one in O(token_path) is used.
     type: str
@@ -108,7 +113,14 @@ bytes_to_write:
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_api, _hub_http, _hub_inventory, _preflight
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _hub,
+    _hub_api,
+    _hub_http,
+    _hub_inventory,
+    _hub_source,
+    _preflight,
+)
 
 TIMEOUT_S = 20
 
@@ -122,7 +134,8 @@ def check(module):
     if "hub" not in skip:
         hub_check = ask_hub(params, instances)
         findings += hub_check.findings
-    weights = _preflight.weights_needs(instances, params["home"], hub_check.trees)
+    linked = bool(params["source"]) and _hub_source.linkable(params["source"], params["home"])
+    weights = _preflight.weights_needs(instances, params["home"], hub_check.trees, linked)
     images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
     if "disk" not in skip:
         findings += _preflight.check_disk(weights + images)
@@ -133,8 +146,8 @@ def check(module):
 
 def settled(params, weights, images):
     """What the roles need not be asked for. A token that others can read is not settled."""
-    token = _hub_inventory.token_current(params["token_path"], params["token"] or "")
-    return {"weights": not weights and token and not params["update"], "images": not images}
+    token = params["source"] or _hub_inventory.token_current(params["token_path"], params["token"] or "")
+    return {"weights": not weights and bool(token) and not params["update"], "images": not images}
 
 
 def ask_hub(params, instances):
@@ -145,6 +158,9 @@ def ask_hub(params, instances):
         for snapshot in _hub.parse_snapshots(instances)
         if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
     ]
+    if params["source"]:
+        folder = _hub_source.Folder(params["source"], _hub.parse_snapshots(instances))
+        return _preflight.check_hub(folder, snapshots, token_is_new=False)
     token_is_new = token != _hub_inventory.read_token(params["token_path"])
     return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
 
@@ -163,6 +179,7 @@ def main():
             "update": {"type": "bool", "default": False},
             "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "source": {"type": "path"},
             "token": {"type": "str", "no_log": True},
             "token_path": {"type": "path", "default": "/etc/huggingface/token"},
             "ca_path": {"type": "path"},

@@ -38,6 +38,7 @@ class Node:
             "home": self.home,
             "venv": str(venv),
             "endpoint": "https://hub.example",
+            "source": None,
             "token": None,
             "token_path": str(tmp_path / "token"),
             "ca_path": None,

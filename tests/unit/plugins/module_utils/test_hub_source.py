@@ -1,0 +1,171 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Weights out of a folder: which hashes it vouches with, what is linked, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_source
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_import import import_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, PullError
+
+COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
+REPO = "org/name"
+CONTENTS = {"config.json": b"{}", "model.safetensors": b"weights" * 999, "sub/extra.bin": b"more"}
+SNAPSHOT = Snapshot(REPO, COMMIT, ("original/*",))
+
+
+def repo_file(path: str, data: bytes) -> RepoFile:
+    git = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    return RepoFile(path, len(data), git, "" if path.endswith(".json") else hashlib.sha256(data).hexdigest())
+
+
+FILES = [repo_file(path, data) for path, data in CONTENTS.items()]
+LEFT_OUT = RepoFile("original/big.pth", 9, "f" * 40)
+
+
+def cache(home) -> str:
+    """The hub's layout, as any of its tools makes it."""
+    there = Cache(str(home))
+    for file in FILES:
+        blob, pointer = there.blob(REPO, file), there.pointer(REPO, COMMIT, file.path)
+        for path in (blob, pointer):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(blob, "wb") as stream:
+            stream.write(CONTENTS[file.path])
+        os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
+    _hub.write_atomically(os.path.join(there.folder(REPO), "refs", "main"), COMMIT)
+    return str(home)
+
+
+def with_manifest(home) -> str:
+    manifest = Manifest(REPO, COMMIT, FILES, [LEFT_OUT])
+    _hub.write_atomically(Cache(cache(home)).manifest(REPO, COMMIT), manifest.dump())
+    return str(home)
+
+
+def with_listing(home) -> str:
+    entries = {f.path: {"size": f.size, "blob_id": f.oid, "lfs_sha256": f.sha256 or None} for f in [*FILES, LEFT_OUT]}
+    path = os.path.join(Cache(cache(home)).folder(REPO), "trees", f"{COMMIT}.json")
+    _hub.write_atomically(path, json.dumps({"format_version": 1, "files": entries}))
+    return str(home)
+
+
+def plain(home) -> str:
+    for path, data in CONTENTS.items():
+        place = home / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    return str(home)
+
+
+def noted(home) -> str:
+    for file in FILES:
+        path = os.path.join(plain(home), ".cache", "huggingface", "download", f"{file.path}.metadata")
+        _hub.write_atomically(path, f"{COMMIT}\n{file.etag}\n1763.5\n")
+    return str(home)
+
+
+LAYOUTS = [
+    pytest.param(with_manifest, "its manifest", id="manifest"),
+    pytest.param(with_listing, "the hub's listing beside it", id="listing"),
+    pytest.param(cache, "the names of its blobs", id="blobs"),
+    pytest.param(noted, "what hf download noted beside it", id="local-dir"),
+]
+
+
+@pytest.mark.parametrize(("make", "vouched"), LAYOUTS)
+def test_the_hashes_are_the_hubs(tmp_path, make, vouched):
+    offer = _hub_source.find(make(tmp_path), SNAPSHOT)
+    assert (offer.commit, offer.vouched, offer.hashed) == (COMMIT, vouched, True)
+    assert {f.path: f.etag for f in offer.files if SNAPSHOT.wants(f.path)} == {f.path: f.etag for f in FILES}
+
+
+@pytest.mark.parametrize("make", [with_manifest, with_listing, cache])
+def test_a_branch_is_what_the_cache_noted(tmp_path, make):
+    home = make(tmp_path)
+    assert _hub_source.find(home, Snapshot(REPO, ignore_patterns=("original/*",))).commit == COMMIT
+    assert _hub_source.find(f"{home}/hub/", SNAPSHOT).commit == COMMIT
+
+
+def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
+    offers = [_hub_source.find(plain(tmp_path), Snapshot(REPO)) for _time in range(2)]
+    assert (offers[0].vouched, offers[0].hashed) == (_hub_source.AS_FOUND, False)
+    assert offers[0].commit == offers[1].commit
+    os.utime(tmp_path / "config.json", (1, 1))
+    assert _hub_source.find(str(tmp_path), Snapshot(REPO)).commit != offers[0].commit
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "said"),
+    [
+        (cache, Snapshot("org/other", COMMIT), "holds no org/other"),
+        (cache, Snapshot(REPO, "f" * 40), f"not at {'f' * 40}: {COMMIT} is there"),
+        (with_manifest, Snapshot(REPO, COMMIT), "original/big.pth is missing"),
+        (noted, Snapshot(REPO, "f" * 40), f"holds commit {COMMIT}"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path, make, asked, said):
+    with pytest.raises(_hub_source.SourceError, match=said):
+        _hub_source.find(make(tmp_path), asked)
+
+
+def test_a_plain_folder_holds_one_model(tmp_path):
+    both = [Snapshot(REPO), Snapshot("org/other")]
+    with pytest.raises(_hub_source.SourceError, match="org/name and org/other are asked for"):
+        _hub_source.Folder(plain(tmp_path), both).check_access(both[0])
+
+
+def run(tmp_path, source: str, links: bool, monkeypatch, revision: str = COMMIT) -> str:
+    monkeypatch.setattr(_hub_source, "linkable", lambda source, home: links)
+    home = str(tmp_path / "node")
+    job = Job(home, REPO, revision, "main", ["original/*"], source=source)
+    import_snapshot(job, Progress(str(tmp_path), lambda line: None))
+    return home
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("make", [with_manifest, with_listing, cache, noted, plain])
+def test_it_comes_whole_into_the_cache(tmp_path, make, links, monkeypatch):
+    home = run(tmp_path, make(tmp_path / "source"), links, monkeypatch)
+    found = _hub.look(home, SNAPSHOT)
+    assert found.complete
+    for path, data in CONTENTS.items():
+        pointer = os.path.join(found.path, path)
+        assert os.path.islink(pointer)
+        with open(pointer, "rb") as stream:
+            assert stream.read() == data
+        assert os.stat(pointer).st_nlink == (2 if links else 1)
+    assert found.manifest is not None
+    assert ("linked" if links else "copied") in found.manifest.origin
+    assert (_hub_source.AS_FOUND in found.manifest.origin) is (make is plain)
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(("make", "vouched"), LAYOUTS)
+def test_a_flipped_byte_is_named(tmp_path, make, vouched, links, monkeypatch):
+    source = make(tmp_path / "source")
+    place = _hub_source.find(source, SNAPSHOT).places["model.safetensors"]
+    with open(place, "r+b") as stream:
+        stream.write(b"W")
+    with pytest.raises(PullError, match=f"model.safetensors is damaged: its SHA-256 is .*{vouched}"):
+        run(tmp_path, source, links, monkeypatch)
+    assert not _hub.look(str(tmp_path / "node"), SNAPSHOT).complete
+    with open(place, "r+b") as stream:  # the source itself was not touched
+        assert stream.read(7) == b"Weights"
+
+
+def test_only_roots_own_files_on_one_filesystem_are_linked(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.mkdir()
+    mine = os.stat(source).st_uid == 0
+    assert _hub_source.linkable(str(source), str(tmp_path / "a" / "b")) is mine
+    assert _hub_source.linkable("/proc", str(tmp_path)) is False
+    assert _hub_source.linkable(str(tmp_path / "none"), str(tmp_path)) is False
