@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LAB := tests/lab/lab
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit engine molecule bench bench-planner docs venv clean
+.PHONY: help demo demo-down test test-all lint unit engine molecule bench bench-planner docs site venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,11 +42,15 @@ bench: venv  ## what site.yml costs, first and with nothing to do, against a one
 bench-planner: venv  ## what planning costs
 	@$(BIN)/python tests/bench/planner.py
 
-docs: venv  ## write the pages that are made from the catalogue again
+docs: venv  ## write the pages that are made from data again
 	@$(BIN)/python docs/models_and_gpus.py
+	@$(BIN)/python docs/troubleshooting.py
+
+site: venv  ## the documentation as a site: docs/_build/index.html
+	@docs/site.sh
 
 venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)
 
 clean:  ## drop the venv's link and what tests left
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible
+	@rm -rf $(VENV) .venv-docs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible

@@ -28,19 +28,19 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_c
 # The sizes of hosts are those of catalog/gpus.yml.
 HEAD = """# Models and GPUs
 
-Made from `catalog/` by `python docs/models_and_gpus.py`; a test keeps it in step. vLLM {version}, objective
+Made from `catalog/` by `make docs`; a test keeps it in step. vLLM {version}, objective
 `throughput`, {utilization:.0%} of each GPU's memory. For your own hosts and models, or another objective:
 
     ansible-playbook playbooks/plan.yml -e gpus=4xH100
-    ansible-playbook playbooks/plan.yml -i inventory
+    ansible-playbook playbooks/plan.yml -i inventories/example
 
 The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context stays
 {error:.0%} under the predicted room.
 
 ## The fewest GPUs of one host
 
-A number in brackets is the context where the full one does not fit, with the host that has the most beside it; an empty
-cell, that no host of this kind does.
+In brackets stands the context where the full one does not fit, with the host that has the most beside it; an empty cell
+means that no host of this kind does.
 
 """
 HOSTS = """
@@ -62,7 +62,7 @@ def fewest(rows: list[Row], context: int) -> str:
         return ""
     roomiest = max(fitting, key=lambda row: row.max_model_len)  # the first, so the smallest, of equals
     shown = [fitting[0], roomiest] if roomiest.max_model_len > fitting[0].max_model_len else fitting[:1]
-    cut = {row.host: f" ({row.max_model_len})" if row.max_model_len < context else "" for row in shown}
+    cut = {row.host: f" ({row.max_model_len // 1024}k)" if row.max_model_len < context else "" for row in shown}
     return ", ".join(f"{row.host.split('x')[0]}{cut[row.host]}" for row in shown)
 
 

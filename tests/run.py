@@ -41,6 +41,8 @@ CHECKS = (
     Check("lint", "ruff", ("ruff", "check", ".")),
     Check("lint", "mypy --strict on the core", ("mypy", *CORE)),
     Check("unit", "unit tests", ("pytest", "tests/unit", "--cov", "--cov-report=term")),
+    Check("docs", "every command of the README and the guides", ("pytest", "tests/docs")),
+    Check("docs", "the documentation's site", ("docs/site.sh",), long=True),
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
     Check("engine", "every rendered configuration in vLLM's own parser", ("pytest", "tests/engine"), long=True),
     Check("molecule", "Molecule: default", ("molecule", "test", "-s", "default"), needs_lab=True),

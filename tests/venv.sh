@@ -1,8 +1,9 @@
 #!/bin/sh
-# Make the tools' venv once for each state of requirements-dev.txt, outside the checkout, and link it as $1:
-# a second clone has it at once.
+# Make a venv once for each state of a list of requirements, $2, outside the checkout, and link it as $1: a second clone has it
+# at once.
 set -eu
 link=$1
+list=${2:-requirements-dev.txt}
 cache=${GPUNODE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpunode-lab}
 for python in python3.11 python3.12 python3.13 python3; do
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
@@ -17,14 +18,14 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     exit 1
   fi
 fi
-sum=$( ("$python" -V; cat requirements-dev.txt) | sha256sum | cut -c1-12)
+sum=$( ("$python" -V; cat "$list") | sha256sum | cut -c1-12)
 venv=$cache/venv-$sum
 if [ ! -e "$venv/complete" ]; then
-  echo "[venv] $venv: the tools of requirements-dev.txt, about a minute …"
+  echo "[venv] $venv: the tools of $list, about a minute …"
   rm -rf "$venv"
   mkdir -p "$cache"
   "$python" -m venv "$venv"
-  "$venv/bin/pip" install -q --disable-pip-version-check -r requirements-dev.txt
+  "$venv/bin/pip" install -q --disable-pip-version-check -r "$list"
   touch "$venv/complete"
 fi
 [ "$(readlink "$link" 2>/dev/null)" = "$venv" ] || { rm -rf "$link"; ln -s "$venv" "$link"; }

@@ -1,0 +1,13 @@
+#!/bin/sh
+# The documentation as a site: the guides beside this file, and a page for each plugin and role from their own documentation.
+set -eu
+cd "$(dirname "$0")/.."
+tests/venv.sh .venv-docs docs/requirements.txt
+# antsibull-docs asks the ansible-doc on the PATH, where `make` puts the tools' own.
+export PATH="$PWD/.venv/bin:$PATH" ANSIBLE_COLLECTIONS_PATH="$PWD/collections"
+.venv-docs/bin/antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+rm -rf docs/reference docs/_build
+mkdir docs/reference
+.venv-docs/bin/antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir docs/reference gpunode.llm
+.venv-docs/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
+echo "docs/_build/index.html"
