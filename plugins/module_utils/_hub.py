@@ -108,7 +108,7 @@ class Manifest:
     left_out: Sequence[RepoFile] = ()
     origin: str = ""
 
-    def dump(self) -> str:
+    def content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
             "format": FORMAT,
             "repo_id": self.repo_id,
@@ -118,11 +118,22 @@ class Manifest:
         }
         if self.origin:
             content["origin"] = self.origin
-        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+        return content
+
+    def dump(self) -> str:
+        return json.dumps(self.content(), indent=1, sort_keys=True) + "\n"
+
+    @property
+    def listing(self) -> list[RepoFile]:
+        """Everything that the revision holds."""
+        return [*self.files, *self.left_out]
 
     @classmethod
     def load(cls, text: str) -> Manifest:
-        raw = json.loads(text)
+        return cls.read(json.loads(text))
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Manifest:
         if raw.get("format") != FORMAT:
             raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
         files, left_out = ([_load_file(p, f) for p, f in raw[key].items()] for key in ("files", "left_out"))
@@ -218,7 +229,7 @@ def look(home: str, snapshot: Snapshot) -> Found:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Found(snapshot, commit, path)
     here = {f.path for f in manifest.files if size_of(cache.pointer(snapshot.repo_id, commit, f.path)) == f.size}
-    wanted = [f for f in (*manifest.files, *manifest.left_out) if snapshot.wants(f.path)]
+    wanted = [f for f in manifest.listing if snapshot.wants(f.path)]
     missing = [f.path for f in wanted if f.path not in here]
     recorded = not snapshot.branch or recorded_commit(cache, snapshot.repo_id, snapshot.branch) == commit
     return Found(snapshot, commit, path, sum(f.size for f in wanted if f.path in here), missing, recorded, manifest)

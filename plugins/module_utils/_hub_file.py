@@ -44,11 +44,15 @@ class HashedFile:
 
     def rehash(self) -> None:
         """Take up the hash where an earlier process left the file."""
-        while True:
-            block = self.stream.read(_hub.BLOCK)
-            if not block:
-                return
+        while block := self.stream.read(_hub.BLOCK):
             self.hasher.update(block)
+
+    def take_in(self) -> None:
+        """Hash what another process has appended to the file."""
+        while block := self.stream.read(_hub.BLOCK):
+            self.hasher.update(block)
+            self.size += len(block)
+            self.seen(len(block))
 
     def restart(self) -> None:
         self.seen(-self.size)

@@ -20,8 +20,8 @@ import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
@@ -30,6 +30,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import P
 
 #: Room that a pull leaves free, so that the node's own logs still fit.
 RESERVE = 256 * 1024 * 1024
+#: In the job's folder: the password that a seeder asks for. Gone when the job is.
+SECRET = "secret"
 LONGEST_WAIT_S = 120.0
 
 
@@ -65,6 +67,8 @@ class Job:
     xet: bool = False
     verify: bool = False
     fetch: bool = True
+    #: The node that has the files, see ``_hub_rsync``; empty where they come from the hub.
+    seeder: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -73,6 +77,16 @@ class Job:
 
 #: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
 Transfer = Callable[[RepoFile, HashedFile], None]
+
+
+class Source(Protocol):
+    """Where the files come from. ``seal`` leaves the cache as huggingface_hub would."""
+
+    def tree(self) -> list[RepoFile]: ...
+
+    def transfer(self, file: RepoFile, target: HashedFile) -> None: ...
+
+    def seal(self) -> None: ...
 
 
 class Pull:
@@ -197,12 +211,17 @@ class Pull:
             wrong += 1
             self.progress.say(f"{file.path}: wrong bytes came ({file.hash_name} {got}), fetching it again")
             if wrong == 2:
-                raise PullError(
-                    f"{file.path} of {self.job.repo_id}: the hub sends bytes whose {file.hash_name} is {got}, while its"
-                    f" own listing says {file.etag}; the second attempt brought no better ones. A proxy or mirror on"
-                    " the way may hold a broken copy"
-                )
+                raise PullError(self.twice_wrong(file, got))
         os.replace(partial, blob)
+
+    def twice_wrong(self, file: RepoFile, got: str) -> str:
+        source, advice = "the hub", "A proxy or mirror on the way may hold a broken copy"
+        if self.job.seeder:
+            source, advice = self.job.seeder["name"], "Its copy is damaged; verifying the weights there mends it"
+        return (
+            f"{file.path} of {self.job.repo_id}: {source} sends bytes whose {file.hash_name} is {got}, while its own"
+            f" listing says {file.etag}; the second attempt brought no better ones. {advice}"
+        )
 
     def attempt(self, file: RepoFile, partial: str) -> str:
         target = HashedFile(partial, file, lambda amount: self.note(file, amount))
@@ -295,6 +314,8 @@ def main(folder: str) -> int:
         return 1
     finally:
         progress.tick(words=not progress.status.error)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, SECRET))
     return 0
 
 
@@ -304,18 +325,26 @@ def work(job: Job, progress: Progress) -> None:
         if found.manifest is None:
             raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
         verified = Pull(job, progress, lambda file, target: None)
-        verified.run([*found.manifest.files, *found.manifest.left_out])
+        verified.run(found.manifest.listing)
         return
     if job.source:
         from ansible_collections.gpunode.llm.plugins.module_utils._hub_import import import_snapshot
 
         import_snapshot(job, progress)
         return
-    # Imported here: everything else needs no more than the node's own Python.
+    source = source_of(job, progress)
+    pull = Pull(job, progress, source.transfer)
+    manifest = pull.run(source.tree())
+    source.seal()
+    pull.write_manifest(manifest)
+
+
+def source_of(job: Job, progress: Progress) -> Source:
+    """Imported here: everything but the hub's client needs no more than the node's own Python."""
+    if job.seeder:
+        from ansible_collections.gpunode.llm.plugins.module_utils._hub_rsync import Neighbour
+
+        return Neighbour(job, job.seeder)
     from ansible_collections.gpunode.llm.plugins.module_utils._hub_client import Client
 
-    client = Client(job, progress.say)
-    pull = Pull(job, progress, client.transfer)
-    manifest = pull.run(client.tree())
-    client.seal()
-    pull.write_manifest(manifest)
+    return Client(job, progress.say)

@@ -24,6 +24,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_job,
     _hub_progress,
     _hub_pull,
+    _hub_rsync,
     _hub_source,
     _job,
 )
@@ -33,7 +34,18 @@ RUN = "/run/gpunode"
 TIMEOUT_S = 20.0
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
 #: What the job is made of.
-CODE = (_hub, _hub_api, _hub_client, _hub_file, _hub_import, _hub_job, _hub_progress, _hub_pull, _hub_source)
+CODE = (
+    _hub,
+    _hub_api,
+    _hub_client,
+    _hub_file,
+    _hub_import,
+    _hub_job,
+    _hub_progress,
+    _hub_pull,
+    _hub_rsync,
+    _hub_source,
+)
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -98,6 +110,10 @@ def asks_again(params: Params, found: Found) -> bool:
     return bool(params["verify"] or (params["update"] and not found.snapshot.pinned))
 
 
+def from_hub(params: Params) -> bool:
+    return bool(params["fetch"] and not params["seeder"])
+
+
 # -- what is meant ----------------------------------------------------------------------------------------------------
 def hub(params: Params, world: World) -> _hub_api.Hub | _hub_source.Folder:
     """Who is asked: the hub, or the folder that stands in for it."""
@@ -108,12 +124,12 @@ def hub(params: Params, world: World) -> _hub_api.Hub | _hub_source.Folder:
 
 
 def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
-    """The commit of every snapshot, and a unit for each that has work to do."""
+    """The commit of every snapshot, and a unit for each that has work to do. A seeder's are pinned: no hub is asked."""
     asked, account = hub(params, world), None
     targets = []
     for one in found:
         commit, work = one.commit, not one.complete or params["verify"]
-        if params["fetch"] and (not one.complete or (params["update"] and not one.snapshot.pinned)):
+        if from_hub(params) and (not one.complete or (params["update"] and not one.snapshot.pinned)):
             if account is None:
                 account = asked.account() if asked.token else ""
             asked.check_access(one.snapshot, account)
@@ -139,9 +155,12 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
         if one.complete:
             continue
         try:
-            commit = one.commit or asked.commit(one.snapshot)
-            tree = asked.tree(one.snapshot, commit)
-        except _hub_api.HubError as trouble:
+            if params["seeder"]:
+                commit, tree = one.commit, seeded(params, one.snapshot).listing
+            else:
+                commit = one.commit or asked.commit(one.snapshot)
+                tree = asked.tree(one.snapshot, commit)
+        except (_hub_api.HubError, Failed) as trouble:
             row["bytes_to_fetch"] = -1
             result.setdefault("warnings", []).append(f"How much there is to fetch is not known: {trouble}")
             continue
@@ -156,13 +175,15 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
 def start(params: Params, world: World, target: Target) -> None:
     """Start the pull of a snapshot, or attach to the one that runs."""
     folder = os.path.join(world.folder, target.unit)
-    client = params["fetch"] and not params["source"]
+    client = from_hub(params) and not params["source"]
     python = os.path.join(params["venv"], "bin", "python") if client else sys.executable
     if not os.path.exists(python):
         raise Failed(f"There is no {python}: the role huggingface makes this virtual environment.")
     if _job.look(world.run, target.unit).state == "running":
+        write_secret(params, folder)  # this play's seeder has another one than that of the play before
         return
     write_job(params, world, target, folder)
+    write_secret(params, folder)
     spec = _job.JobSpec(
         name=target.unit,
         argv=[python, "-m", ".".join((*PACKAGE, "_hub_job")), folder],
@@ -199,10 +220,40 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
         xet=params["xet"],
         verify=params["verify"],
         fetch=params["fetch"],
+        seeder=write_seeder(params, target, folder) if params["fetch"] and params["seeder"] else {},
     )
     _hub.write_atomically(os.path.join(folder, "job.json"), json.dumps(asdict(job)))
     _hub.write_atomically(os.path.join(folder, "environment"), environment(params, world, folder), mode=0o600)
     _hub.write_atomically(os.path.join(folder, "status.json"), "{}")
+
+
+def write_secret(params: Params, folder: str) -> None:
+    if params["fetch"] and params["seeder"]:
+        # As it stands in the seeder's rsyncd.secrets: user and password.
+        password = (params["seeder_secret"] or "").strip().rpartition(":")[2]
+        _hub.write_atomically(os.path.join(folder, _hub_pull.SECRET), password + "\n", mode=0o600)
+
+
+def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
+    """What a follower's job must know of its seeder."""
+    seeder, path = params["seeder"], os.path.join(folder, "manifest.json")
+    _hub.write_atomically(path, seeded(params, target.snapshot).dump())
+    address = f"[{seeder['address']}]" if ":" in seeder["address"] else seeder["address"]
+    return {
+        "name": seeder["name"],
+        "url": f"rsync://{_hub_rsync.USER}@{address}:{seeder['port']}/{_hub_rsync.MODULE}",
+        "bind": seeder["bind"] or "",
+        "secret": os.path.join(folder, _hub_pull.SECRET),
+        "manifest": path,
+    }
+
+
+def seeded(params: Params, snapshot: Snapshot) -> _hub.Manifest:
+    """The seeder's manifest of a snapshot."""
+    for manifest in map(_hub.Manifest.read, params["seeder_manifests"]):
+        if (manifest.repo_id, manifest.revision) == (snapshot.repo_id, snapshot.revision):
+            return manifest
+    raise Failed(f"{params['seeder']['name']} does not have {snapshot.repo_id} at {snapshot.revision} yet.")
 
 
 def environment(params: Params, world: World, folder: str) -> str:

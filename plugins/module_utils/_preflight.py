@@ -113,9 +113,24 @@ def pin(
         if asked.pinned or not commit:
             pinned.append(instance)
             continue
-        config = {**instance.get("config", {}), "revision": commit}
-        pinned.append({**instance, "revision": commit, "branch": asked.revision, "config": config})
+        pinned.append(at_commit(instance, commit, asked.revision))
     return pinned
+
+
+def at_commit(instance: Instance, commit: str, branch: str) -> Instance:
+    """An instance of a branch as one of the commit that it stands for."""
+    config = {**instance.get("config", {}), "revision": commit}
+    return {**instance, "revision": commit, "branch": branch, "config": config}
+
+
+def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
+    """The instances; those that come from another node carry its name as ``seeder``."""
+    assigned = []
+    for instance in instances:
+        (asked,) = parse_snapshots([instance])
+        seeder = seeders.get((asked.repo_id, asked.revision))
+        assigned.append({**instance, "seeder": seeder} if seeder else instance)
+    return assigned
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:

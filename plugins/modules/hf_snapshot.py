@@ -10,8 +10,9 @@ version_added: 1.0.0
 description:
   - Makes sure that the files of one or more revisions are in the hub's own cache on the node, each compared with the
     hash that the hub lists. What is there and was verified is not asked for again, and needs no network to be known.
-  - C(huggingface_hub) does the transfer, from a venv on the node, in one transient systemd unit per repository. The
-    unit goes on when the connection breaks or the play is stopped, and a second run attaches to it.
+  - C(huggingface_hub) does the transfer, from a venv on the node, or C(rsync) from O(seeder), in one transient systemd
+    unit per repository. The unit goes on when the connection breaks or the play is stopped, and a second run attaches
+    to it.
   - An interrupted pull goes on where it was, within a file too.
   - While it runs, the play shows bytes, rate and time left.
   - A branch is resolved once. The commit is recorded, and the node stays with it until O(update=true).
@@ -105,11 +106,43 @@ options:
     description: Start the pull, or attach to it, and return at once. A later call without this waits for it.
     type: bool
     default: false
+  seeder:
+    description:
+      - The node that has the snapshots and serves them (M(gpunode.llm.hf_seed)). Their files are taken from there by
+        C(rsync), and neither the hub nor a token is needed. Each revision is a commit then.
+    type: dict
+    suboptions:
+      name:
+        description: What messages call it.
+        type: str
+        required: true
+      address:
+        description: Its address, as it is reached from here.
+        type: str
+        required: true
+      port:
+        description: The port of its service.
+        type: int
+        required: true
+      bind:
+        description: The address of this node that connections come from, where it has several.
+        type: str
+  seeder_secret:
+    description: What the seeder's service asks for.
+    type: str
+  seeder_manifests:
+    description:
+      - The seeder's manifests, as M(gpunode.llm.hf_seed) returns them. Every file is compared with the hash that it has
+        in there, so what comes over the network needs no trust.
+    type: list
+    elements: dict
+    default: []
   resume:
     description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
     type: dict
 seealso:
   - module: gpunode.llm.hf_cache_info
+  - module: gpunode.llm.hf_seed
 """
 
 EXAMPLES = r"""
@@ -193,6 +226,17 @@ def main():
             "xet": {"type": "bool", "default": False},
             "wait_s": {"type": "int", "default": 10},
             "background": {"type": "bool", "default": False},
+            "seeder": {
+                "type": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "address": {"type": "str", "required": True},
+                    "port": {"type": "int", "required": True},
+                    "bind": {"type": "str"},
+                },
+            },
+            "seeder_secret": {"type": "str", "no_log": True},
+            "seeder_manifests": {"type": "list", "elements": "dict", "default": []},
             "resume": {"type": "dict"},
         },
         supports_check_mode=True,

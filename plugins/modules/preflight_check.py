@@ -61,6 +61,13 @@ options:
   ca_path:
     description: A bundle of certificate authorities to trust instead of the system's own.
     type: path
+  elsewhere:
+    description:
+      - What another node fetches and hands to this one, each a dictionary of C(repo_id), C(revision) and C(seeder),
+        that node's name. The hub is not asked for it. Where all is like that, no token is needed here.
+    type: list
+    elements: dict
+    default: []
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -89,7 +96,8 @@ findings:
 instances:
   description:
     - The instances that were handed in. Where one names a branch, or no revision at all, C(revision) and the revision
-      in C(config) are the commit that the branch stands for, and C(branch) is its name.
+      in C(config) are the commit that the branch stands for, and C(branch) is its name. What comes from another node
+      carries that one's name as C(seeder).
   type: list
   elements: dict
   returned: success
@@ -131,8 +139,8 @@ def check(module):
     findings, hub_check = _preflight.check_images(instances), _preflight.HubCheck((), {})
     if "platform" not in skip and params["platform"]:
         findings += _preflight.check_platform(params["platform"], params["supported"])
-    if "hub" not in skip:
-        hub_check = ask_hub(params, instances)
+    if "hub" not in skip and not only_follows(params):
+        hub_check = ask_hub(params)
         findings += hub_check.findings
     linked = bool(params["source"]) and _hub_source.linkable(params["source"], params["home"])
     weights = _preflight.weights_needs(instances, params["home"], hub_check.trees, linked)
@@ -146,20 +154,36 @@ def check(module):
 
 def settled(params, weights, images):
     """What the roles need not be asked for. A token that others can read is not settled."""
-    token = params["source"] or _hub_inventory.token_current(params["token_path"], params["token"] or "")
-    return {"weights": not weights and bool(token) and not params["update"], "images": not images}
+    token = _hub_inventory.token_current(params["token_path"], params["token"] or "")
+    token = token or bool(params["source"]) or only_follows(params)
+    return {"weights": not weights and token and not params["update"], "images": not images}
 
 
-def ask_hub(params, instances):
+def seeders(params):
+    return {(one["repo_id"], one["revision"]): one["seeder"] for one in params["elsewhere"]}
+
+
+def from_hub(params):
+    """What this node has to have from the hub."""
+    wanted, elsewhere = _hub.parse_snapshots(params["instances"]), seeders(params)
+    return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
+
+
+def only_follows(params):
+    """Whether hub and token are none of this node's business."""
+    return bool(params["elsewhere"]) and not from_hub(params)
+
+
+def ask_hub(params):
     token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
     opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
     snapshots = [
         snapshot
-        for snapshot in _hub.parse_snapshots(instances)
+        for snapshot in from_hub(params)
         if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
     ]
     if params["source"]:
-        folder = _hub_source.Folder(params["source"], _hub.parse_snapshots(instances))
+        folder = _hub_source.Folder(params["source"], _hub.parse_snapshots(params["instances"]))
         return _preflight.check_hub(folder, snapshots, token_is_new=False)
     token_is_new = token != _hub_inventory.read_token(params["token_path"])
     return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
@@ -183,6 +207,7 @@ def main():
             "token": {"type": "str", "no_log": True},
             "token_path": {"type": "path", "default": "/etc/huggingface/token"},
             "ca_path": {"type": "path"},
+            "elsewhere": {"type": "list", "elements": "dict", "default": []},
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
         },
@@ -192,13 +217,15 @@ def main():
         findings, hub_check, weights, images = check(module)
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
+    params = module.params
+    instances = _preflight.assign(params["instances"], seeders(params))
     module.exit_json(
         changed=False,
         findings=findings,
-        instances=_preflight.pin(module.params["instances"], module.params["home"], hub_check.trees),
+        instances=_preflight.pin(instances, params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
-        settled=settled(module.params, weights, images),
+        settled=settled(params, weights, images),
     )
 
 

@@ -50,6 +50,9 @@ class Node:
             "xet": False,
             "wait_s": 0,
             "background": False,
+            "seeder": None,
+            "seeder_secret": None,
+            "seeder_manifests": [],
             "resume": None,
         }
 

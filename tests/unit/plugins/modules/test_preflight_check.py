@@ -22,11 +22,11 @@ def test_weights_are_settled(tmp_path, given, mode, update, missing, expected):
     path = tmp_path / "token"
     path.write_text("hf_a")
     path.chmod(mode)
-    params = {"source": None, "token": given, "token_path": str(path), "update": update}
+    params = {"source": None, "token": given, "token_path": str(path), "update": update, "elsewhere": []}
     assert settled(params, missing, [])["weights"] is expected
 
 
 def test_images_are_settled_by_themselves(tmp_path):
-    params = {"source": None, "token": "", "token_path": str(tmp_path / "none"), "update": False}
+    params = {"source": None, "token": "", "token_path": str(tmp_path / "none"), "update": False, "elsewhere": []}
     assert settled(params, ["weights"], []) == {"weights": False, "images": True}
     assert settled(params, [], ["image"]) == {"weights": True, "images": False}
