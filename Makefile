@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LAB := tests/lab/lab
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit engine molecule bench bench-planner docs site venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs site venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: venv  ## yamllint, ansible-lint, ruff, mypy
 
 unit: venv  ## the unit tests
 	@$(BIN)/python tests/run.py --only unit
+
+sanity: venv  ## ansible-test sanity, with nothing ignored
+	@$(BIN)/python tests/run.py --only sanity
 
 engine: venv  ## every configuration that is rendered, through vLLM's own parser and engine configuration
 	@$(BIN)/python tests/run.py --only engine

@@ -137,9 +137,9 @@ def main(argv: Any = None) -> int:
         lambda: not options.pid or os.path.exists(f"/proc/{options.pid}"),
         time.sleep,
     )
-    print(f"vllm-wait: {options.model} on port {options.port}: {answer.detail}", flush=True)
+    sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {answer.detail}\n")
     return 0 if answer.ready else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -37,8 +37,8 @@ def main() -> None:
             ping.flush()
             play(node, ping.name)  # the connection's first use is no part of the floor
             first, tasks = play(node, "site.yml", "-e", "model=tiny")
-            floors = [play(node, ping.name)[0] for _ in range(args.rounds)]
-            again = [play(node, "site.yml", "-e", "model=tiny") for _ in range(args.rounds)]
+            floors = [play(node, ping.name)[0] for _round in range(args.rounds)]
+            again = [play(node, "site.yml", "-e", "model=tiny") for _round in range(args.rounds)]
         report(floors, first, tasks, again)
     finally:
         subprocess.run([LAB, "remove", node], check=True)
@@ -58,8 +58,8 @@ def report(
     installs = sum(s for name, s, ran in tasks if ran and INSTALLS.search(name))
     print(f"{'':26}{'tasks':>6}{'wall s':>9}{'x floor':>9}")
     print(f"{'one-task ping (floor)':26}{1:6}{floor:9.2f}{1:9.1f}")
-    print(f"{'site.yml, nothing to do':26}{sum(r for *_, r in second):6}{wall:9.2f}{wall / floor:9.1f}")
-    print(f"{'site.yml, first converge':26}{sum(r for *_, r in tasks):6}{first:9.2f}{first / floor:9.1f}")
+    print(f"{'site.yml, nothing to do':26}{sum(r for *_rest, r in second):6}{wall:9.2f}{wall / floor:9.1f}")
+    print(f"{'site.yml, first converge':26}{sum(r for *_rest, r in tasks):6}{first:9.2f}{first / floor:9.1f}")
     rest = first - pulls - starts
     print(f"  of it: pulling {pulls:.1f} s, the engine's start {starts:.1f} s, all else {rest:.1f} s")
     print(f"  of all else: installing packages {installs:.1f} s")

@@ -31,7 +31,11 @@ def on_node(script: str) -> float:
     """Seconds that a root shell script takes on the node."""
     began = time.monotonic()
     done = subprocess.run(
-        [LAB, "ssh", NODE, f"sudo sh -euc '{script}'"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [LAB, "ssh", NODE, f"sudo sh -euc '{script}'"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
         sys.exit(f"`{script}` ended with {done.returncode}: {done.stderr[-2000:]}")

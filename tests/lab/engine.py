@@ -111,7 +111,7 @@ def pip_settings() -> list[str]:
     """``docker run`` options that give a container this machine's pip settings, and the folders that they name."""
     told: dict[str, str] = {}
     for line in output(sys.executable, "-m", "pip", "config", "list").splitlines():
-        key, _, value = line.partition("=")
+        key, _equals, value = line.partition("=")
         told[key.rpartition(".")[2]] = value.strip("'\"")
     CACHE.mkdir(parents=True, exist_ok=True)
     conf = CACHE / "pip.conf"

@@ -179,7 +179,7 @@ def names() -> list[str]:
 
 def address(name: str) -> tuple[str, int]:
     """Where this machine reaches a node's ssh."""
-    host, _, port = output("docker", "port", container(name), "22/tcp").splitlines()[0].rpartition(":")
+    host, _colon, port = output("docker", "port", container(name), "22/tcp").splitlines()[0].rpartition(":")
     return host, int(port)
 
 

@@ -96,7 +96,7 @@ def push(image: str) -> None:
     port = output("docker", "port", f"{engine.PREFIX}-registry", "5000/tcp").splitlines()[0].rpartition(":")[2]
     local, content = f"127.0.0.1:{port}", image.rpartition(":")[2]
     wait_for("the registry answers", 30, "curl", "-fsS", f"http://{local}/v2/")
-    repository, _, release = ENGINE_IMAGE.partition(":")
+    repository, _colon, release = ENGINE_IMAGE.partition(":")
     try:
         urllib.request.urlopen(f"http://{local}/v2/{repository}/manifests/{content}").close()
     except urllib.error.HTTPError:

@@ -32,14 +32,14 @@ def run(*argv: str | Path, **kwargs: object) -> None:
     Raises:
         LabError: it ended with a status other than 0.
     """
-    done = subprocess.run([str(a) for a in argv], **kwargs)  # type: ignore[call-overload]
+    done = subprocess.run([str(a) for a in argv], check=False, **kwargs)  # type: ignore[call-overload]
     if done.returncode:
         raise LabError(f"`{' '.join(str(a) for a in argv)[:300]}` ended with {done.returncode}")
 
 
 def output(*argv: str | Path, check: bool = True) -> str:
     """Return what a command prints; '' where it fails and ``check`` is false."""
-    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True)
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False)
     if done.returncode and check:
         raise LabError(f"`{' '.join(str(a) for a in argv)[:300]}` ended with {done.returncode}: {done.stderr.strip()}")
     return "" if done.returncode else done.stdout.strip()
@@ -47,7 +47,7 @@ def output(*argv: str | Path, check: bool = True) -> str:
 
 def succeeds(*argv: str | Path) -> bool:
     """Say whether a command ends with 0; its output is dropped."""
-    return subprocess.run([str(a) for a in argv], capture_output=True).returncode == 0
+    return subprocess.run([str(a) for a in argv], capture_output=True, check=False).returncode == 0
 
 
 def say(text: str) -> None:

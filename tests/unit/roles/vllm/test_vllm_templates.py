@@ -107,7 +107,7 @@ AWKWARD += ["&&", "|", ">", "é", "\u2028", "\x07", "=", ",", ":", "/", "a", "B"
 
 
 def awkward(source):
-    return "".join(source.choice(AWKWARD) for _ in range(source.randint(1, 8)))
+    return "".join(source.choice(AWKWARD) for _each in range(source.randint(1, 8)))
 
 
 def awkward_unit(source, name):
@@ -123,7 +123,7 @@ def awkward_unit(source, name):
     }
     settings = {
         "vllm_docker_program": "/bin/true",
-        "vllm_docker_args": [awkward(source) for _ in range(3)],
+        "vllm_docker_args": [awkward(source) for _each in range(3)],
         "vllm_ulimits": {"nofile": awkward(source)},
         "vllm_api_keys": ["a", "b"][: source.randint(0, 2)],
         "vllm_wait_program": f"/opt/{awkward(source)}",
@@ -174,7 +174,8 @@ def test_settings_and_their_specification_agree():
         options = spec[entry]["options"]
         assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
         for name, option in options.items():
-            assert DEFAULTS[name] is None or type(DEFAULTS[name]) is kinds[option["type"]], name
+            kind = type(DEFAULTS[name])
+            assert DEFAULTS[name] is None or kind is kinds[option["type"]], name
     assert {name for name, option in spec["main"]["options"].items() if option.get("no_log")} == {
         "vllm_api_keys",
         "vllm_secret_env",
