@@ -54,6 +54,13 @@ CHECKS = (
         long=True,
         needs_lab=True,
     ),
+    Check(
+        "molecule-huggingface",
+        "Molecule: huggingface",
+        ("molecule", "test", "-s", "huggingface"),
+        long=True,
+        needs_lab=True,
+    ),
 )
 
 

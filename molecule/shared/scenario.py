@@ -8,17 +8,35 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
+import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = CHECKOUT / "tests" / "lab" / "lab"
+
+# What makes a repository: shards of random bytes, alone or beside a copy of another repository.
+MAKE = """
+import os, pathlib, shutil, sys
+repo_id, base, name, shards, mib = *sys.argv[1:4], *map(int, sys.argv[4:])
+folder = pathlib.Path('/srv/hub') / repo_id
+shutil.rmtree(folder, ignore_errors=True)
+shutil.copytree(pathlib.Path('/srv/hub') / base, folder) if base else folder.mkdir(parents=True)
+for number in range(shards):
+    with (folder / f'{name}-{number:05}{".bin" if base else ".safetensors"}').open('wb') as out:
+        for _ in range(mib):
+            out.write(os.urandom(1 << 20))
+"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,19 @@ def nodes() -> list[str]:
     return os.environ["GPUNODE_LAB_NODES"].replace(",", " ").split()
 
 
+def docker(*argv: str) -> str:
+    """What a docker command on the machine of the lab prints."""
+    return subprocess.run(["docker", *argv], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def on_node(script: str, check: bool = True) -> str:
+    """What a root shell on the first node prints. A connection of its own: a node that was restarted has a new port."""
+    line = [LAB, "ssh", nodes()[0], f"sudo sh -c {shlex.quote(script)}"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert not check or done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
 def environment() -> dict[str, str]:
     """What ansible needs to find the collection in the checkout and the scenario's nodes in the inventory."""
     return {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
@@ -49,12 +80,46 @@ def command(playbook: str, *args: str) -> list[str]:
     return ["ansible-playbook", "-i", "inventories/lab", playbook, *args]
 
 
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    """Look until it is so, and fail where it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{true.__name__} did not come about in {seconds:.0f} s"
+        time.sleep(0.1)
+
+
 def run_play(playbook: str, *args: str) -> Play:
     """Run a playbook to its end."""
     done = subprocess.run(
         command(playbook, *args), cwd=CHECKOUT, env=environment(), capture_output=True, text=True, check=False
     )
     return Play(done.returncode, done.stdout + done.stderr)
+
+
+@dataclass
+class Running:
+    """A play in the background."""
+
+    process: subprocess.Popen[str]
+    log: IO[str]
+
+    def wait(self) -> Play:
+        status = self.process.wait()
+        self.log.seek(0)
+        return Play(status, self.log.read())
+
+    def kill(self) -> None:
+        """As a laptop dies: the play and all that it started, with no chance to clean up."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def begin_play(playbook: str, *args: str) -> Running:
+    """Run a playbook in the background."""
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the play outlives this call)
+    line = command(playbook, *args)
+    told = {"stdout": log, "stderr": subprocess.STDOUT, "text": True}
+    return Running(subprocess.Popen(line, cwd=CHECKOUT, env=environment(), start_new_session=True, **told), log)
 
 
 @pytest.fixture(scope="session")
@@ -77,12 +142,14 @@ def board() -> Iterator[Callable[[str], None]]:
 class Hub:
     """The lab's hub from the outside: its counters, and what goes wrong in it. See tests/lab/hub/server.py."""
 
-    def __init__(self) -> None:
-        form = '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}'
-        told = subprocess.run(
-            ["docker", "inspect", "-f", form, "gpunode-lab-hub"], check=True, capture_output=True, text=True
-        )
-        self.url = f"http://{told.stdout.strip()}"
+    def __init__(self, box: str = "gpunode-lab-hub") -> None:
+        self.box = box
+        address = docker("inspect", "-f", '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}', box)
+        self.url = f"http://{address}"
+
+    def python(self, script: str, *args: str) -> None:
+        """Run a script of Python where the repositories lie: /srv/hub/ORG/NAME."""
+        docker("exec", self.box, "python3", "-c", script, *args)
 
     def ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
         """Ask below /_lab/ and return what JSON it answers."""
@@ -93,6 +160,14 @@ class Hub:
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read().decode()
         return json.loads(text) if text.strip() else None
+
+    def answers(self) -> bool:
+        """Whether it is up."""
+        try:
+            self.counters()
+        except OSError:
+            return False
+        return True
 
     def counters(self) -> dict[str, Any]:
         """Bytes and requests, in all and per file, since the last reset."""
@@ -114,3 +189,34 @@ def hub() -> Iterator[Hub]:
     lab.reset()
     yield lab
     lab.reset()
+
+
+@contextmanager
+def own_hub(name: str) -> Iterator[Hub]:
+    """A hub for one scenario, http://NAME.gpunode.test to the nodes: faults and counters are of a whole server."""
+    box = f"gpunode-lab-{name}"
+    image = docker("inspect", "-f", "{{.Config.Image}}", "gpunode-lab-hub")
+    net = ("--network=gpunode-lab-net", f"--network-alias={name}.gpunode.test", f"--label=gpunode-lab={name}")
+    server = f"{CHECKOUT}/tests/lab/hub/server.py:/srv/server.py:ro"
+    subprocess.run(["docker", "rm", "-f", box], capture_output=True)
+    command_line = ("python3", "/srv/server.py", "--root", "/srv/hub", "--port", "80")
+    docker("run", "-d", f"--name={box}", *net, "-v", server, image, *command_line)
+    try:
+        hub = Hub(box)
+        wait_until(hub.answers)
+        yield hub
+    finally:
+        docker("rm", "-f", box)
+
+
+@contextmanager
+def repository(repo_id: str, shards: int, mib: int, base: str = "", hub: Hub | None = None) -> Iterator[None]:
+    """A repository of random shards on a hub, or a copy of another with ballast; gone afterwards."""
+    hub = hub or Hub()
+    hub.python(MAKE, repo_id, base, "ballast" if base else "model", str(shards), str(mib))
+    # A hub hashes a repository at the first question, which is no part of any measurement.
+    urllib.request.urlopen(f"{hub.url}/api/models/{repo_id}").close()
+    try:
+        yield
+    finally:
+        docker("exec", hub.box, "rm", "-rf", f"/srv/hub/{repo_id}")

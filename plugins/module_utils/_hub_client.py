@@ -16,7 +16,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, 
 
 #: The hub hands out files above this size through xet alone.
 LARGEST_PLAIN_FILE = 50_000_000_000
-PIECE = 1024 * 1024
+PIECE = 256 * 1024
 #: What a second attempt cannot mend.
 FINAL = (400, 401, 404, 410)
 

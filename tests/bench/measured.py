@@ -11,28 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(CHECKOUT / "molecule" / "shared"))
-from scenario import LAB, Hub
+from scenario import LAB, Hub, docker, repository
 
 __all__ = ["CHECKOUT", "LAB", "Hub", "link", "play", "repository"]
-
-MAKE = """
-import os, pathlib, shutil, sys
-repo_id, base, name, shards, mib = *sys.argv[1:4], *map(int, sys.argv[4:])
-folder = pathlib.Path('/srv/hub') / repo_id
-shutil.rmtree(folder, ignore_errors=True)
-shutil.copytree(pathlib.Path('/srv/hub') / base, folder) if base else folder.mkdir(parents=True)
-for number in range(shards):
-    with (folder / f'{name}-{number:05}{".bin" if base else ".safetensors"}').open('wb') as out:
-        for _ in range(mib):
-            out.write(os.urandom(1 << 20))
-"""
 
 
 def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, float, bool]]]:
@@ -57,10 +44,6 @@ def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, 
         wall = time.monotonic() - began
         tasks = [json.loads(line) for line in Path(told.name).read_text().splitlines()]
     return wall, [(t["name"], t["seconds"], t["ran"]) for t in tasks]
-
-
-def docker(*argv: str) -> str:
-    return subprocess.run(["docker", *argv], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def far_end(server: str, node: str) -> tuple[str, str, list[str]]:
@@ -105,17 +88,3 @@ def outage(server: str, node: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run([*within, "iptables", "-D", *rule], check=True)
-
-
-@contextmanager
-def repository(repo_id: str, shards: int, mib: int, base: str = "") -> Iterator[None]:
-    """A repository of random shards on the lab's hub, or a copy of another with ballast; gone afterwards."""
-    box = "gpunode-lab-hub"
-    name = "ballast" if base else "model"
-    docker("exec", box, "python3", "-c", MAKE, repo_id, base, name, str(shards), str(mib))
-    # The hub hashes a repository at the first question, which is no part of any measurement.
-    urllib.request.urlopen(f"{Hub().url}/api/models/{repo_id}").close()
-    try:
-        yield
-    finally:
-        docker("exec", box, "rm", "-rf", f"/srv/hub/{repo_id}")

@@ -68,7 +68,7 @@ def hf_download() -> float:
 
 def role() -> float:
     told = json.dumps({"huggingface_home": "/var/tmp/role", "huggingface_instances": [{"repo_id": REPO}]})
-    _wall, tasks = play(NODE, "tests/bench/weights.yml", "-e", told)
+    _wall, tasks = play(NODE, "molecule/shared/weights.yml", "-e", told)
     return sum(seconds for name, seconds, ran in tasks if ran and name.endswith("Fetch the weights"))
 
 
@@ -101,7 +101,7 @@ def main() -> None:
     subprocess.run([LAB, "remove", NODE], check=True)
     subprocess.run([LAB, "node", NODE], check=True)
     try:
-        play(NODE, "tests/bench/weights.yml", "-e", '{"huggingface_instances": []}')  # the client, and no weights
+        play(NODE, "molecule/shared/weights.yml", "-e", '{"huggingface_instances": []}')  # the client, and no weights
         with repository(REPO, args().shards, args().mib), link("hub", NODE, args().rate):
             limit = measure("curl", curl)
             plain = measure("hf download", hf_download)
