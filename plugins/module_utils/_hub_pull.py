@@ -217,7 +217,7 @@ class Pull:
     def twice_wrong(self, file: RepoFile, got: str) -> str:
         source, advice = "the hub", "A proxy or mirror on the way may hold a broken copy"
         if self.job.seeder:
-            source, advice = self.job.seeder["name"], "Its copy is damaged; verifying the weights there mends it"
+            source, advice = self.job.seeder["name"], "Its copy is damaged: verify the weights there"
         return (
             f"{file.path} of {self.job.repo_id}: {source} sends bytes whose {file.hash_name} is {got}, while its own"
             f" listing says {file.etag}; the second attempt brought no better ones. {advice}"

@@ -345,3 +345,63 @@ def test_verify_of_what_was_never_here(node):
 
 def test_a_unit_for_each_commit():
     assert _hub_run.unit(Snapshot("org/name"), COMMIT) == UNIT
+
+
+SEEDER = {"name": "node-1", "address": "10.0.0.1", "port": 8730, "bind": "10.0.0.2"}
+SEEDED = {
+    "seeder": SEEDER,
+    "seeder_secret": "gpunode:s3cr3t\n",
+    "seeder_manifests": [Manifest("org/name", COMMIT, [FILE]).content()],
+}
+
+
+def test_a_follower_asks_no_hub_and_needs_no_client(node):
+    node.step(**SEEDED, venv="/nowhere", update=True)
+    assert node.asked == []
+    (command,) = node.started()
+    assert command[command.index("--") + 1] == sys.executable
+    folder = node.tmp_path / "run" / UNIT
+    job = json.loads((folder / "job.json").read_text())
+    assert job["seeder"]["url"] == "rsync://gpunode@10.0.0.1:8730/weights"
+    assert job["seeder"]["manifest"] == str(folder / "manifest.json")
+    assert Manifest.load((folder / "manifest.json").read_text()).files == [FILE]
+
+
+def test_the_seeders_address_may_be_of_ipv6(node):
+    node.step(**{**SEEDED, "seeder": {**SEEDER, "address": "fd00::1"}})
+    job = json.loads((node.tmp_path / "run" / UNIT / "job.json").read_text())
+    assert job["seeder"]["url"] == "rsync://gpunode@[fd00::1]:8730/weights"
+
+
+@pytest.mark.parametrize("state", ["absent", "running"])
+def test_the_seeders_password_is_that_of_this_play(node, state):
+    """A job that goes on from the play before needs the new one too: the seeder has forgotten the old."""
+    node.states[UNIT] = state
+    node.step(**SEEDED)
+    secret = node.tmp_path / "run" / UNIT / "secret"
+    assert secret.read_text() == "s3cr3t\n"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert len(node.started()) == (state == "absent")
+    assert "s3cr3t" not in json.dumps(node.ran)
+
+
+def test_a_seeder_without_the_snapshot(node):
+    with pytest.raises(Failed, match=f"node-1 does not have org/name at {COMMIT} yet"):
+        node.step(**{**SEEDED, "seeder_manifests": []})
+    told = node.step(check_mode=True, **{**SEEDED, "seeder_manifests": []})
+    assert told["snapshots"][0]["bytes_to_fetch"] == -1
+    assert "node-1 does not have" in told["warnings"][0]
+
+
+def test_what_a_follower_would_take(node):
+    told = node.step(check_mode=True, **SEEDED)
+    assert (told["snapshots"][0]["bytes_to_fetch"], node.asked, node.started()) == (2, [], [])
+
+
+def test_a_follower_verifies_by_itself(node):
+    """Nobody is asked where nothing is to be fetched."""
+    node.arrive()
+    node.step(**{**SEEDED, "seeder_secret": None}, verify=True, fetch=False)
+    job = json.loads((node.tmp_path / "run" / UNIT / "job.json").read_text())
+    assert job["seeder"] == {}
+    assert not (node.tmp_path / "run" / UNIT / "secret").exists()

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.modules.preflight_check import settled
+from ansible_collections.gpunode.llm.plugins.module_utils import _preflight
+from ansible_collections.gpunode.llm.plugins.modules.preflight_check import from_hub, only_follows, settled
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,25 @@ def test_images_are_settled_by_themselves(tmp_path):
     params = {"source": None, "token": "", "token_path": str(tmp_path / "none"), "update": False, "elsewhere": []}
     assert settled(params, ["weights"], []) == {"weights": False, "images": True}
     assert settled(params, [], ["image"]) == {"weights": True, "images": False}
+
+
+WANTED = [{"repo_id": "org/name", "revision": "main"}, {"repo_id": "org/other", "revision": "main"}]
+ELSEWHERE = [{**one, "seeder": "node-1"} for one in WANTED]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "asked", "follows"),
+    [([], ["org/name", "org/other"], False), (ELSEWHERE[:1], ["org/other"], False), (ELSEWHERE, [], True)],
+)
+def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, asked, follows):
+    params = {"instances": WANTED, "elsewhere": elsewhere}
+    assert [one.repo_id for one in from_hub(params)] == asked
+    assert only_follows(params) is follows
+    # Where nothing comes from the hub, its token is nothing to be settled.
+    params |= {"source": None, "token": "hf_new", "token_path": str(tmp_path / "none"), "update": False}
+    assert settled(params, [], [])["weights"] is follows
+
+
+def test_who_hands_it_on():
+    assigned = _preflight.assign(WANTED, {("org/other", "main"): "node-1"})
+    assert assigned == [WANTED[0], {**WANTED[1], "seeder": "node-1"}]

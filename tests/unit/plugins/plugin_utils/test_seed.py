@@ -1,0 +1,107 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which node fetches, which take it from there."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpunode.llm.plugins.filter.weights_seeders import weights_seeders
+from ansible_collections.gpunode.llm.plugins.filter.weights_share import weights_share
+from ansible_collections.gpunode.llm.plugins.plugin_utils._seed import seeders
+
+COMMIT, NEWER = "0e9e39f249a16976918f6564b8830bc894c89659", "1605565b47bb9346c5515c34102e054115b4f98b"
+A = {"name": "a", "repo_id": "org/a", "revision": COMMIT, "ignore_patterns": ["original/*"]}
+B = {"name": "b", "repo_id": "org/b", "revision": "main", "config": {"model": "org/b"}}
+
+
+def elsewhere(one, seeder):
+    return {"repo_id": one["repo_id"], "revision": one["revision"], "seeder": seeder}
+
+
+@pytest.mark.parametrize(
+    ("plans", "node", "expected"),
+    [
+        ({"n1": [A], "n2": [A]}, "n1", []),
+        ({"n1": [A], "n2": [A], "n3": [A]}, "n3", [elsewhere(A, "n1")]),
+        ({"n1": [A], "n2": [B], "n3": [A, B]}, "n3", [elsewhere(A, "n1"), elsewhere(B, "n2")]),
+        ({"n1": [A], "n2": [B, A], "n3": [B]}, "n2", [elsewhere(A, "n1")]),  # fetches one, takes the other
+        ({"n1": [A], "n2": [A, A]}, "n2", [elsewhere(A, "n1")]),  # two instances of one model
+        ({"n1": [A], "n2": [{**A, "revision": NEWER}]}, "n2", []),  # another revision
+        ({"n1": [A], "n2": [{**A, "ignore_patterns": []}]}, "n2", []),  # files that n1 does not fetch
+        ({"n1": [{**A, "branch": "main"}], "n2": [A]}, "n2", [elsewhere(A, "n1")]),
+        ({"n1": [], "n2": [A]}, "n2", []),
+        ({"n1": [A]}, "n2", []),  # a node without a plan
+    ],
+)
+def test_the_first_that_lists_it_fetches_it(plans, node, expected):
+    assert seeders(plans, node) == expected
+    told = {name: {"plan": {"instances": instances}} for name, instances in plans.items()}
+    assert weights_seeders({**told, "lost": {}, "refused": {"plan": None}}, node) == expected
+
+
+def check(*instances, settled=False):
+    return {"instances": list(instances), "settled": {"weights": settled}}
+
+
+def of(one, **changes):
+    return {**one, **changes}
+
+
+def names(instances):
+    return [one["name"] for one in instances]
+
+
+def test_alone_everything_is_ones_own():
+    share = weights_share({"n1": check(A, B)}, "n1")
+    assert share == {"instances": [A, B], "own": [A, B], "follows": [], "serves": [], "followers": []}
+
+
+def test_a_seeder_serves_those_that_lack_something():
+    nodes = {
+        "n1": check(A, B),
+        "n2": check(of(A, seeder="n1"), settled=True),
+        "n3": check(of(A, seeder="n1")),
+        "n4": check({**A, "revision": NEWER}),
+        "n5": {},  # never got so far
+    }
+    seeder, follower, content = (weights_share(nodes, name) for name in ("n1", "n3", "n2"))
+    assert (names(seeder["own"]), seeder["serves"], seeder["followers"]) == (["a", "b"], [A], ["n3"])
+    assert follower == {
+        "instances": [A],
+        "own": [],
+        "follows": [{"seeder": "n1", "instances": [A]}],
+        "serves": [],
+        "followers": [],
+    }
+    assert (content["own"], content["serves"]) == ([], [])
+    assert weights_share(nodes, "n5")["instances"] == []
+
+
+def test_nobody_is_served_where_nobody_lacks_anything():
+    nodes = {"n1": check(A, settled=True), "n2": check(of(A, seeder="n1"), settled=True)}
+    share = weights_share(nodes, "n1")
+    assert (share["serves"], share["followers"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "update", "expected"),
+    [(None, False, NEWER), (COMMIT, False, COMMIT), (COMMIT, True, NEWER)],
+)
+def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expected):
+    seeder = of(B, revision=NEWER, branch="main", config={"model": "org/b", "revision": NEWER})
+    follower = of(B, seeder="n1")
+    if recorded:
+        follower = of(follower, revision=recorded, branch="main", config={"model": "org/b", "revision": recorded})
+    nodes = {"n1": check(seeder), "n2": check(follower)}
+    (one,) = weights_share(nodes, "n2", update)["instances"]
+    pinned = {"revision": expected, "branch": "main", "config": {"model": "org/b", "revision": expected}}
+    assert one == {**B, **pinned}
+    assert weights_share(nodes, "n1", update)["serves"] == [seeder]
+
+
+@pytest.mark.parametrize("plugin", [weights_seeders, weights_share])
+def test_nonsense_is_refused(plugin):
+    with pytest.raises(AnsibleFilterError, match=f"gpunode.llm.{plugin.__name__}"):
+        plugin({"n1": 3}, "n1")
