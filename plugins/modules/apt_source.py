@@ -165,7 +165,6 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp
 
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
-LISTS = "/var/lib/apt/lists"
 LISTS_LAST = 86400
 LOCK_LASTS = 600
 
@@ -252,9 +251,15 @@ def source_change(module, path, key_path):
     return to_bytes(after), {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
+def lists(module):
+    """Where apt keeps them: APT_CONFIG in the task's environment may say elsewhere."""
+    _rc, out, _err = module.run_command(["apt-config", "shell", "lists", "Dir::State::Lists/d"])
+    return out.partition("=")[2].strip().strip("'").rstrip("/")
+
+
 def refresh(module, source_path):
     """Have apt read this source where the other lists can stay; whether all lists are fresh then."""
-    age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{LISTS}/*_InRelease")], default=0)
+    age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
     if age > LISTS_LAST:
         return False
     only = [

@@ -28,6 +28,11 @@ options:
     description: The image, as C(docker pull) takes it.
     type: str
     required: true
+  source:
+    description:
+      - A folder on the node with images of M(gpunode.llm.image_layout). The image is loaded from there, and no registry
+        is asked. The image has to be named by its tag then, since one that was loaded is not known by a digest.
+    type: path
   attempts:
     description:
       - How often a pull is started when the registry cannot be reached or cuts the transfer. Layers that are complete
@@ -53,6 +58,11 @@ EXAMPLES = r"""
 - name: Fetch the engine
   gpunode.llm.image_pull:
     image: vllm/vllm-openai:v0.33.0
+
+- name: Load the engine where no registry can be reached
+  gpunode.llm.image_pull:
+    image: vllm/vllm-openai:v0.33.0
+    source: /srv/bundle/images
 
 - name: Fetch the engine from a mirror, this very build of it
   gpunode.llm.image_pull:
@@ -86,10 +96,11 @@ progress:
   returned: always
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _image, _job
+from ansible_collections.gpunode.llm.plugins.module_utils import _image, _job, _oci
 
 # docker prints a few lines for every layer, and an engine's image has some forty layers.
 LOG_LINES = 600
@@ -104,11 +115,23 @@ class Pull:
         self.docker = module.get_bin_path("docker") or ""
         self.job = _job.JobSpec(
             name=_job.unit_name("gpunode-pull", self.image),
-            argv=[self.docker, "pull", self.image],
+            argv=self.command(),
             description=f"Fetch the image {self.image}",
             # User= gives the job root's HOME, where docker looks for the logins to registries.
             properties={"User": "root"},
         )
+
+    def command(self):
+        source = self.module.params["source"]
+        if not source:
+            return [self.docker, "pull", self.image]
+        layout = os.path.join(source, _oci.layout_name(self.image))
+        return ["/bin/sh", "-c", 'tar -C "$0" -cf - . | exec "$1" load --quiet', layout, self.docker]
+
+    def check_source(self):
+        source = self.module.params["source"]
+        if source and _oci.layout_name(self.image) not in _oci.layouts(source):
+            self.fail(f"{source} holds no image {self.image}: {', '.join(_oci.layouts(source)) or 'none'} is there")
 
     def present(self):
         rc, out, err = self.module.run_command([self.docker, "image", "inspect", self.image])
@@ -148,6 +171,7 @@ class Pull:
         run = self.module.run_command
         state = _job.look(run, self.job.name)
         if state.invocation != self.resume["job"] or state.state == "absent":
+            self.check_source()
             state = _job.start_or_attach(run, self.job)
             self.resume = {**self.resume, "job": state.invocation, "attempt": self.resume["attempt"] + 1}
         state = _job.wait(run, self.job.name, self.module.params["wait_s"])
@@ -159,13 +183,19 @@ class Pull:
             _job.forget(run, self.job.name)
             return self.fail(f"{self.image} was not fetched within {self.module.params['timeout_s']} s")
         # A layer of ten gigabytes changes nothing else for minutes, so the time is part of what is shown.
-        self.report(f"pulling {self.image}: {_image.progress(lines)} ({int(elapsed) // 30 * 30} s)")
+        doing = f"loading {self.image}" if self.module.params["source"] else self.pulling(lines)
+        self.report(f"{doing} ({int(elapsed) // 30 * 30} s)")
+
+    def pulling(self, lines):
+        return f"pulling {self.image}: {_image.progress(lines)}"
 
     def ended(self, state, lines):
         _job.forget(self.module.run_command, self.job.name)
         present = self.present()
         if present:
             self.finish(present)
+        if self.module.params["source"]:
+            self.fail(f"docker load of {self.image} failed: {lines[-1] if lines else 'it said nothing'}")
         error = _image.explain(self.image, lines)
         if error.passing and self.resume["attempt"] < self.module.params["attempts"]:
             time.sleep(min(self.module.params["wait_s"], 5 * self.resume["attempt"]))
@@ -180,6 +210,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
+            "source": {"type": "path"},
             "attempts": {"type": "int", "default": 3},
             "timeout_s": {"type": "int", "default": 7200},
             "wait_s": {"type": "int", "default": 10},

@@ -17,7 +17,7 @@ def load(role: str, path: str):
     return yaml.safe_load((ROLES / role / path).read_text())
 
 
-@pytest.mark.parametrize("role", ["preflight", "huggingface"])
+@pytest.mark.parametrize("role", ["bundle", "preflight", "huggingface"])
 def test_defaults_are_the_argument_specs(role):
     defaults = load(role, "defaults/main.yml")
     for entry, spec in load(role, "meta/argument_specs.yml")["argument_specs"].items():

@@ -1,0 +1,262 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A bundle: all that a node without a network needs, as a folder or a tar of it, with a manifest of every byte.
+
+``manifest.json`` names each file with its size and SHA-256, each link with its target, and the system that the packages
+are for. It is the first file of the tar, so that what follows is compared while it is unpacked. It tells a damaged copy
+from a whole one. Who made it is another question: packages are checked by their publishers' signatures all the same.
+
+This file is also copied to the node for the job: standard library only, and nothing of Ansible.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+import re
+import shutil
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, Callable, Mapping, Sequence
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WORKERS = 4
+#: What the hub's tools and interrupted transfers leave beside the files.
+_LEFTOVER = re.compile(r"(^|/)\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class BundleError(Exception):
+    """The message is for people."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle's manifest says. ``system`` is what its packages are for: release and architecture."""
+
+    system: Mapping[str, str]
+    files: Sequence[RepoFile]
+    links: Mapping[str, str]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def dump(self) -> str:
+        files = {file.path: {"size": file.size, "sha256": file.sha256} for file in self.files}
+        content = {"format": FORMAT, "system": dict(self.system), "files": files, "links": dict(self.links)}
+        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def load(cls, text: str) -> Contents:
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT:
+                raise BundleError(f"The bundle is of format {raw['format']}, and this release reads format {FORMAT}.")
+            files = [RepoFile(inside(p), int(f["size"]), "", f["sha256"]) for p, f in raw["files"].items()]
+            return cls(raw["system"], files, {inside(p): leads_inside(p, t) for p, t in raw["links"].items()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None
+
+
+def inside(path: str) -> str:
+    if path.startswith("/") or posixpath.normpath(path) != path or path.startswith("../"):
+        raise BundleError(f"The bundle names a file outside of itself: {path!r}.")
+    return path
+
+
+def leads_inside(path: str, target: str) -> str:
+    """A link that leads out could have the next file written anywhere."""
+    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    if target.startswith("/") or end.startswith(".."):
+        raise BundleError(f"The bundle has a link that leads out of it: {path!r}.")
+    return target
+
+
+# -- making -----------------------------------------------------------------------------------------------------------
+def survey(folder: str) -> tuple[dict[str, int], dict[str, str]]:
+    """The files with their sizes, and the links, that belong to the bundle."""
+    files, links = {}, {}
+    for at, folders, names in os.walk(folder):
+        for name in sorted([*names, *(f for f in folders if os.path.islink(os.path.join(at, f)))]):
+            place = os.path.join(at, name)
+            path = os.path.relpath(place, folder).replace(os.sep, "/")
+            if path == MANIFEST or _LEFTOVER.search(path):
+                continue
+            if os.path.islink(place):
+                links[path] = leads_inside(path, os.readlink(place))
+            else:
+                files[path] = os.stat(place).st_size
+    return files, links
+
+
+def named_hash(path: str) -> str:
+    """The SHA-256 of a blob that is named by it and was compared with it when it was fetched; else nothing."""
+    folder, name = posixpath.split(path)
+    return name if posixpath.basename(folder) in ("blobs", "sha256") and _HASH.fullmatch(name) else ""
+
+
+def seal(folder: str, system: Mapping[str, str], progress: Progress) -> Contents:
+    """What the folder holds, hashed."""
+    sizes, links = survey(folder)
+    known = [RepoFile(path, size, "", named_hash(path)) for path, size in sizes.items() if named_hash(path)]
+    rest = [RepoFile(path, size, "", "0" * 64) for path, size in sizes.items() if not named_hash(path)]
+    progress.begin("hashing", rest)
+    hashed = [RepoFile(file.path, file.size, "", got) for file, got in _digests(folder, rest, progress)]
+    return Contents(system, sorted([*known, *hashed], key=lambda file: file.path), links)
+
+
+def pack(folder: str, tar: str, contents: Contents, progress: Progress) -> None:
+    """The folder as a tar, the manifest first. The same bundle gives the same bytes."""
+    progress.begin("packing", contents.files)
+    partial = f"{tar}.partial"
+    with tarfile.open(partial, "w|", format=tarfile.PAX_FORMAT) as stream:
+        text = contents.dump().encode()
+        stream.addfile(_member(MANIFEST, len(text)), io.BytesIO(text))
+        for file in contents.files:
+            with open(os.path.join(folder, file.path), "rb") as source:
+                stream.addfile(_member(file.path, file.size), _Told(source, lambda n, f=file: progress.add(f, n)))  # type: ignore[misc]
+            progress.finished(file)
+        for path, target in contents.links.items():
+            link = _member(path, 0)
+            link.type, link.linkname, link.mode = tarfile.SYMTYPE, target, 0o777
+            stream.addfile(link)
+    os.replace(partial, tar)
+
+
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(path)
+    member.size, member.mode = size, 0o644
+    return member
+
+
+class _Told(io.RawIOBase):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, stream: IO[bytes], seen: Callable[[int], None]) -> None:
+        super().__init__()
+        self.stream, self.seen = stream, seen
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.seen(len(data))
+        return data
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+def packed_manifest(tar: str) -> str:
+    """The manifest in a tar, which is its first file."""
+    try:
+        with tarfile.open(tar, "r|") as stream:
+            first = stream.next()
+            data = stream.extractfile(first) if first and first.name == MANIFEST else None
+            if data:
+                return data.read().decode()
+    except (tarfile.TarError, OSError, UnicodeDecodeError):
+        pass
+    raise BundleError(f"{tar} is no bundle, or damaged at its very beginning.")
+
+
+def check(folder: str, contents: Contents, progress: Progress) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        BundleError: it names what is missing or wrong.
+    """
+    wrong = []
+    for path, target in contents.links.items():
+        place = os.path.join(folder, path)
+        if not os.path.islink(place) or os.readlink(place) != target:
+            wrong.append(f"{path} is not the link that it was (rsync -a and cp -a keep links, scp does not)")
+    here = []
+    for file in contents.files:
+        size = _hub.size_of(os.path.join(folder, file.path))
+        if size == file.size:
+            here.append(file)
+        else:
+            wrong.append(f"{file.path} is missing" if size < 0 else f"{file.path} has {size} bytes of {file.size}")
+    progress.begin("verifying", contents.files)
+    wrong += [
+        f"{f.path} has other bytes than when it was made"
+        for f, got in _digests(folder, here, progress)
+        if got != f.sha256
+    ]
+    if wrong:
+        raise BundleError(damage(folder, wrong))
+
+
+def damage(where: str, wrong: Sequence[str]) -> str:
+    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return f"The bundle {where} is damaged: {'; '.join(wrong[:3])}{more}. Copy it again."
+
+
+def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> None:
+    """Unpack beside the place where it will be, comparing on the way; it comes to its place when all of it is right."""
+    partial = f"{folder}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    free = shutil.disk_usage(os.path.dirname(folder)).free
+    if contents.size > free:
+        raise BundleError(
+            f"{os.path.dirname(folder)} has {_hub.human(free)} free, and the bundle takes {_hub.human(contents.size)}"
+        )
+    progress.begin("unpacking", contents.files)
+    try:
+        with tarfile.open(tar, "r|") as stream:
+            _take(stream, partial, contents, progress)
+    except (BundleError, tarfile.TarError) as trouble:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is cut short ({trouble})"])
+        raise BundleError(reason) from trouble
+    _hub.write_atomically(os.path.join(partial, MANIFEST), contents.dump())
+    os.rename(partial, folder)
+
+
+def _take(stream: tarfile.TarFile, folder: str, contents: Contents, progress: Progress) -> None:
+    lacking = {file.path: file for file in contents.files}
+    links = dict(contents.links)
+    for member in stream:
+        if member.name == MANIFEST or member.isdir():
+            continue
+        place = os.path.join(folder, member.name)
+        if member.issym() and links.pop(member.name, None) == member.linkname:
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            os.symlink(member.linkname, place)
+            continue
+        file, data = lacking.pop(member.name, None), stream.extractfile(member) if member.isreg() else None
+        if file is None or data is None or member.size != file.size:
+            raise BundleError(damage(str(stream.name), [f"{member.name} is not what its manifest has"]))
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if _copy(data, place, file, progress) != file.sha256:
+            raise BundleError(damage(str(stream.name), [f"{file.path} has other bytes than when it was made"]))
+        progress.finished(file)
+    if lacking or links:
+        raise BundleError(damage(str(stream.name), [f"{path} is missing" for path in [*lacking, *links]]))
+
+
+def _copy(data: IO[bytes], place: str, file: RepoFile, progress: Progress) -> str:
+    hasher = _hub.Hasher(file)
+    with open(place, "wb") as target:
+        while block := data.read(_hub.BLOCK):
+            target.write(block)
+            hasher.update(block)
+            progress.add(file, len(block))
+    return hasher.hexdigest()
+
+
+def _digests(folder: str, files: Sequence[RepoFile], progress: Progress) -> list[tuple[RepoFile, str]]:
+    def one(file: RepoFile) -> tuple[RepoFile, str]:
+        got = _hub.digest(os.path.join(folder, file.path), file, lambda amount: progress.add(file, amount))
+        progress.finished(file)
+        return file, got
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return list(pool.map(one, files))

@@ -1,0 +1,59 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job that seals or opens a bundle: ``python -m ….module_utils._bundle_job FOLDER``, with ``job.json`` in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, Mapping
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _bundle, _hub
+from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
+
+
+def seal(job: Mapping[str, Any], progress: Progress) -> None:
+    """Write the manifest, and the tar where one is wanted and is not of this manifest."""
+    folder, tar = job["path"], job["tar"]
+    contents = _bundle.seal(folder, job["system"], progress)
+    manifest = os.path.join(folder, _bundle.MANIFEST)
+    if not os.path.exists(manifest) or _hub.read_text(manifest) != contents.dump():
+        _hub.write_atomically(manifest, contents.dump())
+        progress.status.changed = True
+    if tar and not (os.path.exists(tar) and _bundle.packed_manifest(tar) == contents.dump()):
+        _bundle.pack(folder, tar, contents, progress)
+        progress.status.changed = True
+
+
+def open_(job: Mapping[str, Any], progress: Progress) -> None:
+    """Unpack the tar where the folder is not there, or compare what is in the folder."""
+    folder, tar = job["path"], job["tar"]
+    if os.path.isdir(folder):
+        manifest = _hub.read_text(os.path.join(folder, _bundle.MANIFEST))
+        _bundle.check(folder, Contents.load(manifest), progress)
+    else:
+        _bundle.unpack(tar, folder, Contents.load(_bundle.packed_manifest(tar)), progress)
+    progress.status.changed = True
+
+
+def main(folder: str) -> int:
+    progress = Progress(folder, lambda line: print(line, flush=True))
+    try:
+        job = json.loads(_hub.read_text(os.path.join(folder, "job.json")))
+        with progress.ticking():
+            {"sealed": seal, "opened": open_}[job["state"]](job, progress)
+        progress.status.phase = "complete"
+    except (BundleError, OSError) as trouble:
+        progress.status.error = str(trouble)
+        progress.say(f"failed: {trouble}")
+        return 1
+    finally:
+        progress.tick(words=not progress.status.error)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

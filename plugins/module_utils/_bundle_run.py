@@ -1,0 +1,139 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module bundle does around its job: start it, say how far it is, and tell the node's apt of the packages."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import inspect
+import json
+import os
+import sys
+from typing import Any, Mapping
+
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _bundle,
+    _bundle_job,
+    _hub,
+    _hub_progress,
+    _job,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
+
+RUN = "/run/gpunode"
+PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
+CODE = (_bundle, _bundle_job, _hub, _hub_progress)
+#: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
+ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
+#: Where each distribution keeps the keys that it came with.
+KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+
+
+def unit(job: Mapping[str, Any]) -> str:
+    return _job.unit_name(f"gpunode-bundle-{job['state']}", str(job["path"]))
+
+
+def start(run: _job.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
+    """Start the job, or attach to the one that runs."""
+    name = unit(job)
+    folder = os.path.join(root, name)
+    if _job.look(run, name).state == "running":
+        return
+    for source in CODE:
+        path = os.path.join(folder, *PACKAGE, source.__name__.rpartition(".")[2] + ".py")
+        _hub.write_atomically(path, inspect.getsource(source))
+    _hub.write_atomically(os.path.join(folder, "job.json"), json.dumps(dict(job)))
+    _hub.write_atomically(os.path.join(folder, "status.json"), "{}")
+    environment = f'PYTHONPATH="{folder}"\nPYTHONDONTWRITEBYTECODE="1"\n'
+    _hub.write_atomically(os.path.join(folder, "environment"), environment)
+    spec = _job.JobSpec(
+        name=name,
+        argv=[sys.executable, "-m", ".".join((*PACKAGE, "_bundle_job")), folder],
+        description=f"Bundle {job['path']}",
+        environment_file=os.path.join(folder, "environment"),
+        properties={"User": "root", "UMask": "0022"},
+    )
+    _job.start_or_attach(run, spec)
+
+
+def wait(run: _job.Runner, job: Mapping[str, Any], seconds: float, root: str = RUN) -> tuple[bool, str, bool]:
+    """Whether it has ended, how far it is in words, and whether it changed anything.
+
+    Raises:
+        BundleError: it failed.
+    """
+    name = unit(job)
+    state = _job.wait(run, name, seconds)
+    try:
+        status = _hub_progress.Status(**json.loads(_hub.read_text(os.path.join(root, name, "status.json"))))
+    except (OSError, ValueError, TypeError):
+        status = _hub_progress.Status()
+    if state.state == "running":
+        return False, status.line(), False
+    log = [] if status.error else _job.log_tail(run, name, state.invocation, lines=3)
+    _job.forget(run, name)
+    if status.error or state.state != "succeeded":
+        raise BundleError(status.error or f"The bundle's job ended before its time: {'; '.join(log) or state.result}")
+    return True, status.line(), status.changed
+
+
+def manifest_text(path: str, tar: str) -> str:
+    """The manifest of the folder, or of the tar where there is no folder yet; empty where there is neither."""
+    folder = os.path.join(path, _bundle.MANIFEST)
+    if os.path.exists(folder):
+        return _hub.read_text(folder)
+    if os.path.isdir(path):
+        raise BundleError(f"{path} is no bundle: it has no {_bundle.MANIFEST}.")
+    return _bundle.packed_manifest(tar) if os.path.exists(tar) else ""
+
+
+def check_system(contents: Contents, system: Mapping[str, str]) -> None:
+    """Packages of another release do not fit together with what is installed."""
+    made, here = ([s[key] for key in ("release", "architecture")] for s in (contents.system, system))
+    if made != here:
+        raise BundleError(
+            f"The bundle is for {' on '.join(made)}, and this node is {' on '.join(here)}: make one there."
+        )
+
+
+def mark(text: str, path: str) -> str:
+    """What stands for this very bundle at this place."""
+    return hashlib.sha256(f"{path}\n{text}".encode()).hexdigest() + "\n"
+
+
+def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
+    """The configuration of an apt that sees the bundle alone: the node's own sources need a network, and stay."""
+    keyring = next((one for one in keyrings if os.path.exists(one)), "")
+    sources = f"{root}/sources.list.d"
+    settings = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": sources,
+        "Dir::State::Lists": f"{root}/lists",
+        "Acquire::Languages": "none",
+        # A signature is good for ever, but an index says of itself that it is old after some days.
+        "Acquire::Check-Valid-Until": "false",
+        # A folder that root alone may enter is no trouble then.
+        "APT::Sandbox::User": "root",
+    }
+    stanzas = [
+        f"Types: deb\nURIs: file://{path}/{row['path']}\nSuites: {row['suite']}\n"
+        + (f"Components: {' '.join(row['components'])}\n" if row["components"] else "")
+        + f"Signed-By: {keyring}\n"
+        for row in distributions(path)
+    ]
+    return {
+        f"{root}/apt.conf": "".join(f'{key} "{value}";\n' for key, value in settings.items()),
+        f"{sources}/distribution.sources": "\n".join(stanzas),
+    }
+
+
+def distributions(path: str) -> list[dict[str, Any]]:
+    """The repositories of the bundle that the distribution signs, each once."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(glob.glob(os.path.join(glob.escape(path), "apt", "*.json"))):
+        for row in json.loads(_hub.read_text(record))["repositories"]:
+            if not row["own"]:
+                rows[(row["path"], row["suite"])] = row
+    return list(rows.values())

@@ -1,0 +1,294 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: apt_mirror
+short_description: Packages and all that they depend on, as a signed repository in a folder
+version_added: 1.0.0
+description:
+  - Fetches packages with everything that they depend on, down to the C library, so that any node of this release can
+    install them from the folder alone. The index of each repository comes with the signature that it was published
+    with, so the node's apt checks it as ever.
+  - This host's apt does the work, with its own sources, proxy and logins, and with lists and a state of its own, so
+    that nothing of this host changes and what it has installed does not count.
+  - What is there and belongs to the same request is not asked for again.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says whether anything would be fetched, and fetches nothing.
+    support: full
+  diff_mode:
+    description: Names the request before and after.
+    support: full
+options:
+  path:
+    description: The bundle's folder. The repositories go below C(apt) in it, and their keys to C(keys).
+    type: path
+    required: true
+  name:
+    description: What the record of the request is called, and the key.
+    type: str
+    required: true
+  packages:
+    description: What to fetch, as M(gpunode.llm.apt_source) takes it.
+    type: list
+    elements: str
+    required: true
+  version:
+    description: As in M(gpunode.llm.apt_source).
+    type: str
+  pinned:
+    description: As in M(gpunode.llm.apt_source).
+    type: list
+    elements: str
+  uri:
+    description: A repository besides those that this host has.
+    type: str
+    required: true
+  suite:
+    description: Its suite.
+    type: str
+    required: true
+  components:
+    description: Its components.
+    type: list
+    elements: str
+    default: []
+  architectures:
+    description: Debian's names of the architectures to take packages for.
+    type: list
+    elements: str
+    default: []
+  key_url:
+    description: Where its key is.
+    type: str
+  key:
+    description: The key itself, armored, in place of O(key_url).
+    type: str
+  fingerprint:
+    description: The fingerprint that the key must have.
+    type: str
+    required: true
+  update:
+    description: Ask the repositories again, where the request was answered before.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+- name: Docker for a node without a network
+  gpunode.llm.apt_mirror:
+    path: /srv/bundle
+    name: docker
+    packages: [docker-ce, docker-ce-cli, containerd.io]
+    uri: https://download.docker.com/linux/debian
+    suite: bookworm
+    components: [stable]
+    key_url: https://download.docker.com/linux/debian/gpg
+    fingerprint: 9DC8 5822 9FC7 DD38 854A E2D8 8D81 803C 0EBF CD88
+"""
+
+RETURN = r"""
+repository:
+  description: Where the repository O(uri) lies in the bundle, for the node's source.
+  type: str
+  returned: success
+  sample: apt/download.docker.com/linux/debian
+key:
+  description: Where its key lies in the bundle.
+  type: str
+  returned: success
+  sample: keys/docker.asc
+packages:
+  description: How many packages there are.
+  type: int
+  returned: success
+fetched_bytes:
+  description: The size of those that were fetched.
+  type: int
+  returned: success
+"""
+
+import glob
+import json
+import os
+import shutil
+import tempfile
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.urls import open_url
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp
+
+REQUEST = ("packages", "version", "pinned", "uri", "suite", "components", "architectures", "fingerprint")
+
+
+class Mirror:
+    def __init__(self, module, work):
+        self.module, self.params, self.work = module, module.params, work
+        self.path, self.name = module.params["path"], module.params["name"]
+        self.record = os.path.join(self.path, "apt", f"{self.name}.json")
+        self.key = os.path.join(self.path, "keys", f"{self.name}.asc")
+        self.request = {key: self.params[key] for key in REQUEST}
+
+    def recorded(self):
+        """What an earlier run fetched for the same request, where all of it is still there."""
+        try:
+            record = json.loads(_hub.read_text(self.record))
+            files = record["files"]
+        except (OSError, ValueError, KeyError):
+            return None
+        same = record.get("request") == self.request and os.path.exists(self.key)
+        whole = all(_hub.size_of(os.path.join(self.path, path)) == size for path, size in files.items())
+        return record if same and whole else None
+
+    def fetch_key(self):
+        origin = self.params["key_url"] or "the key given"
+        try:
+            data = to_bytes(self.params["key"]) if self.params["key"] else open_url(origin, http_agent="ansible").read()
+        except (OSError, ValueError) as error:
+            self.module.fail_json(msg=f"The key of {self.params['uri']} could not be fetched from {origin}: {error}.")
+        refused = _openpgp.refusal(data, self.params["fingerprint"], origin)
+        if refused:
+            self.module.fail_json(msg=refused)
+        os.makedirs(os.path.dirname(self.key), mode=0o755, exist_ok=True)
+        with open(self.key, "wb") as stream:
+            stream.write(data)
+
+    def configure(self):
+        """An apt of its own: this host's sources and the one given, and nothing installed."""
+        parts = os.path.join(self.work, "sources.list.d")
+        for folder in (parts, f"{self.work}/lists/partial", f"{self.work}/archives/partial"):
+            os.makedirs(folder)
+        source = _apt.Source(
+            uri=self.params["uri"],
+            suite=self.params["suite"],
+            components=tuple(self.params["components"]),
+            architectures=tuple(self.params["architectures"]),
+            signed_by=self.key,
+        )
+        for path in sorted(glob.glob("/etc/apt/sources.list.d/*")):
+            if path.endswith((".list", ".sources")):
+                claims = _apt.claims(path, to_text(_hub.read_text(path)))
+                # What this host has of the same repository stands back: apt stops at one repository with two keys.
+                if not _apt.clash(source, claims):
+                    os.symlink(path, os.path.join(parts, os.path.basename(path)))
+        _hub.write_atomically(os.path.join(parts, "gpunode-mirror.sources"), source.render())
+        _hub.write_atomically(f"{self.work}/status", "")
+        settings = {
+            "Dir::Etc::SourceParts": parts,
+            "Dir::State::Lists": f"{self.work}/lists",
+            "Dir::State::status": f"{self.work}/status",
+            "Dir::Cache::Archives": f"{self.work}/archives",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            "Acquire::Languages": "none",
+            "APT::Sandbox::User": "root",
+            "APT::Install-Recommends": "false",
+            "Debug::NoLocking": "true",
+        }
+        _hub.write_atomically(f"{self.work}/apt.conf", "".join(f'{k} "{v}";\n' for k, v in settings.items()))
+
+    def apt(self, *command):
+        environment = {"APT_CONFIG": f"{self.work}/apt.conf", "LC_ALL": "C"}
+        rc, out, err = self.module.run_command(list(command), environ_update=environment)
+        if rc != 0:
+            self.module.fail_json(msg=f"apt cannot have {self.name} for the bundle: {_apt.complaint(err)}", stderr=err)
+        return out
+
+    def fetch(self):
+        self.fetch_key()
+        self.configure()
+        self.apt("apt-get", "update", "-q", "--error-on=any")
+        names = self.params["packages"]
+        specs = _apt.pin(names, self.params["version"], self.params["pinned"] or names)
+        debs = _mirror.parse_uris(self.apt("apt-get", "install", "-qq", "--print-uris", *specs))
+        own = self.own_repository()
+        indexes = _mirror.used(
+            _mirror.parse_targets(self.apt("apt-get", "indextargets", "--format", _mirror.TARGETS)), debs, [own]
+        )
+        files, fetched = {}, 0
+        lacking = [d for d in debs if _hub.size_of(os.path.join(self.path, _mirror.place(d.uri))) != d.size]
+        if lacking:
+            fetched = sum(deb.size for deb in lacking)
+            self.apt("apt-get", "install", "-qq", "--yes", "--download-only", *specs)
+        copies = [(f"{self.work}/archives/{deb.name}", _mirror.place(deb.uri)) for deb in lacking]
+        copies += [pair for index in indexes for pair in self.index_files(index)]
+        for held, place in copies:
+            there = os.path.join(self.path, place)
+            os.makedirs(os.path.dirname(there), mode=0o755, exist_ok=True)
+            shutil.copyfile(held, there)
+        for place in [place for _held, place in copies] + [_mirror.place(deb.uri) for deb in debs]:
+            files[place] = _hub.size_of(os.path.join(self.path, place))
+        repositories = _mirror.repositories(indexes, [own])
+        record = {"request": self.request, "repositories": repositories, "files": files}
+        record.update(repository=_mirror.place(own), packages=len(debs))
+        _hub.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        return record, fetched
+
+    def index_files(self, index):
+        """A list as it was published, and what signs it."""
+        signed = [pair for pair in index.signatures() if os.path.exists(pair[0])]
+        listed = index.published(_hub.read_text(signed[0][0]))
+        held = os.path.join(self.work, "index", _mirror.place(listed.uri))
+        os.makedirs(os.path.dirname(held), exist_ok=True)
+        self.apt("/usr/lib/apt/apt-helper", "download-file", listed.uri, held, f"SHA256:{listed.sha256}")
+        return [*signed, (held, _mirror.place(listed.uri))]
+
+    def own_repository(self):
+        """The address with apt's own variables filled in."""
+        rc, out, _err = self.module.run_command(["dpkg", "--print-architecture"])
+        architecture = (self.params["architectures"] or [out.strip() if rc == 0 else ""])[0]
+        return self.params["uri"].replace("$(ARCH)", architecture)
+
+    def answer(self, record, changed, fetched=0):
+        after = json.dumps(self.request, indent=1, sort_keys=True) + "\n"
+        self.module.exit_json(
+            changed=changed,
+            repository=record["repository"],
+            key=os.path.relpath(self.key, self.path),
+            packages=record["packages"],
+            fetched_bytes=fetched,
+            diff={"before": "" if changed else after, "after": after},
+        )
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "version": {"type": "str"},
+            "pinned": {"type": "list", "elements": "str"},
+            "uri": {"type": "str", "required": True},
+            "suite": {"type": "str", "required": True},
+            "components": {"type": "list", "elements": "str", "default": []},
+            "architectures": {"type": "list", "elements": "str", "default": []},
+            "key_url": {"type": "str", "no_log": False},
+            "key": {"type": "str", "no_log": False},
+            "fingerprint": {"type": "str", "required": True},
+            "update": {"type": "bool", "default": False},
+        },
+        required_one_of=[("key_url", "key")],
+        supports_check_mode=True,
+    )
+    work = tempfile.mkdtemp(prefix="gpunode-mirror-", dir=module.tmpdir)
+    mirror = Mirror(module, work)
+    try:
+        record = None if module.params["update"] else mirror.recorded()
+        if record:
+            mirror.answer(record, changed=False)
+        if module.check_mode:
+            mirror.answer({"repository": _mirror.place(mirror.own_repository()), "packages": 0}, changed=True)
+        record, fetched = mirror.fetch()
+    except (ValueError, OSError) as error:
+        module.fail_json(msg=f"{error}.")
+    mirror.answer(record, changed=True, fetched=fetched)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bundle
+short_description: Seal all that a node without a network needs, and open it there
+version_added: 1.0.0
+description:
+  - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and a tar of it where asked.
+  - V(opened) compares a folder with its manifest, or unpacks the tar beside it and compares on the way. Then it gives
+    the node's apt a second configuration, below O(root), that knows the bundle's packages and nothing else. Whoever
+    sets E(APT_CONFIG) to C(apt.conf) there installs from the bundle; the node's own sources stay as they are. Packages
+    are checked by their publishers' signatures, the distribution's by the keys that the node came with.
+  - A bundle that was opened is not read again, until it is another one.
+  - The work is done in a transient systemd unit on the node, and shows how far it is.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Compares the system only, and says whether the bundle would be sealed or opened.
+    support: full
+  diff_mode:
+    description: Names the bundle before and after.
+    support: full
+options:
+  path:
+    description: The folder. Where it is not there, V(opened) unpacks C(path.tar) to it.
+    type: path
+    required: true
+  state:
+    description: What is to be.
+    type: str
+    choices: [sealed, opened]
+    required: true
+  system:
+    description: What the facts say of this host, as C(release) and C(architecture). A bundle is for one of them.
+    type: dict
+    required: true
+  tar:
+    description: Whether V(sealed) makes C(path.tar) as well.
+    type: bool
+    default: false
+  root:
+    description: The folder of the second apt configuration.
+    type: path
+    default: /var/lib/gpunode/bundle
+  wait_s:
+    description: How long one call looks at the work before it reports progress, in seconds.
+    type: int
+    default: 10
+  resume:
+    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: Open what was carried here
+  gpunode.llm.bundle:
+    path: /srv/bundle
+    state: opened
+    system: {release: Debian 12, architecture: x86_64}
+"""
+
+RETURN = r"""
+done:
+  description: Whether there is nothing more to wait for.
+  type: bool
+  returned: always
+progress:
+  description: Where the work stands.
+  type: str
+  returned: always
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _bundle, _bundle_run, _hub, _job
+
+
+class Bundle:
+    def __init__(self, module):
+        self.module, self.params = module, module.params
+        self.path, self.root = module.params["path"].rstrip("/"), module.params["root"]
+        self.tar = f"{self.path}.tar"
+        self.mark = os.path.join(self.root, "opened")
+
+    def job(self):
+        wanted = self.params["state"] == "opened" or self.params["tar"]
+        tar = self.tar if wanted else ""
+        return {"state": self.params["state"], "path": self.path, "tar": tar, "system": self.params["system"]}
+
+    def finish(self, changed, progress):
+        after = f"{self.path} {self.params['state']}\n"
+        diff = {"before": "" if changed else after, "after": after}
+        self.module.exit_json(changed=changed, done=True, progress=progress, diff=diff)
+
+    def settled(self):
+        """Whether this bundle was opened. Once it was, the folder may go: a node that has all it needs asks no more."""
+        text = _bundle_run.manifest_text(self.path, self.tar)
+        opened = _hub.read_text(self.mark) if os.path.exists(self.mark) else ""
+        if text:
+            _bundle_run.check_system(_bundle.Contents.load(text), self.params["system"])
+        elif not opened:
+            raise _bundle.BundleError(
+                f"There is neither {self.path} nor {self.tar} on this node: copy the bundle there."
+            )
+        return bool(opened) and (not text or opened == _bundle_run.mark(text, self.path))
+
+    def step(self):
+        run, job = self.module.run_command, self.job()
+        if not self.params["resume"]:
+            _bundle_run.start(run, job)
+        done, progress, changed = _bundle_run.wait(run, job, self.params["wait_s"])
+        if not done:
+            self.module.exit_json(changed=False, done=False, progress=progress, resume={"started": True})
+        if self.params["state"] == "opened":
+            self.have_apt_see_it()
+        self.finish(changed, progress)
+
+    def have_apt_see_it(self):
+        files = _bundle_run.apt_files(self.path, self.root)
+        os.makedirs(f"{self.root}/lists/partial", mode=0o755, exist_ok=True)
+        for path, text in files.items():
+            _hub.write_atomically(path, text)
+        for name in _bundle_run.ROLES_SOURCES:
+            link = f"{self.root}/sources.list.d/{name}"
+            if not os.path.islink(link):
+                os.symlink(f"/etc/apt/sources.list.d/{name}", link)
+        only = [
+            "-o",
+            f"Dir::Etc::SourceList={self.root}/sources.list.d/distribution.sources",
+            "-o",
+            "Dir::Etc::SourceParts=-",
+        ]
+        environment = {"APT_CONFIG": f"{self.root}/apt.conf", "LC_ALL": "C"}
+        command = ["apt-get", "update", "-q", "--error-on=any", *only]
+        rc, _out, err = self.module.run_command(command, environ_update=environment)
+        if rc != 0:
+            raise _bundle.BundleError(f"apt does not take the packages of {self.path}: {_apt.complaint(err)}")
+        text = _bundle_run.manifest_text(self.path, self.tar)
+        _hub.write_atomically(self.mark, _bundle_run.mark(text, self.path))
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["sealed", "opened"], "required": True},
+            "system": {"type": "dict", "required": True},
+            "tar": {"type": "bool", "default": False},
+            "root": {"type": "path", "default": "/var/lib/gpunode/bundle"},
+            "wait_s": {"type": "int", "default": 10},
+            "resume": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    bundle = Bundle(module)
+    try:
+        if module.params["state"] == "opened" and not module.params["resume"] and bundle.settled():
+            bundle.finish(changed=False, progress=f"{bundle.path} was opened")
+        if module.check_mode:
+            bundle.finish(changed=True, progress=f"{bundle.path} would be {module.params['state']}")
+        bundle.step()
+    except (_bundle.BundleError, _job.JobError, OSError, ValueError) as trouble:
+        module.fail_json(msg=str(trouble), done=True, progress="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_layout
+short_description: Put a container image into a folder, without Docker
+version_added: 1.0.0
+description:
+  - Fetches an image from its registry into a folder that M(gpunode.llm.image_pull) loads on a node without a network.
+  - C(skopeo) does the transfer, in a transient systemd unit. Layers stay compressed, and one that is complete is not
+    fetched again. No Docker is needed on this host.
+  - The image is the one for this host's architecture.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says whether the image would be fetched, and fetches nothing.
+    support: full
+  diff_mode:
+    description: Shows the image before and after.
+    support: full
+options:
+  image:
+    description: The image, by a release's tag or by its digest.
+    type: str
+    required: true
+  path:
+    description: The folder that holds images, each in a folder of its own.
+    type: path
+    required: true
+  tls_verify:
+    description: Whether the registry has to show a certificate that this host trusts. V(false) takes plain HTTP too.
+    type: bool
+    default: true
+  update:
+    description: Ask the registry which image the tag stands for, where one was fetched before.
+    type: bool
+    default: false
+  wait_s:
+    description: How long one call looks at the transfer before it reports progress, in seconds.
+    type: int
+    default: 10
+  resume:
+    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: The engine for a node without a network
+  gpunode.llm.image_layout:
+    image: vllm/vllm-openai:v0.33.0
+    path: /srv/bundle/images
+"""
+
+RETURN = r"""
+name:
+  description: The name under which the image will be on a node. It differs from O(image) where that has no tag.
+  type: str
+  returned: success
+digest:
+  description: The digest under which the registry knows the image.
+  type: str
+  returned: when known
+done:
+  description: Whether there is nothing more to wait for.
+  type: bool
+  returned: always
+progress:
+  description: Where the transfer stands.
+  type: str
+  returned: always
+"""
+
+import hashlib
+import json
+import os
+import platform
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _image, _job, _oci
+
+
+class Layout:
+    def __init__(self, module):
+        self.module, self.params = module, module.params
+        self.reference = _image.parse_reference(self.params["image"])
+        self.name = _oci.loaded_name(self.reference)
+        self.folder = os.path.join(self.params["path"], _oci.layout_name(self.name))
+        self.skopeo = module.get_bin_path("skopeo") or ""
+        self.unit = _job.unit_name("gpunode-layout", self.name)
+
+    def fail(self, sentence):
+        self.module.fail_json(msg=f"{sentence.rstrip('.')}.", done=True, progress="")
+
+    def finish(self, changed, digest):
+        diff = {"before": "" if changed else f"{self.name}\n", "after": f"{self.name}\n"}
+        self.module.exit_json(
+            changed=changed, done=True, progress=f"{self.name} is here", name=self.name, digest=digest, diff=diff
+        )
+
+    def recorded(self):
+        """The digest of the image that is here, whole."""
+        try:
+            record = json.loads(_hub.read_text(os.path.join(self.folder, _oci.RECORD)))
+            image = _oci.parse_manifest(record["manifest"])
+        except (OSError, ValueError, KeyError):
+            return ""
+        blobs = (image.config, *image.layers)
+        whole = all(_hub.size_of(os.path.join(self.folder, blob.path)) == blob.size for blob in blobs)
+        return record["digest"] if whole else ""
+
+    def inspect(self, name):
+        tls = f"--tls-verify={str(self.params['tls_verify']).lower()}"
+        rc, out, err = self.module.run_command([self.skopeo, "inspect", "--raw", tls, f"docker://{name}"])
+        if rc != 0:
+            self.fail(_image.explain(self.params["image"], err.splitlines()).sentence)
+        return out
+
+    def ask(self):
+        """Which image it is, for good: what the tag stands for may change while the layers come."""
+        raw = self.inspect(f"{self.reference.repository}{self.mark()}")
+        chosen = _oci.choose(json.loads(raw), platform.machine())
+        if chosen:
+            raw = self.inspect(f"{self.reference.repository}@{chosen}")
+        return {"digest": f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}", "manifest": json.loads(raw)}
+
+    def mark(self):
+        return f"@{self.reference.digest}" if self.reference.digest else f":{self.reference.tag}"
+
+    def spec(self, digest):
+        tls = f"--src-tls-verify={str(self.params['tls_verify']).lower()}"
+        source = f"docker://{self.reference.repository}@{digest}"
+        return _job.JobSpec(
+            name=self.unit,
+            argv=[self.skopeo, "copy", "--retry-times=5", tls, source, f"oci:{self.folder}:{self.name}"],
+            description=f"Fetch the image {self.name} into {self.folder}",
+            environment_file=self.proxies(),
+            # User= gives the job root's HOME, where the logins to registries are.
+            properties={"User": "root"},
+        )
+
+    def proxies(self):
+        """The task's proxies for the job, in a file of root's: they may hold a password."""
+        path = f"/run/gpunode/{self.unit}.env"
+        names = [name for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if os.environ.get(name)]
+        _hub.write_atomically(path, "".join(f'{name}="{os.environ[name]}"\n' for name in names), mode=0o600)
+        return path
+
+    def step(self):
+        """One slice of waiting, then the report."""
+        run = self.module.run_command
+        resume = self.params["resume"]
+        if not resume:
+            record = self.ask()
+            os.makedirs(self.folder, mode=0o755, exist_ok=True)
+            resume = {**record, "job": _job.start_or_attach(run, self.spec(record["digest"])).invocation}
+        state = _job.wait(run, self.unit, self.params["wait_s"])
+        image = _oci.parse_manifest(resume["manifest"])
+        if state.state == "running":
+            here = _hub.human(min(sum(_oci.sizes(self.folder)), image.size))
+            progress = f"fetching {self.name}: {here} of {_hub.human(image.size)}"
+            self.module.exit_json(changed=False, done=False, progress=progress, resume=resume)
+        log = _job.log_tail(run, self.unit, resume["job"])
+        _job.forget(run, self.unit)
+        if state.state != "succeeded":
+            self.fail(_image.explain(self.params["image"], log).sentence)
+        self.seal(resume["digest"])
+        self.finish(changed=True, digest=resume["digest"])
+
+    def seal(self, digest):
+        """What Docker reads beside the layout, and last of all the record that says that it is whole."""
+        path = os.path.join(self.folder, "index.json")
+        index = json.loads(_hub.read_text(path))
+        # skopeo may have written configuration and manifest anew, in OCI's form; the layers are as they were.
+        written = _oci.Blob(index["manifests"][0]["digest"], 0)
+        manifest = json.loads(_hub.read_text(os.path.join(self.folder, written.path)))
+        image = _oci.parse_manifest(manifest)
+        _hub.write_atomically(path, _oci.named_index(index, self.name))
+        _hub.write_atomically(os.path.join(self.folder, _oci.MANIFEST), _oci.docker_manifest(image, self.name))
+        record = {"image": self.params["image"], "digest": digest, "manifest": manifest}
+        _hub.write_atomically(os.path.join(self.folder, _oci.RECORD), json.dumps(record, indent=1) + "\n")
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "image": {"type": "str", "required": True},
+            "path": {"type": "path", "required": True},
+            "tls_verify": {"type": "bool", "default": True},
+            "update": {"type": "bool", "default": False},
+            "wait_s": {"type": "int", "default": 10},
+            "resume": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        layout = Layout(module)
+        digest = layout.recorded()
+        if digest and not module.params["resume"] and not module.params["update"]:
+            layout.finish(changed=False, digest=digest)
+        if module.check_mode:
+            layout.finish(changed=True, digest="")
+        if not layout.skopeo:
+            layout.fail("skopeo is not installed on this host")
+        layout.step()
+    except (ValueError, OSError, _job.JobError) as error:
+        module.fail_json(msg=f"{error}.", done=True, progress="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A bundle is made, carried and opened; what was changed on the way is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _bundle, _bundle_job
+from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
+
+SYSTEM = {"release": "Debian 12", "architecture": "x86_64"}
+BLOB = b"weights" * 1000
+NAMED = f"huggingface/hub/models--o--n/blobs/{hashlib.sha256(BLOB).hexdigest()}"
+LINK = "huggingface/hub/models--o--n/snapshots/c/model.safetensors"
+TARGET = f"../../blobs/{os.path.basename(NAMED)}"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    """A folder with what a bundle holds, and what it does not."""
+    folder = tmp_path / "made"
+    for path, data in {
+        NAMED: BLOB,
+        "vars.yml": b"model: tiny\n",
+        "apt/d.test/x.deb": b"deb",
+        "huggingface/hub/.locks/x": b"",
+        "huggingface/hub/models--o--n/blobs/x.incomplete": b"half",
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    (folder / LINK).parent.mkdir(parents=True)
+    (folder / LINK).symlink_to(TARGET)
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Run the job; its error, or nothing, and whether it changed anything."""
+
+    def run(state: str, path, tar="") -> tuple[str, bool]:
+        job = tmp_path / "job"
+        job.mkdir(exist_ok=True)
+        given = {"state": state, "path": str(path), "tar": str(tar), "system": SYSTEM}
+        (job / "job.json").write_text(json.dumps(given))
+        _bundle_job.main(str(job))
+        status = json.loads((job / "status.json").read_text())
+        return status["error"], status["changed"]
+
+    return run
+
+
+def test_it_is_made_once(bundle, work, tmp_path):
+    tar = tmp_path / "made.tar"
+    assert work("sealed", bundle, tar) == ("", True)
+    contents = Contents.load((bundle / "manifest.json").read_text())
+    assert {f.path for f in contents.files} == {NAMED, "vars.yml", "apt/d.test/x.deb"}
+    assert contents.links == {LINK: TARGET}
+    before = tar.read_bytes()
+    assert work("sealed", bundle, tar) == ("", False)
+    (bundle / "vars.yml").write_text("model: tony\n")  # as long as before
+    assert work("sealed", bundle, tar) == ("", True)
+    assert tar.read_bytes() != before
+
+
+def test_folder_and_tar_are_opened(bundle, work, tmp_path):
+    tar, there = tmp_path / "made.tar", tmp_path / "there"
+    work("sealed", bundle, tar)
+    assert work("opened", bundle) == ("", True)
+    assert work("opened", there, tar) == ("", True)
+    assert (there / LINK).read_bytes() == BLOB
+    assert (there / "manifest.json").read_text() == (bundle / "manifest.json").read_text()
+
+
+def flip(path) -> None:
+    with open(path, "r+b") as stream:
+        first = stream.read(1)
+        stream.seek(0)
+        stream.write(bytes([first[0] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda b: flip(b / NAMED), f"{NAMED} has other bytes than when it was made"),
+        (lambda b: flip(b / "apt/d.test/x.deb"), "apt/d.test/x.deb has other bytes"),
+        (lambda b: (b / "vars.yml").unlink(), "vars.yml is missing"),
+        (lambda b: (b / "vars.yml").write_text("m"), "vars.yml has 1 bytes of 12"),
+        (lambda b: ((b / LINK).unlink(), (b / LINK).write_bytes(BLOB)), f"{LINK} is not the link that it was"),
+        (lambda b: (b / "manifest.json").write_text("{"), "manifest.json of the bundle is damaged"),
+        (lambda b: (b / "manifest.json").write_text('{"format": 9}'), "format 9"),
+    ],
+)
+def test_a_folder_that_was_changed(bundle, work, harm, said):
+    work("sealed", bundle)
+    harm(bundle)
+    error, _changed = work("opened", bundle)
+    assert said in error
+
+
+@pytest.mark.parametrize("at", ["weights", "end"])
+def test_a_tar_that_was_changed_leaves_nothing(bundle, work, tmp_path, at):
+    tar, there = tmp_path / "made.tar", tmp_path / "there"
+    work("sealed", bundle, tar)
+    data = tar.read_bytes()
+    tar.write_bytes(data.replace(b"weightsweights", b"weightsWeights", 1) if at == "weights" else data[:5000])
+    error, _changed = work("opened", there, tar)
+    assert f"The bundle {tar} is damaged: " in error
+    assert NAMED in error or at == "end"
+    assert not there.exists()
+    assert not (tmp_path / "there.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "links"),
+    [
+        ({"../x": {"size": 1, "sha256": "0"}}, {}),
+        ({"/etc/x": {"size": 1, "sha256": "0"}}, {}),
+        ({}, {"a": "../../etc"}),
+        ({}, {"a": "/etc"}),
+    ],
+)
+def test_nothing_leads_out(files, links):
+    text = json.dumps({"format": 1, "system": SYSTEM, "files": files, "links": links})
+    with pytest.raises(BundleError, match="outside|leads out"):
+        Contents.load(text)
+
+
+def test_a_file_that_the_manifest_does_not_name(bundle, work, tmp_path):
+    tar, there = tmp_path / "made.tar", tmp_path / "there"
+    work("sealed", bundle, tar)
+    with tarfile.open(tar, "a") as stream:
+        stream.add(bundle / "vars.yml", "etc/more.yml")
+    error, _changed = work("opened", there, tar)
+    assert "etc/more.yml is not what its manifest has" in error
+
+
+def test_it_fits_or_says_so(bundle, work, tmp_path, monkeypatch):
+    tar = tmp_path / "made.tar"
+    work("sealed", bundle, tar)
+    monkeypatch.setattr(_bundle.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    error, _changed = work("opened", tmp_path / "there", tar)
+    assert "has 100 B free, and the bundle takes 7.0 kB" in error
