@@ -122,7 +122,7 @@ def test_listing(library, tmp_path):
     library.listings = [[listed("a"), listed("c", lfs=None, xet_hash="x"), "a folder"]]
     files = client(tmp_path).tree()
     assert files == [RepoFile("a", 3, "b" * 40, "a" * 64), RepoFile("c", 3, "b" * 40, "", "x")]
-    assert library.modules["huggingface_hub.constants"].DOWNLOAD_CHUNK_SIZE == 1024 * 1024
+    assert library.modules["huggingface_hub.constants"].DOWNLOAD_CHUNK_SIZE == _hub_client.PIECE
 
 
 def test_listing_of_a_busy_hub(library, tmp_path):
