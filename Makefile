@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LAB := tests/lab/lab
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs site venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs surveys site awx venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ unit: venv  ## the unit tests
 sanity: venv  ## ansible-test sanity, with nothing ignored
 	@$(BIN)/python tests/run.py --only sanity
 
+awx: venv  ## what AWX is given and runs, by its own modules, ansible-runner and ansible-builder
+	@$(BIN)/python tests/run.py --only awx
+
 engine: venv  ## every configuration that is rendered, through vLLM's own parser and engine configuration
 	@$(BIN)/python tests/run.py --only engine
 
@@ -45,6 +48,9 @@ bench: venv  ## what site.yml costs, first and with nothing to do, against a one
 bench-planner: venv  ## what planning costs
 	@$(BIN)/python tests/bench/planner.py
 
+surveys: venv  ## write awx/surveys.yml again
+	@$(BIN)/python awx/make_surveys.py
+
 docs: venv  ## write the pages that are made from data again
 	@$(BIN)/python docs/models_and_gpus.py
 	@$(BIN)/python docs/troubleshooting.py
@@ -56,4 +62,4 @@ venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)
 
 clean:  ## drop the venv's link and what tests left
-	@rm -rf $(VENV) .venv-docs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible
+	@rm -rf $(VENV) .venv-docs .venv-awx docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible

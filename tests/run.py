@@ -45,6 +45,7 @@ CHECKS = (
     Check("docs", "the documentation's site", ("docs/site.sh",), long=True),
     Check("sanity", "ansible-test sanity", ("tests/sanity/run.sh", "sanity"), long=True),
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
+    Check("awx", "what AWX is given, and its jobs", ("tests/awx/run.sh",), long=True, needs_lab=True),
     Check("engine", "every rendered configuration in vLLM's own parser", ("pytest", "tests/engine"), long=True),
     Check("molecule", "Molecule: default", ("molecule", "test", "-s", "default"), needs_lab=True),
     Check(

@@ -42,7 +42,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-keys:
+settings:
   description: The settings at the top that changed.
   type: list
   elements: str
@@ -80,7 +80,7 @@ def main():
     merged = _daemon_json.merge(base, module.params["config"])
     keys = _daemon_json.changed_keys(base, merged)
     if not keys:
-        module.exit_json(changed=False, keys=[], restart=False)
+        module.exit_json(changed=False, settings=[], restart=False)
     after = _daemon_json.dump(merged)
     staged = _daemon_file.stage(after)
     module.add_cleanup_file(staged)
@@ -89,7 +89,7 @@ def main():
         _daemon_file.land(module.atomic_move, staged, path)
     module.exit_json(
         changed=True,
-        keys=keys,
+        settings=keys,
         restart=_daemon_json.needs_restart(keys),
         diff={"before_header": path, "after_header": path, "before": before, "after": after},
     )

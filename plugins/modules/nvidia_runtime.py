@@ -44,7 +44,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-keys:
+settings:
   description: The settings of daemon.json that changed.
   type: list
   elements: str
@@ -168,7 +168,7 @@ def main():
     keys, daemon_diff = settle_daemon(module, nvidia_ctk)
     module.exit_json(
         changed=bool(keys or spec_diff),
-        keys=keys,
+        settings=keys,
         restart=_daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on),
         spec_changed=bool(spec_diff),
         server_version=docker.server,

@@ -79,8 +79,8 @@ def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def variables() -> set[str]:
     """What a user may set: the roles' own variables, and what the playbook hands to the plan."""
-    site = (CHECKOUT / "playbooks" / "site.yml").read_text(encoding="utf-8")
-    found = {"model", "models", *re.findall(r"{{ (\w+) \| default\(omit\) }}", site)}
+    site = (CHECKOUT / "playbooks" / "tasks" / "decide.yml").read_text(encoding="utf-8")
+    found = {"model", "models", *re.findall(r"{{ (\w+) \| default\(omit(?:, true)?\) }}", site)}
     for spec in (CHECKOUT / "roles").glob("*/meta/argument_specs.yml"):
         for entry in yaml.safe_load(spec.read_text())["argument_specs"].values():
             found |= set(entry.get("options", {}))
