@@ -1,17 +1,18 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a unit runs what is on disk, from what systemd shows and from what the unit wrote down when it started.
+"""Whether a unit runs what is on disk, from what systemd shows and from what the unit put aside when it started.
 
-A unit of ours records at its start the checksums of the files that it starts from. Comparing those with the files as
-they are now tells whether a restart is due, whoever changed a file and whenever: a play that was stopped between
-writing and restarting is finished by the next one, and a file that was edited and put back costs nothing.
+A unit of ours copies at its start the files that it starts from, each under its own path in one folder. Comparing those
+with the files as they are now tells whether a restart is due, whoever changed a file and whenever: a play that was
+stopped between writing and restarting is finished by the next one, and a file that was edited and put back costs
+nothing. Once the unit has answered, that folder becomes the last good set, to which a failed change returns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState")
 
@@ -59,20 +60,11 @@ def parse_show(text: str) -> dict[str, Shown]:
     return units
 
 
-def parse_checksums(text: str) -> dict[str, str]:
-    """What ``sha256sum`` wrote: path -> checksum."""
-    found = {}
-    for line in text.splitlines():
-        checksum, _space, path = line.partition(" ")
-        if path:
-            found[path[1:]] = checksum
-    return found
-
-
-def stale_file(recorded: Mapping[str, str], files: Sequence[str], checksum: Checksum) -> str:
+def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> str:
     """The first of the files that is not what the unit started from; empty when all are."""
     for path in files:
-        if recorded.get(path) is None or recorded[path] != checksum(path):
+        started = checksum(started_from + path)
+        if started is None or started != checksum(path):
             return path
     return ""
 

@@ -10,9 +10,9 @@ version_added: 1.0.0
 description:
   - Enables and starts units that do not run, and restarts those that were started from other files than are on disk
     now. Any number of units takes one call.
-  - Whether a restart is due is not a matter of what this play changed. A unit writes down at its start, with
-    C(sha256sum), what it starts from, and this is compared with the files. So a play that was stopped half-way is
-    finished by the next one, and a service never restarts when nothing differs.
+  - Whether a restart is due is not a matter of what this play changed. A unit puts aside at its start
+    what it starts from, and this is compared with the files. So a play that was stopped half-way is finished by the
+    next one, and a service never restarts when nothing differs.
   - Returns when systemd has accepted the work, not when the service is ready. See M(gpunode.llm.endpoint_ready).
 author:
   - gpunode contributors (@gpunode)
@@ -40,7 +40,7 @@ options:
         elements: path
         default: []
       started_from:
-        description: The file that holds their checksums as they were at its start.
+        description: The folder that holds them as they were at its start, each under its whole path.
         type: path
         required: true
       container:
@@ -99,14 +99,6 @@ def checksum(path):
         return None
 
 
-def recorded(path):
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return _units.parse_checksums(stream.read())
-    except OSError:
-        return {}
-
-
 class Units:
     def __init__(self, module):
         self.module = module
@@ -128,7 +120,7 @@ class Units:
         for path in unit["files"]:
             if path in self.module.params["would_change"]:
                 return path
-        return _units.stale_file(recorded(unit["started_from"]), unit["files"], checksum)
+        return _units.stale_file(unit["started_from"], unit["files"], checksum)
 
     def image_moved(self, unit):
         """Whether the container runs another image than the one that its image's name stands for."""

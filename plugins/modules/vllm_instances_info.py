@@ -64,7 +64,7 @@ def instance_of(path):
         belongs = _units.parse_belongings(stream.read())
     if not belongs.get("instance"):
         return None
-    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache")] + [path]
+    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache", "kept")] + [path]
     return {
         "name": belongs["instance"],
         "unit": os.path.basename(path),

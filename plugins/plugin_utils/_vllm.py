@@ -18,7 +18,7 @@ def served_name(instance: Mapping[str, Any]) -> str:
 
 
 def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
-    """What units_current must know of an instance. The list of files is the one that its unit writes down."""
+    """What units_current must know of an instance. The list of files is the one that its unit puts aside."""
     unit = f"vllm-{instance['name']}"
     files = [f"{config_dir}/{instance['name']}.yaml", f"{config_dir}/{instance['name']}.env"]
     if several_keys:

@@ -12,9 +12,7 @@ ABSENT = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nResult=succe
 RUNNING = "LoadState=loaded\nActiveState=active\nSubState=running\nResult=success\nExecMainStatus=0\nInvocationID=aa\n"
 STARTING = RUNNING.replace("=active", "=activating").replace("=running", "=start")
 SUCCEEDED = RUNNING.replace("SubState=running", "SubState=exited")
-FAILED = (
-    "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=3\nInvocationID=bb\n"
-)
+FAILED = "LoadState=loaded\nActiveState=failed\nSubState=failed\nResult=exit-code\nExecMainStatus=3\nInvocationID=bb\n"
 SPEC = _job.JobSpec("gpunode-x", ["/bin/x", "a b"], "Fetch x", "/etc/x.env", {"Nice": "5", "CPUWeight": "20"})
 
 

@@ -50,7 +50,7 @@ def test_decision(active, changed, reload, image_moved, action, why):
 
 
 @pytest.mark.parametrize(
-    ("recorded", "on_disk", "stale"),
+    ("aside", "on_disk", "stale"),
     [
         ({"/a": "1", "/b": "2"}, {"/a": "1", "/b": "2"}, ""),
         ({"/a": "1", "/b": "2"}, {"/a": "1", "/b": "3"}, "/b"),
@@ -60,12 +60,9 @@ def test_decision(active, changed, reload, image_moved, action, why):
         ({}, {}, "/a"),
     ],
 )
-def test_stale(recorded, on_disk, stale):
-    assert _units.stale_file(recorded, ["/a", "/b"], on_disk.get) == stale
-
-
-def test_checksums_as_sha256sum_writes_them():
-    assert _units.parse_checksums("ab12  /etc/a b\ncd34 */etc/c\n\n") == {"/etc/a b": "ab12", "/etc/c": "cd34"}
+def test_stale(aside, on_disk, stale):
+    checksums = {**on_disk, **{f"/run/from{path}": checksum for path, checksum in aside.items()}}
+    assert _units.stale_file("/run/from", ["/a", "/b"], checksums.get) == stale
 
 
 @pytest.mark.parametrize(

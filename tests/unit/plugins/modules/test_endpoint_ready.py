@@ -106,7 +106,8 @@ def test_check_mode_ends_no_play():
 
 
 @pytest.mark.parametrize(
-    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:8000/v1"), ("::", "http://[::1]:8000/v1"), ("h", "http://h:8000/v1")]
+    ("host", "url"),
+    [("0.0.0.0", "http://127.0.0.1:8000/v1"), ("::", "http://[::1]:8000/v1"), ("h", "http://h:8000/v1")],
 )
 def test_url(host, url):
     assert endpoint_ready.url_of({"host": host, "port": 8000}) == url

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 from ansible_collections.gpunode.llm.plugins.modules import units_current
 
@@ -33,10 +31,18 @@ class Module:
 
 @pytest.fixture
 def unit(tmp_path):
-    file, record = tmp_path / "a.yaml", tmp_path / "started-from"
-    file.write_text("a\n")
-    record.write_text(f"{hashlib.sha256(b'a' + bytes([10])).hexdigest()}  {file}\n")
-    return {"name": "u.service", "files": [str(file)], "started_from": str(record), "container": None, "image": None}
+    file, started_from = tmp_path / "a.yaml", tmp_path / "started-from"
+    aside = started_from / str(file).lstrip("/")
+    aside.parent.mkdir(parents=True)
+    for path in (file, aside):
+        path.write_text("a\n")
+    return {
+        "name": "u.service",
+        "files": [str(file)],
+        "started_from": str(started_from),
+        "container": None,
+        "image": None,
+    }
 
 
 def apply(module):

@@ -87,10 +87,10 @@ def test_keys_are_in_the_secret_files_alone(keys):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_the_unit_writes_down_the_files_that_are_compared(several):
+def test_the_unit_puts_aside_the_files_that_are_compared(several):
     text = render("vllm.service.j2", H100X8, vllm_api_keys=["a", "b"] if several else [])
     wanted = vllm_unit(H100X8, "/etc/vllm", several)
-    (line,) = [line for line in text.splitlines() if "sha256sum" in line and line.startswith("Exec")]
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStartPre=") and "cp --parents" in line]
     assert line.split("' ")[1].split() == [wanted["started_from"], *wanted["files"]]
 
 

@@ -1,0 +1,124 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: engine_config_check
+short_description: Have vLLM's own parser read configurations, before a service is stopped for them
+version_added: 1.0.0
+description:
+  - Runs the parser of C(vllm serve) over each configuration, in a container of the very image that will be served. It
+    needs no GPU, no network and no weights, and takes as long as the import of vLLM, some ten seconds.
+  - Only units that run are looked at. One that starts for the first time says by itself what it does not like.
+  - Changes nothing.
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
+options:
+  units:
+    description:
+      - The units, as the filter P(gpunode.llm.vllm_unit#filter) names them, each a dictionary of C(name), C(image),
+        which must be on the node, and C(files), of which the first is the configuration.
+      - Other keys are ignored.
+    type: list
+    elements: dict
+    required: true
+  changed_files:
+    description: Only units that start from one of these files are looked at.
+    type: list
+    elements: path
+    required: true
+  docker:
+    description: Docker's client.
+    type: path
+    default: /usr/bin/docker
+  timeout_s:
+    description: How long one container may take, in seconds.
+    type: int
+    default: 300
+"""
+
+EXAMPLES = r"""
+- name: Have the new release read its configuration
+  gpunode.llm.engine_config_check:
+    units:
+      - name: vllm-8b.service
+        image: vllm/vllm-openai:v0.33.0
+        files: [/etc/vllm/8b.yaml]
+    changed_files: [/etc/vllm/8b.yaml]
+"""
+
+RETURN = r"""
+checked:
+  description: The units whose configuration was read.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+REFUSED = 2
+#: The parser alone, as ``vllm serve`` makes it; what builds the engine would want a GPU. It exits with 2 to refuse.
+PARSE = """
+from vllm.entrypoints.cli.serve import ServeSubcommand
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser(prog="vllm")
+ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+parser.parse_args(["serve", "--config", "/etc/vllm/config.yaml"])
+"""
+#: With the Python that the image's vllm runs in, wherever it is.
+SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0"'
+
+
+def command(params, unit):
+    return [
+        *("timeout", str(params["timeout_s"]), params["docker"], "run", "--rm", "--pull=never", "--network=none"),
+        *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
+        f"--volume={unit['files'][0]}:/etc/vllm/config.yaml:ro",
+        *(unit["image"], "-c", SHELL, PARSE),
+    ]
+
+
+def complaint(text):
+    """The parser's own sentence, without the list of all options before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [line for line in lines if "error:" in line]
+    return (told or lines or ["it said nothing"])[-1]
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "units": {"type": "list", "elements": "dict", "required": True},
+            "changed_files": {"type": "list", "elements": "path", "required": True},
+            "docker": {"type": "path", "default": "/usr/bin/docker"},
+            "timeout_s": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    checked = []
+    for unit in module.params["units"]:
+        if not set(unit["files"]) & set(module.params["changed_files"]):
+            continue
+        if module.run_command(["systemctl", "--quiet", "is-active", unit["name"]])[0] != 0:
+            continue
+        rc, out, err = module.run_command(command(module.params, unit))
+        said = complaint(err or out)
+        if rc == REFUSED:
+            module.fail_json(
+                msg=f"{unit['image']} does not take {unit['files'][0]}, so {unit['name']} was not stopped: {said}",
+                checked=checked,
+            )
+        if rc != 0:
+            # Another release may keep its parser elsewhere. The start, and the way back, decide then.
+            module.warn(f"{unit['image']} could not be asked about {unit['files'][0]}: {said}")
+            continue
+        checked.append(unit["name"])
+    module.exit_json(changed=False, checked=checked)
+
+
+if __name__ == "__main__":
+    main()

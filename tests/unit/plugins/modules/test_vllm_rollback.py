@@ -1,0 +1,124 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is taken back, and what is left alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.modules import vllm_rollback
+
+UNIT = "vllm-a.service"
+TEXT = """[Service]
+TimeoutStartSec=300
+[X-gpunode]
+Instance=a
+Image=image:1
+Environment=/etc/vllm/a.env
+Host=0.0.0.0
+Port=8001
+Served=org/a
+"""
+
+
+class Exit(Exception):
+    pass
+
+
+class Node:
+    """A module's surroundings: files under a folder, and what systemctl and docker were told."""
+
+    def __init__(self, root: Path, active: str, image: str = "sha256:1") -> None:
+        self.params = {"units": [UNIT], "kept_dir": str(root / "kept"), "docker": "docker"}
+        self.check_mode, self.active, self.image = False, active, image
+        self.ran: list[str] = []
+        self.config, self.unit = root / "a.yaml", root / UNIT
+        for path, text in ((self.config, "old\n"), (self.unit, TEXT)):
+            path.write_text(text)
+            kept = root / "kept" / "a" / str(path).lstrip("/")
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(text)
+        (root / "kept" / "a" / "image").write_text("sha256:1\n")
+
+    def sha256(self, path: str) -> str | None:
+        file = Path(path)
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else None
+
+    def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv[1] == "show":
+            return 0, f"Id={UNIT}\nActiveState={self.active}\n", ""
+        if argv[1:3] == ["image", "inspect"]:
+            return 0, f"{self.image}\n", ""
+        self.ran.append(" ".join(argv))
+        return 0, "", ""
+
+    def exit_json(self, **result: object) -> None:
+        raise Exit(json.dumps(result))
+
+
+def run(node: Node, monkeypatch: pytest.MonkeyPatch) -> dict:
+    monkeypatch.setattr(vllm_rollback, "AnsibleModule", lambda **_spec: node)
+    with pytest.raises(Exit) as ended:
+        vllm_rollback.main()
+    return json.loads(str(ended.value))
+
+
+def test_nothing_differs(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed")
+    assert run(node, monkeypatch)["rolled_back"] == []
+    assert node.ran == []
+
+
+def test_a_unit_that_never_answered_stays(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed")
+    node.params["kept_dir"] = str(tmp_path / "none")
+    node.config.write_text("new\n")
+    assert run(node, monkeypatch)["rolled_back"] == []
+    assert node.config.read_text() == "new\n"
+
+
+def test_files_return_and_the_unit_starts(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed")
+    node.config.write_text("new\n")
+    told = run(node, monkeypatch)
+    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)]}]
+    assert told["endpoints"] == [
+        {
+            "name": "a",
+            "unit": UNIT,
+            "host": "0.0.0.0",
+            "port": 8001,
+            "model": "org/a",
+            "env_file": "/etc/vllm/a.env",
+            "timeout_s": 360,
+        }
+    ]
+    assert node.config.read_text() == "old\n"
+    assert [line.split()[1] for line in node.ran] == ["daemon-reload", "reset-failed", "restart"]
+
+
+def test_a_unit_that_runs_gets_its_files_back_and_goes_on(tmp_path, monkeypatch):
+    node = Node(tmp_path, "active")
+    node.config.write_text("new\n")
+    run(node, monkeypatch)
+    assert node.config.read_text() == "old\n"
+    assert node.ran == ["systemctl daemon-reload"]
+
+
+def test_the_image_gets_its_name_back(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed", image="sha256:2")
+    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": ["image:1"]}]
+    assert node.ran[0] == "docker tag sha256:1 image:1"
+
+
+def test_check_mode_changes_nothing(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed")
+    node.check_mode = True
+    node.config.write_text("new\n")
+    assert run(node, monkeypatch)["changed"] is True
+    assert node.config.read_text() == "new\n"
+    assert node.ran == []
