@@ -100,13 +100,17 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was verified, and what the revision holds besides. ``origin``: where it came from, if not from the hub."""
+    """What was verified, and what the revision holds besides.
+
+    ``origin``: where it came from, if not from the hub. ``damaged``: what was wanted, and is missing or wrong since.
+    """
 
     repo_id: str
     revision: str
     files: Sequence[RepoFile]
     left_out: Sequence[RepoFile] = ()
     origin: str = ""
+    damaged: Sequence[RepoFile] = ()
 
     def content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
@@ -118,6 +122,8 @@ class Manifest:
         }
         if self.origin:
             content["origin"] = self.origin
+        if self.damaged:
+            content["damaged"] = {f.path: _dump_file(f) for f in self.damaged}
         return content
 
     def dump(self) -> str:
@@ -126,7 +132,7 @@ class Manifest:
     @property
     def listing(self) -> list[RepoFile]:
         """Everything that the revision holds."""
-        return [*self.files, *self.left_out]
+        return [*self.files, *self.left_out, *self.damaged]
 
     @classmethod
     def load(cls, text: str) -> Manifest:
@@ -136,8 +142,9 @@ class Manifest:
     def read(cls, raw: Mapping[str, Any]) -> Manifest:
         if raw.get("format") != FORMAT:
             raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
-        files, left_out = ([_load_file(p, f) for p, f in raw[key].items()] for key in ("files", "left_out"))
-        return cls(raw["repo_id"], raw["revision"], files, left_out, raw.get("origin", ""))
+        groups = (raw["files"], raw["left_out"], raw.get("damaged", {}))
+        files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
+        return cls(raw["repo_id"], raw["revision"], files, left_out, raw.get("origin", ""), damaged)
 
 
 def _dump_file(file: RepoFile) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -12,7 +13,7 @@ import stat
 from typing import Any, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Found
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Found, Manifest
 
 
 def row(found: Found) -> dict[str, Any]:
@@ -36,6 +37,17 @@ def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
         folder = os.path.basename(os.path.dirname(os.path.dirname(path)))
         repo_id = folder[len("models--") :].replace("--", "/", 1)
         rows.append({"repo_id": repo_id, "revision": os.path.basename(path), "path": path})
+    return rows
+
+
+def verified(home: str) -> list[dict[str, Any]]:
+    """Every snapshot that was fetched whole, as it would be asked for: less what was left out then."""
+    rows = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "manifests", "*.json"))):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            manifest = Manifest.load(_hub.read_text(path))
+            left_out = [glob.escape(file.path) for file in manifest.left_out]
+            rows.append({"repo_id": manifest.repo_id, "revision": manifest.revision, "ignore_patterns": left_out})
     return rows
 
 

@@ -21,7 +21,11 @@ WORDS_EVERY_S = 15.0
 
 @dataclass
 class Status:
-    """How far it is. ``rate`` is of the last ten seconds; ``wrong`` names the files that verification found changed."""
+    """How far it is.
+
+    ``rate`` is of the last ten seconds; ``current`` has the files on their way, each with the bytes that are here and
+    its size; ``wrong`` names the files that verification found changed.
+    """
 
     phase: str = "starting"
     done: int = 0
@@ -29,7 +33,7 @@ class Status:
     rate: float = 0.0
     files_done: int = 0
     files: int = 0
-    current: dict[str, int] = field(default_factory=dict)
+    current: dict[str, list[int]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     changed: bool = False
     error: str = ""
@@ -37,8 +41,8 @@ class Status:
     def line(self) -> str:
         """One line for people.
 
-        >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12).line()
-        'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files'
+        >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12, {"a.safetensors": [1, 3]}).line()
+        'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files; a.safetensors 33 %'
         """
         if not self.total:
             return self.phase
@@ -47,7 +51,12 @@ class Status:
         if self.rate >= 1000 and self.done < self.total:
             left = round((self.total - self.done) / self.rate)
             parts += [f"{_hub.human(self.rate)}/s", f"{duration(left)} left"]
-        return ", ".join([*parts, f"{self.files_done} of {self.files} files"])
+        return "; ".join([", ".join([*parts, f"{self.files_done} of {self.files} files"]), *self.on_their_way()])
+
+    def on_their_way(self) -> list[str]:
+        """The largest first, as many as a line takes."""
+        largest = sorted(self.current.items(), key=lambda entry: -entry[1][1])
+        return [f"{path} {done * 100 // max(size, 1)} %" for path, (done, size) in largest[:4]]
 
 
 def duration(seconds: int) -> str:
@@ -74,10 +83,14 @@ class Progress:
             self.marks = []
         self.tick(words=True)
 
+    def begins(self, file: RepoFile, here: int = 0) -> None:
+        with self.lock:
+            self.status.current[file.path] = [here, file.size]
+
     def add(self, file: RepoFile, amount: int) -> None:
         with self.lock:
             self.status.done += amount
-            self.status.current[file.path] = self.status.current.get(file.path, 0) + amount
+            self.status.current.setdefault(file.path, [0, file.size])[0] += amount
 
     def finished(self, file: RepoFile) -> None:
         with self.lock:

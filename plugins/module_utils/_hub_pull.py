@@ -114,7 +114,7 @@ class Pull:
         if lacking and not self.job.fetch:
             # From now on the manifest vouches for the rest only, so the next run that may fetch mends just these.
             rest = [f for f in wanted if f not in lacking]
-            self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, [*left_out, *lacking]))
+            self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, left_out, damaged=lacking))
             raise PullError(self.damage(lacking))
         if lacking:
             self.check_space(lacking)
@@ -195,6 +195,7 @@ class Pull:
         if os.path.exists(blob) and _hub.digest(blob, file) == file.etag:
             self.progress.add(file, file.size)
             return
+        self.progress.begins(file, max(0, _hub.size_of(partial)))
         failures = wrong = 0
         while True:
             before = max(0, _hub.size_of(partial))
@@ -325,7 +326,9 @@ def work(job: Job, progress: Progress) -> None:
         if found.manifest is None:
             raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
         verified = Pull(job, progress, lambda file, target: None)
-        verified.run(found.manifest.listing)
+        manifest = verified.run(found.manifest.listing)
+        if found.manifest.damaged:  # somebody put it right
+            verified.write_manifest(manifest)
         return
     if job.source:
         from ansible_collections.gpunode.llm.plugins.module_utils._hub_import import import_snapshot

@@ -283,10 +283,12 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
     states = {target.unit: _job.look(world.run, target.unit) for target in targets if target.unit}
     for name in [name for name, state in states.items() if state.state == "running"][:1]:
         states[name] = _job.wait(world.run, name, params["wait_s"], sleep=world.sleep)
-    for target in targets:
-        if target.unit and states[target.unit].state != "running":
-            check_ended(params, world, target, states[target.unit])
     running = [name for name, state in states.items() if state.state == "running"]
+    ended = [target for target in targets if target.unit and target.unit not in running]
+    troubles = [told for told in (trouble(params, world, one, states[one.unit]) for one in ended) if told]
+    # A pull that failed is told at once; a verification names all that is damaged.
+    if troubles and not (running and params["verify"]):
+        raise Failed("\n".join(troubles))
     if running:
         progress = "; ".join(f"{label(targets, name)}{status(world, name).line()}" for name in running)
         resume = {"targets": [asdict(target) for target in targets]}
@@ -310,18 +312,18 @@ def status(world: World, name: str) -> _hub_progress.Status:
         return _hub_progress.Status()
 
 
-def check_ended(params: Params, world: World, target: Target, state: _job.JobState) -> None:
-    """Nothing to say if the job did its work; else the reason."""
+def trouble(params: Params, world: World, target: Target, state: _job.JobState) -> str:
+    """Empty if the job did its work; else the reason."""
     said = status(world, target.unit)
     failed = state.state == "failed" or said.error
     if not failed and _hub.look(params["home"], target.pinned).complete:
-        return
+        return ""
     if state.state == "absent" and not said.error:
-        raise Failed(f"The pull of {target.snapshot.repo_id} was stopped before its end. What is there was kept.")
+        return f"The pull of {target.snapshot.repo_id} was stopped before its end. What is there was kept."
     log = _job.log_tail(world.run, target.unit, lines=12) if not said.error else []
     _job.forget_ended(world.run, target.unit)
     reason = said.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
-    raise Failed(f"{reason.rstrip('.')}. Its log: journalctl -u {target.unit}")
+    return f"{reason.rstrip('.')}. Its log: journalctl -u {target.unit}"
 
 
 def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:

@@ -92,6 +92,12 @@ others:
     path:
       description: The folder of the snapshot.
       type: str
+verified:
+  description:
+    - Every snapshot that has a manifest on the node, asked for or not, as M(gpunode.llm.hf_snapshot) takes it.
+  type: list
+  elements: dict
+  returned: success
 client_version:
   description: The version of C(huggingface_hub) in the virtual environment. Empty where there is none.
   type: str
@@ -127,6 +133,7 @@ def main():
         complete=all(one.complete for one in found),
         snapshots=[_hub_inventory.row(one) for one in found],
         others=_hub_inventory.others(params["home"], found),
+        verified=_hub_inventory.verified(params["home"]),
         client_version=_hub_inventory.client_version(params["venv"]),
         token_current=_hub_inventory.token_current(params["token_path"], params["token"] or ""),
     )

@@ -106,7 +106,7 @@ def test_a_snapshot_without_a_repository_is_refused(raw):
 
 def test_manifest_survives_being_written():
     xet = RepoFile("x.bin", 3, "1" * 40, "2" * 64, "3" * 64)
-    manifest = Manifest("a/b", COMMIT, [CONFIG, xet], [ORIGINAL])
+    manifest = Manifest("a/b", COMMIT, [CONFIG, xet], [ORIGINAL], damaged=[MODEL])
     assert Manifest.load(manifest.dump()) == manifest
 
 

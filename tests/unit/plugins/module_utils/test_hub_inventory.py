@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_inventory
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -21,6 +21,20 @@ def test_others_are_what_was_not_asked_for(tmp_path):
         {"repo_id": "org/na--me", "revision": OTHER, "path": cache.snapshot("org/na--me", OTHER)}
     ]
     assert _hub_inventory.row(found[0])["complete"] is True
+
+
+def test_verified_is_what_has_a_manifest_less_what_was_left_out(tmp_path):
+    cache = Cache(str(tmp_path))
+    kept, odd = RepoFile("config.json", 2, "a" * 40), RepoFile("original/[1].pth", 3, "b" * 40)
+    text = Manifest("org/name", COMMIT, [], [odd], damaged=[kept]).dump()
+    _hub.write_atomically(cache.manifest("org/name", COMMIT), text)
+    _hub.write_atomically(cache.manifest("org/name", OTHER), "half a mani")
+    (row,) = _hub_inventory.verified(str(tmp_path))
+    assert (row["repo_id"], row["revision"]) == ("org/name", COMMIT)
+    (asked,) = _hub.parse_snapshots([row])
+    assert [file.path for file in (kept, odd) if asked.wants(file.path)] == ["config.json"]
+    # What was found damaged is still missing to whoever looks.
+    assert _hub.look(str(tmp_path), asked).missing == ["config.json"]
 
 
 def test_client_version(tmp_path):

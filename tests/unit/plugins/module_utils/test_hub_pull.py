@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_progress, _hub_pull
@@ -379,7 +380,7 @@ def test_rate_is_of_the_last_seconds(tmp_path):
         progress.tick()
     told = json.loads((tmp_path / "status.json").read_text())
     assert told["rate"] == pytest.approx(1000)
-    assert told["current"] == {"model.safetensors": 20 * 50_000 + 10 * 1000}
+    assert told["current"] == {"model.safetensors": [20 * 50_000 + 10 * 1000, MODEL.size]}
 
 
 def test_words_come_now_and_then(tmp_path):
@@ -411,11 +412,18 @@ def test_job_verifies_without_a_client(world, capsys):
     world.pull()
     code, status = run_job(world, verify=True, fetch=False)
     assert (code, status["phase"], status["error"]) == (0, "complete", "")
+    damaged = Path(world.cache.pointer(REPO, COMMIT, "model.safetensors"))
+    whole = damaged.read_bytes()
     world.flip()
     code, status = run_job(world, verify=True, fetch=False)
     assert code == 1
     assert "model.safetensors: other bytes" in status["error"]
     assert "failed: org/name at" in capsys.readouterr().out
+    # It stays named until somebody puts it right.
+    assert run_job(world, verify=True, fetch=False)[0] == 1
+    damaged.write_bytes(whole)
+    assert run_job(world, verify=True, fetch=False)[0] == 0
+    assert world.look().complete
 
 
 def test_job_without_a_manifest(world):

@@ -338,6 +338,23 @@ def test_verify_needs_no_hub(node):
     assert (result["done"], result["changed"]) == (True, False)
 
 
+def test_verify_names_all_that_is_damaged(node):
+    node.arrive()
+    manifest = Manifest("org/other", NEWER, [])
+    _hub.write_atomically(Cache(node.home).manifest("org/other", NEWER), manifest.dump())
+    two = [{"repo_id": "org/name", "revision": COMMIT}, {"repo_id": "org/other", "revision": NEWER}]
+    result = node.step(verify=True, fetch=False, snapshots=two)
+    first, second = (target["unit"] for target in result["resume"]["targets"])
+    for name, error in ((first, "one is bad"), (second, "two is bad")):
+        _hub.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
+    node.states[first] = "failed"
+    told = node.step(verify=True, fetch=False, snapshots=two, resume=result["resume"])
+    assert told["done"] is False
+    node.states[second] = "failed"
+    with pytest.raises(Failed, match="(?s)one is bad.*two is bad"):
+        node.step(verify=True, fetch=False, snapshots=two, resume=told["resume"])
+
+
 def test_verify_of_what_was_never_here(node):
     with pytest.raises(Failed, match="never fetched"):
         node.step(verify=True, fetch=False, snapshots=BRANCH)

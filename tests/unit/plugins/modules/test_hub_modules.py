@@ -12,7 +12,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_http
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer
-from ansible_collections.gpunode.llm.plugins.modules import hf_cache_info, hf_snapshot, preflight_check
+from ansible_collections.gpunode.llm.plugins.modules import hf_cache_info, hf_cache_prune, hf_snapshot, preflight_check
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 WANTED = {"repo_id": "org/name", "revision": COMMIT}
@@ -52,7 +52,7 @@ def test_cache_info(ask, tmp_path):
     assert (told["complete"], told["token_current"], told["others"]) == (True, False, [])
 
 
-@pytest.mark.parametrize("module", [hf_cache_info, hf_snapshot])
+@pytest.mark.parametrize("module", [hf_cache_info, hf_cache_prune, hf_snapshot])
 def test_a_snapshot_needs_a_name(ask, module):
     told = ask(module, snapshots=[{"revision": "main"}])
     assert told["failed"]
@@ -75,6 +75,23 @@ def test_snapshot_in_check_mode(ask, tmp_path):
     told = ask(hf_snapshot, check_mode=True, home=str(tmp_path), snapshots=[WANTED])
     assert (told["changed"], told["snapshots"][0]["bytes_to_fetch"]) == (True, -1)
     assert "does not exist" in str(told["warnings"])
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_prune(ask, tmp_path, check_mode):
+    put(tmp_path)
+    old = "1605565b47bb9346c5515c34102e054115b4f98b"
+    for commit in (COMMIT, old):
+        _hub.write_atomically(Cache(str(tmp_path)).pointer("org/name", commit, "x"), "12345")
+    told = ask(hf_cache_prune, check_mode=check_mode, home=str(tmp_path), snapshots=[WANTED])
+    assert told["changed"]
+    assert told["removed"] == [{"repo_id": "org/name", "revision": old}]
+    assert told["kept"] == [{"repo_id": "org/name", "revision": COMMIT, "reason": "it was asked for"}]
+    assert told["bytes_freed"] == 5
+    assert told["diff"]["after"] == f"org/name {COMMIT}\n"
+    again = ask(hf_cache_prune, home=str(tmp_path), snapshots=[WANTED])
+    assert again["changed"] is check_mode
+    assert ask(hf_cache_prune, home=str(tmp_path), snapshots=[WANTED])["changed"] is False
 
 
 INSTANCE = {**WANTED, "name": "x", "weights_bytes": 10**18, "image": "", "host": "127.0.0.1", "port": 0}

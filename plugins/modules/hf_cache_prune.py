@@ -1,0 +1,125 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hf_cache_prune
+short_description: Remove old revisions of models from the Hugging Face hub's cache on a node
+version_added: 1.0.0
+description:
+  - Removes the revisions that nothing asks for, with the files that nothing else leads to. Blobs that another revision
+    or another repository shares stay.
+  - A revision stays if O(snapshots) lists it, if a branch leads to it, or if a systemd unit on the node names it, in
+    the unit file, in a drop-in, or in the configuration of an instance of the role vllm. A unit that names a repository
+    and none of its commits keeps all of them.
+  - Asks no network and starts no program.
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Says what would be removed and how many bytes that frees.
+    support: full
+  diff_mode:
+    description: Shows the revisions before and after.
+    support: full
+options:
+  snapshots:
+    description: What stays in any case, as M(gpunode.llm.hf_snapshot) takes it.
+    type: list
+    elements: dict
+    default: []
+  home:
+    description: The folder that the hub's tools call E(HF_HOME).
+    type: path
+    default: /var/lib/huggingface
+  unlisted:
+    description: Also remove repositories of which nothing is in use. Otherwise they are not touched.
+    type: bool
+    default: false
+seealso:
+  - module: gpunode.llm.hf_cache_info
+"""
+
+EXAMPLES = r"""
+- name: Remove what an update left behind
+  gpunode.llm.hf_cache_prune:
+"""
+
+RETURN = r"""
+removed:
+  description: The revisions that were removed, or would be.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    repo_id:
+      description: The repository.
+      type: str
+    revision:
+      description: The commit.
+      type: str
+kept:
+  description: The revisions that stay.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    repo_id:
+      description: The repository.
+      type: str
+    revision:
+      description: The commit.
+      type: str
+    reason:
+      description: Why it stays.
+      type: str
+bytes_freed:
+  description: The size of the files that were removed, or would be.
+  type: int
+  returned: success
+summary:
+  description: The same for people, one line.
+  type: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_prune
+
+
+def lines(revisions):
+    return "".join(f"{one.repo_id} {one.commit}\n" for one in revisions)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "snapshots": {"type": "list", "elements": "dict", "default": []},
+            "home": {"type": "path", "default": "/var/lib/huggingface"},
+            "unlisted": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    home = module.params["home"]
+    try:
+        asked = _hub.parse_snapshots(module.params["snapshots"])
+        plan = _hub_prune.make_plan(home, asked, _hub_prune.unit_texts(), module.params["unlisted"])
+        if not module.check_mode:
+            _hub_prune.remove(home, plan)
+    except (ValueError, OSError) as trouble:
+        module.fail_json(msg=str(trouble))
+    kept = [one for one in plan.revisions if one.kept]
+    verb = "would be removed" if module.check_mode else "removed"
+    module.exit_json(
+        changed=bool(plan.old),
+        removed=[{"repo_id": one.repo_id, "revision": one.commit} for one in plan.old],
+        kept=[{"repo_id": one.repo_id, "revision": one.commit, "reason": one.kept} for one in kept],
+        bytes_freed=plan.freed,
+        summary=f"{len(plan.old)} old revisions {verb}, {_hub.human(plan.freed)}; {len(kept)} stay",
+        diff={"before": lines(plan.revisions), "after": lines(kept)},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which revisions are old, and which of their files nothing else leads to."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_prune
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Snapshot
+
+OLD, NEW, THIRD = "a" * 40, "b" * 40, "c" * 40
+
+
+class Home:
+    """A cache with the layout of the hub's own tools."""
+
+    def __init__(self, path) -> None:
+        self.path, self.cache = str(path), Cache(str(path))
+
+    def blob(self, repo_id: str, name: str, text: str = "", shared: str = "") -> None:
+        path = os.path.join(self.cache.folder(repo_id), "blobs", name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if shared:
+            store = os.path.join(self.cache.hub, "blobs", shared[:2], shared)
+            _hub.write_atomically(store, text)
+            _hub.write_atomically(store + ".refs", "")
+            os.symlink(os.path.relpath(store, os.path.dirname(path)), path)
+        else:
+            _hub.write_atomically(path, text)
+
+    def file(self, repo_id: str, commit: str, name: str, blob: str) -> None:
+        pointer = self.cache.pointer(repo_id, commit, name)
+        os.makedirs(os.path.dirname(pointer), exist_ok=True)
+        os.symlink(f"../../blobs/{blob}", pointer)
+        _hub.write_atomically(self.cache.manifest(repo_id, commit), "{}")
+
+    def branch(self, repo_id: str, name: str, commit: str, theirs: bool = False) -> None:
+        ours = self.cache.record(repo_id, name)
+        _hub.write_atomically(f"{self.cache.folder(repo_id)}/refs/{name}" if theirs else ours, commit)
+
+    def everything(self) -> set[str]:
+        found = [os.path.join(at, name) for at, _folders, names in os.walk(self.path) for name in names]
+        return {os.path.relpath(path, self.cache.hub) for path in found}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """org/name in three revisions: a blob for each, and one that they share."""
+    made = Home(tmp_path)
+    made.blob("org/name", "common", "12345")
+    for commit in (OLD, NEW, THIRD):
+        made.blob("org/name", commit[:3], "123")
+        made.file("org/name", commit, "own", commit[:3])
+        made.file("org/name", commit, "sub", "common")
+    return made
+
+
+def old(home, asked=(), units=None, unlisted=False) -> list[str]:
+    plan = _hub_prune.make_plan(home.path, asked, units or {}, unlisted)
+    return [one.commit for one in plan.old]
+
+
+INSTANCE = "[X-gpunode]\nInstance=x\nModel=org/name\n"
+CASES = {
+    "nothing is in use": ((), {}, []),
+    "asked for": ([Snapshot("org/name", NEW)], {}, [OLD, THIRD]),
+    "asked for in vain": ([Snapshot("org/name", "d" * 40)], {}, []),
+    "a unit serves it": ((), {"vllm-x.service": f"{INSTANCE}revision: {NEW}"}, [OLD, THIRD]),
+    "two units": ((), {"1.service": f"org/name {NEW}", "2.service": f"org/name {OLD}"}, [THIRD]),
+    "a unit without a commit": ((), {"my.service": "ExecStart=vllm serve org/name"}, []),
+    "a unit and its folder": ((), {"my.service": "-v /srv/hub/models--org--name/snapshots"}, []),
+    "a unit of another": ((), {"my.service": f"org/name-2 org/names {NEW}"}, [OLD, THIRD]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_old(home, case):
+    asked, units, gone = CASES[case]
+    assert old(home, asked, units) == gone
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_branch_keeps_its_commit(home, theirs):
+    home.branch("org/name", "refs/pr/1", NEW, theirs)
+    assert old(home) == [OLD, THIRD]
+
+
+def test_a_model_out_of_use_goes_only_when_that_is_asked_for(home):
+    home.blob("org/other", "x", "1234567")
+    home.file("org/other", OLD, "x", "x")
+    asked = [Snapshot("org/name", NEW)]
+    assert old(home, asked) == [OLD, THIRD]
+    plan = _hub_prune.make_plan(home.path, asked, {}, unlisted=True)
+    assert [(one.repo_id, one.commit) for one in plan.old] == [
+        ("org/name", OLD),
+        ("org/name", THIRD),
+        ("org/other", OLD),
+    ]
+    assert plan.freed == 3 + 3 + 7
+    _hub_prune.remove(home.path, plan)
+    assert os.listdir(home.cache.hub) == ["models--org--name"]
+
+
+def test_blobs_of_what_stays_stay(home):
+    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    assert plan.freed == 6
+    before = home.everything()
+    _hub_prune.remove(home.path, plan)
+    gone = before - home.everything()
+    assert gone == {
+        f"models--org--name/{path}"
+        for commit in (OLD, THIRD)
+        for path in (
+            f"snapshots/{commit}/own",
+            f"snapshots/{commit}/sub",
+            f"manifests/{commit}.json",
+            f"blobs/{commit[:3]}",
+        )
+    }
+    assert old(home, [Snapshot("org/name", NEW)]) == []
+
+
+@pytest.mark.parametrize("also", [True, False])
+def test_a_blob_that_repositories_share(home, also):
+    """In the hub's newer layout a repository's blob is a link into a store of the whole cache."""
+    shared = "f" * 64
+    home.blob("org/name", "big", "123456789", shared)
+    home.file("org/name", OLD, "big", "big")
+    if also:
+        home.blob("org/other", "big", "123456789", shared)  # no snapshot yet: a tool is at work there
+    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    assert plan.freed == 6 + (0 if also else 9)
+    _hub_prune.remove(home.path, plan)
+    assert os.path.exists(f"{home.cache.hub}/blobs/ff/{shared}") is also
+    assert os.path.exists(f"{home.cache.hub}/blobs/ff/{shared}.refs") is also
+    assert not os.path.lexists(f"{home.cache.folder('org/name')}/blobs/big")
+
+
+def test_nothing_outside_of_the_cache_is_touched(home, tmp_path):
+    outside = tmp_path / "precious"
+    outside.write_text("x")
+    os.symlink(outside, home.cache.pointer("org/name", OLD, "link"))
+    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    _hub_prune.remove(home.path, plan)
+    assert outside.read_text() == "x"
+
+
+def test_a_file_with_another_name_frees_nothing(home, tmp_path):
+    os.link(f"{home.cache.folder('org/name')}/blobs/{OLD[:3]}", tmp_path / "share")
+    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    assert plan.freed == 3
+
+
+def test_what_units_say(tmp_path):
+    (tmp_path / "x.yaml").write_text(f"revision: {NEW}\n")
+    (tmp_path / "vllm-x.service").write_text(f"[X-gpunode]\nInstance=x\nConfig={tmp_path}/x.yaml\n")
+    (tmp_path / "vllm-x.service.d").mkdir()
+    (tmp_path / "vllm-x.service.d" / "override.conf").write_text(f"# {OLD}\n")
+    (tmp_path / "gone.service").symlink_to(tmp_path / "nowhere")
+    texts = _hub_prune.unit_texts([str(tmp_path), str(tmp_path / "none")])
+    assert texts["gone.service"] == ""
+    assert NEW in texts["vllm-x.service"]
+    assert OLD in texts["vllm-x.service"]
