@@ -1,13 +1,15 @@
-# `make help` lists what there is. Everything runs in a venv of its own, kept by what is in requirements-dev.txt.
+# `make help` lists what there is. Everything runs in a venv of its own, kept by what is in requirements-dev.txt;
+# PYTHON=python3.13 makes it with that Python, and so with the newer ansible-core.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 VENV := .venv
 BIN := $(VENV)/bin
 LAB := tests/lab/lab
+export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs surveys site awx venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs surveys site awx build release venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +32,7 @@ lint: venv  ## yamllint, ansible-lint, ruff, mypy
 unit: venv  ## the unit tests
 	@$(BIN)/python tests/run.py --only unit
 
-sanity: venv  ## ansible-test sanity, with nothing ignored
+sanity: venv  ## ansible-test's sanity, with nothing ignored, and units
 	@$(BIN)/python tests/run.py --only sanity
 
 awx: venv  ## what AWX is given and runs, by its own modules, ansible-runner and ansible-builder
@@ -57,6 +59,15 @@ docs: venv  ## write the pages that are made from data again
 
 site: venv  ## the documentation as a site: docs/_build/index.html
 	@docs/site.sh
+
+build: venv  ## the artefact, gpunode-llm-VERSION.tar.gz
+	@$(BIN)/ansible-galaxy collection build --force
+
+release: venv  ## cut the version that galaxy.yml names: CHANGELOG.md from the fragments, a commit, a tag
+	@$(BIN)/antsibull-changelog release
+	@git add CHANGELOG.md changelogs
+	@version=$$(awk '/^version:/{print $$2}' galaxy.yml) && git commit -qm "Release $$version" && git tag "$$version" && \
+		echo "git push origin main $$version"
 
 venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SURVEYS = CHECKOUT / "awx" / "surveys.yml"
+PAGE = CHECKOUT / "awx" / "surveys.yml"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
@@ -86,4 +86,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    SURVEYS.write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Make a venv once for each state of a list of requirements, $2, outside the checkout, and link it as $1: a second clone has it
-# at once.
+# at once. PYTHON names another Python than the oldest that will do.
 set -eu
 link=$1
 list=${2:-requirements-dev.txt}
 cache=${GPUNODE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpunode-lab}
-for python in python3.11 python3.12 python3.13 python3; do
+for python in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
 done
 if ! "$python" -c 'import ensurepip' 2>/dev/null; then

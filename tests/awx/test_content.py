@@ -9,18 +9,10 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 from api import Awx, Server
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-CONTENT = {
-    name: value
-    for page in ("content.yml", "surveys.yml")
-    for name, value in yaml.load((CHECKOUT / "awx" / page).read_text().replace("!unsafe", ""), yaml.SafeLoader).items()
-}
+from content import CHECKOUT, CONTENT
 
 
 def apply(url: str) -> str:

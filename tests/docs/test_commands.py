@@ -27,6 +27,9 @@ PROGRAMS = ("ansible", "ansible-playbook", "ansible-doc", "ansible-galaxy", "git
 ELSEWHERE = {
     "ansible-galaxy collection install gpunode.llm": "tests/artefact.sh installs a built one",
     "pip install ansible-core": "tests/venv.sh",
+    "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",
+    "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
+    "ansible-playbook gpunode.llm.awx -e '{\"awx_credentials\": [\"our ssh key\", \"our token\"]}'": "as well",
     "git clone https://github.com/gpunode/llm.git": "the repository's own address",
 }
 

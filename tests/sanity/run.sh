@@ -30,4 +30,6 @@ git -C "$checkout" ls-files -z --cached --others --exclude-standard -- . \
 cd "$tree/ansible_collections/gpunode/llm"
 git init -q && git add -A
 unset ANSIBLE_CONFIG
-HOME=$home ansible-test "$what" --local --python "$python" "$@"
+# Sanity makes a venv for each of its tests; the unit tests get one here.
+[ "$what" = sanity ] && where=--local || where="--venv --requirements"
+HOME=$home ansible-test "$what" $where --python "$python" "$@"

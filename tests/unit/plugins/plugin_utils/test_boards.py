@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu, GpuProcess, NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, numbered, read_host, spec_of
-from planning import CATALOG, board, findings, one, outcome, warnings
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+    CATALOG,
+    board,
+    findings,
+    one,
+    outcome,
+    warnings,
+)
 
 
 @pytest.mark.parametrize(

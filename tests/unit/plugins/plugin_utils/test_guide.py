@@ -6,7 +6,13 @@
 from __future__ import annotations
 
 import pytest
-from planning import findings, instances, one, outcome, warnings
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+    findings,
+    instances,
+    one,
+    outcome,
+    warnings,
+)
 
 
 @pytest.mark.parametrize(

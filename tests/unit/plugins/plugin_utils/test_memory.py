@@ -17,7 +17,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     weights_gib_per_gpu,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from planning import CATALOG, FIXTURES, findings, one
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, FIXTURES, findings, one
 
 MEASURED = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))
 TOLERANCE = 0.03

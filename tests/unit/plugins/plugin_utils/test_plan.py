@@ -9,7 +9,15 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from planning import CATALOG, board, findings, instances, one, outcome, warnings
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+    CATALOG,
+    board,
+    findings,
+    instances,
+    one,
+    outcome,
+    warnings,
+)
 
 CONTRACT = (
     "name model repo_id revision image device gpu_indices tensor_parallel_size pipeline_parallel_size "

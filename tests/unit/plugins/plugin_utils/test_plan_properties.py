@@ -17,9 +17,9 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, outcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from planning import CATALOG, outcome
 
 SERVED = sorted(key for key, model in CATALOG.models.items() if model.device == "cuda")
 KINDS = sorted(CATALOG.gpus)

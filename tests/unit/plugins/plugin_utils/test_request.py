@@ -15,7 +15,14 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._request import (
     read_request,
     safe_name,
 )
-from planning import CATALOG, findings, instances, one, outcome, warnings
+from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+    CATALOG,
+    findings,
+    instances,
+    one,
+    outcome,
+    warnings,
+)
 
 
 @pytest.mark.parametrize(
