@@ -60,6 +60,13 @@ CHECKS = (
         long=True,
         needs_lab=True,
     ),
+    Check(
+        "molecule-bundle",
+        "Molecule: bundle",
+        ("molecule", "test", "-s", "bundle"),
+        long=True,
+        needs_lab=True,
+    ),
 )
 
 

@@ -62,9 +62,12 @@ def docker(*argv: str) -> str:
     return subprocess.run(["docker", *argv], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def on_node(script: str, check: bool = True) -> str:
-    """What a root shell on the first node prints. A connection of its own: a node that was restarted has a new port."""
-    line = [LAB, "ssh", nodes()[0], f"sudo sh -c {shlex.quote(script)}"]
+def on_node(script: str, check: bool = True, node: str = "") -> str:
+    """What a root shell on a node prints, the first one where none is named.
+
+    A connection of its own: a node that was restarted has a new port.
+    """
+    line = [LAB, "ssh", node or nodes()[0], f"sudo sh -c {shlex.quote(script)}"]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
     return done.stdout.strip()

@@ -106,6 +106,8 @@ def mark(text: str, path: str) -> str:
 def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
     """The configuration of an apt that sees the bundle alone: the node's own sources need a network, and stay."""
     keyring = next((one for one in keyrings if os.path.exists(one)), "")
+    if not keyring:
+        raise BundleError(f"The keys of the distribution are not on this node: {' or '.join(keyrings)}.")
     sources = f"{root}/sources.list.d"
     settings = {
         "Dir::Etc::SourceList": "/dev/null",

@@ -1,0 +1,143 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A node that reaches nothing: it takes no bundle that was changed, and serves from the one that was not.
+
+In this order: what is refused comes before there is anything on the node.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import cut_off
+from scenario import docker, nodes, on_node, run_play
+
+SERVERS = ("gpunode-lab-lab:80", "gpunode-lab-registry:5000", "gpunode-lab-hub:80")
+DEBIAN = "apt/deb.debian.org/debian/dists/*/main/binary-*/Packages.xz"
+DOCKER = "apt/lab.gpunode.test/docker/linux/debian/dists/*/stable/binary-*/Packages.gz"
+DEB = "apt/lab.gpunode.test/docker/linux/debian/dists/*/pool/stable/*/docker-ce_*.deb"
+
+# One bit of a file, at its middle. `member` is a part of a tar, of which the path says enough.
+FLIP = """
+import glob, sys, tarfile
+path, member = sys.argv[1:]
+(path,) = glob.glob(path)
+at, size = 0, __import__('os').stat(path).st_size
+if member:
+    found = max((m for m in tarfile.open(path) if member in m.name and m.isreg()), key=lambda m: m.size)
+    at, size = found.offset_data, found.size
+with open(path, 'r+b') as stream:
+    stream.seek(at + size // 2)
+    byte = stream.read(1)[0]
+    stream.seek(at + size // 2)
+    stream.write(bytes([byte ^ 1]))
+"""
+
+# What somebody does who changes a bundle and knows about its manifest.
+RESEAL = """
+import hashlib, json, pathlib
+bundle = pathlib.Path('/srv/forged')
+manifest = json.loads((bundle / 'manifest.json').read_text())
+for path, entry in manifest['files'].items():
+    if path.startswith('apt/'):
+        entry['sha256'] = hashlib.sha256((bundle / path).read_bytes()).hexdigest()
+(bundle / 'manifest.json').write_text(json.dumps(manifest))
+"""
+
+
+def python(script: str, *args: str) -> None:
+    on_node(f"python3 - {' '.join(map(repr, args))} <<'EOF'\n{script}\nEOF")
+
+
+def test_nothing_is_reached(island):
+    told = [server.split(":") for server in SERVERS]
+    form = '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}'
+    addresses = [f"{docker('inspect', '-f', form, box)}:{port}" for box, port in told]
+    for node, reached in ((nodes()[1], True), (island, False)):
+        for address in addresses:
+            said = on_node(f"curl -sS -m 5 -o /dev/null http://{address}/ && echo reached", check=False, node=node)
+            assert (said == "reached") is reached, (node, address, said)
+    assert on_node("getent hosts deb.debian.org hub.gpunode.test", check=False) == ""
+
+
+def test_a_flipped_byte_is_named_before_anything_changes(deploy):
+    python(FLIP, "/srv/bundle.tar", "huggingface/hub/models--gpunode--tiny-llama/blobs/")
+    told = deploy()
+    assert told.status != 0
+    assert "The bundle /srv/bundle.tar is damaged: huggingface/hub/models--gpunode--tiny-llama/blobs/" in told.text
+    assert "has other bytes than when it was made" in told.text
+    assert told.changed == 0
+    assert on_node("ls /srv /etc/docker /var/lib/huggingface /opt/huggingface-hub 2>/dev/null", check=False) == (
+        "/srv:\nbundle.tar"
+    )
+    python(FLIP, "/srv/bundle.tar", "huggingface/hub/models--gpunode--tiny-llama/blobs/")
+
+
+@pytest.fixture(scope="module")
+def forged(island):
+    on_node("mkdir -p /srv/forged && tar -xf /srv/bundle.tar -C /srv/forged")
+    yield "/srv/forged"
+    on_node("rm -rf /srv/forged")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        pytest.param(DEBIAN, "apt does not take the packages of /srv/forged: ", id="the distribution's index"),
+        pytest.param(DOCKER, "apt does not take /etc/apt/sources.list.d/docker.sources: ", id="Docker's index"),
+        pytest.param(DEB, "docker-ce_", id="a package"),
+    ],
+)
+def test_apt_believes_signatures_and_not_the_manifest(deploy, forged, changed, said):
+    python(FLIP, f"{forged}/{changed}", "")
+    python(RESEAL)
+    told = deploy("-e", f"bundle={forged}")
+    assert told.status != 0
+    assert said in told.text
+    assert "Hash Sum mismatch" in told.text
+    assert on_node("command -v dockerd", check=False) == ""
+    python(FLIP, f"{forged}/{changed}", "")
+
+
+def test_it_serves(deploy):
+    told = deploy()
+    assert told.status == 0, told.text
+    asked = json.dumps({"model": "tiny", "prompt": "The GPU", "max_tokens": 5})
+    url = "http://127.0.0.1:8000/v1/completions"
+    said = on_node(f"curl -fsS {url} -H 'Content-Type: application/json' -d '{asked}'")
+    assert json.loads(said)["usage"]["completion_tokens"] == 5
+
+
+def test_what_came_from_where(deploy):
+    manifest = on_node("cat /var/lib/huggingface/hub/models--gpunode--tiny-llama/manifests/*.json")
+    assert json.loads(manifest)["origin"].endswith(", linked; hashes: its manifest")
+    assert "file:///srv/bundle/apt/" in on_node("cat /etc/apt/sources.list.d/docker.sources")
+    assert on_node("ls /opt/huggingface-hub /etc/huggingface 2>/dev/null", check=False) == ""
+
+
+def test_a_second_run_changes_nothing(deploy):
+    told = deploy()
+    assert (told.status, told.changed) == (0, 0), told.text
+
+
+def test_the_folder_may_go(deploy):
+    on_node("mv /srv/bundle /srv/gone && rm /srv/bundle.tar")
+    told = deploy()
+    assert (told.status, told.changed) == (0, 0), told.text
+
+
+def test_a_bundle_for_another_system(deploy):
+    on_node('sed -i \'s/"Debian [a-z]*"/"Debian sid"/\' /srv/gone/manifest.json')
+    told = deploy("-e", "bundle=/srv/gone")
+    assert told.status != 0
+    assert "The bundle is for Debian sid on " in told.text
+
+
+def test_a_second_bundle_fetches_nothing(maker):
+    """Nor could it."""
+    cut_off(maker)
+    settings = "model=tiny gpus=1xH100 bundle=/srv/bundle tar=true"
+    told = run_play("playbooks/bundle.yml", "-e", f"bundle_host={maker} {settings}")
+    assert (told.status, told.changed) == (0, 0), told.text
