@@ -116,6 +116,8 @@ def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dic
         "Acquire::Languages": "none",
         # A signature is good for ever, but an index says of itself that it is old after some days.
         "Acquire::Check-Valid-Until": "false",
+        # The same versions as were chosen when the bundle was made.
+        "APT::Get::Always-Include-Phased-Updates": "true",
         # A folder that root alone may enter is no trouble then.
         "APT::Sandbox::User": "root",
     }

@@ -188,6 +188,8 @@ class Mirror:
             "Acquire::Languages": "none",
             "APT::Sandbox::User": "root",
             "APT::Install-Recommends": "false",
+            # Ubuntu hands out updates to some machines first; which ones this host is among must not count.
+            "APT::Get::Always-Include-Phased-Updates": "true",
             "Debug::NoLocking": "true",
         }
         _hub.write_atomically(f"{self.work}/apt.conf", "".join(f'{k} "{v}";\n' for k, v in settings.items()))

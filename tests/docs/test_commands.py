@@ -27,8 +27,8 @@ PROGRAMS = ("ansible", "ansible-playbook", "ansible-doc", "ansible-galaxy", "git
 ELSEWHERE = {
     "ansible-galaxy collection install gpunode.llm": "tests/artefact.sh installs a built one",
     "ansible-galaxy collection install gpunode-llm.tar.gz": "tests/artefact.sh installs a built one",
-    "ansible-playbook gpunode.llm.bundle -e model=8b -e gpus=8xH100 -e bundle=/srv/bundle -e tar=true": "Molecule's bundle",
-    "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.site -e @vars.yml": "Molecule's bundle, with vars.yml as it was made",
+    "ansible-playbook gpunode.llm.bundle -e model=8b -e gpus=8xH100 -e bundle=/srv/bundle -e tar=true": "Molecule",
+    "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.site -e @vars.yml": "Molecule, with vars.yml as it was made",
     "pip install ansible-core": "tests/venv.sh",
     "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",
     "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
