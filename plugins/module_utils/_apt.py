@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ def clash(source: Source, others: List[Claim]) -> Optional[Claim]:
         if same and other.signed_by != source.signed_by:
             return other
     return None
+
+
+def configuration(settings: Mapping[str, str]) -> str:
+    """A file for ``APT_CONFIG``."""
+    return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 
 def complaint(said: str) -> str:

@@ -14,6 +14,7 @@ import sys
 from typing import Any, Mapping
 
 from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _apt,
     _bundle,
     _bundle_job,
     _hub,
@@ -128,7 +129,7 @@ def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dic
         for row in distributions(path)
     ]
     return {
-        f"{root}/apt.conf": "".join(f'{key} "{value}";\n' for key, value in settings.items()),
+        f"{root}/apt.conf": _apt.configuration(settings),
         f"{sources}/distribution.sources": "\n".join(stanzas),
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
 TARGETS = "$(CREATED_BY)\t$(REPO_URI)\t$(BASE_URI)\t$(METAKEY)\t$(FILENAME)"
@@ -72,6 +72,24 @@ class Deb:
     size: int
 
 
+def settings(work: str) -> dict[str, str]:
+    """An apt of its own, below a folder, that believes nothing to be installed."""
+    return {
+        "Dir::Etc::SourceParts": f"{work}/sources.list.d",
+        "Dir::State::Lists": f"{work}/lists",
+        "Dir::State::status": f"{work}/status",
+        "Dir::Cache::Archives": f"{work}/archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Acquire::Languages": "none",
+        "APT::Sandbox::User": "root",
+        "APT::Install-Recommends": "false",
+        # Ubuntu hands out updates to some machines first; which ones this host is among must not count.
+        "APT::Get::Always-Include-Phased-Updates": "true",
+        "Debug::NoLocking": "true",
+    }
+
+
 def place(uri: str) -> str:
     """Where what lies at an address goes in the bundle.
 
@@ -104,6 +122,11 @@ def used(indexes: Iterable[Index], debs: Sequence[Deb], repositories: Sequence[s
         return index.repository.rstrip("/") + "/" in wanted or any(d.uri.startswith(index.repository) for d in debs)
 
     return [index for index in indexes if needed(index)]
+
+
+def outdated(files: Mapping[str, int], others: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Which other requests were answered from an index that is another one now; by name, with the files of each."""
+    return [name for name, had in others.items() if any(path in had and had[path] != files[path] for path in files)]
 
 
 def repositories(indexes: Iterable[Index], own: Sequence[str]) -> list[dict[str, Any]]:

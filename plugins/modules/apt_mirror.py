@@ -112,6 +112,7 @@ fetched_bytes:
   returned: success
 """
 
+import contextlib
 import glob
 import json
 import os
@@ -178,21 +179,7 @@ class Mirror:
                     os.symlink(path, os.path.join(parts, os.path.basename(path)))
         _hub.write_atomically(os.path.join(parts, "gpunode-mirror.sources"), source.render())
         _hub.write_atomically(f"{self.work}/status", "")
-        settings = {
-            "Dir::Etc::SourceParts": parts,
-            "Dir::State::Lists": f"{self.work}/lists",
-            "Dir::State::status": f"{self.work}/status",
-            "Dir::Cache::Archives": f"{self.work}/archives",
-            "Dir::Cache::pkgcache": "",
-            "Dir::Cache::srcpkgcache": "",
-            "Acquire::Languages": "none",
-            "APT::Sandbox::User": "root",
-            "APT::Install-Recommends": "false",
-            # Ubuntu hands out updates to some machines first; which ones this host is among must not count.
-            "APT::Get::Always-Include-Phased-Updates": "true",
-            "Debug::NoLocking": "true",
-        }
-        _hub.write_atomically(f"{self.work}/apt.conf", "".join(f'{k} "{v}";\n' for k, v in settings.items()))
+        _hub.write_atomically(f"{self.work}/apt.conf", _apt.configuration(_mirror.settings(self.work)))
 
     def apt(self, *command):
         environment = {"APT_CONFIG": f"{self.work}/apt.conf", "LC_ALL": "C"}
@@ -212,24 +199,37 @@ class Mirror:
         indexes = _mirror.used(
             _mirror.parse_targets(self.apt("apt-get", "indextargets", "--format", _mirror.TARGETS)), debs, [own]
         )
-        files, fetched = {}, 0
         lacking = [d for d in debs if _hub.size_of(os.path.join(self.path, _mirror.place(d.uri))) != d.size]
         if lacking:
-            fetched = sum(deb.size for deb in lacking)
             self.apt("apt-get", "install", "-qq", "--yes", "--download-only", *specs)
         copies = [(f"{self.work}/archives/{deb.name}", _mirror.place(deb.uri)) for deb in lacking]
         copies += [pair for index in indexes for pair in self.index_files(index)]
-        for held, place in copies:
-            there = os.path.join(self.path, place)
-            os.makedirs(os.path.dirname(there), mode=0o755, exist_ok=True)
-            shutil.copyfile(held, there)
-        for place in [place for _held, place in copies] + [_mirror.place(deb.uri) for deb in debs]:
-            files[place] = _hub.size_of(os.path.join(self.path, place))
+        files = {_mirror.place(deb.uri): deb.size for deb in debs}
+        files.update({place: _hub.size_of(held) for held, place in copies})
+        self.keep(files, copies)
         repositories = _mirror.repositories(indexes, [own])
         record = {"request": self.request, "repositories": repositories, "files": files}
         record.update(repository=_mirror.place(own), packages=len(debs))
         _hub.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
-        return record, fetched
+        return record, sum(deb.size for deb in lacking)
+
+    def keep(self, files, copies):
+        """Put the files to their places, and take away what an earlier answer had and this one has not."""
+        records = {path: json.loads(_hub.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")}
+        before = records.pop(self.record, {})
+        stale = [] if self.params["update"] else _mirror.outdated(files, records)
+        if stale:
+            names = " and ".join(os.path.basename(path)[: -len(".json")] for path in stale)
+            self.module.fail_json(
+                msg=f"A repository is newer than what the bundle has of it for {names}: make it with update."
+            )
+        for held, place in copies:
+            there = os.path.join(self.path, place)
+            os.makedirs(os.path.dirname(there), mode=0o755, exist_ok=True)
+            shutil.copyfile(held, there)
+        for place in set(before) - set(files) - {path for had in records.values() for path in had}:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, place))
 
     def index_files(self, index):
         """A list as it was published, and what signs it."""

@@ -10,6 +10,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._mirror import (
     Deb,
     Index,
     Published,
+    outdated,
     parse_targets,
     parse_uris,
     place,
@@ -93,6 +94,18 @@ def test_an_index_is_taken_as_it_was_published(listed, taken):
 def test_an_index_that_is_not_signed_is_refused():
     with pytest.raises(ValueError, match="names no main/binary-amd64/Packages"):
         DEBIAN.published("Origin: x\n")
+
+
+@pytest.mark.parametrize(
+    ("others", "stale"),
+    [
+        ({}, []),
+        ({"docker": {"InRelease": 5, "x.deb": 1}}, []),
+        ({"docker": {"InRelease": 4}, "more": {"y.deb": 1}}, ["docker"]),
+    ],
+)
+def test_one_index_answers_all_requests(others, stale):
+    assert outdated({"InRelease": 5, "x.deb": 1}, others) == stale
 
 
 def test_only_what_something_comes_from_is_kept():

@@ -1,0 +1,113 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The faces of the bundle: options in, one sentence or a result out."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpunode.llm.plugins.module_utils import _bundle_run, _oci
+from ansible_collections.gpunode.llm.plugins.module_utils._bundle import Contents
+from ansible_collections.gpunode.llm.plugins.modules import apt_mirror, bundle, image_layout, image_pull
+
+SYSTEM = {"release": "Debian bookworm", "architecture": "x86_64"}
+IMAGE = "vllm/vllm-openai:v0.33.0"
+
+
+@pytest.fixture
+def ask(capsys):
+    def run(module, check_mode=False, **options):
+        with patch_module_args({**options, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
+            module.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Options for a bundle that holds nothing."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "manifest.json").write_text(Contents(SYSTEM, [], {}).dump())
+    return {"path": str(path), "state": "opened", "system": SYSTEM, "root": str(tmp_path / "root")}
+
+
+def test_there_is_no_bundle(ask, opened):
+    told = ask(bundle, **{**opened, "path": "/none/bundle"})
+    assert told["msg"] == "There is neither /none/bundle nor /none/bundle.tar on this node: copy the bundle there."
+
+
+def test_a_bundle_for_another_system(ask, opened):
+    told = ask(bundle, **{**opened, "system": {**SYSTEM, "release": "Debian trixie"}})
+    assert told["msg"].startswith(
+        "The bundle is for Debian bookworm on x86_64, and this node is Debian trixie on x86_64"
+    )
+
+
+def test_what_was_opened_is_settled(ask, opened, tmp_path):
+    assert ask(bundle, check_mode=True, **opened)["changed"]
+    (tmp_path / "root").mkdir()
+    text = (tmp_path / "bundle" / "manifest.json").read_text()
+    (tmp_path / "root" / "opened").write_text(_bundle_run.mark(text, opened["path"]))
+    assert not ask(bundle, **opened)["changed"]
+    (tmp_path / "bundle" / "manifest.json").write_text(Contents(SYSTEM, [], {"a": "b"}).dump())
+    assert ask(bundle, check_mode=True, **opened)["changed"]
+    (tmp_path / "bundle").rename(tmp_path / "elsewhere")
+    assert not ask(bundle, **opened)["changed"]
+
+
+def test_an_image_that_is_here_is_not_asked_for(ask, tmp_path):
+    options = {"image": IMAGE, "path": str(tmp_path)}
+    assert ask(image_layout, check_mode=True, **options)["changed"]
+    folder = tmp_path / _oci.layout_name(IMAGE)
+    blob = folder / "blobs" / "sha256" / "abc"
+    blob.parent.mkdir(parents=True)
+    blob.write_text("{}")
+    record = {"digest": "sha256:d", "manifest": {"config": {"digest": "sha256:abc", "size": 2}, "layers": []}}
+    (folder / _oci.RECORD).write_text(json.dumps(record))
+    told = ask(image_layout, **options)
+    assert (told["changed"], told["digest"], told["name"]) == (False, "sha256:d", IMAGE)
+    blob.write_text("{")
+    assert ask(image_layout, check_mode=True, **options)["changed"]
+
+
+@pytest.mark.parametrize("module", [image_layout, image_pull])
+def test_latest_is_refused(ask, module):
+    told = ask(module, image="vllm/vllm-openai:latest", **({"path": "/x"} if module is image_layout else {}))
+    assert "every week" in told["msg"]
+
+
+MIRROR = {
+    "name": "docker",
+    "packages": ["docker-ce"],
+    "uri": "https://d.test/linux/debian",
+    "suite": "bookworm",
+    "components": ["stable"],
+    "architectures": ["amd64"],
+    "key_url": "file:///none",
+    "fingerprint": "9DC8 5822 9FC7 DD38 854A E2D8 8D81 803C 0EBF CD88",
+}
+
+
+def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
+    options = {**MIRROR, "path": str(tmp_path)}
+    assert ask(apt_mirror, check_mode=True, **options)["changed"]
+    request = {key: options.get(key) for key in apt_mirror.REQUEST}
+    record = {"request": request, "files": {"apt/x.deb": 3}, "repository": "apt/d.test/linux/debian", "packages": 1}
+    for path, text in {"apt/docker.json": json.dumps(record), "apt/x.deb": "deb", "keys/docker.asc": "key"}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    told = ask(apt_mirror, **options)
+    assert (told["changed"], told["repository"], told["key"]) == (False, "apt/d.test/linux/debian", "keys/docker.asc")
+    assert ask(apt_mirror, check_mode=True, **{**options, "packages": ["docker-ce", "more"]})["changed"]
+    (tmp_path / "apt" / "x.deb").write_text("de")
+    assert ask(apt_mirror, check_mode=True, **options)["changed"]
+
+
+def test_a_key_that_cannot_be_had_is_named(ask, tmp_path):
+    told = ask(apt_mirror, **MIRROR, path=str(tmp_path))
+    assert told["msg"].startswith("The key of https://d.test/linux/debian could not be fetched from file:///none: ")
