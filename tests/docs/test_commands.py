@@ -32,7 +32,7 @@ ELSEWHERE = {
     "pip install ansible-core": "tests/venv.sh",
     "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",
     "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
-    "ansible-playbook gpunode.llm.awx -e '{\"awx_credentials\": [\"our ssh key\", \"our token\"]}'": "as well",
+    'ansible-playbook gpunode.llm.awx -e \'{"awx_credentials": ["our ssh key", "our token"]}\'': "as well",
     "git clone https://github.com/gpunode/llm.git": "the repository's own address",
 }
 

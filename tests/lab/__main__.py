@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import engine
 import nodes
@@ -15,15 +18,29 @@ import servers
 from shell import CACHE, LabError, say
 
 
-def up(args: argparse.Namespace) -> None:
-    engine.ensure()
+@contextmanager
+def alone() -> Iterator[None]:
+    """One at a time: of two that build and push the same image, one takes it from under the other."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    servers.up()
+    with (CACHE / "lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another command of the lab is at work; waiting for it …")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def up(args: argparse.Namespace) -> None:
+    with alone():
+        engine.ensure()
+        servers.up()
     say("the lab is up; `tests/lab/lab node NAME` makes a fresh node")
 
 
 def node(args: argparse.Namespace) -> None:
-    nodes.create(args.name, args.platform, args.board)
+    with alone():
+        nodes.create(args.name, args.platform, args.board)
 
 
 def fit(args: argparse.Namespace) -> None:
@@ -52,12 +69,13 @@ def down(args: argparse.Namespace) -> None:
     if not engine.succeeds("docker", "info"):
         say("no Docker runs, so neither does the lab")
         return
-    for name in nodes.names():
-        nodes.remove(name)
-    servers.down()
-    if args.purge:
-        servers.purge()
-    engine.stop_if_ours()
+    with alone():
+        for name in nodes.names():
+            nodes.remove(name)
+        servers.down()
+        if args.purge:
+            servers.purge()
+        engine.stop_if_ours()
     say("the lab is down" + ("" if args.purge else "; what it built is kept (`down --purge` drops it)"))
 
 
