@@ -198,6 +198,10 @@ class Cache:
     def manifest(self, repo_id: str, commit: str) -> str:
         return os.path.join(self.folder(repo_id), "manifests", f"{commit}.json")
 
+    def listing(self, repo_id: str, commit: str) -> str:
+        """The hub's own tools keep what the hub has listed of a revision here."""
+        return os.path.join(self.folder(repo_id), "trees", f"{commit}.json")
+
     def record(self, repo_id: str, branch: str) -> str:
         return os.path.join(self.folder(repo_id), "manifests", "refs", *branch.split("/"))
 

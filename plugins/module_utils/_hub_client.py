@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
 from typing import Any, Callable
 
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, RepoFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, PullError
 
@@ -130,6 +131,9 @@ class Client:
             ignore_patterns=list(self.job.ignore_patterns) or None,
             endpoint=self.job.endpoint,
         )
+        # It writes the listing for its own user alone, and calls it corrupted where another one asks.
+        with contextlib.suppress(FileNotFoundError):
+            os.chmod(Cache(self.job.home).listing(self.job.repo_id, self.job.commit), 0o644)
 
 
 def _seconds(text: Any) -> float | None:

@@ -99,7 +99,7 @@ class Neighbour:
         if not all(f.oid for f in self.tree()):
             return  # the seeder has the weights from somewhere that did not tell
         listing = {f.path: _entry(f) for f in sorted(self.tree(), key=lambda f: f.path)}
-        path = os.path.join(Cache(self.job.home).folder(self.job.repo_id), "trees", f"{self.job.commit}.json")
+        path = Cache(self.job.home).listing(self.job.repo_id, self.job.commit)
         _hub.write_atomically(path, json.dumps({"format_version": 1, "files": listing}, indent=1))
 
 

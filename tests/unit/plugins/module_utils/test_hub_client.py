@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _hub_client
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, RepoFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, PullError
 
@@ -88,8 +89,6 @@ class Library:
 
     def hf_hub_download(self, repo_id, path, revision, local_dir, endpoint):
         self.calls.append((repo_id, path, revision))
-        from pathlib import Path
-
         there = Path(local_dir) / path
         there.parent.mkdir(parents=True)
         there.write_bytes(CONTENT)
@@ -174,6 +173,18 @@ def test_seal(library, tmp_path):
     assert args == ("org/name",)
     assert (options["revision"], options["ignore_patterns"]) == (COMMIT, ["original/*"])
     assert options["cache_dir"] == str(tmp_path / "hub")
+
+
+def test_the_listing_is_for_every_user(library, tmp_path):
+    path = Path(Cache(str(tmp_path)).listing("org/name", COMMIT))
+
+    def download(*args, **options):
+        path.parent.mkdir(parents=True)
+        path.touch(mode=0o600)
+
+    library.modules["huggingface_hub"].snapshot_download = download
+    client(tmp_path).seal()
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
