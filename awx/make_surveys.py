@@ -76,7 +76,14 @@ def surveys() -> dict[str, Any]:
     ]
     serve = [question("model", "Model", said("model"), models, models[0]), *wishes]
     level = question("level", "Level", "What is taken away; each level includes those before it.", levels, levels[0])
-    spec = {"plan": plan, "serve": serve, "teardown": [level]}
+    fail = question(
+        "status_fail",
+        "Fail where something does not serve",
+        "true: the job fails with the cause, so that a schedule tells somebody. false: it only shows.",
+        ["false", "true"],
+        "false",
+    )
+    spec = {"plan": plan, "serve": serve, "status": [fail], "teardown": [level]}
     return {name: {"name": "", "description": "", "spec": questions} for name, questions in spec.items()}
 
 

@@ -45,6 +45,10 @@ class Job:
         return [result["msg"] for result in results if "msg" in result]
 
 
+def on_node(script: str) -> None:
+    subprocess.run([LAB, "ssh", NODE, f"sudo {script}"], check=True)
+
+
 def inventory() -> tuple[str, str]:
     """The lab's node as AWX lists it, with the variables of awx/content.yml; and the key that its credential holds."""
     done = subprocess.run(
@@ -127,6 +131,21 @@ def test_serve(launch: Callable[..., Job]) -> None:
     facts = json.loads((job.folder / "fact_cache" / NODE).read_text())
     assert facts["ansible_distribution"] == "Debian"
     assert (job.folder / "rc").read_text() == "0"
+
+
+def test_status(launch: Callable[..., Job]) -> None:
+    job = launch("status")
+    assert job.status == "successful", (job.folder / "stdout").read_text()
+    table = job.said("runner_on_ok")[-1]
+    assert [line.split()[:3] for line in table[1:2]] == [[NODE, "tiny", "serving"]], table
+
+
+def test_status_fails_where_it_shall_with_the_cause(launch: Callable[..., Job]) -> None:
+    on_node("systemctl stop vllm-tiny")
+    job = launch("status", status_fail="true")
+    assert job.status == "failed"
+    (sentence,) = job.said("runner_on_failed")
+    assert sentence.startswith("tiny: it was stopped")
 
 
 def test_teardown(launch: Callable[..., Job]) -> None:

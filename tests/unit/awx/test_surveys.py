@@ -13,7 +13,7 @@ import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Where each survey's answers are taken.
-PLAYBOOKS = {"plan": "plan.yml", "serve": "tasks/decide.yml", "teardown": "teardown.yml"}
+PLAYBOOKS = {"plan": "plan.yml", "serve": "tasks/decide.yml", "status": "status.yml", "teardown": "teardown.yml"}
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

@@ -1,0 +1,48 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: vllm_status_report
+short_description: Lay out what nodes say of their instances
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+description:
+  - Puts what M(gpunode.llm.vllm_status) returned on several nodes into one table, and into data for a program.
+options:
+  _input:
+    description: For each node its name and the module's result; a node without one could not be asked.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+table: "{{ ({'gpu-1': status} | gpunode.llm.vllm_status_report).table }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - C(table), lines of text. C(notes), sentences about what is not as it should be. C(nodes), the same as data.
+      C(unhealthy), the names of the instances that do not serve.
+  type: dict
+"""
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _status_report
+
+
+def vllm_status_report(nodes):
+    try:
+        return _status_report.report(nodes)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AnsibleFilterError(
+            f"gpunode.llm.vllm_status_report: this is not what vllm_status returned: {error!r}"
+        ) from error
+
+
+class FilterModule:
+    def filters(self):
+        return {"vllm_status_report": vllm_status_report}

@@ -1,0 +1,242 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How an instance is, from what systemd shows of its unit, what its endpoint answers and what its journal says.
+
+A state is one word that a person and a monitor can act on:
+
+serving, busy     a completion is answered; or it is late, and tokens are being made meanwhile
+starting          its unit is on its way to the first answer
+restarting        it ended by itself, and systemd waits to start it again or does so
+stopping          its last requests are being finished
+hung              its unit runs, and nothing comes from it
+refused           something answers at its address, and not as this instance would
+failed, stopped   it does not run: it ended with an error, or somebody stopped it
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu
+from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
+
+PROPERTIES = (
+    "Id",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainStatus",
+    "NRestarts",
+    "InvocationID",
+    "UnitFileState",
+    "ActiveEnterTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
+)
+HEALTHY = ("serving", "busy")
+_SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? +([0-9.eE+-]+)")
+_GPU = re.compile(r"nvidia\.com/gpu=(\d+)")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an instance is busy with, over all of its engines. ``tokens``: all that were read and made so far."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+    tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``detail`` says why it is so, ``remedy`` what to do about it."""
+
+    state: str
+    detail: str
+    remedy: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        return self.state in HEALTHY
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What systemd shows of an instance's unit, as far as it tells how the instance is."""
+
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    exit_status: int = 0
+    restarts: int = 0
+    invocation: str = ""
+    enabled: bool = False
+    since_s: Optional[int] = None
+
+    @property
+    def waits_to_restart(self) -> bool:
+        return "auto-restart" in self.sub
+
+
+def parse_metrics(text: str) -> Optional[Load]:
+    """The load in a page of Prometheus' text format; None for a page that is not vLLM's."""
+    samples: Dict[str, List[float]] = {}
+    for match in map(_SAMPLE.match, text.splitlines()):
+        if match:
+            samples.setdefault(match.group(1), []).append(float(match.group(2)))
+    if "vllm:num_requests_running" not in samples:
+        return None
+
+    def total(name: str) -> float:
+        return sum(samples.get(name, []))
+
+    return Load(
+        running=int(total("vllm:num_requests_running")),
+        waiting=int(total("vllm:num_requests_waiting")),
+        # Each engine has a cache of its own, and the fullest is the one where requests begin to wait.
+        kv_cache_usage=max(samples.get("vllm:kv_cache_usage_perc", [0.0])),
+        tokens=total("vllm:prompt_tokens_total") + total("vllm:generation_tokens_total"),
+    )
+
+
+def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
+    """What ``systemctl show`` printed for several units. ``uptime_s``: the monotonic clock now."""
+    found = {}
+    for block in shown.split("\n\n"):
+        value = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        if "Id" in value:
+            found[value["Id"]] = Unit(
+                active=value.get("ActiveState", "inactive"),
+                sub=value.get("SubState", "dead"),
+                result=value.get("Result", "success"),
+                exit_status=_number(value, "ExecMainStatus"),
+                restarts=_number(value, "NRestarts"),
+                invocation=value.get("InvocationID", ""),
+                enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime"),
+                since_s=_since(value, uptime_s),
+            )
+    return found
+
+
+def _number(value: Mapping[str, str], name: str) -> int:
+    text = value.get(name, "")
+    return int(text) if text.isdigit() else 0
+
+
+def _since(value: Mapping[str, str], uptime_s: float) -> Optional[int]:
+    """For how long it has run, or has been starting."""
+    if value.get("ActiveState") not in ("active", "activating"):
+        return None
+    name = "ActiveEnterTimestampMonotonic" if value["ActiveState"] == "active" else "InactiveExitTimestampMonotonic"
+    began = _number(value, name)
+    return max(0, int(uptime_s - began / 1e6)) if began else None
+
+
+def parse_journal(text: str) -> List[Tuple[str, List[str]]]:
+    """The runs in ``journalctl --output=json`` of one unit, the newest last: its ID and lines, systemd's too."""
+    runs: Dict[str, List[str]] = {}
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        run = entry.get("INVOCATION_ID") or entry.get("_SYSTEMD_INVOCATION_ID") or ""
+        said = entry.get("MESSAGE") or ""
+        if isinstance(said, list):  # what is not text, the journal gives as numbers
+            said = bytes(said).decode("utf-8", "replace")
+        runs.setdefault(run, []).extend(part.strip() for part in re.split(r"[\r\n]+", said) if part.strip())
+    return list(runs.items())
+
+
+def cause(runs: Sequence[Tuple[str, Sequence[str]]]) -> Tuple[str, str]:
+    """Why the newest of the runs that tells ended, and the remedy; its last words where the table knows none."""
+    given_up = None
+    for _run, lines in reversed(runs):
+        found = _diagnosis.diagnose(lines)
+        if found and found.key != "start_limit":
+            return found.cause, found.remedy
+        given_up = given_up or found
+    if given_up:
+        return given_up.cause, given_up.remedy
+    said = _diagnosis.telling_lines(runs[-1][1], 1) if runs else []
+    return (f"Its last words: {said[0]}" if said else "Its journal says nothing."), ""
+
+
+def judge(
+    unit: Unit,
+    answer: Optional[Answer],
+    works: bool,
+    runs: Sequence[Tuple[str, Sequence[str]]],
+    docker_runs: bool,
+) -> Verdict:
+    """How an instance is. ``works``: tokens were made while its answer was waited for."""
+    if unit.active == "active":
+        return _of_active(answer or Answer(False, "it was not asked"), works, runs)
+    if unit.active == "deactivating":
+        return Verdict("stopping", "it finishes its last requests")
+    if unit.active in ("activating", "reloading"):
+        return _of_starting(unit, runs)
+    if not docker_runs:
+        return Verdict(
+            "failed" if unit.active == "failed" else "stopped",
+            "Docker does not run.",
+            "systemctl status docker says why; with Docker, start the unit.",
+        )
+    if unit.active == "failed":
+        why, remedy = cause(runs)
+        status = f", status {unit.exit_status}" if unit.exit_status else ""
+        return Verdict("failed", f"it ended ({unit.result}{status}). {why}", remedy)
+    return Verdict("stopped", "it was stopped, or never started", "systemctl start starts it.")
+
+
+def _of_active(answer: Answer, works: bool, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
+    if answer.ready:
+        return Verdict("serving", answer.detail)
+    if answer.refused:
+        return Verdict("refused", answer.detail)
+    if works:
+        return Verdict("busy", "a completion is late, and tokens are being made meanwhile")
+    why, remedy = cause(runs[-1:])
+    detail = f"its unit runs and {answer.detail.replace(' yet', '')}. {why}"
+    return Verdict("hung", detail, remedy or "systemctl restart starts it anew; journalctl -u tells what came before.")
+
+
+def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
+    before = [run for run in runs if run[0] != unit.invocation]
+    if unit.waits_to_restart:
+        why, remedy = cause(runs)
+        return Verdict("restarting", f"it ended ({unit.result}) and is about to be started again. {why}", remedy)
+    now = [line for run, lines in runs if run == unit.invocation for line in lines]
+    busy = _diagnosis.phase(now) or "its container is being started"
+    if unit.restarts:
+        why, remedy = cause(before)
+        times = "once" if unit.restarts == 1 else f"{unit.restarts} times"
+        return Verdict("restarting", f"{busy}; it has ended {times} before. {why}", remedy)
+    return Verdict("starting", busy)
+
+
+def setting(config: str, key: str) -> str:
+    """A plain setting in the text of an instance's configuration, empty where it is not there.
+
+    Nodes have no YAML reader of their own, and this file's settings of one word stand each on its line.
+    """
+    match = re.search(rf"^{re.escape(key)}: *['\"]?([^'\"\n]*?)['\"]? *$", config, re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def gpu_indices(unit_text: str) -> List[int]:
+    """The GPUs that a unit gives its container."""
+    return sorted({int(index) for index in _GPU.findall(unit_text)})
+
+
+def gpu_memory(indices: Sequence[int], gpus: Sequence[Gpu]) -> Tuple[Optional[int], Optional[int]]:
+    """What is in use on these GPUs, by whomever, and what they have; None where the driver does not tell."""
+    mine = [gpu for gpu in gpus if gpu.index in indices]
+    if not mine or any(gpu.used_mib is None or gpu.memory_mib is None for gpu in mine):
+        return None, None
+    return sum(gpu.used_mib or 0 for gpu in mine), sum(gpu.memory_mib or 0 for gpu in mine)

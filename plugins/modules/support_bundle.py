@@ -1,0 +1,168 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: support_bundle
+short_description: Gather what somebody needs to help with a node
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+description:
+  - Writes units, journals, configuration, and what systemd, Docker, the NVIDIA driver and the kernel say, into one
+    tar.gz.
+  - No secret is in it. Every API key, token and password that lies on the node or is given in O(secrets) is blotted out
+    wherever it occurs, in every spelling that programs use, and so is what merely looks like one. Of environment files
+    the names alone are left.
+  - A program that is missing, fails or does not end leaves its words in the bundle, and no failure.
+attributes:
+  check_mode:
+    description: Gathers, and writes nothing.
+    support: full
+  diff_mode:
+    description: A bundle is new each time, so there is nothing to compare it with.
+    support: none
+options:
+  dest:
+    description: The file to write on the node, for root alone.
+    type: path
+    required: true
+  name:
+    description: The folder inside the bundle; the node's name.
+    type: str
+    required: true
+  lines:
+    description: How many lines of each journal are taken, the newest.
+    type: int
+    default: 5000
+  secrets:
+    description: Further secrets, such as those of the inventory.
+    type: list
+    elements: str
+    default: []
+  token_path:
+    description: A file that holds Hugging Face's token, beside the usual places.
+    type: path
+  config_dir:
+    description: The folder that holds the instances' files, beside C(/etc/vllm).
+    type: path
+  texts:
+    description: Further texts by their name in the bundle, such as what the controller knows.
+    type: dict
+    default: {}
+  timeout_s:
+    description: How long each program may take, in seconds.
+    type: int
+    default: 30
+seealso:
+  - module: gpunode.llm.vllm_status
+"""
+
+EXAMPLES = r"""
+- name: Gather what is known of this node
+  gpunode.llm.support_bundle:
+    dest: /var/tmp/support.tar.gz
+    name: "{{ inventory_hostname }}"
+    secrets: "{{ vllm_api_keys }}"
+
+- name: Take it to the controller
+  ansible.builtin.fetch:
+    src: /var/tmp/support.tar.gz
+    dest: "support/{{ inventory_hostname }}.tar.gz"
+    flat: true
+"""
+
+RETURN = r"""
+files:
+  description: What is in the bundle.
+  type: list
+  elements: str
+  returned: always
+bytes:
+  description: How large it is.
+  type: int
+  returned: always
+"""
+
+import glob
+import os
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _redact, _support
+
+#: Of one file, more than any configuration has.
+READ_LIMIT = 16 << 20
+
+
+def surroundings(module):
+    timeout = module.get_bin_path("timeout", required=True)
+    patience = str(module.params["timeout_s"])
+
+    def run(command):
+        if not module.get_bin_path(command[0]):
+            return f"{command[0]} is not there\n"
+        rc, out, err = module.run_command([timeout, "--kill-after=5", patience, *command], errors="replace")
+        ended = f"\n({' '.join(command)} did not end within {patience} s)\n" if rc in (124, 137) else ""
+        return out + (f"\n{err}" if err.strip() else "") + ended
+
+    def find(pattern):
+        return sorted(path for path in glob.glob(pattern) if os.path.isfile(path))
+
+    def read(path):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return stream.read(READ_LIMIT)
+        except OSError as error:
+            return f"(cannot be read: {error})\n"
+
+    return _support.Surroundings(run, find, read)
+
+
+def further_places(params):
+    """Where this site keeps secrets, beside the usual places."""
+    places = {params["token_path"]: _redact.of_token} if params["token_path"] else {}
+    if params["config_dir"]:
+        places[os.path.join(params["config_dir"], "*.env")] = _redact.of_environment
+        places[os.path.join(params["config_dir"], "*.keys.yaml")] = _redact.of_list
+    return places
+
+
+def write(path, data):
+    """As a whole or not at all, and for nobody else at any time."""
+    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+    os.replace(temporary, path)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "dest": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "lines": {"type": "int", "default": 5000},
+            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "token_path": {"type": "path", "no_log": False},
+            "config_dir": {"type": "path"},
+            "texts": {"type": "dict", "default": {}},
+            "timeout_s": {"type": "int", "default": 30},
+        },
+        supports_check_mode=True,
+    )
+    params, node = module.params, surroundings(module)
+    known = _support.secrets(node, further_places(params)) | set(params["secrets"])
+    units = _support.instance_units(node.find("/etc/systemd/system/vllm-*.service"))
+    texts = {**_support.gather(node, units, params["lines"]), **params["texts"]}
+    folder = params["name"].replace("/", "-")
+    data = _support.pack(folder, _support.clean({name: str(text) for name, text in texts.items()}, known), time.time())
+    if not module.check_mode:
+        write(params["dest"], data)
+    module.exit_json(changed=True, files=sorted(texts), bytes=len(data))
+
+
+if __name__ == "__main__":
+    main()

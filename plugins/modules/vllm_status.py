@@ -1,0 +1,330 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_status
+short_description: Say how the vLLM instances of a node are
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
+description:
+  - Looks at every instance that the role P(gpunode.llm.vllm#role) put on the node, in one step. What systemd shows of
+    its unit, what it serves, whether it answers a completion, how many requests it has, and what its GPUs hold.
+  - An instance that does not serve is reported with the cause, from its journal, and with the remedy.
+  - Never fails because of an instance; whether that matters is for the caller to say.
+options:
+  names:
+    description: The instances to look at, by name. All of them where it is empty.
+    type: list
+    elements: str
+    default: []
+  wait_s:
+    description: How long an instance may take to answer, in seconds. They are asked together.
+    type: int
+    default: 10
+  unit_dir:
+    description: The folder that holds the units.
+    type: path
+    default: /etc/systemd/system
+  docker:
+    description: Docker's client.
+    type: path
+    default: /usr/bin/docker
+notes:
+  - Needs root for the environment file that holds an instance's API key. The key never leaves the node.
+seealso:
+  - module: gpunode.llm.endpoint_ready
+  - module: gpunode.llm.vllm_instances_info
+"""
+
+EXAMPLES = r"""
+- name: See how everything is
+  gpunode.llm.vllm_status:
+  register: status
+
+- name: Fail where something does not serve
+  ansible.builtin.assert:
+    that: status.instances | rejectattr('healthy') | length == 0
+"""
+
+RETURN = r"""
+instances:
+  description: The instances, by name.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The instance's name.
+      type: str
+    unit:
+      description: Its unit.
+      type: str
+    state:
+      description:
+        - V(serving), it answers a completion. V(busy), its answer is late, and it makes tokens meanwhile.
+        - V(starting), V(restarting) after it ended by itself, V(stopping).
+        - V(hung), its unit runs and nothing comes from it. V(refused), what answers there is not this instance.
+        - V(failed), it ended with an error. V(stopped), it does not run.
+      type: str
+    healthy:
+      description: Whether it serves.
+      type: bool
+    detail:
+      description: Why it is so, with the cause of an end.
+      type: str
+    remedy:
+      description: What to do about it, mostly empty.
+      type: str
+    unit_state:
+      description: What systemd says, such as V(active/running).
+      type: str
+    enabled:
+      description: Whether it starts with the node.
+      type: bool
+    since_s:
+      description: For how many seconds it has served, or has been starting; null where it does not run.
+      type: int
+    restarts:
+      description: How often systemd has started it again.
+      type: int
+    restart_due:
+      description: A file of its that has changed since it was started; empty where none has.
+      type: str
+    model:
+      description: The repository of its model.
+      type: str
+    revision:
+      description: The commit that it serves, or that it would serve.
+      type: str
+    served:
+      description: The name under which it serves.
+      type: str
+    image:
+      description: The image, as its unit names it.
+      type: str
+    image_id:
+      description: The ID of the image that runs, empty where none does.
+      type: str
+    url:
+      description: Its base URL for OpenAI's clients, as seen from the node.
+      type: str
+    requests_running:
+      description: Requests that are being worked on; null where it does not say.
+      type: int
+    requests_waiting:
+      description: Requests that wait for room; null where it does not say.
+      type: int
+    kv_cache_usage:
+      description: How full the KV cache of its fullest engine is, from 0 to 1; null where it does not say.
+      type: float
+    gpus:
+      description: The indices of its GPUs.
+      type: list
+      elements: int
+    gpu_memory_used_mib:
+      description: What is in use on them, by whomever; null without GPUs.
+      type: int
+    gpu_memory_mib:
+      description: What they have.
+      type: int
+docker_runs:
+  description: Whether Docker's service runs.
+  type: bool
+  returned: always
+gpu_message:
+  description: What is wrong with the GPUs, empty where nothing is.
+  type: str
+  returned: always
+"""
+
+import glob
+import http.client
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _probe, _rollback, _status, _units
+
+LOG_LINES = 1000
+DOCKER = "docker.service"
+#: For programs that may never answer: a daemon that hangs, a GPU that is lost.
+PATIENCE_S = "20"
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+class Instance:
+    """One unit of ours, and what its endpoint answered."""
+
+    def __init__(self, path):
+        self.unit = os.path.basename(path)
+        self.path = path
+        self.text = read(path)
+        self.belongs = _units.parse_belongings(self.text)
+        self.name = self.belongs.get("instance", "")
+        self.endpoint = _rollback.endpoint(self.unit, self.text, self.belongs)
+        self.answer, self.load, self.works = None, None, False
+
+    def started_from(self, path):
+        """A file of its as it was when the unit was started, where that is known."""
+        return f"/run/{self.unit[: -len('.service')]}/started-from{path}"
+
+    def ask(self, wait_s):
+        """Whether it answers a completion; and where it does not in time, whether it makes tokens meanwhile."""
+        host, port = self.endpoint["host"], self.endpoint["port"]
+        plain = _probe.asker(host, port)
+
+        def hurried(method, path, body, headers, timeout):
+            return plain(method, path, body, headers, min(timeout, wait_s))
+
+        try:
+            key = _probe.read_key(self.endpoint["env_file"])
+        except OSError as error:
+            self.answer = _probe.Answer(False, f"its environment file cannot be read: {error}", True)
+            return
+        before = self.metrics(hurried, key)
+        self.answer = _probe.probe(hurried, self.endpoint["model"], key)
+        self.load = self.metrics(hurried, key) or before
+        self.works = bool(before and self.load.tokens > before.tokens)
+
+    @staticmethod
+    def metrics(ask, key):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            status, text = ask("GET", "/metrics", None, headers, _probe.HEALTH_S)
+        except (OSError, http.client.HTTPException):
+            return None
+        return _status.parse_metrics(text) if status == 200 else None
+
+    def restart_due(self, checksum):
+        config, env = self.belongs.get("config", ""), self.belongs.get("environment", "")
+        if not os.path.isdir(self.started_from("")):
+            return ""
+        return _units.stale_file(self.started_from(""), [config, env, self.path], checksum)
+
+    def revision(self):
+        config = self.belongs.get("config", "")
+        return _status.setting(read(self.started_from(config)) or read(config), "revision")
+
+    def url(self):
+        host = _probe.reachable_host(self.endpoint["host"])
+        return f"http://{'[' + host + ']' if ':' in host else host}:{self.endpoint['port']}/v1"
+
+
+class Node:
+    def __init__(self, module):
+        self.module = module
+        self.timeout = module.get_bin_path("timeout")
+
+    def said(self, *command):
+        """What a program prints, nothing where it is not there; its patience is ours."""
+        _rc, out, _err = self.module.run_command([self.timeout, PATIENCE_S, *command])
+        return out
+
+    def gpus(self):
+        tool = self.module.get_bin_path("nvidia-smi")
+
+        def run():
+            return self.module.run_command([self.timeout, PATIENCE_S, tool, "-q", "-x"])
+
+        return _gpu.look(run if tool else None, _gpu.scan_pci())
+
+    def units(self, names):
+        shown = self.said("systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, *names)
+        return _status.parse_units(shown, time.monotonic())
+
+    def images(self, names):
+        """The image that each container runs from."""
+        docker = self.module.params["docker"]
+        if not names or not os.path.exists(docker):
+            return {}
+        told = self.said(docker, "container", "inspect", "--format={{.Name}} {{.Image}}", *names)
+        return dict(line.lstrip("/").split(" ", 1) for line in told.splitlines() if line.startswith("/"))
+
+    def runs(self, unit):
+        fields = "MESSAGE,INVOCATION_ID,_SYSTEMD_INVOCATION_ID"
+        line = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={fields}", f"--lines={LOG_LINES}"]
+        return _status.parse_journal(self.said(*line, f"--unit={unit}"))
+
+    def row(self, one, units, images, gpus):
+        unit = units.get(one.unit, _status.Unit())
+        well = unit.active == "active" and one.answer and one.answer.ready
+        runs = [] if well else self.runs(one.unit)
+        docker_runs = units.get(DOCKER, _status.Unit()).active == "active"
+        verdict = _status.judge(unit, one.answer, one.works, runs, docker_runs)
+        indices = _status.gpu_indices(one.text)
+        used, total = _status.gpu_memory(indices, gpus)
+        return {
+            "name": one.name,
+            "unit": one.unit,
+            "state": verdict.state,
+            "healthy": verdict.healthy,
+            "detail": verdict.detail,
+            "remedy": verdict.remedy,
+            "unit_state": f"{unit.active}/{unit.sub}",
+            "enabled": unit.enabled,
+            "since_s": unit.since_s,
+            "restarts": unit.restarts,
+            "restart_due": one.restart_due(self.module.sha256) if unit.active == "active" else "",
+            "model": one.belongs.get("model", ""),
+            "revision": one.revision(),
+            "served": one.belongs.get("served", ""),
+            "image": one.belongs.get("image", ""),
+            "image_id": images.get(one.unit[: -len(".service")], ""),
+            "url": one.url(),
+            "requests_running": one.load.running if one.load else None,
+            "requests_waiting": one.load.waiting if one.load else None,
+            "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
+            "gpus": indices,
+            "gpu_memory_used_mib": used,
+            "gpu_memory_mib": total,
+        }
+
+
+def instances(module):
+    paths = sorted(glob.glob(os.path.join(module.params["unit_dir"], "vllm-*.service")))
+    found = [Instance(path) for path in paths if not os.path.islink(path)]
+    wanted = module.params["names"]
+    return [one for one in found if one.name and (not wanted or one.name in wanted)]
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "names": {"type": "list", "elements": "str", "default": []},
+            "wait_s": {"type": "int", "default": 10},
+            "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
+            "docker": {"type": "path", "default": "/usr/bin/docker"},
+        },
+        supports_check_mode=True,
+    )
+    node, found = Node(module), instances(module)
+    units = node.units([one.unit for one in found])
+    active = [one for one in found if units.get(one.unit, _status.Unit()).active == "active"]
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(lambda one: one.ask(module.params["wait_s"]), active))
+    images = node.images([one.unit[: -len(".service")] for one in active])
+    gpus = node.gpus()
+    rows = [node.row(one, units, images, gpus.gpus) for one in found]
+    module.exit_json(
+        changed=False,
+        instances=rows,
+        docker_runs=units.get(DOCKER, _status.Unit()).active == "active",
+        gpu_message=gpus.message if any(row["gpus"] for row in rows) else "",
+    )
+
+
+if __name__ == "__main__":
+    main()

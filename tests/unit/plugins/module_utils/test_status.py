@@ -1,0 +1,154 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How an instance is, read from what systemd, the endpoint and the journal were recorded to say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _status
+from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
+
+FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
+READY, LATE = Answer(True, "it answers a completion"), Answer(False, "no answer yet (TimeoutError)")
+OTHER = Answer(False, "it runs with another API key than its env file has", True)
+BAD_FLAG = ("run1", ["vllm serve: error: unrecognized arguments: --swap-space 16"])
+GIVEN_UP = ("run2", ["vllm-a.service: Start request repeated too quickly."])
+LOADING = ("run3", ["Loading safetensors checkpoint shards:  40% Completed"])
+
+
+def test_the_load_that_a_real_engine_reported() -> None:
+    text = (FIXTURES / "vllm" / "metrics-0.32.0.txt").read_text(encoding="utf-8")
+    load = _status.parse_metrics(text)
+    assert load is not None
+    assert (load.running, load.waiting) == (2, 1)
+    assert 0 < load.kv_cache_usage < 1
+    assert load.tokens > 0
+
+
+def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
+    load = _status.parse_metrics(
+        'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
+        'vllm:num_requests_running{engine="1",model_name="m"} 4.0\n'
+        'vllm:num_requests_waiting{engine="1",model_name="m"} 2.0\n'
+        'vllm:num_requests_waiting_by_reason{engine="1",reason="capacity"} 2.0\n'
+        'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:kv_cache_usage_perc{engine="1"} 0.75\n'
+        'vllm:prompt_tokens_total{engine="0"} 1e+03\nvllm:generation_tokens_total{engine="1"} 5\n'
+    )
+    assert load == _status.Load(running=7, waiting=2, kv_cache_usage=0.75, tokens=1005)
+
+
+@pytest.mark.parametrize("text", ["", "<html></html>", "# HELP vllm:num_requests_running x\n", "up 1\n"])
+def test_what_is_not_vllms_page_has_no_load(text: str) -> None:
+    assert _status.parse_metrics(text) is None
+
+
+def test_units_as_systemd_shows_them() -> None:
+    shown = (
+        "Id=vllm-a.service\nActiveState=active\nSubState=running\nResult=success\nExecMainStatus=0\nNRestarts=2\n"
+        "InvocationID=abc\nUnitFileState=enabled\nActiveEnterTimestampMonotonic=40000000\n"
+        "InactiveExitTimestampMonotonic=10000000\n\n"
+        "Id=vllm-b.service\nActiveState=activating\nSubState=start-post\nUnitFileState=disabled\n"
+        "ActiveEnterTimestampMonotonic=0\nInactiveExitTimestampMonotonic=90000000\n\n"
+        "Id=docker.service\nActiveState=inactive\nSubState=dead\n"
+    )
+    units = _status.parse_units(shown, uptime_s=100)
+    assert units["vllm-a.service"] == _status.Unit("active", "running", "success", 0, 2, "abc", True, 60)
+    assert units["vllm-b.service"].since_s == 10
+    assert units["docker.service"].since_s is None
+
+
+def entry(message: object, **fields: str) -> str:
+    return json.dumps({"MESSAGE": message, **fields})
+
+
+def test_the_journal_by_runs() -> None:
+    text = "\n".join(
+        [
+            entry("Starting a", INVOCATION_ID="run1", _SYSTEMD_INVOCATION_ID="that of systemd"),
+            entry("10%\r20%", _SYSTEMD_INVOCATION_ID="run1"),
+            entry([0x62, 0xFF], _SYSTEMD_INVOCATION_ID="run2"),
+            entry(None, _SYSTEMD_INVOCATION_ID="run2"),
+            "cut short {",
+        ]
+    )
+    assert _status.parse_journal(text) == [("run1", ["Starting a", "10%", "20%"]), ("run2", ["b\ufffd"])]
+
+
+def test_the_cause_is_not_that_systemd_gave_up() -> None:
+    assert "--swap-space" in _status.cause([BAD_FLAG, GIVEN_UP])[0]
+    assert "stopped trying" in _status.cause([GIVEN_UP])[0]
+    assert _status.cause([]) == ("Its journal says nothing.", "")
+    assert _status.cause([("r", ["an error nobody knows"])])[0] == "Its last words: an error nobody knows"
+
+
+def unit(active: str, sub: str = "", **more: object) -> _status.Unit:
+    return _status.Unit(active=active, sub=sub, **more)
+
+
+CASES = {
+    "answers": (unit("active", "running"), READY, False, [], True, "serving", "completion"),
+    "late, and tokens come": (unit("active", "running"), LATE, True, [], True, "busy", "tokens"),
+    "late, and nothing comes": (unit("active", "running"), LATE, False, [LOADING], True, "hung", "no answer (Timeout"),
+    "another key": (unit("active", "running"), OTHER, True, [], True, "refused", "another API key"),
+    "loads": (unit("activating", "start-post", invocation="run3"), None, False, [LOADING], True, "starting", "40 %"),
+    "loads again": (
+        unit("activating", "start-post", invocation="run3", restarts=2),
+        None,
+        False,
+        [BAD_FLAG, LOADING],
+        True,
+        "restarting",
+        "ended 2 times before. This release of vLLM does not know the option --swap-space",
+    ),
+    "waits to start again": (
+        unit("activating", "auto-restart", result="exit-code", invocation="run1"),
+        None,
+        False,
+        [BAD_FLAG],
+        True,
+        "restarting",
+        "--swap-space",
+    ),
+    "drains": (unit("deactivating", "stop-sigterm"), None, False, [], True, "stopping", "last requests"),
+    "failed": (
+        unit("failed", "failed", result="exit-code", exit_status=2),
+        None,
+        False,
+        [BAD_FLAG],
+        True,
+        "failed",
+        "(exit-code, status 2). This release",
+    ),
+    "failed with Docker": (unit("failed", "failed"), None, False, [BAD_FLAG], False, "failed", "Docker does not run"),
+    "stopped": (unit("inactive", "dead"), None, False, [BAD_FLAG], True, "stopped", "was stopped"),
+    "stopped with Docker": (unit("inactive", "dead"), None, False, [], False, "stopped", "Docker does not run"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_how_an_instance_is(name: str) -> None:
+    shown, answer, works, runs, docker, state, said = CASES[name]
+    verdict = _status.judge(shown, answer, works, runs, docker)
+    assert (verdict.state, verdict.healthy) == (state, state in ("serving", "busy"))
+    assert said in verdict.detail
+
+
+def test_settings_of_a_configuration() -> None:
+    golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
+    config = (golden / "405b-fp8.yaml").read_text(encoding="utf-8")
+    assert _status.setting(config, "revision") == "ca6a4018496537951173ffa7345083883edf69ff"
+    assert _status.setting("revision: 'main'\n", "revision") == "main"
+    assert _status.setting(config, "rev") == ""
+    assert _status.gpu_indices((golden / "405b-fp8.service").read_text(encoding="utf-8")) == list(range(8))
+
+
+def test_memory_of_its_own_gpus_alone() -> None:
+    gpus = _gpu.parse((FIXTURES / "nvidia_smi" / "h200x2-busy.xml").read_text(encoding="utf-8")).gpus
+    used, total = _status.gpu_memory([1], gpus)
+    assert (used, total) == (gpus[1].used_mib, 143771)
+    assert _status.gpu_memory([0, 1], gpus) == (sum(gpu.used_mib or 0 for gpu in gpus), 2 * 143771)
+    assert _status.gpu_memory([], gpus) == (None, None)
