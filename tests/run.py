@@ -53,6 +53,7 @@ CHECKS = (
         long=True,
         needs_lab=True,
     ),
+    Check("molecule-vllm", "Molecule: vllm", ("molecule", "test", "-s", "vllm"), long=True, needs_lab=True),
     Check(
         "molecule-huggingface",
         "Molecule: huggingface",

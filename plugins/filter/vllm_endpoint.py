@@ -20,6 +20,13 @@ options:
     description: The folder that holds the instances' files on the node.
     type: path
     required: true
+  start_timeout_s:
+    description: How long its engine may take to answer, in seconds. By default what the plan says.
+    type: int
+  gpu_timeout_s:
+    description: How long its start may wait for its GPUs before it begins, in seconds.
+    type: int
+    default: 0
 """
 
 EXAMPLES = r"""
@@ -36,9 +43,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
 
 
-def vllm_endpoint(instance, config_dir):
+def vllm_endpoint(instance, config_dir, start_timeout_s=None, gpu_timeout_s=0):
     try:
-        return _vllm.vllm_endpoint(instance, config_dir)
+        return _vllm.vllm_endpoint(instance, config_dir, start_timeout_s, gpu_timeout_s)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_endpoint: this is not an instance of a plan: {error!r}") from error
 

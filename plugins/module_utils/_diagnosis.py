@@ -35,6 +35,13 @@ class Diagnosis:
 
 
 SYMPTOMS: tuple[Symptom, ...] = (
+    # What the unit's own programs say before there is a container.
+    Symptom(
+        "gpus_not_ready",
+        r"vllm-gpus: after (?P<seconds>\d+) s the GPUs are not ready: (?P<why>.+)",
+        "After {seconds} s the GPUs are not ready: {why}.",
+        "Free them, or raise vllm_gpu_timeout_s.",
+    ),
     # What Docker says before there is an engine.
     Symptom(
         "image_missing",
@@ -285,19 +292,24 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "The engine may not use {path}.",
         "Check the owner and mode of what is mounted there.",
     ),
+    Symptom(
+        "hang",
+        r"vllm-wait: no sign of life from (?P<model>.+) for (?P<seconds>\d+) s",
+        "{model} hung: its processes lived and it worked off nothing for {seconds} s.",
+        "It is started again by itself. Where it comes back, py-spy dump --pid shows where the engine stands.",
+    ),
     # What is left when the engine itself gave up waiting.
     Symptom(
         "engine_timeout",
         r"Timed out waiting for engine core processes to start",
         "Loading took longer than vLLM waits for its engine.",
-        "Raise VLLM_ENGINE_READY_TIMEOUT_S and the instance's start_timeout_s; a slow disk or a network file system is "
-        "the usual reason.",
+        "Raise vllm_start_timeout_s; a slow disk or a network file system is the usual reason.",
     ),
     Symptom(
         "start_timeout",
         r"start-post operation timed out|start operation timed out",
         "The unit took longer than its TimeoutStartSec to answer.",
-        "Raise the instance's start_timeout_s, if the log shows that it was still loading.",
+        "Raise vllm_start_timeout_s, if the log shows that it was still loading.",
     ),
     Symptom(
         "start_limit",

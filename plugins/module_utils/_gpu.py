@@ -1,15 +1,24 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What GPUs a node has: one `nvidia-smi -q -x` call and a look at the PCI bus. Deciding is somebody else's job."""
+"""What GPUs a node has: one `nvidia-smi -q -x` call and a look at the PCI bus. Deciding is somebody else's job.
+
+This file is used twice. The module ``gpu_info`` imports it; and the role vllm puts it on the node, where units with
+GPUs run it as ``ExecStartPre=``, so that an engine is not started into memory that its predecessor still holds, nor
+onto NVSwitches whose fabric still comes up.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 NVIDIA = "0x10de"
 # Run nvidia-smi: exit status, stdout, stderr. None where there is no nvidia-smi.
@@ -280,3 +289,70 @@ def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_mana
 def _unlisted(gpus: Tuple[Gpu, ...], pci: Tuple[PciGpu, ...]) -> Tuple[PciGpu, ...]:
     listed = {gpu.pci_bus_id.casefold()[-12:] for gpu in gpus}  # nvidia-smi writes the domain with eight digits
     return tuple(gpu for gpu in pci if gpu.address.casefold()[-12:] not in listed)
+
+
+def _holders(gpu: Gpu) -> str:
+    held = [f"{process.name or 'a process'} (pid {process.pid})" for process in gpu.processes]
+    return f", held by {', '.join(held)}" if held else ""
+
+
+def not_ready(seen: NodeGpus, indices: Sequence[int], utilization: float) -> str:
+    """Why an engine that takes this share of these GPUs cannot start on them yet; empty where it can.
+
+    What a driver does not report, as memory on boards that share it with the host, is no reason to wait.
+    """
+    if seen.state != "ok":
+        return seen.message or seen.state
+    by_index = {gpu.index: gpu for gpu in seen.gpus}
+    for index in indices:
+        gpu = by_index.get(index)
+        if gpu is None:
+            return f"there is no GPU {index}: nvidia-smi lists {len(seen.gpus)}."
+        if gpu.fabric_state == "In Progress":
+            return f"the NVSwitch fabric of GPU {index} is not up yet: systemctl status nvidia-fabricmanager."
+        if gpu.memory_mib is not None and gpu.used_mib is not None:
+            free, wanted = gpu.memory_mib - gpu.used_mib - (gpu.reserved_mib or 0), gpu.memory_mib * utilization
+            if free < wanted:
+                room = f"{free} of {gpu.memory_mib} MiB free, and {wanted:.0f} are needed"
+                return f"GPU {index} has {room}{_holders(gpu)}."
+    return ""
+
+
+def wait_until_ready(
+    look_again: Callable[[], str], timeout_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> str:
+    """Look every two seconds until nothing stands in the way; return what still does when the time is up."""
+    end = clock() + timeout_s
+    why = look_again()
+    while why and clock() < end:
+        sleep(2)
+        why = look_again()
+    return why
+
+
+def _ask() -> Tuple[int, str, str]:
+    try:
+        done = subprocess.run(["nvidia-smi", "-q", "-x"], check=False, capture_output=True, timeout=120)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, "", str(error)
+    return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(description="Wait until an engine can start on its GPUs.")
+    parser.add_argument("indices", type=int, nargs="+", help="as nvidia-smi counts them")
+    parser.add_argument("--utilization", type=float, default=0.92, help="the share of their memory that it takes")
+    parser.add_argument("--timeout-s", type=float, default=120)
+    options = parser.parse_args(argv)
+
+    def look_again() -> str:
+        return not_ready(look(_ask, PciScan()), options.indices, options.utilization)
+
+    why = wait_until_ready(look_again, options.timeout_s, time.monotonic, time.sleep)
+    if why:
+        sys.stdout.write(f"vllm-gpus: after {options.timeout_s:.0f} s the GPUs are not ready: {why}\n")
+    return 1 if why else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,10 +1,12 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a vLLM server answers, asked with nothing but Python's standard library.
+"""Whether a vLLM server answers, and goes on answering, asked with nothing but Python's standard library.
 
 This file is used twice. The module ``endpoint_ready`` imports it; and the role puts it on the node, where every unit
-runs it as ``ExecStartPost=``, so that a unit is started when it answers a completion, not when its process exists.
+runs it as ``ExecStartPost=``, so that a unit is started when it answers a completion, not when its process exists. A
+child of it stays behind in the unit as its watchdog: an engine can hang with all its processes healthy and /health at
+200, and only what it works off tells.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import argparse
 import http.client
 import json
 import os
+import re
+import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Optional, Tuple
 
 #: Seconds that one request may take. The first completion after a start may compile kernels.
@@ -24,6 +28,9 @@ COMPLETION_S = 60
 
 #: (method, path, body, headers, timeout) -> (status, text); raises OSError or HTTPException where nothing answers.
 Ask = Callable[[str, str, Optional[str], Dict[str, str], float], Tuple[int, str]]
+#: Seconds, of a clock that nobody sets.
+Clock = Callable[[], float]
+Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -55,11 +62,18 @@ def asker(host: str, port: int) -> Ask:
     return ask
 
 
+def _headers(key: str) -> Dict[str, str]:
+    return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+
+
+def _one_token(ask: Ask, model: str, headers: Dict[str, str], timeout: float) -> Tuple[int, str]:
+    body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1})
+    return ask("POST", "/v1/completions", body, headers, timeout)
+
+
 def probe(ask: Ask, model: str, key: str = "") -> Answer:
     """Health, then the list of models, then one token: each says more than the one before it, and costs more."""
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+    headers = _headers(key)
     try:
         status, _text = ask("GET", "/health", None, headers, HEALTH_S)
         if status != 200:
@@ -70,8 +84,7 @@ def probe(ask: Ask, model: str, key: str = "") -> Answer:
         served = [entry["id"] for entry in json.loads(text)["data"]]
         if model not in served:
             return Answer(False, f"it serves {', '.join(served)}, not {model}: another server has this port", True)
-        body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1})
-        status, text = ask("POST", "/v1/completions", body, headers, COMPLETION_S)
+        status, text = _one_token(ask, model, headers, COMPLETION_S)
         if status != 200:
             return _not_ok("/v1/completions", status, text)
         json.loads(text)["choices"][0]["text"]
@@ -109,7 +122,7 @@ def read_key(path: str) -> str:
 def wait_until_ready(
     look: Callable[[], Answer],
     alive: Callable[[], bool],
-    sleep: Callable[[float], None],
+    sleep: Sleep,
     pause_s: float = 2,
 ) -> Answer:
     """Look until it is ready, or until the process is gone. How long that may take is the unit's TimeoutStartSec."""
@@ -122,6 +135,115 @@ def wait_until_ready(
         sleep(pause_s)
 
 
+@dataclass
+class Work:
+    """What one engine behind the port has to do, and how many tokens it has worked off since its start."""
+
+    requests: float = 0
+    tokens: float = 0
+
+
+_COUNTED = {
+    "vllm:num_requests_running": "requests",
+    "vllm:num_requests_waiting": "requests",
+    "vllm:prompt_tokens_total": "tokens",
+    "vllm:generation_tokens_total": "tokens",
+}
+_SAMPLE = re.compile(r'^([\w:]+)\{(?:[^}]*,)?engine="(\d+)"[^}]*\} (\S+)', re.MULTILINE)
+
+
+def work_in(metrics: str) -> Dict[str, Work]:
+    """The work of each engine, by its number, from the text of /metrics; empty where statistics are switched off."""
+    found: Dict[str, Work] = {}
+    for name, engine, value in _SAMPLE.findall(metrics):
+        if name in _COUNTED:
+            work = found.setdefault(engine, Work())
+            setattr(work, _COUNTED[name], getattr(work, _COUNTED[name]) + float(value))
+    return found
+
+
+@dataclass
+class LifeSigns:
+    """Since when there is no sign of life.
+
+    An engine with requests lives while its count of tokens moves, however long its queue is: a completion of our own
+    would wait in that queue. One without requests is asked for a token.
+    """
+
+    ask: Ask
+    model: str
+    key: str
+    clock: Clock
+    answer_s: float = COMPLETION_S
+    since: Dict[str, float] = field(default_factory=dict)
+    seen: Dict[str, float] = field(default_factory=dict)
+    began: float = 0
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+
+    def silent_s(self) -> float:
+        """Look, and return for how many seconds the engine that is silent longest has shown no life."""
+        try:
+            status, text = self.ask("GET", "/metrics", None, _headers(self.key), min(HEALTH_S, self.answer_s))
+            if status == 200:
+                self._take(work_in(text))
+        except (OSError, http.client.HTTPException):
+            pass  # no answer is no sign
+        return self.clock() - min(self.since.values(), default=self.began)
+
+    def _take(self, works: Dict[str, Work]) -> None:
+        if not works:  # the statistics are off: that it answers is all that can be seen
+            self.began = self.clock()
+            return
+        idle = all(work.requests == 0 for work in works.values())
+        answered = idle and self._answers()
+        for engine, work in works.items():
+            moved = work.tokens != self.seen.get(engine)
+            waits_for_work = work.requests == 0 and not idle
+            if answered or moved or waits_for_work or engine not in self.since:
+                self.since[engine] = self.clock()
+            self.seen[engine] = work.tokens
+
+    def _answers(self) -> bool:
+        return _one_token(self.ask, self.model, _headers(self.key), self.answer_s)[0] == 200
+
+
+def watch(signs: LifeSigns, hang_s: float, sleep: Sleep) -> float:
+    """Return, with the seconds of silence, once an engine has shown no life for ``hang_s`` seconds."""
+    while True:
+        sleep(min(60, hang_s / 5))
+        silent = signs.silent_s()
+        if silent >= hang_s:
+            return silent
+
+
+def notify(words: str, address: str = "") -> None:
+    """Tell systemd; see sd_notify(3). Where nobody listens, nothing is said."""
+    address = address or os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.sendto(words.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+def stay_as_watchdog(ask: Ask, model: str, key: str, hang_s: float) -> None:
+    """Leave a child behind that has systemd kill the unit when it hangs, which Restart= then starts again.
+
+    Only "trigger", never the pings of WatchdogSec=: these would be due while the engine is still loading.
+    """
+    if os.fork():
+        return
+    signs = LifeSigns(ask, model, key, time.monotonic, min(COMPLETION_S, hang_s))
+    silent = watch(signs, hang_s, time.sleep)
+    said = f"no sign of life from {model} for {silent:.0f} s: it hangs"
+    sys.stdout.write(f"vllm-wait: {said}. systemd kills it and starts it again.\n")
+    sys.stdout.flush()
+    notify(f"STATUS={said}\nWATCHDOG=trigger")
+    time.sleep(hang_s)  # systemd's signal comes first
+    os._exit(1)
+
+
 def main(argv: Any = None) -> int:
     parser = argparse.ArgumentParser(description="Wait until a vLLM server on this machine answers a completion.")
     parser.add_argument("--host", default="127.0.0.1")
@@ -129,6 +251,7 @@ def main(argv: Any = None) -> int:
     parser.add_argument("--model", required=True, help="the name under which it is served")
     parser.add_argument("--env-file", default="", help="where VLLM_API_KEY is found")
     parser.add_argument("--pid", type=int, default=0, help="give up when this process is gone")
+    parser.add_argument("--hang-s", type=float, default=0, help="silence that makes a hang; 0: do not watch")
     options = parser.parse_args(argv)
     key = read_key(options.env_file)
     ask = asker(options.host, options.port)
@@ -138,6 +261,9 @@ def main(argv: Any = None) -> int:
         time.sleep,
     )
     sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {answer.detail}\n")
+    sys.stdout.flush()
+    if answer.ready and options.hang_s:
+        stay_as_watchdog(ask, options.model, key, options.hang_s)
     return 0 if answer.ready else 1
 
 

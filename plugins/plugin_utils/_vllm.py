@@ -32,8 +32,11 @@ def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool =
     }
 
 
-def vllm_endpoint(instance: Mapping[str, Any], config_dir: str) -> dict[str, Any]:
-    """What endpoint_ready must know of an instance."""
+def vllm_endpoint(
+    instance: Mapping[str, Any], config_dir: str, start_timeout_s: int | None = None, gpu_timeout_s: int = 0
+) -> dict[str, Any]:
+    """What endpoint_ready must know of an instance. Its start may wait for its GPUs before it begins."""
+    start_s = int(start_timeout_s or instance.get("start_timeout_s") or 900)
     return {
         "name": instance["name"],
         "unit": f"vllm-{instance['name']}.service",
@@ -42,7 +45,7 @@ def vllm_endpoint(instance: Mapping[str, Any], config_dir: str) -> dict[str, Any
         "model": served_name(instance),
         "env_file": f"{config_dir}/{instance['name']}.env",
         # The unit's own time-out comes first, so that the journal tells of it.
-        "timeout_s": int(instance.get("start_timeout_s") or 900) + 120,
+        "timeout_s": start_s + int(gpu_timeout_s) + 120,
     }
 
 

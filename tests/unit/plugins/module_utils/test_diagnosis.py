@@ -9,6 +9,12 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
 
 LINES = [
+    (
+        "gpus_not_ready",
+        "vllm-gpus: after 120 s the GPUs are not ready: GPU 1 has 11059 of 81559 MiB free, and 75034 are needed.",
+        "11059 of 81559 MiB",
+    ),
+    ("hang", "vllm-wait: no sign of life from a/b for 301 s: it hangs. systemd kills it.", "a/b hung"),
     ("image_missing", "docker: Error response from daemon: No such image: vllm/vllm-openai:v0.33.0.", "v0.33.0"),
     ("image_missing", "Unable to find image 'vllm/vllm-openai:v0.33.0' locally", "vllm/vllm-openai:v0.33.0"),
     (
@@ -112,7 +118,7 @@ LINES = [
     (
         "engine_timeout",
         "TimeoutError: Timed out waiting for engine core processes to start. This is often caused by slow weight",
-        "VLLM_ENGINE_READY_TIMEOUT_S",
+        "vllm_start_timeout_s",
     ),
     ("start_timeout", "vllm-8b.service: start-post operation timed out. Terminating.", "start_timeout_s"),
     ("start_limit", "vllm-8b.service: Start request repeated too quickly.", "reset-failed"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -233,3 +234,62 @@ def test_no_pci_bus(tmp_path: Path) -> None:
 )
 def test_the_container_of_a_process(cgroup: str, container: str) -> None:
     assert _gpu.container_id(cgroup) == container
+
+
+def fresh(**changed: object) -> _gpu.NodeGpus:
+    gpu = _gpu.Gpu(index=0, name="NVIDIA H100", memory_mib=81559, reserved_mib=500, used_mib=4)
+    return _gpu.NodeGpus("ok", gpus=(gpu, replace(gpu, index=1, **changed)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seen", "indices", "says"),
+    [
+        (fresh(), [0, 1], ""),
+        (fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)), [0], ""),
+        (
+            fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)),
+            [0, 1],
+            "GPU 1 has 11059 of 81559 MiB free, and 75034 are needed, held by python3 (pid 42).",
+        ),
+        (fresh(fabric_state="In Progress"), [1], "the NVSwitch fabric of GPU 1 is not up yet"),
+        (fresh(fabric_state="Completed"), [1], ""),
+        (fresh(used_mib=None), [1], ""),
+        (fresh(), [2], "there is no GPU 2: nvidia-smi lists 2."),
+        (_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), [0], "The driver does not run."),
+    ],
+)
+def test_what_a_start_waits_for(seen: _gpu.NodeGpus, indices: list[int], says: str) -> None:
+    said = _gpu.not_ready(seen, indices, 0.92)
+    assert said.startswith(says)
+    assert bool(said) == bool(says)
+
+
+def test_a_busy_board_as_it_was_recorded() -> None:
+    assert "GPU 0 has 134436 of 143771 MiB free" in _gpu.not_ready(parse(recorded("h200x2-busy.xml")), [0, 1], 0.95)
+    assert _gpu.not_ready(parse(recorded("h200x2.xml")), [0, 1], 0.92) == ""
+
+
+@pytest.mark.parametrize(("looks", "why", "slept"), [(["a", "b", ""], "", 2), (["a"] * 9, "a", 5), ([""], "", 0)])
+def test_the_wait_for_gpus_has_an_end(looks: list[str], why: str, slept: int) -> None:
+    now = [0.0]
+    told = iter(looks)
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    assert _gpu.wait_until_ready(lambda: next(told), 10, lambda: now[0], sleep) == why
+    assert now[0] == 2 * slept
+
+
+def test_the_program_that_a_unit_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nexec cat {FIXTURES / 'h200x2-busy.xml'}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert _gpu.main(["--timeout-s=0", "--utilization=0.95", "0", "1"]) == 1
+    assert capsys.readouterr().out.startswith("vllm-gpus: after 0 s the GPUs are not ready: GPU ")
+    assert _gpu.main(["--timeout-s=0", "--utilization=0.01", "0", "1"]) == 0
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert _gpu.main(["--timeout-s=0", "0"]) == 1

@@ -1,0 +1,130 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The unit under test, images that do not serve, and clients that count what they are answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from scenario import Play, nodes, on_node, run_play, wait_until
+
+VARS = Path(__file__).parents[1] / "vars.yml"
+IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
+
+#: Asks for one token again and again, and writes down what it was answered: "TIME ok|error".
+CLIENT = """
+import http.client, json, sys, time
+body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 1})
+while True:
+    try:
+        asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=60)
+        asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        answer = asked.getresponse()
+        said = "ok" if answer.status == 200 and answer.read() else f"status {answer.status}"
+    except (OSError, http.client.HTTPException) as error:
+        said = type(error).__name__
+    print(f"{time.time():.2f} {said}", flush=True)
+    time.sleep(0.2)
+"""
+
+#: Streams long answers, several at once, and says for each how many chunks came and how it ended.
+STREAMS = """
+import http.client, json, sys, threading
+def stream(number):
+    body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 1500, "ignore_eos": True, "stream": True})
+    asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=120)
+    asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    lines = asked.getresponse().read().decode().split()
+    print(number, sum(line.startswith("{") for line in lines), lines[-1], flush=True)
+threads = [threading.Thread(target=stream, args=(number,)) for number in range(int(sys.argv[1]))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+@dataclass
+class Unit:
+    """A unit of the first node, as systemd tells of it."""
+
+    name: str = "vllm-tiny"
+    port: int = 8000
+
+    def show(self, key: str) -> str:
+        return on_node(f"systemctl show --value --property={key} {self.name}")
+
+    @property
+    def run(self) -> str:
+        """What systemd calls this run of it: another one after every start."""
+        return self.show("InvocationID")
+
+    def answers(self) -> bool:
+        asked = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 2})
+        line = f"curl -fsS -m 30 -H 'Content-Type: application/json' -d '{asked}' 127.0.0.1:{self.port}/v1/completions"
+        return '"completion_tokens":2' in on_node(f"{line} || true")
+
+    def serves(self) -> bool:
+        return self.show("ActiveState") == "active" and self.answers()
+
+    def comes_back(self, run: str) -> None:
+        """Wait for another run than that one to serve."""
+
+        def served_again() -> bool:
+            return self.run != run and self.serves()
+
+        wait_until(served_again, 300)
+
+    def journal(self, run: str) -> str:
+        return on_node(f"journalctl --no-pager -o cat _SYSTEMD_INVOCATION_ID={run} + INVOCATION_ID={run}")
+
+    def engine(self, signal: str) -> None:
+        """Send the engine's own process a signal; the server that answers on the port is another one."""
+        on_node(f"pkill -{signal} -f VLLM::EngineCore")
+
+
+@pytest.fixture
+def unit() -> Unit:
+    """The instance, serving: what a test before this one left down is started."""
+    tiny = Unit()
+    if not tiny.serves():
+        on_node("systemctl reset-failed vllm-tiny; systemctl start vllm-tiny")
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def deploy() -> Callable[..., Play]:
+    """Run site.yml on the first node with the scenario's variables, and further arguments."""
+    return lambda *args: run_play("site.yml", "--limit", nodes()[0], "-e", f"@{VARS}", *args)
+
+
+@pytest.fixture(scope="session")
+def broken_images() -> dict[str, str]:
+    """Images on the node whose vLLM reads its configuration well and then does not serve."""
+    made = {}
+    for name, entrypoint in {
+        "dies": '["sh", "-c", "echo no luck today >&2; exit 1"]',
+        "hangs": '["sleep", "9999"]',
+    }.items():
+        made[name] = f"gpunode.test/vllm-that-{name}:v1"
+        on_node(f"printf 'FROM {IMAGE}\\nENTRYPOINT {entrypoint}\\n' | docker build -q -t {made[name]} -")
+    return made
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[[], list[tuple[float, str]]]]:
+    """A client that goes on asking; called, it tells what it was answered so far: (when, ok or what went wrong)."""
+    on_node(f"cat > /run/client.py <<'END'\n{CLIENT}\nEND")
+    on_node(
+        "systemd-run --quiet --unit=client --property=StandardOutput=truncate:/run/client.log python3 /run/client.py"
+    )
+
+    def told() -> list[tuple[float, str]]:
+        lines = on_node("cat /run/client.log").splitlines()
+        return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
+
+    yield told
+    on_node("systemctl stop client")

@@ -1,0 +1,88 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A change that works is taken, one that does not is taken back, and neither touches what it does not concern."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import IMAGE, VARS, Unit
+from scenario import nodes, on_node, run_play
+
+
+def away(told: list[tuple[float, str]]) -> str:
+    """The window in which a client was not served, for the note; it is asserted nowhere."""
+    missed = [when for when, said in told if said != "ok"]
+    return (
+        f"{len(missed)} of {len(told)} requests missed within {max(missed) - min(missed):.0f} s" if missed else "none"
+    )
+
+
+def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
+    """An option of the release that the plan is made for, and not of the older one that the image holds."""
+    run = unit.run
+    play = deploy("-e", json.dumps({"vllm_extra_args": {"monokernel": True}}))
+    assert play.status != 0
+    assert "unrecognized arguments: --monokernel" in play.text
+    assert unit.run == run
+    assert {said for _when, said in client()} == {"ok"}
+    assert deploy().status == 0
+
+
+@pytest.mark.parametrize(("kind", "cause"), [("dies", "no luck today"), ("hangs", "TimeoutStartSec")])
+def test_an_image_that_does_not_serve_is_taken_back(unit, deploy, client, broken_images, kind, cause) -> None:
+    before = on_node("sha256sum /etc/vllm/tiny.yaml /etc/vllm/tiny.env /etc/systemd/system/vllm-tiny.service")
+    play = deploy("-e", f"vllm_image={broken_images[kind]}", "-e", "vllm_start_timeout_s=10")
+    assert play.status != 0
+    assert cause in play.text
+    assert "went back to what it last answered from, and answers" in play.text
+    assert unit.serves()
+    after = on_node("sha256sum /etc/vllm/tiny.yaml /etc/vllm/tiny.env /etc/systemd/system/vllm-tiny.service")
+    assert after == before
+    assert on_node("docker inspect -f '{{.Config.Image}}' vllm-tiny") == IMAGE
+    print(f"\n  {kind}: {away(client())}")
+
+
+def test_an_upgrade_that_works_is_kept(unit, deploy, client) -> None:
+    on_node(f"printf 'FROM {IMAGE}\\nLABEL release=next\\n' | docker build -q -t gpunode.test/vllm:next -")
+    run = unit.run
+    play = deploy("-e", "vllm_image=gpunode.test/vllm:next")
+    assert play.status == 0, play.text[-3000:]
+    assert unit.run != run
+    assert on_node("docker inspect -f '{{.Config.Image}}' vllm-tiny") == "gpunode.test/vllm:next"
+    kept = "/var/lib/gpunode/vllm/tiny/etc/systemd/system/vllm-tiny.service"
+    assert "gpunode.test/vllm:next" in on_node(f"cat {kept}")
+    print(f"\n  works: {away(client())}")
+    assert deploy().status == 0
+
+
+def test_instances_come_and_go_without_the_others(unit, deploy) -> None:
+    run = unit.run
+    second = {"model": "tiny", "name": "second", "port": 8001}
+    play = deploy("-e", json.dumps({"model": "", "models": [{"model": "tiny"}, second]}))
+    assert play.status == 0, play.text[-3000:]
+    assert Unit("vllm-second", 8001).show("ActiveState") == "active"
+    assert unit.run == run
+    play = deploy("-e", "vllm_remove_unlisted=true")
+    assert play.status == 0, play.text[-3000:]
+    assert on_node("systemctl list-units --all --plain --no-legend 'vllm-*'").count("vllm-") == 1
+    assert on_node("ls /etc/vllm") == "tiny.env\ntiny.yaml"
+    assert unit.run == run
+
+
+def test_a_run_with_nothing_to_do_restarts_nothing(unit, deploy) -> None:
+    run = unit.run
+    play = deploy()
+    assert (play.status, play.changed) == (0, 0), play.text[-3000:]
+    assert unit.run == run
+
+
+def test_a_change_that_fails_on_one_node_does_not_come_to_the_next(unit) -> None:
+    first, second = nodes()
+    wrong = json.dumps({"vllm_extra_args": {"monokernel": True}, "nodes_at_a_time": 1})
+    play = run_play("site.yml", "--limit", f"{first},{second}", "-e", f"@{VARS}", "-e", wrong)
+    assert play.status != 0
+    assert on_node("ls /etc/vllm /etc/docker 2>/dev/null; true", node=second) == ""
+    assert unit.serves()

@@ -1,0 +1,154 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is killed comes back by itself, what cannot work fails once and says why, and a play mends it."""
+
+from __future__ import annotations
+
+import subprocess
+
+from conftest import STREAMS
+from scenario import LAB, nodes, on_node, wait_until
+
+SNAPSHOT = "/var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots/*"
+
+
+def test_the_engine_is_killed(unit) -> None:
+    run = unit.run
+    unit.engine("KILL")
+    unit.comes_back(run)
+
+
+def test_its_container_is_killed(unit) -> None:
+    run = unit.run
+    on_node("docker kill vllm-tiny")
+    unit.comes_back(run)
+
+
+def test_docker_is_restarted(unit) -> None:
+    run = unit.run
+    on_node("systemctl restart docker")
+    unit.comes_back(run)
+
+
+def test_an_engine_that_hangs_is_killed_and_started_again(unit) -> None:
+    run = unit.run
+    unit.engine("STOP")
+    assert on_node("curl -s -m 5 -o /dev/null -w '%{http_code}' 127.0.0.1:8000/health") == "200"
+    unit.comes_back(run)
+    assert "no sign of life from tiny" in unit.journal(run)
+    assert on_node("docker ps -q --filter name=vllm-tiny | wc -l") == "1"
+
+
+def test_an_engine_that_has_nothing_to_do_is_left_alone(unit) -> None:
+    """The watchdog has looked at it by then, as the engine's own log tells."""
+    run = unit.run
+
+    def was_asked() -> bool:
+        return unit.journal(run).count("POST /v1/completions") >= 4
+
+    wait_until(was_asked, 60)
+    assert unit.run == run
+
+
+def test_a_stop_lets_requests_finish_and_leaves_nothing(unit) -> None:
+    streams = subprocess.Popen(
+        [LAB, "ssh", nodes()[0], "python3 - 4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert streams.stdin
+    streams.stdin.write(STREAMS)
+    streams.stdin.close()
+
+    def all_run() -> bool:
+        return 'vllm:num_requests_running{engine="0",model_name="tiny"} 4.0' in on_node(
+            "curl -s 127.0.0.1:8000/metrics"
+        )
+
+    wait_until(all_run, 60)
+    on_node("systemctl stop vllm-tiny")
+    assert streams.stdout
+    told = sorted(streams.stdout.read().split("\n"))
+    # A chunk for each token, and one line that says that it is over.
+    assert told[-4:] == [f"{number} 1500 [DONE]" for number in range(4)]
+    assert on_node("docker ps -aq") == ""
+    assert on_node("pgrep -f VLLM; pgrep -f vllm-wait; true") == ""
+    assert unit.show("Result") == "success"
+
+
+def test_a_port_that_is_taken(unit, deploy) -> None:
+    on_node("systemctl stop vllm-tiny")
+    on_node("systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8000")
+    try:
+        play = deploy()
+        assert play.status != 0
+        assert "8000" in play.text
+        assert "changed=0" in play.text
+        assert on_node("systemctl start vllm-tiny", check=False) is not None
+        assert unit.show("ActiveState") != "active"
+    finally:
+        on_node("systemctl stop squatter")
+    play = deploy()
+    assert play.status == 0, play.text[-3000:]
+    assert unit.serves()
+
+
+def test_a_bad_option_fails_once_and_the_play_puts_it_right(unit, deploy) -> None:
+    on_node("echo 'swap-space: 16' >> /etc/vllm/tiny.yaml")
+    on_node("systemctl restart vllm-tiny", check=False)
+    assert (unit.show("ActiveState"), unit.show("NRestarts"), unit.show("ExecMainStatus")) == ("failed", "0", "2")
+    play = deploy()
+    assert play.status == 0, play.text[-3000:]
+    assert unit.serves()
+
+
+def test_an_image_that_is_missing(unit, deploy) -> None:
+    """The unit pulls nothing, and says what is missing; the play fetches it."""
+    on_node("systemctl stop vllm-tiny; docker image rm -f $(docker image ls -q | sort -u)")
+    on_node("systemctl start vllm-tiny", check=False)
+    assert unit.show("ActiveState") != "active"
+    assert "Unable to find image" in on_node("journalctl -u vllm-tiny -n 20 --no-pager -o cat")
+    play = deploy()
+    assert play.status == 0, play.text[-3000:]
+    assert unit.serves()
+
+
+def test_weights_that_are_cut_short(unit, deploy) -> None:
+    on_node(
+        "systemctl stop vllm-tiny; truncate -s 1000000 $(readlink -f $(ls -d /var/lib/huggingface/hub/models--*/snapshots/*)/model.safetensors)"
+    )
+    on_node("systemctl start vllm-tiny", check=False)
+    assert unit.show("ActiveState") != "active"
+    play = deploy()
+    assert play.status == 0, play.text[-3000:]
+    assert unit.serves()
+
+
+def test_weights_that_are_gone_fail_at_once(unit, deploy) -> None:
+    on_node("systemctl stop vllm-tiny; mv /var/lib/huggingface/hub /var/lib/huggingface/gone")
+    try:
+        on_node("systemctl start vllm-tiny", check=False)
+        assert (unit.show("ActiveState"), unit.show("NRestarts")) == ("inactive", "0")
+        assert unit.show("AssertResult") == "no"
+    finally:
+        on_node("mv /var/lib/huggingface/gone /var/lib/huggingface/hub")
+
+
+def test_the_node_is_restarted(unit) -> None:
+    run = unit.run
+    subprocess.run([LAB, "reboot", nodes()[0]], check=True, capture_output=True)
+    unit.comes_back(run)
+
+
+def test_a_start_waits_for_memory_that_is_free(board) -> None:
+    """The engine here is on the CPU; what a unit with GPUs runs before its engine is asked by itself."""
+    look = "python3 /usr/local/lib/gpunode/vllm-gpus.py --utilization=0.95 --timeout-s="
+    board("h200x2-busy")
+    assert "GPU 0 has 134436 of 143771 MiB free" in on_node(f"{look}1 0 1", check=False)
+    on_node(f"systemd-run --quiet --unit=start --property=Type=oneshot --no-block {look}60 0 1")
+    board("h200x2")
+
+    def it_begins() -> bool:
+        return on_node("systemctl show --value --property=ActiveState start") == "inactive"
+
+    wait_until(it_begins)
+    assert on_node("journalctl -u start --no-pager -o cat | grep -c 'not ready' || true") == "0"
