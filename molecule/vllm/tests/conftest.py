@@ -83,15 +83,16 @@ class Unit:
 
     def engine(self, signal: str) -> None:
         """Send the engine's own process a signal; the server that answers on the port is another one."""
-        on_node(f"pkill -{signal} -f VLLM::EngineCore")
+        on_node(f"pkill -{signal} -f '[V]LLM::EngineCore'")
 
 
 @pytest.fixture
 def unit() -> Unit:
-    """The instance, serving: what a test before this one left down is started."""
+    """The instance, serving, with no failed start on its account: what a test before this one left down is started."""
     tiny = Unit()
+    on_node("systemctl reset-failed vllm-tiny; true")
     if not tiny.serves():
-        on_node("systemctl reset-failed vllm-tiny; systemctl start vllm-tiny")
+        on_node("systemctl start vllm-tiny")
     return tiny
 
 
