@@ -62,6 +62,13 @@ CHECKS = (
         needs_lab=True,
     ),
     Check(
+        "molecule-redhat",
+        "Molecule: redhat",
+        ("molecule", "test", "-s", "redhat"),
+        long=True,
+        needs_lab=True,
+    ),
+    Check(
         "molecule-bundle",
         "Molecule: bundle",
         ("molecule", "test", "-s", "bundle"),

@@ -155,13 +155,12 @@ key_path:
 
 import glob
 import os
-import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp, _source_files
 
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
@@ -169,56 +168,17 @@ LISTS_LAST = 86400
 LOCK_LASTS = 600
 
 
-def read(path):
-    if not os.path.exists(path):
-        return b""
-    with open(path, "rb") as stream:
-        return stream.read()
-
-
-def write(module, path, data):
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    handle, staged = tempfile.mkstemp()
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    module.atomic_move(staged, path)
-    # apt reads them as its own user.
-    os.chmod(path, 0o644)
-
-
 def fetch_key(module):
-    """The key as given or fetched, once its fingerprint is the right one."""
-    origin = module.params["key_url"] or "the key given"
-    if module.params["key"]:
-        data = to_bytes(module.params["key"])
-    else:
-        try:
-            data = open_url(origin, timeout=module.params["timeout"], http_agent="ansible").read()
-        except (OSError, ValueError) as error:
-            module.fail_json(
-                msg=f"The key of the apt repository {module.params['name']!r} could not be fetched from "
-                f"{origin}: {error}."
-            )
-    refused = _openpgp.refusal(data, module.params["fingerprint"], origin)
-    if refused:
-        module.fail_json(msg=refused)
-    return data
-
-
-def key_change(module, path):
-    """The key to write, or nothing where the right one is there; and the change as a diff."""
-    there = read(path)
-    if there and not _openpgp.refusal(there, module.params["fingerprint"], path):
-        return b"", None
-
-    def told(data):
-        try:
-            return "".join(f"{_openpgp.spelt(one)}\n" for one in _openpgp.fingerprints(data)) if data else ""
-        except ValueError as error:
-            return f"{error}\n"
-
-    wanted = fetch_key(module)
-    return wanted, {"before_header": path, "after_header": path, "before": told(there), "after": told(wanted)}
+    given = module.params
+    try:
+        if given["key"]:
+            return to_bytes(given["key"])
+        return open_url(given["key_url"], timeout=given["timeout"], http_agent="ansible").read()
+    except (OSError, ValueError) as error:
+        module.fail_json(
+            msg=f"The key of the apt repository {given['name']!r} could not be fetched from "
+            f"{given['key_url']}: {error}."
+        )
 
 
 def source_change(module, path, key_path):
@@ -237,7 +197,7 @@ def source_change(module, path, key_path):
         claim
         for other in others
         if other.endswith((".list", ".sources"))
-        for claim in _apt.claims(other, to_text(read(other)))
+        for claim in _apt.claims(other, to_text(_source_files.read(other)))
     ]
     clash = _apt.clash(source, claims)
     if clash:
@@ -245,10 +205,7 @@ def source_change(module, path, key_path):
             msg=f"{clash.path} already names {clash.uri} {clash.suite} with {clash.signed_by or 'no key of its own'}, "
             f"and apt stops at one repository with two keys. Remove that entry, or leave what it installed as it is."
         )
-    before, after = to_text(read(path)), source.render()
-    if before == after:
-        return b"", None
-    return to_bytes(after), {"before_header": path, "after_header": path, "before": before, "after": after}
+    return _source_files.text_change(path, source.render())
 
 
 def lists(module):
@@ -332,12 +289,17 @@ def main():
         kept = {**look(module), "missing": [], "conflicting": [], "lists_fresh": False}
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     source, source_diff = source_change(module, source_path, key_path)
-    key, key_diff = key_change(module, key_path)
+    try:
+        origin = module.params["key_url"] or "the key given"
+        fingerprint = module.params["fingerprint"]
+        key, key_diff = _source_files.key_change(key_path, fingerprint, origin, lambda: fetch_key(module))
+    except ValueError as error:
+        module.fail_json(msg=str(error))
     if not module.check_mode:
         # The key first: a source without it would stop every apt on the node.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
-                write(module, path, data)
+                _source_files.write(path, data, module.atomic_move)
     found = look(module)
     wanting = found["missing"] and not module.check_mode
     module.exit_json(

@@ -24,10 +24,11 @@ options:
     description: The group that may talk to Docker.
     type: str
     default: docker
-  marker:
-    description: A file that names this collection where it was this collection that installed Docker.
-    type: path
-    default: /etc/apt/sources.list.d/docker.sources
+  markers:
+    description: Files of which one names this collection where it was this collection that installed Docker.
+    type: list
+    elements: path
+    default: [/etc/apt/sources.list.d/docker.sources, /etc/yum.repos.d/docker-ce.repo]
   config:
     description: Settings to look for in O(config_path).
     type: dict
@@ -59,7 +60,7 @@ client_version:
   type: str
   returned: success
 ours:
-  description: Whether O(marker) is there.
+  description: Whether one of O(markers) says so.
   type: bool
   returned: success
 service:
@@ -93,6 +94,8 @@ import pwd
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
+
+MARKERS = ["/etc/apt/sources.list.d/docker.sources", "/etc/yum.repos.d/docker-ce.repo"]
 
 
 def engine(module):
@@ -159,7 +162,7 @@ def main():
         argument_spec={
             "users": {"type": "list", "elements": "str", "default": []},
             "group": {"type": "str", "default": "docker"},
-            "marker": {"type": "path", "default": "/etc/apt/sources.list.d/docker.sources"},
+            "markers": {"type": "list", "elements": "path", "default": MARKERS},
             "config": {"type": "dict", "default": {}},
             "config_path": {"type": "path", "default": "/etc/docker/daemon.json"},
         },
@@ -171,7 +174,7 @@ def main():
         works=found.works,
         server_version=found.server,
         client_version=found.client,
-        ours=is_ours(module.params["marker"]),
+        ours=any(is_ours(marker) for marker in module.params["markers"]),
         service=service(module),
         config_settled=config_settled(module.params["config_path"], module.params["config"]),
         **users(module.params["users"], module.params["group"]),

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _rpm
 
 HERE = Path(__file__).parent
 ROLES = HERE.parents[2] / "roles"
@@ -28,6 +28,7 @@ SYSTEMS = {
     "ubuntu2404-arm64": ("Ubuntu", "noble", "aarch64"),
     "ubuntu2604-amd64": ("Ubuntu", "resolute", "x86_64"),
 }
+RED_HATS = {"rhel9": "RedHat", "rocky9": "Rocky", "alma9": "AlmaLinux"}
 
 
 def trusted(value):
@@ -43,20 +44,28 @@ def read(role: str, path: str):
     return trusted(yaml.safe_load((ROLES / role / path).read_text()))
 
 
+def task(role: str, manager: str, facts: dict, **settings) -> dict:
+    """The arguments of the role's task that settles the repository, on a system with these facts."""
+    facts = {"env": {}, "user_id": "root", **facts}
+    names = read(role, f"vars/{facts['os_family']}.yml")
+    assert names[f"__{role}_package_manager"] == manager
+    variables = {**read(role, "defaults/main.yml"), **names, "ansible_facts": facts, "omit": None, **settings}
+    module = f"gpunode.llm.{'apt' if manager == 'apt' else 'rpm'}_source"
+    found = next(t for t in read(role, f"tasks/{manager}.yml") if module in t)
+    return Templar(loader=DataLoader(), variables=variables).template(found[module])
+
+
 def arguments(role: str, system: str, **settings) -> dict:
-    """The arguments of the role's apt_source task on a system."""
+    """The same on Debian or Ubuntu."""
     distribution, release, architecture = SYSTEMS[system]
-    facts = {
-        "distribution": distribution,
-        "distribution_release": release,
-        "architecture": architecture,
-        "env": {},
-        "os_family": "Debian",
-        "user_id": "root",
-    }
-    variables = {**read(role, "defaults/main.yml"), **read(role, "vars/Debian.yml"), "ansible_facts": facts, **settings}
-    task = next(t for t in read(role, "tasks/install.yml") if "gpunode.llm.apt_source" in t)
-    return Templar(loader=DataLoader(), variables={**variables, "omit": None}).template(task["gpunode.llm.apt_source"])
+    facts = {"distribution": distribution, "distribution_release": release, "architecture": architecture}
+    return task(role, "apt", {**facts, "os_family": "Debian"}, **settings)
+
+
+def red_hat(role: str, system: str, **settings) -> dict:
+    """The same on the RHEL family."""
+    facts = {"distribution": RED_HATS[system], "distribution_major_version": "9", "architecture": "x86_64"}
+    return task(role, "dnf", {**facts, "os_family": "RedHat"}, **settings)
 
 
 def source(given: dict) -> str:
@@ -70,19 +79,47 @@ def source(given: dict) -> str:
     ).render()
 
 
+def golden(name: str, text: str) -> str:
+    """What the text is expected to be."""
+    expected = HERE / "golden" / name
+    if os.environ.get("GOLDEN_UPDATE"):
+        expected.parent.mkdir(exist_ok=True)
+        expected.write_text(text)
+    return expected.read_text()
+
+
+def told(given: dict, packages: list[str]) -> str:
+    """What a system gets besides the source, as comments."""
+    text = f"# key: {given['key_url']}\n# {given['fingerprint']}\n# packages: {' '.join(packages)}\n"
+    return text + (f"# instead of: {' '.join(given['conflicts'])}\n" if given.get("conflicts") else "")
+
+
 @pytest.mark.parametrize("role", ["docker", "nvidia_container_toolkit"])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_sources(role: str, system: str) -> None:
     given = arguments(role, system)
     packages = _apt.pin(given["packages"], given["version"], given.get("pinned") or given["packages"])
-    text = f"{source(given)}# key: {given['key_url']}\n# {given['fingerprint']}\n# packages: {' '.join(packages)}\n"
-    if given.get("conflicts"):
-        text += f"# instead of: {' '.join(given['conflicts'])}\n"
-    expected = HERE / "golden" / f"{role}-{system}.sources"
-    if os.environ.get("GOLDEN_UPDATE"):
-        expected.parent.mkdir(exist_ok=True)
-        expected.write_text(text)
-    assert text == expected.read_text()
+    text = source(given) + told(given, packages)
+    assert text == golden(f"{role}-{system}.sources", text)
+
+
+@pytest.mark.parametrize("role", ["docker", "nvidia_container_toolkit"])
+@pytest.mark.parametrize("system", RED_HATS)
+@pytest.mark.parametrize(("held", "settings"), [("", {}), ("-held", {"docker_version": "5:29.8", "hold": True})])
+def test_red_hat_sources(role: str, system: str, held: str, settings: dict) -> None:
+    given = red_hat(role, system, **{**settings, f"{role}_hold": settings.get("hold")})
+    packages = _rpm.missing(given["packages"], given["version"], given.get("pinned") or given["packages"], {})
+    text = _rpm.Source(
+        repo_id=given.get("repo_id") or given["name"],
+        title=given.get("title") or given["name"],
+        uri=given["uri"],
+        key_path=f"/etc/pki/rpm-gpg/RPM-GPG-KEY-{given['name']}",
+        packages_signed="packages" in given["signed"],
+        metadata_signed="metadata" in given["signed"],
+        excludes=tuple(given["packages"]) if given["hold"] else (),
+        comment=given["description"],
+    ).render() + told(given, packages)
+    assert text == golden(f"{role}-{system}{held}.repo", text)
 
 
 def test_a_mirror_is_one_variable() -> None:

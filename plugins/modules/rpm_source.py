@@ -1,0 +1,282 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rpm_source
+short_description: A dnf repository that one key alone may sign
+version_added: 1.0.0
+description:
+  - Writes a repository to C(/etc/yum.repos.d) and its key to C(/etc/pki/rpm-gpg).
+  - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
+    another or none, so that a node with the right key needs no network.
+  - Says in the same step which packages are missing, so that M(ansible.builtin.dnf), which reads the metadata of all
+    repositories, needs to run only then.
+  - The counterpart of M(gpunode.llm.apt_source).
+author:
+  - gpunode contributors (@gpunode)
+attributes:
+  check_mode:
+    description: Fetches and checks the key, and writes nothing.
+    support: full
+  diff_mode:
+    description: Shows the repository and the key's fingerprint, before and after.
+    support: full
+options:
+  name:
+    description: The name of both files, without what the system puts before and after it.
+    type: str
+    required: true
+  repo_id:
+    description: What dnf calls the repository; O(name) by default.
+    type: str
+  title:
+    description: What dnf shows to people; O(name) by default.
+    type: str
+  description:
+    description: A comment at the top of the file.
+    type: str
+    default: ""
+  uri:
+    description: Where the repository is. dnf fills in C($basearch).
+    type: str
+    required: true
+  signed:
+    description:
+      - What the publisher signs, and dnf therefore checks. The metadata has a hash of each package.
+    type: list
+    elements: str
+    choices: [packages, metadata]
+    default: [packages]
+  key_url:
+    description: Where the key is, armored. A C(file://) address is a file on the node.
+    type: str
+  key:
+    description: The key itself, armored, in place of O(key_url).
+    type: str
+  fingerprint:
+    description: The fingerprint that the key must have, with or without spaces.
+    type: str
+    required: true
+  timeout:
+    description: How long to wait for the key, in seconds.
+    type: int
+    default: 30
+  packages:
+    description: Packages to look for.
+    type: list
+    elements: str
+    default: []
+  version:
+    description:
+      - The version of O(pinned), whole, or as much of its beginning as matters (V(29.8) stands for V(29.8.1-1.el9) and
+        not for V(29.80)). An epoch is not looked at. Any version will do without it.
+    type: str
+  pinned:
+    description: Those of O(packages) that O(version) is the version of; all of them by default.
+    type: list
+    elements: str
+  hold:
+    description:
+      - Whether dnf leaves O(packages) as they are at an upgrade, by an C(excludepkgs) in this repository. Without a
+        value what stands there stays.
+    type: bool
+  unless_exists:
+    description:
+      - Nothing is done where this program is there and the repository's file is not one that O(description) began, so
+        that a node keeps what it came with.
+    type: path
+  conflicts:
+    description: Packages that must not be there.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Docker's repository
+  gpunode.llm.rpm_source:
+    name: docker-ce
+    repo_id: docker-ce-stable
+    uri: https://download.docker.com/linux/rhel/9/$basearch/stable
+    key_url: https://download.docker.com/linux/rhel/gpg
+    fingerprint: 060A 61C5 1B55 8A7F 742B 77AA C52F EB6B 621E 9F35
+    packages: [docker-ce, docker-ce-cli]
+    conflicts: [podman-docker]
+  register: docker_source
+
+- name: Docker's packages
+  ansible.builtin.dnf:
+    name: "{{ docker_source.missing }}"
+  when: docker_source.missing | length > 0
+"""
+
+RETURN = r"""
+missing:
+  description:
+    - Those of O(packages) that are not installed, or not at that version, as M(ansible.builtin.dnf) takes them.
+  type: list
+  elements: str
+  returned: success
+versions:
+  description: The installed ones of O(packages) and O(conflicts), and their versions without an epoch.
+  type: dict
+  returned: success
+conflicting:
+  description: The entries of O(conflicts) that are installed.
+  type: list
+  elements: str
+  returned: success
+repo_id:
+  description: What dnf calls the repository.
+  type: str
+  returned: success
+kept:
+  description: Whether the node keeps what it came with (O(unless_exists)).
+  type: bool
+  returned: success
+source_path:
+  description: The file of the repository.
+  type: str
+  returned: success
+key_path:
+  description: The file of the key.
+  type: str
+  returned: success
+"""
+
+import glob
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.urls import open_url
+from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _rpm, _source_files
+
+SOURCES = "/etc/yum.repos.d"
+KEYS = "/etc/pki/rpm-gpg"
+
+
+def fetch_key(module):
+    given = module.params
+    try:
+        if given["key"]:
+            return to_bytes(given["key"])
+        return open_url(given["key_url"], timeout=given["timeout"], http_agent="ansible").read()
+    except (OSError, ValueError) as error:
+        module.fail_json(
+            msg=f"The key of the dnf repository {given['name']!r} could not be fetched from "
+            f"{given['key_url']}: {error}."
+        )
+
+
+def source_change(module, repo_id, path, key_path):
+    """The file to write, or nothing where it is there; and the change as a diff."""
+    given = module.params
+    files = {other: to_text(_source_files.read(other)) for other in sorted(glob.glob(f"{SOURCES}/*.repo"))}
+    there = files.pop(path, "")
+    twins = _rpm.twins(repo_id, files)
+    if twins:
+        module.fail_json(
+            msg=f"{twins[0]} already has a repository {repo_id}, and dnf reads only one of that name. Remove that "
+            f"entry, or leave what it installed as it is."
+        )
+    left = _rpm.held(there, repo_id) if given["hold"] is None else ()
+    source = _rpm.Source(
+        repo_id=repo_id,
+        title=given["title"] or given["name"],
+        uri=given["uri"],
+        key_path=key_path,
+        packages_signed="packages" in given["signed"],
+        metadata_signed="metadata" in given["signed"],
+        excludes=tuple(given["packages"]) if given["hold"] else left,
+        comment=given["description"],
+    )
+    return _source_files.text_change(path, source.render())
+
+
+def look(module):
+    """What rpm has of the packages in question."""
+    names = module.params["packages"]
+    asked = [*names, *module.params["conflicts"]]
+    have = {}
+    if asked:
+        # Exits with the number of those that it knows not, and lists the others all the same.
+        _rc, out, _err = module.run_command(["rpm", "-q", "--qf", _rpm.QUERY, *asked])
+        have = _rpm.installed(out)
+    return {
+        "missing": _rpm.missing(names, module.params["version"], module.params["pinned"] or names, have),
+        "versions": {name: have[name] for name in sorted(have)},
+        "conflicting": [name for name in module.params["conflicts"] if name in have],
+    }
+
+
+def keeps(module, path):
+    """Whether the program came from elsewhere: publishers' own instructions have a file of this name, too."""
+    program = module.params["unless_exists"]
+    began = "".join(f"# {line}\n" for line in module.params["description"].splitlines()[:1])
+    ours = os.path.exists(path) and to_text(_source_files.read(path)).startswith(began)
+    return bool(program) and os.path.exists(program) and not ours
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "repo_id": {"type": "str"},
+            "title": {"type": "str"},
+            "description": {"type": "str", "default": ""},
+            "uri": {"type": "str", "required": True},
+            "signed": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["packages", "metadata"],
+                "default": ["packages"],
+            },
+            "key_url": {"type": "str", "no_log": False},
+            "key": {"type": "str", "no_log": False},
+            "fingerprint": {"type": "str", "required": True},
+            "timeout": {"type": "int", "default": 30},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "version": {"type": "str"},
+            "pinned": {"type": "list", "elements": "str"},
+            "hold": {"type": "bool"},
+            "unless_exists": {"type": "path"},
+            "conflicts": {"type": "list", "elements": "str", "default": []},
+        },
+        required_one_of=[("key_url", "key")],
+        supports_check_mode=True,
+    )
+    given = module.params
+    repo_id = given["repo_id"] or given["name"]
+    key_path, source_path = f"{KEYS}/RPM-GPG-KEY-{given['name']}", f"{SOURCES}/{given['name']}.repo"
+    paths = {"repo_id": repo_id, "source_path": source_path, "key_path": key_path}
+    try:
+        _openpgp.normal(given["fingerprint"])
+        if not given["signed"]:
+            raise ValueError("signed names nothing, and what nobody signed is not installed")
+        if keeps(module, source_path):
+            found = {**look(module), "missing": [], "conflicting": []}
+            module.exit_json(changed=False, kept=True, **paths, **found)
+        source, source_diff = source_change(module, repo_id, source_path, key_path)
+        origin = given["key_url"] or "the key given"
+        key, key_diff = _source_files.key_change(key_path, given["fingerprint"], origin, lambda: fetch_key(module))
+    except ValueError as error:
+        module.fail_json(msg=f"{str(error).rstrip('.')}.")
+    if not module.check_mode:
+        # The key first: dnf stops at a repository without it.
+        for path, data in ((key_path, key), (source_path, source)):
+            if data:
+                _source_files.write(path, data, module.atomic_move)
+    module.exit_json(
+        changed=bool(key or source),
+        kept=False,
+        diff=[diff for diff in (key_diff, source_diff) if diff],
+        **paths,
+        **look(module),
+    )
+
+
+if __name__ == "__main__":
+    main()
