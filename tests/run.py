@@ -69,6 +69,13 @@ CHECKS = (
         needs_lab=True,
     ),
     Check(
+        "molecule-gateway",
+        "Molecule: gateway",
+        ("molecule", "test", "-s", "gateway"),
+        long=True,
+        needs_lab=True,
+    ),
+    Check(
         "molecule-bundle",
         "Molecule: bundle",
         ("molecule", "test", "-s", "bundle"),

@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+from ansible_collections.gpunode.llm.plugins.module_utils._certificate import ends_within, pair_trouble
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     Snapshot,
@@ -22,6 +23,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_source import Folder
 from ansible_collections.gpunode.llm.plugins.module_utils._image import parse_reference
+from ansible_collections.gpunode.llm.plugins.module_utils._units import parse_belongings
 
 Instance = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -186,6 +188,39 @@ def check_ports(
             f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"
             f" `ss -ltnp 'sport = :{one['port']}'` on the node names it. Stop it, or set another port than {address}."
         )
+    return findings
+
+
+GATEWAY_UNIT = "gpunode-gateway.service"
+
+
+def gateway_holds(text: str) -> set[tuple[str, int]]:
+    """What the front's unit listens on, from the unit's own text."""
+    listens = parse_belongings(text).get("listens", "")
+    return {(host, int(port)) for host, port in (pair.split() for pair in listens.split(",") if pair.strip())}
+
+
+def check_gateway(
+    gateway: Mapping[str, Any], run: Runner, unit_text: str, free: Callable[[str, int], bool] = port_is_free
+) -> list[str]:
+    """Whether the front before the engines can listen where it is to, with a certificate that is the operator's."""
+    findings = []
+    up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
+    held = gateway_holds(unit_text) if up else set()
+    for one in gateway.get("listens") or []:
+        host, port = str(one["host"]), int(one["port"])
+        if (host, port) in held or free(host, port):
+            continue
+        findings.append(
+            f"The gateway cannot listen on {host}:{port}: the port is in use by something else, or the address is not"
+            f" this node's. `ss -ltnp 'sport = :{port}'` on the node names it."
+        )
+    certificate, key = str(gateway.get("certificate") or ""), str(gateway.get("certificate_key") or "")
+    if certificate:
+        trouble = pair_trouble(certificate, key)
+        if not trouble and ends_within(certificate, 0, run):
+            trouble = f"The time of {certificate} is over"
+        findings += [f"{trouble}; the gateway needs a certificate and its key on the node."] if trouble else []
     return findings
 
 

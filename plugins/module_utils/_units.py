@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Optional, Sequence
 
-PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState")
+PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState", "MainPID")
 
 #: path -> sha256 in hex, or None where there is no such file
 Checksum = Callable[[str], Optional[str]]
@@ -30,6 +30,7 @@ class Shown:
     sub: str = "dead"
     needs_reload: bool = False
     enabled: bool = False
+    pid: int = 0
 
     @property
     def runs(self) -> bool:
@@ -39,7 +40,7 @@ class Shown:
 @dataclass(frozen=True)
 class Decision:
     name: str
-    action: str  # none, start, restart
+    action: str  # none, start, restart, reload
     why: str
 
 
@@ -56,6 +57,7 @@ def parse_show(text: str) -> dict[str, Shown]:
                 sub=value.get("SubState", "dead"),
                 needs_reload=value.get("NeedDaemonReload") == "yes",
                 enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "generated"),
+                pid=int(value.get("MainPID") or 0),
             )
     return units
 
@@ -69,18 +71,22 @@ def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> s
     return ""
 
 
-def decide(shown: Shown, changed: str, image_moved: bool = False) -> Decision:
-    """What a unit needs. ``changed``: a file of its that is not what it runs from."""
+def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -> Decision:
+    """What a unit needs. ``changed``: a file of its that is not what it runs from. ``moved``: what else is not.
+
+    ``reloads``: it takes up its files while it runs, all but the unit itself, which is the first of them.
+    """
     if shown.active == "failed":
         return Decision(shown.name, "start", "it had failed")
     if not shown.runs:
         return Decision(shown.name, "start", "it was not running")
     if changed:
-        return Decision(shown.name, "restart", f"{changed} is not what it was started from")
+        action = "reload" if reloads and not shown.needs_reload and not changed.endswith(".service") else "restart"
+        return Decision(shown.name, action, f"{changed} is not what it was started from")
     if shown.needs_reload:
         return Decision(shown.name, "restart", "systemd had not read its unit file again")
-    if image_moved:
-        return Decision(shown.name, "restart", "its image's name stands for another image now")
+    if moved:
+        return Decision(shown.name, "restart", moved)
     return Decision(shown.name, "none", "it runs what is on disk")
 
 

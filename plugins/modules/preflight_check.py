@@ -9,7 +9,8 @@ short_description: Tell what stands against serving a plan on this node
 version_added: 1.0.0
 description:
   - Checks free disk on the very filesystems that weights and images go to, the ports of the endpoints, the token and
-    the access to each repository, and the platform. Returns everything it found, not the first thing only.
+    the access to each repository, the front before the engines, and the platform. Returns everything it found, not the
+    first thing only.
   - Changes nothing, needs nothing installed, and does not fail because of what it found.
   - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
     all its weights, verified, needs no hub.
@@ -68,6 +69,13 @@ options:
     type: list
     elements: dict
     default: []
+  gateway:
+    description:
+      - What the front before the engines needs of this node, where there is to be one. C(listens) is a list of
+        dictionaries of C(host) and C(port), C(certificate) and C(certificate_key) are paths, where they are the
+        operator's own. It is checked with the ports.
+    type: dict
+    default: {}
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -131,6 +139,15 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
 )
 
 TIMEOUT_S = 20
+GATEWAY_UNIT = f"/etc/systemd/system/{_preflight.GATEWAY_UNIT}"
+
+
+def text_of(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 def check(module):
@@ -149,6 +166,7 @@ def check(module):
         findings += _preflight.check_disk(weights + images)
     if "ports" not in skip:
         findings += _preflight.check_ports(instances, run)
+        findings += _preflight.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
     return findings, hub_check, weights, images
 
 
@@ -208,6 +226,7 @@ def main():
             "token_path": {"type": "path", "default": "/etc/huggingface/token"},
             "ca_path": {"type": "path"},
             "elsewhere": {"type": "list", "elements": "dict", "default": []},
+            "gateway": {"type": "dict", "default": {}},
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
         },

@@ -45,7 +45,9 @@ options:
       validate:
         description:
           - A command that checks the file before it lands, with C(%s) for its path, which ends in the name that it will
-            have.
+            have, and C(%d) for its folder.
+          - In that folder lie all files of this call that go to the same folder, changed or not, so that one of them
+            may take in another by its bare name.
           - The file is refused when the command fails, and when what the command says names the file, as
             C(systemd-analyze verify) does for a line that systemd would ignore.
         type: str
@@ -107,6 +109,7 @@ changed_files:
 """
 
 import os
+import re
 import shlex
 import stat
 
@@ -134,6 +137,10 @@ class File:
             return None, None
 
     @property
+    def folder(self):
+        return os.path.dirname(self.path)
+
+    @property
     def changed(self):
         return (self.before, self.mode_before) != (self.text, self.mode if self.present else None)
 
@@ -149,21 +156,26 @@ class File:
         return shown
 
     def stage(self):
-        """Write it where it is not seen yet, under the name that it will have, and let its program check it."""
+        """Write it where it is not seen yet, under the name that it will have."""
         if not self.present:
             return
-        folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.path))}")
+        folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.folder))}")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.staged = os.path.join(folder, os.path.basename(self.path))
         with open(os.open(self.staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
             stream.write(self.text)
         os.chmod(self.staged, self.mode)
-        if not self.validate:
+
+    def check(self):
+        """Let its program read it."""
+        if not (self.present and self.validate):
             return
-        rc, out, err = self.module.run_command([word.replace("%s", self.staged) for word in shlex.split(self.validate)])
+        stands_for = {"%s": self.staged, "%d": os.path.dirname(self.staged)}
+        words = [re.sub("%[sd]", lambda sign: stands_for[sign[0]], word) for word in shlex.split(self.validate)]
+        rc, out, err = self.module.run_command(words)
         said = (err + out).strip()
         if rc != 0 or self.staged in said:
-            said = said.replace(self.staged, self.path)
+            said = said.replace(os.path.dirname(self.staged), self.folder)
             self.module.fail_json(
                 msg=f"{self.path} would not be valid, so none of the files was written: {said or f'status {rc}'}",
                 changed_files=[],
@@ -208,8 +220,12 @@ def main():
     files = [File(module, entry) for entry in module.params["files"]]
     changed = [file for file in files if file.changed]
     if not module.check_mode:
+        folders = {file.folder for file in changed}
+        for file in files:
+            if file.folder in folders:
+                file.stage()
         for file in changed:
-            file.stage()
+            file.check()
         for file in changed:
             file.land()
     module.exit_json(

@@ -13,7 +13,8 @@ description:
   - Whether a restart is due is not a matter of what this play changed. A unit puts aside at its start
     what it starts from, and this is compared with the files. So a play that was stopped half-way is finished by the
     next one, and a service never restarts when nothing differs.
-  - Returns when systemd has accepted the work, not when the service is ready. See M(gpunode.llm.endpoint_ready).
+  - Returns when systemd has accepted the work, not when the service is ready. See M(gpunode.llm.endpoint_ready). For
+    units with O(units[].reloads) it returns when systemd has done the work.
 author:
   - gpunode contributors (@gpunode)
 attributes:
@@ -50,6 +51,13 @@ options:
         description:
           - The image of that container. When the name stands for another image by now, a restart is due.
         type: str
+      reloads:
+        description:
+          - Whether the service takes up its files when it is told to reload, all but the unit itself, which must come
+            first in O(units[].files). Its reload has to put the files aside as its start does.
+          - Such a service is restarted when its program was replaced, as an update of a package does.
+        type: bool
+        default: false
   would_change:
     description:
       - Files that this play would have changed, if it were not in check mode. This makes check mode exact.
@@ -78,7 +86,7 @@ units:
       description: The unit's name.
       type: str
     action:
-      description: One of V(none), V(start) and V(restart).
+      description: One of V(none), V(start), V(restart) and V(reload).
       type: str
     why:
       description: The reason.
@@ -86,6 +94,7 @@ units:
 """
 
 import hashlib
+import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _units
@@ -122,8 +131,19 @@ class Units:
                 return path
         return _units.stale_file(unit["started_from"], unit["files"], checksum)
 
+    def moved(self, unit):
+        """What a unit runs that is not what its name stands for by now."""
+        if unit["reloads"]:
+            return "its program was replaced" if self.program_replaced(unit) else ""
+        return "its image's name stands for another image now" if self.image_moved(unit) else ""
+
+    def program_replaced(self, unit):
+        try:
+            return os.readlink(f"/proc/{self.shown[unit['name']].pid}/exe").endswith(" (deleted)")
+        except OSError:
+            return False
+
     def image_moved(self, unit):
-        """Whether the container runs another image than the one that its image's name stands for."""
         docker = self.module.get_bin_path("docker")
         if not (docker and unit["container"] and unit["image"]):
             return False
@@ -138,20 +158,31 @@ class Units:
     def decide(self, unit):
         shown = self.shown[unit["name"]]
         changed = self.changed_file(unit) if shown.runs else ""
-        return _units.decide(shown, changed, shown.runs and not changed and self.image_moved(unit))
+        moved = self.moved(unit) if shown.runs and not changed else ""
+        return _units.decide(shown, changed, moved, unit["reloads"])
 
     def apply(self, decisions, to_enable):
         if any(shown.needs_reload or shown.load == "not-found" for shown in self.shown.values()):
             self.systemctl("daemon-reload")
         if to_enable:
             self.systemctl("enable", "--quiet", *to_enable)
-        due = [decision.name for decision in decisions if decision.action != "none"]
+        self.reload([decision.name for decision in decisions if decision.action == "reload"])
+        quick = {unit["name"] for unit in self.wanted if unit["reloads"]}
+        due = [decision.name for decision in decisions if decision.action in ("start", "restart")]
+        self.restart([name for name in due if name in quick])
+        self.restart([name for name in due if name not in quick], "--no-block")
+
+    def reload(self, names):
+        if names:
+            self.systemctl("reload", *names)
+
+    def restart(self, due, *options):
         if due:
             # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so
             # the fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails
             # for a unit that systemd does not hold in memory, which has no count either.
             self.module.run_command(["systemctl", "reset-failed", *due])
-            self.systemctl("restart", "--no-block", *due)
+            self.systemctl("restart", *options, *due)
 
 
 def main():
@@ -167,6 +198,7 @@ def main():
                     "started_from": {"type": "path", "required": True},
                     "container": {"type": "str"},
                     "image": {"type": "str"},
+                    "reloads": {"type": "bool", "default": False},
                 },
             },
             "would_change": {"type": "list", "elements": "path", "default": []},

@@ -14,6 +14,7 @@ ActiveState=active
 SubState=running
 NeedDaemonReload=no
 UnitFileState=enabled
+MainPID=42
 
 Id=vllm-b.service
 LoadState=not-found
@@ -26,25 +27,31 @@ UnitFileState=
 
 def test_show_of_several_units():
     shown = _units.parse_show(SHOW)
-    assert shown["vllm-a.service"] == _units.Shown("vllm-a.service", "loaded", "active", "running", False, True)
+    assert shown["vllm-a.service"] == _units.Shown("vllm-a.service", "loaded", "active", "running", False, True, 42)
     assert shown["vllm-b.service"] == _units.Shown("vllm-b.service")
 
 
 @pytest.mark.parametrize(
-    ("active", "changed", "reload", "image_moved", "action", "why"),
+    ("active", "changed", "reload", "moved", "reloads", "action", "why"),
     [
-        ("active", "", False, False, "none", "runs what is on disk"),
-        ("activating", "", False, False, "none", "runs what is on disk"),
-        ("active", "/etc/x", False, False, "restart", "/etc/x is not what"),
-        ("activating", "/etc/x", False, False, "restart", "/etc/x is not what"),
-        ("active", "", True, False, "restart", "had not read"),
-        ("active", "", False, True, "restart", "another image"),
-        ("inactive", "", False, False, "start", "not running"),
-        ("failed", "/etc/x", True, False, "start", "had failed"),
+        ("active", "", False, "", False, "none", "runs what is on disk"),
+        ("activating", "", False, "", False, "none", "runs what is on disk"),
+        ("active", "/etc/x", False, "", False, "restart", "/etc/x is not what"),
+        ("activating", "/etc/x", False, "", False, "restart", "/etc/x is not what"),
+        ("active", "", True, "", False, "restart", "had not read"),
+        ("active", "", False, "another image", False, "restart", "another image"),
+        ("inactive", "", False, "", False, "start", "not running"),
+        ("failed", "/etc/x", True, "", False, "start", "had failed"),
+        ("active", "", False, "", True, "none", "runs what is on disk"),
+        ("active", "/etc/x", False, "", True, "reload", "/etc/x is not what"),
+        ("active", "/etc/x", True, "", True, "restart", "/etc/x is not what"),  # the unit, behind systemd's back
+        ("active", "/etc/systemd/system/u.service", False, "", True, "restart", "u.service is not what"),
+        ("active", "", False, "its program was replaced", True, "restart", "replaced"),
+        ("inactive", "/etc/x", False, "", True, "start", "not running"),
     ],
 )
-def test_decision(active, changed, reload, image_moved, action, why):
-    decision = _units.decide(_units.Shown("u", "loaded", active, "", reload), changed, image_moved)
+def test_decision(active, changed, reload, moved, reloads, action, why):
+    decision = _units.decide(_units.Shown("u", "loaded", active, "", reload), changed, moved, reloads)
     assert decision.action == action
     assert why in decision.why
 

@@ -82,3 +82,16 @@ def test_a_check_sees_the_name_that_the_file_will_have(run, tmp_path):
     assert run(file)["changed"] is True
     by_name = "/bin/sh -c 'case $0 in */b.service);; *) exit 1;; esac' %s"
     assert run({"dest": str(tmp_path / "b.service"), "content": "x", "validate": by_name})["changed"] is True
+
+
+def test_a_file_is_checked_beside_those_that_it_takes_in(run, tmp_path):
+    """Also when only the one that is taken in has changed, and the program reads the other."""
+    folder = tmp_path / "etc"
+    read = {"dest": str(folder / "main"), "content": "x", "validate": "/bin/sh -c 'grep -q good %d/part'"}
+    part = {"dest": str(folder / "part"), "content": "good", "validate": "/bin/sh -c 'test -e %d/main && grep good %s'"}
+    assert run(read, part)["changed_files"] == [read["dest"], part["dest"]]
+    said = run(read, {**part, "content": "bad"})
+    assert said["failed"]
+    assert (folder / "part").read_text() == "good"
+    part = {**part, "content": "very good"}
+    assert run(read, part)["changed_files"] == [part["dest"]]

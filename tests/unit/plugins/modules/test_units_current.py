@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import pytest
 from ansible_collections.gpunode.llm.plugins.modules import units_current
 
@@ -42,6 +45,7 @@ def unit(tmp_path):
         "started_from": str(started_from),
         "container": None,
         "image": None,
+        "reloads": False,
     }
 
 
@@ -75,3 +79,27 @@ def test_check_mode_counts_what_would_change(unit):
     module.params["would_change"] = unit["files"]
     units = units_current.Units(module)
     assert units.decide(unit).action == "restart"
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("active", ["reload u.service"]), ("inactive", ["reset-failed u.service", "restart u.service"])],
+)
+def test_a_service_that_reloads_is_waited_for(unit, state, expected):
+    with open(unit["files"][0], "a", encoding="utf-8") as stream:
+        stream.write("b\n")
+    _decision, ran = apply(Module({**unit, "reloads": True}, ActiveState=state))
+    assert ran == expected
+
+
+def test_a_program_that_was_replaced_is_noticed(unit, tmp_path):
+    program = tmp_path / "program"
+    shutil.copy("/bin/sleep", program)
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            module = Module({**unit, "reloads": True}, ActiveState="active", MainPID=str(process.pid))
+            assert units_current.Units(module).decide(module.params["units"][0]).action == "none"
+            program.unlink()
+            assert units_current.Units(module).decide(module.params["units"][0]).action == "restart"
+        finally:
+            process.kill()

@@ -1,0 +1,113 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A client of the front, on this machine, that knows the certificate that was made on the node."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from scenario import Play, docker, nodes, on_node, run_play
+
+HERE = Path(__file__).parent
+SETTINGS = yaml.safe_load((HERE.parent / "converge.yml").read_text())[0]["vars"]
+KEYS = SETTINGS["gateway_keys"]
+PORT = SETTINGS["gateway_port"]
+NAME = SETTINGS["gateway_names"][0]
+COMPLETION = {"model": "tiny", "prompt": "The GPU", "max_tokens": 5}
+
+
+def site(*args: str, **settings: Any) -> Play:
+    """Run site.yml as the node was converged, with other settings on top."""
+    return run_play("site.yml", "-e", json.dumps({**SETTINGS, **settings}), *args)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        """The code of an error of the front's own; vLLM has a number there, or another form."""
+        try:
+            return json.loads(self.body)["error"]["code"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+
+class Front:
+    """Connections to the front, each verified against its certificate."""
+
+    def __init__(self, address: str, certificate: str) -> None:
+        self.address = address
+        self.tls = ssl.create_default_context(cadata=certificate)
+
+    def connect(self, name: str = NAME) -> http.client.HTTPSConnection:
+        connection = http.client.HTTPSConnection(name, PORT, timeout=60)
+        connection.sock = self.tls.wrap_socket(
+            socket.create_connection((self.address, PORT), timeout=60), server_hostname=name
+        )
+        return connection
+
+    def ask(self, path: str, method: str = "GET", key: str = "", body: Any = None) -> Answer:
+        """One request over a connection of its own."""
+        connection = self.connect()
+        try:
+            data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for header, value in self.headers(key, len(data or b"")).items():
+                connection.putheader(header, value)
+            connection.endheaders(data)
+            return self.answer(connection)
+        finally:
+            connection.close()
+
+    @staticmethod
+    def headers(key: str, length: int) -> dict[str, str]:
+        told = {"Content-Type": "application/json", "Content-Length": str(length)}
+        return {**told, "Authorization": f"Bearer {key}"} if key else told
+
+    @staticmethod
+    def answer(connection: http.client.HTTPSConnection) -> Answer:
+        response = connection.getresponse()
+        return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
+
+
+class Held:
+    """A request of which half has been sent, so that it is in flight for as long as the test wants."""
+
+    def __init__(self, front: Front, key: str, **more: Any) -> None:
+        self.body = json.dumps({**COMPLETION, **more}).encode()
+        self.connection = front.connect()
+        self.connection.putrequest("POST", "/v1/completions")
+        for header, value in front.headers(key, len(self.body)).items():
+            self.connection.putheader(header, value)
+        self.connection.endheaders(self.body[:10])
+
+    def finish(self) -> Answer:
+        self.connection.send(self.body[10:])
+        try:
+            return Front.answer(self.connection)
+        finally:
+            self.connection.close()
+
+
+@pytest.fixture(scope="session")
+def address() -> str:
+    form = '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}'
+    return docker("inspect", "-f", form, f"gpunode-lab-node-{nodes()[0]}")
+
+
+@pytest.fixture
+def front(address: str) -> Front:
+    return Front(address, on_node("cat /etc/gpunode/gateway/certificate.pem"))

@@ -1,0 +1,143 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What changes while requests are in flight, what is refused, and what is left of it all."""
+
+from __future__ import annotations
+
+import threading
+
+from conftest import COMPLETION, KEYS, PORT, SETTINGS, Front, Held, site
+from scenario import on_node, run_play
+
+ENGINE = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID vllm-tiny.service"
+FRONT = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
+NEW = {"ada": "sk-ada-0123456789-0123456789", "alan": "sk-alan-~._+/0123456789="}
+EVERY_KEY = [*KEYS.values(), *NEW.values(), *SETTINGS["vllm_api_keys"]]
+
+
+class Clients:
+    """Streams one after the other, each over a connection of its own, until told to end."""
+
+    def __init__(self, front: Front, key: str) -> None:
+        self.front, self.key, self.lost, self.whole, self.ended = front, key, [], 0, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            told = self.front.ask("/v1/completions", "POST", self.key, {**COMPLETION, "max_tokens": 60, "stream": True})
+            if told.status == 200 and told.body.rstrip().endswith(b"data: [DONE]"):
+                self.whole += 1
+            else:
+                self.lost.append(told)
+
+    def end(self) -> None:
+        self.ended.set()
+        self.thread.join()
+
+
+def test_keys_change_and_no_request_is_lost(front: Front) -> None:
+    before = on_node(ENGINE), on_node(FRONT)
+    held = Held(front, KEYS["ada"], stream=True)
+    clients = Clients(front, KEYS["grace"])
+    try:
+        told = site("-vvv", "--diff", gateway_keys={**NEW, "grace": KEYS["grace"]})
+    finally:
+        clients.end()
+    assert told.status == 0, told.text[-3000:]
+    assert (on_node(ENGINE), on_node(FRONT)) == before
+    # In flight since before the change, with a key that is no more.
+    answer = held.finish()
+    assert (answer.status, answer.body.rstrip()[-12:]) == (200, b"data: [DONE]"), answer
+    assert clients.lost == []
+    assert clients.whole > 5
+    assert front.ask("/v1/models", key=KEYS["ada"]).status == 401
+    assert [front.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
+    assert not [key for key in EVERY_KEY if key in told.text]
+
+
+def test_keys_are_in_their_file_and_nowhere_else() -> None:
+    assert on_node("stat -c '%a %U' /etc/gpunode/gateway/keys.conf /etc/gpunode/gateway/certificate.key") == (
+        "600 root\n600 root"
+    )
+    # Written so that it finds the keys, and not itself in what sudo writes of it.
+    pattern = "sk-[a]da\\|sk-[g]race\\|sk-[a]lan"
+    files = on_node(
+        f"grep -rls '{pattern}' /etc /run /var/lib/gpunode /var/log /tmp --exclude-dir=journal", check=False
+    )
+    assert sorted(set(files.split())) == [
+        "/etc/gpunode/gateway/keys.conf",
+        "/run/gpunode-gateway/started-from/etc/gpunode/gateway/keys.conf",
+    ]
+    assert on_node("stat -c %a /run/gpunode-gateway/started-from") == "700"
+    journal = on_node("journalctl --no-pager -o cat -u gpunode-gateway")
+    assert " ada POST /v1/completions 200 " in journal
+    assert on_node(f"journalctl --no-pager -o cat | grep -c '{pattern}'", check=False) == "0"
+    processes = on_node("cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+    assert "nginx: master process" in processes
+    assert not [key for key in EVERY_KEY if key in processes.replace("VLLM_API_KEY=", "").replace(EVERY_KEY[-1], "")]
+
+
+def test_a_site_of_somebody_else_s_stays(front: Front) -> None:
+    """The role brought nginx, and not its page; who uses it later finds it as the distribution has it."""
+    assert on_node("systemctl is-enabled nginx; systemctl is-active nginx", check=False) == "disabled\ninactive"
+    assert on_node("curl -s http://127.0.0.1/ && echo answers", check=False) == ""
+    text = "server { listen 127.0.0.1:8081; return 200 own-site; }"
+    on_node(f"echo '{text}' >/etc/nginx/conf.d/own.conf && systemctl enable --now nginx")
+    before = on_node("systemctl show -P MainPID nginx.service")
+    told = site()
+    assert told.status == 0, told.text[-3000:]
+    assert on_node("systemctl show -P MainPID nginx.service; systemctl is-enabled nginx") == f"{before}\nenabled"
+    assert on_node("curl -s http://127.0.0.1:8081/") == "own-site"
+    # The keys are the first ones again: the one change that there was.
+    assert told.changed == 2
+    assert front.ask("/v1/models", key=KEYS["ada"]).status == 200
+
+
+def test_what_cannot_be_is_said_before_anything_changes() -> None:
+    told = site(
+        gateway_keys={"ada": "short"},
+        gateway_port=8081,
+        gateway_host="127.0.0.1",
+        gateway_certificate="/srv/none.pem",
+        gateway_certificate_key="/srv/none.key",
+    )
+    assert told.status != 0
+    assert told.changed == 0
+    assert "3 things to mend; nothing was changed" in told.text
+    assert "Key 1 of gateway_keys must be a text of 20 to 256 letters" in told.text
+    assert "The gateway cannot listen on 127.0.0.1:8081: the port is in use by something else" in told.text
+    assert "There is no file /srv/none.pem; the gateway needs a certificate" in told.text
+    assert "short" not in told.text.replace("TASK", "")
+
+
+def test_a_certificate_of_one_s_own_is_taken_up_by_a_reload(address: str) -> None:
+    on_node(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=own -addext subjectAltName=DNS:llm.gpunode.test"
+        " -keyout /srv/own.key -out /srv/own.pem 2>/dev/null"
+    )
+    before = on_node(FRONT)
+    told = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
+    assert told.status == 0, told.text[-3000:]
+    assert on_node(FRONT) == before
+    assert Front(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
+
+
+def test_off_it_is_no_task_on_the_node() -> None:
+    told = site(gateway_enabled=False)
+    assert told.status == 0, told.text[-3000:]
+    assert told.changed == 0
+    assert "gpunode.llm.gateway :" not in told.text
+    # It goes on as it was; its end is the teardown's.
+    assert on_node("systemctl is-active gpunode-gateway") == "active"
+
+
+def test_the_teardown_takes_it_and_leaves_what_is_not_ours() -> None:
+    told = run_play("playbooks/teardown.yml")
+    assert told.status == 0, told.text[-3000:]
+    assert on_node(f"ss -Hltn 'sport = :{PORT}'") == ""
+    assert on_node("ls -d /etc/gpunode/gateway /etc/systemd/system/gpunode-gateway.service", check=False) == ""
+    assert on_node("curl -s http://127.0.0.1:8081/") == "own-site"
+    again = run_play("playbooks/teardown.yml")
+    assert (again.status, again.changed) == (0, 0)

@@ -1,0 +1,221 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What passes the front, and who: every route that the engine has, with no key, a bad one and a good one."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+
+import pytest
+from conftest import COMPLETION, KEYS, NAME, PORT, SETTINGS, Front, Held
+from scenario import on_node
+
+GOOD = KEYS["ada"]
+# Of the right length, in other capitals, cut short, too long, the engine's own, and none that could be a key.
+BAD = ["sk-ada-ABCDEFGHIJKLMNOPQRSTUVWXY_", GOOD.lower(), GOOD[:-1], GOOD + "x", *SETTINGS["vllm_api_keys"], "ada"]
+LISTED = {("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models")}
+# What the engine has beyond what it documents, or has with other settings.
+BESIDES = ["/metrics", "/ping", "/health", "/version", "/tokenize", "/detokenize", "/invocations", "/load", "/docs"]
+BESIDES += [
+    "/redoc",
+    "/openapi.json",
+    "/docs/oauth2-redirect",
+    "/sleep",
+    "/wake_up",
+    "/is_sleeping",
+    "/reset_prefix_cache",
+]
+BESIDES += [
+    "/collective_rpc",
+    "/server_info",
+    "/start_profile",
+    "/stop_profile",
+    "/v1/load_lora_adapter",
+    "/v1/responses",
+]
+BESIDES += [
+    "/pause",
+    "/resume",
+    "/update_weights",
+    "/abort_requests",
+    "/scale_elastic_ep",
+    "/v1/embeddings",
+    "/",
+    "/v1",
+]
+ROUNDABOUT = [
+    "/v1/models/../../metrics",
+    "/v1/models/..%2f..%2fmetrics",
+    "//metrics",
+    "/v1/models/%2e%2e/%2e%2e/metrics",
+]
+ROUNDABOUT += ["/v1/chat/completions/../../../metrics", "/V1/models", "/v1/models/", "/v1/models;/../../metrics"]
+ROUNDABOUT += ["/tiny/metrics", "/tiny/health", "/tiny/../metrics", "/tinyx/v1/models", "/v1/completions/render"]
+BODIES = {
+    "/v1/completions": COMPLETION,
+    "/v1/chat/completions": {"model": "tiny", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def routes() -> set[tuple[str, str]]:
+    """Every method and path that the running engine names, with something for what is in braces."""
+    told = json.loads(on_node("curl -fsS http://127.0.0.1:8000/openapi.json"))
+    found = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
+    found = {(method, "/".join("x" if "{" in part else part for part in path.split("/"))) for method, path in found}
+    return found | {(method, path) for path in BESIDES for method in ("GET", "POST")}
+
+
+def test_the_engine_s_routes_are_known(routes) -> None:
+    assert {("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("POST", "/tokenize")} <= routes
+    assert len(routes) > 50
+
+
+def test_the_engine_itself_would_answer_what_is_not_listed() -> None:
+    """Else the test below would be of nothing."""
+    for path in ("/metrics", "/version", "/openapi.json"):
+        assert on_node(f"curl -s -o /dev/null -w '%{{http_code}}' http://127.0.0.1:8000{path}") == "200"
+
+
+@pytest.mark.parametrize("below", ["", "/tiny"])
+def test_only_the_listed_routes_answer_and_only_with_a_good_key(front: Front, routes, below: str) -> None:
+    asked = 0
+    for method, path in sorted(routes):
+        for key in ("", BAD[0], GOOD):
+            answer = front.ask(below + path, method, key, {} if method == "POST" else None)
+            asked += 1
+            said = (method, below + path, key == GOOD, answer)
+            if (method, path) in LISTED:
+                assert (answer.status == 401) is (key != GOOD), said
+                assert answer.code == ("" if key == GOOD else "invalid_api_key"), said
+            elif path in {listed for _method, listed in LISTED}:
+                expected = (405, "method_not_allowed") if key == GOOD else (401, "invalid_api_key")
+                assert (answer.status, answer.code) == expected, said
+            elif below + path == "/health":
+                # The front's own, whoever asks; of the engine it says nothing.
+                assert (answer.status, answer.body) == (200, b'{"status": "ok"}\n'), said
+            else:
+                assert (answer.status, answer.code) == (404, "not_found"), said
+    assert asked > 150
+
+
+@pytest.mark.parametrize("path", ROUNDABOUT)
+def test_there_is_no_way_round(front: Front, path: str) -> None:
+    answer = front.ask(path, "GET", GOOD)
+    assert answer.code in ("not_found", "bad_request"), answer
+    assert b"vllm:" not in answer.body
+
+
+def test_an_engine_gets_the_listed_path_and_no_other(front: Front) -> None:
+    """What is only another spelling of a listed path goes on as that one."""
+    assert front.ask("/v1/./completions/../models?x=/metrics", "GET", GOOD).status == 200
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("below", ["", "/tiny"])
+def test_a_good_key_gets_an_answer(front: Front, path: str, below: str) -> None:
+    answer = front.ask(below + path, "POST", GOOD, BODIES[path])
+    assert answer.status == 200, answer
+    assert json.loads(answer.body)["usage"]["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize("key", BAD)
+def test_a_bad_key_gets_none(front: Front, key: str) -> None:
+    answer = front.ask("/v1/models", key=key)
+    assert (answer.status, answer.code) == (401, "invalid_api_key")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/json"
+
+
+def test_a_stream_comes_in_pieces(front: Front) -> None:
+    answer = front.ask("/v1/completions", "POST", GOOD, {**COMPLETION, "stream": True})
+    lines = [line for line in answer.body.decode().splitlines() if line]
+    assert len(lines) > 5
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+
+
+def test_a_stream_begins_before_it_ends(front: Front) -> None:
+    """The first piece is here while the engine still works at the request."""
+    connection = front.connect()
+    body = json.dumps({**COMPLETION, "max_tokens": 1500, "ignore_eos": True, "stream": True}).encode()
+    connection.request("POST", "/v1/completions", body, front.headers(GOOD, len(body)))
+    response = connection.getresponse()
+    assert response.readline().startswith(b"data: ")
+    running = on_node("curl -s http://127.0.0.1:9180/metrics | grep '^vllm:num_requests_running'")
+    assert running.endswith(" 1.0"), running
+    assert response.read().rstrip().endswith(b"data: [DONE]")
+    connection.close()
+
+
+def test_tls_is_the_front_s_own(front: Front, address: str) -> None:
+    with front.connect().sock as tls:
+        assert tls.version() in ("TLSv1.2", "TLSv1.3")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        front.connect("another.gpunode.test")
+    stranger = ssl.create_default_context()
+    with pytest.raises(ssl.SSLCertVerificationError), socket.create_connection((address, PORT)) as plain:
+        stranger.wrap_socket(plain, server_hostname=NAME)
+
+
+def test_plain_http_gets_a_sentence(address: str) -> None:
+    with socket.create_connection((address, PORT)) as plain:
+        plain.sendall(
+            f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GOOD}\r\nConnection: close\r\n\r\n".encode()
+        )
+        told = b"".join(iter(lambda: plain.recv(4096), b""))
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert b"no request over HTTPS" in told
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_is_refused(front: Front, chunked: bool) -> None:
+    body = json.dumps({**COMPLETION, "prompt": "x" * (1 << 20)}).encode()
+    connection = front.connect()
+    if chunked:
+        connection.request(
+            "POST", "/v1/completions", iter([body]), {"Authorization": f"Bearer {GOOD}"}, encode_chunked=True
+        )
+        answer = front.answer(connection)
+    else:
+        answer = front.ask("/v1/completions", "POST", GOOD, body)
+    assert (answer.status, answer.code) == (413, "request_too_large")
+    assert b"1 MiB" in answer.body
+
+
+def test_a_client_in_haste_waits_and_others_do_not(front: Front) -> None:
+    answers = [front.ask("/v1/models", key=KEYS["grace"]) for _each in range(60)]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert refused
+    assert len(refused) < len(answers) - SETTINGS["gateway_burst"] + 1
+    assert {(one.code, one.headers["retry-after"]) for one in refused} == {("rate_limit_exceeded", "1")}
+    assert front.ask("/v1/models", key=GOOD).status == 200
+
+
+def test_so_many_at_the_same_time_and_no_more(front: Front) -> None:
+    held = [Held(front, GOOD) for _each in range(SETTINGS["gateway_connections"])]
+    answer = front.ask("/v1/models", key=GOOD)
+    assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
+    assert [one.finish().status for one in held] == [200] * len(held)
+    assert front.ask("/v1/models", key=GOOD).status == 200
+
+
+def test_metrics_are_for_the_node_alone(address: str) -> None:
+    for path in ("/metrics", "/tiny/metrics"):
+        assert "vllm:num_requests_running" in on_node(f"curl -fsS http://127.0.0.1:9180{path}")
+    assert on_node("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:9180/v1/models") == "404"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 9180), timeout=5)
+
+
+def test_the_engine_keeps_to_loopback_and_its_own_key(address: str) -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, 8000), timeout=5)
+    for key, status in (("", "401"), (GOOD, "401"), (SETTINGS["vllm_api_keys"][0], "200")):
+        asked = (
+            f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8000/v1/models"
+        )
+        assert on_node(asked) == status

@@ -1,0 +1,435 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role writes: files that nginx and systemd read as they are meant, whatever is put into the settings.
+
+Where there is no nginx its configuration is read by the few rules that nginx itself reads it by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.gpunode.llm.plugins.module_utils import _certificate, _preflight
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway
+
+ROLE = Path(__file__).parents[4] / "roles" / "gateway"
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+INSTANCE = {"name": "8b", "host": "127.0.0.1", "port": 8000}
+KEYS = {"ada": "sk-ada-" + "a" * 32, "grace": "sk-grace-" + "B" * 32}
+
+
+def trusted(value):
+    """A role's file as ansible reads it: every string may be a template."""
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [trusted(item) for item in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def templar(settings):
+    given = {"gateway_instances": [INSTANCE], "gateway_keys": KEYS, "ansible_facts": {}, **settings}
+    return Templar(loader=DataLoader(), variables={**DEFAULTS, **trusted(VARS), **given})
+
+
+def render(template, **settings):
+    """As the action plugin rendered_files does it."""
+    text = trust_as_template((ROLE / "templates" / template).read_text())
+    overrides = {"trim_blocks": True, "lstrip_blocks": True}
+    return templar(settings).template(text, escape_backslashes=False, overrides=overrides).rstrip("\n") + "\n"
+
+
+def findings(**settings):
+    """What the role's first task would refuse, where it would."""
+    task = trusted(yaml.safe_load((ROLE / "tasks" / "check.yml").read_text()))[0]
+    return templar(settings).template(task["vars"]["__gateway_findings"])
+
+
+def words(text):
+    """nginx's configuration as nested lists of words: a word is bare or quoted, a backslash takes a quote or itself."""
+    stack, line = [[]], []
+    for quoted, bare, sign in re.findall(r'#.*|("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|([^\s;{}"\'#]+)|([;{}])', text):
+        if quoted:
+            line.append(re.sub(r'\\(["\'\\])', r"\1", quoted[1:-1]))
+        elif bare:
+            line.append(bare)
+        elif sign == ";":
+            stack[-1].append(line)
+            line = []
+        elif sign == "{":
+            stack[-1].append([*line, []])
+            stack.append(stack[-1][-1][-1])
+            line = []
+        elif sign == "}":
+            assert line == []
+            stack.pop()
+    assert (len(stack), line) == (1, [])
+    return stack[0]
+
+
+def servers(text):
+    """For each server its locations, by path."""
+    (http,) = [line[-1] for line in words(text) if line[0] == "http"]
+    found = [line[-1] for line in http if line[0] == "server"]
+    return [{" ".join(line[1:-1]): line[-1] for line in server if line[0] == "location"} for server in found]
+
+
+def passes(text):
+    """What goes to an engine, and where."""
+    return {
+        path.removeprefix("= "): line[1]
+        for server in servers(text)
+        for path, lines in server.items()
+        for line in lines
+        if line[0] == "proxy_pass"
+    }
+
+
+def test_one_instance_is_at_the_root_and_below_its_name():
+    engine = "http://127.0.0.1:8000"
+    routes = ("/v1/chat/completions", "/v1/completions", "/v1/models")
+    expected = {**{route: engine + route for route in routes}, **{f"/8b{route}": engine + route for route in routes}}
+    assert passes(render("nginx.conf.j2")) == expected
+
+
+SEVERAL = [INSTANCE, {"name": "70b", "host": "::1", "port": 8001}]
+
+
+@pytest.mark.parametrize(("default", "root"), [("", None), ("70b", "http://[::1]:8001/v1/models")])
+def test_of_several_instances_the_path_decides(default, root):
+    found = passes(render("nginx.conf.j2", gateway_instances=SEVERAL, gateway_default_instance=default))
+    assert found.get("/v1/models") == root
+    assert found["/8b/v1/models"] == "http://127.0.0.1:8000/v1/models"
+    assert found["/70b/v1/models"] == "http://[::1]:8001/v1/models"
+
+
+def test_nothing_goes_to_an_engine_without_a_key_or_by_another_method():
+    (front,) = servers(render("nginx.conf.j2", gateway_routes=["GET /v1/models", "POST /v1/models", "POST /v1/score"]))
+    for lines in front.values():
+        at = [line[0] for line in lines]
+        if "proxy_pass" in at:
+            asked = [line for line in lines if line[0] == "if"]
+            assert asked[0] == ["if", "($gateway_key", "=", ")", [["return", "401"]]] or asked[0][1:-1] == [
+                "($gateway_key",
+                "=",
+                "",
+                ")",
+            ]
+            assert asked[0][-1] == [["return", "401"]]
+            assert asked[1][-1] == [["return", "405"]]
+            assert {"limit_req", "limit_conn"} <= set(at)
+    assert front["/"] == [["return", "404"]]
+
+
+def test_metrics_have_a_door_of_their_own_or_none():
+    assert len(servers(render("nginx.conf.j2"))) == 1
+    settings = {
+        "gateway_metrics_port": "9180",
+        "gateway_metrics_host": "10.0.0.5",
+        "gateway_metrics_allow": ["10.0.0.0/8"],
+    }
+    text = render("nginx.conf.j2", **settings)
+    front, metrics = servers(text)
+    assert not [path for path in front if "metrics" in path]
+    assert [path for path in metrics if path != "/"] == ["= /8b/metrics", "= /metrics"]
+    assert "    allow 10.0.0.0/8;\n    deny all;\n" in text
+
+
+def test_an_authority_finds_what_it_looks_for_and_nothing_else():
+    settings = {"gateway_acme_email": "ops@example.net", "gateway_names": ["llm.example.net", "10.0.0.5"]}
+    text = render("nginx.conf.j2", **settings)
+    _front, acme = servers(text)
+    assert acme["/"] == [["return", "404"]]
+    assert ["root", "/var/lib/gpunode/gateway/acme"] in acme["^~ /.well-known/acme-challenge/"]
+    assert findings(**settings) == []
+    assert _preflight.gateway_holds(render("gpunode-gateway.service.j2", **settings)) == {
+        ("0.0.0.0", 443),
+        ("0.0.0.0", 80),
+    }
+
+
+def test_a_renewed_certificate_is_laid_where_the_front_reads_it(tmp_path):
+    text = render("renewed.sh.j2", gateway_config_dir=str(tmp_path / "it's here"))
+    (tmp_path / "it's here").mkdir()
+    (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho $* >'{tmp_path}/told'\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    for name in ("fullchain.pem", "privkey.pem"):
+        (tmp_path / name).write_text(name)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RENEWED_LINEAGE": str(tmp_path)}
+    subprocess.run(["sh", "-c", text], env=env, check=True)
+    key, certificate = (tmp_path / "it's here" / name for name in ("certificate.key", "certificate.pem"))
+    assert (key.read_text(), key.stat().st_mode & 0o777) == ("privkey.pem", 0o600)
+    assert (certificate.read_text(), certificate.stat().st_mode & 0o777) == ("fullchain.pem", 0o644)
+    assert (tmp_path / "told").read_text() == "reload gpunode-gateway.service\n"
+
+
+def test_keys_are_in_the_secret_file_alone():
+    texts = {path.name: render(path.name, gateway_engine_key="sk-$engine") for path in (ROLE / "templates").iterdir()}
+    held = texts.pop("keys.conf.j2")
+    assert "sk-" not in "".join(texts.values())
+    named, exact, engine = words(held)
+    assert named[-1][1:] == [[f"Bearer {key}", name] for name, key in KEYS.items()]
+    assert engine[-1] == [["default", "Bearer sk-$engine"]]
+    for name, key in KEYS.items():
+        (pattern,) = [line[0] for line in exact[-1] if line[1] == name]
+        pattern = re.compile(re.sub(r"\\Q(.*?)\\E", lambda part: re.escape(part[1]), pattern[1:]).replace(r"\z", r"\Z"))
+        assert pattern.match(f"{name} Bearer {key}")
+        assert not pattern.match(f"{name} Bearer {key.upper()}")
+        assert not pattern.match(f"{name} Bearer {key}x")
+    assert [file for file in VARS["__gateway_files"] if file.get("secret")] == [VARS["__gateway_files"][1]]
+
+
+REFUSED = [
+    ({"gateway_keys": {}}, "gateway_keys holds none"),
+    ({"gateway_keys": ["sk-" + "a" * 30]}, "gateway_keys holds none"),
+    ({"gateway_keys": {"ada": "short"}}, "Key 1 of gateway_keys must be a text of 20 to 256"),
+    ({"gateway_keys": {"ada": 'a"; } #' * 6}}, "Key 1 of gateway_keys"),
+    ({"gateway_keys": {"ada": "x" * 257}}, "Key 1 of gateway_keys"),
+    ({"gateway_keys": {"ada": 12345678901234567890}}, "Key 1 of gateway_keys"),
+    ({"gateway_keys": {"a b": "x" * 32}}, "Name 1 of gateway_keys"),
+    ({"gateway_keys": {"ada": "x" * 32, "grace": "X" * 32}}, "Two keys of gateway_keys are the same"),
+    ({"gateway_port": "https"}, "gateway_port must be a whole number, not 'https'"),
+    ({"gateway_port": 70000}, "gateway_port must lie between 1 and 65535, not 70000"),
+    ({"gateway_port": 8000}, "The gateway and 8b both want port 8000"),
+    ({"gateway_host": "localhost"}, "gateway_host must be an address"),
+    ({"gateway_routes": []}, "gateway_routes is empty"),
+    ({"gateway_routes": ["/v1/models"]}, "a route is a method and a whole path"),
+    ({"gateway_routes": ["GET /v1/../metrics"]}, "a route is a method and a whole path"),
+    ({"gateway_routes": ["GET /health"]}, "the front's own sign of life"),
+    ({"gateway_names": ["a b"]}, "neither a name in the DNS nor an address"),
+    ({"gateway_names": "llm.example.net"}, "gateway_names must be a list"),
+    ({"gateway_certificate": "/a.pem"}, "come together"),
+    ({"gateway_certificate": "a.pem", "gateway_certificate_key": "/a.key"}, "must be an absolute path"),
+    ({"gateway_acme_email": "a@example.net"}, "ACME gives certificates to names"),
+    ({"gateway_acme_email": "a@example.net", "gateway_names": ["10.0.0.1"]}, "ACME gives certificates to names"),
+    ({"gateway_acme_email": "-x y"}, "gateway_acme_email must be a plain mail address"),
+    ({"gateway_metrics_port": 443}, "listen twice at port 443"),
+    ({"gateway_metrics_port": 9180, "gateway_metrics_host": "0.0.0.0"}, "Metrics would be open to everybody"),
+    ({"gateway_metrics_allow": ["10.0.0.1/8"]}, "which is no network"),
+    ({"gateway_instances": [{**INSTANCE, "host": "0.0.0.0"}]}, "walks around the gateway"),
+    ({"gateway_instances": [{**INSTANCE, "name": "a;b"}]}, "is no name for an instance"),
+    ({"gateway_default_instance": "70b"}, "gateway_default_instance is '70b'; there is 8b."),
+    ({"gateway_instances": [INSTANCE, {**INSTANCE, "port": 8001}]}, "Two instances would be reached at /8b/v1"),
+    ({"ansible_facts": {"os_family": "RedHat"}}, "this node's system is RedHat's"),
+    ({"gateway_max_body_mib": 0}, "gateway_max_body_mib must lie between 1 and 4096"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), REFUSED, ids=lambda value: str(value)[:50])
+def test_what_cannot_be_is_refused(settings, sentence):
+    said = findings(**settings)
+    assert any(sentence in one for one in said), said
+    for key in settings["gateway_keys"].values() if isinstance(settings.get("gateway_keys"), dict) else ():
+        assert str(key) not in " ".join(said)
+
+
+def test_the_defaults_are_not_refused():
+    assert findings() == []
+
+
+def test_the_node_knows_what_its_front_listens_on():
+    text = render("gpunode-gateway.service.j2", gateway_metrics_port=9180)
+    assert _preflight.gateway_holds(text) == {("0.0.0.0", 443), ("127.0.0.1", 9180)}
+
+
+AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]
+AWKWARD += [
+    "&&",
+    "|",
+    ">",
+    "é",
+    "\u2028",
+    "\x07",
+    "=",
+    ",",
+    ":",
+    "/",
+    "a",
+    "B",
+    "9",
+    "-",
+    "--",
+    "$(id)",
+    "}",
+    "{",
+    "*",
+    "~",
+]
+
+
+def awkward(source, begin=""):
+    return begin + "".join(source.choice(AWKWARD) for _each in range(source.randint(1, 8)))
+
+
+def odd(source):
+    """A value of any type."""
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        10**9,
+        1.5,
+        "",
+        "7",
+        awkward(source),
+        [awkward(source)],
+        {"a": awkward(source)},
+        [None],
+    ]
+    return source.choice(values)
+
+
+IN_A_TEXT = re.compile(r"[\x00-\x1f\x7f]")
+IN_A_PATH = re.compile(r"[$\x00-\x1f\x7f]")
+
+
+def a_text(source, not_in_it=IN_A_TEXT):
+    """Most of them hold nothing that cannot be where they go."""
+    text = awkward(source)
+    return text if source.random() < 0.1 else not_in_it.sub("", text)
+
+
+def a_path(source, below):
+    return f"{below}/x{a_text(source, IN_A_PATH)}"
+
+
+def settings(source, below):
+    """Texts are awkward where they may be any text, and now and then where they may not."""
+    given = {
+        "gateway_engine_key": "sk-" + a_text(source),
+        "gateway_config_dir": a_path(source, "/etc"),
+        "gateway_certificate": a_path(source, below) + ".pem",
+        "gateway_certificate_key": a_path(source, below) + ".key",
+        "gateway_nginx_program": "/bin/true",
+        "gateway_keys": KEYS,
+        "gateway_instances": [INSTANCE],
+    }
+    others = sorted(set(DEFAULTS) - set(given) - {"gateway_enabled", "gateway_acme_url", "gateway_acme_webroot"})
+    given |= {name: odd(source) for name in source.sample(others, 2) if source.random() < 0.3}
+    if source.random() < 0.2:
+        given["gateway_keys"] = {awkward(source): awkward(source, "sk-" + "a" * 20)}
+    if source.random() < 0.2:
+        given["gateway_instances"] = [{**INSTANCE, "name": awkward(source)}]
+    return given
+
+
+def asked(given):
+    """What the role asks the filter gateway_plan."""
+    return {name: given.get(f"gateway_{name}", DEFAULTS[f"gateway_{name}"]) for name in _gateway.READERS}
+
+
+SPEC = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
+WRITTEN = ("nginx.conf", "keys.conf", "gpunode-gateway.service")
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    """Settings; what is refused, by ansible's own look at the types or by the role's first task, or the files."""
+    source, below = random.Random(20261123), str(tmp_path_factory.mktemp("srv"))
+    cases = []
+    for _each in range(520):
+        given = settings(source, below)
+        said = ArgumentSpecValidator(SPEC).validate(given).error_messages
+        said = said or _gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
+        if not said:
+            # Asked for once: to have it anew for each file takes most of the time.
+            given["__gateway_plan"] = _gateway.plan(asked(given), given["gateway_instances"])
+            said = given["__gateway_plan"]["findings"]
+        cases.append((given, said, {} if said else {name: render(f"{name}.j2", **given) for name in WRITTEN}))
+    return cases
+
+
+def test_500_fuzzed_settings_end_in_a_sentence_or_in_files(fuzzed):
+    refused = [(given, said) for given, said, _files in fuzzed if said]
+    assert len(refused) > 100
+    assert len(fuzzed) - len(refused) > 100
+    for given, said in refused:
+        told = " ".join(said)
+        assert re.search(r"gateway|engine|instance|Metrics|ACME", told), told
+        if given["gateway_keys"] is not KEYS:
+            assert not [key for key in given["gateway_keys"].values() if key in told]
+
+
+def test_fuzzed_texts_are_each_one_word_of_nginx(fuzzed):
+    for given, _said, files in fuzzed:
+        if not files:
+            continue
+        (http,) = [line[-1] for line in words(files["nginx.conf"]) if line[0] == "http"]
+        front = next(line[-1] for line in http if line[0] == "server")
+        assert ["ssl_certificate", given["gateway_certificate"]] in front
+        assert ["ssl_certificate_key", given["gateway_certificate_key"]] in front
+        *_maps, engine = words(files["keys.conf"])
+        assert engine[-1] == [["default", f"Bearer {given['gateway_engine_key']}"]]
+        own = {"ssl_certificate", "ssl_certificate_key"}
+        assert {line[0] for line in front} - own == {"listen", "error_page", "location"}
+        for engine in passes(files["nginx.conf"]).values():
+            assert re.fullmatch(r"http://127\.0\.0\.1:8000/[\w/.-]+", engine)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not here to say what it thinks of a unit")
+def test_fuzzed_units_are_whole(fuzzed, tmp_path):
+    units = [files["gpunode-gateway.service"] for _given, _said, files in fuzzed if files]
+    for number, text in enumerate(units):
+        (tmp_path / f"gateway-case{number}.service").write_text(text)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, tmp_path.iterdir())],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    complaints = [line for line in (verified.stdout + verified.stderr).splitlines() if "gateway-case" in line]
+    assert complaints == []
+    assert verified.returncode == 0, verified.stderr[-2000:]
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not here to say what it thinks of its configuration")
+def test_nginx_reads_fuzzed_configurations(fuzzed, tmp_path):
+    words = _certificate.self_signed(str(tmp_path / "pem"), str(tmp_path / "key"), ["localhost"], 2)
+    subprocess.run(words, check=True, capture_output=True)
+    for given, _said, files in fuzzed:
+        if not files:
+            continue
+        for setting, made in (("gateway_certificate", "pem"), ("gateway_certificate_key", "key")):
+            path = Path(given[setting])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / made, path)
+        for name in ("nginx.conf", "keys.conf"):
+            (tmp_path / name).write_text(files[name])
+        line = ["nginx", "-t", "-q", "-p", f"{tmp_path}/", "-c", str(tmp_path / "nginx.conf")]
+        read = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert read.returncode == 0, (read.stderr, given)
+
+
+def test_settings_and_their_specification_agree():
+    specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    for entry in specs.values():
+        assert {name: option.get("default") for name, option in entry["options"].items()} == DEFAULTS
+    assert {name for name, option in SPEC.items() if option.get("no_log")} == {"gateway_keys", "gateway_engine_key"}
+
+
+def test_the_planner_s_defaults_are_the_role_s():
+    for field in dataclasses.fields(_gateway.Settings):
+        role = DEFAULTS[f"gateway_{field.name}"]
+        assert field.default == (_gateway.READERS[field.name](role) if role is not None else None), field.name
+
+
+def test_site_hands_every_setting_to_preflight():
+    decide = yaml.safe_load((ROLE.parents[1] / "playbooks" / "tasks" / "decide.yml").read_text())
+    handed = decide[0]["vars"]["__site_gateway"]
+    assert set(handed) == {field.name for field in dataclasses.fields(_gateway.Settings)} | {"key_findings"}
