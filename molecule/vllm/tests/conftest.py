@@ -32,15 +32,16 @@ while True:
     time.sleep(0.2)
 """
 
-#: Streams long answers, several at once, and says for each how many chunks came and how it ended.
+#: Streams long answers, several at once, and says for each how many tokens came and how it ended.
 STREAMS = """
 import http.client, json, sys, threading
+asks = {"model": "tiny", "prompt": "Hello", "max_tokens": 1500, "ignore_eos": True, "stream": True}
+body = json.dumps({**asks, "stream_options": {"include_usage": True}})
 def stream(number):
-    body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 1500, "ignore_eos": True, "stream": True})
     asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=120)
     asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-    lines = asked.getresponse().read().decode().split()
-    print(number, sum(line.startswith("{") for line in lines), lines[-1], flush=True)
+    *_chunks, last, end = [line[6:] for line in asked.getresponse().read().decode().splitlines() if line]
+    print(number, json.loads(last)["usage"]["completion_tokens"], end, flush=True)
 threads = [threading.Thread(target=stream, args=(number,)) for number in range(int(sys.argv[1]))]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]

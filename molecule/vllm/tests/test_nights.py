@@ -67,7 +67,7 @@ def test_a_stop_lets_requests_finish_and_leaves_nothing(unit) -> None:
     on_node("systemctl stop vllm-tiny")
     assert streams.stdout
     told = sorted(streams.stdout.read().split("\n"))
-    # A chunk for each token, and one line that says that it is over.
+    # Every token that was asked for, and the line that says that it is over.
     assert told[-4:] == [f"{number} 1500 [DONE]" for number in range(4)]
     assert on_node("docker ps -aq") == ""
     assert on_node("pgrep -f '[V]LLM'; pgrep -f '[v]llm-wait'; true") == ""
