@@ -76,6 +76,13 @@ CHECKS = (
         needs_lab=True,
     ),
     Check(
+        "molecule-seed",
+        "Molecule: seed",
+        ("molecule", "test", "-s", "seed"),
+        long=True,
+        needs_lab=True,
+    ),
+    Check(
         "molecule-bundle",
         "Molecule: bundle",
         ("molecule", "test", "-s", "bundle"),

@@ -47,6 +47,11 @@ class Play:
     text: str
 
     @property
+    def words(self) -> str:
+        """What it said, wherever ansible has broken the lines."""
+        return " ".join(self.text.split())
+
+    @property
     def changed(self) -> int:
         """The recap's own count, of the last host where there are several."""
         return int(re.findall(r"changed=(\d+)", self.text)[-1])
@@ -71,6 +76,23 @@ def on_node(script: str, check: bool = True, node: str = "") -> str:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
+
+
+def processes(node: str = "") -> str:
+    """Of every process on a node the command line and the environment, a word or a variable a line."""
+    each = "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/cmdline; tr '\\0' '\\n' <$p/environ; done 2>/dev/null"
+    return on_node(each, check=False, node=node)
+
+
+def hunt(secret: str, node: str = "") -> list[str]:
+    """The files of a node that hold a secret, and its journal where that does."""
+    # Finds it, and not itself in what sudo writes to the journal of this very line.
+    pattern = f"{secret[:-1]}[{secret[-1]}]"
+    # Images, and what is asked for by its own means.
+    elsewhere = "--exclude-dir=docker --exclude-dir=containerd --exclude-dir=journal"
+    places = "/etc /home /opt /root /run /srv /tmp /var/lib /var/log"
+    journal = f"journalctl --no-pager -o cat | grep -q -e '{pattern}' && echo journal"
+    return on_node(f"grep -rls {elsewhere} -e '{pattern}' {places}; {journal}", check=False, node=node).split()
 
 
 def environment() -> dict[str, str]:
@@ -184,6 +206,22 @@ class Hub:
         """Counters to nothing, faults gone."""
         self.ask("reset", "POST")
 
+    def sizes(self, repo_id: str) -> dict[str, int]:
+        """The files of a repository that a server of models wants."""
+        with urllib.request.urlopen(f"{self.url}/api/models/{repo_id}/tree/main?recursive=true") as answer:
+            listed = json.loads(answer.read())
+        return {f["path"]: f["size"] for f in listed if not f["path"].startswith("original/")}
+
+    def sent(self) -> dict[str, int]:
+        """Bytes that it has sent of each file; one that the client asked for the head of is not in it."""
+        told = self.counters()["bytes"]
+        return {path.partition("/main/")[2] or path.split("/", 5)[-1]: count for path, count in told.items()}
+
+    def gets(self, name: str) -> int:
+        """How often a file was asked for."""
+        told = self.counters()["requests"]
+        return sum(count for key, count in told.items() if key.startswith("GET ") and key.endswith(f"/{name}"))
+
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
@@ -201,9 +239,11 @@ def own_hub(name: str) -> Iterator[Hub]:
     image = docker("inspect", "-f", "{{.Config.Image}}", "gpunode-lab-hub")
     net = ("--network=gpunode-lab-net", f"--network-alias={name}.gpunode.test", f"--label=gpunode-lab={name}")
     server = f"{CHECKOUT}/tests/lab/hub/server.py:/srv/server.py:ro"
+    # What lies in the kernel when a connection breaks counts as sent, and on a busy machine that is many megabytes.
+    little = "--sysctl=net.ipv4.tcp_wmem=4096 65536 262144"
     subprocess.run(["docker", "rm", "-f", box], capture_output=True, check=False)
     command_line = ("python3", "/srv/server.py", "--root", "/srv/hub", "--port", "80")
-    docker("run", "-d", f"--name={box}", *net, "-v", server, image, *command_line)
+    docker("run", "-d", f"--name={box}", *net, little, "-v", server, image, *command_line)
     try:
         hub = Hub(box)
         wait_until(hub.answers)

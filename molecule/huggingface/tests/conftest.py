@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,7 @@ ENDPOINT = "http://huggingface.gpunode.test"
 SHARD_MIB = 128
 #: What site.yml does up to the weights, and the role alone.
 CONVERGE, FETCH = "molecule/huggingface/converge.yml", "molecule/shared/weights.yml"
-#: A link of this many bytes a second: long enough to break in the middle, and no bytes wait in the kernel's buffers.
+#: A link of this many bytes a second: long enough to break in the middle.
 LINK = {"kind": "slow", "path": f"^/{REPO}/resolve/", "rate": 25e6}
 
 
@@ -61,20 +60,13 @@ class Pull:
 
     # -- what the hub knows -------------------------------------------------------------------------------------------
     def sizes(self) -> dict[str, int]:
-        """The wanted files."""
-        with urllib.request.urlopen(f"{self.hub.url}/api/models/{self.repo_id}/tree/main?recursive=true") as answer:
-            listed = json.loads(answer.read())
-        return {f["path"]: f["size"] for f in listed if not f["path"].startswith("original/")}
+        return self.hub.sizes(self.repo_id)
 
     def sent(self) -> dict[str, int]:
-        """Bytes that the hub has sent of each file; one that the client asked for the head of is not in it."""
-        told = self.hub.counters()["bytes"]
-        return {path.partition("/main/")[2] or path.split("/", 5)[-1]: count for path, count in told.items()}
+        return self.hub.sent()
 
     def gets(self, name: str) -> int:
-        """How often a file was asked for."""
-        told = self.hub.counters()["requests"]
-        return sum(count for key, count in told.items() if key.startswith("GET ") and key.endswith(f"/{name}"))
+        return self.hub.gets(name)
 
     def wait_for(self, share: float) -> None:
         """Until this share of all bytes has been sent."""
@@ -107,6 +99,8 @@ class Pull:
 @pytest.fixture
 def pull(hub: Hub, request: pytest.FixtureRequest) -> Iterator[Pull]:
     case = Pull(hub, f"/var/lib/cases/{re.sub('[^a-z0-9]+', '-', request.node.name)}")
+    # As at the hub's end: little waits in the kernel for a puller that a busy machine holds up.
+    on_node("sysctl -qw net.ipv4.tcp_rmem='4096 65536 262144'")
     yield case
     on_node(f"systemctl stop 'gpunode-weights-*'; rm -rf {case.home}")
 

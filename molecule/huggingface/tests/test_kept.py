@@ -1,0 +1,132 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is on the node stays what it was: damage is mended, old revisions go when asked, the token is nowhere else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import FETCH, LINK, REPO, SHARDS, note
+from scenario import hunt, on_node, processes, repository, run_play
+
+TOKEN, TOKEN_FILE = "hf_lab_good", "/etc/huggingface/token"
+FLIP = """
+path = '{path}'
+with open(path, 'r+b') as stream:
+    stream.seek(1000000)
+    byte = stream.read(1)[0]
+    stream.seek(1000000)
+    stream.write(bytes([byte ^ 1]))
+"""
+
+
+def flip(path: str) -> None:
+    """One bit of a file; its size and its time do not tell."""
+    on_node(f'touch -r {path} /tmp/time; python3 -c "{FLIP.format(path=f"$(ls {path})")}"; touch -r /tmp/time {path}')
+
+
+def verify(pull, **more):
+    return run_play("playbooks/verify.yml", *pull.variables(huggingface_instances=[], **more))
+
+
+def test_a_flipped_byte_is_found_without_a_hub_and_mended(pull, hub) -> None:
+    assert pull.run().status == 0
+    told = verify(pull)
+    assert told.status == 0, told.text[-3000:]
+    assert "every file has the hash that it was fetched with" in told.words
+    flip(f"{pull.folder}/snapshots/*/{SHARDS[1]}")
+    hub.reset()
+    hub.faults({"kind": "status", "method": "*", "status": 503, "times": -1})
+
+    told = verify(pull)
+    assert told.status != 0
+    assert f"{SHARDS[1]}: other bytes than the hub has" in told.words
+    assert f"{SHARDS[0]}: " not in told.words
+    assert hub.counters()["total_requests"] == 0
+
+    hub.reset()
+    told = verify(pull, huggingface_verify_mend=True)
+    assert told.status == 0, told.text[-3000:]
+    assert told.changed == 1
+    note(f"{sum(pull.sent().values())} bytes fetched to mend it, the file has {pull.sizes()[SHARDS[1]]}")
+    assert pull.sent() == {SHARDS[1]: pull.sizes()[SHARDS[1]]}
+    again = verify(pull)
+    assert (again.status, again.changed) == (0, 0), again.text[-3000:]
+
+
+def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
+    assert pull.run().status == 0
+    flip(f"{pull.folder}/snapshots/*/{SHARDS[0]}")
+    assert verify(pull).status != 0
+    hub.reset()
+    assert pull.run().status == 0
+    assert pull.sent() == {SHARDS[0]: pull.sizes()[SHARDS[0]]}
+    assert verify(pull).status == 0
+
+
+OTHER = "weights/moves"
+UNIT = "/etc/systemd/system/somebody.service"
+
+
+@pytest.fixture
+def moved(pull, hub):
+    """A repository whose branch went on: its old commit and its new one are here."""
+    with repository(OTHER, 1, 1, "gpunode/tiny-llama", hub):
+        pull.repo_id = OTHER
+        assert pull.run().status == 0
+        (old,) = on_node(f"ls {pull.folder}/snapshots").split()
+        hub.python(f"open('/srv/hub/{OTHER}/ballast-00000.bin', 'ab').write(b'more')")
+        assert pull.run().status == 0
+        assert on_node(f"ls {pull.folder}/snapshots").split() == [old]  # pinned, until an update is asked for
+        assert pull.run(huggingface_update=True).status == 0
+        (new,) = set(on_node(f"ls {pull.folder}/snapshots").split()) - {old}
+        yield old, new
+        on_node(f"rm -f {UNIT}")
+
+
+def prune(pull, *args: str):
+    return run_play("playbooks/prune.yml", *args, "-e", json.dumps({"huggingface_home": pull.home}))
+
+
+def test_an_old_revision_goes_when_asked_and_not_in_use(pull, moved) -> None:
+    old, new = moved
+    on_node(f"echo '# serves {OTHER} at {old}' >{UNIT}")
+    told = prune(pull)
+    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
+    assert "somebody.service names it" in told.words
+    on_node(f"rm {UNIT}")
+
+    told = prune(pull, "--check", "--diff")
+    assert (told.status, told.changed) == (0, 1), told.text[-3000:]
+    assert f"-{OTHER} {old}" in told.text
+    assert set(on_node(f"ls {pull.folder}/snapshots").split()) == {old, new}
+
+    before = int(on_node(f"du -sb {pull.folder}/blobs | cut -f1"))
+    told = prune(pull)
+    assert (told.status, told.changed) == (0, 1), told.text[-3000:]
+    assert on_node(f"ls {pull.folder}/snapshots").split() == [new]
+    freed = before - int(on_node(f"du -sb {pull.folder}/blobs | cut -f1"))
+    note(f"{freed} bytes freed: the old ballast, and nothing that the new revision shares")
+    assert freed == 1 << 20
+    assert verify(pull).status == 0
+    told = prune(pull)
+    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
+
+
+def test_the_token_is_in_its_file_and_nowhere_else(pull, hub) -> None:
+    """Written and used anew, with everything told that ansible can tell."""
+    on_node(f"rm -f {TOKEN_FILE}")
+    hub.faults(LINK)
+    play = pull.begin(FETCH, "-vvv")
+    pull.wait_for(0.3)
+    seen = processes()
+    told = play.wait()
+    assert told.status == 0, told.text[-3000:]
+    assert on_node(f"stat -c '%a %U' {TOKEN_FILE}") == "600 root"
+    assert f"HF_TOKEN_PATH={TOKEN_FILE}" in seen
+    assert TOKEN not in seen
+    assert TOKEN not in told.text
+    assert hunt(TOKEN) == [TOKEN_FILE]
+    assert REPO in told.words
