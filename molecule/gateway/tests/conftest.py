@@ -108,6 +108,6 @@ def address() -> str:
     return docker("inspect", "-f", form, f"gpunode-lab-node-{nodes()[0]}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def front(address: str) -> Front:
     return Front(address, on_node("cat /etc/gpunode/gateway/certificate.pem"))

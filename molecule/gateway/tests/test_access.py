@@ -214,7 +214,7 @@ def test_metrics_are_for_the_node_alone(address: str) -> None:
 def test_the_engine_keeps_to_loopback_and_its_own_key(address: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, 8000), timeout=5)
-    for key, status in (("", "401"), (GOOD, "401"), (SETTINGS["vllm_api_keys"][0], "200")):
+    for key, status in (("", "401"), ("sk-of-nobody", "401"), (SETTINGS["vllm_api_keys"][0], "200")):
         asked = (
             f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8000/v1/models"
         )
