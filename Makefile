@@ -9,7 +9,7 @@ LAB := tests/lab/lab
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-planner docs surveys site awx build release venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-light-nodes bench-planner kill-anywhere docs surveys site awx build release venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,14 @@ engine: venv  ## every configuration that is rendered, through vLLM's own parser
 molecule: venv  ## Molecule's default scenario
 	@$(BIN)/python tests/run.py --only molecule
 
+kill-anywhere: venv  ## the play killed before a task and run again; KILL_POINTS=all for every state that there is
+	@$(BIN)/python tests/run.py --only kill-anywhere
+
 bench: venv  ## what site.yml costs, first and with nothing to do, against a one-task play
 	@$(BIN)/python tests/bench/site.py
+
+bench-light-nodes: venv  ## what the roles up to the weights cost over 1, 8 and 24 nodes
+	@$(BIN)/python tests/bench/light_nodes.py
 
 bench-planner: venv  ## what planning costs
 	@$(BIN)/python tests/bench/planner.py

@@ -62,6 +62,20 @@ CHECKS = (
         needs_lab=True,
     ),
     Check(
+        "kill-anywhere",
+        "killed before a task and run again: the same node (KILL_POINTS=all for every death)",
+        ("python", "tests/kill_anywhere/kill_anywhere.py"),
+        long=True,
+        needs_lab=True,
+    ),
+    Check(
+        "molecule-operations",
+        "Molecule: operations",
+        ("molecule", "test", "-s", "operations"),
+        long=True,
+        needs_lab=True,
+    ),
+    Check(
         "molecule-redhat",
         "Molecule: redhat",
         ("molecule", "test", "-s", "redhat"),

@@ -1,0 +1,125 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the status says of an instance that serves, hangs, is killed, is stopped, has no Docker, and starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenario import Play, nodes, on_node, run_play, wait_until
+
+IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
+ENGINE = "pgrep -f '[v]llm serve|VLLM::[E]ngine'"
+
+
+@pytest.fixture
+def status(tmp_path: Path):
+    """Run the playbook; what it wrote as JSON of the one instance."""
+
+    def look(*args: str) -> tuple[Play, dict[str, Any]]:
+        page = tmp_path / "status.json"
+        told = run_play("playbooks/status.yml", "-e", f"json={page}", *args)
+        (one,) = json.loads(page.read_text())[nodes()[0]]["instances"]
+        return told, one
+
+    return look
+
+
+def serves() -> bool:
+    return on_node("systemctl is-active vllm-tiny", check=False) == "active"
+
+
+def test_one_that_serves(status) -> None:
+    told, one = status("-e", "status_fail=true")
+    assert told.status == 0, told.text
+    assert (one["state"], one["healthy"], one["unit_state"]) == ("serving", True, "active/running")
+    assert (one["model"], one["image"]) == ("gpunode/tiny-llama", IMAGE)
+    assert one["revision"] == on_node("ls /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots")
+    assert one["image_id"] == on_node(f"docker image inspect -f '{{{{.Id}}}}' {IMAGE}")
+    assert (one["requests_running"], one["requests_waiting"], one["kv_cache_usage"]) == (0, 0, 0)
+    assert one["since_s"] > 0
+    assert one["restart_due"] == ""
+    (line,) = [text for text in told.text.splitlines() if "tiny" in text and "active/running" in text]
+    assert "serving" in line
+
+
+def test_a_check_says_the_same(status) -> None:
+    told = run_play("playbooks/status.yml", "--check")
+    assert told.status == 0
+    assert "active/running" in told.text
+
+
+def test_no_key_is_told(status) -> None:
+    told, _one = status("-vvv")
+    assert "key-of-operations" not in told.text
+
+
+def test_a_file_that_has_changed_is_named(status) -> None:
+    on_node("echo '# by hand' >>/etc/vllm/tiny.yaml")
+    told, one = status()
+    on_node("sed -i '$d' /etc/vllm/tiny.yaml")
+    assert one["restart_due"] == "/etc/vllm/tiny.yaml"
+    assert "/etc/vllm/tiny.yaml has changed since it was started" in told.text.replace("\n", " ").replace(
+        "        ", " "
+    )
+
+
+def test_one_that_hangs(status) -> None:
+    """All its processes stand still: connections are taken, and nothing is answered."""
+    on_node(f"kill -STOP $({ENGINE})")
+    told, one = status("-e", "status_wait_s=3", "-e", "status_fail=true")
+    on_node(f"kill -CONT $({ENGINE})")
+    assert told.status != 0
+    assert (one["state"], one["unit_state"]) == ("hung", "active/running")
+    assert "its unit runs and no answer" in one["detail"]
+
+
+def test_one_that_was_killed_is_restarting_with_its_cause(status) -> None:
+    on_node("docker kill vllm-tiny")
+    wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 60)
+    _told, one = status()
+    assert one["state"] == "restarting"
+    assert "is about to be started again" in one["detail"]
+
+
+def test_one_that_cannot_start_says_why(status) -> None:
+    on_node(
+        "systemctl stop vllm-tiny; echo 'swap-space: 16' >>/etc/vllm/tiny.yaml; systemctl start --no-block vllm-tiny"
+    )
+    wait_until(lambda: on_node("systemctl is-active vllm-tiny", check=False) == "failed", 300)
+    told, one = status("-e", "status_fail=true")
+    on_node("sed -i '$d' /etc/vllm/tiny.yaml")
+    assert told.status != 0
+    assert (one["state"], one["healthy"]) == ("failed", False)
+    assert "does not know the option --swap-space" in one["detail"]
+    assert one["remedy"]
+
+
+def test_one_that_was_stopped_and_one_without_docker(status) -> None:
+    on_node("systemctl reset-failed vllm-tiny; systemctl stop vllm-tiny")
+    assert status()[1]["state"] == "stopped"
+    on_node("systemctl stop docker.socket docker")
+    _told, one = status()
+    on_node("systemctl start docker")
+    assert (one["state"], one["detail"]) == ("stopped", "Docker does not run.")
+
+
+def test_one_that_starts_says_what_it_does(status) -> None:
+    on_node("systemctl start --no-block vllm-tiny")
+    _told, one = status()
+    assert (one["state"], one["healthy"]) == ("starting", False)
+    assert one["detail"]
+    wait_until(serves, 400)
+    assert status()[1]["state"] == "serving"
+
+
+def test_a_node_that_is_not_reached_is_named() -> None:
+    """Its neighbour is shown all the same."""
+    told = run_play("playbooks/status.yml", "-i", "no-such-node.gpunode.test,")
+    assert told.status != 0
+    assert "no-such-node.gpunode.test could not be asked" in told.text
+    assert "active/running" in told.text

@@ -1,0 +1,168 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module against a server that answers, one that answers nothing in time, and none."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.modules import vllm_status
+
+KEY = "a-key"
+UNIT = """[Service]
+ExecStart=/usr/bin/docker run --device=nvidia.com/gpu=0 image
+TimeoutStartSec=300
+[X-gpunode]
+Instance=a
+Image=image:1
+Model=org/a
+Config={folder}/a.yaml
+Environment={folder}/a.env
+Host=127.0.0.1
+Port={port}
+Served=org/a
+"""
+
+
+class Server:
+    """As much of an engine as is asked. ``late``: a completion does not come; ``works``: tokens do."""
+
+    def __init__(self, late: bool = False, works: bool = False) -> None:
+        told, self.asked = self, []
+        self.late, self.works, self.tokens, self.ended = late, works, 10, threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_told: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                told.asked.append((self.path, self.headers.get("Authorization")))
+                told.tokens += told.works
+                models = json.dumps({"data": [{"id": "org/a"}]})
+                metrics = f'vllm:num_requests_running{{engine="0"}} 3.0\nvllm:generation_tokens_total {told.tokens}\n'
+                self.answer({"/v1/models": models, "/metrics": metrics}.get(self.path, ""))
+
+            def do_POST(self) -> None:
+                if told.late:
+                    told.ended.wait(20)
+                self.answer(json.dumps({"choices": [{"text": "x"}]}))
+
+            def answer(self, text: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[..., Server]]:
+    made: list[Server] = []
+
+    def start(**how: bool) -> Server:
+        made.append(Server(**how))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.ended.set()
+        one.http.shutdown()
+
+
+def instance(folder: Path, port: int) -> vllm_status.Instance:
+    (folder / "a.env").write_text(f"VLLM_API_KEY={KEY}\n")
+    (folder / "a.yaml").write_text("model: org/a\nrevision: abc\n")
+    unit = folder / "vllm-a.service"
+    unit.write_text(UNIT.format(folder=folder, port=port))
+    return vllm_status.Instance(str(unit))
+
+
+def test_one_that_serves(tmp_path: Path, server: Callable[..., Server]) -> None:
+    engine = server()
+    one = instance(tmp_path, engine.http.server_port)
+    one.ask(2)
+    assert one.answer.ready
+    assert one.load.running == 3
+    assert one.revision() == "abc"
+    assert one.url() == f"http://127.0.0.1:{engine.http.server_port}/v1"
+    assert {key for _path, key in engine.asked} == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_one_that_is_late_works_or_hangs(tmp_path: Path, server: Callable[..., Server], works: bool) -> None:
+    one = instance(tmp_path, server(late=True, works=works).http.server_port)
+    one.ask(1)
+    assert not one.answer.ready
+    assert one.works is works
+
+
+def test_one_that_is_not_there(tmp_path: Path) -> None:
+    one = instance(tmp_path, 1)
+    one.ask(1)
+    assert (one.answer.ready, one.load, one.works) == (False, None, False)
+
+
+def test_a_key_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    one = instance(tmp_path, 1)
+    (tmp_path / "a.env").unlink()
+    one.ask(1)
+    assert one.answer.refused
+    assert "environment file cannot be read" in one.answer.detail
+
+
+class Module:
+    """A node without Docker and GPUs, where systemd shows what it is told to."""
+
+    def __init__(self, folder: Path, names: list[str], shown: str) -> None:
+        self.params = {"unit_dir": str(folder), "names": names, "docker": "/none", "wait_s": 1}
+        self.shown = shown
+
+    def get_bin_path(self, name: str) -> str | None:
+        return "timeout" if name == "timeout" else None
+
+    def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+        assert argv[:2] == ["timeout", "20"]
+        if argv[2] == "journalctl":
+            return 0, json.dumps({"INVOCATION_ID": "r", "MESSAGE": "CUDA out of memory"}), ""
+        return 0, self.shown, ""
+
+    def sha256(self, path: str) -> str:
+        return path
+
+    def exit_json(self, **result: object) -> None:
+        raise SystemExit(json.dumps(result))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, module: Module) -> dict[str, object]:
+    monkeypatch.setattr(vllm_status, "AnsibleModule", lambda **_spec: module)
+    with pytest.raises(SystemExit) as ended:
+        vllm_status.main()
+    return json.loads(str(ended.value))
+
+
+def test_a_row_of_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance(tmp_path, 1)
+    (tmp_path / "vllm-theirs.service").write_text("[Service]\n")
+    docker = "Id=docker.service\nActiveState=active\n\n"
+    shown = f"{docker}Id=vllm-a.service\nActiveState=failed\nSubState=failed\nResult=signal\n"
+    told = run(monkeypatch, Module(tmp_path, [], shown))
+    assert told["docker_runs"] is True
+    (row,) = told["instances"]
+    assert (row["name"], row["state"], row["healthy"]) == ("a", "failed", False)
+    assert row["detail"] == "it ended (signal). The GPU's memory is full."
+    assert (row["model"], row["revision"], row["image"], row["gpus"]) == ("org/a", "abc", "image:1", [0])
+    assert told["gpu_message"]
+
+
+def test_others_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instance(tmp_path, 1)
+    assert run(monkeypatch, Module(tmp_path, ["b"], ""))["instances"] == []
