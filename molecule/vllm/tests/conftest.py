@@ -35,7 +35,7 @@ while True:
 #: Streams long answers, several at once, and says for each how many tokens came and how it ended.
 STREAMS = """
 import http.client, json, sys, threading
-asks = {"model": "tiny", "prompt": "Hello", "max_tokens": 1500, "ignore_eos": True, "stream": True}
+asks = {"model": "tiny", "prompt": "Hello", "max_tokens": 800, "ignore_eos": True, "stream": True}
 body = json.dumps({**asks, "stream_options": {"include_usage": True}})
 def stream(number):
     asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=120)

@@ -68,7 +68,7 @@ def test_a_stop_lets_requests_finish_and_leaves_nothing(unit) -> None:
     assert streams.stdout
     told = sorted(streams.stdout.read().split("\n"))
     # Every token that was asked for, and the line that says that it is over.
-    assert told[-4:] == [f"{number} 1500 [DONE]" for number in range(4)]
+    assert told[-4:] == [f"{number} 800 [DONE]" for number in range(4)]
     assert on_node("docker ps -aq") == ""
     assert on_node("pgrep -f '[V]LLM'; pgrep -f '[v]llm-wait'; true") == ""
     assert unit.show("Result") == "success"
