@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from scenario import Play, nodes, on_node, run_play, wait_until
 
-VARS = Path(__file__).parents[1] / "vars.yml"
+VARS = Path(__file__).parents[1] / "vars" / "impatient.yml"
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 
 #: Asks for one token again and again, and writes down what it was answered: "TIME ok|error".
