@@ -97,7 +97,8 @@ def hunt(secret: str, node: str = "") -> list[str]:
 
 def environment() -> dict[str, str]:
     """What ansible needs to find the collection in the checkout and the scenario's nodes in the inventory."""
-    return {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
+    # Without the colours that Molecule asks for: they stand between the words of a line that was broken.
+    return {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
 
 
 def command(playbook: str, *args: str) -> list[str]:
