@@ -88,6 +88,11 @@ def of_list(text: str) -> Set[str]:
     return {item.strip().strip("'\"") for item in re.findall(r"^\s*- (.+)$", text, re.MULTILINE)} - {""}
 
 
+def of_front(text: str) -> Set[str]:
+    """The clients' keys in the front's table."""
+    return set(re.findall(r'^\s*(?:default )?"Bearer ([^"\s]+)"', text, re.MULTILINE))
+
+
 def of_apt(text: str) -> Set[str]:
     """The passwords in apt's auth.conf."""
     return set(re.findall(r"\bpassword\s+(\S+)", text))

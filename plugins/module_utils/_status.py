@@ -27,6 +27,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
 
 PROPERTIES = (
     "Id",
+    "LoadState",
     "ActiveState",
     "SubState",
     "Result",
@@ -36,6 +37,8 @@ PROPERTIES = (
     "UnitFileState",
     "ActiveEnterTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
+    "AssertResult",
+    "AssertTimestampMonotonic",
 )
 HEALTHY = ("serving", "busy")
 _SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? +([0-9.eE+-]+)")
@@ -77,6 +80,9 @@ class Unit:
     invocation: str = ""
     enabled: bool = False
     since_s: Optional[int] = None
+    loaded: bool = False
+    #: What it asserts before a start was not so at the last one.
+    refused: bool = False
 
     @property
     def waits_to_restart(self) -> bool:
@@ -119,6 +125,8 @@ def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
                 invocation=value.get("InvocationID", ""),
                 enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime"),
                 since_s=_since(value, uptime_s),
+                loaded=value.get("LoadState") == "loaded",
+                refused=value.get("AssertResult") == "no" and _number(value, "AssertTimestampMonotonic") > 0,
             )
     return found
 
@@ -191,6 +199,12 @@ def judge(
         why, remedy = cause(runs)
         status = f", status {unit.exit_status}" if unit.exit_status else ""
         return Verdict("failed", f"it ended ({unit.result}{status}). {why}", remedy)
+    if unit.refused:
+        return Verdict(
+            "failed",
+            "Its weights are not where its configuration has them, so it was not started.",
+            "Run the playbook: it fetches what is missing.",
+        )
     return Verdict("stopped", "it was stopped, or never started", "systemctl start starts it.")
 
 

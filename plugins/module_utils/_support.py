@@ -14,7 +14,15 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _redact
 
 #: At most this much of each text, its end.
 LIMIT = 8 << 20
-RELATED = ("docker", "containerd", "gpunode-cdi", "nvidia-persistenced", "nvidia-fabricmanager", "nvidia-cdi-refresh")
+RELATED = (
+    "docker",
+    "containerd",
+    "gpunode-cdi",
+    "gpunode-gateway",
+    "nvidia-persistenced",
+    "nvidia-fabricmanager",
+    "nvidia-cdi-refresh",
+)
 
 #: name in the bundle -> command
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -30,6 +38,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "system/modules.txt": ("lsmod",),
     "system/python.txt": ("python3", "--version"),
     "system/packages.txt": ("dpkg-query", "-W", "-f=${db:Status-Abbrev} ${Package} ${Version}\n"),
+    "system/packages-rpm.txt": ("rpm", "-qa"),
     "system/repositories.txt": ("apt-cache", "policy"),
     "gpu/nvidia-smi.xml": ("nvidia-smi", "-q", "-x"),
     "gpu/topology.txt": ("nvidia-smi", "topo", "-m"),
@@ -54,6 +63,9 @@ FILES = (
     "/etc/systemd/system/docker.service.d/*.conf",
     "/etc/systemd/system/gpunode-*.service",
     "/etc/vllm/*.yaml",
+    "/etc/gpunode/gateway/nginx.conf",
+    "/etc/yum.repos.d/docker*.repo",
+    "/etc/yum.repos.d/nvidia-container-toolkit*.repo",
     "/etc/apt/sources.list.d/docker.sources",
     "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
     "/proc/cmdline",
@@ -73,6 +85,7 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     ("/var/lib/gpunode/vllm/*/etc/vllm/*.keys.yaml", _redact.of_list),
     ("/run/vllm-*/started-from/etc/vllm/*.env", _redact.of_environment),
     ("/run/vllm-*/started-from/etc/vllm/*.keys.yaml", _redact.of_list),
+    ("/etc/gpunode/gateway/keys.conf", _redact.of_front),
     ("/etc/huggingface/token", _redact.of_token),
     ("/root/.cache/huggingface/token", _redact.of_token),
     ("/home/*/.cache/huggingface/token", _redact.of_token),
@@ -83,6 +96,8 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     ("/etc/systemd/system/docker.service.d/*", _redact.of_urls),
     ("/etc/systemd/system/vllm-*.service", _redact.of_urls),
     ("/etc/environment", _redact.of_environment),
+    ("/etc/yum.repos.d/*.repo", _redact.of_environment),
+    ("/etc/dnf/dnf.conf", _redact.of_environment),
     ("/etc/apt/apt.conf", _redact.of_urls),
     ("/etc/apt/apt.conf.d/*", _redact.of_urls),
     ("/etc/apt/auth.conf", _redact.of_apt),

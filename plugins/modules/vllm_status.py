@@ -136,6 +136,12 @@ docker_runs:
   description: Whether Docker's service runs.
   type: bool
   returned: always
+front:
+  description:
+    - What systemd says of the front that the role P(gpunode.llm.gateway#role) put before the engines, such as
+      V(active/running). Empty where there is none.
+  type: str
+  returned: always
 gpu_message:
   description: What is wrong with the GPUs, empty where nothing is.
   type: str
@@ -153,6 +159,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _probe, _
 
 LOG_LINES = 1000
 DOCKER = "docker.service"
+FRONT = "gpunode-gateway.service"
 #: For programs that may never answer: a daemon that hangs, a GPU that is lost.
 PATIENCE_S = "20"
 
@@ -242,7 +249,7 @@ class Node:
         return _gpu.look(run if tool else None, _gpu.scan_pci())
 
     def units(self, names):
-        shown = self.said("systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, *names)
+        shown = self.said("systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, FRONT, *names)
         return _status.parse_units(shown, time.monotonic())
 
     def images(self, names):
@@ -318,10 +325,12 @@ def main():
     images = node.images([one.unit[: -len(".service")] for one in active])
     gpus = node.gpus()
     rows = [node.row(one, units, images, gpus.gpus) for one in found]
+    front = units.get(FRONT, _status.Unit())
     module.exit_json(
         changed=False,
         instances=rows,
         docker_runs=units.get(DOCKER, _status.Unit()).active == "active",
+        front=f"{front.active}/{front.sub}" if front.loaded else "",
         gpu_message=gpus.message if any(row["gpus"] for row in rows) else "",
     )
 

@@ -78,6 +78,8 @@ def notes(host: str, said: Mapping[str, Any]) -> list[str]:
             told.append(f"{host} {one['name']}: {one['restart_due']} has changed since it was started.")
         if not one["enabled"]:
             told.append(f"{host} {one['name']} does not start with the node: systemctl enable {one['unit']}")
+    if said.get("front") and not said["front"].startswith("active/"):
+        told.append(f"{host}: the front before its engines is {said['front']}: journalctl -u gpunode-gateway says why")
     if said.get("gpu_message"):
         told.append(f"{host}: {said['gpu_message']}")
     return told
@@ -96,5 +98,5 @@ def report(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         rows += [cells(host, one) for one in said["instances"]]
         told += notes(host, said)
         unhealthy += [f"{host} {one['name']} ({one['state']})" for one in said["instances"] if not one["healthy"]]
-        data[host] = {"asked": True, **{key: said[key] for key in ("docker_runs", "gpu_message", "instances")}}
+        data[host] = {"asked": True, **{key: said[key] for key in ("docker_runs", "front", "gpu_message", "instances")}}
     return {"table": _lines(rows) if rows else [], "notes": told, "nodes": data, "unhealthy": unhealthy}

@@ -34,6 +34,12 @@ AUTH = base64.b64encode(b"robot:s3cr3t/pass").decode()
         (_redact.of_docker_config, '{"auths": []}', set()),
         (_redact.of_docker_config, "no json", set()),
         (_redact.of_list, "api-key:\n- one\n- 'two'\n", {"one", "two"}),
+        (
+            _redact.of_front,
+            'map $a $b {\n  default "";\n  "Bearer k1" "ada";\n}\n  default "Bearer k2";\n',
+            {"k1", "k2"},
+        ),
+        (_redact.of_environment, "[docker]\nbaseurl=https://d/x\npassword=sesame\n", {"sesame"}),
         (_redact.of_apt, "machine x login y password z\n", {"z"}),
         (_redact.of_token, "hf_abc\n", {"hf_abc"}),
         (_redact.of_token, "\n", set()),

@@ -49,16 +49,24 @@ def test_what_is_not_vllms_page_has_no_load(text: str) -> None:
 def test_units_as_systemd_shows_them() -> None:
     shown = (
         "Id=vllm-a.service\nActiveState=active\nSubState=running\nResult=success\nExecMainStatus=0\nNRestarts=2\n"
-        "InvocationID=abc\nUnitFileState=enabled\nActiveEnterTimestampMonotonic=40000000\n"
+        "LoadState=loaded\nInvocationID=abc\nUnitFileState=enabled\nActiveEnterTimestampMonotonic=40000000\n"
         "InactiveExitTimestampMonotonic=10000000\n\n"
         "Id=vllm-b.service\nActiveState=activating\nSubState=start-post\nUnitFileState=disabled\n"
         "ActiveEnterTimestampMonotonic=0\nInactiveExitTimestampMonotonic=90000000\n\n"
         "Id=docker.service\nActiveState=inactive\nSubState=dead\n"
     )
     units = _status.parse_units(shown, uptime_s=100)
-    assert units["vllm-a.service"] == _status.Unit("active", "running", "success", 0, 2, "abc", True, 60)
+    assert units["vllm-a.service"] == _status.Unit("active", "running", "success", 0, 2, "abc", True, 60, True)
     assert units["vllm-b.service"].since_s == 10
     assert units["docker.service"].since_s is None
+    assert not units["docker.service"].loaded
+
+
+@pytest.mark.parametrize(("result", "when", "refused"), [("no", "0", False), ("no", "7", True), ("yes", "7", False)])
+def test_a_start_that_was_refused(result: str, when: str, refused: bool) -> None:
+    """systemd says no of a unit that nobody ever started, too."""
+    units = _status.parse_units(f"Id=a\nAssertResult={result}\nAssertTimestampMonotonic={when}\n", 1)
+    assert units["a"].refused is refused
 
 
 def entry(message: object, **fields: str) -> str:
@@ -125,6 +133,7 @@ CASES = {
     ),
     "failed with Docker": (unit("failed", "failed"), None, False, [BAD_FLAG], False, "failed", "Docker does not run"),
     "stopped": (unit("inactive", "dead"), None, False, [BAD_FLAG], True, "stopped", "was stopped"),
+    "weights gone": (unit("inactive", "dead", refused=True), None, False, [], True, "failed", "Its weights are not"),
     "stopped with Docker": (unit("inactive", "dead"), None, False, [], False, "stopped", "Docker does not run"),
 }
 

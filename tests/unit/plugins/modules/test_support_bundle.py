@@ -21,6 +21,7 @@ FILES = {
     "/etc/vllm/8b.keys.yaml": "api-key:\n- key-of-the-api\n- second-key\n",
     "/etc/vllm/8b.yaml": "model: org/m\nhf-token: key-of-the-api\n",
     "/var/lib/gpunode/vllm/8b/etc/vllm/8b.env": "VLLM_API_KEY=key-of-before\n",
+    "/etc/gpunode/gateway/keys.conf": 'map $a $b {\n  "Bearer key-of-ada" "ada";\n}\n',
     "/etc/huggingface/token": "hf_short",
     "/srv/token": "token-elsewhere",
     "/root/.docker/config.json": json.dumps({"auths": {"r.example.com": {"auth": AUTH}}}),
@@ -32,7 +33,7 @@ FILES = {
 GIVEN = "key-of-the-inventory"
 SECRETS = (
     *("key-of-the-api", "key-of-wandb", "second-key", "key-of-before", "hf_short", "token-elsewhere", AUTH),
-    *("registry-pass", "daemon-pass", "proxy-pass", "apt-pass", GIVEN),
+    *("key-of-ada", "registry-pass", "daemon-pass", "proxy-pass", "apt-pass", GIVEN),
 )
 
 

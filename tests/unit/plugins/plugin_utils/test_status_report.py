@@ -56,7 +56,7 @@ DOWN = {
 
 
 def node(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"instances": list(instances), "docker_runs": True, "gpu_message": "", **more}
+    return {"instances": list(instances), "docker_runs": True, "front": "", "gpu_message": "", **more}
 
 
 def test_a_table_of_all_nodes() -> None:
@@ -100,6 +100,12 @@ def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
 def test_what_is_about_to_hurt_is_said(change: dict[str, Any], said: str) -> None:
     (note,) = report({"n": node({**SERVING, **change})})["notes"]
     assert said in note
+
+
+def test_a_front_that_does_not_run_is_said() -> None:
+    assert report({"n": node(SERVING, front="active/running")})["notes"] == []
+    (note,) = report({"n": node(SERVING, front="failed/failed")})["notes"]
+    assert note.startswith("n: the front before its engines is failed/failed")
 
 
 def test_trouble_with_gpus_is_said() -> None:
