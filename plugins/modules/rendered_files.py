@@ -191,6 +191,18 @@ class File:
         os.chmod(self.path, self.mode)
 
 
+def write(files, changed):
+    """All that changed, or nothing where one is not valid."""
+    folders = {file.folder for file in changed}
+    for file in files:
+        if file.folder in folders:
+            file.stage()
+    for file in changed:
+        file.check()
+    for file in changed:
+        file.land()
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -220,14 +232,7 @@ def main():
     files = [File(module, entry) for entry in module.params["files"]]
     changed = [file for file in files if file.changed]
     if not module.check_mode:
-        folders = {file.folder for file in changed}
-        for file in files:
-            if file.folder in folders:
-                file.stage()
-        for file in changed:
-            file.check()
-        for file in changed:
-            file.land()
+        write(files, changed)
     module.exit_json(
         changed=bool(changed),
         changed_files=[file.path for file in changed],
