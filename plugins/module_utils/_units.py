@@ -74,7 +74,7 @@ def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> s
 def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -> Decision:
     """What a unit needs. ``changed``: a file of its that is not what it runs from. ``moved``: what else is not.
 
-    ``reloads``: it takes up its files while it runs, all but the unit itself, which is the first of them.
+    ``reloads``: it takes up its program and its files while it runs, all but the unit itself, the first of them.
     """
     if shown.active == "failed":
         return Decision(shown.name, "start", "it had failed")
@@ -86,7 +86,7 @@ def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -
     if shown.needs_reload:
         return Decision(shown.name, "restart", "systemd had not read its unit file again")
     if moved:
-        return Decision(shown.name, "restart", moved)
+        return Decision(shown.name, "reload" if reloads else "restart", moved)
     return Decision(shown.name, "none", "it runs what is on disk")
 
 

@@ -55,7 +55,7 @@ options:
         description:
           - Whether the service takes up its files when it is told to reload, all but the unit itself, which must come
             first in O(units[].files). Its reload has to put the files aside as its start does.
-          - Such a service is restarted when its program was replaced, as an update of a package does.
+          - Such a service is reloaded as well when its program was replaced, as an update of a package does.
         type: bool
         default: false
   would_change:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 from conftest import COMPLETION, KEYS, PORT, SETTINGS, Front, Held, site
-from scenario import on_node, run_play
+from scenario import on_node, run_play, wait_until
 
 ENGINE = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID vllm-tiny.service"
 FRONT = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
@@ -55,6 +55,31 @@ def test_keys_change_and_no_request_is_lost(front: Front) -> None:
     assert front.ask("/v1/models", key=KEYS["ada"]).status == 401
     assert [front.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
     assert not [key for key in EVERY_KEY if key in told.text]
+
+
+def test_an_update_of_nginx_loses_no_request(front: Front) -> None:
+    """As dpkg does it: another file takes the name. The unit's own watch does the rest."""
+    key = KEYS["grace"]
+    old = on_node("cat /run/gpunode-gateway/nginx.pid")
+    held, clients = Held(front, key, stream=True), Clients(front, key)
+    try:
+        on_node("cp -p /usr/sbin/nginx /usr/sbin/nginx.new && mv /usr/sbin/nginx.new /usr/sbin/nginx")
+
+        def the_new_one_serves() -> bool:
+            told = on_node("p=$(cat /run/gpunode-gateway/nginx.pid) && echo $p && readlink /proc/$p/exe", check=False)
+            return told.split("\n")[0] != old and told.endswith("\n/usr/sbin/nginx")
+
+        wait_until(the_new_one_serves)
+    finally:
+        clients.end()
+    answer = held.finish()
+    assert (answer.status, answer.body.rstrip()[-12:]) == (200, b"data: [DONE]"), answer
+    assert clients.lost == []
+    assert on_node("systemctl show -P MainPID,ActiveState gpunode-gateway.service").split() == [
+        on_node("cat /run/gpunode-gateway/nginx.pid"),
+        "active",
+    ]
+    assert front.ask("/v1/models", key=key).status == 200
 
 
 def test_keys_are_in_their_file_and_nowhere_else() -> None:

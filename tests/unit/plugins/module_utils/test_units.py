@@ -46,7 +46,7 @@ def test_show_of_several_units():
         ("active", "/etc/x", False, "", True, "reload", "/etc/x is not what"),
         ("active", "/etc/x", True, "", True, "restart", "/etc/x is not what"),  # the unit, behind systemd's back
         ("active", "/etc/systemd/system/u.service", False, "", True, "restart", "u.service is not what"),
-        ("active", "", False, "its program was replaced", True, "restart", "replaced"),
+        ("active", "", False, "its program was replaced", True, "reload", "replaced"),
         ("inactive", "/etc/x", False, "", True, "start", "not running"),
     ],
 )

@@ -100,6 +100,6 @@ def test_a_program_that_was_replaced_is_noticed(unit, tmp_path):
             module = Module({**unit, "reloads": True}, ActiveState="active", MainPID=str(process.pid))
             assert units_current.Units(module).decide(module.params["units"][0]).action == "none"
             program.unlink()
-            assert units_current.Units(module).decide(module.params["units"][0]).action == "restart"
+            assert units_current.Units(module).decide(module.params["units"][0]).action == "reload"
         finally:
             process.kill()
