@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-HEAD = ("host", "instance", "state", "unit", "up", "model", "revision", "image", "run", "wait", "KV", "GPU GiB")
+HEAD = ("host", "instance", "state", "unit", "up", "model", "revision", "image", "run", "wait", "KV", "GPU_GiB")
 #: Columns of numbers.
-RIGHT = ("up", "run", "wait", "KV", "GPU GiB")
+RIGHT = ("up", "run", "wait", "KV", "GPU_GiB")
 NONE = "-"
 
 
