@@ -9,6 +9,8 @@ short_description: Prove that a container sees the GPUs
 version_added: 1.0.0
 description:
   - Runs C(nvidia-smi) in a container that is given all GPUs, and compares their UUIDs with those of the node.
+  - Has systemd read its units anew meanwhile, which takes the GPUs from containers that have them by Docker's legacy
+    hook. Where they are lost with CDI, it fails; with the legacy hook, it warns.
   - What was proven holds until the node restarts, or Docker, the CDI specification, the GPUs or the image change; until
     then no container is started again.
 author:
@@ -22,7 +24,7 @@ attributes:
     support: none
 options:
   image:
-    description: An image that is on the node. It needs nothing but a C library; nvidia-smi is put into it.
+    description: An image that is on the node. It needs a C library and C(sleep); C(nvidia-smi) is put into it.
     type: str
     required: true
   spec:
@@ -68,6 +70,19 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _engine
 
+CONTAINER = "gpunode-gpu-proof"
+TIMED_OUT = 124
+GPUS = {
+    "cdi": ["--device=nvidia.com/gpu=all"],
+    "runtime": ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"],
+}
+#: A new unit file is all that it takes, and every package that brings one does it.
+LOST = (
+    "A container lost its GPUs when systemd read its units anew (systemctl daemon-reload), as with Docker's legacy "
+    "hook. Engines would end so in the middle of the night. Docker 25 and later give GPUs by CDI and keep them: "
+    "docker_keep_existing: false puts Docker's own packages in the place of those that are here."
+)
+
 
 def state(module):
     """All that the proof depends on: asked for in two short commands."""
@@ -100,35 +115,38 @@ def earlier(path):
         return None
 
 
+def docker(module, *words):
+    """One docker command, bounded. Its exit status, and what it said on either stream."""
+    rc, out, err = module.run_command(["timeout", str(module.params["timeout"]), "docker", *words])
+    if rc == TIMED_OUT:
+        module.fail_json(msg=f"A container that asks for the GPUs did not answer within {module.params['timeout']} s.")
+    return rc, out + err
+
+
+def seen_inside(module):
+    """The GPUs of the container now, with what nvidia-smi said."""
+    rc, said = docker(module, "exec", CONTAINER, "nvidia-smi", "-L")
+    return (sorted(_engine.gpu_uuids(said)) if rc == 0 else []), said
+
+
 def prove(module, now):
-    gpus = ["--device=nvidia.com/gpu=all"]
-    if now["method"] == "runtime":
-        gpus = ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"]
-    rc, out, err = module.run_command(
-        [
-            "timeout",
-            str(module.params["timeout"]),
-            "docker",
-            "run",
-            "--rm",
-            "--pull=never",
-            "--network=none",
-            *gpus,
-            "--entrypoint=nvidia-smi",
-            now["image"],
-            "-L",
-        ]
-    )
-    if rc == 124:
-        module.fail_json(msg=f"A container that asks for the GPUs did not end within {module.params['timeout']} s.")
-    if rc != 0:
-        module.fail_json(msg=_engine.proof_failure(err + out))
-    inside = _engine.gpu_uuids(out)
-    if sorted(inside) != sorted(now["uuids"]):
-        module.fail_json(
-            msg=f"A container sees other GPUs than the node: {', '.join(inside) or 'none'} inside, "
-            f"{', '.join(now['uuids'])} outside."
-        )
+    """A container sees the GPUs of the node. Returns whether it still does after systemd has read its units anew."""
+    docker(module, "rm", "--force", CONTAINER)
+    keep = ["--rm", "--init", "--pull=never", "--network=none", f"--name={CONTAINER}", "--entrypoint=sleep"]
+    try:
+        rc, said = docker(module, "run", "--detach", *keep, *GPUS[now["method"]], now["image"], "600")
+        inside, said = seen_inside(module) if rc == 0 else ([], said)
+        if not inside:
+            module.fail_json(msg=_engine.proof_failure(said))
+        if inside != sorted(now["uuids"]):
+            module.fail_json(
+                msg=f"A container sees other GPUs than the node: {', '.join(inside)} inside, "
+                f"{', '.join(now['uuids'])} outside."
+            )
+        module.run_command(["systemctl", "daemon-reload"])
+        return seen_inside(module)[0] == inside
+    finally:
+        docker(module, "rm", "--force", CONTAINER)
 
 
 def remember(path, now):
@@ -152,7 +170,9 @@ def main():
     now = state(module)
     known = earlier(module.params["stamp"]) == now
     if not known and not module.check_mode:
-        prove(module, now)
+        if not prove(module, now):
+            # By CDI it cannot be, so something is wrong; by the old way it is to be expected.
+            module.fail_json(msg=LOST) if now["method"] == "cdi" else module.warn(LOST)
         remember(module.params["stamp"], now)
     proven = known or not module.check_mode
     module.exit_json(

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from scenario import Play, nodes, on_node, run_play, wait_until
+from scenario import Play, board, nodes, on_node, run_play, wait_until
+
+__all__ = ["board"]
 
 VARS = Path(__file__).parents[1] / "vars" / "impatient.yml"
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
@@ -87,20 +89,21 @@ class Unit:
         on_node(f"pkill -{signal} -f '[V]LLM::EngineCore'")
 
 
-@pytest.fixture
-def unit() -> Unit:
-    """The instance, serving, with no failed start on its account: what a test before this one left down is started."""
-    tiny = Unit()
-    on_node("systemctl reset-failed vllm-tiny; true")
-    if not tiny.serves():
-        on_node("systemctl start vllm-tiny")
-    return tiny
-
-
 @pytest.fixture(scope="session")
 def deploy() -> Callable[..., Play]:
     """Run site.yml on the first node with the scenario's variables, and further arguments."""
     return lambda *args: run_play("site.yml", "--limit", nodes()[0], "-e", f"@{VARS}", *args)
+
+
+@pytest.fixture
+def unit(deploy: Callable[..., Play]) -> Unit:
+    """The instance, serving, with no failed start on its account, whatever a test before this one left behind."""
+    tiny = Unit()
+    on_node("systemctl reset-failed vllm-tiny; true")
+    if not tiny.serves():
+        play = deploy()
+        assert play.status == 0, play.text[-3000:]
+    return tiny
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 
-from conftest import STREAMS
+from conftest import IMAGE, STREAMS
 from scenario import LAB, nodes, on_node, wait_until
 
 SNAPSHOT = "/var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots/*"
@@ -105,7 +105,7 @@ def test_an_image_that_is_missing(unit, deploy) -> None:
     on_node("systemctl stop vllm-tiny; docker image rm -f $(docker image ls -q | sort -u)")
     on_node("systemctl start vllm-tiny", check=False)
     assert unit.show("ActiveState") != "active"
-    assert "Unable to find image" in on_node("journalctl -u vllm-tiny -n 20 --no-pager -o cat")
+    assert f"No such image: {IMAGE}" in on_node("journalctl -u vllm-tiny -n 20 --no-pager -o cat")
     play = deploy()
     assert play.status == 0, play.text[-3000:]
     assert unit.serves()
