@@ -3,5 +3,5 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends python3-minimal libpython3-stdlib >/dev/null
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /usr/share/doc /usr/share/man
-cp /lab/images/light_engine.py /usr/local/bin/vllm
+{ echo '#!/usr/bin/python3'; cat /lab/images/light_engine.py; } >/usr/local/bin/vllm
 chmod 0755 /usr/local/bin/vllm
