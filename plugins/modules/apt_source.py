@@ -215,10 +215,11 @@ def lists(module):
 
 
 def refresh(module, source_path):
-    """Have apt read this source where the other lists can stay; whether all lists are fresh then."""
+    """Have apt read this source; whether the other lists can stay as they are.
+
+    Also where they cannot: what is wrong with this one is said here, and not by whoever reads them all.
+    """
     age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
-    if age > LISTS_LAST:
-        return False
     only = [
         "-o",
         f"Dir::Etc::SourceList={source_path}",
@@ -231,7 +232,7 @@ def refresh(module, source_path):
     while True:
         rc, out, err = module.run_command(["apt-get", "update", "-q", "--error-on=any", *only])
         if rc == 0:
-            return True
+            return age <= LISTS_LAST
         # A fresh cloud node upgrades itself in its first minutes.
         if "/lists/lock" not in err or time.monotonic() > deadline:
             module.fail_json(msg=f"apt does not take {source_path}: {_apt.complaint(err)}", stdout=out, stderr=err)
