@@ -9,7 +9,7 @@ LAB := tests/lab/lab
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity engine molecule bench bench-light-nodes bench-planner kill-anywhere docs surveys site awx build release venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity newer engine molecule bench bench-light-nodes bench-planner kill-anywhere docs surveys site awx build release venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ unit: venv  ## the unit tests
 
 sanity: venv  ## ansible-test's sanity, with nothing ignored, and units
 	@$(BIN)/python tests/run.py --only sanity
+
+newer: venv  ## unit tests and the artefact on the newest ansible-core that there is a Python for
+	@$(BIN)/python tests/run.py --only newer
 
 awx: venv  ## what AWX is given and runs, by its own modules, ansible-runner and ansible-builder
 	@$(BIN)/python tests/run.py --only awx
@@ -79,4 +82,4 @@ venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)
 
 clean:  ## drop the venv's link and what tests left
-	@rm -rf $(VENV) .venv-docs .venv-awx docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible
+	@rm -rf $(VENV) .venv-docs .venv-awx .venv-newer docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible

@@ -8,6 +8,10 @@ cache=${GPUNODE_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gpunode-lab}
 for python in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
 done
+if [ -n "${PYTHON:-}" ] && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "PYTHON=$PYTHON does not run, or is older than 3.11" >&2
+  exit 1
+fi
 if ! "$python" -c 'import ensurepip' 2>/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "[venv] apt-get install python3 python3-venv"
