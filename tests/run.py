@@ -86,7 +86,14 @@ CHECKS = (
         long=True,
         needs_lab=True,
     ),
-    *(scenario(name) for name in ("redhat",)),
+    Check(
+        "molecule-newer",
+        "Molecule: default with the newest ansible-core",
+        ("env", "MOLECULE_NODE=molecule-newer", "tests/newer.sh", "molecule", "test", "-s", "default"),
+        long=True,
+        needs_lab=True,
+    ),
+    *(scenario(name) for name in ("docker", "redhat")),
     Check(
         "molecule-gateway",
         "Molecule: gateway",
