@@ -19,7 +19,8 @@ find /etc /usr/local /opt /var/lib/gpunode /var/lib/huggingface \
     echo "file $path $mode $user $group ${sum%% *}"
   done | sort
 find /etc /usr/local /var/lib/huggingface/hub -path /etc/ssh -prune -o -type l -printf 'link %p %l\n' | sort
-systemctl list-unit-files --no-legend --plain | awk '{ print "unit", $1, $2 }'
+# A container's scope has the container's own number in its name.
+systemctl list-unit-files --no-legend --plain | awk '$1 !~ /^docker-[0-9a-f]*[.]scope$/ { print "unit", $1, $2 }'
 systemctl list-units --all --no-legend --plain 'vllm-*' 'gpunode-*' 'docker.*' 'containerd.*' | awk '{ print "runs", $1, $2, $3, $4 }'
 systemctl --failed --no-legend --plain | awk '{ print "failed", $1 }'
 systemctl show --property=NeedDaemonReload '*' 2>/dev/null | grep -c yes | sed 's/^/units that systemd has not read again: /'
