@@ -93,7 +93,7 @@ CHECKS = (
         long=True,
         needs_lab=True,
     ),
-    *(scenario(name) for name in ("docker", "redhat")),
+    *(scenario(name) for name in ("docker", "nvidia_container_toolkit", "redhat")),
     Check(
         "molecule-gateway",
         "Molecule: gateway",

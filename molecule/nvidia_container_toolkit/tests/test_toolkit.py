@@ -1,0 +1,81 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The toolkit at its version, the runtime in Docker, and a description of the GPUs that stays true."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from scenario import CHECKOUT, LAB, nodes, run_play
+
+CONVERGE = str(CHECKOUT / "molecule/nvidia_container_toolkit/converge.yml")
+PACKAGES = [
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+]
+
+
+def versions(host) -> set[str]:
+    return {host.package(name).version for name in PACKAGES}
+
+
+def devices(host) -> set[str]:
+    return {word for word in host.run("nvidia-ctk cdi list").stdout.split() if word.startswith("nvidia.com/gpu=")}
+
+
+def test_all_packages_are_pinned(host) -> None:
+    assert versions(host) == {"1.20.0-1"}
+
+
+def test_docker_has_the_runtime_and_cdi(host) -> None:
+    config = json.loads(host.file("/etc/docker/daemon.json").content_string)
+    assert config["runtimes"] == {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
+    assert config["features"]["cdi"] is True
+    info = json.loads(host.run("docker info --format '{{json .}}'").stdout)
+    assert "nvidia" in info["Runtimes"]
+
+
+def test_gpus_are_described_before_docker_starts(host) -> None:
+    assert host.service("gpunode-cdi").is_enabled
+    assert "nvidia.com/gpu=0" in devices(host)
+
+
+def test_a_description_that_was_lost_comes_back_with_the_node(host) -> None:
+    """/var/run is empty after a restart; what starts before Docker writes it again."""
+    host.run("rm /var/run/cdi/nvidia.yaml")
+    assert host.run("systemctl start gpunode-cdi").rc == 0
+    assert "nvidia.com/gpu=0" in devices(host)
+
+
+def test_other_gpus_are_noticed(host) -> None:
+    assert "nvidia.com/gpu=1" not in devices(host)
+    subprocess.run([LAB, "fit", nodes()[0], "h200x2"], check=True, capture_output=True)
+    told = run_play(CONVERGE)
+    assert told.status == 0, told.text
+    assert told.changed == 1
+    assert {"nvidia.com/gpu=0", "nvidia.com/gpu=1"} <= devices(host)
+    assert run_play(CONVERGE).changed == 0
+
+
+def test_another_version_and_a_hold_are_one_variable_each(host) -> None:
+    older = run_play(
+        CONVERGE, "-e", "nvidia_container_toolkit_version=1.19.1-1", "-e", "nvidia_container_toolkit_hold=true"
+    )
+    assert older.status == 0, older.text
+    assert versions(host) == {"1.19.1-1"}
+    assert sorted(host.run("apt-mark showhold").stdout.split()) == PACKAGES
+    back = run_play(CONVERGE)
+    assert (back.status, versions(host)) == (0, {"1.20.0-1"}), back.text
+
+
+def test_a_node_without_gpus_is_left_alone(host) -> None:
+    """As a play over a mixed inventory does it: said, and nothing done."""
+    host.run("mv /usr/bin/nvidia-smi /root/")
+    told = run_play(CONVERGE)
+    host.run("mv /root/nvidia-smi /usr/bin/")
+    assert (told.status, told.changed) == (0, 0), told.text
+    assert "has no GPU for containers" in told.text
