@@ -337,6 +337,11 @@ _PHASES: tuple[tuple[str, str], ...] = (
 )
 _COMPILED_PHASES = tuple((re.compile(pattern), words) for pattern, words in _PHASES)
 _NOISE = re.compile(r"^\s*(File \"|Traceback|\^+$|$)|^\(?[A-Za-z_]+ ?pid=\d+\)?\s*$")
+#: What systemd and the unit's own programs say of every end: true, and of no help.
+_HUSK = re.compile(
+    r"^\S+\.service: |^(Starting|Started|Stopping|Stopped|Failed to start) \S+\.service"
+    r"|: the engine ended before it answered"
+)
 
 
 def diagnose(lines: Sequence[str]) -> Diagnosis | None:
@@ -370,7 +375,8 @@ def phase(lines: Sequence[str]) -> str:
 
 
 def telling_lines(lines: Sequence[str], count: int = 5) -> list[str]:
-    """The last lines that say something: errors first, frames of tracebacks left out."""
+    """The last lines that say something: the engine's own before systemd's, errors first, no frames of tracebacks."""
     said = [line.strip() for line in lines if not _NOISE.search(line)]
+    said = [line for line in said if not _HUSK.search(line)] or said
     errors = [line for line in said if re.search(r"error|exception|fatal|failed|denied", line, re.IGNORECASE)]
     return (errors or said)[-count:]

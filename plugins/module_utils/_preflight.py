@@ -182,7 +182,8 @@ def check_ports(
     findings = []
     for one in taken:
         unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
-        if run(["systemctl", "is-active", "--quiet", unit])[0] == 0:
+        # A container holds its port from the first moment of a start, long before its unit is active.
+        if run(["systemctl", "is-active", unit])[1].strip() in ("active", "activating", "deactivating", "reloading"):
             continue
         findings.append(
             f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"

@@ -185,3 +185,9 @@ def test_telling_lines_are_errors_without_frames():
     lines = ["Traceback (most recent call last):", '  File "x.py", line 1', "INFO fine", "ValueError: an error", ""]
     assert _diagnosis.telling_lines(lines) == ["ValueError: an error"]
     assert _diagnosis.telling_lines(["INFO a", "INFO b"], 1) == ["INFO b"]
+
+
+def test_what_the_engine_says_comes_before_what_systemd_says_of_it():
+    end = ["vllm-8b.service: Failed with result 'exit-code'.", "Failed to start vllm-8b.service - vLLM serves 8b."]
+    assert _diagnosis.telling_lines(["no luck today", *end]) == ["no luck today"]
+    assert _diagnosis.telling_lines(end) == end

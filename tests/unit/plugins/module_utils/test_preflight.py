@@ -133,13 +133,22 @@ def test_data_root(tmp_path, text, root):
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("free", "active", "findings"), [(True, 3, 0), (False, 0, 0), (False, 3, 1)])
-def test_ports(free, active, findings):
+@pytest.mark.parametrize(
+    ("free", "state", "findings"),
+    [
+        (True, "inactive", 0),
+        (False, "active", 0),
+        (False, "activating", 0),  # a container holds its port long before its unit is active
+        (False, "inactive", 1),
+        (False, "failed", 1),
+    ],
+)
+def test_ports(free, state, findings):
     asked = []
 
     def run(argv):
         asked.append(argv)
-        return active, "", ""
+        return 0 if state == "active" else 3, f"{state}\n", ""
 
     told = _preflight.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
     assert len(told) == findings
