@@ -13,6 +13,10 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_json
 
 Runner = Callable[..., Tuple[int, str, str]]
 
+#: What Docker must do for settings that are written and not taken up: "restarted" or "reloaded". A play that is stopped
+#: in between leaves a file that looks settled and a Docker that does not know it. Gone with the node's next start.
+DUE = "/run/gpunode/docker-settings-due"
+
 
 def read(path: str) -> Tuple[str, Dict[str, Any]]:
     """The file's text and settings; both empty where there is none.
@@ -55,8 +59,22 @@ def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
     return f"Docker would not start with this {path}, so it was not written: {said.replace(staged, path)}"
 
 
-def land(move: Callable[[str, str], None], staged: str, path: str) -> None:
-    """Move it into place; a file that was there keeps its mode."""
+def due(path: str = DUE) -> str:
+    """What Docker must still do for its settings; empty where it has taken them up."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool, due_path: str = DUE) -> None:
+    """Move it into place, and write down what is due for it before; a file that was there keeps its mode."""
+    os.makedirs(os.path.dirname(due_path), mode=0o755, exist_ok=True)
+    # A restart that an earlier play owes is not made a reload by this one.
+    owed = "restarted" if restart else due(due_path) or "reloaded"
+    with open(due_path, "w", encoding="utf-8") as stream:
+        stream.write(f"{owed}\n")
     mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     move(staged, path)

@@ -85,12 +85,13 @@ def main():
     staged = _daemon_file.stage(after)
     module.add_cleanup_file(staged)
     check(module, staged, path)
+    restart = _daemon_json.needs_restart(keys)
     if not module.check_mode:
-        _daemon_file.land(module.atomic_move, staged, path)
+        _daemon_file.land(module.atomic_move, staged, path, restart)
     module.exit_json(
         changed=True,
         settings=keys,
-        restart=_daemon_json.needs_restart(keys),
+        restart=restart,
         diff={"before_header": path, "after_header": path, "before": before, "after": after},
     )
 

@@ -72,6 +72,12 @@ config_settled:
   description: Whether daemon.json says all that O(config) does.
   type: bool
   returned: success
+settings_due:
+  description:
+    - What Docker must still do for settings that an earlier play wrote into daemon.json and did not live to have it take
+      up, V(restarted) or V(reloaded). Empty where there is nothing.
+  type: str
+  returned: success
 group_exists:
   description: Whether O(group) is there.
   type: bool
@@ -177,6 +183,7 @@ def main():
         ours=any(is_ours(marker) for marker in module.params["markers"]),
         service=service(module),
         config_settled=config_settled(module.params["config_path"], module.params["config"]),
+        settings_due=_daemon_file.due(),
         **users(module.params["users"], module.params["group"]),
     )
 

@@ -92,7 +92,11 @@ def configured(module, nvidia_ctk, before):
     return staged
 
 
-def settle_daemon(module, nvidia_ctk):
+def must_restart(keys, docker):
+    return _daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on)
+
+
+def settle_daemon(module, nvidia_ctk, docker):
     """Merge the runtime into daemon.json; returns the keys that changed and the diff."""
     path = module.params["path"]
     try:
@@ -112,7 +116,7 @@ def settle_daemon(module, nvidia_ctk):
         if refused:
             module.fail_json(msg=refused)
         if not module.check_mode:
-            _daemon_file.land(module.atomic_move, staged, path)
+            _daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
     return keys, {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
@@ -165,11 +169,11 @@ def main():
     if not nvidia_ctk and not module.check_mode:
         module.fail_json(msg="nvidia-ctk is not on this node: the package nvidia-container-toolkit-base brings it.")
     spec_diff = settle_spec(module, nvidia_ctk)
-    keys, daemon_diff = settle_daemon(module, nvidia_ctk)
+    keys, daemon_diff = settle_daemon(module, nvidia_ctk, docker)
     module.exit_json(
         changed=bool(keys or spec_diff),
         settings=keys,
-        restart=_daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on),
+        restart=must_restart(keys, docker),
         spec_changed=bool(spec_diff),
         server_version=docker.server,
         diff=[diff for diff in (daemon_diff, spec_diff) if diff],

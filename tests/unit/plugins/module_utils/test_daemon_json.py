@@ -99,14 +99,31 @@ def test_dockerd_has_the_last_word(rc: int, said: str, refused: bool) -> None:
     assert "/tmp/x.json" not in told
 
 
+def move(source: str, target: str) -> None:
+    Path(source).rename(target)
+
+
 def test_land_keeps_the_mode(tmp_path: Path) -> None:
-    file = tmp_path / "etc" / "daemon.json"
-
-    def move(source: str, target: str) -> None:
-        Path(source).rename(target)
-
-    _daemon_file.land(move, _daemon_file.stage("{}"), str(file))
+    file, due = tmp_path / "etc" / "daemon.json", str(tmp_path / "run" / "due")
+    _daemon_file.land(move, _daemon_file.stage("{}"), str(file), True, due)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o644, "{}")
     file.chmod(0o600)
-    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file))
+    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True, due)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "{ }")
+
+
+@pytest.mark.parametrize(
+    ("restarts", "owed"),
+    [
+        ([], ""),
+        ([True], "restarted"),
+        ([False], "reloaded"),
+        ([True, False], "restarted"),
+        ([False, True], "restarted"),
+    ],
+)
+def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], owed: str) -> None:
+    due = str(tmp_path / "run" / "due")
+    for restart in restarts:
+        _daemon_file.land(move, _daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart, due)
+    assert _daemon_file.due(due) == owed
