@@ -74,8 +74,8 @@ config_settled:
   returned: success
 settings_due:
   description:
-    - What Docker must still do for settings that an earlier play wrote into daemon.json and did not live to have it take
-      up, V(restarted) or V(reloaded). Empty where there is nothing.
+    - What Docker must still do for settings that an earlier play wrote into daemon.json and did not live to have it
+      take up, V(restarted) or V(reloaded). Empty where there is nothing.
   type: str
   returned: success
 group_exists:
