@@ -9,6 +9,7 @@ import http.client
 import json
 import socket
 import ssl
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ class Answer:
     def code(self) -> str:
         """The code of an error of the front's own; vLLM has a number there, or another form."""
         try:
-            return json.loads(self.body)["error"]["code"]
+            code = json.loads(self.body)["error"]["code"]
         except (ValueError, KeyError, TypeError):
             return ""
+        return code if isinstance(code, str) else ""
 
 
 class Front:
@@ -96,18 +98,29 @@ class Front:
 
 
 class Held:
-    """A request of which half has been sent, so that it is in flight for as long as the test wants."""
+    """A request whose body comes a byte at a time, so that it is in flight for as long as the test wants."""
 
     def __init__(self, front: Front, key: str, **more: Any) -> None:
-        self.body = json.dumps({**COMPLETION, **more}).encode()
+        body = json.dumps({**COMPLETION, **more}).encode()
+        self.left = [body[at : at + 1] for at in range(len(body))]
         self.connection = front.connect()
         self.connection.putrequest("POST", "/v1/completions")
-        for header, value in front.headers(key, len(self.body)).items():
+        for header, value in front.headers(key, len(body)).items():
             self.connection.putheader(header, value)
-        self.connection.endheaders(self.body[:10])
+        self.connection.endheaders(self.left.pop(0))
+        self.enough = threading.Event()
+        self.drip = threading.Thread(target=self.send_slowly)
+        self.drip.start()
+
+    def send_slowly(self) -> None:
+        # Well within the time that the front gives a client that says nothing.
+        while len(self.left) > 1 and not self.enough.wait(10):
+            self.connection.send(self.left.pop(0))
 
     def finish(self) -> Answer:
-        self.connection.send(self.body[10:])
+        self.enough.set()
+        self.drip.join()
+        self.connection.send(b"".join(self.left))
         try:
             return Front.answer(self.connection)
         finally:

@@ -141,7 +141,7 @@ def test_a_stream_comes_in_pieces(front: Front) -> None:
 def test_a_stream_begins_before_it_ends(front: Front) -> None:
     """The first piece is here while the engine still works at the request."""
     connection = front.connect()
-    body = json.dumps({**COMPLETION, "max_tokens": 1500, "ignore_eos": True, "stream": True}).encode()
+    body = json.dumps({**COMPLETION, "max_tokens": 1900, "n": 16, "ignore_eos": True, "stream": True}).encode()
     connection.request("POST", "/v1/completions", body, front.headers(GOOD, len(body)))
     response = connection.getresponse()
     assert response.readline().startswith(b"data: ")

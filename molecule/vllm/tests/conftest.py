@@ -112,7 +112,7 @@ def broken_images() -> dict[str, str]:
     made = {}
     for name, entrypoint in {
         "dies": '["sh", "-c", "echo no luck today >&2; exit 1"]',
-        "hangs": '["sleep", "9999"]',
+        "hangs": '["sh", "-c", "sleep 9999"]',
     }.items():
         made[name] = f"gpunode.test/vllm-that-{name}:v1"
         on_node(f"printf 'FROM {IMAGE}\\nENTRYPOINT {entrypoint}\\n' | docker build -q -t {made[name]} -")
