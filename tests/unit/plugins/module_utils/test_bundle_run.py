@@ -12,7 +12,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _bundle_run
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
 
 HERE = {"release": "Debian bookworm", "architecture": "x86_64"}
-DEBIAN = {"path": "apt/deb.debian.org/debian", "suite": "bookworm", "components": ["main"], "own": False}
+DEBIAN = {"path": "apt/mirror.example.org/debian", "suite": "bookworm", "components": ["main"], "own": False}
 FLAT = {"path": "apt/n.test/deb", "suite": "/", "components": [], "own": False}
 DOCKER = {"path": "apt/d.test/docker", "suite": "bookworm", "components": ["stable"], "own": True}
 
@@ -30,7 +30,7 @@ def test_the_second_apt_knows_the_bundle_alone(bundle, tmp_path):
     keyring.touch()
     files = _bundle_run.apt_files(bundle, "/var/lib/x", ("/none.gpg", str(keyring)))
     assert files["/var/lib/x/sources.list.d/distribution.sources"] == (
-        f"Types: deb\nURIs: file://{bundle}/apt/deb.debian.org/debian\nSuites: bookworm\nComponents: main\n"
+        f"Types: deb\nURIs: file://{bundle}/apt/mirror.example.org/debian\nSuites: bookworm\nComponents: main\n"
         f"Signed-By: {keyring}\n\n"
         f"Types: deb\nURIs: file://{bundle}/apt/n.test/deb\nSuites: /\nSigned-By: {keyring}\n"
     )

@@ -19,15 +19,15 @@ from ansible_collections.gpunode.llm.plugins.module_utils._mirror import (
 )
 
 DEBIAN = Index(
-    "http://deb.debian.org/debian/",
-    "http://deb.debian.org/debian/dists/bookworm/",
+    "http://mirror.example.org/debian/",
+    "http://mirror.example.org/debian/dists/bookworm/",
     "main/binary-amd64/Packages",
-    "/l/deb.debian.org_debian_dists_bookworm_main_binary-amd64_Packages",
+    "/l/mirror.example.org_debian_dists_bookworm_main_binary-amd64_Packages",
 )
 OTHER = Index("http://ppa.test/x/", "http://ppa.test/x/dists/a/", "main/binary-amd64/Packages", "/l/ppa.test_x")
 FLAT = Index("https://n.test/deb/amd64/", "https://n.test/deb/amd64/", "Packages", "/l/n.test_deb_amd64_Packages")
 DEB = Deb(
-    "http://deb.debian.org/debian/pool/main/x/xz/liblzma5_5.4%2bdeb_amd64.deb", "liblzma5_5.4+deb_amd64.deb", 205732
+    "http://mirror.example.org/debian/pool/main/x/xz/liblzma5_5.4%2bdeb_amd64.deb", "liblzma5_5.4+deb_amd64.deb", 205732
 )
 
 
@@ -42,7 +42,7 @@ def test_what_apt_prints_is_read():
 @pytest.mark.parametrize(
     ("uri", "path"),
     [
-        (DEB.uri, "apt/deb.debian.org/debian/pool/main/x/xz/liblzma5_5.4+deb_amd64.deb"),
+        (DEB.uri, "apt/mirror.example.org/debian/pool/main/x/xz/liblzma5_5.4+deb_amd64.deb"),
         ("https://u:secret@m.test:8/deb/", "apt/m.test:8/deb"),
         ("file:/srv/mirror/x", "apt/srv/mirror/x"),
         ("file:///srv/mirror/x", "apt/srv/mirror/x"),
@@ -61,7 +61,7 @@ def test_nothing_leads_out(uri):
 @pytest.mark.parametrize(
     ("index", "suite", "component", "signature"),
     [
-        (DEBIAN, "bookworm", "main", ("/l/deb.debian.org_debian_dists_bookworm_InRelease", "dists/bookworm/InRelease")),
+        (DEBIAN, "bookworm", "main", ("/l/mirror.example.org_debian_dists_bookworm_InRelease", "dists/bookworm/InRelease")),
         (FLAT, "/", "", ("/l/n.test_deb_amd64_InRelease", "amd64/InRelease")),
     ],
 )
@@ -111,6 +111,6 @@ def test_one_index_answers_all_requests(others, stale):
 def test_only_what_something_comes_from_is_kept():
     assert used([DEBIAN, OTHER, FLAT], [DEB], ["https://n.test/deb/amd64"]) == [DEBIAN, FLAT]
     assert repositories([DEBIAN, FLAT], ["https://n.test/deb/amd64"]) == [
-        {"path": "apt/deb.debian.org/debian", "suite": "bookworm", "components": ["main"], "own": False},
+        {"path": "apt/mirror.example.org/debian", "suite": "bookworm", "components": ["main"], "own": False},
         {"path": "apt/n.test/deb/amd64", "suite": "/", "components": [], "own": True},
     ]
