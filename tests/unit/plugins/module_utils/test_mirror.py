@@ -61,7 +61,12 @@ def test_nothing_leads_out(uri):
 @pytest.mark.parametrize(
     ("index", "suite", "component", "signature"),
     [
-        (DEBIAN, "bookworm", "main", ("/l/mirror.example.org_debian_dists_bookworm_InRelease", "dists/bookworm/InRelease")),
+        (
+            DEBIAN,
+            "bookworm",
+            "main",
+            ("/l/mirror.example.org_debian_dists_bookworm_InRelease", "dists/bookworm/InRelease"),
+        ),
         (FLAT, "/", "", ("/l/n.test_deb_amd64_InRelease", "amd64/InRelease")),
     ],
 )
