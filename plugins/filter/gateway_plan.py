@@ -42,6 +42,10 @@ _value:
       description: What stands against it, a sentence each. Empty when nothing does.
       type: list
       elements: str
+    engines:
+      description: For each instance its C(upstream), its C(address), and the file of a C(second) engine beside it.
+      type: list
+      elements: dict
     locations:
       description: Each C(path) that passes, with its C(methods) and the address at the C(engine).
       type: list

@@ -15,10 +15,11 @@ author:
 extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
-  unit_dir:
-    description: The folder that holds the units.
-    type: path
-    default: /etc/systemd/system
+  unit_dirs:
+    description: The folders that hold the units. In the second are those that run beside others for a while.
+    type: list
+    elements: path
+    default: [/etc/systemd/system, /run/systemd/system]
 """
 
 EXAMPLES = r"""
@@ -77,10 +78,16 @@ def instance_of(path):
 
 def main():
     module = AnsibleModule(
-        argument_spec={"unit_dir": {"type": "path", "default": "/etc/systemd/system"}},
+        argument_spec={
+            "unit_dirs": {
+                "type": "list",
+                "elements": "path",
+                "default": ["/etc/systemd/system", "/run/systemd/system"],
+            },
+        },
         supports_check_mode=True,
     )
-    paths = sorted(glob.glob(os.path.join(module.params["unit_dir"], "vllm-*.service")))
+    paths = [path for one in module.params["unit_dirs"] for path in sorted(glob.glob(f"{one}/vllm-*.service"))]
     found = [instance_of(path) for path in paths if not os.path.islink(path)]
     module.exit_json(changed=False, instances=[instance for instance in found if instance])
 

@@ -204,8 +204,26 @@ def listen(host: str, port: int) -> str:
 
 
 def _engine(instance: Mapping[str, Any]) -> str:
-    host = str(instance.get("host") or "127.0.0.1")
-    return f"http://{f'[{host}]' if ':' in host else host}:{int(instance['port'])}"
+    return f"http://{_upstream(instance)}"
+
+
+def _upstream(instance: Mapping[str, Any]) -> str:
+    return f"engine-{instance['name']}"
+
+
+def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Where each engine listens, and the file in which a second one that runs beside it for a while names itself."""
+    found = []
+    for instance in instances:
+        host = str(instance.get("host") or "127.0.0.1")
+        found.append(
+            {
+                "upstream": _upstream(instance),
+                "address": f"{f'[{host}]' if ':' in host else host}:{int(instance['port'])}",
+                "second": f"/run/vllm-{instance['name']}-beside/front.conf*",
+            }
+        )
+    return found
 
 
 def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
@@ -216,12 +234,13 @@ def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
 def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> list[dict[str, Any]]:
     """Every path that passes, its methods, and where it goes."""
     places: dict[str, dict[str, Any]] = {}
+    passes_to: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         for prefix in _prefixes(instance, default):
             for method, route in settings.routes:
                 place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
                 found = places.setdefault(prefix + route, place)
-                if found["engine"] != place["engine"]:
+                if passes_to.setdefault(prefix + route, instance) is not instance:
                     raise ValueError(f"Two instances would be reached at {prefix}{route}: rename one of them.")
                 found["methods"].append(method)
     return list(places.values())
@@ -326,6 +345,7 @@ def plan(
         "made": made,
         "certificate": f"{settings.config_dir}/certificate.pem" if made else settings.certificate,
         "certificate_key": f"{settings.config_dir}/certificate.key" if made else settings.certificate_key,
+        "engines": engines(instances),
         "locations": places,
         "metrics": _metrics(settings, instances, default),
         "urls": {str(one["name"]): f"{base}{_prefixes(one, default)[-1]}/v1" for one in instances},

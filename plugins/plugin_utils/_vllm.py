@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._probe import reachable_host
@@ -15,6 +15,30 @@ from ansible_collections.gpunode.llm.plugins.module_utils._probe import reachabl
 
 def served_name(instance: Mapping[str, Any]) -> str:
     return str(instance.get("served_model_name") or instance["name"])
+
+
+def unit_dir(instance: Mapping[str, Any]) -> str:
+    """Where its unit is: one that runs beside another is gone with the next boot."""
+    return "/run/systemd/system" if instance.get("beside") else "/etc/systemd/system"
+
+
+def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Second instances for those that there is room for: the same under the same name, elsewhere."""
+    by_name = {str(instance["name"]): instance for instance in instances}
+    return [
+        {
+            **by_name[room["name"]],
+            "name": f"{room['name']}-beside",
+            "beside": room["name"],
+            "served_model_name": served_name(by_name[room["name"]]),
+            "host": "127.0.0.1",
+            "port": int(room["port"]),
+            "gpu_indices": list(room["gpu_indices"]),
+            # Inside its container it listens where the first one does.
+            "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
+        }
+        for room in rooms
+    ]
 
 
 def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
@@ -25,7 +49,7 @@ def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool =
         files.append(f"{config_dir}/{instance['name']}.keys.yaml")
     return {
         "name": f"{unit}.service",
-        "files": [*files, f"/etc/systemd/system/{unit}.service"],
+        "files": [*files, f"{unit_dir(instance)}/{unit}.service"],
         "started_from": f"/run/{unit}/started-from",
         "container": unit,
         "image": instance["image"],

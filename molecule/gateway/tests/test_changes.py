@@ -12,6 +12,7 @@ from scenario import on_node, run_play, wait_until
 
 ENGINE = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID vllm-tiny.service"
 FRONT = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
+IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 NEW = {"ada": "sk-ada-0123456789-0123456789", "alan": "sk-alan-~._+/0123456789="}
 EVERY_KEY = [*KEYS.values(), *NEW.values(), *SETTINGS["vllm_api_keys"]]
 
@@ -55,6 +56,53 @@ def test_keys_change_and_no_request_is_lost(front: Front) -> None:
     assert front.ask("/v1/models", key=KEYS["ada"]).status == 401
     assert [front.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
     assert not [key for key in EVERY_KEY if key in told.text]
+
+
+def runs() -> str:
+    """The image of the engine that clients are to reach; alone, once nothing stands in for it any more."""
+
+    def alone() -> bool:
+        return on_node("docker ps --format '{{.Names}}'") == "vllm-tiny"
+
+    wait_until(alone, 120)
+    return on_node("docker inspect -f '{{.Config.Image}}' vllm-tiny")
+
+
+def test_an_upgrade_beside_what_serves_loses_no_request(front: Front) -> None:
+    """There and back: the new engine answers first, and stands in while the one under the old name restarts."""
+    on_node(f"printf 'FROM {IMAGE}\\nLABEL release=next\\n' | docker build -q -t gpunode.test/vllm:next -")
+    before = on_node(ENGINE)
+    clients = Clients(front, KEYS["grace"])
+    try:
+        for image in ("gpunode.test/vllm:next", IMAGE):
+            told = site(vllm_image=image)
+            assert told.status == 0, told.text[-3000:]
+            assert "vllm-tiny-beside" in on_node("journalctl --no-pager -o cat -u vllm-tiny-beside -n 1 -o short")
+            assert runs() == image
+    finally:
+        clients.end()
+    assert on_node(ENGINE) != before
+    assert clients.lost == []
+    assert clients.whole > 5
+    assert on_node("ls /run/vllm-tiny-beside", check=False) == ""
+
+
+def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
+    dies = 'ENTRYPOINT ["sh", "-c", "echo no luck today >&2; exit 1"]'
+    on_node(f"printf 'FROM {IMAGE}\\n%s\\n' '{dies}' | docker build -q -t gpunode.test/vllm:dies -")
+    before = on_node(ENGINE)
+    clients = Clients(front, KEYS["grace"])
+    try:
+        told = site(vllm_image="gpunode.test/vllm:dies")
+    finally:
+        clients.end()
+    assert told.status != 0
+    assert "no luck today" in told.text
+    assert on_node(ENGINE) == before
+    assert runs() == IMAGE
+    assert clients.lost == []
+    again = site()
+    assert (again.status, again.changed) == (0, 0), again.text[-3000:]
 
 
 def test_an_update_of_nginx_loses_no_request(front: Front) -> None:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Keep what a unit was started from, now that it answers: the playbook returns to it when something newer does not.
+# Keep what a unit was started from, now that it answers: the playbook returns to it when something newer does not. And end
+# what stood in for it.
 #
 #   vllm-keep.sh STARTED_FROM KEPT CONTAINER
 #
@@ -15,3 +16,4 @@ docker container inspect --format='{{.Image}}' "$container" >"$kept.new/image"
 [ ! -e "$kept" ] || mv "$kept" "$kept.old"
 mv "$kept.new" "$kept"
 rm -rf "$kept.old"
+systemctl --no-block stop "$container-beside.service" 2>/dev/null || true

@@ -45,3 +45,20 @@ def test_curl_is_quoted_for_a_shell():
 
 def test_a_name_stands_in_where_no_served_name_is_given():
     assert _vllm.served_name({"name": "8b", "served_model_name": None}) == "8b"
+
+
+def test_a_second_instance_is_the_same_elsewhere():
+    first = {**INSTANCE, "gpu_indices": [0, 1], "config": {"tensor-parallel-size": 2}}
+    (second,) = _vllm.vllm_beside([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
+    moved = {"name": "8b-beside", "beside": "8b", "host": "127.0.0.1", "port": 18000, "gpu_indices": [6, 7]}
+    assert second == {**first, **moved, "config": {"tensor-parallel-size": 2, "port": 8001}}
+    assert _vllm.vllm_unit(second, "/run/gpunode/beside")["files"] == [
+        "/run/gpunode/beside/8b-beside.yaml",
+        "/run/gpunode/beside/8b-beside.env",
+        "/run/systemd/system/vllm-8b-beside.service",
+    ]
+
+
+def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
+    (second,) = _vllm.vllm_beside([{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}])
+    assert _vllm.served_name(second) == "8b"

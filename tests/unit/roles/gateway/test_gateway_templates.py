@@ -87,10 +87,17 @@ def servers(text):
     return [{" ".join(line[1:-1]): line[-1] for line in server if line[0] == "location"} for server in found]
 
 
+def upstreams(text):
+    """Each engine's lines, by its name."""
+    (http,) = [line[-1] for line in words(text) if line[0] == "http"]
+    return {line[1]: line[-1] for line in http if line[0] == "upstream"}
+
+
 def passes(text):
-    """What goes to an engine, and where."""
+    """What goes to an engine, and where that listens."""
+    address = {name: lines[0][1] for name, lines in upstreams(text).items()}
     return {
-        path.removeprefix("= "): line[1]
+        path.removeprefix("= "): re.sub(r"(?<=^http://)engine-[^/]+", lambda name: address[name[0]], line[1])
         for server in servers(text)
         for path, lines in server.items()
         for line in lines
@@ -103,6 +110,12 @@ def test_one_instance_is_at_the_root_and_below_its_name():
     routes = ("/v1/chat/completions", "/v1/completions", "/v1/models")
     expected = {**{route: engine + route for route in routes}, **{f"/8b{route}": engine + route for route in routes}}
     assert passes(render("nginx.conf.j2")) == expected
+
+
+def test_a_second_engine_gets_what_the_first_does_not_answer():
+    assert upstreams(render("nginx.conf.j2")) == {
+        "engine-8b": [["server", "127.0.0.1:8000", "max_fails=0"], ["include", "/run/vllm-8b-beside/front.conf*"]]
+    }
 
 
 SEVERAL = [INSTANCE, {"name": "70b", "host": "::1", "port": 8001}]

@@ -20,7 +20,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils import _units
-from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_unit
+from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_beside, vllm_unit
 
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
@@ -100,6 +100,30 @@ def test_the_unit_names_what_is_its_own():
     assert belongs["instance"] == "405b-fp8"
     assert belongs["image"] == H100X8["image"]
     assert belongs["cache"] == "/var/cache/vllm/405b-fp8"
+
+
+def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure():
+    (second,) = vllm_beside([H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5]}])
+    text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
+    assert "[Install]" not in text
+    assert "Restart=" not in text
+    assert "vllm-keep.sh" not in text
+    assert "--publish=127.0.0.1:18000:8000 " in text
+    assert "/etc/systemd/system/vllm-405b-fp8-beside" not in text
+    belongs = _units.parse_belongings(text)
+    # What it shares with the first one is not its own to be removed.
+    assert "cache" not in belongs
+    assert "source=/var/cache/vllm/405b-fp8," in text
+    assert "/var/cache/vllm/405b-fp8-beside" not in text
+
+
+def test_a_second_instance_tells_the_front_before_it_goes():
+    (second,) = vllm_beside([H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5]}])
+    text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
+    stops = [line for line in text.splitlines() if line.startswith("ExecStop=")]
+    assert "/run/vllm-405b-fp8-beside/front.conf" in stops[0]
+    assert "docker stop" in stops[1]
+    assert "front.conf" not in render("vllm.service.j2", H100X8)
 
 
 AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]

@@ -1,0 +1,136 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: vllm_room_info
+short_description: Look for room for a second engine beside one that runs
+version_added: 1.0.0
+description:
+  - Says which instances that are to be restarted could be started a second time first, on GPUs that no instance owns
+    and no process uses. An engine on the CPU needs half as much memory again as the one that runs holds.
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
+options:
+  instances:
+    description:
+      - All instances of the node, as P(gpunode.llm.serving_plan#module) returns them. Read are C(name), C(port),
+        C(gpu_indices) and C(config) of each.
+    type: list
+    elements: dict
+    required: true
+  restarted:
+    description: The units that are to be restarted, by their names with the suffix.
+    type: list
+    elements: str
+    required: true
+  docker:
+    description: Docker's client.
+    type: path
+    default: /usr/bin/docker
+seealso:
+  - module: gpunode.llm.units_current
+"""
+
+EXAMPLES = r"""
+- name: Look for room beside what runs
+  gpunode.llm.vllm_room_info:
+    instances: "{{ plan.instances }}"
+    restarted: [vllm-8b.service]
+  register: room
+"""
+
+RETURN = r"""
+rooms:
+  description: One element for each instance that there is room for.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The instance's name.
+      type: str
+    port:
+      description: A free port on 127.0.0.1.
+      type: int
+    gpu_indices:
+      description: Free GPUs, as many as the instance has.
+      type: list
+      elements: int
+"""
+
+import glob
+import os
+import socket
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _room
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def is_free(port):
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class Node:
+    def __init__(self, module):
+        self.module = module
+
+    def gpus(self):
+        tool = self.module.get_bin_path("nvidia-smi")
+        return _gpu.look((lambda: self.module.run_command([tool, "-q", "-x"])) if tool else None, _gpu.scan_pci())
+
+    def held_bytes(self, container):
+        """The memory of what runs in a container."""
+        docker = self.module.params["docker"]
+        _rc, out, _err = self.module.run_command([docker, "container", "inspect", "--format={{.Id}}", container])
+        folders = glob.glob("/proc/[0-9]*")
+        texts = ((read(os.path.join(one, "cgroup")), read(os.path.join(one, "status"))) for one in folders)
+        return _room.held_bytes(out.strip(), texts)
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "instances": {"type": "list", "elements": "dict", "required": True},
+            "restarted": {"type": "list", "elements": "str", "required": True},
+            "docker": {"type": "path", "default": "/usr/bin/docker"},
+        },
+        supports_check_mode=True,
+    )
+    node, instances, wants = Node(module), module.params["instances"], []
+    for instance in instances:
+        unit = f"vllm-{instance['name']}"
+        if f"{unit}.service" in module.params["restarted"]:
+            held = None if instance.get("gpu_indices") else node.held_bytes(unit)
+            wants.append(_room.want(instance, held))
+    taken = [index for instance in instances for index in instance.get("gpu_indices") or []]
+    own = {int(instance["port"]) for instance in instances}
+    rooms = _room.find(
+        wants,
+        taken,
+        node.gpus(),
+        _room.available_bytes(read("/proc/meminfo")),
+        lambda port: port not in own and is_free(port),
+    )
+    module.exit_json(changed=False, rooms=[{**asdict(one), "gpu_indices": list(one.gpu_indices)} for one in rooms])
+
+
+if __name__ == "__main__":
+    main()
