@@ -114,9 +114,12 @@ def node_gpus_from(plain: Dict[str, Any]) -> NodeGpus:
 
 
 def container_id(cgroup: str) -> str:
-    """The container in a /proc/PID/cgroup, "" for none: docker-ID.scope with systemd's cgroups, /docker/ID without."""
-    match = re.search(r"docker[-/]([0-9a-f]{64})", cgroup)
-    return match.group(1) if match else ""
+    """The container in a /proc/PID/cgroup, "" for none: docker-ID.scope with systemd's cgroups, /docker/ID without.
+
+    On a node that is a container itself, the innermost one.
+    """
+    found = re.findall(r"docker[-/]([0-9a-f]{64})", cgroup)
+    return found[-1] if found else ""
 
 
 def scan_pci(root: Path = Path("/sys/bus/pci/devices")) -> PciScan:

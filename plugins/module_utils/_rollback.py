@@ -58,6 +58,8 @@ def read_kept(folder: str, unit: str) -> Kept:
 def endpoint(unit: str, text: str, belongs: Mapping[str, str]) -> Dict[str, object]:
     """Where the kept unit answers, as endpoint_ready takes it."""
     limit = re.search(r"^TimeoutStartSec=(\d+)$", text, re.MULTILINE)
+    # systemd counts the wait for the GPUs apart from what comes after it.
+    gpus = re.search(r"^ExecStartPre=.* --timeout-s=(\d+) ", text, re.MULTILINE)
     return {
         "name": belongs.get("instance", ""),
         "unit": unit,
@@ -66,7 +68,7 @@ def endpoint(unit: str, text: str, belongs: Mapping[str, str]) -> Dict[str, obje
         "model": belongs.get("served", ""),
         "env_file": belongs.get("environment", ""),
         # The unit's own time-out comes first, so that the journal tells of it.
-        "timeout_s": int(limit.group(1) if limit else DEFAULT_START_S) + 60,
+        "timeout_s": int(limit.group(1) if limit else DEFAULT_START_S) + int(gpus.group(1) if gpus else 0) + 60,
     }
 
 

@@ -35,6 +35,10 @@ options:
     description: Whether a Docker that is too old for CDI is an error.
     type: bool
     default: true
+  unit:
+    description: The unit that writes the specification at every start of the node.
+    type: str
+    default: gpunode-cdi.service
 """
 
 EXAMPLES = r"""
@@ -57,6 +61,10 @@ spec_changed:
   description: Whether the CDI specification is another.
   type: bool
   returned: success
+unit_enabled:
+  description: Whether the unit that writes the specification starts with the node.
+  type: bool
+  returned: success
 server_version:
   description: The version of Docker; empty where none answers.
   type: str
@@ -68,6 +76,8 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
 
+# Links to what starts with the node.
+ENABLED = "/etc/systemd/system/multi-user.target.wants"
 # What `nvidia-ctk runtime configure --runtime=docker --cdi.enabled` merges.
 WANTED = {"features": {"cdi": True}, "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
 
@@ -159,6 +169,7 @@ def main():
             "path": {"type": "path", "default": "/etc/docker/daemon.json"},
             "spec": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
             "require_cdi": {"type": "bool", "default": True},
+            "unit": {"type": "str", "default": "gpunode-cdi.service"},
         },
         supports_check_mode=True,
     )
@@ -175,6 +186,7 @@ def main():
         settings=keys,
         restart=must_restart(keys, docker),
         spec_changed=bool(spec_diff),
+        unit_enabled=os.path.lexists(os.path.join(ENABLED, module.params["unit"])),
         server_version=docker.server,
         diff=[diff for diff in (daemon_diff, spec_diff) if diff],
     )

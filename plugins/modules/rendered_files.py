@@ -70,6 +70,18 @@ options:
     description: The texts of the secret files, by path. The action plugin fills it in.
     type: dict
     default: {}
+  owed:
+    description: What must still be done for a change, written down before the first file changes.
+    type: dict
+    suboptions:
+      path:
+        description: The file to write it into. Whoever does it removes the file.
+        type: path
+        required: true
+      what:
+        description: The one line that the file gets.
+        type: str
+        required: true
   each:
     description: Items to write files for.
     type: list
@@ -191,7 +203,14 @@ class File:
         os.chmod(self.path, self.mode)
 
 
-def write(files, changed):
+def note(owed):
+    """Write down what is due for the change before there is one: a play that is stopped after it is finished later."""
+    os.makedirs(os.path.dirname(owed["path"]), mode=0o755, exist_ok=True)
+    with open(owed["path"], "w", encoding="utf-8") as stream:
+        stream.write(f"{owed['what']}\n")
+
+
+def write(files, changed, owed):
     """All that changed, or nothing where one is not valid."""
     folders = {file.folder for file in changed}
     for file in files:
@@ -199,6 +218,8 @@ def write(files, changed):
             file.stage()
     for file in changed:
         file.check()
+    if changed and owed:
+        note(owed)
     for file in changed:
         file.land()
 
@@ -224,6 +245,13 @@ def main():
             # Not among the files' own options: of a nested option that is not to be logged, the text still reaches the
             # node's journal, which holds it with its line breaks escaped, where nothing finds it to blot it out.
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "owed": {
+                "type": "dict",
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "what": {"type": "str", "required": True},
+                },
+            },
             "each": {"type": "list", "elements": "dict", "default": []},
             "item_var": {"type": "str", "default": "item"},
         },
@@ -232,7 +260,7 @@ def main():
     files = [File(module, entry) for entry in module.params["files"]]
     changed = [file for file in files if file.changed]
     if not module.check_mode:
-        write(files, changed)
+        write(files, changed, module.params["owed"])
     module.exit_json(
         changed=bool(changed),
         changed_files=[file.path for file in changed],

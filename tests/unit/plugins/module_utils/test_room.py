@@ -70,7 +70,7 @@ def test_a_container_s_memory_is_that_of_its_processes():
     one, other = "a" * 64, "b" * 64
     processes = [
         (f"0::/system.slice/docker-{one}.scope", "Name: vllm\nVmRSS:\t    1024 kB\n"),
-        (f"0::/docker/{one}", "VmRSS:\t    1024 kB\n"),
+        (f"0::/docker/{other}/docker/{one}", "VmRSS:\t    1024 kB\n"),
         (f"0::/docker/{other}", "VmRSS:\t    4096 kB\n"),
         ("0::/init.scope", "VmRSS:\t    4096 kB\n"),
         (f"0::/docker/{one}", "Name: a kernel's thread has none\n"),

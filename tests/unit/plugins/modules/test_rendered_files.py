@@ -16,10 +16,11 @@ from ansible_collections.gpunode.llm.plugins.modules import rendered_files
 
 @pytest.fixture
 def run(capsys, tmp_path):
-    def call(*files, check=False, secrets=None):
+    def call(*files, check=False, secrets=None, owed=None):
         args = {
             "files": [{"src": "x", "mode": "0644", **file} for file in files],
             "secrets": secrets or {},
+            "owed": owed,
             "_ansible_check_mode": check,
             "_ansible_remote_tmp": str(tmp_path / "tmp"),
         }
@@ -95,3 +96,23 @@ def test_a_file_is_checked_beside_those_that_it_takes_in(run, tmp_path):
     assert (folder / "part").read_text() == "good"
     part = {**part, "content": "very good"}
     assert run(read, part)["changed_files"] == [part["dest"]]
+
+
+def test_what_is_owed_is_noted_for_a_change_alone(run, tmp_path):
+    file = {"dest": str(tmp_path / "a"), "content": "a\n"}
+    owed = {"path": str(tmp_path / "run" / "due"), "what": "restarted"}
+    run(file, owed=owed, check=True)
+    assert not (tmp_path / "run").exists()
+    run(file, owed=owed)
+    assert (tmp_path / "run" / "due").read_text() == "restarted\n"
+    (tmp_path / "run" / "due").unlink()
+    run(file, owed=owed)
+    assert not (tmp_path / "run" / "due").exists()
+
+
+def test_what_is_owed_is_there_before_the_files_are(run, tmp_path, monkeypatch):
+    """So that a play that dies in between is finished by the next."""
+    seen = []
+    monkeypatch.setattr(rendered_files.File, "land", lambda file: seen.append((tmp_path / "due").read_text()))
+    run({"dest": str(tmp_path / "a"), "content": "a\n"}, owed={"path": str(tmp_path / "due"), "what": "restarted"})
+    assert seen == ["restarted\n"]

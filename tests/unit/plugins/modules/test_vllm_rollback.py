@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils import _rollback
 from ansible_collections.gpunode.llm.plugins.modules import vllm_rollback
 
 UNIT = "vllm-a.service"
@@ -122,3 +123,8 @@ def test_check_mode_changes_nothing(tmp_path, monkeypatch):
     assert run(node, monkeypatch)["changed"] is True
     assert node.config.read_text() == "new\n"
     assert node.ran == []
+
+
+def test_the_old_one_has_the_time_that_its_gpus_may_take():
+    text = "TimeoutStartSec=300\nExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1\n"
+    assert _rollback.endpoint(UNIT, text, {})["timeout_s"] == 480

@@ -31,7 +31,7 @@ TEMPLATES = {"yaml": "config.yaml.j2", "env": "env.j2", "service": "vllm.service
 
 def render(template, instance, **settings):
     """As the action plugin rendered_files does it."""
-    variables = {**DEFAULTS, **settings, "__vllm_instance": instance}
+    variables = {**DEFAULTS, "ansible_facts": {}, **settings, "__vllm_instance": instance}
     text = trust_as_template((ROLE / "templates" / template).read_text())
     overrides = {"trim_blocks": True, "lstrip_blocks": True}
     templar = Templar(loader=DataLoader(), variables=variables)
@@ -71,6 +71,14 @@ def test_the_stop_waits_longer_than_the_engine_drains(plan, setting, config, sto
     unit = render("vllm.service.j2", instance, vllm_drain_timeout_s=setting)
     assert f"TimeoutStopSec={stop}\n" in unit
     assert f"--stop-timeout={stop - 30} " in unit
+
+
+@pytest.mark.parametrize(("version", "longest"), [(252, None), (257, 120)])
+def test_the_pause_grows_where_systemd_can_do_that(version, longest):
+    unit = render("vllm.service.j2", H100X8, ansible_facts={"systemd": {"version": version}})
+    assert "\nRestartSec=15\n" in unit
+    assert (f"\nRestartMaxDelaySec={longest}\nRestartSteps=3\n" in unit) is bool(longest)
+    assert ("RestartSteps" in unit) is bool(longest)
 
 
 @pytest.mark.parametrize("keys", [[], ["sk-one"], ["sk-one", "sk-two"]])
