@@ -1,20 +1,19 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask the node for its GPUs once, decide on the controller, where the catalogue lies."""
+"""Ask the node once, for its GPUs and for facts; decide on the controller, where the catalogue lies."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils._together import Call, TogetherAction
 
 OPTIONS = {
     "model": {"type": "str"},
@@ -41,10 +40,11 @@ OPTIONS = {
     "api_key_set": {"type": "bool", "default": False},
     "remove_unlisted": {"type": "bool", "default": False},
     "fail_on_findings": {"type": "bool", "default": True},
+    "gather_subset": {"type": "list", "elements": "str", "default": []},
 }
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(TogetherAction):
     """serving_plan"""
 
     _requires_connection = False  # with `gpus` given, no node is needed at all
@@ -54,25 +54,37 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Plan; with findings, fail in one message that holds all of them."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        said = self._ask(_questions(options), task_vars or {})
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            node = self._node(options["gpus"], catalog, task_vars or {})
+            gpus = options["gpus"]
+            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said["gpu_info"])
             outcome = make_plan(read_request(options, catalog), node, catalog)
         except ValueError as error:
             node, outcome = NodeGpus("unknown"), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:
             raise AnsibleActionFail(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
-        return {"changed": False, "plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
+        facts = {"ansible_facts": said["facts"]["ansible_facts"]} if "facts" in said else {}
+        found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
+        return {"changed": False, **found, **facts}
 
-    def _node(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> NodeGpus:
-        """The GPUs that were described, or the node's own, by one round trip."""
-        if gpus:
-            return given_gpus(gpus, catalog)
-        said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
-        if said.get("failed"):
-            raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        return node_gpus_from(said)
+    def _ask(self, questions: dict[str, Call], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the node says to each question, by one round trip; none where there is no question."""
+        answers = self._together(list(questions.values()), task_vars) if questions else []
+        for call, said in zip(questions.values(), answers):
+            if said and said.get("failed"):
+                name = call.module.rpartition(".")[2]
+                raise AnsibleActionFail(f"{name} failed on the node: {said.get('msg')}", result=said)
+        return dict(zip(questions, answers))
+
+
+def _questions(options: dict[str, Any]) -> dict[str, Call]:
+    """The GPUs, unless they were described, and the facts that are wanted."""
+    questions = {} if options["gpus"] else {"gpu_info": Call("gpunode.llm.gpu_info", {})}
+    if options["gather_subset"]:
+        questions["facts"] = Call("ansible.builtin.setup", {"gather_subset": options["gather_subset"]})
+    return questions
 
 
 def _one_message(findings: tuple[str, ...]) -> str:

@@ -124,9 +124,18 @@ options:
     description: Whether to fail when something stands against the plan. Otherwise RV(findings) holds it.
     type: bool
     default: true
+  gather_subset:
+    description:
+      - Facts to gather from the node in the same round trip, as M(ansible.builtin.setup) takes them. None where it is
+        empty.
+    type: list
+    elements: str
+    default: []
 attributes:
   action:
-    description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
+    description:
+      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, and M(ansible.builtin.setup) with it where
+        O(gather_subset) asks for facts.
     support: full
 seealso:
   - module: gpunode.llm.gpu_info
@@ -268,6 +277,10 @@ findings:
   returned: always
   type: list
   elements: str
+ansible_facts:
+  description: The facts that O(gather_subset) asked for.
+  returned: where O(gather_subset) is not empty
+  type: dict
 gpus:
   description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.
   returned: always

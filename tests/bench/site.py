@@ -18,7 +18,7 @@ import tempfile
 from measured import CHECKOUT, LAB, play
 
 PULLS = re.compile(r"Fetch the (weights|images)")
-STARTS = re.compile(r"Wait for a completion")
+STARTS = re.compile(r"wait for a completion")
 INSTALLS = re.compile(r" : Install ")
 PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Ping\n      ansible.builtin.ping:\n"
 
