@@ -26,7 +26,7 @@ class Clients:
         self.thread.start()
 
     def run(self) -> None:
-        while not self.ended.is_set():
+        while not self.ended.wait(0.2):
             told = self.front.ask("/v1/completions", "POST", self.key, {**COMPLETION, "max_tokens": 60, "stream": True})
             if told.status == 200 and told.body.rstrip().endswith(b"data: [DONE]"):
                 self.whole += 1
@@ -52,7 +52,7 @@ def test_keys_change_and_no_request_is_lost(front: Front) -> None:
     answer = held.finish()
     assert (answer.status, answer.body.rstrip()[-12:]) == (200, b"data: [DONE]"), answer
     assert clients.lost == []
-    assert clients.whole > 5
+    assert clients.whole > 3
     assert front.ask("/v1/models", key=KEYS["ada"]).status == 401
     assert [front.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
     assert not [key for key in EVERY_KEY if key in told.text]
