@@ -211,6 +211,17 @@ def test_metrics_are_for_the_node_alone(address: str) -> None:
         socket.create_connection((address, 9180), timeout=5)
 
 
+def test_the_engine_is_nobody_in_particular() -> None:
+    """With an own home to write to, and what it reads is not its own to change."""
+    inside = "docker exec vllm-tiny sh -c"
+    assert on_node(f"{inside} 'id -u; id -g; echo $HOME; ls -d $HOME/.cache/vllm'") == (
+        "2000\n0\n/home/vllm\n/home/vllm/.cache/vllm"
+    )
+    assert "CapEff:\t0000000000000000" in on_node(f"{inside} 'cat /proc/self/status'")
+    for path in ("/etc/vllm/config.yaml", "/home/vllm/.cache/huggingface/hub/x"):
+        assert "cannot create" in on_node(f"{inside} 'echo >>{path}' 2>&1; true")
+
+
 def test_the_engine_keeps_to_loopback_and_its_own_key(address: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, 8000), timeout=5)

@@ -102,6 +102,18 @@ def test_the_unit_puts_aside_the_files_that_are_compared(several):
     assert line.split("' ")[1].split() == [wanted["started_from"], *wanted["files"]]
 
 
+def test_an_engine_that_is_not_root_has_a_home_of_its_own():
+    text = render("vllm.service.j2", H100X8, vllm_run_as_root=False, vllm_api_keys=["a", "b"])
+    assert "--user=2000:0 --workdir=/home/vllm --env=HOME=/home/vllm " in text
+    assert "/root" not in text
+    assert "source=/var/cache/vllm/405b-fp8,target=/home/vllm " in text
+    assert "target=/home/vllm/.cache/huggingface/hub,readonly" in text
+    assert "ExecStartPre=/bin/chown 2000:0 /run/vllm-405b-fp8/config.yaml\n" in text
+    own = "/var/cache/vllm/405b-fp8"
+    homes = " ".join(own + below for below in ("", "/.cache", "/.cache/huggingface", "/.cache/huggingface/hub"))
+    assert f"install --directory --mode=0750 --owner=2000 --group=0 {homes}\n" in text
+
+
 def test_the_unit_names_what_is_its_own():
     text = render("vllm.service.j2", H100X8)
     belongs = _units.parse_belongings(text)
@@ -156,6 +168,7 @@ def awkward_unit(source, name):
     settings = {
         "vllm_docker_program": "/bin/true",
         "vllm_docker_args": [awkward(source) for _each in range(3)],
+        "vllm_run_as_root": source.choice([True, False]),
         "vllm_ulimits": {"nofile": awkward(source)},
         "vllm_api_keys": ["a", "b"][: source.randint(0, 2)],
         "vllm_wait_program": f"/opt/{awkward(source)}",
