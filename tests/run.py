@@ -72,7 +72,7 @@ CHECKS = (
         needs_lab=True,
     ),
     *(scenario(name) for name in ("huggingface", "seed", "bundle")),
-    *(scenario(name) for name in ("docker", "nvidia_container_toolkit", "redhat", "lambda")),
+    *(scenario(name) for name in ("docker", "nvidia_container_toolkit", "redhat", "lambda", "alternative")),
     *(scenario(name) for name in ("vllm", "gateway", "operations")),
     Check(
         "kill-anywhere",
