@@ -16,10 +16,9 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   users:
-    description: Users to look for in O(group).
+    description: Users to look for in O(group). Not set, the user that Ansible logs in as, where that is not root.
     type: list
     elements: str
-    default: []
   group:
     description: The group that may talk to Docker.
     type: str
@@ -94,98 +93,22 @@ users_unknown:
   returned: success
 """
 
-import grp
-import os
-import pwd
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
-
-MARKERS = ["/etc/apt/sources.list.d/docker.sources", "/etc/yum.repos.d/docker-ce.repo"]
-
-
-def engine(module):
-    docker = module.get_bin_path("docker")
-    if not docker:
-        return _engine.Engine()
-    # Exits 1 where no server answers, and tells of the client all the same.
-    _rc, out, _err = module.run_command([docker, "version", "--format", "{{json .}}"])
-    return _engine.parse_version(out)
-
-
-def service(module):
-    systemctl = module.get_bin_path("systemctl")
-    said = {}
-    if systemctl:
-        _rc, out, _err = module.run_command(
-            [systemctl, "show", "docker.service", "-p", "LoadState,ActiveState,UnitFileState,DropInPaths"]
-        )
-        said = _engine.parse_unit(out)
-    return {
-        "known": said.get("LoadState") == "loaded",
-        "active": said.get("ActiveState") == "active",
-        "enabled": said.get("UnitFileState") == "enabled",
-        "drop_ins": said.get("DropInPaths", "").split(),
-    }
-
-
-def is_ours(marker):
-    if not os.path.exists(marker):
-        return False
-    with open(marker, encoding="utf-8", errors="replace") as stream:
-        return "gpunode.llm" in stream.read()
-
-
-def config_settled(path, wanted):
-    """A file that cannot be read is not settled: whoever merges into it says what is wrong with it."""
-    try:
-        _text, here = _daemon_file.read(path)
-    except ValueError:
-        return False
-    return _daemon_json.merge(here, wanted) == here
-
-
-def users(names, group):
-    unknown, missing, members, gid = [], [], [], None
-    try:
-        entry = grp.getgrnam(group)
-        members, gid = entry.gr_mem, entry.gr_gid
-    except KeyError:
-        pass
-    for name in names:
-        try:
-            primary = pwd.getpwnam(name).pw_gid
-        except KeyError:
-            unknown.append(name)
-            continue
-        if name not in members and primary != gid:
-            missing.append(name)
-    return {"group_exists": gid is not None, "users_missing": missing, "users_unknown": unknown}
+from ansible_collections.gpunode.llm.plugins.module_utils import _engine_here
 
 
 def main():
     module = AnsibleModule(
         argument_spec={
-            "users": {"type": "list", "elements": "str", "default": []},
+            "users": {"type": "list", "elements": "str"},
             "group": {"type": "str", "default": "docker"},
-            "markers": {"type": "list", "elements": "path", "default": MARKERS},
+            "markers": {"type": "list", "elements": "path", "default": _engine_here.MARKERS},
             "config": {"type": "dict", "default": {}},
-            "config_path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "config_path": {"type": "path", "default": _engine_here.CONFIG},
         },
         supports_check_mode=True,
     )
-    found = engine(module)
-    module.exit_json(
-        changed=False,
-        works=found.works,
-        server_version=found.server,
-        client_version=found.client,
-        ours=any(is_ours(marker) for marker in module.params["markers"]),
-        service=service(module),
-        config_settled=config_settled(module.params["config_path"], module.params["config"]),
-        settings_due=_daemon_file.due(),
-        **users(module.params["users"], module.params["group"]),
-    )
+    module.exit_json(changed=False, **_engine_here.describe(module.params, module.run_command, module.get_bin_path))
 
 
 if __name__ == "__main__":

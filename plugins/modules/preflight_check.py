@@ -76,6 +76,20 @@ options:
         operator's own. It is checked with the ports.
     type: dict
     default: {}
+  docker:
+    description:
+      - Tells of the Docker of this node, as M(gpunode.llm.engine_info) does. Whoever needs that next is spared a round
+        trip.
+    type: dict
+    suboptions:
+      users:
+        description: Users to look for in the group docker. Not set, the one that Ansible logs in as.
+        type: list
+        elements: str
+      config:
+        description: Settings to look for in daemon.json.
+        type: dict
+        default: {}
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -120,6 +134,10 @@ settled:
   type: dict
   returned: success
   sample: {"weights": true, "images": true}
+docker:
+  description: The Docker of this node, as M(gpunode.llm.engine_info) returns it.
+  type: dict
+  returned: where O(docker) is set
 bytes_to_write:
   description: Bytes of weights and images that the node does not have yet.
   type: int
@@ -130,6 +148,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _engine_here,
     _hub,
     _hub_api,
     _hub_http,
@@ -207,6 +226,13 @@ def ask_hub(params):
     return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
 
 
+def docker_here(module):
+    asked = module.params["docker"]
+    if asked is None:
+        return {}
+    return {"docker": _engine_here.describe(asked, module.run_command, module.get_bin_path)}
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -227,6 +253,10 @@ def main():
             "ca_path": {"type": "path"},
             "elsewhere": {"type": "list", "elements": "dict", "default": []},
             "gateway": {"type": "dict", "default": {}},
+            "docker": {
+                "type": "dict",
+                "options": {"users": {"type": "list", "elements": "str"}, "config": {"type": "dict", "default": {}}},
+            },
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
         },
@@ -245,6 +275,7 @@ def main():
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
         settled=settled(params, weights, images),
+        **docker_here(module),
     )
 
 

@@ -130,22 +130,32 @@ def test_a_mirror_is_one_variable() -> None:
     )
 
 
+SETTLED = {
+    "config_settled": True,
+    "settings_due": "",
+    "service": {"known": True, "active": True, "enabled": True, "drop_ins": []},
+}
+DROP_IN = "/etc/systemd/system/docker.service.d/gpunode-proxy.conf"
+
+
 @pytest.mark.parametrize(
-    ("users", "env", "expected"),
+    ("said", "service", "proxy", "expected"),
     [
-        (None, {"SUDO_USER": "ada"}, ["ada"]),
-        (None, {}, []),
-        ([], {"SUDO_USER": "ada"}, []),
-        (["grace", "root"], {}, ["grace", "root"]),
+        ({}, {}, {}, True),
+        ({}, {"known": False, "active": False, "enabled": False}, {}, True),  # a Docker that is no service
+        ({}, {"active": False}, {}, False),
+        ({}, {"enabled": False}, {}, False),
+        ({"config_settled": False}, {}, {}, False),
+        ({"settings_due": "restarted"}, {}, {}, False),
+        ({}, {}, {"http": "http://p:1"}, False),  # what the files hold is compared by whoever writes them
+        ({}, {"drop_ins": [DROP_IN]}, {}, False),
     ],
 )
-def test_who_may_talk_to_docker(users, env, expected) -> None:
-    variables = {
-        **read("docker", "vars/main.yml"),
-        "docker_users": users,
-        "ansible_facts": {"env": env, "user_id": "root"},
-    }
-    assert Templar(loader=DataLoader(), variables=variables).template(variables["__docker_users"]) == expected
+def test_when_docker_is_as_it_should_be(said: dict, service: dict, proxy: dict, expected: bool) -> None:
+    variables = read("docker", "vars/main.yml")
+    engine = {**SETTLED, **said, "service": {**SETTLED["service"], **service}}
+    variables |= {"docker_engine": engine, "docker_proxy": proxy}
+    assert Templar(loader=DataLoader(), variables=variables).template(variables["__docker_configured"]) is expected
 
 
 PROXIES = [

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.modules.engine_info import config_settled
+from ansible_collections.gpunode.llm.plugins.module_utils import _engine_here
+from ansible_collections.gpunode.llm.plugins.module_utils._engine_here import config_settled
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,46 @@ def test_config_settled(tmp_path, text, wanted, expected):
     if text is not None:
         path.write_text(text)
     assert config_settled(str(path), wanted) is expected
+
+
+def nothing(_command):
+    return 1, "", ""
+
+
+@pytest.mark.parametrize(
+    ("asked", "sudo", "expected"),
+    [
+        (None, "daemon", (["daemon"], [])),
+        (None, "root", ([], [])),
+        ([], "daemon", ([], [])),
+        (["daemon", "no-such-user"], "root", (["daemon"], ["no-such-user"])),
+    ],
+)
+def test_who_may_talk_to_docker(monkeypatch, asked, sudo, expected):
+    monkeypatch.setenv("SUDO_USER", sudo)
+    said = _engine_here.describe({"users": asked, "group": "no-such-group"}, nothing, lambda _name: None)
+    assert (said["users_missing"], said["users_unknown"]) == expected
+    assert said["group_exists"] is False
+
+
+def test_a_node_without_docker(monkeypatch):
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    said = _engine_here.describe({"markers": ["/no/such/file"]}, nothing, lambda _name: None)
+    assert (said["works"], said["client_version"], said["ours"]) == (False, "", False)
+    assert said["service"] == {"known": False, "active": False, "enabled": False, "drop_ins": []}
+
+
+def test_a_node_with_docker(tmp_path):
+    said = {"docker": '{"Client": {"Version": "28.5.1"}, "Server": {"Version": "28.5.0"}}'}
+    said["systemctl"] = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nDropInPaths=/a.conf /b.conf\n"
+    marker = tmp_path / "docker.sources"
+    marker.write_text("# Managed by Ansible (gpunode.llm, role docker).")
+    asked = {"users": [], "markers": [str(marker)], "config_path": str(tmp_path / "none"), "config": {"debug": True}}
+    here = _engine_here.describe(asked, lambda command: (0, said[command[0]], ""), lambda name: name)
+    assert (here["works"], here["server_version"], here["ours"], here["config_settled"]) == (
+        True,
+        "28.5.0",
+        True,
+        False,
+    )
+    assert here["service"] == {"known": True, "active": True, "enabled": True, "drop_ins": ["/a.conf", "/b.conf"]}
