@@ -35,7 +35,7 @@ unit: venv  ## the unit tests
 sanity: venv  ## ansible-test's sanity, with nothing ignored, and units
 	@$(BIN)/python tests/run.py --only sanity
 
-newer: venv  ## unit tests and the artefact on the newest ansible-core that there is a Python for
+newer: venv  ## unit tests, sanity and the artefact on the newest ansible-core that there is a Python for
 	@$(BIN)/python tests/run.py --only newer
 
 awx: venv  ## what AWX is given and runs, by its own modules, ansible-runner and ansible-builder

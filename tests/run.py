@@ -52,6 +52,7 @@ CHECKS = (
     Check("sanity", "ansible-test sanity", ("tests/sanity/run.sh", "sanity"), long=True),
     Check("sanity", "ansible-test units", ("tests/sanity/run.sh", "units"), long=True),
     Check("newer", "unit tests on the newest ansible-core", ("tests/newer.sh", "pytest", "tests/unit"), long=True),
+    Check("newer", "sanity of the newest ansible-core", ("tests/newer.sh", "tests/sanity/run.sh", "sanity"), long=True),
     Check("newer", "used from the newest ansible-core", ("tests/newer.sh", "tests/artefact.sh"), long=True),
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
     Check("awx", "what AWX is given, and its jobs", ("tests/awx/run.sh",), long=True, needs_lab=True),

@@ -39,8 +39,14 @@ def open_(job: Mapping[str, Any], progress: Progress) -> None:
     progress.status.changed = True
 
 
+def say(line: str) -> None:
+    """To the unit's journal, at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def main(folder: str) -> int:
-    progress = Progress(folder, lambda line: print(line, flush=True))
+    progress = Progress(folder, say)
     try:
         job = json.loads(_hub.read_text(os.path.join(folder, "job.json")))
         with progress.ticking():

@@ -66,7 +66,7 @@ def test_what_is_served(node):
     told = node.serve()
     assert told == {"changed": True, "address": "10.0.0.1", "port": 8730, "manifests": [node.manifest.content()]}
     text = _hub.read_text(os.path.join(node.folder, "rsyncd.conf"))
-    lines = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    lines = {key.strip(): value.strip() for key, _is, value in (line.partition("=") for line in text.splitlines())}
     snapshot = f"/models--org--name/snapshots/{COMMIT}/"
     expected = {
         "address": "10.0.0.1",
@@ -86,7 +86,7 @@ def test_what_is_served(node):
 
 def test_the_password_is_in_its_file_alone(node):
     node.serve()
-    user, _, password = node.secret().strip().partition(":")
+    user, _colon, password = node.secret().strip().partition(":")
     assert user == "gpunode"
     assert len(password) >= 40
     path = os.path.join(node.folder, "rsyncd.secrets")

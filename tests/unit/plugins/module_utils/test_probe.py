@@ -121,7 +121,7 @@ def silence(looks, pause_s=60):
     """How long it has been silent after looks, each (what /metrics answers, what a completion answers)."""
     now = [1000.0]
     asked = []
-    current = [None, None]
+    current = []
 
     def ask(_method, path, _body, _headers, _timeout):
         asked.append(path)
