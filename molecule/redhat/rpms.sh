@@ -1,6 +1,6 @@
 #!/bin/sh
 # Two repositories of empty packages as the publishers lay theirs out: Docker signs each package, NVIDIA the metadata. A third
-# is like Docker's, and a stranger has signed it.
+# is like Docker's, and a stranger has signed it. A fourth is the distribution's own.
 set -eu
 export GNUPGHOME=/root/rpm-keys
 mkdir -p -m 0700 "$GNUPGHOME"
@@ -47,7 +47,8 @@ arch=$(uname -m)
 docker=/srv/rpm/docker/9/$arch/stable
 stranger=/srv/rpm/stranger/9/$arch/stable
 nvidia=/srv/rpm/nvidia/$arch
-mkdir -p "$docker" "$stranger" "$nvidia" /srv/rpm/distribution
+# Each RHEL has the last one; Debian's dnf comes without.
+mkdir -p "$docker" "$stranger" "$nvidia" /srv/rpm/distribution /etc/yum.repos.d
 for version in 29.7.2 29.8.1 29.80.0; do
   package "$docker" docker-ce $version 1.el9 3
   package "$docker" docker-ce-cli $version 1.el9 1
@@ -60,6 +61,8 @@ for version in 1.19.0 1.20.0 1.20.1; do
 done
 package /srv/rpm/distribution podman-docker 5.4.0 1.el9
 rpm -i /srv/rpm/distribution/*.rpm
+for name in python3.11 python3-packaging rsync; do package /srv/rpm/distribution $name 1.0 1.el9; done
+createrepo_c -q /srv/rpm/distribution
 
 cp "$docker"/* "$stranger"
 key docker /srv/rpm/docker

@@ -101,3 +101,35 @@ def test_a_toolkit_from_elsewhere_stays(host) -> None:
     left = host.file(path).content_string
     host.run(f"mv /root/ours.repo {path} && rm /usr/bin/nvidia-ctk")
     assert (told.status, told.changed, left) == (0, 0, theirs), told.text
+
+
+def test_the_client_has_a_python_that_dnf_brought(host) -> None:
+    """The system's own is 3.9, which the client does not run on."""
+    assert versions(host, "python3.11", "python3-packaging") == ["1.0-1.el9"] * 2
+    told = host.run("/opt/huggingface-hub/bin/python -c 'import sys, huggingface_hub; print(sys._base_executable)'")
+    assert (told.rc, told.stdout.strip()) == (0, "/usr/bin/python3.11"), told.stderr
+
+
+def test_the_weights_are_here(host) -> None:
+    snapshots = host.file("/var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots")
+    (commit,) = snapshots.listdir()
+    assert host.file(f"{snapshots.path}/{commit}/model.safetensors").size > 1_000_000
+
+
+def test_rsync_comes_from_dnf_where_it_is_wanted(host) -> None:
+    told = run_play(str(CHECKOUT / "molecule/redhat/seed.yml"))
+    assert told.status == 0, told.text
+    assert versions(host, "rsync") == ["1.0-1.el9"]
+
+
+def test_teardown_takes_what_the_roles_brought(host) -> None:
+    """And not the system's Python, which others may use."""
+    told = run_play("playbooks/teardown.yml", "-e", "level=packages")
+    assert told.status == 0, told.text
+    left = host.run("rpm -q docker-ce docker-ce-cli nvidia-container-toolkit libnvidia-container1").stdout
+    assert left.count("is not installed") == 4, left
+    assert host.file("/etc/yum.repos.d").listdir() == ["appstream.repo"]
+    assert host.file("/etc/pki/rpm-gpg").listdir() == []
+    assert not host.file("/opt/huggingface-hub").exists
+    assert host.run("rpm -q python3.11").rc == 0
+    assert run_play("playbooks/teardown.yml", "-e", "level=packages").changed == 0

@@ -16,6 +16,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _rpm
+from ansible_collections.gpunode.llm.plugins.modules import apt_source, rpm_source
 
 HERE = Path(__file__).parent
 ROLES = HERE.parents[2] / "roles"
@@ -120,6 +121,26 @@ def test_red_hat_sources(role: str, system: str, held: str, settings: dict) -> N
         comment=given["description"],
     ).render() + told(given, packages)
     assert text == golden(f"{role}-{system}{held}.repo", text)
+
+
+@pytest.mark.parametrize("role", ["docker", "nvidia_container_toolkit"])
+@pytest.mark.parametrize("family", ["debian", "redhat"])
+def test_teardown_looks_where_the_sources_are_written(role: str, family: str) -> None:
+    given = arguments(role, "debian12-amd64") if family == "debian" else red_hat(role, "rocky9")
+    name = given["name"]
+    sources, key = {
+        "debian": (apt_source.SOURCES, f"{apt_source.KEYRINGS}/{name}.asc"),
+        "redhat": (rpm_source.SOURCES, f"{rpm_source.KEYS}/RPM-GPG-KEY-{name}"),
+    }[family]
+    playbooks = ROLES.parent / "playbooks"
+    tasks = yaml.safe_load((playbooks / "teardown.yml").read_text())[0]["tasks"]
+    (asked,) = (t["vars"] for t in tasks if t.get("vars", {}).get("__teardown_role") == role)
+    assert name in asked["__teardown_names"]
+    places = trusted(yaml.safe_load((playbooks / "vars" / f"{family}.yml").read_text()))
+    templar = Templar(loader=DataLoader(), variables={**places, "__teardown_name": name})
+    assert [templar.template(places[f"__teardown_{place}"]) for place in ("sources", "key")] == [sources, key]
+    # Its words are in the comment that the role has written at the top.
+    assert f"Managed by Ansible (gpunode.llm, role {role})" in given["description"]
 
 
 def test_a_mirror_is_one_variable() -> None:
