@@ -131,9 +131,9 @@ def test_a_bad_key_gets_none(front: Front, key: str) -> None:
 
 
 def test_a_stream_comes_in_pieces(front: Front) -> None:
-    answer = front.ask("/v1/completions", "POST", GOOD, {**COMPLETION, "stream": True})
+    answer = front.ask("/v1/completions", "POST", GOOD, {**COMPLETION, "max_tokens": 200, "stream": True})
     lines = [line for line in answer.body.decode().splitlines() if line]
-    assert len(lines) > 5
+    assert len(lines) > 5  # tokens that are done while another piece is on its way go together
     assert all(line.startswith("data: ") for line in lines)
     assert lines[-1] == "data: [DONE]"
 
