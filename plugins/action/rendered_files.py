@@ -16,6 +16,10 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils import _file_plan
 
 
 class ActionModule(ActionBase):
+    """rendered_files"""
+
+    MODULE = "gpunode.llm.rendered_files"
+
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
@@ -27,9 +31,7 @@ class ActionModule(ActionBase):
             args["files"], args["secrets"] = _file_plan.rendered(files, items, item_var, self._text)
         except ValueError as error:
             raise AnsibleActionFail(f"rendered_files: {error}") from error
-        result: dict[str, Any] = self._execute_module(
-            module_name="gpunode.llm.rendered_files", module_args=args, task_vars=task_vars
-        )
+        result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
         return result
 
     @staticmethod

@@ -8,12 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
-from ansible_collections.gpunode.llm.plugins.plugin_utils._together import Call, TogetherAction
+
+# Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
+# tasks work with is loaded here, before the forks, and not by every one of them.
+FOR_LATER = (_gateway, _seed, _systemd, _vllm)
 
 OPTIONS = {
     "model": {"type": "str"},
@@ -40,11 +45,11 @@ OPTIONS = {
     "api_key_set": {"type": "bool", "default": False},
     "remove_unlisted": {"type": "bool", "default": False},
     "fail_on_findings": {"type": "bool", "default": True},
-    "gather_subset": {"type": "list", "elements": "str", "default": []},
+    "gather_facts": {"type": "bool", "default": False},
 }
 
 
-class ActionModule(TogetherAction):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """serving_plan"""
 
     _requires_connection = False  # with `gpus` given, no node is needed at all
@@ -54,37 +59,27 @@ class ActionModule(TogetherAction):
         """Plan; with findings, fail in one message that holds all of them."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
-        said = self._ask(_questions(options), task_vars or {})
+        gpus, wants_facts = options["gpus"], options["gather_facts"]
+        said = self._ask(task_vars or {}) if wants_facts or not gpus else {}
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            gpus = options["gpus"]
-            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said["gpu_info"])
+            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
             outcome = make_plan(read_request(options, catalog), node, catalog)
         except ValueError as error:
             node, outcome = NodeGpus("unknown"), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:
             raise AnsibleActionFail(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
-        facts = {"ansible_facts": said["facts"]["ansible_facts"]} if "facts" in said else {}
+        facts = {"ansible_facts": said["system"]} if wants_facts else {}
         found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
         return {"changed": False, **found, **facts}
 
-    def _ask(self, questions: dict[str, Call], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """What the node says to each question, by one round trip; none where there is no question."""
-        answers = self._together(list(questions.values()), task_vars) if questions else []
-        for call, said in zip(questions.values(), answers):
-            if said and said.get("failed"):
-                name = call.module.rpartition(".")[2]
-                raise AnsibleActionFail(f"{name} failed on the node: {said.get('msg')}", result=said)
-        return dict(zip(questions, answers))
-
-
-def _questions(options: dict[str, Any]) -> dict[str, Call]:
-    """The GPUs, unless they were described, and the facts that are wanted."""
-    questions = {} if options["gpus"] else {"gpu_info": Call("gpunode.llm.gpu_info", {})}
-    if options["gather_subset"]:
-        questions["facts"] = Call("ansible.builtin.setup", {"gather_subset": options["gather_subset"]})
-    return questions
+    def _ask(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the node says of its GPUs and its system."""
+        said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
+        if said.get("failed"):
+            raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
+        return dict(said)
 
 
 def _one_message(findings: tuple[str, ...]) -> str:

@@ -11,7 +11,7 @@ import os
 import pwd
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _daemon_file, _daemon_json, _engine
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
@@ -32,6 +32,7 @@ def describe(asked: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, A
         "service": service(run, which("systemctl")),
         "config_settled": config_settled(asked.get("config_path") or CONFIG, asked.get("config") or {}),
         "settings_due": _daemon_file.due(),
+        "packages_settled": bool(asked.get("apt")) and _apt_here.settled(asked["apt"], run),
         **users(login() if names is None else names, asked.get("group") or "docker"),
     }
 

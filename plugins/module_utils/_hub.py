@@ -98,6 +98,12 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
     return list(found.values())
 
 
+def at_commit(instance: Mapping[str, Any], commit: str, branch: str) -> Mapping[str, Any]:
+    """An instance of a branch as one of the commit that it stands for."""
+    config = {**instance.get("config", {}), "revision": commit}
+    return {**instance, "revision": commit, "branch": branch, "config": config}
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What was verified, and what the revision holds besides.

@@ -14,6 +14,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._certificate import en
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     Snapshot,
+    at_commit,
     bytes_here,
     human,
     look,
@@ -117,12 +118,6 @@ def pin(
             continue
         pinned.append(at_commit(instance, commit, asked.revision))
     return pinned
-
-
-def at_commit(instance: Instance, commit: str, branch: str) -> Instance:
-    """An instance of a branch as one of the commit that it stands for."""
-    config = {**instance.get("config", {}), "revision": commit}
-    return {**instance, "revision": commit, "branch": branch, "config": config}
 
 
 def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:

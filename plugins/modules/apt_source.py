@@ -158,12 +158,10 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.common.text.converters import to_bytes
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _openpgp, _source_files
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _openpgp, _source_files
 
-SOURCES = "/etc/apt/sources.list.d"
-KEYRINGS = "/etc/apt/keyrings"
 LISTS_LAST = 86400
 LOCK_LASTS = 600
 
@@ -179,33 +177,6 @@ def fetch_key(module):
             msg=f"The key of the apt repository {given['name']!r} could not be fetched from "
             f"{given['key_url']}: {error}."
         )
-
-
-def source_change(module, path, key_path):
-    """The source to write, or nothing where it is there; and the change as a diff."""
-    given = module.params
-    source = _apt.Source(
-        uri=given["uri"],
-        suite=given["suite"],
-        components=tuple(given["components"]),
-        architectures=tuple(given["architectures"]),
-        signed_by=key_path,
-        comment=given["description"],
-    )
-    others = [other for other in ["/etc/apt/sources.list", *sorted(glob.glob(f"{SOURCES}/*"))] if other != path]
-    claims = [
-        claim
-        for other in others
-        if other.endswith((".list", ".sources"))
-        for claim in _apt.claims(other, to_text(_source_files.read(other)))
-    ]
-    clash = _apt.clash(source, claims)
-    if clash:
-        module.fail_json(
-            msg=f"{clash.path} already names {clash.uri} {clash.suite} with {clash.signed_by or 'no key of its own'}, "
-            f"and apt stops at one repository with two keys. Remove that entry, or leave what it installed as it is."
-        )
-    return _source_files.text_change(path, source.render())
 
 
 def lists(module):
@@ -239,24 +210,6 @@ def refresh(module, source_path):
         time.sleep(3)
 
 
-def look(module):
-    """What dpkg has of the packages in question."""
-    names = module.params["packages"]
-    specs = _apt.pin(names, module.params["version"], module.params["pinned"] or names)
-    asked = [*names, *module.params["conflicts"]]
-    have = {}
-    if asked:
-        # Exits 1 where it knows one of them not, and lists the others all the same.
-        _rc, out, _err = module.run_command(["dpkg-query", "-W", "-f", _apt.QUERY, *asked])
-        have = _apt.installed(out)
-    return {
-        "missing": _apt.missing(specs, have),
-        "versions": {name: have[name].version for name in sorted(have)},
-        "held": [name for name in names if name in have and have[name].held],
-        "conflicting": [name for name in module.params["conflicts"] if name in have],
-    }
-
-
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -283,14 +236,18 @@ def main():
         _openpgp.normal(module.params["fingerprint"])
     except ValueError as error:
         module.fail_json(msg=f"{error}.")
-    key_path = f"{KEYRINGS}/{module.params['name']}.asc"
-    source_path = f"{SOURCES}/{module.params['name']}.sources"
+    source_path, key_path = _apt_here.paths(module.params["name"])
     program = module.params["unless_exists"]
     if program and os.path.exists(program) and not os.path.exists(source_path):
-        kept = {**look(module), "missing": [], "conflicting": [], "lists_fresh": False}
+        kept = {
+            **_apt_here.look(module.params, module.run_command),
+            "missing": [],
+            "conflicting": [],
+            "lists_fresh": False,
+        }
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
-    source, source_diff = source_change(module, source_path, key_path)
     try:
+        source, source_diff = _apt_here.source_change(module.params)
         origin = module.params["key_url"] or "the key given"
         fingerprint = module.params["fingerprint"]
         key, key_diff = _source_files.key_change(key_path, fingerprint, origin, lambda: fetch_key(module))
@@ -301,7 +258,7 @@ def main():
         for path, data in ((key_path, key), (source_path, source)):
             if data:
                 _source_files.write(path, data, module.atomic_move)
-    found = look(module)
+    found = _apt_here.look(module.params, module.run_command)
     wanting = found["missing"] and not module.check_mode
     module.exit_json(
         lists_fresh=refresh(module, source_path) if wanting else False,

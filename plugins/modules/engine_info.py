@@ -32,6 +32,10 @@ options:
     description: Settings to look for in O(config_path).
     type: dict
     default: {}
+  apt:
+    description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
+    type: dict
+    default: {}
   config_path:
     description: Docker's configuration.
     type: path
@@ -77,6 +81,12 @@ settings_due:
       take up, V(restarted) or V(reloaded). Empty where there is nothing.
   type: str
   returned: success
+packages_settled:
+  description:
+    - Whether the node has all of O(apt) as it is wanted, so that M(gpunode.llm.apt_source) has nothing to do. False
+      where O(apt) is empty.
+  type: bool
+  returned: success
 group_exists:
   description: Whether O(group) is there.
   type: bool
@@ -104,6 +114,7 @@ def main():
             "group": {"type": "str", "default": "docker"},
             "markers": {"type": "list", "elements": "path", "default": _engine_here.MARKERS},
             "config": {"type": "dict", "default": {}},
+            "apt": {"type": "dict", "default": {}},
             "config_path": {"type": "path", "default": _engine_here.CONFIG},
         },
         supports_check_mode=True,

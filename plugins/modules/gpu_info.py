@@ -126,6 +126,13 @@ fabric_manager:
   description: Whether Fabric Manager runs; null where the PCI bus shows no NVSwitch.
   returned: always
   type: bool
+system:
+  description:
+    - What the roles of this collection want to know of the node's system besides, under the names of the facts that
+      M(ansible.builtin.setup) gathers.
+  returned: always
+  type: dict
+  sample: {"ansible_distribution": "Debian", "ansible_distribution_version": "12.11", "ansible_architecture": "x86_64"}
 """
 
 import json
@@ -134,6 +141,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _system
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
 
@@ -176,7 +184,8 @@ def main() -> None:
 
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
-    module.exit_json(**look(run if tool else None, pci, owner_of, manager).as_dict())
+    gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
+    module.exit_json(**gpus, system=_system.facts(module.run_command))
 
 
 if __name__ == "__main__":

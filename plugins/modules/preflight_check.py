@@ -90,6 +90,10 @@ options:
         description: Settings to look for in daemon.json.
         type: dict
         default: {}
+      apt:
+        description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
+        type: dict
+        default: {}
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -255,7 +259,11 @@ def main():
             "gateway": {"type": "dict", "default": {}},
             "docker": {
                 "type": "dict",
-                "options": {"users": {"type": "list", "elements": "str"}, "config": {"type": "dict", "default": {}}},
+                "options": {
+                    "users": {"type": "list", "elements": "str"},
+                    "config": {"type": "dict", "default": {}},
+                    "apt": {"type": "dict", "default": {}},
+                },
             },
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},

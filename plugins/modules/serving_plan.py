@@ -124,18 +124,17 @@ options:
     description: Whether to fail when something stands against the plan. Otherwise RV(findings) holds it.
     type: bool
     default: true
-  gather_subset:
+  gather_facts:
     description:
-      - Facts to gather from the node in the same round trip, as M(ansible.builtin.setup) takes them. None where it is
-        empty.
-    type: list
-    elements: str
-    default: []
+      - Whether to make facts of what M(gpunode.llm.gpu_info) tells of the node's system, for a play with
+        C(gather_facts=false) whose roles want to know distribution, architecture, name and systemd.
+    type: bool
+    default: false
 attributes:
   action:
     description:
-      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, and M(ansible.builtin.setup) with it where
-        O(gather_subset) asks for facts.
+      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, unless O(gpus) describes its GPUs and no
+        facts are wanted.
     support: full
 seealso:
   - module: gpunode.llm.gpu_info
@@ -278,8 +277,8 @@ findings:
   type: list
   elements: str
 ansible_facts:
-  description: The facts that O(gather_subset) asked for.
-  returned: where O(gather_subset) is not empty
+  description: What the node's system is.
+  returned: where O(gather_facts) is true
   type: dict
 gpus:
   description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.

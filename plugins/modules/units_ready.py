@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-# This is a virtual module: it is implemented as an action plugin, which sends two modules to the node in one piece.
-
 DOCUMENTATION = r"""
 module: units_ready
 short_description: Make sure that services run from the files that are on disk, and answer
@@ -13,11 +11,13 @@ author:
   - gpunode contributors (@gpunode)
 description:
   - Does what M(gpunode.llm.units_current) does, and then waits as M(gpunode.llm.endpoint_ready) does.
-  - Where nothing is due and all endpoints answer, both take one round trip to the node together.
+  - Where nothing is due and all endpoints answer, both take one call together.
+  - While it waits, the play shows what the engine is busy with.
+extends_documentation_fragment:
+  - gpunode.llm.units
+  - gpunode.llm.endpoints
+  - gpunode.llm.waiting
 attributes:
-  action:
-    description: Runs on the controller and calls both modules on the node.
-    support: full
   check_mode:
     description: Says which units would be started or restarted. An endpoint that does not answer is no failure then.
     support: full
@@ -25,21 +25,11 @@ attributes:
     description: Shows the action for each unit, with its reason.
     support: full
 options:
-  units:
-    description: The units, as M(gpunode.llm.units_current) takes them.
-    type: list
-    elements: dict
-    required: true
   would_change:
     description: Files that this play would have changed, if it were not in check mode.
     type: list
     elements: path
     default: []
-  endpoints:
-    description: What they serve, as M(gpunode.llm.endpoint_ready) takes it.
-    type: list
-    elements: dict
-    required: true
 seealso:
   - module: gpunode.llm.units_current
   - module: gpunode.llm.endpoint_ready
@@ -79,4 +69,25 @@ log:
   type: list
   elements: str
   returned: failure
+done:
+  description: Whether there is nothing more to wait for.
+  type: bool
+  returned: always
+progress:
+  description: What is being waited for.
+  type: str
+  returned: always
 """
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _units_run
+
+
+def main():
+    module = AnsibleModule(argument_spec={**_units_run.RUNNING, **_endpoint_wait.WAITING}, supports_check_mode=True)
+    done = {} if module.params["resume"] else _units_run.run(module)
+    _endpoint_wait.Wait(module, done).end()
+
+
+if __name__ == "__main__":
+    main()

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Snapshot, parse_snapshots
-from ansible_collections.gpunode.llm.plugins.module_utils._preflight import at_commit
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Snapshot, at_commit, parse_snapshots
 
 Instance = Mapping[str, Any]
 

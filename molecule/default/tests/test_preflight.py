@@ -6,9 +6,15 @@
 from __future__ import annotations
 
 import pytest
+from scenario import run_play
 
 # These models are neither on the lab's hub nor would they fit its disk; the port is the tiny model's.
 ELSEWHERE = ("-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub", "disk"]}', "--check", "--diff")
+
+
+def test_the_facts_are_those_of_setup() -> None:
+    told = run_play("molecule/shared/facts.yml")
+    assert told.status == 0, told.text[-3000:]
 
 
 def test_405b_takes_all_eight(play, board) -> None:

@@ -18,6 +18,11 @@ def versions(host, *names: str) -> list[str]:
     return host.run(f"rpm -q --qf '%{{VERSION}}-%{{RELEASE}}\\n' {' '.join(names)}").stdout.split()
 
 
+def test_the_facts_are_those_of_setup() -> None:
+    told = run_play(str(CHECKOUT / "molecule/shared/facts.yml"))
+    assert told.status == 0, told.text[-3000:]
+
+
 def test_docker_is_the_newest_of_the_release_asked_for(host) -> None:
     """29.8 is neither 29.7.2 nor 29.80.0."""
     assert versions(host, "docker-ce", "docker-ce-cli") == ["29.8.1-1.el9"] * 2

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _rpm
-from ansible_collections.gpunode.llm.plugins.modules import apt_source, rpm_source
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _rpm
+from ansible_collections.gpunode.llm.plugins.modules import rpm_source
 
 HERE = Path(__file__).parent
 ROLES = HERE.parents[2] / "roles"
@@ -50,7 +50,8 @@ def task(role: str, manager: str, facts: dict, **settings) -> dict:
     facts = {"env": {}, "user_id": "root", **facts}
     names = read(role, f"vars/{facts['os_family']}.yml")
     assert names[f"__{role}_package_manager"] == manager
-    variables = {**read(role, "defaults/main.yml"), **names, "ansible_facts": facts, "omit": None, **settings}
+    own = read(role, "vars/main.yml") if (ROLES / role / "vars" / "main.yml").exists() else {}
+    variables = {**read(role, "defaults/main.yml"), **own, **names, "ansible_facts": facts, "omit": None, **settings}
     module = f"gpunode.llm.{'apt' if manager == 'apt' else 'rpm'}_source"
     found = next(t for t in read(role, f"tasks/{manager}.yml") if module in t)
     return Templar(loader=DataLoader(), variables=variables).template(found[module])
@@ -129,7 +130,7 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     given = arguments(role, "debian12-amd64") if family == "debian" else red_hat(role, "rocky9")
     name = given["name"]
     sources, key = {
-        "debian": (apt_source.SOURCES, f"{apt_source.KEYRINGS}/{name}.asc"),
+        "debian": (_apt_here.SOURCES, f"{_apt_here.KEYRINGS}/{name}.asc"),
         "redhat": (rpm_source.SOURCES, f"{rpm_source.KEYS}/RPM-GPG-KEY-{name}"),
     }[family]
     playbooks = ROLES.parent / "playbooks"

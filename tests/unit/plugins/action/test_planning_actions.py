@@ -58,6 +58,15 @@ def test_the_node_is_asked_once() -> None:
     assert result["plan"]["instances"][0]["gpu_indices"] == (0, 1)
 
 
+def test_facts_come_with_the_gpus_or_alone() -> None:
+    said = {**node("h100x1"), "system": {"ansible_distribution": "Debian"}}
+    made = action(serving_plan.ActionModule, said, model="8b", gather_facts=True)
+    assert made.run(task_vars={})["ansible_facts"] == {"ansible_distribution": "Debian"}
+    described = action(serving_plan.ActionModule, said, model="8b", gpus="8xH100", gather_facts=True).run(task_vars={})
+    assert (described["ansible_facts"], len(described["gpus"])) == ({"ansible_distribution": "Debian"}, 8)
+    assert "ansible_facts" not in action(serving_plan.ActionModule, said, model="8b").run(task_vars={})
+
+
 def test_findings_fail_in_one_message() -> None:
     with pytest.raises(AnsibleActionFail) as raised:
         run(serving_plan.ActionModule, model="8b", gpus="1xH100", port="x", kv_cache_dtype="y")

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _probe
-from ansible_collections.gpunode.llm.plugins.modules import endpoint_ready
+from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _probe
 
 READY = _probe.Answer(True, "it answers a completion")
 NOT_YET = _probe.Answer(False, "no answer yet")
@@ -49,7 +48,7 @@ class Module:
 
 
 def look(module, answer=READY):
-    wait = endpoint_ready.Wait(module)
+    wait = _endpoint_wait.Wait(module, {})
     wait.ask = lambda _endpoint: answer
     wait.look(ENDPOINT)
     return wait
@@ -86,13 +85,13 @@ def test_an_end_ends_the_wait_with_its_cause(shown):
 
 
 def test_a_restart_between_two_looks_is_told_by_the_run_that_ended():
-    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}}
+    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}, "before": {}}
     with pytest.raises(Failed, match="--swap-space"):
         look(Module(resume, NRestarts="1", InvocationID="run2", ActiveState="activating", SubState="start-post"))
 
 
 def test_an_earlier_run_does_not_tell_the_cause_of_a_later_one():
-    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}}
+    resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}, "before": {}}
     with pytest.raises(Failed, match="memory is full"):
         look(Module(resume, InvocationID="run2", ActiveState="failed", SubState="failed", Result="exit-code"))
 
@@ -110,4 +109,4 @@ def test_check_mode_ends_no_play():
     [("0.0.0.0", "http://127.0.0.1:8000/v1"), ("::", "http://[::1]:8000/v1"), ("h", "http://h:8000/v1")],
 )
 def test_url(host, url):
-    assert endpoint_ready.url_of({"host": host, "port": 8000}) == url
+    assert _endpoint_wait.url_of({"host": host, "port": 8000}) == url

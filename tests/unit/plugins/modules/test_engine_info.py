@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _engine_here
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _engine_here
 from ansible_collections.gpunode.llm.plugins.module_utils._engine_here import config_settled
 
 
@@ -68,3 +68,43 @@ def test_a_node_with_docker(tmp_path):
         False,
     )
     assert here["service"] == {"known": True, "active": True, "enabled": True, "drop_ins": ["/a.conf", "/b.conf"]}
+
+
+WANTED = {"name": "docker", "uri": "https://a", "suite": "s", "fingerprint": "AA", "packages": ["docker-ce"]}
+HERE = "docker-ce\tii \t5:29.1.0-1\n"
+
+
+@pytest.mark.parametrize(
+    ("here", "more", "settled"),
+    [
+        (HERE, {}, True),
+        (HERE, {"version": "5:29"}, True),
+        (HERE, {"version": "5:28"}, False),
+        (HERE, {"suite": "t"}, False),
+        (HERE, {"fingerprint": "BB"}, False),
+        ("", {}, False),
+        (HERE + "docker.io\tii \t1\n", {"conflicts": ["docker.io"]}, False),
+    ],
+)
+def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settled):
+    monkeypatch.setattr(_apt_here, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(_apt_here, "KEYRINGS", str(tmp_path))
+    source, key = _apt_here.paths("docker")
+    text, _diff = _apt_here.source_change(WANTED)
+    with open(source, "wb") as stream:
+        stream.write(text)
+    with open(key, "w", encoding="utf-8") as stream:
+        stream.write("AA")
+    refusal = lambda data, fingerprint, _origin: "" if data.decode() == fingerprint else "another key"  # noqa: E731
+    monkeypatch.setattr(_apt_here._source_files._openpgp, "refusal", refusal)
+    asked = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
+    said = _engine_here.describe(
+        asked, lambda command: (0, here if "dpkg" in command[0] else "", ""), lambda _name: None
+    )
+    assert said["packages_settled"] is settled
+
+
+def test_another_source_with_another_key_is_not_settled(monkeypatch, tmp_path):
+    monkeypatch.setattr(_apt_here, "SOURCES", str(tmp_path))
+    (tmp_path / "other.list").write_text("deb https://a s stable\n")
+    assert _apt_here.settled(WANTED, lambda _command: (0, HERE, "")) is False

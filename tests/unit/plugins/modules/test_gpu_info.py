@@ -70,6 +70,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tool: str | None, nvswitches: int = 0) 
     module.get_bin_path.return_value = tool
     module.run_command.return_value = (0, (BOARDS / "h200x2.xml").read_text(encoding="utf-8"), "")
     monkeypatch.setattr(gpu_info, "AnsibleModule", lambda **options: module)
+    monkeypatch.setattr(gpu_info._system, "facts", lambda run: {"ansible_nodename": "n"})
     monkeypatch.setattr(gpu_info, "scan_pci", lambda: PciScan((), nvswitches))
     monkeypatch.setattr(gpu_info, "fabric_manager_runs", lambda: False)
     gpu_info.main()
@@ -80,6 +81,7 @@ def test_one_call_of_nvidia_smi(monkeypatch: pytest.MonkeyPatch) -> None:
     result, module = ran(monkeypatch, "/usr/bin/nvidia-smi")
     module.run_command.assert_called_once_with(["/usr/bin/nvidia-smi", "-q", "-x"])
     assert (result["state"], len(result["gpus"]), result["fabric_manager"]) == ("ok", 2, None)
+    assert result["system"] == {"ansible_nodename": "n"}
 
 
 def test_no_nvidia_smi_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.modules import units_current
+from ansible_collections.gpunode.llm.plugins.module_utils import _units_run
 
 
 class Module:
@@ -50,7 +50,7 @@ def unit(tmp_path):
 
 
 def apply(module):
-    units = units_current.Units(module)
+    units = _units_run.Units(module)
     decisions = [units.decide(one) for one in units.wanted]
     units.apply(decisions, [name for name, shown in units.shown.items() if not shown.enabled])
     return decisions[0], module.ran
@@ -77,7 +77,7 @@ def test_a_new_unit_is_read_enabled_and_started_in_this_order(unit):
 def test_check_mode_counts_what_would_change(unit):
     module = Module(unit, ActiveState="active")
     module.params["would_change"] = unit["files"]
-    units = units_current.Units(module)
+    units = _units_run.Units(module)
     assert units.decide(unit).action == "restart"
 
 
@@ -98,8 +98,8 @@ def test_a_program_that_was_replaced_is_noticed(unit, tmp_path):
     with subprocess.Popen([program, "60"]) as process:
         try:
             module = Module({**unit, "reloads": True}, ActiveState="active", MainPID=str(process.pid))
-            assert units_current.Units(module).decide(module.params["units"][0]).action == "none"
+            assert _units_run.Units(module).decide(module.params["units"][0]).action == "none"
             program.unlink()
-            assert units_current.Units(module).decide(module.params["units"][0]).action == "reload"
+            assert _units_run.Units(module).decide(module.params["units"][0]).action == "reload"
         finally:
             process.kill()

@@ -229,5 +229,5 @@ def test_settings_and_their_specification_agree():
 
 def test_secret_texts_are_an_option_that_ansible_never_logs():
     """Of a nested option with no_log the text did reach the node's journal."""
-    module = (HERE.parents[3] / "plugins" / "modules" / "rendered_files.py").read_text()
+    module = (HERE.parents[3] / "plugins" / "module_utils" / "_files_here.py").read_text()
     assert '"secrets": {"type": "dict", "default": {}, "no_log": True}' in module

@@ -1,0 +1,116 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files as an action plugin has rendered them, beside what is on the node. For rendered_files, and units_settled, which
+only looks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+OPTIONS: Dict[str, Any] = {
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "src": {"type": "path", "required": True},
+            "dest": {"type": "path", "required": True},
+            "mode": {"type": "str"},
+            "validate": {"type": "str"},
+            "secret": {"type": "bool", "default": False, "no_log": False},
+            "template": {"type": "bool", "default": True},
+            "present": {"type": "bool", "default": True},
+            "content": {"type": "str"},
+        },
+    },
+    # Not among the files' own options: of a nested option that is not to be logged, the text still reaches the
+    # node's journal, which holds it with its line breaks escaped, where nothing finds it to blot it out.
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "each": {"type": "list", "elements": "dict", "default": []},
+    "item_var": {"type": "str", "default": "item"},
+}
+
+
+class File:
+    def __init__(self, module: Any, entry: Mapping[str, Any]) -> None:
+        self.module = module
+        self.path: str = entry["dest"]
+        self.mode = int(entry["mode"] or "0644", 8)
+        self.validate = entry["validate"]
+        self.present = entry["present"]
+        self.secret = entry["secret"]
+        content = module.params["secrets"].get(self.path) if self.secret else entry["content"]
+        self.text: str = content or ""
+        self.staged = ""
+        self.before, self.mode_before = self.read()
+
+    def read(self) -> Tuple[Optional[str], Optional[int]]:
+        try:
+            with open(self.path, encoding="utf-8", errors="replace") as stream:
+                return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        except FileNotFoundError:
+            return None, None
+
+    @property
+    def folder(self) -> str:
+        return os.path.dirname(self.path)
+
+    @property
+    def changed(self) -> bool:
+        return (self.before, self.mode_before) != ((self.text, self.mode) if self.present else (None, None))
+
+    def diff(self) -> Dict[str, str]:
+        hidden = "(a secret file: its lines are not shown)\n"
+        before, after = (self.before or "", self.text if self.present else "")
+        if self.secret:
+            before, after = ("", hidden) if before != after else ("", "")
+        shown = {"before": before, "after": after, "before_header": self.path, "after_header": self.path}
+        if self.before is not None and self.present and self.mode_before != self.mode:
+            shown["before_header"] += f" (mode {self.mode_before:04o})"
+            shown["after_header"] += f" (mode {self.mode:04o})"
+        return shown
+
+    def stage(self) -> None:
+        """Write it where it is not seen yet, under the name that it will have."""
+        if not self.present:
+            return
+        folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.folder))}")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.staged = os.path.join(folder, os.path.basename(self.path))
+        with open(os.open(self.staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            stream.write(self.text)
+        os.chmod(self.staged, self.mode)
+
+    def check(self) -> None:
+        """Let its program read it."""
+        if not (self.present and self.validate):
+            return
+        stands_for = {"%s": self.staged, "%d": os.path.dirname(self.staged)}
+        words = [re.sub("%[sd]", lambda sign: stands_for[sign[0]], word) for word in shlex.split(self.validate)]
+        rc, out, err = self.module.run_command(words)
+        said = (err + out).strip()
+        if rc != 0 or self.staged in said:
+            said = said.replace(os.path.dirname(self.staged), self.folder)
+            self.module.fail_json(
+                msg=f"{self.path} would not be valid, so none of the files was written: {said or f'status {rc}'}",
+                changed_files=[],
+            )
+
+    def land(self) -> None:
+        if not self.present:
+            os.unlink(self.path)
+            return
+        os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
+        self.module.atomic_move(self.staged, self.path)
+        # A file that was there keeps its mode when another is moved over it.
+        os.chmod(self.path, self.mode)
+
+
+def wanted(module: Any) -> List[File]:
+    """The files that the module was given."""
+    return [File(module, entry) for entry in module.params["files"]]

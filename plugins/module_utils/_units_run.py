@@ -1,0 +1,145 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The units of a call: what is due for each, and doing it. For units_current, and units_ready, which waits after it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _units
+
+Unit = Mapping[str, Any]
+
+OPTIONS: Dict[str, Any] = {
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "started_from": {"type": "path", "required": True},
+            "container": {"type": "str"},
+            "image": {"type": "str"},
+            "reloads": {"type": "bool", "default": False},
+        },
+    },
+}
+#: For what may change them.
+RUNNING = {**OPTIONS, "would_change": {"type": "list", "elements": "path", "default": []}}
+
+
+def checksum(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except OSError:
+        return None
+
+
+class Units:
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.wanted = module.params["units"]
+        self.shown = self.show()
+
+    def systemctl(self, *words: str) -> str:
+        rc, out, err = self.module.run_command(["systemctl", *words])
+        if rc != 0:
+            self.module.fail_json(msg=f"systemctl {' '.join(words)} failed: {(err or out).strip()}", units=[])
+        return str(out)
+
+    def show(self) -> Dict[str, _units.Shown]:
+        names = [unit["name"] for unit in self.wanted]
+        found = _units.parse_show(self.systemctl("show", f"--property={','.join(_units.PROPERTIES)}", *names))
+        return {name: found.get(name, _units.Shown(name)) for name in names}
+
+    def changed_file(self, unit: Unit) -> str:
+        for path in unit["files"]:
+            if path in self.module.params.get("would_change", ()):
+                return str(path)
+        return _units.stale_file(unit["started_from"], unit["files"], checksum)
+
+    def moved(self, unit: Unit) -> str:
+        """What a unit runs that is not what its name stands for by now."""
+        if unit["reloads"]:
+            return "its program was replaced" if self.program_replaced(unit) else ""
+        return "its image's name stands for another image now" if self.image_moved(unit) else ""
+
+    def program_replaced(self, unit: Unit) -> bool:
+        try:
+            return os.readlink(f"/proc/{self.shown[unit['name']].pid}/exe").endswith(" (deleted)")
+        except OSError:
+            return False
+
+    def image_moved(self, unit: Unit) -> bool:
+        docker = self.module.get_bin_path("docker")
+        if not (docker and unit["container"] and unit["image"]):
+            return False
+        running = self.ask([docker, "container", "inspect", "--format={{.Image}}", unit["container"]])
+        named = self.ask([docker, "image", "inspect", "--format={{.Id}}", unit["image"]])
+        return bool(running and named and running != named)
+
+    def ask(self, command: Sequence[str]) -> str:
+        rc, out, _err = self.module.run_command(command)
+        return str(out).strip() if rc == 0 else ""
+
+    def decide(self, unit: Unit) -> _units.Decision:
+        shown = self.shown[unit["name"]]
+        changed = self.changed_file(unit) if shown.runs else ""
+        moved = self.moved(unit) if shown.runs and not changed else ""
+        return _units.decide(shown, changed, moved, unit["reloads"])
+
+    def apply(self, decisions: Sequence[_units.Decision], to_enable: Sequence[str]) -> None:
+        if any(shown.needs_reload or shown.load == "not-found" for shown in self.shown.values()):
+            self.systemctl("daemon-reload")
+        if to_enable:
+            self.systemctl("enable", "--quiet", *to_enable)
+        self.reload([decision.name for decision in decisions if decision.action == "reload"])
+        quick = {unit["name"] for unit in self.wanted if unit["reloads"]}
+        due = [decision.name for decision in decisions if decision.action in ("start", "restart")]
+        self.restart([name for name in due if name in quick])
+        self.restart([name for name in due if name not in quick], "--no-block")
+
+    def reload(self, names: Sequence[str]) -> None:
+        if names:
+            self.systemctl("reload", *names)
+
+    def restart(self, due: Sequence[str], *options: str) -> None:
+        if due:
+            # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so
+            # the fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails
+            # for a unit that systemd does not hold in memory, which has no count either.
+            self.module.run_command(["systemctl", "reset-failed", *due])
+            self.systemctl("restart", *options, *due)
+
+
+def due(module: Any) -> Tuple[Units, List[_units.Decision], List[str]]:
+    """The units, what is due for each, and which of them are to be enabled."""
+    units = Units(module)
+    decisions = [units.decide(unit) for unit in units.wanted]
+    return units, decisions, [name for name, shown in units.shown.items() if not shown.enabled]
+
+
+def told(decisions: Sequence[_units.Decision], to_enable: Sequence[str]) -> List[str]:
+    """What is due, a line each."""
+    lines = [f"{one.name}: {one.action}, {one.why}" for one in decisions if one.action != "none"]
+    return lines + [f"{name}: enable" for name in to_enable]
+
+
+def run(module: Any) -> Dict[str, Any]:
+    """What was done, as the module returns it; in check mode, what would be."""
+    if not module.params["units"]:
+        return {"changed": False, "units": [], "diff": {"before": "", "after": ""}}
+    units, decisions, to_enable = due(module)
+    if not module.check_mode:
+        units.apply(decisions, to_enable)
+    lines = told(decisions, to_enable)
+    return {
+        "changed": bool(lines),
+        "units": [{"name": one.name, "action": one.action, "why": one.why} for one in decisions],
+        "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
+    }

@@ -1,0 +1,97 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: units_settled
+short_description: Tell whether services run from the files that are wanted, and answer
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+description:
+  - Renders files as M(gpunode.llm.rendered_files) does and compares them with those on the node, looks at the units as
+    M(gpunode.llm.units_current) does, and asks the endpoints once, as M(gpunode.llm.endpoint_ready) does.
+  - All of it takes one call, and changes nothing.
+  - Where it says that all is settled, none of these has anything to do.
+extends_documentation_fragment:
+  - gpunode.llm.endpoints
+  - gpunode.llm.files
+  - gpunode.llm.reads_only
+  - gpunode.llm.units
+seealso:
+  - module: gpunode.llm.rendered_files
+  - module: gpunode.llm.units_ready
+"""
+
+EXAMPLES = r"""
+- name: See whether there is anything to do
+  gpunode.llm.units_settled:
+    files:
+      - src: 8b.yaml.j2
+        dest: /etc/vllm/8b.yaml
+      - src: vllm-8b.service.j2
+        dest: /etc/systemd/system/vllm-8b.service
+    units:
+      - name: vllm-8b.service
+        files: [/etc/vllm/8b.yaml, /etc/systemd/system/vllm-8b.service]
+        started_from: /run/vllm-8b/started-from
+    endpoints:
+      - name: 8b
+        unit: vllm-8b.service
+        port: 8000
+        model: meta-llama/Llama-3.1-8B-Instruct
+  register: service
+
+- name: Change it
+  ansible.builtin.include_tasks: serve.yml
+  when: not service.settled
+"""
+
+RETURN = r"""
+settled:
+  description: Whether there is nothing to do.
+  type: bool
+  returned: success
+due:
+  description: What there is to do, a line each. Empty where all is settled.
+  type: list
+  elements: str
+  returned: success
+  sample: ["/etc/vllm/8b.yaml differs", "vllm-8b.service: start, it does not run"]
+endpoints:
+  description:
+    - How each endpoint is, as M(gpunode.llm.endpoint_ready) returns it. Empty where files or units are not settled.
+  type: list
+  elements: dict
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _files_here, _units_run
+
+
+def to_do(module):
+    """What differs, and how the endpoints are: they are asked only where nothing else is due."""
+    lines = [f"{file.path} differs" for file in _files_here.wanted(module) if file.changed]
+    if module.params["units"] and not lines:
+        _units, decisions, to_enable = _units_run.due(module)
+        lines += _units_run.told(decisions, to_enable)
+    if lines:
+        return lines, []
+    wait = _endpoint_wait.Wait(module, {}, once=True)
+    wait.slice()
+    endpoints = wait.endpoints()
+    return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], endpoints
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={**_files_here.OPTIONS, **_units_run.OPTIONS, **_endpoint_wait.OPTIONS}, supports_check_mode=True
+    )
+    lines, endpoints = to_do(module)
+    module.exit_json(changed=False, settled=not lines, due=lines, endpoints=endpoints)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The facts of a node's system have the names and the values that setup gives them."""
+
+from __future__ import annotations
+
+import pytest
+from ansible.module_utils.distro import LinuxDistribution
+from ansible_collections.gpunode.llm.plugins.module_utils import _system
+
+SAYS = "systemd 252 (252.38-1~deb12u1)\n+PAM +AUDIT\n"
+
+
+def system(monkeypatch, tmp_path, release: str, booted: bool = True):
+    """The facts of a node with this os-release."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "os-release").write_text(release)
+    here = LinuxDistribution(include_lsb=False, include_uname=False, root_dir=str(tmp_path))
+    for name in ("id", "like", "version", "codename", "os_release_info"):
+        monkeypatch.setattr(_system.distro, name, getattr(here, name))
+    monkeypatch.setattr(_system, "SYSTEMD", str(tmp_path if booted else tmp_path / "none"))
+    return _system.facts(lambda _command: (0, SAYS, ""))
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ('ID=debian\nVERSION_ID="12"\nVERSION_CODENAME=bookworm\n', ("Debian", "12", "bookworm", "Debian")),
+        (
+            'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n',
+            ("Ubuntu", "24", "noble", "Debian"),
+        ),
+        ('ID="rhel"\nID_LIKE="fedora"\nVERSION_ID="9.4"\n', ("RedHat", "9", "", "RedHat")),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n', ("Rocky", "9", "", "RedHat")),
+        ('ID="almalinux"\nID_LIKE="rhel centos fedora"\nVERSION_ID="9.5"\n', ("AlmaLinux", "9", "", "RedHat")),
+        ('ID="arch"\n', ("Arch", "", "", "Arch")),
+    ],
+)
+def test_distributions(monkeypatch, tmp_path, release, expected):
+    said = system(monkeypatch, tmp_path, release)
+    names = ("distribution", "distribution_major_version", "distribution_release", "os_family")
+    assert tuple(said[f"ansible_{name}"] for name in names) == expected
+    assert said["ansible_systemd"] == {"version": 252}
+
+
+def test_a_node_without_systemd(monkeypatch, tmp_path):
+    said = system(monkeypatch, tmp_path, "ID=debian\n", booted=False)
+    assert said["ansible_service_mgr"] != "systemd"
+    assert "ansible_systemd" not in said
