@@ -55,15 +55,22 @@ class Table:
             self._known[key] = Options((), ()) if too_old(bench) else options(bench, budget)
         return self._known[key]
 
-    def least(self, wish: InstanceRequest, group: Group) -> int | None:
-        """The fewest GPUs of this group with which the wish can be met at all."""
-        fitting = self.options(wish, group, len(group.indices)).fitting
-        return min((choice.spread.gpus * (wish.dp or 1) for choice in fitting), default=None)
+    def least(self, wish: InstanceRequest, group: Group, scarce: bool) -> int | None:
+        """The fewest GPUs of this group with which the wish can be met.
+
+        It is met as it would be with the whole group to itself. Where GPUs are scarce it may be met in any way: a model
+        that fits a whole group without pipeline stages may fit fewer GPUs with them.
+        """
+        size = len(group.indices)
+        ways = (self.options(wish, group, budget) for budget in range(1 if scarce else size, size + 1))
+        return min((one.spread.gpus * (wish.dp or 1) for way in ways for one in way.fitting), default=None)
 
 
-def _assign(wishes: Sequence[InstanceRequest], groups: Sequence[Group], table: Table) -> dict[str, Group] | None:
+def _assign(
+    wishes: Sequence[InstanceRequest], groups: Sequence[Group], table: Table, scarce: bool
+) -> dict[str, Group] | None:
     """A group for each instance, so that the least of all of them is there. Tries everything; hosts are small."""
-    needs = [{group: table.least(wish, group) for group in groups} for wish in wishes]
+    needs = [{group: table.least(wish, group, scarce) for group in groups} for wish in wishes]
 
     def place(which: int, left: Mapping[Group, int]) -> dict[str, Group] | None:
         if which == len(wishes):
@@ -88,11 +95,11 @@ def _next_budget(wish: InstanceRequest, group: Group, table: Table, now: int, le
     return None
 
 
-def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table) -> dict[str, int]:
+def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool) -> dict[str, int]:
     """GPUs per instance: the least for everybody, then whoever has fewest gets the next step, while there are any."""
     if len(wishes) == 1:
         return {wishes[0].name: len(group.indices)}
-    budget = {wish.name: table.least(wish, group) or 0 for wish in wishes}
+    budget = {wish.name: table.least(wish, group, scarce) or 0 for wish in wishes}
     while True:
         left = len(group.indices) - sum(budget.values())
         for wish in sorted(wishes, key=lambda item: (budget[item.name], item.name)):
@@ -113,8 +120,8 @@ def _block(free: list[int], width: int, domain: int) -> list[int]:
     return (min(roomy, key=lambda island: (len(island), island)) if roomy else free)[:width]
 
 
-def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table) -> list[Seat]:
-    budgets = _shares(wishes, group, table)
+def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool) -> list[Seat]:
+    budgets = _shares(wishes, group, table, scarce)
     found = []
     for wish in wishes:
         ways = table.options(wish, group, budgets[wish.name])
@@ -178,7 +185,7 @@ def pack(wishes: Sequence[InstanceRequest], groups: Sequence[Group], engine: Eng
 
     def least(wish: InstanceRequest) -> int | None:
         choices = [pinned[wish.name]] if wish.name in pinned else groups
-        return min((need for group in choices if (need := table.least(wish, group)) is not None), default=None)
+        return min((need for group in choices if (need := table.least(wish, group, True)) is not None), default=None)
 
     needs = {wish.name: least(wish) for wish in wishes}
     alone = tuple(wish for wish in wishes if needs[wish.name] is None)
@@ -186,11 +193,14 @@ def pack(wishes: Sequence[InstanceRequest], groups: Sequence[Group], engine: Eng
         return Packing(alone=alone)
     loose = [wish for wish in wishes if wish.name not in pinned]
     loose.sort(key=lambda wish: (-(needs[wish.name] or 0), wish.name))
-    placed = _assign(loose, rest, table)
+    scarce = _assign(loose, rest, table, scarce=False) is None
+    placed = _assign(loose, rest, table, scarce)
     if placed is None:
         return Packing(together=tuple((wish, needs[wish.name] or 0) for wish in wishes))
-    seats = [seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table)]
+    seats = [
+        seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table, scarce)
+    ]
     for group in rest:
         here = [wish for wish in loose if placed[wish.name] == group]
-        seats += _seats(here, group, table) if here else []
+        seats += _seats(here, group, table, scarce) if here else []
     return Packing(seats=tuple(sorted(seats, key=lambda seat: seat.wish.name)))

@@ -120,8 +120,19 @@ def test_several_models_share_a_host() -> None:
     assert (found["70b"].port, found["8b"].port) == (8000, 8001)
 
 
+def test_a_model_that_would_take_the_whole_host_makes_room_with_pipeline_stages() -> None:
+    plan = outcome("8xH100", models=["70b", "405b-fp8"]).plan
+    assert plan
+    spread = {one.model: (one.tensor_parallel_size, one.pipeline_parallel_size) for one in plan.instances}
+    assert spread == {"405b-fp8": (2, 3), "70b": (2, 1)}
+    made = outcome("8xH100", model="405b-fp8").plan
+    assert made
+    (alone,) = made.instances
+    assert (alone.tensor_parallel_size, alone.pipeline_parallel_size) == (8, 1)
+
+
 def test_models_that_fit_only_one_by_one() -> None:
-    said = findings("8xH100", models=["70b", "405b-fp8"])
-    assert "405b-fp8 at least 8, 70b at least 2, 10 GPUs in all" in said
-    assert "smaller weights: 405b-w4a16, 70b-fp8, 70b-w4a16" in said
+    said = findings("8xH100", models=["3.3-70b", "70b", "405b-fp8"])
+    assert "3.3-70b at least 2, 405b-fp8 at least 6, 70b at least 2, 10 GPUs in all" in said
+    assert "smaller weights: 70b-fp8, 70b-w4a16, 405b-w4a16" in said
     assert "here." in findings("1xH100", models=["8b-w4a16", {"model": "8b-w4a16", "name": "again"}])

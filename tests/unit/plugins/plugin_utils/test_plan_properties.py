@@ -18,7 +18,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, outcome
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 SERVED = sorted(key for key, model in CATALOG.models.items() if model.device == "cuda")
@@ -112,6 +112,7 @@ def test_predicted_memory_is_never_above_the_board(
 
 @SLOW
 @given(st.lists(models, min_size=1, max_size=2, unique=True), entries, hosts, OBJECTIVES)
+@example(["3.3-70b", "405b"], {"name": "b200", "count": 6}, [{"name": "b200", "count": 2}], "throughput")
 def test_another_gpu_never_hurts(
     wanted: list[str], gpu: dict[str, Any], more: list[dict[str, Any]], objective: str
 ) -> None:
