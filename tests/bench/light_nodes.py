@@ -34,6 +34,8 @@ import nodes
 from kill_anywhere import IMAGE, push_light_engine
 
 COPY = "gpunode-lab/light-node:bench"
+# How many of these one user may hold. Every systemd takes some, and 21 nodes use up the 128 of the kernel.
+WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")
 ARGUMENTS = ("-e", "model=tiny", "-e", f"vllm_image={IMAGE}")
 PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Ping\n      ansible.builtin.ping:\n"
 # A root file system of one program, under the name of the engine's image.
@@ -53,6 +55,17 @@ def up_to_the_weights() -> Iterator[Path]:
         yaml.safe_dump([site], page, sort_keys=False)
         page.flush()
         yield Path(page.name)
+
+
+@contextmanager
+def watches_for(count: int) -> Iterator[None]:
+    """Room for the systemds of that many nodes, given back at the end."""
+    before = WATCHES.read_text()
+    WATCHES.write_text(str(max(int(before), 128 + 16 * count)))
+    try:
+        yield
+    finally:
+        WATCHES.write_text(before)
 
 
 def first(name: str, playbook: Path) -> None:
@@ -87,7 +100,11 @@ def main() -> None:
     subprocess.run([LAB, "up"], check=True)
     push_light_engine()
     try:
-        with up_to_the_weights() as playbook, tempfile.NamedTemporaryFile("w", suffix=".yml") as ping:
+        with (
+            watches_for(len(names)),
+            up_to_the_weights() as playbook,
+            tempfile.NamedTemporaryFile("w", suffix=".yml") as ping,
+        ):
             ping.write(PING)
             ping.flush()
             first("light-first", playbook)

@@ -22,10 +22,11 @@ print(get_venv_packages(given(version="'"$python"'"))["pip"])')
   cp "$checkout/tests/sanity/get_pip.py" "$home/.ansible/test/cache/get_pip_$(echo "$version" | tr . _).py"
 fi
 
-# The checkout's link to itself is no part of the collection, and the lab's stand-ins are programs of a node.
+# The checkout's link to itself is no part of the collection. The lab's stand-ins are programs of a node, which sanity would
+# read as the collection's; the unit tests run them.
+[ "$what" = sanity ] && without=':!tests/lab/stand-ins' || without=
 mkdir -p "$tree/ansible_collections/gpunode/llm"
-git -C "$checkout" ls-files -z --cached --others --exclude-standard -- . \
-  ':!collections' ':!tests/lab/stand-ins' |
+git -C "$checkout" ls-files -z --cached --others --exclude-standard -- . ':!collections' ${without:+"$without"} |
   (cd "$checkout" && tar --ignore-failed-read --null -T - -cf -) 2>/dev/null | tar -xf - -C "$tree/ansible_collections/gpunode/llm"
 cd "$tree/ansible_collections/gpunode/llm"
 git init -q && git add -A

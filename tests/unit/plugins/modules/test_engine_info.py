@@ -95,7 +95,10 @@ def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settl
         stream.write(text)
     with open(key, "w", encoding="utf-8") as stream:
         stream.write("AA")
-    refusal = lambda data, fingerprint, _origin: "" if data.decode() == fingerprint else "another key"  # noqa: E731
+
+    def refusal(data, fingerprint, _origin):
+        return "" if data.decode() == fingerprint else "another key"
+
     monkeypatch.setattr(_apt_here._source_files._openpgp, "refusal", refusal)
     asked = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
     said = _engine_here.describe(
