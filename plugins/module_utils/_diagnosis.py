@@ -254,7 +254,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "nvml_lost",
         r"Failed to initialize NVML: Unknown Error",
         "The container has lost its GPUs, as happens with Docker's legacy GPU hook after systemctl daemon-reload.",
-        "Start the unit again; with CDI devices (--device=nvidia.com/gpu=…) it does not happen.",
+        "Start the unit again; with CDI devices (--device=nvidia.com/gpu=…) and runc from 1.1.7 on it does not happen.",
     ),
     Symptom(
         "xid",

@@ -10,7 +10,8 @@ version_added: 1.0.0
 description:
   - Runs C(nvidia-smi) in a container that is given all GPUs, and compares their UUIDs with those of the node.
   - Has systemd read its units anew meanwhile, which takes the GPUs from containers that have them by Docker's legacy
-    hook. Where they are lost with CDI, it fails; with the legacy hook, it warns.
+    hook, and with runc 1.1.3 to 1.1.6 also by CDI where the driver has made no links in C(/dev/char). Where they are
+    lost with CDI, it fails; with the legacy hook, it warns.
   - What was proven holds until the node restarts, or Docker, the CDI specification, the GPUs or the image change; until
     then no container is started again.
 author:
@@ -76,12 +77,22 @@ GPUS = {
     "cdi": ["--device=nvidia.com/gpu=all"],
     "runtime": ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"],
 }
-#: A new unit file is all that it takes, and every package that brings one does it.
-LOST = (
-    "A container lost its GPUs when systemd read its units anew (systemctl daemon-reload), as with Docker's legacy "
-    "hook. Engines would end so in the middle of the night. Docker 25 and later give GPUs by CDI and keep them: "
-    "docker_keep_existing: false puts Docker's own packages in the place of those that are here."
-)
+#: A new unit file is all that it takes, and every package that brings one does it. By CDI the devices are in the
+#: container's DeviceAllow, unless runc leaves them out (https://github.com/opencontainers/runc/issues/3671).
+LOST = {
+    "cdi": "They were given by CDI; runc 1.1.3 to 1.1.6 (runc --version) forgets those that have no link in /dev/char.",
+    "runtime": "They were given by Docker's legacy hook; Docker 25 and later give them by CDI and keep them.",
+}
+
+
+def tell(module, method):
+    """GPUs were lost. By CDI that can be mended, so it fails; by the old way it is to be expected, so it warns."""
+    say = module.fail_json if method == "cdi" else module.warn
+    say(
+        "A container lost its GPUs when systemd read its units anew (systemctl daemon-reload). Engines would end so in "
+        f"the middle of the night. {LOST[method]} docker_keep_existing: false puts Docker's own packages in the place "
+        "of those that are here."
+    )
 
 
 def state(module):
@@ -171,8 +182,7 @@ def main():
     known = earlier(module.params["stamp"]) == now
     if not known and not module.check_mode:
         if not prove(module, now):
-            # By CDI it cannot be, so something is wrong; by the old way it is to be expected.
-            module.fail_json(msg=LOST) if now["method"] == "cdi" else module.warn(LOST)
+            tell(module, now["method"])
         remember(module.params["stamp"], now)
     proven = known or not module.check_mode
     module.exit_json(

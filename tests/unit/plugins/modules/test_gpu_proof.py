@@ -34,6 +34,9 @@ class Module:
     def fail_json(self, msg):
         raise Failed(msg)
 
+    def warn(self, msg):
+        self.warned = msg
+
 
 def node(method="cdi", uuids=("GPU-1",)):
     return {"image": "i:1", "method": method, "uuids": list(uuids)}
@@ -74,3 +77,14 @@ def test_what_is_not_seen_is_said_and_nothing_is_left(run, inside, says):
         gpu_proof.prove(module, node())
     assert module.commands[-1] == module.commands[0]
     assert "rm" in module.commands[0]
+
+
+def test_gpus_lost_with_cdi_are_a_failure_that_names_runc():
+    with pytest.raises(Failed, match=r"CDI; runc 1\.1\.3 to 1\.1\.6 .* docker_keep_existing: false"):
+        gpu_proof.tell(Module(None), "cdi")
+
+
+def test_gpus_lost_with_the_legacy_hook_are_a_warning():
+    module = Module(None)
+    gpu_proof.tell(module, "runtime")
+    assert "legacy hook; Docker 25" in module.warned
