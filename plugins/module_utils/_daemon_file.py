@@ -22,16 +22,36 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
     """The file's text and settings; both empty where there is none.
 
     Raises:
-        ValueError: it is not a JSON object.
+        ValueError: it cannot be read, or is not a JSON object that names each of its keys once.
     """
-    if not os.path.exists(path):
-        return "", {}
-    with open(path, encoding="utf-8") as stream:
-        text = stream.read()
     try:
+        # Docker takes a byte order mark too.
+        with open(path, encoding="utf-8-sig") as stream:
+            text = stream.read()
         return text, _daemon_json.load(text)
+    except FileNotFoundError:
+        return "", {}
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text, so nothing was written to it: its byte {error.start + 1} is"
+            f" {error.object[error.start]:#04x}. Save it as UTF-8."
+        ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON, so nothing was written to it: {error}.") from error
+
+
+def merged(path: str, base: Dict[str, Any], wanted: Dict[str, Any]) -> Dict[str, Any]:
+    """The file's settings with the wanted ones in them. Nothing else that was in the file is lost.
+
+    Raises:
+        ValueError: something else stands where a dictionary is to be merged.
+    """
+    try:
+        return _daemon_json.merge(base, wanted)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be merged into, so nothing was written to it: {error}.") from error
 
 
 def data_root(path: str = "/etc/docker/daemon.json") -> str:
@@ -59,23 +79,25 @@ def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
     return f"Docker would not start with this {path}, so it was not written: {said.replace(staged, path)}"
 
 
-def due(path: str = DUE) -> str:
+def due() -> str:
     """What Docker must still do for its settings; empty where it has taken them up."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(DUE, encoding="utf-8") as stream:
             return stream.read().strip()
     except OSError:
         return ""
 
 
-def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool, due_path: str = DUE) -> None:
-    """Move it into place, and write down what is due for it before; a file that was there keeps its mode."""
-    os.makedirs(os.path.dirname(due_path), mode=0o755, exist_ok=True)
+def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool) -> None:
+    """Move it into place, and write down what is due for it before. A file that was there keeps its mode, and a link
+    stays one: what it points to is replaced."""
+    os.makedirs(os.path.dirname(DUE), mode=0o755, exist_ok=True)
     # A restart that an earlier play owes is not made a reload by this one.
-    owed = "restarted" if restart else due(due_path) or "reloaded"
-    with open(due_path, "w", encoding="utf-8") as stream:
+    owed = "restarted" if restart else due() or "reloaded"
+    with open(DUE, "w", encoding="utf-8") as stream:
         stream.write(f"{owed}\n")
-    mode = os.stat(path).st_mode & 0o777 if os.path.exists(path) else 0o644
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    move(staged, path)
-    os.chmod(path, mode)
+    target = os.path.realpath(path)
+    mode = os.stat(target).st_mode & 0o777 if os.path.exists(target) else 0o644
+    os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+    move(staged, target)
+    os.chmod(target, mode)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List
+import re
+from typing import Any, Dict, List, Tuple
 
 Config = Dict[str, Any]
 
@@ -31,29 +32,62 @@ RELOADABLE = frozenset(
 )
 
 
+KINDS = {dict: "a dictionary", list: "a list", str: "a text", bool: "true or false"}
+
+
+def _once(pairs: List[Tuple[str, Any]]) -> Config:
+    """An object's keys, each of which stands in it once: of two, a merge would drop one."""
+    keys = [key for key, _value in pairs]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"{key} stands in it twice, and Docker would take only one of them")
+    return dict(pairs)
+
+
+def _cause(text: str, error: json.JSONDecodeError) -> str:
+    """The decoder's complaint, in the words of what people write into a file that is meant to be JSON."""
+    before, after = text[: error.pos].rstrip()[-1:], text[error.pos :].lstrip()
+    if any(re.match(r",\s*[}\]]", place) for place in (before + after, after)):
+        cause = "a comma stands before a closing bracket"
+    elif after[:1] == "#" or after[:2] in ("//", "/*"):
+        cause = "a comment, which JSON does not have"
+    else:
+        cause = error.msg[:1].lower() + error.msg[1:]
+    return f"{cause}, in line {error.lineno}, column {error.colno}"
+
+
 def load(text: str) -> Config:
     """The settings in a file's text; an empty file has none.
 
     Raises:
-        ValueError: it is not a JSON object.
+        ValueError: it is not a JSON object, or one of its keys stands in it twice.
     """
     if not text.strip():
         return {}
-    config = json.loads(text)
+    try:
+        config = json.loads(text, object_pairs_hook=_once)
+    except json.JSONDecodeError as error:
+        raise ValueError(_cause(text, error)) from error
     if not isinstance(config, dict):
         raise ValueError("it holds no JSON object")
     return config
 
 
 def merge(base: Config, wanted: Config) -> Config:
-    """``base`` with the keys of ``wanted`` in it, at any depth. A null takes its key away; a list replaces a list."""
+    """``base`` with the keys of ``wanted`` in it, at any depth. A null takes its key away; a list replaces a list.
+
+    Raises:
+        ValueError: where a dictionary is to be merged there is something else, which would be lost.
+    """
     merged = dict(base)
     for key, value in wanted.items():
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
-            here = merged.get(key)
-            merged[key] = merge(here if isinstance(here, dict) else {}, value)
+            here = {} if merged.get(key) is None else merged[key]
+            if not isinstance(here, dict):
+                raise ValueError(f"{key} is {KINDS.get(type(here), 'a number')}, where a dictionary belongs")
+            merged[key] = merge(here, value)
         else:
             merged[key] = value
     return merged
@@ -72,11 +106,3 @@ def changed_keys(before: Config, after: Config) -> List[str]:
 def needs_restart(keys: List[str]) -> bool:
     """Whether a reload is not enough for these settings."""
     return not RELOADABLE.issuperset(keys)
-
-
-def dump_like_go(config: Config) -> str:
-    """As nvidia-ctk writes it: keys sorted, no newline at the end, and what could be HTML escaped."""
-    text = json.dumps(config, indent=4, sort_keys=True, ensure_ascii=False)
-    for character in "&<>":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

@@ -12,6 +12,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 FIRST_WITH_CDI = (25, 0)
 FIRST_WITH_CDI_ON = (28, 3)
+#: The first nvidia-ctk that sets Docker up for CDI (``runtime configure --cdi.enabled``).
+FIRST_TOOLKIT = (1, 14, 4)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,24 @@ def parse_version(answer: str) -> Engine:
         return str(((said or {}).get(half) or {}).get("Version") or "")
 
     return Engine(client=version("Client"), server=version("Server"))
+
+
+def toolkit_version(answer: str) -> str:
+    """1.20.0 from ``nvidia-ctk --version``; nothing from what says no version."""
+    found = re.search(r"version (\d+(?:\.\d+)+)", answer)
+    return found.group(1) if found else ""
+
+
+def toolkit_trouble(version: str) -> str:
+    """Why a toolkit of this version does not do; empty where it does, or is of a version that nobody can tell."""
+    if not version or release(version) >= FIRST_TOOLKIT:
+        return ""
+    first = ".".join(map(str, FIRST_TOOLKIT))
+    return (
+        f"The NVIDIA Container Toolkit {version} on this node is too old: {first} is the first that gives Docker's"
+        " containers GPUs by name (CDI). Upgrade it, or have the newest put in its place with"
+        " nvidia_container_toolkit_keep_existing: false."
+    )
 
 
 def parse_unit(answer: str) -> Dict[str, str]:

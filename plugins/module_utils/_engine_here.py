@@ -11,7 +11,7 @@ import os
 import pwd
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _daemon_file, _daemon_json, _engine
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _daemon_file, _engine
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
@@ -71,9 +71,9 @@ def config_settled(path: str, wanted: Dict[str, Any]) -> bool:
     """A file that cannot be read is not settled: whoever merges into it says what is wrong with it."""
     try:
         _text, here = _daemon_file.read(path)
+        return _daemon_file.merged(path, here, wanted) == here
     except ValueError:
         return False
-    return bool(_daemon_json.merge(here, wanted) == here)
 
 
 def login() -> Sequence[str]:

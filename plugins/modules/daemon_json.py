@@ -8,7 +8,8 @@ module: daemon_json
 short_description: Merge settings into Docker's daemon.json
 version_added: 1.0.0
 description:
-  - Puts settings into daemon.json key by key, at any depth. What else is in it stays, in its order.
+  - Puts settings into daemon.json key by key, at any depth. What else is in it stays, in its order; a file in which
+    something would be lost, such as one that names a key twice, is refused with the reason. A link stays one.
   - C(dockerd --validate) reads the result before it lands, where that dockerd knows the option (Docker 23 and later).
   - Says whether Docker takes the change with a reload, under running containers, or needs a restart.
 author:
@@ -58,7 +59,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _
 
 
 def check(module, staged, path):
-    dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin", "/usr/local/bin"])
+    dockerd = module.get_bin_path("dockerd")
     refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
         module.fail_json(msg=refused)
@@ -75,9 +76,9 @@ def main():
     path = module.params["path"]
     try:
         before, base = _daemon_file.read(path)
+        merged = _daemon_file.merged(path, base, module.params["config"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    merged = _daemon_json.merge(base, module.params["config"])
     keys = _daemon_json.changed_keys(base, merged)
     if not keys:
         module.exit_json(changed=False, settings=[], restart=False)

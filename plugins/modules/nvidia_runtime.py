@@ -8,16 +8,17 @@ module: nvidia_runtime
 short_description: Let Docker give GPUs to containers
 version_added: 1.0.0
 description:
-  - Has C(nvidia-ctk runtime configure) put the nvidia runtime and CDI into daemon.json, when they are not there yet.
-    The tool writes the file at every call; this module calls it only for a change, on a copy that
-    C(dockerd --validate) reads before it lands.
+  - Merges the nvidia runtime and CDI into daemon.json, when they are not there yet. What else is in it stays, in its
+    order, and C(dockerd --validate) reads the result before it lands. C(nvidia-ctk runtime configure) is not asked to
+    do it, since it throws every other entry of C(features) away.
+  - An nvidia runtime that is there, and whose program is on the node, stays as somebody set it.
   - Keeps the CDI specification equal to what C(nvidia-ctk cdi generate) finds now, which a changed driver, an added GPU
     or a new MIG layout would otherwise leave behind.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says what would change. Where the toolkit is not installed yet, as the tool is known to write it.
+    description: Says what would change, also where the toolkit is not installed yet.
     support: full
   diff_mode:
     description: Shows daemon.json and the specification before and after.
@@ -78,8 +79,9 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _
 
 # Links to what starts with the node.
 ENABLED = "/etc/systemd/system/multi-user.target.wants"
-# What `nvidia-ctk runtime configure --runtime=docker --cdi.enabled` merges.
-WANTED = {"features": {"cdi": True}, "runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
+CDI = {"features": {"cdi": True}}
+# As `nvidia-ctk runtime configure --runtime=docker` names it.
+RUNTIME = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
 
 
 def engine(module):
@@ -90,43 +92,43 @@ def engine(module):
     return _engine.parse_version(out)
 
 
-def configured(module, nvidia_ctk, before):
-    """What the tool makes of the file, as a staged copy."""
-    staged = _daemon_file.stage(before or "{}")
-    module.add_cleanup_file(staged)
-    rc, out, err = module.run_command(
-        [nvidia_ctk, "runtime", "configure", "--runtime=docker", f"--config={staged}", "--cdi.enabled"]
-    )
-    if rc != 0:
-        module.fail_json(msg=f"nvidia-ctk could not configure Docker: {(err + out).strip()}")
-    return staged
+def wanted(module, base):
+    """What is to be in daemon.json. A runtime that somebody else set is taken where its program is on the node."""
+    runtimes = base.get("runtimes")
+    here = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
+    path = here.get("path") if isinstance(here, dict) else None
+    return CDI if path and module.get_bin_path(str(path)) else {**CDI, **RUNTIME}
 
 
 def must_restart(keys, docker):
     return _daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on)
 
 
-def settle_daemon(module, nvidia_ctk, docker):
-    """Merge the runtime into daemon.json; returns the keys that changed and the diff."""
+def look(module):
+    """daemon.json as it is, its settings, and these with the runtime in them."""
     path = module.params["path"]
     try:
         before, base = _daemon_file.read(path)
+        return before, base, _daemon_file.merged(path, base, wanted(module, base))
     except ValueError as error:
         module.fail_json(msg=str(error))
-    merged = _daemon_json.merge(base, WANTED)
+
+
+def settle_daemon(module, docker, before, base, merged):
+    """Have the settings in daemon.json; returns the keys that changed and the diff."""
+    path = module.params["path"]
     keys = _daemon_json.changed_keys(base, merged)
     if not keys:
         return keys, None
-    after = _daemon_json.dump_like_go(merged)
-    if nvidia_ctk:
-        staged = configured(module, nvidia_ctk, before)
-        after = _daemon_file.read(staged)[0]
-        dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin", "/usr/local/bin"])
-        refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
-        if refused:
-            module.fail_json(msg=refused)
-        if not module.check_mode:
-            _daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
+    after = _daemon_json.dump(merged)
+    staged = _daemon_file.stage(after)
+    module.add_cleanup_file(staged)
+    dockerd = module.get_bin_path("dockerd")
+    refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    if refused:
+        module.fail_json(msg=refused)
+    if not module.check_mode:
+        _daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
     return keys, {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
@@ -141,7 +143,7 @@ def settle_spec(module, nvidia_ctk):
         module.fail_json(msg=f"nvidia-ctk finds no GPUs to describe for containers: {err.strip()}")
     there = ""
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", errors="replace") as stream:
             there = stream.read()
     if sorted(there.split("\n")) == sorted(now.split("\n")):
         return None
@@ -152,15 +154,20 @@ def settle_spec(module, nvidia_ctk):
     return {"before_header": path, "after_header": path, "before": there, "after": now}
 
 
-def refuse(module, docker):
-    """Stop at a Docker without CDI; a check only warns of it, since the play may replace that Docker before."""
-    said = (
-        f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is the "
-        f"first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
-    )
-    if not module.check_mode:
-        module.fail_json(msg=said)
-    module.warn(said)
+def refuse(module, docker, nvidia_ctk):
+    """Stop at what knows no CDI; a check only warns of it, since the play may replace that before."""
+    said = []
+    if docker.works and not docker.knows_cdi and module.params["require_cdi"]:
+        said.append(
+            f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is "
+            "the first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
+        )
+    if nvidia_ctk:
+        said.append(_engine.toolkit_trouble(_engine.toolkit_version(module.run_command([nvidia_ctk, "--version"])[1])))
+    for one in filter(None, said):
+        if not module.check_mode:
+            module.fail_json(msg=one)
+        module.warn(one)
 
 
 def main():
@@ -174,13 +181,13 @@ def main():
         supports_check_mode=True,
     )
     docker = engine(module)
-    if docker.works and not docker.knows_cdi and module.params["require_cdi"]:
-        refuse(module, docker)
     nvidia_ctk = module.get_bin_path("nvidia-ctk")
+    refuse(module, docker, nvidia_ctk)
     if not nvidia_ctk and not module.check_mode:
         module.fail_json(msg="nvidia-ctk is not on this node: the package nvidia-container-toolkit-base brings it.")
+    seen = look(module)
     spec_diff = settle_spec(module, nvidia_ctk)
-    keys, daemon_diff = settle_daemon(module, nvidia_ctk, docker)
+    keys, daemon_diff = settle_daemon(module, docker, *seen)
     module.exit_json(
         changed=bool(keys or spec_diff),
         settings=keys,

@@ -34,7 +34,7 @@ def test_all_packages_are_pinned(host) -> None:
 def test_docker_has_the_runtime_and_cdi(host) -> None:
     config = json.loads(host.file("/etc/docker/daemon.json").content_string)
     assert config["runtimes"] == {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}
-    assert config["features"]["cdi"] is True
+    assert config["features"] == {"buildkit": True, "cdi": True}  # the first was there before
     info = json.loads(host.run("docker info --format '{{json .}}'").stdout)
     assert "nvidia" in info["Runtimes"]
 

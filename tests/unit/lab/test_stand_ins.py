@@ -31,6 +31,10 @@ def nvidia_ctk(*args: str, path: str = "/usr/bin:/bin") -> subprocess.CompletedP
         ('{"log-driver": "local"}', [], {"log-driver": "local", **ADDED}),
         ('{"runtimes": {"k": {"path": "k"}}}', [], {"runtimes": {"k": {"path": "k"}, **ADDED["runtimes"]}}),
         ("{}", ["--cdi.enabled"], {"features": {"cdi": True}, **ADDED}),
+        ('{"features": {"containerd-snapshotter": true}}', ["--cdi.enabled"], {"features": {"cdi": True}, **ADDED}),
+        ('{"features": {"buildkit": true}}', [], {"features": {"buildkit": True}, **ADDED}),
+        ('{"runtimes": {"nvidia": {"path": "/own", "runtimeArgs": ["-x"]}}}', [], ADDED),
+        ('{"mtu": 1500.0, "x": 9007199254740993} {"more": 1}', [], {"mtu": 1500, "x": 9007199254740992, **ADDED}),
         ("{}", ["--set-as-default"], {"default-runtime": "nvidia", **ADDED}),
     ],
 )
@@ -55,12 +59,31 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_broken_file_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "status", "said"),
+    [
+        ('{"a": ', 1, "unable to load config for runtime docker: unexpected EOF"),
+        ("", 1, "unable to load config for runtime docker: EOF"),
+        ("[]", 1, "cannot unmarshal"),
+        ("null", 2, "panic: assignment to entry in nil map"),
+        ('{"runtimes": null}', 2, "panic: interface conversion"),
+        ('{"runtimes": []}', 2, "panic: interface conversion"),
+    ],
+)
+def test_broken_file_stays(tmp_path: Path, text: str, status: int, said: str) -> None:
     file = tmp_path / "daemon.json"
-    file.write_text('{"a": ')
+    file.write_text(text)
     told = nvidia_ctk("runtime", "configure", f"--config={file}")
-    assert (told.returncode, file.read_text()) == (1, '{"a": ')
-    assert "unable to load config for runtime docker: unexpected EOF" in told.stderr
+    assert (told.returncode, file.read_text()) == (status, text)
+    assert said in told.stderr
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text("{}")
+    (tmp_path / "daemon.json").symlink_to("real.json")
+    assert nvidia_ctk("runtime", "configure", f"--config={tmp_path}/daemon.json").returncode == 0
+    assert (tmp_path / "daemon.json").is_symlink()
+    assert json.loads((tmp_path / "real.json").read_text()) == ADDED
 
 
 def test_no_driver(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ NVIDIA = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"
         ({"dns": ["1.1.1.1"]}, {"dns": ["9.9.9.9"]}, {"dns": ["9.9.9.9"]}),
         ({"debug": True, "dns": []}, {"debug": None}, {"dns": []}),
         ({"log-opts": {"a": "1"}}, {"log-opts": {"a": None}}, {"log-opts": {}}),
-        ({"log-opts": "odd"}, {"log-opts": {"a": "1"}}, {"log-opts": {"a": "1"}}),
+        ({"log-opts": None}, {"log-opts": {"a": "1"}}, {"log-opts": {"a": "1"}}),
         ({}, {"absent": None, "deep": {"absent": None}}, {"deep": {}}),
     ],
 )
@@ -34,6 +34,12 @@ def test_merge(base: dict, wanted: dict, merged: dict) -> None:
     assert _daemon_json.merge(base, wanted) == merged
     assert json.dumps(base) == kept
     assert _daemon_json.merge(merged, wanted) == merged
+
+
+@pytest.mark.parametrize("odd", ["text", [], 1, True])
+def test_what_would_be_lost_is_refused(odd: object) -> None:
+    with pytest.raises(ValueError, match=r"^c is (a text|a list|a number|true or false), where a dictionary belongs$"):
+        _daemon_json.merge({"a": {"b": {"c": odd}}}, {"a": {"b": {"c": {"d": 1}}}})
 
 
 def test_order_of_keys_stays() -> None:
@@ -46,9 +52,23 @@ def test_load_nothing(text: str) -> None:
     assert _daemon_json.load(text) == {}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"x"', "{'a': 1}", '{"a": 1,}'])
-def test_load_refuses(text: str) -> None:
-    with pytest.raises(ValueError, match=r".+"):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "line 1, column 2"),
+        ("[]", "no JSON object"),
+        ('"x"', "no JSON object"),
+        ("{'a': 1}", "line 1, column 2"),
+        ('{"a": 1,}', "a comma stands before a closing bracket, in line 1"),
+        ('{"a": [1,\n 2,\n]\n}', "a comma stands before a closing bracket, in line"),
+        ('{\n  // ours\n  "a": 1}', "a comment, which JSON does not have, in line 2"),
+        ('{\n  "a": 1 # ours\n}', "a comment, which JSON does not have, in line 2"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "c stands in it twice"),
+        ('{"a": 1} {"b": 2}', "line 1, column 10"),
+    ],
+)
+def test_load_refuses(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
         _daemon_json.load(text)
 
 
@@ -68,17 +88,26 @@ def test_what_changed(before: dict, after: dict, keys: list[str], restart: bool)
     assert (found, _daemon_json.needs_restart(found)) == (keys, restart)
 
 
-def test_dump_like_go() -> None:
-    text = _daemon_json.dump_like_go({"b": {"x": "<&>é"}, "a": []})
-    assert text == '{\n    "a": [],\n    "b": {\n        "x": "\\u003c\\u0026\\u003eé"\n    }\n}'
-
-
 def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     assert _daemon_file.read(str(file)) == ("", {})
     file.write_text('{"a": 1,\n oops}')
     with pytest.raises(ValueError, match=r"daemon\.json is not valid JSON.*line 2"):
         _daemon_file.read(str(file))
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_bytes('{"labels": ["büro"]}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"daemon\.json is not UTF-8 text, .* its byte 15 is 0xfc"):
+        _daemon_file.read(str(file))
+    file.write_bytes(b'\xef\xbb\xbf{"debug": true}')
+    assert _daemon_file.read(str(file))[1] == {"debug": True}
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Is a directory"):
+        _daemon_file.read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +132,31 @@ def move(source: str, target: str) -> None:
     Path(source).rename(target)
 
 
+@pytest.fixture(autouse=True)
+def due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_daemon_file, "DUE", str(tmp_path / "run" / "due"))
+
+
 def test_land_keeps_the_mode(tmp_path: Path) -> None:
-    file, due = tmp_path / "etc" / "daemon.json", str(tmp_path / "run" / "due")
-    _daemon_file.land(move, _daemon_file.stage("{}"), str(file), True, due)
+    file = tmp_path / "etc" / "daemon.json"
+    _daemon_file.land(move, _daemon_file.stage("{}"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o644, "{}")
     file.chmod(0o600)
-    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True, due)
+    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "{ }")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
+    real, file = tmp_path / "site" / "docker.json", tmp_path / "daemon.json"
+    if there:
+        real.parent.mkdir()
+        real.write_text("{}")
+        real.chmod(0o640)
+    file.symlink_to("site/docker.json")
+    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True)
+    assert file.is_symlink()
+    assert (real.read_text(), real.stat().st_mode & 0o777) == ("{ }", 0o640 if there else 0o644)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +170,6 @@ def test_land_keeps_the_mode(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], owed: str) -> None:
-    due = str(tmp_path / "run" / "due")
     for restart in restarts:
-        _daemon_file.land(move, _daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart, due)
-    assert _daemon_file.due(due) == owed
+        _daemon_file.land(move, _daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart)
+    assert _daemon_file.due() == owed
