@@ -62,7 +62,7 @@ class Contents:
             raw = json.loads(text)
             if raw["format"] != FORMAT:
                 raise BundleError(f"The bundle is of format {raw['format']}, and this release reads format {FORMAT}.")
-            files = [RepoFile(inside(p), int(f["size"]), "", f["sha256"]) for p, f in raw["files"].items()]
+            files = [RepoFile(inside(p), f["size"], "", f["sha256"]) for p, f in raw["files"].items()]
             return cls(raw["system"], files, {inside(p): leads_inside(p, t) for p, t in raw["links"].items()})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None

@@ -20,12 +20,13 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub,
     _hub_progress,
     _job,
+    _paths,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
 
 RUN = "/run/gpunode"
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
-CODE = (_bundle, _bundle_job, _hub, _hub_progress)
+CODE = (_bundle, _bundle_job, _hub, _hub_progress, _paths)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
 #: Where each distribution keeps the keys that it came with.

@@ -17,15 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
+from ansible_collections.gpunode.llm.plugins.module_utils._paths import COMMIT, Refused
+
 FORMAT = 1
-COMMIT = re.compile(r"[0-9a-f]{40}")
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 BLOCK = 4 * 1024 * 1024
 
 
@@ -34,6 +33,9 @@ class RepoFile:
     """One file of a repository. ``sha256`` where the hub keeps it as a large file, else git's own hash counts.
 
     A cache that names a large file by its SHA-256 does not tell its ``oid``, which is empty then.
+
+    Raises:
+        Refused: whoever lists it gives a path that leads elsewhere, or a hash or a size that is none.
     """
 
     path: str
@@ -41,6 +43,16 @@ class RepoFile:
     oid: str
     sha256: str = ""
     xet_hash: str = ""
+
+    def __post_init__(self) -> None:
+        _paths.relative(self.path)
+        _paths.size(self.size)
+        if self.sha256 or not self.oid:
+            _paths.sha256(self.sha256)
+        if self.oid:
+            _paths.commit(self.oid)
+        if self.xet_hash:
+            _paths.sha256(self.xet_hash)
 
     @property
     def etag(self) -> str:
@@ -65,12 +77,10 @@ class Snapshot:
     branch: str = ""
 
     def __post_init__(self) -> None:
-        if not _REPO_ID.fullmatch(self.repo_id) or ".." in self.repo_id:
-            raise ValueError(f"{self.repo_id!r} is not a repository's name: it is written organisation/name")
-        if not _REVISION.fullmatch(self.revision) or ".." in self.revision:
-            raise ValueError(f"{self.revision!r} is not a revision: a commit, a branch or a tag is meant")
-        if self.branch and (not _REVISION.fullmatch(self.branch) or ".." in self.branch):
-            raise ValueError(f"{self.branch!r} is not a branch")
+        _paths.repo_id(self.repo_id)
+        _paths.revision(self.revision)
+        if self.branch:
+            _paths.revision(self.branch, "branch")
 
     @property
     def pinned(self) -> bool:
@@ -99,7 +109,8 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
 
 
 def at_commit(instance: Mapping[str, Any], commit: str, branch: str) -> Mapping[str, Any]:
-    """An instance of a branch as one of the commit that it stands for."""
+    """An instance of a branch as one of the commit that it stands for, by what the hub or a seeder says."""
+    _paths.commit(commit)
     config = {**instance.get("config", {}), "revision": commit}
     return {**instance, "revision": commit, "branch": branch, "config": config}
 
@@ -146,11 +157,22 @@ class Manifest:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Manifest:
-        if raw.get("format") != FORMAT:
-            raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
-        groups = (raw["files"], raw["left_out"], raw.get("damaged", {}))
-        files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
-        return cls(raw["repo_id"], raw["revision"], files, left_out, raw.get("origin", ""), damaged)
+        """What ``content`` made.
+
+        Raises:
+            Refused: it names what no file, hash, repository or commit may be called.
+            ValueError: it is no manifest of this format.
+        """
+        try:
+            if raw.get("format") != FORMAT:
+                raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
+            groups = (raw["files"], raw["left_out"], raw.get("damaged", {}))
+            files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
+            _paths.disjoint(file.path for file in (*files, *left_out, *damaged))
+            repo_id, revision = _paths.repo_id(raw["repo_id"]), _paths.commit(raw["revision"])
+            return cls(repo_id, revision, files, left_out, str(raw.get("origin", "")), damaged)
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError("a manifest without what belongs into one") from None
 
 
 def _dump_file(file: RepoFile) -> dict[str, Any]:
@@ -159,21 +181,38 @@ def _dump_file(file: RepoFile) -> dict[str, Any]:
 
 
 def _load_file(path: str, raw: Mapping[str, Any]) -> RepoFile:
-    return RepoFile(path, int(raw["size"]), raw.get("oid", ""), raw.get("sha256", ""), raw.get("xet_hash", ""))
+    return RepoFile(path, raw["size"], raw.get("oid", ""), raw.get("sha256", ""), raw.get("xet_hash", ""))
 
 
 def parse_tree(entries: Iterable[Mapping[str, Any]]) -> list[RepoFile]:
-    """The files in the hub's listing of a revision."""
-    files = []
-    for entry in entries:
-        if entry.get("type") != "file":
-            continue
-        path, lfs = str(entry["path"]), entry.get("lfs") or {}
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"the hub lists a file outside of its repository: {path!r}")
-        sha256 = lfs.get("oid") or lfs.get("sha256") or ""
-        files.append(RepoFile(path, int(entry["size"]), entry["oid"], sha256, entry.get("xetHash") or ""))
-    return files
+    """The files in the hub's listing of a revision.
+
+    Raises:
+        Refused: it lists a file outside of its repository, or is no listing.
+    """
+    try:
+        files = []
+        for entry in entries:
+            if entry.get("type") != "file":
+                continue
+            lfs = entry.get("lfs") or {}
+            sha256 = lfs.get("oid") or lfs.get("sha256") or ""
+            files.append(RepoFile(entry["path"], entry["size"], entry["oid"], sha256, entry.get("xetHash") or ""))
+        return files
+    except (KeyError, TypeError, AttributeError):
+        raise Refused("an entry without path, size and oid") from None
+
+
+def listing_text(files: Iterable[RepoFile]) -> str:
+    """The listing of a revision as the hub's own client keeps it in ``trees``, which its offline mode reads."""
+    entries = {file.path: _entry(file) for file in sorted(files, key=lambda file: file.path)}
+    return json.dumps({"format_version": 1, "files": entries}, indent=1)
+
+
+def _entry(file: RepoFile) -> dict[str, Any]:
+    large = {"lfs_sha256": file.sha256, "lfs_size": file.size} if file.sha256 else {}
+    xet = {"xet_hash": file.xet_hash} if file.xet_hash else {}
+    return {"size": file.size, "blob_id": file.oid, **large, **xet}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile, Snapshot, parse_tree
 
 #: Where people accept licences and make tokens. A mirror has no such pages.
@@ -123,7 +124,10 @@ class Hub:
         info, _answer = self.json(
             f"/api/models/{snapshot.repo_id}/revision/{quote(snapshot.revision, safe='')}", snapshot
         )
-        return str(info["sha"])
+        try:
+            return _paths.commit(info.get("sha") if isinstance(info, dict) else info)
+        except _paths.Refused as refused:
+            raise self.no_answer(snapshot, refused) from refused
 
     def tree(self, snapshot: Snapshot, commit: str) -> list[RepoFile]:
         """Every file of a revision, with its hash."""
@@ -131,9 +135,15 @@ class Hub:
         files: list[RepoFile] = []
         while query:
             entries, answer = self.json(f"/api/models/{snapshot.repo_id}/tree/{commit}?{query}", snapshot)
-            files += parse_tree(entries)
+            try:
+                files += parse_tree(entries)
+            except _paths.Refused as refused:
+                raise self.no_answer(snapshot, refused) from refused
             query = next_page(answer.headers.get("link", ""))
         return files
+
+    def no_answer(self, snapshot: Snapshot, refused: Exception) -> HubError:
+        return HubError("refused", f"What {self.endpoint} lists of {snapshot.repo_id} is not taken: {refused}.")
 
     def no_hub(self, answer: Answer) -> HubError:
         if answer.status == 0:

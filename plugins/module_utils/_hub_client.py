@@ -56,11 +56,8 @@ class Client:
         return [entry for entry in entries if isinstance(entry, Listed)]
 
     def file(self, listed: Any) -> RepoFile:
-        path = str(listed.path)
-        if path.startswith("/") or ".." in path.split("/"):
-            raise PullError(f"the hub lists a file outside of its repository: {path!r}")
         sha256 = listed.lfs.sha256 if listed.lfs else ""
-        return RepoFile(path, listed.size, listed.blob_id, sha256, getattr(listed, "xet_hash", None) or "")
+        return RepoFile(listed.path, listed.size, listed.blob_id, sha256, getattr(listed, "xet_hash", None) or "")
 
     def transfer(self, file: RepoFile, target: HashedFile) -> None:
         """The rest of a file into ``target``."""

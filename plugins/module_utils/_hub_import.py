@@ -87,6 +87,6 @@ def import_snapshot(job: Job, progress: Progress) -> None:
     files = offer.files if offer.hashed else work.hashes(offer.files)
     manifest = work.run(files)
     if offer.listing:  # what the hub's own client reads offline
-        tree = os.path.join(work.cache.folder(job.repo_id), "trees", f"{job.commit}.json")
-        _hub.write_atomically(tree, offer.listing)
+        path = work.cache.listing(job.repo_id, job.commit)
+        _hub.write_atomically(path, _hub.listing_text(offer.listing))
     work.write_manifest(replace(manifest, origin=f"{job.source}, {how}; hashes: {offer.vouched}"))

@@ -12,7 +12,7 @@ import re
 import stat
 from typing import Any, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Found, Manifest
 
 
@@ -32,7 +32,7 @@ def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
     wanted = {one.path for one in found}
     rows = []
     for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "snapshots", "*"))):
-        if path in wanted or not _hub.COMMIT.fullmatch(os.path.basename(path)):
+        if path in wanted or not _paths.COMMIT.fullmatch(os.path.basename(path)):
             continue
         folder = os.path.basename(os.path.dirname(os.path.dirname(path)))
         repo_id = folder[len("models--") :].replace("--", "/", 1)

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
@@ -106,6 +106,7 @@ class Pull:
 
     # -- which files --------------------------------------------------------------------------------------------------
     def run(self, tree: Sequence[RepoFile]) -> Manifest:
+        _paths.disjoint(file.path for file in tree)
         wanted = [f for f in tree if self.job.snapshot.wants(f.path)]
         left_out = [f for f in tree if not self.job.snapshot.wants(f.path)]
         if not wanted:
@@ -274,8 +275,8 @@ class Pull:
 
     def unlink(self, path: str) -> None:
         """Remove the name and, where it leads to a file of this repository's own, that file too."""
-        if os.path.islink(path):
-            blob = os.path.join(os.path.dirname(path), os.readlink(path))
+        blob = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))) if os.path.islink(path) else ""
+        if os.path.dirname(blob) == os.path.join(self.cache.folder(self.job.repo_id), "blobs"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(blob)
         with contextlib.suppress(FileNotFoundError):
@@ -309,7 +310,7 @@ def main(folder: str) -> int:
         with progress.ticking():
             work(job, progress)
         progress.status.phase = "complete"
-    except (PullError, OSError) as trouble:
+    except (PullError, OSError, _paths.Refused) as trouble:
         progress.status.error = str(trouble)
         progress.say(f"failed: {trouble}")
         return 1

@@ -9,7 +9,6 @@ rsync proves the follower to the seeder and not the reverse.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -98,17 +97,10 @@ class Neighbour:
         """Write the listing that huggingface_hub's offline mode reads, as its own download does."""
         if not all(f.oid for f in self.tree()):
             return  # the seeder has the weights from somewhere that did not tell
-        listing = {f.path: _entry(f) for f in sorted(self.tree(), key=lambda f: f.path)}
         path = Cache(self.job.home).listing(self.job.repo_id, self.job.commit)
-        _hub.write_atomically(path, json.dumps({"format_version": 1, "files": listing}, indent=1))
+        _hub.write_atomically(path, _hub.listing_text(self.tree()))
 
 
 def literal(path: str) -> str:
     """A daemon reads wildcards in a path, and backslashes where there are wildcards."""
     return re.sub(r"([][*?\\])", r"\\\1", path) if re.search(r"[][*?]", path) else path
-
-
-def _entry(file: RepoFile) -> dict[str, object]:
-    large = {"lfs_sha256": file.sha256, "lfs_size": file.size} if file.sha256 else {}
-    xet = {"xet_hash": file.xet_hash} if file.xet_hash else {}
-    return {"size": file.size, "blob_id": file.oid, **large, **xet}

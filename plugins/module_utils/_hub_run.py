@@ -27,6 +27,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_rsync,
     _hub_source,
     _job,
+    _paths,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Snapshot
 
@@ -45,6 +46,7 @@ CODE = (
     _hub_pull,
     _hub_rsync,
     _hub_source,
+    _paths,
 )
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

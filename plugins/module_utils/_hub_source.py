@@ -15,10 +15,11 @@ import hashlib
 import json
 import os
 import re
+import stat
 from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import HubError
 
@@ -41,7 +42,8 @@ class Offer:
     files: Sequence[RepoFile]
     places: Mapping[str, str]
     vouched: str
-    listing: str = ""
+    #: The hub's own, which may name more than is here; empty where it is not beside the files.
+    listing: Sequence[RepoFile] = ()
 
     @property
     def hashed(self) -> bool:
@@ -53,19 +55,15 @@ def find(source: str, snapshot: Snapshot) -> Offer:
     """The snapshot as the folder has it.
 
     Raises:
-        SourceError: it does not have it, or not all of it.
+        SourceError: it does not have it, or not all of it; or it names files that lie elsewhere.
     """
     cache = _cache(source, snapshot.repo_id)
-    if cache:
-        offer = _in_cache(cache, source, snapshot)
-    elif os.path.isfile(os.path.join(source, "config.json")):
-        offer = _in_folder(source, snapshot)
-    else:
-        name = os.path.basename(Cache("").folder(snapshot.repo_id))
-        raise SourceError(
-            f"{source} on this node holds no {snapshot.repo_id}: neither {name}, as"
-            " the hub's own tools lay it out, nor the config.json of one model. Is it mounted?"
-        )
+    try:
+        offer = _offer(cache, source, snapshot)
+        _paths.disjoint(file.path for file in offer.files)
+    except _paths.Refused as refused:
+        raise SourceError(f"What {source} lists of {snapshot.repo_id} is not taken: {refused}.") from refused
+    _check_inside(source, cache, snapshot.repo_id, {f.path: offer.places[f.path] for f in offer.files})
     short = [f.path for f in offer.files if snapshot.wants(f.path) and _hub.size_of(offer.places[f.path]) != f.size]
     if short:
         names = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
@@ -73,6 +71,32 @@ def find(source: str, snapshot: Snapshot) -> Offer:
             f"{source} does not hold all of {snapshot.repo_id} at {offer.commit}: {names} is missing or cut short."
         )
     return offer
+
+
+def _offer(cache: Cache | None, source: str, snapshot: Snapshot) -> Offer:
+    if cache:
+        return _in_cache(cache, source, snapshot)
+    if os.path.isfile(os.path.join(source, "config.json")):
+        return _in_folder(source, snapshot)
+    name = os.path.basename(Cache("").folder(snapshot.repo_id))
+    raise SourceError(
+        f"{source} on this node holds no {snapshot.repo_id}: neither {name}, as"
+        " the hub's own tools lay it out, nor the config.json of one model. Is it mounted?"
+    )
+
+
+def _check_inside(source: str, cache: Cache | None, repo_id: str, places: Mapping[str, str]) -> None:
+    """Whoever fills a share must not have root read out, or share out, what lies elsewhere on the node."""
+    roots = [cache.home, cache.folder(repo_id)] if cache else [source]
+    inside = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
+    for path, place in sorted(places.items()):
+        if not os.path.exists(place):
+            continue  # said with the others that are missing
+        real = os.path.realpath(place)
+        if not real.startswith(inside):
+            raise SourceError(f"{source} has {path} of {repo_id} as a link that leads out of it, to {real}.")
+        if not stat.S_ISREG(os.stat(real).st_mode):
+            raise SourceError(f"{source} has {path} of {repo_id}, which is no file.")
 
 
 def linkable(source: str, home: str) -> bool:
@@ -131,12 +155,11 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
         raise SourceError(
             f"{source} holds {repo_id}, and not at {snapshot.revision}: {', '.join(here) or 'no revision'} is there."
         )
-    path = os.path.join(cache.folder(repo_id), "trees", f"{commit}.json")
-    listing = _read(path)
+    listing = _listing(_read(cache.listing(repo_id, commit)))
     places = dict(_walk(cache.snapshot(repo_id, commit)))
     files, vouched = _manifest(_read(cache.manifest(repo_id, commit))), "its manifest"
     if not files and listing:
-        files, vouched = _listing(listing), "the hub's listing beside it"
+        files, vouched = listing, "the hub's listing beside it"
     if not files:
         files, vouched = _named(places), "the names of its blobs"
     if not files:
@@ -148,14 +171,16 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
 def _branch(cache: Cache, repo_id: str, branch: str) -> str:
     """The commit of a branch: as recorded by us, else as the hub's own tools note it."""
     noted = _read(os.path.join(cache.folder(repo_id), "refs", *branch.split("/"))).strip()
-    return _hub.recorded_commit(cache, repo_id, branch) or (noted if _hub.COMMIT.fullmatch(noted) else "")
+    return _hub.recorded_commit(cache, repo_id, branch) or (noted if _paths.COMMIT.fullmatch(noted) else "")
 
 
 def _manifest(text: str) -> list[RepoFile]:
     try:
         manifest = Manifest.load(text)
         return [*manifest.files, *manifest.left_out]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except _paths.Refused:
+        raise
+    except ValueError:
         return []
 
 
@@ -164,9 +189,11 @@ def _listing(text: str) -> list[RepoFile]:
     try:
         entries: Mapping[str, Mapping[str, Any]] = json.loads(text)["files"]
         return [
-            RepoFile(path, int(entry["size"]), entry["blob_id"], entry.get("lfs_sha256") or "")
+            RepoFile(path, entry["size"], entry["blob_id"], entry.get("lfs_sha256") or "", entry.get("xet_hash") or "")
             for path, entry in entries.items()
         ]
+    except _paths.Refused:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
 
@@ -191,7 +218,7 @@ def _in_folder(source: str, snapshot: Snapshot) -> Offer:
     for path, place in places.items():
         # commit, etag and time, as hf download --local-dir writes them
         lines = _read(os.path.join(source, ".cache", "huggingface", "download", path + ".metadata")).splitlines()
-        if len(lines) < 2 or not _hub.COMMIT.fullmatch(lines[0]) or not _ETAG.fullmatch(lines[1]):
+        if len(lines) < 2 or not _paths.COMMIT.fullmatch(lines[0]) or not _ETAG.fullmatch(lines[1]):
             continue
         commits.add(lines[0])
         files.append(_file(path, place, lines[1]))
@@ -218,7 +245,7 @@ def _as_found(places: Mapping[str, str]) -> list[RepoFile]:
 
 
 def _file(path: str, place: str, etag: str) -> RepoFile:
-    size = _hub.size_of(place)
+    size = max(0, _hub.size_of(place))
     return RepoFile(path, size, "", etag) if len(etag) == 64 else RepoFile(path, size, etag)
 
 

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._image import Reference
 
 MANIFEST = "manifest.json"
@@ -24,8 +25,18 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class Blob:
+    """A part of an image, by its digest.
+
+    Raises:
+        Refused: a registry or a layout gives a digest or a size that is none.
+    """
+
     digest: str
     size: int
+
+    def __post_init__(self) -> None:
+        _paths.image_digest(self.digest)
+        _paths.size(self.size)
 
     @property
     def path(self) -> str:
@@ -74,13 +85,13 @@ def choose(index: Mapping[str, Any], machine: str) -> str:
     for entry in entries:
         platform = entry.get("platform") or {}
         if (platform.get("os"), platform.get("architecture")) == ("linux", wanted):
-            return str(entry["digest"])
+            return _paths.image_digest(entry["digest"])
     raise ValueError(f"the image was not built for linux on {wanted}")
 
 
 def parse_manifest(raw: Mapping[str, Any]) -> Image:
     def blob(entry: Mapping[str, Any]) -> Blob:
-        return Blob(str(entry["digest"]), int(entry["size"]))
+        return Blob(entry["digest"], entry["size"])
 
     try:
         return Image(blob(raw["config"]), tuple(blob(layer) for layer in raw["layers"]))

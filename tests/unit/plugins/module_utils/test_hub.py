@@ -118,16 +118,17 @@ def test_manifest_of_another_format_is_refused():
 def test_listing():
     entries = [
         {"type": "directory", "path": "original", "oid": "x", "size": 0},
-        {"type": "file", "path": "config.json", "oid": "a", "size": 2},
-        {"type": "file", "path": "m.bin", "oid": "b", "size": 9, "lfs": {"oid": "c", "size": 9}, "xetHash": "d"},
+        {"type": "file", "path": "config.json", "oid": "a" * 40, "size": 2},
+        {"type": "file", "path": "m.bin", "oid": "b" * 40, "size": 9, "lfs": {"oid": "c" * 64}, "xetHash": "d" * 64},
     ]
-    assert _hub.parse_tree(entries) == [RepoFile("config.json", 2, "a"), RepoFile("m.bin", 9, "b", "c", "d")]
+    large = RepoFile("m.bin", 9, "b" * 40, "c" * 64, "d" * 64)
+    assert _hub.parse_tree(entries) == [RepoFile("config.json", 2, "a" * 40), large]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b"])
 def test_a_listing_may_not_lead_out(path):
     with pytest.raises(ValueError, match="outside"):
-        _hub.parse_tree([{"type": "file", "path": path, "oid": "a", "size": 1}])
+        _hub.parse_tree([{"type": "file", "path": path, "oid": "a" * 40, "size": 1}])
 
 
 def test_nothing_is_here(tmp_path):

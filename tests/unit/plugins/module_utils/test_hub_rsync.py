@@ -198,6 +198,22 @@ def test_a_damaged_seeder_is_named(world):
     assert not (world.folder / "secret").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "there"), [("../../../../../profile.d/site.sh", "profile.d"), ("ABSOLUTE/cron.d/evil", "cron.d")]
+)
+def test_a_hostile_seeder_gets_nothing_out_of_the_snapshot(world, tmp_path, path, there):
+    """Its manifest lists a file, with the right hash of its bytes, that would become a link elsewhere."""
+    good = Manifest("org/name", COMMIT, [FILE]).content()
+    evil = {"size": len(BIG), "sha256": FILE.sha256}
+    good["files"][path.replace("ABSOLUTE", str(tmp_path))] = evil
+    (world.folder / "manifest.json").write_text(json.dumps(good))
+    (world.folder / "job.json").write_text(json.dumps(vars(world.job)))
+    assert _hub_pull.main(str(world.folder)) == 1
+    assert "leads outside of its folder" in json.loads((world.folder / "status.json").read_text())["error"]
+    assert not list(tmp_path.rglob(there))
+    assert not os.path.exists(Cache(world.job.home).hub)
+
+
 def test_no_listing_where_the_seeder_does_not_know_it(world):
     """A folder that stood in for the hub need not tell git's own hashes."""
     (world.folder / "manifest.json").write_text(Manifest("org/name", COMMIT, [RepoFile("a", 1, "", "0" * 64)]).dump())

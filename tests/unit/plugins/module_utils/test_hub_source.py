@@ -117,6 +117,36 @@ def test_what_is_not_there_is_said(tmp_path, make, asked, said):
         _hub_source.find(make(tmp_path), asked)
 
 
+@pytest.mark.parametrize("make", [with_manifest, with_listing, cache, noted, plain])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path, make):
+    """Whoever fills the share could have root read out a file of the node's own."""
+    (tmp_path / "shadow").write_bytes(CONTENTS["config.json"])
+    source = make(tmp_path / "share")
+    place = _hub_source.find(source, SNAPSHOT).places["config.json"]
+    os.unlink(place)
+    os.symlink(tmp_path / "shadow", place)
+    with pytest.raises(_hub_source.SourceError, match=f"as a link that leads out of it, to {tmp_path}/shadow"):
+        _hub_source.find(source, SNAPSHOT)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    source = plain(tmp_path)
+    os.mkfifo(os.path.join(source, "extra.bin"))
+    with pytest.raises(_hub_source.SourceError, match=r"extra\.bin of org/name, which is no file"):
+        _hub_source.find(source, SNAPSHOT)
+
+
+def test_the_listing_is_written_anew(tmp_path, monkeypatch):
+    """What the hub's own client reads offline is what was checked, and not the text of the share."""
+    source = with_listing(tmp_path / "source")
+    home = run(tmp_path, source, False, monkeypatch)
+    with open(Cache(home).listing(REPO, COMMIT), encoding="utf-8") as stream:
+        entries = json.load(stream)["files"]
+    assert {path: (entry["size"], entry["blob_id"]) for path, entry in entries.items()} == {
+        f.path: (f.size, f.oid) for f in [*FILES, LEFT_OUT]
+    }
+
+
 def test_a_plain_folder_holds_one_model(tmp_path):
     both = [Snapshot(REPO), Snapshot("org/other")]
     with pytest.raises(_hub_source.SourceError, match="org/name and org/other are asked for"):

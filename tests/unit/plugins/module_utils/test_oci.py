@@ -28,12 +28,12 @@ def test_names(image, name, folder):
     assert _oci.layout_name(name) == folder
 
 
-@pytest.mark.parametrize(("machine", "expected"), [("x86_64", "sha256:1"), ("aarch64", "sha256:2")])
+@pytest.mark.parametrize(("machine", "expected"), [("x86_64", f"sha256:{A}"), ("aarch64", f"sha256:{B}")])
 def test_the_image_of_this_machine(machine, expected):
     entries = [
         {"digest": "sha256:0", "platform": {"os": "unknown", "architecture": "unknown"}},
-        {"digest": "sha256:1", "platform": {"os": "linux", "architecture": "amd64"}},
-        {"digest": "sha256:2", "platform": {"os": "linux", "architecture": "arm64"}},
+        {"digest": f"sha256:{A}", "platform": {"os": "linux", "architecture": "amd64"}},
+        {"digest": f"sha256:{B}", "platform": {"os": "linux", "architecture": "arm64"}},
     ]
     assert _oci.choose({"manifests": entries}, machine) == expected
     assert _oci.choose(MANIFEST, machine) == ""
@@ -50,6 +50,14 @@ def test_docker_reads_the_same_blobs():
     assert json.loads(_oci.docker_manifest(image, "x:1")) == [
         {"Config": f"blobs/sha256/{A}", "RepoTags": ["x:1"], "Layers": [f"blobs/sha256/{B}"]}
     ]
+
+
+@pytest.mark.parametrize("digest", ["sha256:../../../../etc/x", f"sha512:{A}{B}", f"sha256:{A}/../x", "", None])
+def test_a_registry_names_no_other_files(digest):
+    with pytest.raises(ValueError, match="digest"):
+        _oci.parse_manifest({"config": {"digest": digest, "size": 3}, "layers": []})
+    with pytest.raises(ValueError, match="digest"):
+        _oci.choose({"manifests": [{"digest": digest, "platform": {"os": "linux", "architecture": "amd64"}}]}, "x86_64")
 
 
 @pytest.mark.parametrize("raw", [{}, {"schemaVersion": 1, "fsLayers": []}, {"config": 1, "layers": []}])

@@ -197,7 +197,7 @@ class Net:
     def __call__(self, method, url, headers):
         self.asked.append(url)
         kind = "who" if "whoami" in url else "file" if method == "HEAD" else "tree" if "/tree/" in url else "info"
-        entry = {"type": "file", "path": "a", "oid": "1", "size": 7}
+        entry = {"type": "file", "path": "a", "oid": "1" * 40, "size": 7}
         default = {
             "who": Answer(200, {}, b'{"name": "ada"}'),
             "file": Answer(200),

@@ -64,10 +64,10 @@ def test_an_image_that_is_here_is_not_asked_for(ask, tmp_path):
     options = {"image": IMAGE, "path": str(tmp_path)}
     assert ask(image_layout, check_mode=True, **options)["changed"]
     folder = tmp_path / _oci.layout_name(IMAGE)
-    blob = folder / "blobs" / "sha256" / "abc"
+    blob = folder / "blobs" / "sha256" / ("a" * 64)
     blob.parent.mkdir(parents=True)
     blob.write_text("{}")
-    record = {"digest": "sha256:d", "manifest": {"config": {"digest": "sha256:abc", "size": 2}, "layers": []}}
+    record = {"digest": "sha256:d", "manifest": {"config": {"digest": f"sha256:{'a' * 64}", "size": 2}, "layers": []}}
     (folder / _oci.RECORD).write_text(json.dumps(record))
     told = ask(image_layout, **options)
     assert (told["changed"], told["digest"], told["name"]) == (False, "sha256:d", IMAGE)
