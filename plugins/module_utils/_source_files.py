@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from . import _openpgp
 
@@ -40,24 +40,48 @@ def text_change(path: str, after: str) -> Change:
     return after.encode(), {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
+def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> bytes:
+    """The key itself, or what its address has, in whatever form: nothing of it is checked yet.
+
+    Args:
+        given: ``key`` or ``key_url``, and ``timeout`` in seconds, as the modules take them.
+        open_url: that of ansible, or one that takes the same.
+
+    Raises:
+        ValueError: it cannot be fetched; a sentence.
+    """
+    if given.get("key"):
+        return str(given["key"]).encode()
+    try:
+        answer = open_url(given["key_url"], timeout=given.get("timeout") or 30, http_agent="ansible")
+        return bytes(answer.read(_openpgp.LIMIT + 1))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The key of {repository} could not be fetched from {given['key_url']}: {error}.") from error
+
+
 def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], bytes]) -> Change:
     """The key to write, or nothing where the right one is there; and the change as a diff of fingerprints.
 
+    Where the right one is there and its file says more than the key, as an earlier release let pass, it is written
+    anew, with no need of the network.
+
     Raises:
-        ValueError: it has another fingerprint, or there is a second one beside it.
+        ValueError: it has another fingerprint, or there is something beside it.
     """
     there = read(path)
-    if there and not _openpgp.refusal(there, fingerprint, path):
+    try:
+        wanted = _openpgp.checked(there, fingerprint, path)
+    except ValueError:
+        wanted = _openpgp.checked(fetch(), fingerprint, origin)
+    if wanted == there:
         return b"", None
-    wanted = fetch()
-    refused = _openpgp.refusal(wanted, fingerprint, origin)
-    if refused:
-        raise ValueError(refused)
     return wanted, {"before_header": path, "after_header": path, "before": _told(there), "after": _told(wanted)}
 
 
 def _told(data: bytes) -> str:
     try:
-        return "".join(f"{_openpgp.spelt(one)}\n" for one in _openpgp.fingerprints(data)) if data else ""
+        found = "".join(f"{_openpgp.spelt(one)}\n" for one in _openpgp.fingerprints(data)) if data else ""
+        plain = not data or data == _openpgp.armor(_openpgp.dearmor(data))
+        return found if plain else f"{found}in another form\n"
     except ValueError as error:
         return f"{error}\n"

@@ -120,9 +120,9 @@ import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp, _source_files
 
 REQUEST = ("packages", "version", "pinned", "uri", "suite", "components", "architectures", "fingerprint")
 
@@ -142,22 +142,23 @@ class Mirror:
             files = record["files"]
         except (OSError, ValueError, KeyError):
             return None
-        same = record.get("request") == self.request and os.path.exists(self.key)
+        same = record.get("request") == self.request and self.key_is_here()
         whole = all(_hub.size_of(os.path.join(self.path, path)) == size for path, size in files.items())
         return record if same and whole else None
 
     def fetch_key(self):
         origin = self.params["key_url"] or "the key given"
+        data = _source_files.fetched_key(self.params, self.params["uri"], open_url)
+        key = _openpgp.checked(data, self.params["fingerprint"], origin)
+        _source_files.write(self.key, key, self.module.atomic_move)
+
+    def key_is_here(self):
+        """Whether the bundle has the very key that was checked, and nothing beside it."""
+        there = _source_files.read(self.key)
         try:
-            data = to_bytes(self.params["key"]) if self.params["key"] else open_url(origin, http_agent="ansible").read()
-        except (OSError, ValueError) as error:
-            self.module.fail_json(msg=f"The key of {self.params['uri']} could not be fetched from {origin}: {error}.")
-        refused = _openpgp.refusal(data, self.params["fingerprint"], origin)
-        if refused:
-            self.module.fail_json(msg=refused)
-        os.makedirs(os.path.dirname(self.key), mode=0o755, exist_ok=True)
-        with open(self.key, "wb") as stream:
-            stream.write(data)
+            return there == _openpgp.checked(there, self.params["fingerprint"], self.key)
+        except ValueError:
+            return False
 
     def configure(self):
         """An apt of its own: this host's sources and the one given, and nothing installed."""
@@ -288,7 +289,7 @@ def main():
             mirror.answer({"repository": _mirror.place(mirror.own_repository()), "packages": 0}, changed=True)
         record, fetched = mirror.fetch()
     except (ValueError, OSError) as error:
-        module.fail_json(msg=f"{error}.")
+        module.fail_json(msg=f"{str(error).rstrip('.')}.")
     mirror.answer(record, changed=True, fetched=fetched)
 
 

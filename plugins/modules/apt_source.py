@@ -158,7 +158,6 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_bytes
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _openpgp, _source_files
 
@@ -167,16 +166,7 @@ LOCK_LASTS = 600
 
 
 def fetch_key(module):
-    given = module.params
-    try:
-        if given["key"]:
-            return to_bytes(given["key"])
-        return open_url(given["key_url"], timeout=given["timeout"], http_agent="ansible").read()
-    except (OSError, ValueError) as error:
-        module.fail_json(
-            msg=f"The key of the apt repository {given['name']!r} could not be fetched from "
-            f"{given['key_url']}: {error}."
-        )
+    return _source_files.fetched_key(module.params, f"the apt repository {module.params['name']!r}", open_url)
 
 
 def lists(module):

@@ -150,7 +150,7 @@ import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
 from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _rpm, _source_files
 
@@ -159,16 +159,7 @@ KEYS = "/etc/pki/rpm-gpg"
 
 
 def fetch_key(module):
-    given = module.params
-    try:
-        if given["key"]:
-            return to_bytes(given["key"])
-        return open_url(given["key_url"], timeout=given["timeout"], http_agent="ansible").read()
-    except (OSError, ValueError) as error:
-        module.fail_json(
-            msg=f"The key of the dnf repository {given['name']!r} could not be fetched from "
-            f"{given['key_url']}: {error}."
-        )
+    return _source_files.fetched_key(module.params, f"the dnf repository {module.params['name']!r}", open_url)
 
 
 def source_change(module, repo_id, path, key_path):

@@ -37,14 +37,15 @@ def test_fingerprints(name: str, expected: list[str]) -> None:
     assert _openpgp.fingerprints(_openpgp.dearmor(armored)) == expected
 
 
-def test_armor_may_have_headers_and_company() -> None:
+def test_armor_may_have_headers() -> None:
     lines = key("rsa3072.asc").decode().splitlines()
-    dressed = "\r\n".join(["to whom it may concern", lines[0], "Version: 1", "Comment: x", *lines[1:], "bye"])
+    dressed = "\r\n".join(["", lines[0], "Version: 1", "Comment: x", *lines[1:], "", ""])
     assert _openpgp.fingerprints(dressed.encode()) == [RSA]
 
 
-def test_several_blocks_are_several_keys() -> None:
-    assert _openpgp.fingerprints(key("rsa3072.asc") + key("ed25519.asc")) == [RSA, ED25519]
+@pytest.mark.parametrize("name", ["rsa3072.asc", "ed25519.asc", "with-subkey.asc"])
+def test_armor_is_gpgs_own(name: str) -> None:
+    assert _openpgp.armor(_openpgp.dearmor(key(name))) == key(name)
 
 
 def test_old_and_new_lengths() -> None:
@@ -70,19 +71,33 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
     [
         (b"", "no OpenPGP key"),
         (b"<html>404</html>", "no OpenPGP key"),
+        (b"to whom it may concern\n" + key("rsa3072.asc"), "something beside"),
+        (key("rsa3072.asc") + b"bye\n", "something beside"),
+        (key("rsa3072.asc") * 2, "2 armored blocks"),
+        (key("rsa3072.asc").replace(b"BLOCK-----\n\n", b"BLOCK-----\n"), "damaged: it has no empty line"),
+        (key("rsa3072.asc").replace(b"\n=", b"\n=A"), "damaged"),
+        (key("rsa3072.asc").replace(b"\n=", b"\n=AAAA\n="), "damaged"),
+        (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmA==\n=AAAA\n-----END PGP PUBLIC KEY BLOCK-----\n", "checksum"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!!!!\n-----END PGP PUBLIC KEY BLOCK-----\n", "damaged"),
         (b"\x99\x01", "cut short"),
         (b"\x9b\x01\x02", "no definite length"),
         (b"\xc6\xe1\x00", "no definite length"),
         (b"\xc6\x02\x06\x00", "only version 4"),
         (b"\xb4\x01x", "no public key"),
+        (b"\xb4\x01x" + _openpgp.dearmor(key("rsa3072.asc")), "something before it"),
+        (_openpgp.dearmor(key("rsa3072.asc")) + b"\x94\x01x", "packets of type 5"),
+        (_openpgp.dearmor(key("rsa3072.asc")) + b"\xca\x03PGP", "packets of type 10"),
+        (b"\xc6\xff\x00\x01\x00\x00\x04" + bytes(0xFFFF), "65536 bytes"),
+        (b"\x99" + bytes(1 << 20), "more than 1048576 bytes"),
         (b"\xb4\x01xy", "begins no OpenPGP packet"),
     ],
 )
 def test_what_is_no_key(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         _openpgp.fingerprints(data)
-    assert words in _openpgp.refusal(data, RSA, "http://mirror/gpg")
+    with pytest.raises(ValueError, match=words) as told:
+        _openpgp.checked(data, RSA, "http://mirror/gpg")
+    assert str(told.value).startswith("http://mirror/gpg gives no key to check against D15E 51EA")
 
 
 @pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, _openpgp.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
@@ -97,13 +112,16 @@ def test_normal_wants_all_of_it(text: str) -> None:
 
 
 def test_right_key() -> None:
-    assert _openpgp.refusal(key("with-subkey.asc"), _openpgp.spelt(RSA), "here") == ""
+    for data in (key("with-subkey.asc"), _openpgp.dearmor(key("with-subkey.asc"))):
+        assert _openpgp.checked(data, _openpgp.spelt(RSA), "here") == key("with-subkey.asc")
 
 
 @pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
 def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
     """A second key beside the right one would be trusted as well, so it is refused too."""
-    said = _openpgp.refusal(key(name), RSA, "http://mirror/gpg")
+    with pytest.raises(ValueError, match="it is not trusted") as told:
+        _openpgp.checked(key(name), RSA, "http://mirror/gpg")
+    said = str(told.value)
     assert "http://mirror/gpg" in said
     assert _openpgp.spelt(RSA) in said
     assert _openpgp.spelt(ED25519) in said

@@ -6,12 +6,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _bundle_run, _oci
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _bundle_run, _oci, _openpgp
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import Contents
-from ansible_collections.gpunode.llm.plugins.modules import apt_mirror, bundle, image_layout, image_pull
+from ansible_collections.gpunode.llm.plugins.modules import (
+    apt_mirror,
+    apt_source,
+    bundle,
+    image_layout,
+    image_pull,
+    rpm_source,
+)
 
 SYSTEM = {"release": "Debian bookworm", "architecture": "x86_64"}
 IMAGE = "vllm/vllm-openai:v0.33.0"
@@ -93,12 +101,17 @@ MIRROR = {
 }
 
 
+KEYS = Path(__file__).resolve().parents[3] / "fixtures" / "openpgp"
+PUBLISHER = "D15E51EA410750E7325605E566E77F2ACD7201D8"
+
+
 def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
-    options = {**MIRROR, "path": str(tmp_path)}
+    options = {**MIRROR, "path": str(tmp_path), "fingerprint": PUBLISHER}
+    key = (KEYS / "rsa3072.asc").read_text()
     assert ask(apt_mirror, check_mode=True, **options)["changed"]
     request = {key: options.get(key) for key in apt_mirror.REQUEST}
     record = {"request": request, "files": {"apt/x.deb": 3}, "repository": "apt/d.test/linux/debian", "packages": 1}
-    for path, text in {"apt/docker.json": json.dumps(record), "apt/x.deb": "deb", "keys/docker.asc": "key"}.items():
+    for path, text in {"apt/docker.json": json.dumps(record), "apt/x.deb": "deb", "keys/docker.asc": key}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
     told = ask(apt_mirror, **options)
@@ -106,6 +119,31 @@ def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
     assert ask(apt_mirror, check_mode=True, **{**options, "packages": ["docker-ce", "more"]})["changed"]
     (tmp_path / "apt" / "x.deb").write_text("de")
     assert ask(apt_mirror, check_mode=True, **options)["changed"]
+    (tmp_path / "apt" / "x.deb").write_text("deb")
+    assert not ask(apt_mirror, check_mode=True, **options)["changed"]
+    (tmp_path / "keys" / "docker.asc").write_text(key + (KEYS / "ed25519.asc").read_text())
+    assert ask(apt_mirror, check_mode=True, **options)["changed"]
+
+
+@pytest.mark.parametrize("module", [apt_mirror, apt_source, rpm_source])
+def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch, module):
+    """The block before it is one to apt, and a remark to gpg."""
+    doors = ((_apt_here, "KEYRINGS"), (_apt_here, "SOURCES"), (rpm_source, "KEYS"), (rpm_source, "SOURCES"))
+    for places, name in doors:
+        monkeypatch.setattr(places, name, str(tmp_path))
+    stranger = (KEYS / "ed25519.asc").read_text().replace("BLOCK-----", "BLOCK COMMENT-----", 1)
+    key = stranger + (KEYS / "rsa3072.asc").read_text()
+    options = {"name": "docker", "uri": "https://d.test/linux/debian", "fingerprint": PUBLISHER, "key": key}
+    more = {
+        apt_mirror: {"path": str(tmp_path), "packages": ["docker-ce"], "suite": "bookworm"},
+        apt_source: {"suite": "bookworm"},
+    }
+    told = ask(module, **options, **more.get(module, {}))
+    assert told["msg"] == (
+        f"the key given gives no key to check against {_openpgp.spelt(PUBLISHER)}: there are 2 armored blocks in it, "
+        f"and a key is one."
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_key_that_cannot_be_had_is_named(ask, tmp_path):

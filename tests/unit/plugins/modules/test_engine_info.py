@@ -96,10 +96,12 @@ def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settl
     with open(key, "w", encoding="utf-8") as stream:
         stream.write("AA")
 
-    def refusal(data, fingerprint, _origin):
-        return "" if data.decode() == fingerprint else "another key"
+    def checked(data, fingerprint, _origin):
+        if data.decode() != fingerprint:
+            raise ValueError("another key")
+        return data
 
-    monkeypatch.setattr(_apt_here._source_files._openpgp, "refusal", refusal)
+    monkeypatch.setattr(_apt_here._source_files._openpgp, "checked", checked)
     asked = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
     said = _engine_here.describe(
         asked, lambda command: (0, here if "dpkg" in command[0] else "", ""), lambda _name: None
