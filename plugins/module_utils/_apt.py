@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
+
 
 @dataclass(frozen=True)
 class Source:
@@ -23,14 +25,22 @@ class Source:
     comment: str = ""
 
     def render(self) -> str:
-        """The .sources file."""
+        """The .sources file.
+
+        Raises:
+            Refused: a value would begin another field, or another repository, of its own.
+        """
         lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
-        lines += ["Types: deb", f"URIs: {self.uri}", f"Suites: {self.suite}"]
-        if self.components:
-            lines.append(f"Components: {' '.join(self.components)}")
-        if self.architectures:
-            lines.append(f"Architectures: {' '.join(self.architectures)}")
-        return "\n".join([*lines, f"Signed-By: {self.signed_by}"]) + "\n"
+        fields = {
+            "Types": "deb",
+            "URIs": self.uri,
+            "Suites": self.suite,
+            "Components": " ".join(self.components),
+            "Architectures": " ".join(self.architectures),
+            "Signed-By": self.signed_by,
+        }
+        lines += [f"{name}: {_paths.line(value, name)}" for name, value in fields.items() if value]
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,14 @@ def clash(source: Source, others: List[Claim]) -> Optional[Claim]:
 
 
 def configuration(settings: Mapping[str, str]) -> str:
-    """A file for ``APT_CONFIG``."""
+    """A file for ``APT_CONFIG``.
+
+    Raises:
+        Refused: a value would end before its end.
+    """
+    for name, value in settings.items():
+        if '"' in _paths.line(value, name):
+            raise _paths.Refused(f"{value!r} is no {name}: it holds a quotation mark")
     return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 

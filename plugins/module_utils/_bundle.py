@@ -5,7 +5,9 @@
 
 ``manifest.json`` names each file with its size and SHA-256, each link with its target, and the system that the packages
 are for. It is the first file of the tar, so that what follows is compared while it is unpacked. It tells a damaged copy
-from a whole one. Who made it is another question: packages are checked by their publishers' signatures all the same.
+from a whole one. Who made it is another question: packages are checked by their publishers' signatures all the same. So
+nothing in it is believed to be harmless: what it names lies in it, a link leads to one of its files, no file lies below
+a link, and what the manifest does not name is refused.
 
 This file is also copied to the node for the job: standard library only, and nothing of Ansible.
 """
@@ -18,21 +20,24 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Callable, Mapping, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+SYSTEM = ("release", "architecture")
 WORKERS = 4
 #: What the hub's tools and interrupted transfers leave beside the files.
-_LEFTOVER = re.compile(r"(^|/)\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
-_HASH = re.compile(r"[0-9a-f]{64}")
+_LEFTOVER = re.compile(r"(^|/)hub/\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
+#: A manifest of a hundred thousand files is no larger.
+LARGEST_MANIFEST = 64 << 20
 
 
 class BundleError(Exception):
@@ -41,11 +46,28 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle's manifest says. ``system`` is what its packages are for: release and architecture."""
+    """What a bundle's manifest says. ``system`` is what its packages are for: release and architecture.
+
+    Raises:
+        BundleError: it names what would not lie in the bundle.
+    """
 
     system: Mapping[str, str]
     files: Sequence[RepoFile]
     links: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        paths = [file.path for file in self.files]
+        try:
+            for path in self.links:
+                _paths.relative(path)
+            _paths.disjoint([MANIFEST, *paths, *self.links])
+        except _paths.Refused as refused:
+            raise BundleError(f"The bundle is not taken: {refused}.") from refused
+        there = set(paths)
+        for path, target in self.links.items():
+            if leads_to(path, target) not in there:
+                raise BundleError(f"The bundle has a link that leads to none of its files: {path!r} to {target!r}.")
 
     @property
     def size(self) -> int:
@@ -62,47 +84,51 @@ class Contents:
             raw = json.loads(text)
             if raw["format"] != FORMAT:
                 raise BundleError(f"The bundle is of format {raw['format']}, and this release reads format {FORMAT}.")
-            files = [RepoFile(inside(p), f["size"], "", f["sha256"]) for p, f in raw["files"].items()]
-            return cls(raw["system"], files, {inside(p): leads_inside(p, t) for p, t in raw["links"].items()})
+            files = [RepoFile(path, file["size"], "", file["sha256"]) for path, file in raw["files"].items()]
+            system = {key: str(raw["system"][key]) for key in SYSTEM}
+            return cls(system, files, {path: str(target) for path, target in raw["links"].items()})
+        except _paths.Refused as refused:
+            raise BundleError(f"The bundle is not taken: {refused}.") from refused
         except (ValueError, KeyError, TypeError, AttributeError):
             raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None
 
 
-def inside(path: str) -> str:
-    if path.startswith("/") or posixpath.normpath(path) != path or path.startswith("../"):
-        raise BundleError(f"The bundle names a file outside of itself: {path!r}.")
-    return path
+def leads_to(path: str, target: str) -> str:
+    """Where a link leads, from its text alone: it may go up from its own folder, and then down. Empty where it may not.
 
-
-def leads_inside(path: str, target: str) -> str:
-    """A link that leads out could have the next file written anywhere."""
-    end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if target.startswith("/") or end.startswith(".."):
-        raise BundleError(f"The bundle has a link that leads out of it: {path!r}.")
-    return target
+    What goes up after it went down would depend on what lies there, which may be another link.
+    """
+    if target.startswith("/") or posixpath.normpath(target) != target:
+        return ""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
 
 
 # -- making -----------------------------------------------------------------------------------------------------------
 def survey(folder: str) -> tuple[dict[str, int], dict[str, str]]:
-    """The files with their sizes, and the links, that belong to the bundle."""
+    """The files with their sizes, and the links, that belong to the bundle.
+
+    Raises:
+        BundleError: there is something else, such as a device or a pipe.
+    """
     files, links = {}, {}
     for at, folders, names in os.walk(folder):
         for name in sorted([*names, *(f for f in folders if os.path.islink(os.path.join(at, f)))]):
             place = os.path.join(at, name)
             path = os.path.relpath(place, folder).replace(os.sep, "/")
-            if path == MANIFEST or _LEFTOVER.search(path):
-                continue
-            if os.path.islink(place):
-                links[path] = leads_inside(path, os.readlink(place))
-            else:
-                files[path] = os.stat(place).st_size
+            shown = os.lstat(place)
+            if stat.S_ISLNK(shown.st_mode):
+                links[path] = os.readlink(place)
+            elif not stat.S_ISREG(shown.st_mode):
+                raise BundleError(f"{place} is neither a file nor a link: a bundle holds nothing else. Remove it.")
+            elif path != MANIFEST and not _LEFTOVER.search(path):
+                files[path] = shown.st_size
     return files, links
 
 
 def named_hash(path: str) -> str:
     """The SHA-256 of a blob that is named by it and was compared with it when it was fetched; else nothing."""
     folder, name = posixpath.split(path)
-    return name if posixpath.basename(folder) in ("blobs", "sha256") and _HASH.fullmatch(name) else ""
+    return name if posixpath.basename(folder) in ("blobs", "sha256") and _paths.SHA256.fullmatch(name) else ""
 
 
 def seal(folder: str, system: Mapping[str, str], progress: Progress) -> Contents:
@@ -158,7 +184,8 @@ def packed_manifest(tar: str) -> str:
     try:
         with tarfile.open(tar, "r|") as stream:
             first = stream.next()
-            data = stream.extractfile(first) if first and first.name == MANIFEST else None
+            fits = first and first.name == MANIFEST and first.isreg() and first.size <= LARGEST_MANIFEST
+            data = stream.extractfile(first) if first and fits else None
             if data:
                 return data.read().decode()
     except (tarfile.TarError, OSError, UnicodeDecodeError):
@@ -172,22 +199,24 @@ def check(folder: str, contents: Contents, progress: Progress) -> None:
     Raises:
         BundleError: it names what is missing or wrong.
     """
-    wrong = []
-    for path, target in contents.links.items():
-        place = os.path.join(folder, path)
-        if not os.path.islink(place) or os.readlink(place) != target:
-            wrong.append(f"{path} is not the link that it was (rsync -a and cp -a keep links, scp does not)")
-    here = []
-    for file in contents.files:
-        size = _hub.size_of(os.path.join(folder, file.path))
-        if size == file.size:
-            here.append(file)
-        else:
-            wrong.append(f"{file.path} is missing" if size < 0 else f"{file.path} has {size} bytes of {file.size}")
+    sizes, links = survey(folder)
+    told = {file.path: file.size for file in contents.files}
+    wrong = [
+        f"{path} is not the link that it was (rsync -a and cp -a keep links, scp does not)"
+        for path, target in contents.links.items()
+        if links.get(path) != target
+    ]
+    known = {*told, *contents.links}
+    wrong += [f"{path!r} is there and not in its manifest: remove it" for path in [*sizes, *links] if path not in known]
+    for path, size in told.items():
+        here = sizes.get(path, -1)
+        if here != size:
+            wrong.append(f"{path} is missing" if here < 0 else f"{path} has {here} bytes of {size}")
+    whole = [file for file in contents.files if sizes.get(file.path) == file.size]
     progress.begin("verifying", contents.files)
     wrong += [
         f"{f.path} has other bytes than when it was made"
-        for f, got in _digests(folder, here, progress)
+        for f, got in _digests(folder, whole, progress)
         if got != f.sha256
     ]
     if wrong:
@@ -209,6 +238,7 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
             f"{os.path.dirname(folder)} has {_hub.human(free)} free, and the bundle takes {_hub.human(contents.size)}"
         )
     progress.begin("unpacking", contents.files)
+    os.mkdir(partial, mode=0o755)  # what is there under this name, and could not be removed, may lead elsewhere
     try:
         with tarfile.open(tar, "r|") as stream:
             _take(stream, partial, contents, progress)
@@ -221,30 +251,33 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
 
 
 def _take(stream: tarfile.TarFile, folder: str, contents: Contents, progress: Progress) -> None:
+    """The files that the manifest names, and last of all the links: nothing is ever written through one."""
     lacking = {file.path: file for file in contents.files}
     links = dict(contents.links)
     for member in stream:
         if member.name == MANIFEST or member.isdir():
             continue
-        place = os.path.join(folder, member.name)
         if member.issym() and links.pop(member.name, None) == member.linkname:
-            os.makedirs(os.path.dirname(place), exist_ok=True)
-            os.symlink(member.linkname, place)
             continue
         file, data = lacking.pop(member.name, None), stream.extractfile(member) if member.isreg() else None
         if file is None or data is None or member.size != file.size:
-            raise BundleError(damage(str(stream.name), [f"{member.name} is not what its manifest has"]))
+            raise BundleError(damage(str(stream.name), [f"{member.name!r} is not what its manifest has"]))
+        place = os.path.join(folder, file.path)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         if _copy(data, place, file, progress) != file.sha256:
             raise BundleError(damage(str(stream.name), [f"{file.path} has other bytes than when it was made"]))
         progress.finished(file)
     if lacking or links:
         raise BundleError(damage(str(stream.name), [f"{path} is missing" for path in [*lacking, *links]]))
+    for path, target in contents.links.items():
+        place = os.path.join(folder, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.symlink(target, place)
 
 
 def _copy(data: IO[bytes], place: str, file: RepoFile, progress: Progress) -> str:
     hasher = _hub.Hasher(file)
-    with open(place, "wb") as target:
+    with open(place, "xb") as target:
         while block := data.read(_hub.BLOCK):
             target.write(block)
             hasher.update(block)

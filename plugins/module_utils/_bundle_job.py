@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any, Mapping
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _bundle, _hub
+from ansible_collections.gpunode.llm.plugins.module_utils import _bundle, _hub, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
 
@@ -52,7 +52,7 @@ def main(folder: str) -> int:
         with progress.ticking():
             {"sealed": seal, "opened": open_}[job["state"]](job, progress)
         progress.status.phase = "complete"
-    except (BundleError, OSError) as trouble:
+    except (BundleError, OSError, _paths.Refused) as trouble:
         progress.status.error = str(trouble)
         progress.say(f"failed: {trouble}")
         return 1

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import inspect
 import json
 import os
+import re
 import sys
 from typing import Any, Mapping
 
@@ -29,6 +29,10 @@ PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
 CODE = (_bundle, _bundle_job, _hub, _hub_progress, _paths)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
+#: What apt calls a suite or a component; a flat repository's suite is a path.
+_NAME = re.compile(r"[\w.+~/-]+", re.ASCII)
+#: The records of ``apt_mirror``: one of each request.
+_RECORD = re.compile(r"apt/[^/]+\.json")
 #: Where each distribution keeps the keys that it came with.
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 
@@ -105,7 +109,7 @@ def mark(text: str, path: str) -> str:
     return hashlib.sha256(f"{path}\n{text}".encode()).hexdigest() + "\n"
 
 
-def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
+def apt_files(path: str, root: str, contents: Contents, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
     """The configuration of an apt that sees the bundle alone: the node's own sources need a network, and stay."""
     keyring = next((one for one in keyrings if os.path.exists(one)), "")
     if not keyring:
@@ -124,10 +128,8 @@ def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dic
         "APT::Sandbox::User": "root",
     }
     stanzas = [
-        f"Types: deb\nURIs: file://{path}/{row['path']}\nSuites: {row['suite']}\n"
-        + (f"Components: {' '.join(row['components'])}\n" if row["components"] else "")
-        + f"Signed-By: {keyring}\n"
-        for row in distributions(path)
+        _apt.Source(f"file://{path}/{row['path']}", row["suite"], tuple(row["components"]), (), keyring).render()
+        for row in distributions(path, contents)
     ]
     return {
         f"{root}/apt.conf": _apt.configuration(settings),
@@ -135,11 +137,35 @@ def apt_files(path: str, root: str, keyrings: tuple[str, ...] = KEYRINGS) -> dic
     }
 
 
-def distributions(path: str) -> list[dict[str, Any]]:
-    """The repositories of the bundle that the distribution signs, each once."""
+def distributions(path: str, contents: Contents) -> list[dict[str, Any]]:
+    """The repositories of the bundle that the distribution signs, each once, by the records that the manifest lists.
+
+    Raises:
+        BundleError: a record says what is no repository of the bundle.
+    """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in sorted(glob.glob(os.path.join(glob.escape(path), "apt", "*.json"))):
-        for row in json.loads(_hub.read_text(record))["repositories"]:
-            if not row["own"]:
-                rows[(row["path"], row["suite"])] = row
+    for record in sorted(file.path for file in contents.files if _RECORD.fullmatch(file.path)):
+        try:
+            repositories = json.loads(_hub.read_text(os.path.join(path, record)))["repositories"]
+            for row in map(repository, repositories):
+                if not row["own"]:
+                    rows[(row["path"], row["suite"])] = row
+        except (ValueError, KeyError, TypeError, AttributeError) as trouble:
+            raise BundleError(f"{record} of the bundle {path} is not taken: {trouble}.") from trouble
     return list(rows.values())
+
+
+def repository(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A repository as a bundle's record has it: it lies below ``apt/``, and its names are what apt calls names.
+
+    Raises:
+        Refused: they are not.
+    """
+    place = _paths.relative(row["path"])
+    if not place.startswith("apt/") or re.search(r"\s", place):
+        raise _paths.Refused(f"{place!r} is no repository of the bundle")
+    names = [row["suite"], *row["components"]]
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name.split("/"):
+            raise _paths.Refused(f"{name!r} is no suite or component")
+    return {"path": place, "suite": names[0], "components": names[1:], "own": bool(row["own"])}

@@ -9,10 +9,13 @@ apt itself says what is needed and fetches it; here its answers are read, and it
 
 from __future__ import annotations
 
+import posixpath
 import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 
 TARGETS = "$(CREATED_BY)\t$(REPO_URI)\t$(BASE_URI)\t$(METAKEY)\t$(FILENAME)"
 _URI = re.compile(r"^'([^']+)' (\S+) (\d+)", re.MULTILINE)
@@ -100,7 +103,7 @@ def place(uri: str) -> str:
     path = unquote(f"{parts.netloc.rpartition('@')[2]}/{parts.path.lstrip('/')}").lstrip("/")
     if ".." in path.split("/"):
         raise ValueError(f"the address {uri} leads out of its repository")
-    return f"apt/{path}".rstrip("/")
+    return _paths.relative(posixpath.normpath(f"apt/{path}"))
 
 
 def parse_targets(text: str) -> list[Index]:

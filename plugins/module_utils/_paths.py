@@ -127,6 +127,17 @@ def revision(text: object, what: str = "revision: a commit, a branch or a tag is
     return relative(text)
 
 
+def line(text: object, what: str) -> str:
+    """A value that becomes one line, or part of one, in a file that a program reads line by line.
+
+    Raises:
+        Refused: it holds what would begin another line.
+    """
+    if not isinstance(text, str) or not text.isprintable():
+        raise Refused(f"{_shown(text)} is no {what}: it holds a control character")
+    return text
+
+
 def _matching(form: re.Pattern[str], text: object, what: str) -> str:
     if not isinstance(text, str) or not form.fullmatch(text):
         raise Refused(f"{_shown(text)} is not {what}")

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
+
 
 @dataclass(frozen=True)
 class Source:
@@ -24,7 +26,11 @@ class Source:
     comment: str = ""
 
     def render(self) -> str:
-        """The .repo file."""
+        """The .repo file.
+
+        Raises:
+            Refused: a value would begin another line of its own.
+        """
         lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
         lines += [
             f"[{self.repo_id}]",
@@ -37,7 +43,7 @@ class Source:
         ]
         if self.excludes:
             lines.append(f"excludepkgs={' '.join(self.excludes)}")
-        return "\n".join(lines) + "\n"
+        return "\n".join(_paths.line(line, line.partition("=")[0]) for line in lines) + "\n"
 
 
 def sections(text: str) -> Dict[str, Dict[str, str]]:

@@ -122,7 +122,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp, _source_files
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp, _paths, _source_files
 
 REQUEST = ("packages", "version", "pinned", "uri", "suite", "components", "architectures", "fingerprint")
 
@@ -230,7 +230,7 @@ class Mirror:
             shutil.copyfile(held, there)
         for place in set(before) - set(files) - {path for had in records.values() for path in had}:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, place))
+                os.unlink(os.path.join(self.path, _paths.relative(place)))
 
     def index_files(self, index):
         """A list as it was published, and what signs it."""

@@ -9,7 +9,8 @@ short_description: Seal all that a node without a network needs, and open it the
 version_added: 1.0.0
 description:
   - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and a tar of it where asked.
-  - V(opened) compares a folder with its manifest, or unpacks the tar beside it and compares on the way. Then it gives
+  - V(opened) compares a folder with its manifest, or unpacks the tar beside it and compares on the way. A
+    file that the manifest does not name, and a link that leads to none of its files, are refused. Then it gives
     the node's apt a second configuration, below O(root), that knows the bundle's packages and nothing else. Whoever
     sets E(APT_CONFIG) to C(apt.conf) there installs from the bundle; the node's own sources stay as they are. Packages
     are checked by their publishers' signatures, the distribution's by the keys that the node came with.
@@ -121,10 +122,11 @@ class Bundle:
         self.finish(changed, progress)
 
     def have_apt_see_it(self):
-        files = _bundle_run.apt_files(self.path, self.root)
+        text = _bundle_run.manifest_text(self.path, self.tar)
+        files = _bundle_run.apt_files(self.path, self.root, _bundle.Contents.load(text))
         os.makedirs(f"{self.root}/lists/partial", mode=0o755, exist_ok=True)
-        for path, text in files.items():
-            _hub.write_atomically(path, text)
+        for path, content in files.items():
+            _hub.write_atomically(path, content)
         for name in _bundle_run.ROLES_SOURCES:
             link = f"{self.root}/sources.list.d/{name}"
             if not os.path.islink(link):
@@ -140,7 +142,6 @@ class Bundle:
         rc, _out, err = self.module.run_command(command, environ_update=environment)
         if rc != 0:
             raise _bundle.BundleError(f"apt does not take the packages of {self.path}: {_apt.complaint(err)}")
-        text = _bundle_run.manifest_text(self.path, self.tar)
         _hub.write_atomically(self.mark, _bundle_run.mark(text, self.path))
 
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt
 
@@ -32,6 +34,20 @@ def test_render_flat() -> None:
         "# Why.\n#\n# How.\nTypes: deb\nURIs: https://nvidia.github.io/x/deb/$(ARCH)\nSuites: /\n"
         "Signed-By: /etc/apt/keyrings/nvidia.asc\n"
     )
+
+
+@pytest.mark.parametrize("field", ["uri", "suite", "components", "architectures", "signed_by"])
+@pytest.mark.parametrize("evil", ["x\nTrusted: yes", "x\n\nTypes: deb", "x\r\ny", "x\ty", "x\x00y"])
+def test_no_value_begins_a_field_of_its_own(field: str, evil: str) -> None:
+    value = (evil,) if field in ("components", "architectures") else evil
+    with pytest.raises(ValueError, match="control character"):
+        replace(DOCKER, **{field: value}).render()
+
+
+@pytest.mark.parametrize("value", ['/x";Acquire::AllowInsecureRepositories "true', '/x"\n#include', "/x\ny"])
+def test_no_value_ends_before_its_end(value: str) -> None:
+    with pytest.raises(ValueError, match="control character|quotation mark"):
+        _apt.configuration({"Dir::State::Lists": value})
 
 
 def test_claims_its_own_rendering() -> None:

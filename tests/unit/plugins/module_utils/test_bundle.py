@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tarfile
@@ -77,6 +78,9 @@ def test_folder_and_tar_are_opened(bundle, work, tmp_path):
     assert (there / "manifest.json").read_text() == (bundle / "manifest.json").read_text()
 
 
+FILE = {"size": 1, "sha256": "0" * 64}
+
+
 def flip(path) -> None:
     with open(path, "r+b") as stream:
         first = stream.read(1)
@@ -92,6 +96,10 @@ def flip(path) -> None:
         (lambda b: (b / "vars.yml").unlink(), "vars.yml is missing"),
         (lambda b: (b / "vars.yml").write_text("m"), "vars.yml has 1 bytes of 12"),
         (lambda b: ((b / LINK).unlink(), (b / LINK).write_bytes(BLOB)), f"{LINK} is not the link that it was"),
+        (lambda b: (b / "apt" / "zz.json").write_text("{}"), "'apt/zz.json' is there and not in its manifest"),
+        (lambda b: (b / "zz").symlink_to("/etc"), "'zz' is there and not in its manifest"),
+        (lambda b: ((b / "vars.yml").unlink(), (b / "vars.yml").symlink_to("/etc/hostname")), "vars.yml is missing"),
+        (lambda b: os.mkfifo(b / "pipe"), "neither a file nor a link"),
         (lambda b: (b / "manifest.json").write_text("{"), "manifest.json of the bundle is damaged"),
         (lambda b: (b / "manifest.json").write_text('{"format": 9}'), "format 9"),
     ],
@@ -119,16 +127,97 @@ def test_a_tar_that_was_changed_leaves_nothing(bundle, work, tmp_path, at):
 @pytest.mark.parametrize(
     ("files", "links"),
     [
-        ({"../x": {"size": 1, "sha256": "0"}}, {}),
-        ({"/etc/x": {"size": 1, "sha256": "0"}}, {}),
+        ({"../x": FILE}, {}),
+        ({"/etc/x": FILE}, {}),
         ({}, {"a": "../../etc"}),
         ({}, {"a": "/etc"}),
+        ({}, {"../a": "b"}),
+        ({"f": FILE}, {"/etc/cron.d/a": "f"}),
+        # Two links that each stay inside by their text, and lead out together; and a file below.
+        ({"sub/f": FILE}, {"sub/b": "..", "x": "sub/b/../.."}),
+        ({"x/cron.d/evil": FILE, "f": FILE}, {"x": "f"}),
+        ({"f": FILE}, {"x": "f", "x/y": "../f"}),
+        ({"sub/f": FILE}, {"d": "sub"}),
+        ({"f": FILE}, {"a": "b", "b": "f"}),
+        ({"sub/f": FILE}, {"a": "sub/../sub/f"}),
+        ({"f": FILE}, {"a": "./f"}),
+        ({"f": FILE}, {"a": ""}),
+        ({"f": FILE, "f/g": FILE}, {}),
+        ({"manifest.json": FILE}, {}),
+        ({"manifest.json/x": FILE}, {}),
+        ({"n" * 300: FILE}, {}),
     ],
 )
 def test_nothing_leads_out(files, links):
     text = json.dumps({"format": 1, "system": SYSTEM, "files": files, "links": links})
-    with pytest.raises(BundleError, match="outside|leads out"):
+    with pytest.raises(BundleError, match=r"not taken|none of its files"):
         Contents.load(text)
+
+
+def forged(tar, files, links, members) -> None:
+    """A tar with this manifest and these members, whatever either says: no tool of ours would make it."""
+    system = {key: SYSTEM[key] for key in SYSTEM}
+    named = {path: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for path, data in files.items()}
+    text = json.dumps({"format": 1, "system": system, "files": named, "links": links}).encode()
+    with tarfile.open(tar, "w") as stream:
+        for name, kind, linkname, data in [("manifest.json", tarfile.REGTYPE, "", text), *members]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size, member.mode = kind, linkname, len(data), 0o6777
+            stream.addfile(member, io.BytesIO(data))
+
+
+EVIL = b"* * * * * root id\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "links", "members"),
+    [
+        # A link to a link, which together lead out, and a file that is written through both.
+        (
+            {"x/evil": EVIL, "sub/f": b""},
+            {"sub/b": "..", "x": "sub/b/../.."},
+            [
+                ("sub/f", tarfile.REGTYPE, "", b""),
+                ("sub/b", tarfile.SYMTYPE, "..", b""),
+                ("x", tarfile.SYMTYPE, "sub/b/../..", b""),
+                ("x/evil", tarfile.REGTYPE, "", EVIL),
+            ],
+        ),
+        ({"evil": EVIL}, {}, [("evil", tarfile.LNKTYPE, "/etc/passwd", b"")]),
+        ({"evil": b""}, {}, [("evil", tarfile.SYMTYPE, "/etc/passwd", b"")]),
+        ({"evil": b""}, {}, [("evil", tarfile.CHRTYPE, "", b"")]),
+        ({"evil": b""}, {}, [("evil", tarfile.FIFOTYPE, "", b"")]),
+        ({"evil": EVIL}, {}, [("evil", tarfile.REGTYPE, "", EVIL), ("evil", tarfile.REGTYPE, "", EVIL)]),
+        ({"a": EVIL}, {}, [("a", tarfile.REGTYPE, "", EVIL), ("../evil", tarfile.REGTYPE, "", EVIL)]),
+        ({"a": EVIL}, {"l": "a"}, [("l", tarfile.SYMTYPE, "/etc", b""), ("a", tarfile.REGTYPE, "", EVIL)]),
+    ],
+)
+def test_a_forged_tar_writes_nothing_anywhere(work, tmp_path, files, links, members):
+    tar, there = tmp_path / "forged.tar", tmp_path / "below" / "there"
+    there.parent.mkdir()
+    forged(tar, files, links, members)
+    error, _changed = work("opened", there, tar)
+    assert error
+    assert not list(tmp_path.rglob("evil"))
+    assert not list(there.parent.iterdir())
+
+
+def test_what_is_unpacked_has_no_rights_of_its_own(work, tmp_path):
+    tar, there = tmp_path / "forged.tar", tmp_path / "there"
+    forged(tar, {"f": EVIL}, {"l": "f"}, [("l", tarfile.SYMTYPE, "f", b""), ("f", tarfile.REGTYPE, "", EVIL)])
+    assert work("opened", there, tar) == ("", True)
+    assert (there / "f").stat().st_mode & 0o7111 == 0
+    assert (there / "l").read_bytes() == EVIL
+
+
+def test_it_is_not_unpacked_through_a_link(bundle, work, tmp_path):
+    tar, elsewhere = tmp_path / "made.tar", tmp_path / "elsewhere"
+    work("sealed", bundle, tar)
+    elsewhere.mkdir()
+    (tmp_path / "there.partial").symlink_to(elsewhere)
+    error, _changed = work("opened", tmp_path / "there", tar)
+    assert "there.partial" in error
+    assert not list(elsewhere.iterdir())
 
 
 def test_a_file_that_the_manifest_does_not_name(bundle, work, tmp_path):
@@ -137,7 +226,8 @@ def test_a_file_that_the_manifest_does_not_name(bundle, work, tmp_path):
     with tarfile.open(tar, "a") as stream:
         stream.add(bundle / "vars.yml", "etc/more.yml")
     error, _changed = work("opened", there, tar)
-    assert "etc/more.yml is not what its manifest has" in error
+    assert "'etc/more.yml' is not what its manifest has" in error
+    assert not there.exists()
 
 
 def test_it_fits_or_says_so(bundle, work, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import json
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _bundle_run
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
 
 HERE = {"release": "Debian bookworm", "architecture": "x86_64"}
 DEBIAN = {"path": "apt/mirror.example.org/debian", "suite": "bookworm", "components": ["main"], "own": False}
@@ -21,14 +22,24 @@ DOCKER = {"path": "apt/d.test/docker", "suite": "bookworm", "components": ["stab
 def bundle(tmp_path):
     (tmp_path / "apt").mkdir()
     for name, rows in {"docker": [DOCKER, DEBIAN], "toolkit": [DEBIAN, FLAT]}.items():
-        (tmp_path / "apt" / f"{name}.json").write_text(json.dumps({"repositories": rows}))
+        record(tmp_path, name, rows)
     return str(tmp_path)
+
+
+def record(folder, name, rows) -> None:
+    (folder / "apt" / f"{name}.json").write_text(json.dumps({"repositories": rows}))
+
+
+def sealed(folder, *names) -> Contents:
+    return Contents(HERE, [RepoFile(f"apt/{name}.json", 1, "", "0" * 64) for name in names], {})
 
 
 def test_the_second_apt_knows_the_bundle_alone(bundle, tmp_path):
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
-    files = _bundle_run.apt_files(bundle, "/var/lib/x", ("/none.gpg", str(keyring)))
+    files = _bundle_run.apt_files(
+        bundle, "/var/lib/x", sealed(bundle, "docker", "toolkit"), ("/none.gpg", str(keyring))
+    )
     assert files["/var/lib/x/sources.list.d/distribution.sources"] == (
         f"Types: deb\nURIs: file://{bundle}/apt/mirror.example.org/debian\nSuites: bookworm\nComponents: main\n"
         f"Signed-By: {keyring}\n\n"
@@ -42,7 +53,40 @@ def test_the_second_apt_knows_the_bundle_alone(bundle, tmp_path):
 
 def test_nothing_is_trusted_without_a_key(bundle):
     with pytest.raises(BundleError, match="keys"):
-        _bundle_run.apt_files(bundle, "/var/lib/x", ("/none.gpg",))
+        _bundle_run.apt_files(bundle, "/var/lib/x", sealed(bundle), ("/none.gpg",))
+
+
+EVIL = {"path": "apt/zz", "suite": "./\nTrusted: yes", "components": [], "own": False}
+
+
+def test_a_record_that_is_not_listed_is_not_read(bundle, tmp_path):
+    record(tmp_path, "zz", [EVIL])
+    rows = _bundle_run.distributions(bundle, sealed(bundle, "docker", "toolkit"))
+    assert [row["path"] for row in rows] == [DEBIAN["path"], FLAT["path"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suite": "./\nTrusted: yes"},
+        {"suite": "x\n\nTypes: deb"},
+        {"suite": "x y"},
+        {"suite": "../x"},
+        {"suite": None},
+        {"components": ["main\nTrusted: yes"]},
+        {"components": ["main", "x y"]},
+        {"components": None},
+        {"path": "apt/x\nTrusted: yes"},
+        {"path": "apt/x file:///srv/evil"},
+        {"path": "apt/../../evil"},
+        {"path": "/srv/evil"},
+        {"path": "keys"},
+    ],
+)
+def test_no_record_writes_a_field_of_its_own(bundle, tmp_path, change):
+    record(tmp_path, "zz", [{**DEBIAN, **change}])
+    with pytest.raises(BundleError, match=r"apt/zz\.json of the bundle .* is not taken"):
+        _bundle_run.distributions(bundle, sealed(bundle, "zz"))
 
 
 @pytest.mark.parametrize(("key", "value"), [("release", "Debian trixie"), ("architecture", "aarch64")])

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _rpm
 
@@ -17,6 +19,13 @@ def test_render() -> None:
         "[docker-ce-stable]\nname=Docker\nbaseurl=https://x/9/$basearch/stable\nenabled=1\n"
         "gpgcheck=1\nrepo_gpgcheck=0\ngpgkey=file:///etc/pki/k\n"
     )
+
+
+@pytest.mark.parametrize("field", ["repo_id", "title", "uri", "key_path", "excludes"])
+def test_no_value_begins_a_line_of_its_own(field: str) -> None:
+    value = ("x\ngpgcheck=0",) if field == "excludes" else "x\ngpgcheck=0"
+    with pytest.raises(ValueError, match="control character"):
+        replace(DOCKER, **{field: value}).render()
 
 
 def test_render_signed_metadata_and_a_hold() -> None:

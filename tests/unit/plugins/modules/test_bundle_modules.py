@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _bundle_run, _oci, _openpgp
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import Contents
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
 from ansible_collections.gpunode.llm.plugins.modules import (
     apt_mirror,
     apt_source,
@@ -62,7 +64,9 @@ def test_what_was_opened_is_settled(ask, opened, tmp_path):
     text = (tmp_path / "bundle" / "manifest.json").read_text()
     (tmp_path / "root" / "opened").write_text(_bundle_run.mark(text, opened["path"]))
     assert not ask(bundle, **opened)["changed"]
-    (tmp_path / "bundle" / "manifest.json").write_text(Contents(SYSTEM, [], {"a": "b"}).dump())
+    (tmp_path / "bundle" / "manifest.json").write_text(
+        Contents({**SYSTEM}, [RepoFile("a", 1, "", "0" * 64)], {}).dump()
+    )
     assert ask(bundle, check_mode=True, **opened)["changed"]
     (tmp_path / "bundle").rename(tmp_path / "elsewhere")
     assert not ask(bundle, **opened)["changed"]
@@ -149,3 +153,16 @@ def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch,
 def test_a_key_that_cannot_be_had_is_named(ask, tmp_path):
     told = ask(apt_mirror, **MIRROR, path=str(tmp_path))
     assert told["msg"].startswith("The key of https://d.test/linux/debian could not be fetched from file:///none: ")
+
+
+def test_a_poisoned_record_removes_nothing_elsewhere(tmp_path):
+    """What an earlier answer had and this one has not is taken away: by a record that may be somebody else's."""
+    (tmp_path / "bundle" / "apt").mkdir(parents=True)
+    (tmp_path / "precious").touch()
+    (tmp_path / "bundle" / "apt" / "docker.json").write_text(json.dumps({"files": {"../precious": 1}}))
+    module = SimpleNamespace(
+        params={**dict.fromkeys(apt_mirror.REQUEST), "path": str(tmp_path / "bundle"), "name": "docker", "update": True}
+    )
+    with pytest.raises(ValueError, match="outside"):
+        apt_mirror.Mirror(module, "").keep({}, [])
+    assert (tmp_path / "precious").exists()
