@@ -1,26 +1,34 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why an engine did not start, from the last lines of its journal: pattern -> cause -> remedy.
+"""Why an engine did not start, or a container has no GPU, from what was said: pattern -> cause -> remedy.
 
-The table is ordered: of the patterns that occur, the first one names the cause, so a specific cause stands before the
-general one that follows from it (a worker that ran out of memory also makes "Engine core initialization failed").
-A pattern's named groups fill the {fields} of cause and remedy.
+This is the only such table: the wait for an endpoint, the status, the proof of the GPUs and docs/troubleshooting.md use
+it. It is ordered: of the patterns that occur, the first one names the cause, so a specific cause stands before the
+general one that follows from it. A pattern's named groups fill the {fields} of cause and remedy; ``image2`` is another
+spelling of ``image``.
+
+An engine is several processes, and what fails in the innermost fails again in each around it, in other words: a worker
+that ran out of memory also makes "Engine core initialization failed". So the first exception of the innermost process
+is looked up before anything else, and told as it is where the table has nothing for it.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True)
 class Symptom:
+    """A row of the table. ``more``: further fields, worked out from those of the pattern."""
+
     key: str
     pattern: str
     cause: str
     remedy: str
+    more: Callable[[Mapping[str, str]], dict[str, str]] = lambda fields: {}
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,13 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return f"{self.cause} {self.remedy}".strip()
+
+
+def _divisors(fields: Mapping[str, str]) -> dict[str, str]:
+    """Over how many GPUs, of those that were asked for, a number can be split."""
+    size, gpus = int(fields["size"]), int(fields["tp"])
+    fits = [str(count) for count in range(1, min(size, gpus) + 1) if size % count == 0]
+    return {"divisors": " or ".join([", ".join(fits[:-1]), fits[-1]] if len(fits) > 1 else fits)}
 
 
 SYMPTOMS: tuple[Symptom, ...] = (
@@ -47,21 +62,53 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "image_missing",
         r"Unable to find image '(?P<image>[^']+)' locally|No such image: (?P<image2>\S+)",
         "The image {image} is not on this node.",
-        "Units never pull. Run the playbook, or docker pull it.",
+        "Units never pull. Run the playbook, or docker pull it first.",
     ),
     Symptom(
         "cdi_missing",
-        r"(?:CDI device injection failed:? )?unresolvable CDI devices? (?P<devices>\S+)|CDI device injection failed"
-        r"|failed to inject CDI devices",
-        "Docker does not know the GPU {devices}: there is no current CDI spec.",
-        "Run nvidia-ctk cdi list; systemctl restart nvidia-cdi-refresh writes the spec anew. Docker before 28.3 also "
-        'needs "features": {{"cdi": true}} in daemon.json.',
+        r"unresolvable CDI devices? (?P<devices>[^\s:,]+(?:, [^\s:,]+)*)|unresolvable CDI devices",
+        "Docker does not know the GPU {devices}: there is no current CDI specification of it.",
+        "nvidia-ctk cdi list shows what there is; systemctl restart gpunode-cdi makes it anew.",
+    ),
+    Symptom(
+        "cdi_stale",
+        r"failed to fulfil mount request: open (?P<path>[^ :]*(?:nvidia|cuda|\.so\.\d)[^ :]*): no such file"
+        r"|error mounting \"(?P<path2>[^\"]*(?:nvidia|cuda|\.so\.\d)[^\"]*)\" to rootfs.{0,300}no such file"
+        r"|CDI device injection failed: .{0,200}?(?P<path3>/dev/[^ :]+)",
+        "The CDI specification names {path}, which is not on the node: it was made before the driver or a board was "
+        "replaced.",
+        "systemctl restart gpunode-cdi makes it anew; then start the unit again.",
+    ),
+    Symptom(
+        "cdi_injection",
+        r"CDI device injection failed|failed to inject CDI devices",
+        "Docker could not put the GPUs into the container as their CDI specification has it.",
+        "nvidia-ctk cdi list shows what there is; systemctl restart gpunode-cdi makes it anew.",
+    ),
+    Symptom(
+        "cdi_off",
+        r'could not select device driver "cdi"',
+        "Docker has not been told of CDI: features.cdi is missing in daemon.json, or Docker was not restarted since.",
+        'Set "features": {{"cdi": true}} in /etc/docker/daemon.json, as the role nvidia_container_toolkit does, and '
+        "restart Docker. Docker before 25 knows no CDI.",
     ),
     Symptom(
         "toolkit_missing",
-        r"could not select device driver .{0,60}gpu|unknown or invalid runtime name: nvidia",
-        "Docker has no NVIDIA runtime.",
+        r"could not select device driver .{0,60}gpu|[Uu]nknown or invalid runtime name: nvidia",
+        "Docker has no NVIDIA runtime: daemon.json lacks it, or Docker was not reloaded since.",
         "Install the NVIDIA Container Toolkit (the role nvidia_container_toolkit does) and restart Docker.",
+    ),
+    Symptom(
+        "driver_programs_missing",
+        r"nvidia-smi\W+(?:executable file not found|no such file)",
+        "The driver's program nvidia-smi was not put into the container.",
+        "systemctl restart gpunode-cdi describes the driver anew; nvidia-smi must be there on the node itself.",
+    ),
+    Symptom(
+        "iptables_chain",
+        r"iptables.{0,300}(?:No chain/target/match by that name|[Cc]hain '?DOCKER\S* does not exist)",
+        "Docker's chains in iptables are gone, as happens when a firewall is started or loaded anew after Docker.",
+        "systemctl restart docker writes them again; have the firewall start before Docker.",
     ),
     Symptom(
         "port_taken",
@@ -78,7 +125,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "mount_missing",
-        r"bind source path does not exist: (?P<path>\S+)",
+        r"bind source path does not exist: (?P<path>\S+)"
+        r"|failed to fulfil mount request: open (?P<path2>[^:]+): no such",
         "{path} is not there, and the container needs it.",
         "Run the playbook: it writes the configuration and fetches the weights.",
     ),
@@ -127,15 +175,30 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "heads_not_divisible",
-        r"Total number of attention heads \((?P<heads>\d+)\) must be divisible by tensor parallel size \((?P<tp>\d+)\)",
-        "The model's {heads} attention heads cannot be split over {tp} GPUs.",
-        "Set tensor-parallel-size to a power of two.",
+        r"Total number of attention heads \((?P<size>\d+)\) must be divisible by tensor parallel size \((?P<tp>\d+)\)",
+        "The model's {size} attention heads cannot be split over {tp} GPUs.",
+        "Set tensor-parallel-size to a number that divides {size}: {divisors}. Other GPUs can serve as replicas "
+        "(data-parallel-size).",
+        _divisors,
+    ),
+    Symptom(
+        "size_not_divisible",
+        r"AssertionError: (?P<size>\d+) is not divisible by (?P<tp>\d+)",
+        "A part of the model with the size {size} cannot be split over {tp} GPUs.",
+        "Set tensor-parallel-size to a number that divides {size}: {divisors}.",
+        _divisors,
     ),
     Symptom(
         "block_not_divisible",
-        r"is not divisible by weight quantization block",
-        "The quantized weights cannot be split that often.",
-        "Lower tensor-parallel-size.",
+        r"(?P<part>\d+) is not divisible by weight quantization block_\w = (?P<block>\d+)",
+        "The quantized weights cannot be split that often: a GPU would get {part} of a layer, and a block has {block}.",
+        "Halve tensor-parallel-size until it fits; other GPUs can serve as replicas (data-parallel-size).",
+    ),
+    Symptom(
+        "quant_not_aligned",
+        r"The (?P<side>input|output) size is not aligned with the quantized weight shape",
+        "The quantized weights cannot be split that often: a GPU's {side} part of a layer would end within a group.",
+        "Halve tensor-parallel-size until it fits; other GPUs can serve as replicas (data-parallel-size).",
     ),
     Symptom(
         "too_many_ranks",
@@ -154,6 +217,40 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"--enable-auto-tool-choice requires --tool-call-parser",
         "enable-auto-tool-choice is set and tool-call-parser is not.",
         "Set both (llama3_json for Llama 3.1), or neither.",
+    ),
+    Symptom(
+        "unknown_parser",
+        r"invalid (?P<kind>tool call|reasoning) parser: (?P<parser>[^\s'\"]+)",
+        "This release of vLLM has no {kind} parser {parser}.",
+        "Correct it in the configuration; the same line of the log lists those that there are.",
+    ),
+    Symptom(
+        "unknown_load_format",
+        r"Load format `(?P<format>[^`]+)` is not supported",
+        "This release of vLLM cannot load weights in the format {format}.",
+        "Remove load-format from the configuration, or install the plugin that brings it; for GGUF files, serve the "
+        "same model from safetensors.",
+    ),
+    Symptom(
+        "unknown_architecture",
+        r"Model architectures? \[?'?(?P<architecture>[\w', ]+?)'?\]? "
+        r"(?:are not supported for now|was supported in vLLM until|is not supported in-tree)"
+        r"|has model type `(?P<architecture2>[^`]+)` but Transformers does not recognize",
+        "This release of vLLM does not know the architecture {architecture}.",
+        "Use the image of a release that supports it, which https://docs.vllm.ai lists, or serve another model.",
+    ),
+    Symptom(
+        "remote_code",
+        r"contains custom code which must be executed|requires you to execute (?:custom|the \w+ file)"
+        r"|(?:pass the argument|set the option) `trust_remote_code=True`",
+        "The model comes with code of its own, and the engine may not run that.",
+        "Read that code in the revision that is served; where you trust it, set trust-remote-code: true.",
+    ),
+    Symptom(
+        "lora_rank",
+        r"LoRA rank (?P<rank>\d+) is greater than max_lora_rank (?P<limit>\d+)",
+        "An adapter has the rank {rank}, and the engine takes no more than {limit}.",
+        "Set max-lora-rank to {rank} or above: 8, 16, 32, 64, 128, 256, 320 or 512.",
     ),
     # What the weights or the hub got wrong.
     Symptom(
@@ -213,7 +310,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "host_out_of_memory",
-        r"oom-kill|Out of memory: Killed process|exit code:? -9\b|died with .*SIGKILL|DefaultCPUAllocator",
+        r"oom-kill|Out of memory: Killed process|exit code:? -9\b|died with .*SIGKILL|DefaultCPUAllocator"
+        r"|Failed core proc\(s\): \{[^}]*: -9\b",
         "The host ran out of memory and something was killed.",
         "dmesg -T | grep -i oom shows what. Free memory on the host, or lower the engine's share of it.",
     ),
@@ -230,6 +328,31 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "df -h shows which; the compile cache lies under /var/cache/vllm and may be deleted while the unit is stopped.",
     ),
     # What the driver, the boards or the machine got wrong.
+    Symptom(
+        "no_bfloat16",
+        r"Bfloat16 is only supported on GPUs with compute capability of at least (?P<need>[\d.]+)\. Your (?P<gpu>.+?) "
+        r"GPU (?:has|does)",
+        "The {gpu} cannot compute in bfloat16: that takes compute capability {need}.",
+        "Set dtype: half in the configuration, or serve the model on a newer GPU.",
+    ),
+    Symptom(
+        "no_kernel",
+        r"no kernel image is available for execution",
+        "The image has no kernels for this GPU: it was built for others.",
+        "nvidia-smi --query-gpu=name,compute_cap --format=csv shows what an image must be built for.",
+    ),
+    Symptom(
+        "driver_mismatch",
+        r"[Dd]river/library version mismatch",
+        "The libraries of the NVIDIA driver do not match the driver that is loaded: it was updated while it ran.",
+        "Restart the node, or unload and load the driver's modules.",
+    ),
+    Symptom(
+        "gpu_lost",
+        r"GPU is lost|fallen off the bus|[Uu]nable to determine the device handle",
+        "A GPU has fallen off the bus.",
+        "Restart the node; where it happens again, the board, its power or its slot is at fault.",
+    ),
     Symptom(
         "fabric_not_up",
         r"Error 802|cudaErrorSystemNotReady|system not yet initialized",
@@ -336,7 +459,23 @@ _PHASES: tuple[tuple[str, str], ...] = (
     (r"non-default args|vLLM API server version|vllm\.entrypoints|version \d+\.\d+", "reading its configuration"),
 )
 _COMPILED_PHASES = tuple((re.compile(pattern), words) for pattern, words in _PHASES)
-_NOISE = re.compile(r"^\s*(File \"|Traceback|\^+$|$)|^\(?[A-Za-z_]+ ?pid=\d+\)?\s*$")
+#: What a process of the engine puts before its lines: its name, and where it logs, the level, time and place.
+_PREFIX = re.compile(
+    r"^\((?P<process>[\w-]+)(?: rank=\d+)? pid=\d+\) ?"
+    r"(?:(?P<level>[A-Z]{4,}) \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]+\])? ?)?"
+)
+#: How deep in the engine a process is; what has no name is the outermost, or ends with it.
+_DEPTHS = (("EngineCore", 1), ("Worker", 2), ("VllmWorker", 2))
+_EXCEPTION = re.compile(r"^((?:\w+\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)): \S")
+#: In a traceback anything that looks like a class ends it.
+_ENDS_TRACEBACK = re.compile(r"^((?:[a-zA-Z_]\w*\.)*[A-Z]\w+)(?:: |$)")
+#: What one process says of the end of another.
+_WRAPPER = re.compile(
+    r"See (?:stack trace|root cause)|WorkerProc initialization failed|Engine core initialization failed"
+    r"|EngineDeadError|EngineCore encountered an issue|Worker failed with error|: cancelled$"
+)
+_FRAME = re.compile(r"^\s*(File \"|Traceback|During handling of|The above exception was|[\^~]+\s*$|$)")
+_ERROR = re.compile(r"error|exception|fatal|failed|denied", re.IGNORECASE)
 #: What systemd and the unit's own programs say of every end: true, and of no help.
 _HUSK = re.compile(
     r"^\S+\.service: |^(Starting|Started|Stopping|Stopped|Failed to start) \S+\.service"
@@ -344,8 +483,76 @@ _HUSK = re.compile(
 )
 
 
-def diagnose(lines: Sequence[str]) -> Diagnosis | None:
-    """The cause that the table finds, or None."""
+@dataclass(frozen=True)
+class Raised:
+    """An exception that ended a process of the engine. ``line``: the number of its line in what was read."""
+
+    process: str
+    text: str
+    line: int
+
+    @property
+    def depth(self) -> int:
+        return max((depth for name, depth in _DEPTHS if self.process.startswith(name)), default=0)
+
+
+def _bare(line: str) -> tuple[str, str, str]:
+    """Process, level and words of a line."""
+    match = _PREFIX.match(line)
+    return (match["process"], match["level"] or "", line[match.end() :]) if match else ("", "", line)
+
+
+def _exceptions(lines: Sequence[str]) -> Iterator[Raised]:
+    """The exceptions in the order of the log, with the words on the next line where the first only counts them."""
+    inside: set[str] = set()
+    for number, line in enumerate(lines):
+        process, level, words = _bare(line)
+        words = words.strip()
+        if level in ("DEBUG", "INFO", "WARNING"):
+            continue
+        if words.startswith("Traceback (most recent call last)"):
+            inside.add(process)
+            continue
+        match = _EXCEPTION.match(words) or (_ENDS_TRACEBACK.match(words) if process in inside else None)
+        if not match:
+            continue
+        inside.discard(process)
+        after = _bare(lines[number + 1])[2].strip() if number + 1 < len(lines) else ""
+        if re.search(r"validation errors? for \S+$", words) and after:
+            words = f"{match[1]}: {after}"
+        yield Raised(process, words, number)
+
+
+def root_cause(lines: Sequence[str]) -> Raised | None:
+    """The first exception of the innermost process that has one, and not one that it handled by raising another."""
+    told = [one for one in _exceptions(lines) if not _WRAPPER.search(one.text)]
+    if not told:
+        return None
+    depth = max(one.depth for one in told)
+    inner = [one for one in told if one.depth == depth]
+    found = inner[0]
+    for one in inner[1:]:
+        between = [_bare(line)[2] for line in lines[found.line : one.line]]
+        if one.process != found.process or not any("During handling of the above" in line for line in between):
+            break
+        found = one
+    return found
+
+
+def diagnose(lines: Sequence[str], ended: bool = True) -> Diagnosis | None:
+    """The cause of an end, or None where nothing tells it.
+
+    What has not ended may have had exceptions that it lives with: only the table tells then.
+    """
+    root = root_cause(lines) if ended else None
+    if root is None:
+        return _first(lines)
+    # What was said after it follows from it.
+    return _first([root.text]) or _first(lines[: root.line + 1]) or _told(root)
+
+
+def _first(lines: Sequence[str]) -> Diagnosis | None:
+    """What the first row of the table says that knows one of the lines."""
     for symptom, pattern in _COMPILED:
         for line in lines:
             match = pattern.search(line)
@@ -354,14 +561,37 @@ def diagnose(lines: Sequence[str]) -> Diagnosis | None:
     return None
 
 
+def _told(root: Raised) -> Diagnosis:
+    """What the table does not know, in its own words."""
+    by = f"The engine's process {root.process}" if root.process else "The engine"
+    return Diagnosis("exception", sentences(f"{by} ended with {shortened(root.text)}"), "", root.text)
+
+
 def _filled(symptom: Symptom, match: re.Match[str], line: str) -> Diagnosis:
-    # A pattern with two spellings has its group twice: image and image2.
     fields: dict[str, str] = {}
     for name, value in match.groupdict().items():
-        base = name.rstrip("2")
+        base = name.rstrip("0123456789")
         fields[base] = fields.get(base) or (value or "").strip(" .'\"")
+    fields.update(symptom.more(fields))
     cause, remedy = symptom.cause.format(**fields), symptom.remedy.format(**fields)
     return Diagnosis(symptom.key, re.sub(r"\s+", " ", cause).replace(" .", ".").replace(" :", ":"), remedy, line)
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text of one line, with an ellipsis where it goes on."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 2].rstrip() + " …"
+
+
+def sentences(*parts: str) -> str:
+    """The parts as whole sentences, one after the other; empty ones are left out."""
+    told = (part.strip() for part in parts)
+    return " ".join(part if part[-1] in ".!?:…" else f"{part}." for part in told if part)
+
+
+def journal_of(unit: str) -> str:
+    """Where all of it is."""
+    return f"journalctl -eu {unit} has all that it said." if unit else ""
 
 
 def phase(lines: Sequence[str]) -> str:
@@ -376,7 +606,7 @@ def phase(lines: Sequence[str]) -> str:
 
 def telling_lines(lines: Sequence[str], count: int = 5) -> list[str]:
     """The last lines that say something: the engine's own before systemd's, errors first, no frames of tracebacks."""
-    said = [line.strip() for line in lines if not _NOISE.search(line)]
+    said = [line.strip() for line in lines if not _FRAME.search(_bare(line)[2])]
     said = [line for line in said if not _HUSK.search(line)] or said
-    errors = [line for line in said if re.search(r"error|exception|fatal|failed|denied", line, re.IGNORECASE)]
+    errors = [line for line in said if _ERROR.search(line)]
     return (errors or said)[-count:]

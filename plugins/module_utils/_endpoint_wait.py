@@ -32,7 +32,8 @@ OPTIONS: Dict[str, Any] = {
 WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type": "dict"}}
 
 PAUSE_S = 1
-LOG_LINES = 400
+#: The first exception counts, and each of eight workers tells its own in fifty lines.
+LOG_LINES = 2000
 UNIT_PROPERTIES = "ActiveState,SubState,Result,NRestarts,InvocationID,LoadState,ExecMainStatus,Job"
 
 
@@ -107,11 +108,16 @@ class Wait:
             return _probe.Answer(False, f"its env file cannot be read: {error}", refused=True)
         return _probe.probe(_probe.asker(endpoint["host"], endpoint["port"]), endpoint["model"], key)
 
-    def fail(self, sentence: str, lines: Sequence[str]) -> None:
+    def fail(self, sentence: str, endpoint: Endpoint) -> None:
+        """End with this sentence, the cause that the journal tells, and where the journal is."""
+        lines = self.log(endpoint)
         found = _diagnosis.diagnose(lines)
         said = _diagnosis.telling_lines(lines)
-        why = str(found) if found else "Its last words: " + " / ".join(said[-3:]) if said else "It said nothing."
-        self.end_in_failure(msg=f"{sentence} {why}", diagnosis=vars(found) if found else {}, log=said)
+        last = " / ".join(_diagnosis.shortened(line) for line in said[-3:])
+        why = str(found) if found else f"Its last words: {last}" if last else "It said nothing."
+        journal = _diagnosis.journal_of(endpoint["unit"]) if lines else ""
+        told = _diagnosis.sentences(sentence, why, journal)
+        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=said)
 
     def end_in_failure(self, **told: Any) -> None:
         self.module.fail_json(**self.resume["before"], **told, done=True, progress="")
@@ -121,11 +127,11 @@ class Wait:
             return
         status = state.get("ExecMainStatus", "")
         how = f"{state['ActiveState']}, {state['Result']}" + (f", status {status}" if status not in ("", "0") else "")
-        self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", self.log(endpoint))
+        self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", endpoint)
 
     def late(self, endpoint: Endpoint, elapsed: float) -> None:
         detail = self.answers[endpoint["name"]].detail
-        self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", self.log(endpoint))
+        self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", endpoint)
 
     def waiting_for(self) -> List[Endpoint]:
         return [one for one in self.module.params["endpoints"] if one["name"] not in self.resume["ready"]]

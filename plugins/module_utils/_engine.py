@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Tuple
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
 
 FIRST_WITH_CDI = (25, 0)
 FIRST_WITH_CDI_ON = (28, 3)
@@ -85,35 +87,9 @@ def gpu_uuids(listing: str) -> List[str]:
     return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", listing, re.MULTILINE)
 
 
-# What a failed container says, and what to make of it.
-PROOF_FAILURES = (
-    (
-        r"unresolvable CDI devices",
-        "Docker finds no CDI specification for the GPUs; `nvidia-ctk cdi list` shows what there is",
-    ),
-    (
-        r"CDI device injection failed",
-        "the CDI specification names something that is not on the node; `systemctl restart gpunode-cdi` makes it anew",
-    ),
-    (
-        r"could not select device driver",
-        "Docker has not been told of CDI: features.cdi is missing in daemon.json, or Docker was not restarted since",
-    ),
-    (
-        r"[Uu]nknown or invalid runtime name: nvidia",
-        "Docker does not know the nvidia runtime: daemon.json lacks it, or Docker was not reloaded since",
-    ),
-    (r"No such image|Unable to find image", "the image is not on the node; pull it first"),
-    (r"nvidia-smi\W+(executable file not found|no such file)", "nvidia-smi was not put into the container"),
-    (
-        r"Failed to initialize NVML",
-        "the driver's libraries in the container do not match the driver; an update takes a restart of the node",
-    ),
-)
-
-
 def proof_failure(said: str) -> str:
-    """The cause of a failed container in one sentence, with its own words."""
-    words = " ".join(said.split())[-400:]
-    cause: Optional[str] = next((cause for pattern, cause in PROOF_FAILURES if re.search(pattern, said)), None)
-    return f"A container sees no GPU: {cause or 'it did not run'}. It said: {words}"
+    """The cause of a failed container and what to do about it, with its own words."""
+    lines = said.splitlines()
+    found = _diagnosis.diagnose([*lines, " ".join(said.split())])
+    why = str(found) if found else "it did not run"
+    return _diagnosis.sentences(f"A container sees no GPU: {why}", f"It said: {' '.join(said.split())[-400:]}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
@@ -83,6 +83,7 @@ class Unit:
     loaded: bool = False
     #: What it asserts before a start was not so at the last one.
     refused: bool = False
+    name: str = field(default="", compare=False)
 
     @property
     def waits_to_restart(self) -> bool:
@@ -127,6 +128,7 @@ def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
                 since_s=_since(value, uptime_s),
                 loaded=value.get("LoadState") == "loaded",
                 refused=value.get("AssertResult") == "no" and _number(value, "AssertTimestampMonotonic") > 0,
+                name=value["Id"],
             )
     return found
 
@@ -161,18 +163,18 @@ def parse_journal(text: str) -> List[Tuple[str, List[str]]]:
     return list(runs.items())
 
 
-def cause(runs: Sequence[Tuple[str, Sequence[str]]]) -> Tuple[str, str]:
-    """Why the newest of the runs that tells ended, and the remedy; its last words where the table knows none."""
+def cause(runs: Sequence[Tuple[str, Sequence[str]]], ended: bool = True) -> Tuple[str, str]:
+    """Why the newest of the runs that tells ended, and the remedy; its last words where nothing tells it."""
     given_up = None
     for _run, lines in reversed(runs):
-        found = _diagnosis.diagnose(lines)
+        found = _diagnosis.diagnose(lines, ended)
         if found and found.key != "start_limit":
             return found.cause, found.remedy
         given_up = given_up or found
     if given_up:
         return given_up.cause, given_up.remedy
     said = _diagnosis.telling_lines(runs[-1][1], 1) if runs else []
-    return (f"Its last words: {said[0]}" if said else "Its journal says nothing."), ""
+    return (f"Its last words: {_diagnosis.shortened(said[0])}" if said else "Its journal says nothing."), ""
 
 
 def judge(
@@ -182,9 +184,20 @@ def judge(
     runs: Sequence[Tuple[str, Sequence[str]]],
     docker_runs: bool,
 ) -> Verdict:
-    """How an instance is. ``works``: tokens were made while its answer was waited for."""
+    """How an instance is, in whole sentences. ``works``: tokens were made while its answer was waited for."""
+    verdict = _judged(unit, answer, works, runs, docker_runs)
+    return replace(verdict, detail=_diagnosis.sentences(verdict.detail), remedy=_diagnosis.sentences(verdict.remedy))
+
+
+def _judged(
+    unit: Unit,
+    answer: Optional[Answer],
+    works: bool,
+    runs: Sequence[Tuple[str, Sequence[str]]],
+    docker_runs: bool,
+) -> Verdict:
     if unit.active == "active":
-        return _of_active(answer or Answer(False, "it was not asked"), works, runs)
+        return _of_active(unit, answer or Answer(False, "it was not asked"), works, runs)
     if unit.active == "deactivating":
         return Verdict("stopping", "it finishes its last requests")
     if unit.active in ("activating", "reloading"):
@@ -198,39 +211,48 @@ def judge(
     if unit.active == "failed":
         why, remedy = cause(runs)
         status = f", status {unit.exit_status}" if unit.exit_status else ""
-        return Verdict("failed", f"it ended ({unit.result}{status}). {why}", remedy)
+        return Verdict("failed", f"it ended ({unit.result}{status}). {why}", remedy or _diagnosis.journal_of(unit.name))
     if unit.refused:
         return Verdict(
             "failed",
             "Its weights are not where its configuration has them, so it was not started.",
             "Run the playbook: it fetches what is missing.",
         )
-    return Verdict("stopped", "it was stopped, or never started", "systemctl start starts it.")
+    return Verdict(
+        "stopped", "it was stopped, or never started", f"systemctl start {unit.name or 'its unit'} starts it"
+    )
 
 
-def _of_active(answer: Answer, works: bool, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
+def _of_active(unit: Unit, answer: Answer, works: bool, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
     if answer.ready:
         return Verdict("serving", answer.detail)
     if answer.refused:
         return Verdict("refused", answer.detail)
     if works:
         return Verdict("busy", "a completion is late, and tokens are being made meanwhile")
-    why, remedy = cause(runs[-1:])
-    detail = f"its unit runs and {answer.detail.replace(' yet', '')}. {why}"
-    return Verdict("hung", detail, remedy or "systemctl restart starts it anew; journalctl -u tells what came before.")
+    why, remedy = cause(runs[-1:], ended=False)
+    name = unit.name or "its unit"
+    return Verdict(
+        "hung",
+        f"its unit runs and {answer.detail.replace(' yet', '')}. {why}",
+        remedy or f"systemctl restart {name} starts it anew; journalctl -eu {name} tells what came before",
+    )
 
 
 def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
     before = [run for run in runs if run[0] != unit.invocation]
+    journal = _diagnosis.journal_of(unit.name)
     if unit.waits_to_restart:
         why, remedy = cause(runs)
-        return Verdict("restarting", f"it ended ({unit.result}) and is about to be started again. {why}", remedy)
+        return Verdict(
+            "restarting", f"it ended ({unit.result}) and is about to be started again. {why}", remedy or journal
+        )
     now = [line for run, lines in runs if run == unit.invocation for line in lines]
     busy = _diagnosis.phase(now) or "its container is being started"
     if unit.restarts:
         why, remedy = cause(before)
         times = "once" if unit.restarts == 1 else f"{unit.restarts} times"
-        return Verdict("restarting", f"{busy}; it has ended {times} before. {why}", remedy)
+        return Verdict("restarting", f"{busy}; it has ended {times} before. {why}", remedy or journal)
     return Verdict("starting", busy)
 
 

@@ -157,7 +157,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _probe, _rollback, _status, _units
 
-LOG_LINES = 1000
+LOG_LINES = 2000
 DOCKER = "docker.service"
 FRONT = "gpunode-gateway.service"
 #: For programs that may never answer: a daemon that hangs, a GPU that is lost.

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils._diagnosis import sentences
+
 HEAD = ("host", "instance", "state", "unit", "up", "model", "revision", "image", "run", "wait", "KV", "GPU_GiB")
 #: Columns of numbers.
 RIGHT = ("up", "run", "wait", "KV", "GPU_GiB")
@@ -70,7 +72,7 @@ def notes(host: str, said: Mapping[str, Any]) -> list[str]:
     told = []
     for one in said["instances"]:
         if not one["healthy"]:
-            told.append(f"{host} {one['name']} is {one['state']}: {one['detail']} {one['remedy']}".strip())
+            told.append(sentences(f"{host} {one['name']} is {one['state']}: {one['detail']}", one["remedy"]))
         if one["healthy"] and one["restarts"]:
             times = "once" if one["restarts"] == 1 else f"{one['restarts']} times"
             told.append(f"{host} {one['name']} has ended and was started again {times}: journalctl -u {one['unit']}")

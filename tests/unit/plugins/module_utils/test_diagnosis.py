@@ -5,8 +5,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
+from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis, _gpu
+
+#: Starts that failed, as a real engine (0.32.0) told them.
+STARTS = Path(__file__).resolve().parents[3] / "fixtures" / "vllm" / "starts"
+OCI = (
+    "docker: Error response from daemon: failed to create task for container: failed to create shim task: OCI runtime "
+)
+OCI += "create failed: runc create failed: unable to start container process: error during container init: "
+GONE = "no such file or directory"
+DNAT = "docker: Error response from daemon: failed to set up container networking: driver failed programming external "
+DNAT += (
+    "connectivity on endpoint vllm-8b (9e0d): Unable to enable DNAT rule:  (iptables failed: iptables --wait -t nat "
+)
 
 LINES = [
     (
@@ -26,6 +41,52 @@ LINES = [
         "toolkit_missing",
         'docker: Error response from daemon: could not select device driver "" with capabilities: [[gpu]].',
         "no NVIDIA runtime",
+    ),
+    ("cdi_missing", "unresolvable CDI devices nvidia.com/gpu=0, nvidia.com/gpu=7", "gpu=0, nvidia.com/gpu=7: there"),
+    (
+        "cdi_stale",
+        f"{OCI}failed to fulfil mount request: open /usr/lib/x86_64-linux-gnu/libcuda.so.580.1: {GONE}",
+        "names /usr/lib/x86_64-linux-gnu/libcuda.so.580.1, which is not on the node",
+    ),
+    (
+        "cdi_stale",
+        f"{OCI}failed to fulfil mount request: open /run/nvidia-persistenced/socket: {GONE}: unknown.",
+        "systemctl restart gpunode-cdi",
+    ),
+    (
+        "cdi_stale",
+        f'{OCI}error mounting "/usr/lib64/libnvidia-ml.so.580.1" to rootfs at "/usr/lib64/libnvidia-ml.so.580.1": '
+        "cannot stat /usr/lib64/libnvidia-ml.so.580.1: no such file or directory",
+        "libnvidia-ml.so.580.1, which",
+    ),
+    (
+        "cdi_stale",
+        "CDI device injection failed: failed to stat CDI host device /dev/nvidia7: no such file",
+        "/dev/nvidia7,",
+    ),
+    ("cdi_injection", "CDI device injection failed: failed to apply container edits: unknown", "gpunode-cdi"),
+    (
+        "cdi_off",
+        'docker: Error response from daemon: could not select device driver "cdi" with capabilities: [].',
+        '"features": {"cdi": true}',
+    ),
+    ("driver_programs_missing", 'exec: "nvidia-smi": executable file not found in $PATH', "nvidia-smi was not put"),
+    (
+        "iptables_chain",
+        f"{DNAT}-A DOCKER -p tcp -d 127.0.0.1 --dport 8000 -j DNAT --to-destination 172.17.0.2:8000 ! -i docker0: "
+        "iptables: No chain/target/match by that name. (exit status 1))",
+        "systemctl restart docker",
+    ),
+    (
+        "iptables_chain",
+        f"{DNAT}-A DOCKER -p tcp -d 0/0 --dport 8000 -j DNAT --to-destination 172.17.0.2:8000 ! -i docker0: "
+        "iptables v1.8.10 (nf_tables): Chain 'DOCKER' does not exist",
+        "Docker's chains",
+    ),
+    (
+        "mount_missing",
+        f"{OCI}failed to fulfil mount request: open /etc/vllm/8b.yaml: no such file or directory",
+        "/etc/vllm/8b.yaml is not there",
     ),
     (
         "port_taken",
@@ -63,9 +124,69 @@ LINES = [
         "32 attention heads cannot be split over 3",
     ),
     (
+        "heads_not_divisible",
+        "  Value error, Total number of attention heads (28) must be divisible by tensor parallel size (8).",
+        "divides 28: 1, 2, 4 or 7.",
+    ),
+    ("size_not_divisible", "AssertionError: 10 is not divisible by 4", "divides 10: 1 or 2."),
+    ("size_not_divisible", "AssertionError: 7 is not divisible by 4", "divides 7: 1."),
+    (
+        "quant_not_aligned",
+        "ValueError: The input size is not aligned with the quantized weight shape. This can be caused by too large "
+        "tensor parallel size.",
+        "Halve tensor-parallel-size",
+    ),
+    (
+        "unknown_parser",
+        "KeyError: 'invalid tool call parser: llama9 (chose from { apertus,granite })'",
+        "parser llama9.",
+    ),
+    ("unknown_parser", "KeyError: 'invalid reasoning parser: r9 (chose from { deepseek_r1 })'", "reasoning parser r9."),
+    ("unknown_load_format", "ValueError: Load format `gguf` is not supported", "format gguf."),
+    (
+        "unknown_architecture",
+        "ValueError: Model architectures ['FutureForCausalLM'] are not supported for now. Supported architectures: x",
+        "architecture FutureForCausalLM.",
+    ),
+    (
+        "unknown_architecture",
+        "ValueError: The checkpoint you are trying to load has model type `future9` but Transformers does not "
+        "recognize this architecture.",
+        "architecture future9.",
+    ),
+    (
+        "unknown_architecture",
+        "ValueError: Model architecture OldForCausalLM was supported in vLLM until v0.8.0, and is not supported now.",
+        "architecture OldForCausalLM.",
+    ),
+    (
+        "remote_code",
+        "ValueError: The repository a/b contains custom code which must be executed to correctly load the model.",
+        "set trust-remote-code: true",
+    ),
+    (
+        "lora_rank",
+        "ValueError: LoRA rank 64 is greater than max_lora_rank 16.",
+        "rank 64, and the engine takes no more than 16",
+    ),
+    (
+        "no_bfloat16",
+        "ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 GPU has "
+        "compute capability 7.5. You can use float16 instead by explicitly setting the `dtype` flag in CLI, for "
+        "example: --dtype=half.",
+        "The Tesla T4 cannot compute in bfloat16: that takes compute capability 8.0. Set dtype: half",
+    ),
+    (
+        "no_kernel",
+        "torch.AcceleratorError: CUDA error: no kernel image is available for execution on the device",
+        "no kernels for this GPU",
+    ),
+    ("driver_mismatch", "Failed to initialize NVML: Driver/library version mismatch", "Restart the node"),
+    ("gpu_lost", "Unable to determine the device handle for GPU0000:19:00.0: GPU is lost.", "fallen off the bus"),
+    (
         "block_not_divisible",
         "Weight input_size_per_partition = 3328 is not divisible by weight quantization block_k = 128.",
-        "tensor-parallel-size",
+        "a GPU would get 3328 of a layer, and a block has 128",
     ),
     (
         "too_many_ranks",
@@ -125,6 +246,11 @@ LINES = [
 ]
 
 
+def whole(text: str) -> bool:
+    """Whether it ends as a sentence does, and no sentence runs into the next or lacks a word."""
+    return text[-1] in ".!?" and not re.search(r"\.\.|  | [.,:;]|\(\)", text)
+
+
 @pytest.mark.parametrize(("key", "line", "said"), LINES)
 def test_cause(key, line, said):
     found = _diagnosis.diagnose(["(EngineCore pid=26) INFO starting", line, "RuntimeError: Engine core failed"])
@@ -132,6 +258,7 @@ def test_cause(key, line, said):
     assert found.key == key
     assert said in str(found)
     assert "{" not in found.cause + found.remedy.replace('{"cdi": true}', "")
+    assert whole(str(found))
     assert found.remedy
 
 
@@ -158,6 +285,117 @@ def test_every_symptom_has_a_line_that_it_is_proved_with():
 )
 def test_what_a_healthy_engine_says_is_no_cause(line):
     assert _diagnosis.diagnose([line]) is None
+
+
+@pytest.mark.parametrize(
+    ("log", "key", "said"),
+    [
+        ("load-format-gguf", "unknown_load_format", "in the format gguf."),
+        ("load-format-gguf-tp2", "unknown_load_format", "in the format gguf."),
+        ("tool-call-parser", "unknown_parser", "tool call parser nope."),
+        ("architecture", "unknown_architecture", "FutureForCausalLM."),
+        ("model-type", "unknown_architecture", "future9."),
+        ("remote-code", "remote_code", "code of its own"),
+        ("heads-28-tp8", "heads_not_divisible", "28 attention heads cannot be split over 8 GPUs."),
+        ("lora-rank", "lora_rank", "rank 64"),
+        (
+            "hidden-size",
+            "exception",
+            "ValueError: The hidden size (256) is not a multiple of the number of attention heads",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stripped", [False, True])
+def test_a_start_that_failed_as_it_was_recorded(log: str, key: str, said: str, stripped: bool) -> None:
+    lines = (STARTS / f"{log}.log").read_text(encoding="utf-8").splitlines()
+    found = _diagnosis.diagnose([line.strip() if stripped else line for line in lines if line.strip()])
+    assert found is not None
+    assert found.key == key
+    assert said in str(found)
+    assert whole(str(found))
+
+
+WORKER, CORE = "(Worker_TP0 pid=7) ERROR 11-26 00:47:07 [multiproc_executor.py:953] ", "(EngineCore_DP0 pid=5) ERROR "
+CORE += "11-26 00:47:08 [core.py:1510] "
+WRAPPED = [
+    f"{CORE}Exception: WorkerProc initialization failed due to an exception in a background process. See stack trace "
+    "for root cause.",
+    "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "process", "text"),
+    [
+        ([f"{WORKER}ValueError: in the worker", *WRAPPED], "Worker_TP0", "ValueError: in the worker"),
+        # The first of several workers; what the core and the server say in words of their own comes from it.
+        (
+            [
+                f"{WORKER}ValueError: first",
+                "(Worker_TP1 pid=8) ERROR 11-26 00:47:07 [x.py:1] RuntimeError: Connection closed by peer",
+                f"{CORE}RuntimeError: no workers",
+                *WRAPPED,
+            ],
+            "Worker_TP0",
+            "ValueError: first",
+        ),
+        # However they were written down: a process may tell of another's end before that one has spoken.
+        ([f"{CORE}RuntimeError: no workers", f"{WORKER}ValueError: late"], "Worker_TP0", "ValueError: late"),
+        ([f"{CORE}TypeError: in the core", *WRAPPED], "EngineCore_DP0", "TypeError: in the core"),
+        (["Traceback (most recent call last):", 'File "x.py"', "Strange", "RuntimeError: after"], "", "Strange"),
+        # Of two in one traceback: the cause, and what was made of an exception that was being handled.
+        (
+            [
+                "KeyError: 'm'",
+                "The above exception was the direct cause of the following exception:",
+                "ValueError: of it",
+            ],
+            "",
+            "KeyError: 'm'",
+        ),
+        (
+            [
+                "KeyError: 'm'",
+                "During handling of the above exception, another exception occurred:",
+                "ValueError: of it",
+            ],
+            "",
+            "ValueError: of it",
+        ),
+        (["(Worker pid=3) WARNING 11-26 00:47:07 [x.py:1] ImportError: no triton"], None, None),
+        (WRAPPED, None, None),
+        (["RuntimeError", "raise ValueError(x)", "an error: nothing"], None, None),
+    ],
+)
+def test_the_first_exception_of_the_innermost_process(lines, process, text) -> None:
+    found = _diagnosis.root_cause(lines)
+    assert (found and found.process, found and found.text) == (process, text)
+
+
+def test_what_the_table_does_not_know_is_told_as_it_was_raised() -> None:
+    found = _diagnosis.diagnose(["INFO fine", f"{WORKER}ValueError: a new one", *WRAPPED])
+    assert str(found) == "The engine's process Worker_TP0 ended with ValueError: a new one."
+    long = _diagnosis.diagnose([f"ValueError: {'x' * 5000}"])
+    assert len(str(long)) < 400
+
+
+def test_what_came_after_the_cause_does_not_tell_it() -> None:
+    after = ["NCCL error in: ProcessGroupNCCL.cpp:77", "vllm-8b.service: start operation timed out. Terminating."]
+    found = _diagnosis.diagnose([f"{WORKER}ValueError: a new one", *after])
+    assert (found and found.key) == "exception"
+    found = _diagnosis.diagnose(["CUDA out of memory", f"{WORKER}ValueError: a new one"])
+    assert (found and found.key) == "gpu_out_of_memory"
+
+
+def test_what_still_runs_may_live_with_an_exception() -> None:
+    assert _diagnosis.diagnose([f"{CORE}ValueError: of one request"], ended=False) is None
+
+
+def test_what_nvidia_smi_says_of_a_driver_or_a_gpu_is_known_here_too() -> None:
+    said = [text for text, state in _gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
+    assert len(said) >= 4
+    for text in said:
+        assert _diagnosis.diagnose([text.replace("gpu", "GPU").replace("is lost", "GPU is lost")]), text
 
 
 def test_a_specific_cause_stands_before_the_one_that_follows_from_it():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _engine
+from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis, _engine
 
 ANSWERS = {
     '{"Client":{"Version":"29.8.1"},"Server":{"Version":"29.8.1"}}': ("29.8.1", "29.8.1"),
@@ -78,3 +78,11 @@ def test_proof_failure(said: str) -> None:
     told = _engine.proof_failure(said)
     assert SAID[said] in told
     assert " ".join(said.split()) in told
+    assert told[-1] == "."
+
+
+def test_the_proof_has_no_table_of_its_own() -> None:
+    """What a start says of the GPUs, the proof says of them as well."""
+    said = "failed to fulfil mount request: open /usr/lib/libcuda.so.580.1: no such file or directory"
+    found = _diagnosis.diagnose([said])
+    assert str(found) in _engine.proof_failure(said)

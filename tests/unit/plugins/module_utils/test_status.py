@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _status
 from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _status_report
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 READY, LATE = Answer(True, "it answers a completion"), Answer(False, "no answer yet (TimeoutError)")
@@ -144,6 +145,35 @@ def test_how_an_instance_is(name: str) -> None:
     verdict = _status.judge(shown, answer, works, runs, docker)
     assert (verdict.state, verdict.healthy) == (state, state in ("serving", "busy"))
     assert said in verdict.detail
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_whatever_is_said_is_said_in_whole_sentences(name: str) -> None:
+    """As a person reads it: in the report, where detail and remedy follow each other."""
+    shown, answer, works, runs, docker, _state, _said = CASES[name]
+    verdict = _status.judge(shown, answer, works, runs, docker)
+    one = {"name": "a", "state": verdict.state, "detail": verdict.detail, "remedy": verdict.remedy, "unit": shown.name}
+    rest = {"healthy": verdict.healthy, "restarts": 0, "restart_due": "", "enabled": True}
+    assert verdict.detail.endswith(".")
+    assert verdict.remedy.endswith(".") or not verdict.remedy
+    notes = _status_report.notes("gpu-1", {"instances": [{**one, **rest}]})
+    assert notes == (
+        [] if verdict.healthy else [f"gpu-1 a is {verdict.state}: {verdict.detail} {verdict.remedy}".strip()]
+    )
+    assert not any(glued in note for note in notes for glued in ("..", "  ", " ."))
+
+
+def test_what_is_not_known_names_the_unit_whose_journal_has_it() -> None:
+    shown = _status.parse_units("Id=vllm-a.service\nActiveState=failed\nResult=exit-code\n", 1)["vllm-a.service"]
+    worker = "(Worker_TP0 pid=7) ERROR 11-26 00:47:07 [x.py:9] ValueError: a new one"
+    verdict = _status.judge(shown, None, False, [("r", [worker])], True)
+    assert verdict.detail == "it ended (exit-code). The engine's process Worker_TP0 ended with ValueError: a new one."
+    assert verdict.remedy == "journalctl -eu vllm-a.service has all that it said."
+    verdict = _status.judge(shown, None, False, [("r", ["no luck"])], True)
+    assert (verdict.detail, verdict.remedy) == (
+        "it ended (exit-code). Its last words: no luck.",
+        "journalctl -eu vllm-a.service has all that it said.",
+    )
 
 
 def test_settings_of_a_configuration() -> None:

@@ -96,6 +96,31 @@ def test_an_earlier_run_does_not_tell_the_cause_of_a_later_one():
         look(Module(resume, InvocationID="run2", ActiveState="failed", SubState="failed", Result="exit-code"))
 
 
+def test_a_cause_that_is_not_known_is_told_as_it_was_raised():
+    """And not as those tell it who started the process; with the unit whose journal has the rest."""
+    module = Module(
+        ActiveState="failed", SubState="failed", Result="exit-code", InvocationID="run3", ExecMainStatus="1"
+    )
+    module.journal["run3"] = (
+        "(Worker pid=38) ERROR 11-26 00:47:07 [multiproc_executor.py:953] ValueError: a new one\n"
+        "(EngineCore pid=26) ERROR 11-26 00:47:08 [core.py:1510] Exception: WorkerProc initialization failed due to an "
+        "exception in a background process. See stack trace for root cause.\n"
+    )
+    with pytest.raises(Failed) as failed:
+        look(module)
+    assert str(failed.value) == (
+        "vllm-a.service ended before a answered (failed, exit-code, status 1). The engine's process Worker ended with "
+        "ValueError: a new one. journalctl -eu vllm-a.service has all that it said."
+    )
+
+
+def test_last_words_are_a_whole_sentence():
+    module = Module(ActiveState="failed", SubState="failed", Result="exit-code", InvocationID="run3")
+    module.journal["run3"] = "no luck"
+    with pytest.raises(Failed, match=r"\. Its last words: no luck\. journalctl -eu vllm-a\.service has"):
+        look(module)
+
+
 def test_restarts_of_before_are_not_counted():
     assert look(Module(NRestarts="3")).resume["ready"]
 

@@ -77,6 +77,12 @@ def test_a_table_of_all_nodes() -> None:
     assert told["nodes"]["gpu-2"]["instances"] == [SERVING]
 
 
+@pytest.mark.parametrize("detail", ["it was stopped, or never started", "it was stopped, or never started."])
+def test_two_sentences_are_not_glued_into_one(detail: str) -> None:
+    told = report({"n": node({**DOWN, "detail": detail, "remedy": "systemctl start vllm-70b starts it."})})
+    assert told["notes"] == ["n 70b is failed: it was stopped, or never started. systemctl start vllm-70b starts it."]
+
+
 def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
     told = report({"gpu-1": node(), "gpu-2": {}, "gpu-3": {"failed": True, "msg": "no sudo"}})
     assert told["table"] == []
