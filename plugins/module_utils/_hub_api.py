@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _paths
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths, _web
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile, Snapshot, parse_tree
 
 #: Where people accept licences and make tokens. A mirror has no such pages.
@@ -63,17 +63,18 @@ class Hub:
     token: str = field(default="", repr=False)
 
     def ask(self, method: str, path: str) -> Answer:
-        """One request, and again after a pause where the answer may pass; redirects on the same host are followed."""
+        """One request, and again after a pause where the answer may pass; redirects on the same origin are followed."""
         url, redirects = self.endpoint.rstrip("/") + path, 0  # a mirror may live below a path of its own
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         attempt = 1
         while True:
             answer = self.opener(method, url, headers)
             location = answer.headers.get("location", "")
-            if answer.status in (301, 302, 303, 307, 308) and location:
+            if answer.status in _web.REDIRECTS and location:
                 there = urljoin(url, location)
-                # A renamed repository stays on its host. Another host means a signed address: access was granted.
-                if urlsplit(there).netloc != urlsplit(url).netloc or redirects == 5:
+                # A renamed repository stays on its host. Another one means a signed address: access was granted. The
+                # token is for this origin alone: the same host over plain HTTP would have it in clear.
+                if not _web.same_origin(there, url) or redirects == _web.MOST_REDIRECTS:
                     return answer
                 url, redirects = there, redirects + 1
                 continue
@@ -151,6 +152,14 @@ class Hub:
                 "unreachable",
                 f"{self.endpoint} cannot be reached: {answer.reason}. Check name resolution, proxy and firewall,"
                 " or set huggingface_endpoint to a mirror.",
+            )
+        location = answer.headers.get("location", "")
+        if answer.status in _web.REDIRECTS and location:
+            there = _web.without_password(urljoin(self.endpoint, location)).partition("?")[0]
+            return HubError(
+                "unreachable",
+                f"{self.endpoint} answers {answer.status} and leads to {there}, where no token is sent: it is for"
+                " scheme, host and port together. Set huggingface_endpoint to the address that answers itself.",
             )
         return HubError("unreachable", f"{self.endpoint} answers {answer.status} {answer.message}".rstrip() + ".")
 

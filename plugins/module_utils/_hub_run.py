@@ -28,6 +28,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_source,
     _job,
     _paths,
+    _web,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Snapshot
 
@@ -47,6 +48,7 @@ CODE = (
     _hub_rsync,
     _hub_source,
     _paths,
+    _web,
 )
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")

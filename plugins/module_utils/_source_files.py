@@ -9,7 +9,7 @@ import os
 import tempfile
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
-from . import _openpgp
+from . import _openpgp, _web
 
 Change = Tuple[bytes, Optional[Dict[str, str]]]
 
@@ -53,10 +53,11 @@ def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..
     if given.get("key"):
         return str(given["key"]).encode()
     try:
-        answer = open_url(given["key_url"], timeout=given.get("timeout") or 30, http_agent="ansible")
+        answer = _web.following(open_url)(given["key_url"], timeout=given.get("timeout") or 30, http_agent="ansible")
         return bytes(answer.read(_openpgp.LIMIT + 1))
     except (OSError, ValueError) as error:
-        raise ValueError(f"The key of {repository} could not be fetched from {given['key_url']}: {error}.") from error
+        address = _web.without_password(given["key_url"])
+        raise ValueError(f"The key of {repository} could not be fetched from {address}: {error}.") from error
 
 
 def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], bytes]) -> Change:

@@ -94,6 +94,34 @@ def test_a_renamed_repository_is_followed_on_its_host():
     assert net.asked[1][1] == "https://hub.example/new/name/resolve/main/config.json"
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://hub.example/api/x",
+        "http://hub.example:443/api/x",
+        "https://hub.example:8443/api/x",
+        "https://hub.example@evil.example/api/x",
+        "//evil.example/api/x",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_token_is_for_one_origin(location, method):
+    net = Net(Answer(307, {"location": location}), found({"name": "ada"}))
+    assert net.hub().ask(method, "/api/x").status == 307
+    assert [url for _method, url, _headers in net.asked] == ["https://hub.example/api/x"]
+
+
+def test_the_same_origin_may_be_written_in_two_ways():
+    net = Net(Answer(307, {"location": "https://HUB.example:443/new"}), Answer(200))
+    assert net.hub().ask("GET", "/old").status == 200
+
+
+def test_a_hub_that_leads_elsewhere_is_said():
+    net = Net(Answer(302, {"location": "http://u:p@hub.example/api/whoami-v2?signed=1"}))
+    with pytest.raises(HubError, match=r"leads to http://hub.example/api/whoami-v2, .*Set huggingface_endpoint"):
+        net.hub().account()
+
+
 def test_redirects_end():
     net = Net(Answer(307, {"location": "/again"}))
     net.hub().ask("GET", "/again")
