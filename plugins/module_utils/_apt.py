@@ -1,14 +1,13 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An apt source in deb822 form, what other sources say of the same repository, and what dpkg says of packages."""
+"""An apt source in deb822 form, what apt says of it, and what dpkg says of packages."""
 
 from __future__ import annotations
 
 import fnmatch
-import re
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 
@@ -43,56 +42,6 @@ class Source:
         return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True)
-class Claim:
-    """That some file names a repository, and by which key it trusts it."""
-
-    path: str
-    uri: str
-    suite: str
-    signed_by: str
-
-
-def claims(path: str, text: str) -> List[Claim]:
-    """What an apt source file, old or new form, names."""
-    return list(_stanzas(path, text) if path.endswith(".sources") else _lines(path, text))
-
-
-def _lines(path: str, text: str) -> Iterator[Claim]:
-    for line in text.splitlines():
-        found = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)", line)
-        if found:
-            options, uri, suite = found.groups()
-            key = re.search(r"signed-by=(\S+)", options or "", re.IGNORECASE)
-            yield Claim(path, uri, suite, key.group(1) if key else "")
-
-
-def _stanzas(path: str, text: str) -> Iterator[Claim]:
-    plain = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    for stanza in re.split(r"\n\s*\n", plain):
-        fields = {}
-        for name, value in re.findall(r"^([A-Za-z-]+):(.*(?:\n[ \t]+.*)*)", stanza, re.MULTILINE):
-            fields[name.lower()] = value.strip()
-        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off", "without", "disable"):
-            continue
-        for uri in fields.get("uris", "").split():
-            for suite in fields.get("suites", "").split():
-                yield Claim(path, uri, suite, fields.get("signed-by", ""))
-
-
-def clash(source: Source, others: List[Claim]) -> Optional[Claim]:
-    """Another file's claim to the same repository with another key, over which apt gives up altogether."""
-
-    def place(uri: str, suite: str) -> Tuple[str, str]:
-        return uri.rstrip("/"), suite.strip("/")
-
-    for other in others:
-        same = place(other.uri, other.suite) == place(source.uri, source.suite)
-        if same and other.signed_by != source.signed_by:
-            return other
-    return None
-
-
 def configuration(settings: Mapping[str, str]) -> str:
     """A file for ``APT_CONFIG``.
 
@@ -105,10 +54,16 @@ def configuration(settings: Mapping[str, str]) -> str:
     return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 
+#: What packages have apt run after its lists are new, taken out of a configuration that is given by ``-c``.
+NO_HOOKS = "".join(f"#clear APT::Update::{when};\n" for when in ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success"))
+#: What apt ends with whatever is wrong with its sources.
+SOURCES_UNREAD = "The list of sources could not be read."
+
+
 def complaint(said: str) -> str:
     """What apt-get has to say in the end: its errors, without the repetitions."""
     lines = [line[2:].strip() for line in said.splitlines() if line.startswith(("E:", "W:"))]
-    kept = [line for at, line in enumerate(lines) if line not in lines[:at]]
+    kept = [line for at, line in enumerate(lines) if line not in lines[:at] and line != SOURCES_UNREAD]
     return " ".join(kept) or said.strip()
 
 

@@ -1,17 +1,26 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An apt source on this node, wanted as apt_source takes it: what is there of it, and of its packages."""
+"""An apt source on this node, wanted as apt_source takes it.
+
+What is there of it and of its packages, and what apt says of it before it is written.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
+import os
+import re
+import tempfile
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _source_files
 
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
+#: Seconds without a byte after which a server is given up.
+PATIENCE_S = 20
 
 Wanted = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -22,14 +31,9 @@ def paths(name: str) -> Tuple[str, str]:
     return f"{SOURCES}/{name}.sources", f"{KEYRINGS}/{name}.asc"
 
 
-def source_change(wanted: Wanted) -> _source_files.Change:
-    """The source to write, or nothing where it is there; and the change as a diff.
-
-    Raises:
-        ValueError: another file names the same repository with another key.
-    """
-    path, key_path = paths(wanted["name"])
-    source = _apt.Source(
+def source(wanted: Wanted, key_path: str) -> _apt.Source:
+    """As it is to be, with its key at a place."""
+    return _apt.Source(
         uri=wanted["uri"],
         suite=wanted["suite"],
         components=tuple(wanted.get("components") or ()),
@@ -37,20 +41,135 @@ def source_change(wanted: Wanted) -> _source_files.Change:
         signed_by=key_path,
         comment=wanted.get("description") or "",
     )
-    others = [other for other in ["/etc/apt/sources.list", *sorted(glob.glob(f"{SOURCES}/*"))] if other != path]
-    claims = [
-        claim
-        for other in others
-        if other.endswith((".list", ".sources"))
-        for claim in _apt.claims(other, _source_files.read(other).decode("utf-8", "replace"))
-    ]
-    clash = _apt.clash(source, claims)
-    if clash:
-        raise ValueError(
-            f"{clash.path} already names {clash.uri} {clash.suite} with {clash.signed_by or 'no key of its own'}, "
-            f"and apt stops at one repository with two keys. Remove that entry, or leave what it installed as it is."
+
+
+def source_change(wanted: Wanted) -> _source_files.Change:
+    """The source to write, or nothing where it is there; and the change as a diff."""
+    path, key_path = paths(wanted["name"])
+    return _source_files.text_change(path, source(wanted, key_path).render())
+
+
+def sources(run: Runner) -> List[str]:
+    """The files that apt reads its sources from, in its order."""
+    _rc, out, _err = run(
+        ["apt-config", "shell", "single", "Dir::Etc::SourceList/f", "parts", "Dir::Etc::SourceParts/d"]
+    )
+    said = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
+    parts = sorted(glob.glob(f"{glob.escape(said.get('parts', SOURCES))}/*"))
+    found = [said.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
+    return [path.replace("//", "/") for path in found if os.path.isfile(path)]
+
+
+def in_order(files: Sequence[str]) -> List[str]:
+    """As apt reads them: of two entries for one repository the first has the say."""
+    return sorted(files, key=lambda path: (os.path.basename(path) != "sources.list", os.path.basename(path)))
+
+
+def reads(files: Sequence[str], folder: str, run: Runner) -> str:
+    """What apt says against these files as its sources, in its own words; nothing where it reads them.
+
+    Args:
+        folder: one that is there, for the question alone.
+    """
+    parts = os.path.join(folder, "asked")
+    os.makedirs(parts, exist_ok=True)
+    for name in os.listdir(parts):
+        os.unlink(os.path.join(parts, name))
+    links = {os.path.join(parts, f"{at:04}-{os.path.basename(path)}"): path for at, path in enumerate(in_order(files))}
+    for link, path in links.items():
+        os.symlink(path, link)
+    only = ["-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={parts}"]
+    rc, _out, err = run(["apt-get", "indextargets", *only])
+    said = _apt.complaint(err) if rc != 0 else ""
+    for link, path in links.items():
+        said = said.replace(link, path)
+    return said
+
+
+def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dict[str, str]:
+    """Those of the other files that apt reads alone and not together with this one, each with apt's words.
+
+    apt alone knows when two entries, of whatever spelling, are of one repository, and which of their settings differ.
+    """
+    found = {}
+    for other in others if reads([*others, mine], folder, run) else ():
+        said = reads([other, mine], folder, run)
+        if said and not reads([other], folder, run):
+            found[other] = said
+    return found
+
+
+@contextlib.contextmanager
+def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
+    """A folder in which the source lies as it is to be, and once more with the key beside it, so that apt can be asked.
+
+    For everybody to read: apt fetches as a user of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpunode-apt-") as folder:
+        os.chmod(folder, 0o755)
+        texts = {
+            own(folder, wanted): source(wanted, paths(wanted["name"])[1]).render().encode(),
+            f"{folder}/alone.sources": source(wanted, f"{folder}/key.asc").render().encode(),
+            f"{folder}/key.asc": key,
+            f"{folder}/apt.conf": (_apt.configuration(settings(folder)) + _apt.NO_HOOKS).encode(),
+        }
+        for path, text in texts.items():
+            with open(path, "wb") as stream:
+                stream.write(text)
+            os.chmod(path, 0o644)
+        os.makedirs(f"{folder}/lists/partial")
+        yield folder
+
+
+def own(folder: str, wanted: Wanted) -> str:
+    return os.path.join(folder, os.path.basename(paths(wanted["name"])[0]))
+
+
+def settings(folder: str) -> Dict[str, str]:
+    """For an apt that leaves no trace, and does not wait for ever."""
+    return {
+        "Dir::State::Lists": f"{folder}/lists",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Acquire::http::Timeout": str(PATIENCE_S),
+        "Acquire::https::Timeout": str(PATIENCE_S),
+        "Acquire::Retries": "1",
+    }
+
+
+def update(folder: str, trace: bool) -> List[str]:
+    """Have apt read the staged source alone: its address, its signature, its lists.
+
+    Args:
+        trace: whether the lists are kept where apt has its own.
+    """
+    alone = ["-o", f"Dir::Etc::SourceList={folder}/alone.sources", "-o", "Dir::Etc::SourceParts=-"]
+    command = ["apt-get", "update", "-q", "--error-on=any", *alone]
+    if trace:
+        return [*command, "-o", "APT::Get::List-Cleanup=0"]
+    return ["timeout", "-k", "5", str(4 * PATIENCE_S), *command, "-c", f"{folder}/apt.conf"]
+
+
+def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
+    """Why apt would not read this source beside those that the node has, in a sentence; nothing where it would."""
+    mine = own(folder, wanted)
+    others = [other for other in sources(run) if os.path.basename(other) != os.path.basename(mine)]
+    said = reads([*others, mine], folder, run)
+    if not said:
+        return ""
+    for other, words in conflicts(mine, others, folder, run).items():
+        repository = f"{wanted['uri']} {wanted['suite']}"
+        return (
+            f"{other} names the repository {repository} as well, with other settings, and apt would stop at that for "
+            f"every package ({words.rstrip('.')}). Remove that entry; what was installed from it stays."
         )
-    return _source_files.text_change(path, source.render())
+    broken = next((other for other in others if reads([other], folder, run)), "")
+    return f"apt does not read {broken or 'the sources of this node'} ({said.rstrip('.')}). Mend that first."
+
+
+def rejection(wanted: Wanted, said: str) -> str:
+    """That apt read the source and does not take it, in a sentence."""
+    return f"apt does not take {wanted['uri']} {wanted['suite']}: {_apt.complaint(said).rstrip('.')}."
 
 
 def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:

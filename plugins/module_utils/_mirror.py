@@ -78,6 +78,7 @@ class Deb:
 def settings(work: str) -> dict[str, str]:
     """An apt of its own, below a folder, that believes nothing to be installed."""
     return {
+        "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": f"{work}/sources.list.d",
         "Dir::State::Lists": f"{work}/lists",
         "Dir::State::status": f"{work}/status",

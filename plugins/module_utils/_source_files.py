@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from . import _openpgp, _web
 
@@ -38,6 +38,15 @@ def text_change(path: str, after: str) -> Change:
     if before == after:
         return b"", None
     return after.encode(), {"before_header": path, "after_header": path, "before": before, "after": after}
+
+
+def matters(diff: Optional[Dict[str, str]]) -> bool:
+    """Whether a change is one of more than comments."""
+
+    def said(text: str) -> List[str]:
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    return diff is not None and said(diff["before"]) != said(diff["after"])
 
 
 def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> bytes:
@@ -83,6 +92,6 @@ def _told(data: bytes) -> str:
     try:
         found = "".join(f"{_openpgp.spelt(one)}\n" for one in _openpgp.fingerprints(data)) if data else ""
         plain = not data or data == _openpgp.armor(_openpgp.dearmor(data))
-        return found if plain else f"{found}in another form\n"
+        return found if plain else f"{found}# in another form\n"
     except ValueError as error:
         return f"{error}\n"

@@ -120,9 +120,16 @@ import shutil
 import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _hub, _mirror, _openpgp, _paths, _source_files
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _apt,
+    _apt_here,
+    _hub,
+    _mirror,
+    _openpgp,
+    _paths,
+    _source_files,
+)
 
 REQUEST = ("packages", "version", "pinned", "uri", "suite", "components", "architectures", "fingerprint")
 
@@ -172,13 +179,14 @@ class Mirror:
             architectures=tuple(self.params["architectures"]),
             signed_by=self.key,
         )
-        for path in sorted(glob.glob("/etc/apt/sources.list.d/*")):
-            if path.endswith((".list", ".sources")):
-                claims = _apt.claims(path, to_text(_hub.read_text(path)))
-                # What this host has of the same repository stands back: apt stops at one repository with two keys.
-                if not _apt.clash(source, claims):
-                    os.symlink(path, os.path.join(parts, os.path.basename(path)))
-        _hub.write_atomically(os.path.join(parts, "gpunode-mirror.sources"), source.render())
+        own = os.path.join(parts, "gpunode-mirror.sources")
+        _hub.write_atomically(own, source.render())
+        others = _apt_here.sources(self.module.run_command)
+        # What this host has of the same repository stands back: apt stops at one repository with two keys.
+        conflicting = _apt_here.conflicts(own, others, self.work, self.module.run_command)
+        for at, path in enumerate(others):
+            if path not in conflicting:
+                os.symlink(path, os.path.join(parts, f"{at:04}-{os.path.basename(path)}"))
         _hub.write_atomically(f"{self.work}/status", "")
         _hub.write_atomically(f"{self.work}/apt.conf", _apt.configuration(_mirror.settings(self.work)))
 

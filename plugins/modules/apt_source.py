@@ -11,15 +11,17 @@ description:
   - Writes a deb822 source to C(/etc/apt/sources.list.d) and its key to C(/etc/apt/keyrings).
   - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
     another or none, so that a node with the right key needs no network.
-  - Where packages are missing, has apt read this repository alone, which takes a second where reading all takes many,
-    and says whether the lists of the others are worth using.
+  - Before anything is written, apt itself is asked whether it reads the source beside those that the node has, and
+    takes the repository by that key. A source that would stop apt for every package is refused and never lands.
+  - apt reads this repository alone then, which takes a second where reading all takes many, and says whether the lists
+    of the others are worth using.
   - Needs neither gpg nor python3-debian on the node, which M(ansible.builtin.deb822_repository) does, and says in the
     same step which packages are missing, so that M(ansible.builtin.apt) needs to run only then.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Fetches and checks the key, and writes nothing.
+    description: Fetches and checks the key, asks the repository, and writes nothing.
     support: full
   diff_mode:
     description: Shows the source and the key's fingerprint, before and after.
@@ -159,7 +161,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _openpgp, _source_files
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _openpgp, _source_files
 
 LISTS_LAST = 86400
 LOCK_LASTS = 600
@@ -175,29 +177,26 @@ def lists(module):
     return out.partition("=")[2].strip().strip("'").rstrip("/")
 
 
-def refresh(module, source_path):
-    """Have apt read this source; whether the other lists can stay as they are.
+def ask(module, key):
+    """What apt says of the source before anything of it is written; whether the other lists can stay as they are.
 
-    Also where they cannot: what is wrong with this one is said here, and not by whoever reads them all.
+    A source that apt does not read, or does not take, would stop it for every package. Here too is said what is wrong
+    with this one, and not by whoever reads them all.
     """
     age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
-    only = [
-        "-o",
-        f"Dir::Etc::SourceList={source_path}",
-        "-o",
-        "Dir::Etc::SourceParts=-",
-        "-o",
-        "APT::Get::List-Cleanup=0",
-    ]
     deadline = time.monotonic() + LOCK_LASTS
-    while True:
-        rc, out, err = module.run_command(["apt-get", "update", "-q", "--error-on=any", *only])
-        if rc == 0:
-            return age <= LISTS_LAST
-        # A fresh cloud node upgrades itself in its first minutes.
-        if "/lists/lock" not in err or time.monotonic() > deadline:
-            module.fail_json(msg=f"apt does not take {source_path}: {_apt.complaint(err)}", stdout=out, stderr=err)
-        time.sleep(3)
+    with _apt_here.staged(module.params, key) as folder:
+        refused = _apt_here.refusal(folder, module.params, module.run_command)
+        if refused:
+            module.fail_json(msg=refused)
+        while True:
+            rc, out, err = module.run_command(_apt_here.update(folder, trace=not module.check_mode))
+            if rc == 0:
+                return age <= LISTS_LAST and not module.check_mode
+            # A fresh cloud node upgrades itself in its first minutes.
+            if "/lists/lock" not in err or time.monotonic() > deadline:
+                module.fail_json(msg=_apt_here.rejection(module.params, err), stdout=out, stderr=err)
+            time.sleep(3)
 
 
 def main():
@@ -243,15 +242,16 @@ def main():
         key, key_diff = _source_files.key_change(key_path, fingerprint, origin, lambda: fetch_key(module))
     except ValueError as error:
         module.fail_json(msg=str(error))
+    found = _apt_here.look(module.params, module.run_command)
+    asks = found["missing"] or _source_files.matters(source_diff) or _source_files.matters(key_diff)
+    fresh = ask(module, key or _source_files.read(key_path)) if asks else False
     if not module.check_mode:
         # The key first: a source without it would stop every apt on the node.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
                 _source_files.write(path, data, module.atomic_move)
-    found = _apt_here.look(module.params, module.run_command)
-    wanting = found["missing"] and not module.check_mode
     module.exit_json(
-        lists_fresh=refresh(module, source_path) if wanting else False,
+        lists_fresh=fresh,
         changed=bool(key or source),
         kept=False,
         diff=[diff for diff in (key_diff, source_diff) if diff],

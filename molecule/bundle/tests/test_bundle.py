@@ -86,7 +86,7 @@ def forged(island):
     ("changed", "said"),
     [
         pytest.param(DEBIAN, "apt does not take the packages of /srv/forged: ", id="the distribution's index"),
-        pytest.param(DOCKER, "apt does not take /etc/apt/sources.list.d/docker.sources: ", id="Docker's index"),
+        pytest.param(DOCKER, "apt does not take file:///srv/forged/apt/", id="Docker's index"),
         pytest.param(DEB, "docker-ce_", id="a package"),
     ],
 )

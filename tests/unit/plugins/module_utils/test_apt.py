@@ -50,44 +50,6 @@ def test_no_value_ends_before_its_end(value: str) -> None:
         _apt.configuration({"Dir::State::Lists": value})
 
 
-def test_claims_its_own_rendering() -> None:
-    assert _apt.claims("x.sources", FLAT.render()) == [_apt.Claim("x.sources", FLAT.uri, "/", FLAT.signed_by)]
-
-
-URI = DOCKER.uri
-GUIDE = f"deb [arch=amd64 signed-by=/etc/apt/keyrings/docker.asc] {URI} bookworm stable\n"
-
-
-@pytest.mark.parametrize(
-    ("path", "text", "clashes"),
-    [
-        ("a.list", "", False),
-        ("a.list", f"deb {URI} bookworm stable\n", True),
-        ("a.list", f"# deb {URI} bookworm stable\n", False),
-        ("a.list", f"deb [arch=amd64] {URI}/ bookworm stable\n", True),
-        ("a.list", f"deb [signed-by=/usr/share/keyrings/docker.gpg] {URI} bookworm stable\n", True),
-        ("a.list", GUIDE, False),
-        ("a.list", f"deb {URI} trixie stable\n", False),
-        ("a.list", "deb http://other/linux/debian bookworm stable\n", False),
-        ("a.sources", f"Types: deb\nURIs: {URI}\nSuites: bookworm\nSigned-By: /k.gpg\n", True),
-        ("a.sources", f"Types: deb\nURIs: http://x {URI}\nSuites: trixie bookworm\n", True),
-        ("a.sources", f"Types: deb\nURIs: http://x\n {URI}\nSuites: bookworm\n", True),
-        ("a.sources", f"Enabled: no\nTypes: deb\nURIs: {URI}\nSuites: bookworm\n", False),
-        (
-            "a.sources",
-            f"Types: deb\nURIs: http://x\nSuites: x\n\n# c\nURIs: {URI}\nSuites: bookworm\n",
-            True,
-        ),
-        ("a.sources", DOCKER.render(), False),
-    ],
-)
-def test_clash(path: str, text: str, clashes: bool) -> None:
-    found = _apt.clash(DOCKER, _apt.claims(path, text))
-    assert (found is not None) == clashes
-    if found:
-        assert found.path == path
-
-
 STATUS = (
     "docker-ce\tii \t5:29.8.1-1~debian.12~bookworm\ndocker-ce-cli\thi \t5:29.8.1-1~debian.12~bookworm\n"
     "docker.io\trc \t20.10.24\nrunc\tun \t\ncontainerd.io\tiU \t2.1.5-1\n"
