@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import near
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import LOOPBACK, whole_number
+from ansible_collections.gpunode.llm.plugins.plugin_utils._values import typed
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -167,7 +168,7 @@ def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
             findings.append(f"gateway_{key} is no setting{f'; did you mean gateway_{meant[0]}?' if meant else '.'}")
         elif value is not None:
             try:
-                seen[key] = READERS[key](value)
+                seen[key] = READERS[key](typed(f"gateway_{key}", value))
             except ValueError as error:
                 findings.append(str(error))
     return Settings(**seen), findings
@@ -175,6 +176,10 @@ def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
 def key_findings(keys: Any, engine_key: str = "") -> list[str]:
     """What stands against the keys. No sentence holds one, nor a name that might be one by mistake."""
+    try:
+        keys = typed("gateway_keys", keys)
+    except ValueError as error:
+        return [str(error)]
     if not isinstance(keys, Mapping) or not keys:
         return [
             "The gateway lets nobody in without a key, and gateway_keys holds none. It is a dictionary of one name for"

@@ -193,7 +193,7 @@ PROXIES = [
 @pytest.mark.parametrize(("proxy", "lines"), PROXIES)
 def test_proxy(proxy: dict, lines: list[str]) -> None:
     template = trust_as_template((ROLES / "docker/templates/proxy.env.j2").read_text())
-    templar = Templar(loader=DataLoader(), variables={"docker_proxy": proxy})
+    templar = Templar(loader=DataLoader(), variables={**read("docker", "vars/main.yml"), "docker_proxy": proxy})
     text = templar.template(template, overrides={"trim_blocks": True, "lstrip_blocks": True})
     assert [line for line in text.splitlines() if not line.startswith("#")] == lines
 

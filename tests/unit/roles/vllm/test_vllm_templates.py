@@ -25,13 +25,15 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_besi
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
 H100X8 = json.loads((HERE / "golden" / "405b-fp8.instance.json").read_text())
 TEMPLATES = {"yaml": "config.yaml.j2", "env": "env.j2", "service": "vllm.service.j2", "keys.yaml": "keys.yaml.j2"}
 
 
 def render(template, instance, **settings):
     """As the action plugin rendered_files does it."""
-    variables = {**DEFAULTS, "ansible_facts": {}, **settings, "__vllm_instance": instance}
+    own = {name: trust_as_template(value) for name, value in VARS.items() if isinstance(value, str)}
+    variables = {**DEFAULTS, **own, "ansible_facts": {}, **settings, "__vllm_instance": instance}
     text = trust_as_template((ROLE / "templates" / template).read_text())
     overrides = {"trim_blocks": True, "lstrip_blocks": True}
     templar = Templar(loader=DataLoader(), variables=variables)

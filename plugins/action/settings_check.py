@@ -1,0 +1,45 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read every variable of the collection that the play knows, on the controller, before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """settings_check"""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Fail in one message that names every variable that cannot be read."""
+        super().run(tmp, task_vars)
+        self.validate_argument_spec(argument_spec={})
+        findings = list(self._findings(task_vars or {}))
+        if findings:
+            raise AnsibleActionFail(_values.one_message(findings), result={"findings": findings})
+        return {"changed": False, "findings": []}
+
+    def _findings(self, known: Mapping[str, Any]) -> list[str]:
+        findings = []
+        for name in _values.options():
+            if name in known:
+                try:
+                    _values.typed(name, self._value(known[name]))
+                except ValueError as error:
+                    findings.append(str(error))
+                except AnsibleError:
+                    # It follows from what is known only later, such as a fact; whoever uses it reads it then.
+                    continue
+        return findings
+
+    def _value(self, raw: Any) -> Any:
+        return self._templar.template(raw) if isinstance(raw, (str, list, dict)) else raw

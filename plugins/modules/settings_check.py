@@ -1,0 +1,37 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+# This is a virtual module: it is implemented as an action plugin, since no node is asked.
+
+DOCUMENTATION = r"""
+module: settings_check
+short_description: Refuse variables that cannot be read, all at once
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+description:
+  - Reads every variable of this collection's roles and playbooks that the play knows, as P(gpunode.llm.typed#filter)
+    does, and fails with all that cannot be read. The value of a secret is not shown.
+  - It makes no call on the node, and stands before the first task that does.
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
+attributes:
+  action:
+    description: Runs on the controller alone.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Refuse settings that cannot be read
+  gpunode.llm.settings_check:
+"""
+
+RETURN = r"""
+findings:
+  description: A sentence for each variable that cannot be read.
+  returned: always
+  type: list
+  elements: str
+"""

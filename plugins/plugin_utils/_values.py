@@ -1,0 +1,249 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Variables that arrive as text, read as their specification says.
+
+``-e name=value``, the surveys of AWX and ``set_stats`` send text, and the specification of a role checks its variables
+without converting them. ``meta/argument_specs.yml`` of its role, or of the playbooks, says what a variable is to be.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import near
+
+HOME = Path(__file__).resolve().parents[2]
+#: The C loader reads all specifications in a tenth of the time of the Python one.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: Knows text, lists and dictionaries alone: what a text is to be, its specification says.
+TEXT_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+Option = Mapping[str, Any]
+
+TRUE = ("true", "yes", "on", "1", "y", "t")
+FALSE = ("false", "no", "off", "0", "n", "f")
+#: The text of nothing, where a variable may be nothing.
+NOTHING = ("", "null", "none", "~")
+#: More of a value says no more in a message.
+SHOWN = 60
+
+
+class Unreadable(ValueError):
+    """A value that is not what it should be. Its caller says which variable that is."""
+
+
+@lru_cache(maxsize=1)
+def options() -> dict[str, Option]:
+    """The specification of each public variable of the roles and the playbooks, by its name."""
+    found: dict[str, Option] = {}
+    for path in (HOME / "playbooks/meta/argument_specs.yml", *sorted(HOME.glob("roles/*/meta/argument_specs.yml"))):
+        for entry in yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)["argument_specs"].values():
+            for name, option in (entry.get("options") or {}).items():
+                found.setdefault(name, option)
+    return found
+
+
+def may_be_nothing(option: Option) -> bool:
+    """Whether null is a value of it, which is so where it has no default."""
+    return option.get("default") is None and not option.get("required")
+
+
+def is_read(option: Option) -> bool:
+    """Whether its text and its value may differ, so that a role has to read it before it uses it."""
+    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and may_be_nothing(option))
+
+
+def typed(name: str, value: Any) -> Any:
+    """A public variable as its specification says. Raises ValueError with the name, the value and an example."""
+    if name not in options():
+        raise ValueError(f"{name} is no variable of this collection.")
+    return read(name, value, options()[name])
+
+
+def one_message(findings: Sequence[str]) -> str:
+    """What cannot be read, as one message; nothing was changed by then."""
+    if len(findings) == 1:
+        return findings[0]
+    return "\n".join([f"{len(findings)} settings cannot be read:", *(f"- {finding}" for finding in findings)])
+
+
+def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
+    """A value as its specification says; `secret` keeps it out of messages, as no_log does."""
+    secret = secret or bool(option.get("no_log"))
+    if may_be_nothing(option) and _is_nothing(value):
+        return None
+    kind = option.get("type", "str")
+    try:
+        found = READERS[kind](value, option)
+    except Unreadable as error:
+        raise ValueError(_refusal(name, value, option, secret, str(error))) from None
+    if kind == "list":
+        found = [read(f"{name}[{at}]", item, _element(option), secret) for at, item in enumerate(found)]
+    if kind == "dict" and "options" in option:
+        found = _suboptions(name, found, option["options"], secret)
+    if kind not in ("list", "dict") and "choices" in option and found not in option["choices"]:
+        raise ValueError(_refusal(name, value, option, secret))
+    return found
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in NOTHING)
+
+
+def _element(option: Option) -> Option:
+    """What an element of a list is to be. Not null: that would be no element."""
+    return {
+        "type": option.get("elements", "raw"),
+        "required": True,
+        **{key: option[key] for key in ("choices", "options") if key in option},
+    }
+
+
+def _suboptions(name: str, value: Mapping[str, Any], known: Mapping[str, Option], secret: bool) -> dict[str, Any]:
+    """A dictionary whose keys have specifications of their own. What is null is as if it were not there."""
+    for key in value:
+        if key not in known:
+            meant = near(str(key), known)
+            raise ValueError(f"{name} has no {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
+    for key, option in known.items():
+        if option.get("required") and key not in value:
+            raise ValueError(f"{name} lacks {key!r}.")
+    given = {key: read(f"{name}.{key}", item, known[key], secret) for key, item in value.items()}
+    return {key: item for key, item in given.items() if item is not None}
+
+
+def _bool(value: Any, _option: Option) -> bool:
+    text = str(value).strip().lower()
+    if isinstance(value, (bool, int, str)) and text in TRUE + FALSE:
+        return text in TRUE
+    raise Unreadable
+
+
+def _int(value: Any, _option: Option) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (int, str)) and re.fullmatch(r"[+-]?[0-9]+", str(value).strip()):
+        return int(str(value))
+    raise Unreadable
+
+
+def _float(value: Any, _option: Option) -> float:
+    try:
+        number = float(str(value))
+    except ValueError:
+        raise Unreadable from None
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise Unreadable
+    return number
+
+
+def _str(value: Any, _option: Option) -> str:
+    if value is None or isinstance(value, (bool, Mapping, list, tuple)):
+        raise Unreadable
+    return value if isinstance(value, str) else str(value)
+
+
+def _list(value: Any, option: Option) -> Sequence[Any]:
+    if value is None:
+        return []
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, (bool, Mapping)):
+        raise Unreadable
+    text = str(value).strip()
+    # Within quotes and brackets a comma parts nothing.
+    if text[:1] == "[" or re.match(r"-\s", text):
+        return _listed(_loaded(text, option))
+    if text[:1] in ('"', "'", "{"):
+        return _listed(_loaded(f"[{text}]", option))
+    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    if isinstance(value, list):
+        return value
+    raise Unreadable
+
+
+def _loaded(text: str, option: Option) -> Any:
+    """A list or a dictionary written as YAML, of which JSON is a part."""
+    plain = option["type"] == "list" and option.get("elements", "raw") not in ("raw", "dict", "list")
+    try:
+        return yaml.load(text, Loader=TEXT_LOADER if plain else LOADER)
+    except yaml.YAMLError:
+        raise Unreadable("it begins as YAML or JSON and is neither") from None
+
+
+def _dict(value: Any, option: Option) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str):
+        raise Unreadable
+    text = value.strip()
+    if text[:1] == "{" or re.match(r"['\"\w.-]+:(\s|$)", text):
+        found = _loaded(text, option)
+        if isinstance(found, Mapping) and not _colon_without_blank(found):
+            return found
+        raise Unreadable("a colon needs a blank behind it")
+    return _pairs(text)
+
+
+def _colon_without_blank(found: Mapping[Any, Any]) -> bool:
+    """``{a:1}`` is YAML, too: the key `a:1` with no value."""
+    return any(value is None and ":" in str(key) for key, value in found.items())
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """``a=1 b=2`` or ``a=1,b=2``. Each value is the text that stands there."""
+    words = shlex.shlex(text, posix=True)
+    words.whitespace, words.escape, words.commenters, words.whitespace_split = " \t\r\n,", "", "", True
+    try:
+        parts = [word.partition("=") for word in words]
+    except ValueError:
+        raise Unreadable("a quotation mark has no other") from None
+    if not all(key and mark for key, mark, _value in parts):
+        raise Unreadable
+    return {key: value for key, _mark, value in parts}
+
+
+READERS: dict[str, Callable[[Any, Option], Any]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "str": _str,
+    "path": _str,
+    "list": _list,
+    "dict": _dict,
+    "raw": lambda value, _option: value,
+}
+
+
+def _refusal(name: str, value: Any, option: Option, secret: bool, why: str = "") -> str:
+    """One sentence: what is wanted, an example of it, and what was there."""
+    shown = repr(value) if len(repr(value)) <= SHOWN else repr(value)[:SHOWN] + "…"
+    is_there = "not what it is now, which is a secret and not shown" if secret else f"not {shown}"
+    return f"{name} must be {_wanted(option)}, {is_there}{f': {why}' if why else ''}."
+
+
+def _wanted(option: Option) -> str:
+    kind = option.get("type", "str")
+    if "choices" in option and kind != "list":
+        return f"one of {', '.join(map(str, option['choices']))}"
+    example = option.get("default")
+    numbers = {"int": "a whole number", "float": "a number"}
+    wanted = {
+        "bool": "true or false",
+        **{number: f"{words} such as {example or 30}" for number, words in numbers.items()},
+        "list": "a list such as [one, two] or one,two",
+        "dict": "a dictionary such as {name: value} or name=value",
+    }.get(kind, "a text")
+    return wanted + (" (or null)" if may_be_nothing(option) else "")
