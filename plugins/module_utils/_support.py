@@ -18,6 +18,7 @@ RELATED = (
     "docker",
     "containerd",
     "gpunode-cdi",
+    "gpunode-cdi-current",
     "gpunode-gateway",
     "nvidia-persistenced",
     "nvidia-fabricmanager",

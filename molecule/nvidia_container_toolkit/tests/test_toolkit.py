@@ -51,6 +51,40 @@ def test_a_description_that_was_lost_comes_back_with_the_node(host) -> None:
     assert "nvidia.com/gpu=0" in devices(host)
 
 
+# Enough of the node's own files for a container that runs for a moment.
+TINY = (
+    "tar -C / -c bin lib lib64 usr/lib64 usr/bin/true usr/lib/x86_64-linux-gnu/libc.so.6 "
+    "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 | docker import - tiny:1"
+)
+RUN = "docker run --rm --network=none --device=nvidia.com/gpu=all tiny:1 /bin/true"
+SPEC = "/var/run/cdi/nvidia.yaml"
+
+
+def engine_unit() -> str:
+    """A service that wants what the engines' unit wants, and starts a container with the GPUs."""
+    template = (CHECKOUT / "roles/vllm/templates/vllm.service.j2").read_text()
+    wants = [line for line in template.splitlines() if line.endswith("=gpunode-cdi-current.service")]
+    return "\n".join(["[Unit]", *wants, "[Service]", "Type=oneshot", f"ExecStart=/usr/bin/{RUN}", ""])
+
+
+def test_an_engine_starts_with_a_driver_that_was_replaced(host) -> None:
+    """The libraries that the description names are gone with the driver that it was made for."""
+    assert host.run(TINY).rc == 0
+    host.run("cat >/run/systemd/system/engine.service <<'EOF'\n%s\nEOF", engine_unit())
+    assert host.run("systemctl daemon-reload && systemctl start engine").rc == 0
+    made = host.run(f"stat -c %Y.%i {SPEC}").stdout
+    assert host.run("systemctl start engine").rc == 0
+    assert host.run(f"stat -c %Y.%i {SPEC}").stdout == made  # the same driver: left alone
+    was = host.run("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip()
+    host.run("sed -i 's,<driver_version>.*</,<driver_version>999.1.2</,' /etc/gpunode-lab/nvidia-smi.xml; nvidia-smi")
+    stale = host.run(RUN)
+    assert (stale.rc, f"libcuda.so.{was}" in stale.stderr) == (125, True), stale.stderr
+    started = host.run("systemctl start engine")
+    assert started.rc == 0, host.run("journalctl -u engine -u gpunode-cdi-current --no-pager -n 40").stdout
+    assert "libcuda.so.999.1.2" in host.file(SPEC).content_string
+    assert host.run(RUN).rc == 0
+
+
 def test_other_gpus_are_noticed(host) -> None:
     assert "nvidia.com/gpu=1" not in devices(host)
     subprocess.run([LAB, "fit", nodes()[0], "h200x2"], check=True, capture_output=True)

@@ -9,6 +9,8 @@ The expected files lie in golden/. After a change that is meant: GOLDEN_UPDATE=1
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,36 @@ def test_defaults_are_the_argument_specs(role: str) -> None:
     for entry in specs.values():
         assert {name: option.get("default") for name, option in entry["options"].items()} == defaults
         assert all(option["description"] and option["type"] for option in entry["options"].values())
+
+
+LOADED = {
+    "open": "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs-builder@U16)\n",
+    "own": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23\nGCC version:  gcc version 12.2.0\n",
+    "short": "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95  Tue Sep 23\n",
+    "none": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "spec", "anew"),
+    [
+        ("open", "- hostPath: /usr/lib/libcuda.so.580.95.05\n", False),
+        ("own", "- libcuda.so.580.95.05::/usr/lib/libcuda.so.1\n", False),
+        ("open", "- hostPath: /usr/lib/libcuda.so.570.86.15\n", True),
+        ("open", "- hostPath: /usr/lib/libcuda.so.580.95\n", True),
+        ("short", "- hostPath: /usr/lib/libcuda.so.580.95.05\n", True),
+        ("open", None, True),
+        ("none", "- hostPath: /usr/lib/libcuda.so.580.95.05\n", False),
+        (None, None, False),
+    ],
+)
+def test_when_the_description_of_gpus_is_made_anew(tmp_path, loaded: str | None, spec: str | None, anew: bool) -> None:
+    unit = (ROLES / "nvidia_container_toolkit/templates/gpunode-cdi-current.service.j2").read_text()
+    (condition,) = (line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecCondition="))
+    driver, described = tmp_path / "version", tmp_path / "nvidia.yaml"
+    for path, text in ((driver, None if loaded is None else LOADED[loaded]), (described, spec)):
+        if text is not None:
+            path.write_text(text)
+    command = condition.replace("$$", "$").replace("/proc/driver/nvidia/version", str(driver))
+    command = command.replace("/var/run/cdi/nvidia.yaml", str(described))
+    assert (subprocess.run(shlex.split(command), check=False).returncode == 0) is anew
