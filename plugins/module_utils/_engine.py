@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
 
@@ -24,6 +24,9 @@ class Engine:
 
     client: str = ""
     server: str = ""
+    context: str = ""
+    platform: str = ""
+    components: Tuple[str, ...] = ()
 
     @property
     def works(self) -> bool:
@@ -53,10 +56,75 @@ def parse_version(answer: str) -> Engine:
     except ValueError:
         return Engine()
 
-    def version(half: str) -> str:
-        return str(((said or {}).get(half) or {}).get("Version") or "")
+    client, server = ((said or {}).get(half) or {} for half in ("Client", "Server"))
+    return Engine(
+        client=str(client.get("Version") or ""),
+        server=str(server.get("Version") or ""),
+        context=str(client.get("Context") or ""),
+        platform=str((server.get("Platform") or {}).get("Name") or ""),
+        components=tuple(str(part.get("Name")) for part in server.get("Components") or []),
+    )
 
-    return Engine(client=version("Client"), server=version("Server"))
+
+@dataclass(frozen=True)
+class Roots:
+    """What the Docker that answers hangs on: ``service`` where docker.service started it, ``snap`` where snap's did."""
+
+    service: bool = True
+    snap: bool = False
+    rootless: bool = False
+    elsewhere: str = ""
+
+
+#: Dockers on which nothing here can run: when it is that one, what it is, and what helps. The first is said.
+UNFIT: Tuple[Tuple[Callable[[Engine, Roots], bool], str, str], ...] = (
+    (
+        lambda _docker, roots: roots.snap and not roots.service,
+        "comes from snap, which keeps /etc/vllm and the weights out of its sight",
+        "`snap remove docker` takes it away with its containers and images, and the next run installs Docker's own",
+    ),
+    (
+        lambda docker, roots: docker.works and (roots.rootless or "rootlesskit" in docker.components),
+        "is rootless and belongs to one user ({where})",
+        "take DOCKER_HOST, the context or the link at /var/run/docker.sock away from root, and the next run adds"
+        " Docker's own beside it",
+    ),
+    (
+        lambda docker, _roots: docker.works and docker.platform.startswith("Docker Desktop"),
+        "is Docker Desktop, whose containers run in a virtual machine without the GPUs",
+        "remove it, and the next run installs Docker's own",
+    ),
+    (
+        lambda _docker, roots: bool(roots.elsewhere),
+        "is somewhere else for root's docker command ({where})",
+        "take DOCKER_HOST out of root's environment (/etc/environment, sudo's settings), or set the context back with"
+        " `sudo docker context use default`",
+    ),
+    (
+        lambda docker, _roots: docker.works and "Podman Engine" in docker.components,
+        "is Podman, which answers at Docker's socket",
+        "`systemctl disable --now podman.socket` ends that; remove podman-docker too, and the next run installs"
+        " Docker's own",
+    ),
+    (
+        lambda docker, roots: docker.works and not roots.service,
+        "answers without docker.service, as one does that was started by hand",
+        "end it (`ps -C dockerd -o pid,args` names it), and the next run has Docker's own started",
+    ),
+)
+
+
+def obstacle(docker: Engine, roots: Roots) -> str:
+    """Why this Docker can be neither kept nor replaced, in one sentence with the remedy; empty where it can."""
+    for applies, kind, remedy in UNFIT:
+        if applies(docker, roots):
+            shown = f" {docker.server}" if docker.server else ""
+            which = kind.format(where=roots.elsewhere or "its socket is at /var/run/docker.sock")
+            return (
+                f"Docker{shown} on this node {which}, and what runs here needs root's own Docker, started by"
+                f" docker.service: {remedy}."
+            )
+    return ""
 
 
 def toolkit_version(answer: str) -> str:

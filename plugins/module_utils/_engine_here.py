@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import getpass
+import glob
 import grp
 import os
 import pwd
@@ -17,19 +18,29 @@ Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
 
 MARKERS = ["/etc/apt/sources.list.d/docker.sources", "/etc/yum.repos.d/docker-ce.repo"]
+#: Where one of these is, the toolkit is the role's own, at the role's version.
+TOOLKIT_SOURCES = [
+    "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
+    "/etc/yum.repos.d/nvidia-container-toolkit.repo",
+]
 CONFIG = "/etc/docker/daemon.json"
+SNAP = "snap.docker.dockerd.service"
+OWN_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 
 
 def describe(asked: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, Any]:
     """``asked`` holds the options of engine_info; those that are left out are its defaults."""
-    found = engine(run, which("docker"))
+    docker, systemctl = which("docker"), which("systemctl")
+    found, units = engine(run, docker), shown(run, systemctl)
     names = asked.get("users")
     return {
         "works": found.works,
         "server_version": found.server,
         "client_version": found.client,
         "ours": any(is_ours(marker) for marker in asked.get("markers") or MARKERS),
-        "service": service(run, which("systemctl")),
+        "obstacle": _engine.obstacle(found, roots(run, docker, found, units if systemctl else None)),
+        "toolkit_version": toolkit(run, which("nvidia-ctk")),
+        "service": service(units[0]),
         "config_settled": config_settled(asked.get("config_path") or CONFIG, asked.get("config") or {}),
         "settings_due": _daemon_file.due(),
         "packages_settled": bool(asked.get("apt")) and _apt_here.settled(asked["apt"], run),
@@ -45,19 +56,56 @@ def engine(run: Runner, docker: Optional[str]) -> _engine.Engine:
     return _engine.parse_version(out)
 
 
-def service(run: Runner, systemctl: Optional[str]) -> Dict[str, Any]:
-    said: Dict[str, str] = {}
+def shown(run: Runner, systemctl: Optional[str]) -> Tuple[Dict[str, str], Dict[str, str]]:
+    """What systemd says of docker.service, and of the one that snap's Docker has."""
+    blocks = [""]
     if systemctl:
         _rc, out, _err = run(
-            [systemctl, "show", "docker.service", "-p", "LoadState,ActiveState,UnitFileState,DropInPaths"]
+            [systemctl, "show", "docker.service", SNAP, "-p", "LoadState,ActiveState,UnitFileState,DropInPaths"]
         )
-        said = _engine.parse_unit(out)
+        blocks = out.strip().split("\n\n")
+    return _engine.parse_unit(blocks[0]), _engine.parse_unit(blocks[1] if len(blocks) > 1 else "")
+
+
+def service(said: Mapping[str, str]) -> Dict[str, Any]:
     return {
         "known": said.get("LoadState") == "loaded",
         "active": said.get("ActiveState") == "active",
         "enabled": said.get("UnitFileState") == "enabled",
         "drop_ins": said.get("DropInPaths", "").split(),
     }
+
+
+def roots(
+    run: Runner, docker: Optional[str], found: _engine.Engine, units: Optional[Tuple[Mapping[str, str], ...]]
+) -> _engine.Roots:
+    """What the Docker that answers hangs on. Where that is docker.service, nothing further is asked."""
+    # Without systemd nobody can tell; that there is none is said elsewhere.
+    ours, snaps = units or ({"LoadState": "loaded", "ActiveState": "active"}, {})
+    started = ours.get("LoadState") == "loaded" and ours.get("ActiveState") not in ("inactive", "failed")
+    elsewhere = sent_to(run, docker, found)
+    rootless = False
+    if docker and found.works and (elsewhere or not started):
+        rootless = "name=rootless" in run([docker, "info", "--format", "{{json .SecurityOptions}}"])[1]
+    return _engine.Roots(started, snaps.get("LoadState") == "loaded", rootless, elsewhere)
+
+
+def sent_to(run: Runner, docker: Optional[str], found: _engine.Engine) -> str:
+    """Where root's docker command is sent, if not to the node's own socket; a unit would not be sent there."""
+    host = os.environ.get("DOCKER_HOST") or ""
+    if docker and not host and found.context not in ("", "default"):
+        host = run([docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", found.context])[1].strip()
+    return "" if host in ("", *OWN_SOCKETS) else host
+
+
+def rootless_sockets() -> Sequence[str]:
+    """The sockets of Dockers that run as somebody's own."""
+    return sorted(glob.glob("/run/user/*/docker.sock"))
+
+
+def toolkit(run: Runner, nvidia_ctk: Optional[str]) -> str:
+    """The version of the NVIDIA Container Toolkit that is here; empty where none is, or where it does not say."""
+    return _engine.toolkit_version(run([nvidia_ctk, "--version"])[1]) if nvidia_ctk else ""
 
 
 def is_ours(marker: str) -> bool:

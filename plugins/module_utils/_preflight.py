@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils._certificate import ends_within, pair_trouble
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
+from ansible_collections.gpunode.llm.plugins.module_utils._engine import toolkit_trouble
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     Snapshot,
     at_commit,
@@ -155,6 +156,15 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
             continue
         needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}"))
     return needs
+
+
+def check_docker(docker: Mapping[str, Any], instances: Sequence[Instance], keep_toolkit: bool) -> list[str]:
+    """Whether the Docker of the node, as engine_info tells of it, will do; and its toolkit, where it stays and has GPUs
+    to give."""
+    findings = [str(docker["obstacle"])]
+    if keep_toolkit and any(instance.get("gpu_indices") for instance in instances):
+        findings.append(toolkit_trouble(str(docker["toolkit_version"])))
+    return [finding for finding in findings if finding]
 
 
 def port_is_free(host: str, port: int) -> bool:

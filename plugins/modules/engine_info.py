@@ -66,6 +66,17 @@ ours:
   description: Whether one of O(markers) says so.
   type: bool
   returned: success
+obstacle:
+  description:
+    - Why that Docker can be neither kept nor replaced, in one sentence with the remedy. It comes from snap, is
+      rootless, Docker Desktop or Podman, answers without C(docker.service), or root's docker command is sent elsewhere
+      (E(DOCKER_HOST), a context). Empty where nothing stands against it.
+  type: str
+  returned: success
+toolkit_version:
+  description: The version of the NVIDIA Container Toolkit; empty where there is none.
+  type: str
+  returned: success
 service:
   description: Whether docker.service is known, runs now, and starts with the node; and its drop-ins.
   type: dict

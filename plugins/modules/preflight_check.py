@@ -9,8 +9,8 @@ short_description: Tell what stands against serving a plan on this node
 version_added: 1.0.0
 description:
   - Checks free disk on the very filesystems that weights and images go to, the ports of the endpoints, the token and
-    the access to each repository, the front before the engines, and the platform. Returns everything it found, not the
-    first thing only.
+    the access to each repository, the front before the engines, the platform, and with O(docker) which Docker it is.
+    Returns everything it found, not the first thing only.
   - Changes nothing, needs nothing installed, and does not fail because of what it found.
   - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
     all its weights, verified, needs no hub.
@@ -94,6 +94,10 @@ options:
         description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
         type: dict
         default: {}
+      keep_toolkit:
+        description: Whether an NVIDIA Container Toolkit that the node came with is going to stay, so that it must do.
+        type: bool
+        default: true
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -148,6 +152,7 @@ bytes_to_write:
   returned: success
 """
 
+import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
@@ -231,10 +236,19 @@ def ask_hub(params):
 
 
 def docker_here(module):
+    """The Docker of this node, and what stands against it."""
     asked = module.params["docker"]
     if asked is None:
-        return {}
-    return {"docker": _engine_here.describe(asked, module.run_command, module.get_bin_path)}
+        return {}, []
+    docker = _engine_here.describe(asked, module.run_command, module.get_bin_path)
+    sockets = _engine_here.rootless_sockets()
+    if sockets and not docker["works"]:
+        module.warn(
+            f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
+            " root's own Docker, started by docker.service, which comes beside it."
+        )
+    keeps = asked["keep_toolkit"] and not any(map(os.path.exists, _engine_here.TOOLKIT_SOURCES))
+    return {"docker": docker}, _preflight.check_docker(docker, module.params["instances"], keeps)
 
 
 def main():
@@ -263,6 +277,7 @@ def main():
                     "users": {"type": "list", "elements": "str"},
                     "config": {"type": "dict", "default": {}},
                     "apt": {"type": "dict", "default": {}},
+                    "keep_toolkit": {"type": "bool", "default": True},
                 },
             },
             "platform": {"type": "dict", "default": {}},
@@ -274,16 +289,17 @@ def main():
         findings, hub_check, weights, images = check(module)
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
+    docker, against = docker_here(module)
     params = module.params
     instances = _preflight.assign(params["instances"], seeders(params))
     module.exit_json(
         changed=False,
-        findings=findings,
+        findings=findings + against,
         instances=_preflight.pin(instances, params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
         settled=settled(params, weights, images),
-        **docker_here(module),
+        **docker,
     )
 
 

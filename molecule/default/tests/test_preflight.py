@@ -84,6 +84,16 @@ def test_a_bad_token_has_its_sentence(play) -> None:
     assert "hf_lab_stranger" not in told.text
 
 
+def test_a_docker_that_is_elsewhere_has_its_sentence(host, play) -> None:
+    """A unit would not be sent there."""
+    host.run("echo DOCKER_HOST=tcp://build.gpunode.test:2375 >>/etc/environment")
+    told = play("-e", "model=tiny")
+    host.run("sed -i /^DOCKER_HOST=/d /etc/environment")
+    assert told.status != 0
+    assert told.changed == 0
+    assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in told.text
+
+
 def test_too_little_disk_has_its_sentence(play, board) -> None:
     board("h100x8")
     told = play("-e", "model=405b-fp8", "-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub"]}')

@@ -75,6 +75,33 @@ def test_settings_that_docker_refuses_do_not_land(host) -> None:
     assert host.run("docker version").rc == 0
 
 
+def test_a_file_that_would_lose_something_is_refused_and_a_link_stays_one(host) -> None:
+    """A site keeps its file elsewhere."""
+    path = "/etc/docker/daemon.json"
+    host.run(f"mv {path} /etc/site.json && ln -s ../site.json {path} && cp -p /etc/site.json /root/whole.json")
+    host.run("""sed -i 's/"labels"/"labels": [], "labels"/' /etc/site.json""")
+    told = converge(docker_daemon_config={"labels": ["rack=13"]})
+    assert told.status != 0
+    assert f"{path} is not valid JSON, so nothing was written to it: labels stands in it twice" in told.text
+    host.run("cp -p /root/whole.json /etc/site.json")
+    told = converge(docker_daemon_config={"labels": ["rack=13"]})
+    assert told.status == 0, told.text
+    assert host.file(path).is_symlink
+    assert json.loads(host.file("/etc/site.json").content_string)["labels"] == ["rack=13"]
+    assert converge().status == 0
+
+
+def test_a_docker_that_was_started_by_hand_is_refused(host) -> None:
+    before = host.file("/etc/docker/daemon.json").content_string
+    host.run("systemctl stop docker.service docker.socket && systemd-run --unit=by-hand /usr/bin/dockerd")
+    assert host.run("for n in $(seq 60); do docker version && break; sleep 1; done").rc == 0
+    told = converge(docker_daemon_config={"labels": ["rack=14"]})
+    host.run("systemctl stop by-hand && systemctl start docker.service")
+    assert told.status != 0
+    assert "answers without docker.service" in told.text
+    assert host.file("/etc/docker/daemon.json").content_string == before
+
+
 def test_hold_and_proxy_go_when_asked(host) -> None:
     assert "docker-ce" in host.run("apt-mark showhold").stdout.split()
     told = converge(docker_hold=False, docker_proxy={})

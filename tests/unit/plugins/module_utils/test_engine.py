@@ -43,6 +43,63 @@ def test_cdi(server: str, knows: bool, on: bool) -> None:
     assert (engine.knows_cdi, engine.cdi_is_on) == (knows, on)
 
 
+def test_what_a_server_says_of_itself() -> None:
+    answer = (
+        '{"Client":{"Version":"28.5.1","Context":"mine"},"Server":{"Version":"28.5.1","Platform":{"Name":"Docker Engine'
+        ' - Community"},"Components":[{"Name":"Engine"},{"Name":"rootlesskit"}]}}'
+    )
+    engine = _engine.parse_version(answer)
+    assert (engine.context, engine.platform) == ("mine", "Docker Engine - Community")
+    assert engine.components == ("Engine", "rootlesskit")
+
+
+ANY = {"client": "28.5.1", "server": "28.5.1"}
+
+
+@pytest.mark.parametrize(
+    ("docker", "roots", "said"),
+    [
+        ({}, {}, ""),
+        ({}, {"service": False}, ""),  # a node without Docker
+        (ANY, {}, ""),
+        ({"client": "28.5.1"}, {"service": False}, ""),  # one that is down
+        (ANY, {"snap": True}, ""),  # a snap beside a Docker that docker.service runs
+        (ANY, {"snap": True, "service": False}, "comes from snap"),
+        ({}, {"snap": True, "service": False}, "`snap remove docker`"),
+        (ANY, {"rootless": True, "elsewhere": "unix:///run/user/7/docker.sock"}, "unix:///run/user/7/docker.sock"),
+        ({**ANY, "components": ("Engine", "rootlesskit")}, {"service": False}, "is rootless"),
+        ({**ANY, "platform": "Docker Desktop 4.49.0 (208700)"}, {"service": False}, "Docker Desktop"),
+        (ANY, {"elsewhere": "tcp://build:2375"}, "somewhere else for root's docker command (tcp://build:2375)"),
+        ({}, {"elsewhere": "tcp://build:2375"}, "DOCKER_HOST"),
+        ({**ANY, "components": ("Podman Engine",)}, {"service": False}, "remove podman-docker"),
+        (ANY, {"service": False}, "started by hand"),
+    ],
+)
+def test_a_docker_on_which_nothing_can_run(docker: dict, roots: dict, said: str) -> None:
+    told = _engine.obstacle(_engine.Engine(**docker), _engine.Roots(**roots))
+    assert said in told
+    assert bool(told) is bool(said)
+    # One sentence, whole.
+    assert told.count(". ") == 0
+    assert "{" not in told
+
+
+@pytest.mark.parametrize(
+    ("answer", "version", "old"),
+    [
+        ("NVIDIA Container Toolkit CLI version 1.20.0\ncommit: 0123456\n", "1.20.0", False),
+        ("NVIDIA Container Toolkit CLI version 1.14.3\n", "1.14.3", True),
+        ("NVIDIA Container Toolkit CLI version 1.14.4\n", "1.14.4", False),
+        ("NVIDIA Container Toolkit CLI version 1.13.5-rc.1\n", "1.13.5", True),
+        ("NVIDIA Container Toolkit CLI version unknown\n", "", False),
+        ("", "", False),
+    ],
+)
+def test_a_toolkit_and_whether_it_is_too_old(answer: str, version: str, old: bool) -> None:
+    assert _engine.toolkit_version(answer) == version
+    assert bool(_engine.toolkit_trouble(version)) is old
+
+
 def test_parse_unit() -> None:
     said = "LoadState=loaded\nDropInPaths=/a.conf /b.conf\nEnvironment=A=1\nodd\n"
     assert _engine.parse_unit(said) == {"LoadState": "loaded", "DropInPaths": "/a.conf /b.conf", "Environment": "A=1"}

@@ -264,3 +264,21 @@ def test_an_image_is_named_by_its_release(image, said):
     findings = _preflight.check_images([{"image": image}, {"image": image}])
     assert len(findings) == (1 if said else 0)
     assert said in "".join(findings)
+
+
+@pytest.mark.parametrize(
+    ("docker", "gpus", "keep", "said"),
+    [
+        ({"obstacle": "", "toolkit_version": "1.20.0"}, [0], True, []),
+        ({"obstacle": "", "toolkit_version": ""}, [0], True, []),
+        ({"obstacle": "It comes from snap.", "toolkit_version": ""}, [], True, ["snap"]),
+        ({"obstacle": "", "toolkit_version": "1.13.5"}, [0], True, ["1.13.5"]),
+        ({"obstacle": "", "toolkit_version": "1.13.5"}, [0], False, []),
+        ({"obstacle": "", "toolkit_version": "1.13.5"}, [], True, []),  # nobody needs it
+        ({"obstacle": "It comes from snap.", "toolkit_version": "1.13.5"}, [0], True, ["snap", "1.13.5"]),
+    ],
+)
+def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], keep: bool, said: list[str]) -> None:
+    found = _preflight.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep)
+    assert len(found) == len(said)
+    assert all(word in finding for word, finding in zip(said, found))

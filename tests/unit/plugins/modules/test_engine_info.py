@@ -60,7 +60,7 @@ def test_a_node_with_docker(tmp_path):
     marker = tmp_path / "docker.sources"
     marker.write_text("# Managed by Ansible (gpunode.llm, role docker).")
     asked = {"users": [], "markers": [str(marker)], "config_path": str(tmp_path / "none"), "config": {"debug": True}}
-    here = _engine_here.describe(asked, lambda command: (0, said[command[0]], ""), lambda name: name)
+    here = _engine_here.describe(asked, lambda command: (0, said.get(command[0], ""), ""), lambda name: name)
     assert (here["works"], here["server_version"], here["ours"], here["config_settled"]) == (
         True,
         "28.5.0",
@@ -68,6 +68,53 @@ def test_a_node_with_docker(tmp_path):
         False,
     )
     assert here["service"] == {"known": True, "active": True, "enabled": True, "drop_ins": ["/a.conf", "/b.conf"]}
+
+
+SERVER = '{"Client": {"Version": "28.5.1", "Context": "%s"}, "Server": {"Version": "28.5.1"}}'
+RUNS = "LoadState=loaded\nActiveState=active\n"
+GONE = "LoadState=not-found\nActiveState=inactive\n"
+DEAD = "LoadState=loaded\nActiveState=failed\n"
+
+
+@pytest.mark.parametrize(
+    ("units", "context", "host", "info", "said"),
+    [
+        ([RUNS, GONE], "default", "", None, ""),
+        ([RUNS, GONE], "default", "unix:///var/run/docker.sock", None, ""),
+        ([RUNS, GONE], "mine", "", "[]", ""),  # a context that names the node's own socket
+        ([GONE, RUNS], "default", "", '["name=apparmor"]', "comes from snap"),
+        ([GONE, GONE], "default", "", '["name=seccomp","name=rootless"]', "is rootless"),
+        ([RUNS, GONE], "rootless", "", '["name=rootless"]', "is rootless and belongs to one user (unix:///run/user/7"),
+        ([RUNS, GONE], "default", "tcp://build:2375", "[]", "(tcp://build:2375)"),
+        ([GONE, GONE], "default", "", "[]", "answers without docker.service"),
+        ([DEAD, GONE], "default", "", "[]", "answers without docker.service"),
+    ],
+)
+def test_a_docker_that_is_not_docker_services_is_named(monkeypatch, units, context, host, info, said):
+    """Where all is as it should be, Docker is not asked a second time."""
+    monkeypatch.setenv("DOCKER_HOST", host)
+    sockets = {"mine": "unix:///var/run/docker.sock", "rootless": "unix:///run/user/7/docker.sock"}
+
+    def run(command):
+        if command[0] == "systemctl":
+            assert command[2:4] == ["docker.service", "snap.docker.dockerd.service"]
+            return 0, "\n".join(units), ""
+        answers = {"version": SERVER % context, "context": sockets.get(context), "info": info}
+        return 0, answers[command[1]], ""
+
+    asked = {"users": [], "markers": ["/no/such/file"]}
+    here = _engine_here.describe(asked, run, lambda name: None if name == "nvidia-ctk" else name)
+    assert said in here["obstacle"]
+    assert bool(here["obstacle"]) is bool(said)
+
+
+def test_the_toolkit_that_is_there():
+    here = _engine_here.describe(
+        {"users": []},
+        lambda command: (0, "NVIDIA Container Toolkit CLI version 1.19.1\n" if "ctk" in command[0] else "", ""),
+        lambda name: name,
+    )
+    assert here["toolkit_version"] == "1.19.1"
 
 
 WANTED = {"name": "docker", "uri": "https://a", "suite": "s", "fingerprint": "AA", "packages": ["docker-ce"]}
