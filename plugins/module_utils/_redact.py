@@ -13,45 +13,108 @@ import base64
 import html
 import json
 import re
-from typing import Iterable, List, Set
+from typing import Iterable, List, Set, Tuple
 from urllib.parse import quote, unquote
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _telling
 
 BLOT = "(blotted out)"
 BLANK = "(blank)"
 #: Shorter ones are blotted out as words alone: every text is full of them as parts of words.
 SHORT = 5
-#: A value of an environment that is as long as this may be a secret, whatever its name says.
-LONG = 12
 
-_TELLING = re.compile(r"key|token|secret|pass|credential|auth", re.IGNORECASE)
 _ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=(.*)$", re.MULTILINE)
-_USERINFO = re.compile(r"([a-z][a-z0-9+.-]*://)([^\s/@\"'<>]+)@", re.IGNORECASE)
-_NO_SECRET = re.compile(r"^(?:[\d.:,]+|true|false|none|/[\w./:-]*|[a-z]+://[^\s@]*)$", re.IGNORECASE)
+_USERINFO = re.compile(r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)([^\s/\"'<>]+)@", re.IGNORECASE)
+#: What may stand in every text. A secret of such a form is known by its name alone.
+_EVERYWHERE = re.compile(r"^(?:[\d.:,]+|true|false|none|/[\w./:-]*|[a-z]+://[^\s@]*)$", re.IGNORECASE)
 #: Secrets whatever they look like.
 _ALWAYS = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 #: What looks like a secret, whoever's it is: before, the secret, after.
 _LOOKS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
-        r"(\b)(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|AKIA[A-Z0-9]{16})(\b)",
-        r"(\bauthorization[\"']?[ \t]*[:=][ \t]*[\"']?(?:(?:bearer|basic)[ \t]+)?)([^\s\"',]+)()",
+        r"(\b)(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|A[KS]IA[A-Z0-9]{16})(\b)",
+        r"(\b)(glpat-[\w-]{16,}|nvapi-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+)(\b)",
         r"(\b(?:bearer|basic)[ \t]+)([A-Za-z0-9_.~+/=-]{8,})()",
-        r"((?:api[_-]?key|token|secret|passw(?:or)?d)[\"']?[ \t]*[:=][ \t]*[\"']?)([^\s\"',;&]+)()",
-        r"(--(?:api-key|hf-token|token|password)[= ][\"']?)([^\s\"']+)()",
-        r"(-----BEGIN [A-Z ]*PRIVATE KEY-----)(.+?)(-----END [A-Z ]*PRIVATE KEY-----)",
+        r"(\bmachine[ \t]+\S+[ \t]+login[ \t]+\S+[ \t]+password[ \t]+)(\S+)()",
+        r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)((?:(?!-----END).){1,20000})()",
     )
+)
+_NAME = r"[A-Za-z_][\w.-]{0,99}"
+_QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
+#: Where a text holds an environment: in a unit, in Docker's command line, in what Docker says of a container.
+_ENVIRONMENTS = (
+    re.compile(r"^(?P<before>[ \t]*Environment=)(?P<value>(?:[^\n\\]|\\.|\\\n)*)$", re.MULTILINE),
+    re.compile(rf"(?P<before>)(?P<value>[\"'](?:--env[= ]|-e[= ]){_NAME}=[^\n]*?[\"'](?=\s|$))", re.MULTILINE),
+    re.compile(
+        rf"(?P<before>(?<![\w\"'-])(?:--env[= ]|-e[= ]?)[ \t]*)(?P<value>{_QUOTED}|{_NAME}=(?:{_QUOTED}|[^\s\"'])*)"
+    ),
+    re.compile(r"(?P<before>\"Env\"\s*:\s*\[)(?P<value>[^\]]*)"),
+)
+_VARIABLE = re.compile(
+    rf"\"(?:--env[= ]|-e[= ])?(?P<a>{_NAME})=(?P<x>(?:[^\"\\]|\\.)*)\""
+    rf"|'(?:--env[= ]|-e[= ])?(?P<b>{_NAME})=(?P<y>(?:[^'\\]|\\.)*)'"
+    rf"|(?<![\w.-])(?P<c>{_NAME})=(?P<z>(?:{_QUOTED}|[^\s\"'])*)",
+    re.DOTALL,
 )
 
 
+def variables(text: str) -> List[Tuple[str, str]]:
+    """The variables that a text sets in an environment, as units, command lines and Docker write them."""
+    found = []
+    for pattern in _ENVIRONMENTS:
+        for held in pattern.finditer(text):
+            found += [_variable(match)[:2] for match in _VARIABLE.finditer(held.group("value"))]
+    return found
+
+
+def _variable(match: re.Match[str]) -> Tuple[str, str, Tuple[int, int]]:
+    """Name, value, and where in the text the value stands."""
+    which, value = next(pair for pair in ("ax", "by", "cz") if match.group(pair[0]) is not None)
+    return match.group(which), match.group(value), match.span(value)
+
+
 def of_environment(text: str) -> Set[str]:
-    """The values of an environment file that are secret by their name, or that may be by their length."""
+    """The values of an environment file: secret by their name, or not known to be none."""
+    return _worth_knowing(_ASSIGNED.findall(text)) | of_urls(text)
+
+
+def of_unit(text: str) -> Set[str]:
+    """The values of the environments that a unit sets, and what else in it is secret by its name."""
+    found = _worth_knowing(variables(text)) | of_settings(text)
+    # A program gets them as they were before systemd's own marks were doubled.
+    return found | {one.replace("%%", "%").replace("$$", "$") for one in found}
+
+
+def environment_files(text: str) -> List[str]:
+    """The files that a unit reads its environments from."""
+    return re.findall(r"(?:^[ \t]*EnvironmentFile=-?|--env-file[= ])[\"']?(/[^\s\"']+)", text, re.MULTILINE)
+
+
+def of_settings(text: str) -> Set[str]:
+    """What in a configuration is secret by its name, and the passwords in its addresses."""
+    lines = [line for begin, end in _telling.told(text) for line in text[begin:end].splitlines()]
+    found = {_bare(re.sub(r"^\s*- ", "", line)) for line in lines}
+    return {one for one in found if len(one) >= SHORT - 1 and not _gone(one)} | of_urls(text)
+
+
+def _worth_knowing(pairs: Iterable[Tuple[str, str]]) -> Set[str]:
+    """Values to blot out wherever they turn up: not those that half of all texts hold."""
     found = set()
-    for name, value in _ASSIGNED.findall(text):
-        value = value.strip().strip("'\"")
-        may_be = (_TELLING.search(name) or len(value) >= LONG) and not _NO_SECRET.match(value)
-        if name in _ALWAYS or (may_be and name.lower() != "no_proxy"):
+    for name, written in pairs:
+        value = _bare(written)
+        by_name = _telling.is_secret(name, value) and len(value) >= SHORT - 1
+        unknown = not _telling.may_be_shown(name, value) and len(value) >= SHORT and not _EVERYWHERE.match(value)
+        if name in _ALWAYS or by_name or unknown:
             found.add(value)
-    return (found | of_urls(text)) - {""}
+    return found - {""}
+
+
+def _bare(value: str) -> str:
+    """A value as a program gets it."""
+    value = value.strip().rstrip(",")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value.strip("'\"")
 
 
 def of_urls(text: str) -> Set[str]:
@@ -111,11 +174,12 @@ def _spellings(secret: str) -> Set[str]:
     escaped = html.escape(secret)
     written = {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], escaped, _base64(secret)}
     # As systemd writes it in a unit, and a shell between single quotes.
-    return written | {secret.replace("%", "%%"), secret.replace("'", "'\\''")}
+    unit = secret.replace("%", "%%").replace("$", "$$")
+    return written | {secret.replace("%", "%%"), unit, json.dumps(unit)[1:-1], secret.replace("'", "'\\''")}
 
 
 class Redactor:
-    """Blots out what it knows, and what looks like a secret."""
+    """Blots out what it knows, what a name tells of, what an environment holds, and what looks like a secret."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         known = {one.strip() for secret in secrets for one in secret.splitlines()} - {""}
@@ -128,15 +192,41 @@ class Redactor:
         if self._known:
             text = self._known.sub(BLOT, text)
         text = _USERINFO.sub(rf"\1{BLOT}@", text)
+        for pattern in _ENVIRONMENTS:
+            text = pattern.sub(lambda match: match.group("before") + _VARIABLE.sub(_hidden, match.group("value")), text)
+        text = _without(text, _telling.told(text))
         for pattern in _LOOKS:
             text = pattern.sub(_blotted, text)
         return text
 
 
+def _hidden(match: re.Match[str]) -> str:
+    """A variable without its value, where that is not known to be harmless."""
+    name, value, (begin, end) = _variable(match)
+    if _gone(value) or not value or _telling.may_be_shown(name, value):
+        return match.group()
+    return match.group()[: begin - match.start()] + BLOT + match.group()[end - match.start() :]
+
+
+def _without(text: str, spans: Iterable[Tuple[int, int]]) -> str:
+    parts, at = [], 0
+    for begin, end in spans:
+        held = text[begin:end]
+        if not _gone(held):
+            dent = held[: len(held) - len(held.lstrip())]
+            parts += [text[at:begin], dent, BLOT, "\n" if held.endswith("\n") else ""]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def _gone(text: str) -> bool:
+    """What was taken out already begins like this."""
+    return text.strip().lstrip("\\'\"[- ").startswith((BLOT.split()[0], BLANK))
+
+
 def _blotted(match: re.Match[str]) -> str:
     before, secret, after = match.groups()
-    # What was taken out already begins like this.
-    return match.group(0) if secret.startswith((BLOT.split()[0], BLANK)) else f"{before}{BLOT}{after}"
+    return match.group() if _gone(secret) else f"{before}{BLOT}{after}"
 
 
 def blanked(text: str) -> str:

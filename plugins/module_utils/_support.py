@@ -92,13 +92,16 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     ("/home/*/.cache/huggingface/token", _redact.of_token),
     ("/root/.docker/config.json", _redact.of_docker_config),
     ("/home/*/.docker/config.json", _redact.of_docker_config),
-    ("/etc/docker/daemon.json", _redact.of_urls),
+    ("/etc/docker/daemon.json", _redact.of_settings),
     ("/etc/docker/*.env", _redact.of_environment),
-    ("/etc/systemd/system/docker.service.d/*", _redact.of_urls),
-    ("/etc/systemd/system/vllm-*.service", _redact.of_urls),
+    ("/etc/vllm/*.yaml", _redact.of_settings),
+    ("/etc/systemd/system/vllm-*.service", _redact.of_unit),
+    ("/etc/systemd/system/gpunode-*.service", _redact.of_unit),
+    ("/etc/systemd/system/*.service.d/*", _redact.of_unit),
+    ("/run/systemd/system/*.service.d/*", _redact.of_unit),
     ("/etc/environment", _redact.of_environment),
-    ("/etc/yum.repos.d/*.repo", _redact.of_environment),
-    ("/etc/dnf/dnf.conf", _redact.of_environment),
+    ("/etc/yum.repos.d/*.repo", _redact.of_settings),
+    ("/etc/dnf/dnf.conf", _redact.of_settings),
     ("/etc/apt/apt.conf", _redact.of_urls),
     ("/etc/apt/apt.conf.d/*", _redact.of_urls),
     ("/etc/apt/auth.conf", _redact.of_apt),
@@ -122,7 +125,10 @@ def secrets(node: Surroundings, further: Mapping[str, Callable[[str], Set[str]]]
     found: Set[str] = set()
     for pattern, reader in [*SECRETS, *further.items()]:
         for path in node.find(pattern):
-            found |= reader(node.read(path))
+            text = node.read(path)
+            found |= reader(text)
+            for named in _redact.environment_files(text) if reader is _redact.of_unit else ():
+                found |= {one for path in node.find(named) for one in _redact.of_environment(node.read(path))}
     return found
 
 

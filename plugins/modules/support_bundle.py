@@ -13,8 +13,9 @@ description:
   - Writes units, journals, configuration, and what systemd, Docker, the NVIDIA driver and the kernel say, into one
     tar.gz.
   - No secret is in it. Every API key, token and password that lies on the node or is given in O(secrets) is blotted out
-    wherever it occurs, in every spelling that programs use, and so is what merely looks like one. Of environment files
-    the names alone are left.
+    wherever it occurs, in every spelling that programs use, and so is what merely looks like one or stands behind a
+    telling name, such as C(LDAP_PW) or C(accessKey). Of environment files the names alone are left, and of the
+    environments in units and command lines the values of variables that are known to hold no secret.
   - A program that is missing, fails or does not end leaves its words in the bundle, and no failure.
 attributes:
   check_mode:
@@ -127,6 +128,7 @@ def further_places(params):
     if params["config_dir"]:
         places[os.path.join(params["config_dir"], "*.env")] = _redact.of_environment
         places[os.path.join(params["config_dir"], "*.keys.yaml")] = _redact.of_list
+        places[os.path.join(params["config_dir"], "*.yaml")] = _redact.of_settings
     return places
 
 

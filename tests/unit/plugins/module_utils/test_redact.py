@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from urllib.parse import quote
 
 import pytest
@@ -88,6 +89,60 @@ def test_a_short_secret_leaves_words_alone() -> None:
         "HF_TOKEN=sesame",
         "password: sesame",
         "-----BEGIN PRIVATE KEY-----\nsesame\n-----END PRIVATE KEY-----",
+        "AWS_SECRET_ACCESS_KEY=sesame",
+        "AWS_SECRET_ACCESS_KEY=/sesame/abc",
+        "AZURE_STORAGE_KEY=sesame==",
+        "LDAP_PW=sesame",
+        "SLACK_WEBHOOK_URL=https://hooks.example/sesame",
+        "password_size: sesame",
+        "LDAP_PW=sesame and more sesame",
+        "ldapPw: sesame",
+        "access_key: sesame",
+        "secretAccessKey: 'sesame'",
+        "dbPasswd = sesame",
+        "MYSQL_PWD=sesame",
+        "client-credential: sesame",
+        "REGISTRY_AUTH=sesame",
+        "apikey=sesame",
+        "LDAP_PW=!sesame",
+        "password: &sesame",
+        "password: first line\n  sesame",
+        "- name: x\n  password: >-\n    sesame\n    sesame\n",
+        "- keys:\n  - sesame\n  - sesame",
+        'LDAP_PW="sesame',
+        "- password: sesame with spaces",
+        "storage:\n  access_key: |\n    sesame\n\n    sesame\n  region: x",
+        "api_keys:\n- sesame\n- sesame",
+        "secrets:\n  one:\n    two: sesame",
+        '{"a": {"secret_key": "sesame", "b": 1}}',
+        '{"api_key": ["sesame", "sesame"], "b": 1}',
+        '{"msg": "{\\"token\\": \\"sesame\\"}"}',
+        '  "keys": [\n    "sesame",\n    "sesame"\n  ]',
+        "<password>sesame</password>",
+        "12:00:01 vllm[1]: args: {'api_key': ['sesame'], 'x': 1}",
+        "12:00:01 vllm[1]: error: token=sesame refused",
+        "12:00:01 vllm[1]: X-Api-Key: sesame",
+        "12:00:01 vllm[1]: Authorization: Bearer sesame",
+        "https://b.example/x?sig=sesame&X-Amz-Signature=sesame",
+        "docker login --registry-password sesame",
+        "postgres://app:ses/ame@db".replace("/", "%2F"),
+        "postgres://app:sesame@more@db/x",
+        "machine m login bob password sesame",
+        "Environment=ODD=sesame",
+        "Environment=ODD=sesame EVEN=sesame",
+        "Environment=\"ODD=sesame sesame\" 'EVEN=sesame sesame'",
+        'Environment="ODD=say \\"sesame\\" sesame"',
+        "Environment=A=b \\\n  ODD=sesame",
+        "ExecStart=docker run --env=ODD=sesame x",
+        "ExecStart=docker run --env ODD=sesame x",
+        "ExecStart=docker run -e ODD=sesame x",
+        "ExecStart=docker run -eODD=sesame x",
+        "ExecStart=docker run '--env=ODD=a sesame' x",
+        'ExecStart=docker run --env="ODD=a sesame" x',
+        'ExecStart=docker run "--env=ODD=a sesame" x',
+        'ExecStart=docker run -e "ODD=a sesame" x',
+        '"Env": [\n  "PATH=/usr/bin",\n  "ODD=sesame"\n]',
+        '"Env":["ODD=sesame","EVEN=sesame"]',
     ],
 )
 def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
@@ -107,10 +162,73 @@ def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
         "max_num_batched_tokens: 8192",
         "/etc/huggingface/token:\nnext line",
         "http://127.0.0.1:8000/v1",
+        "max-num-batched-tokens: 32K",
+        "eos_token_id: 128001",
+        "tokenizer: meta-llama/Llama-3.1-8B",
+        "KeyringMode=inherit",
+        "HF_TOKEN_PATH=/etc/huggingface/token",
+        "# key: https://download.docker.com/linux/debian/gpg",
+        "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-docker-ce",
+        "PWD=/root",
+        "Environment=HF_HUB_OFFLINE=1 HF_HOME=/var/lib/huggingface",
+        "Environment=HTTPS_PROXY=http://proxy.example.com:3128 NO_PROXY=.example.com",
+        "ExecStart=docker run --env=HOME=/home/vllm --env=USER=vllm --env-file=/etc/vllm/8b.env x",
+        "ExecStart=docker run -e NCCL_DEBUG=INFO -e CUDA_VISIBLE_DEVICES=0,1 x",
+        '"Env": ["PATH=/usr/bin", "LANG=C.UTF-8"]',
+        "12:00:01 vllm[1]: /etc/huggingface/token: no such file",
+        "12:00:01 vllm[1]: the API key is not the one of the env file",
+        "enable-auto-tool-choice: true",
+        "auth: none",
+        "12:00:01 vllm[1]: KeyError: 'hermes'",
+        "num_key_value_heads: 8",
+        "docker_apt_key_url: https://download.docker.com/linux/debian/gpg",
+        "docker_apt_key_fingerprint: 9DC8 5822",
+        "Keys=/etc/vllm/8b.keys.yaml",
+        "gateway_certificate_key: /etc/ssl/private/node.pem",
+        "  ssl_certificate_key /etc/ssl/private/node.pem;",
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert _redact.Redactor(["sesame"]).clean(text) == text
+
+
+def test_what_stands_around_a_secret_stays() -> None:
+    text = "a:\n  access_key: |\n    one\n    two\n  region: here\nlist:\n- password: x y\n  user: ada\n"
+    clean = _redact.Redactor([]).clean(text)
+    assert [line for line in clean.splitlines() if _redact.BLOT not in line] == [
+        "a:",
+        "  access_key: |",
+        "  region: here",
+        "list:",
+        "  user: ada",
+    ]
+    told = json.loads(_redact.Redactor([]).clean(json.dumps({"token": "x", "keys": "y z", "n": [1], "model": "m"})))
+    assert told == {"token": _redact.BLOT, "keys": _redact.BLOT, "n": [1], "model": "m"}
+    unit = 'Environment=HOME=/h ODD=x "EVEN=y z" LANG=C'
+    assert _redact.Redactor([]).clean(unit) == (f'Environment=HOME=/h ODD={_redact.BLOT} "EVEN={_redact.BLOT}" LANG=C')
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Environment=ODD=hunter2 FLAG=1 LANG=C.UTF-8", {"hunter2"}),
+        ("Environment=LDAP_PW=12345678 N=12345678", {"12345678"}),
+        ("ExecStart=x '--env=A=two words' -e B=three --env=HOME=/home/x", {"two words", "three"}),
+        ("Environment=A=/srv/path B=https://x.example", set()),
+        ('ExecStart=x "--env=A=50%% of $$x"', {"50%% of $$x", "50% of $x"}),
+    ],
+)
+def test_every_value_of_a_units_environment_is_known(text: str, found: set[str]) -> None:
+    assert _redact.of_unit(text) == found
+
+
+def test_a_long_text_takes_no_long_time() -> None:
+    """Half a journal of base64, of names without values, and of quotes that never end."""
+    texts = ["A", "token ", "token: ", "'", "a=", "\n", "key: [", "key:\n", "http://", "-----BEGIN PRIVATE KEY-----"]
+    for text in [one * (200_000 // len(one)) for one in texts]:
+        begin = time.process_time()
+        _redact.Redactor(["sesame"]).clean(text)
+        assert time.process_time() - begin < 20
 
 
 def test_names_stay_where_values_go() -> None:

@@ -28,12 +28,24 @@ FILES = {
     "/etc/docker/daemon.json": json.dumps({"proxies": {"http-proxy": "http://ada:daemon-pass@proxy:1"}}),
     "/etc/docker/gpunode-proxy.env": "HTTP_PROXY=http://ada:proxy-pass@proxy:1\n",
     "/etc/apt/auth.conf.d/mirror.conf": "machine m login l password apt-pass\n",
-    "/etc/systemd/system/vllm-8b.service": "[Service]\nExecStart=/usr/bin/docker run\n",
+    "/etc/vllm/s3.yaml": (
+        "model: org/m\nstorage:\n  access_key: key of s3\n  secret: |\n    line-one-of-it\n    line-two-of-it\n"
+    ),
+    "/etc/systemd/system/vllm-8b.service": (
+        '[Service]\nEnvironment=AZURE_STORAGE_KEY=key-of-azure "LDAP_PW=two words"\nEnvironmentFile=-/srv/site.env\n'
+        "ExecStart=/usr/bin/docker run --env=AWS_SECRET_ACCESS_KEY=aws/secret+1 \\\n  '--env=NOTE=plain value' x\n"
+    ),
+    "/etc/systemd/system/vllm-8b.service.d/site.conf": (
+        "[Service]\nEnvironment=ODD=dropped-in \\\n  MORE=on-a-second-line\n"
+    ),
+    "/srv/site.env": "UNTOLD=out-of-a-file\n",
 }
 GIVEN = "key-of-the-inventory"
 SECRETS = (
     *("key-of-the-api", "key-of-wandb", "second-key", "key-of-before", "hf_short", "token-elsewhere", AUTH),
     *("key-of-ada", "registry-pass", "daemon-pass", "proxy-pass", "apt-pass", GIVEN),
+    *("key of s3", "line-one-of-it", "line-two-of-it", "key-of-azure", "two words", "aws/secret+1", "plain value"),
+    *("dropped-in", "on-a-second-line", "out-of-a-file"),
 )
 
 
@@ -132,5 +144,5 @@ def test_the_file_is_for_root_alone(tmp_path) -> None:
 
 def test_where_a_site_keeps_its_secrets() -> None:
     places = support_bundle.further_places({"token_path": "/srv/token", "config_dir": "/srv/vllm"})
-    assert list(places) == ["/srv/token", "/srv/vllm/*.env", "/srv/vllm/*.keys.yaml"]
+    assert list(places) == ["/srv/token", "/srv/vllm/*.env", "/srv/vllm/*.keys.yaml", "/srv/vllm/*.yaml"]
     assert support_bundle.further_places({"token_path": None, "config_dir": None}) == {}
