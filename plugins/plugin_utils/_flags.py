@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, near
+from ansible_collections.gpunode.llm.plugins.plugin_utils._values import read, size
 
 #: Options that follow from the plan. Given by hand they would contradict it.
 PLANNED = {
@@ -55,7 +56,7 @@ def _is_number(value: Any, *kinds: type) -> bool:
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "int": (lambda value: _is_number(value, int), "a whole number"),
-    "size": (lambda value: _is_number(value, int) or isinstance(value, str), "a whole number, or one such as 32K"),
+    "size": (lambda value: _is_number(value, int), "a whole number, or one such as 32k or 32K"),
     "float": (lambda value: _is_number(value, int, float), "a number"),
     "json": (lambda value: isinstance(value, (Mapping, list, str)), "a dictionary or a list"),
 }
@@ -64,6 +65,22 @@ TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _wrong_type(name: str, kind: str, value: Any) -> str | None:
     fits, wanted = TYPES.get(kind, (lambda _value: True, ""))
     return None if fits(value) else f"{name} takes {wanted}, not {value!r}."
+
+
+def typed_args(args: Mapping[str, Any], engine: EngineSpec) -> dict[str, Any]:
+    """A user's own options with numbers for their text. What cannot be read stays, and check_args refuses it."""
+    return {name: _typed_arg(name, value, engine) for name, value in args.items()}
+
+
+def _typed_arg(name: str, value: Any, engine: EngineSpec) -> Any:
+    """Only text of these types is read: all other text is text to vLLM as well."""
+    flag = engine.spellings.get(name)
+    if flag is None or flag.type not in ("bool", "int", "float", "size") or not isinstance(value, str):
+        return value
+    try:
+        return size(value) if flag.type == "size" else read(name, value, {"type": flag.type, "required": True})
+    except ValueError:
+        return value
 
 
 def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[str], list[str]]:

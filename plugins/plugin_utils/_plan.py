@@ -107,7 +107,7 @@ def _ports(request: Request) -> dict[str, int]:
 
 def _cpu_tokens(wish: InstanceRequest, catalog: Catalog) -> int:
     space = {**wish.model.env, **wish.env}.get("VLLM_CPU_KVCACHE_SPACE", str(catalog.policy.cpu_kv_cache_gib))
-    return int(float(space) * GIB // kv_bytes_per_token(wish.model.shapes, Parallel(), wish.kv_cache_dtype or "auto"))
+    return int(int(space) * GIB // kv_bytes_per_token(wish.model.shapes, Parallel(), wish.kv_cache_dtype or "auto"))
 
 
 def on_cpu_context(wish: InstanceRequest, catalog: Catalog) -> tuple[int, int]:

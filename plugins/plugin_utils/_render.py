@@ -91,8 +91,16 @@ def config(settled: Settled, engine: EngineSpec) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if value is not None}
 
 
+def start_timeout_s(wish: InstanceRequest, policy: Policy) -> int:
+    """How long a start may take: what the user's environment says, else as long as the bytes take to load."""
+    own = {**wish.model.env, **wish.env}.get("VLLM_ENGINE_READY_TIMEOUT_S")
+    if own is not None:
+        return int(own)
+    return policy.start_base_s + weights_bytes(wish.model) // policy.load_bytes_per_s
+
+
 def env(settled: Settled, engine: EngineSpec, policy: Policy, timeout: int) -> dict[str, str]:
-    """The engine's environment, which never holds a secret."""
+    """The engine's environment, which never holds a secret. The user's own has the last word."""
     base = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
     if settled.wish.device == "cpu":
         base["VLLM_CPU_KVCACHE_SPACE"] = str(policy.cpu_kv_cache_gib)
@@ -103,7 +111,7 @@ def instance(settled: Settled, engine: EngineSpec, policy: Policy) -> Instance:
     """The instance as roles and users read it."""
     wish = settled.wish
     size = weights_bytes(wish.model)
-    timeout = policy.start_base_s + size // policy.load_bytes_per_s
+    timeout = start_timeout_s(wish, policy)
     return Instance(
         name=wish.name,
         model=wish.model.key,

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, ModelSpec, near
+from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import typed_args
+from ansible_collections.gpunode.llm.plugins.plugin_utils._systemd import env_text
+from ansible_collections.gpunode.llm.plugins.plugin_utils._values import size
 
 OBJECTIVES = ("throughput", "latency", "context")
 KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16")
+#: Variables of an engine's environment that the plan counts with, and the most that they may be: GiB and seconds.
+ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-#: A multiplier as vLLM reads it: small letters count in thousands, capitals in 1024s.
-MULTIPLIERS = {"k": 1000, "m": 1000**2, "K": 1024, "M": 1024**2}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class InstanceRequest:
     def batched_tokens(self) -> int | None:
         """The user's own max-num-batched-tokens, which the memory of a step follows."""
         value = {**self.model.vllm, **self.extra_args}.get("max-num-batched-tokens")
-        return value if isinstance(value, int) else None
+        return value if isinstance(value, int) else None  # anything else is refused
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,12 @@ def whole_number(what: str, value: Any, low: int, high: int) -> int:
 
 def context_length(value: Any) -> int | None:
     """A context as vLLM takes it: 32768, 32k, 32K; `auto` and -1 leave it to the planner."""
-    text = str(value).strip()
-    if text in ("auto", "-1"):
+    if str(value).strip().lower() in ("auto", "-1"):
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text)
-    number = int(float(match.group(1)) * MULTIPLIERS.get(match.group(2), 1)) if match else 0
+    try:
+        number = size(value)
+    except ValueError:
+        number = 0
     if number < 1:
         raise ValueError(f"max_model_len must be a number of tokens such as 32768, 32K or auto, not {value!r}.")
     return number
@@ -131,6 +135,14 @@ def hyphened(name: Any) -> str:
     return str(name).strip().removeprefix("--").replace("_", "-")
 
 
+def environment(value: Any) -> dict[str, str]:
+    """The engine's environment as text. What the plan counts with must be a number."""
+    found = {str(key): env_text(text) for key, text in mapping("env", value).items()}
+    for name in found.keys() & ENV_NUMBERS.keys():
+        whole_number(f"{name} in env", found[name], 1, ENV_NUMBERS[name])
+    return found
+
+
 #: How each option of an instance is read.
 READERS: dict[str, Callable[[Any], Any]] = {
     "name": str,
@@ -150,7 +162,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "gpu_indices": indices,
     "weights": lambda value: choice_of("weights", value, ("published", "smaller")),
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
-    "env": lambda value: {key: str(text) for key, text in mapping("env", value).items()},
+    "env": environment,
 }
 SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
 #: These are merged from the host's and the instance's own; all else is replaced.
@@ -181,7 +193,9 @@ def _laid_over(common: Any, own: Any) -> Any:
     return own or common
 
 
-def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings: list[str]) -> InstanceRequest | None:
+def _instance(
+    wanted: Any, common: Mapping[str, Any], catalog: Catalog, engine: EngineSpec, findings: list[str]
+) -> InstanceRequest | None:
     """One item of `models`: a name, or a dictionary of options over the host's."""
     own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
     merged = {key: _laid_over(common.get(key), own.get(key)) for key in MERGED}
@@ -192,6 +206,9 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
         findings.append(str(error))
         return None
     name = safe_name(options.pop("name", model.key))
+    # Text that the engine's parser would read as a number counts as that number.
+    options["extra_args"] = typed_args(options.get("extra_args", {}), engine)
+    model = replace(model, vllm=typed_args(model.vllm, engine))
     return InstanceRequest(name=name, model=model, **{"device": model.device, **options})
 
 
@@ -223,7 +240,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
         raise ValueError(f"No model was named. Choose one with -e model=NAME: {', '.join(catalog.models)}.")
     engine = catalog.engine(options.get("engine") or None)
     common = {key: options[key] for key in READERS if options.get(key) is not None and key not in OWN}
-    found = (_instance(item, common, catalog, findings) for item in wanted)
+    found = (_instance(item, common, catalog, engine, findings) for item in wanted)
     instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
     findings += _duplicates(instances)
     key_set = bool(options.get("api_key_set"))

@@ -40,6 +40,11 @@ def comment_text(value: Any) -> str:
     return " ".join(_CONTROL.sub(" ", str(value)).split()).rstrip("\\").rstrip()
 
 
+def env_text(value: Any) -> str:
+    """The value of an environment variable: programs know 1 and 0, not Python's True and False."""
+    return str(int(value)) if isinstance(value, bool) else "" if value is None else str(value)
+
+
 def env_file(variables: Mapping[str, Any]) -> str:
     """Lines of an env file as Docker reads it: nothing is quoted, so a value is all there is up to the line's end.
 
@@ -49,8 +54,7 @@ def env_file(variables: Mapping[str, Any]) -> str:
     for name in sorted(variables):
         if not _VARIABLE.fullmatch(str(name)):
             raise ValueError(f"{name!r} is not the name of an environment variable")
-        value = variables[name]
-        text = str(int(value)) if isinstance(value, bool) else "" if value is None else str(value)
+        text = env_text(variables[name])
         if _CONTROL.search(text.replace("\t", " ")):
             raise ValueError(f"the value of {name} holds a line break or another control character")
         lines.append(f"{name}={text}")

@@ -31,6 +31,11 @@ TRUE = ("true", "yes", "on", "1", "y", "t")
 FALSE = ("false", "no", "off", "0", "n", "f")
 #: The text of nothing, where a variable may be nothing.
 NOTHING = ("", "null", "none", "~")
+#: What vLLM reads behind a number: small letters count in thousands, capitals in 1024s.
+MULTIPLIERS = {
+    **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
+    **{letter: 1024**power for power, letter in enumerate("KMGT", 1)},
+}
 #: More of a value says no more in a message.
 SHOWN = 60
 
@@ -225,6 +230,20 @@ READERS: dict[str, Callable[[Any, Option], Any]] = {
     "dict": _dict,
     "raw": lambda value, _option: value,
 }
+
+
+def size(value: Any) -> int:
+    """A whole number as vLLM's parser reads it: 32768, 32k, 25.6k, 32K. Raises ValueError.
+
+    A part of 1024 is refused, as vLLM does.
+    """
+    match = re.fullmatch(r"(-?\d+)|(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])", str(value).strip())
+    if not match or isinstance(value, bool):
+        raise ValueError(f"{value!r} is no whole number, nor one such as 32k or 32K")
+    plain, thousands, small, binary, capital = match.groups()
+    if plain:
+        return int(plain)
+    return int(float(thousands) * MULTIPLIERS[small]) if small else int(binary) * MULTIPLIERS[capital]
 
 
 def _refusal(name: str, value: Any, option: Option, secret: bool, why: str = "") -> str:

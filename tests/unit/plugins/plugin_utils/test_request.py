@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_args
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import (
     context_length,
     indices,
@@ -33,7 +34,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning im
         ("32k", 32000),
         ("32K", 32768),
         ("1m", 10**6),
-        ("0.5M", 524288),
+        ("25.6k", 25600),
         ("auto", None),
         ("-1", None),
     ],
@@ -65,6 +66,11 @@ def test_numbers_from_a_command_line() -> None:
         ({"model": "8b", "port": "http"}, "port must be a whole number, not 'http'."),
         ({"model": "8b", "port": 70000}, "port must lie between 1 and 65535, not 70000."),
         ({"model": "8b", "max_model_len": "long"}, "max_model_len must be a number of tokens"),
+        ({"model": "8b", "max_model_len": "0.5M"}, "max_model_len must be a number of tokens"),
+        (
+            {"model": "8b", "env": {"VLLM_CPU_KVCACHE_SPACE": "1.5"}},
+            "VLLM_CPU_KVCACHE_SPACE in env must be a whole number",
+        ),
         ({"model": "8b", "max_model_len": 0}, "max_model_len must be a number of tokens"),
         ({"model": "8b", "max_model_len": 200000}, "200000 is beyond the model's own context of 131072"),
         ({"model": "8b", "gpu_memory_utilization": 1.2}, "must lie above 0 and at most at 1, not 1.2"),
@@ -179,10 +185,13 @@ def test_a_users_options_win_and_a_null_takes_one_out() -> None:
         ({"zzzzzzzzzzzz": 1}, "no option zzzzzzzzzzzz."),
         ({"tensor-parallel-size": 2}, "tensor-parallel-size follows from the plan: set tensor_parallel_size"),
         ({"api-key": "s"}, "api-key does not belong into extra_args, which everybody can read"),
-        ({"enforce-eager": "yes"}, "enforce-eager takes true or false, not 'yes'."),
+        ({"enforce-eager": "ja"}, "enforce-eager takes true or false, not 'ja'."),
         ({"max-num-seqs": "many"}, "max-num-seqs takes a whole number, not 'many'."),
         ({"max-num-seqs": True}, "max-num-seqs takes a whole number, not True."),
-        ({"max-num-batched-tokens": [1]}, "max-num-batched-tokens takes a whole number, or one such as 32K, not [1]."),
+        (
+            {"max-num-batched-tokens": [1]},
+            "max-num-batched-tokens takes a whole number, or one such as 32k or 32K, not [1].",
+        ),
         ({"cpu-offload-gb": "x"}, "cpu-offload-gb takes a number"),
         ({"compilation-config": 3}, "compilation-config takes a dictionary or a list, not 3."),
     ],
@@ -203,7 +212,7 @@ def test_options_that_deserve_a_word(arguments: dict[str, Any], says: str) -> No
 
 
 def test_options_that_are_fine() -> None:
-    arguments = {"no-enable-prefix-caching": True, "max-num-batched-tokens": "4K", "middleware": ["a"], "seed": None}
+    arguments = {"no-enable-prefix-caching": True, "max-num-batched-tokens": 4096, "middleware": ["a"], "seed": None}
     assert check_args(arguments, CATALOG.engine(None)) == ([], [])
 
 
@@ -211,6 +220,54 @@ def test_a_step_of_the_users_own_counts() -> None:
     small = one("1xH100", model="8b", extra_args={"max-num-batched-tokens": 2048})
     assert small.kv_cache_tokens > one("1xH100", model="8b").kv_cache_tokens
     assert small.config["max-num-batched-tokens"] == 2048
+
+
+@pytest.mark.parametrize("text", ["32K", "32768", " 32K "])
+def test_a_step_counts_as_vllm_reads_its_text(text: str) -> None:
+    """vLLM's human_readable_int: 32k is 32000, 32K is 32768."""
+    assert one("1xH100", model="8b", extra_args={"max-num-batched-tokens": text}) == one(
+        "1xH100", model="8b", extra_args={"max-num-batched-tokens": 32768}
+    )
+    amended = load_catalog({"8b": {"vllm": {"max-num-batched-tokens": text}}})
+    assert (
+        one("1xH100", amended, model="8b").kv_cache_tokens
+        == one("1xH100", model="8b", extra_args={"max-num-batched-tokens": 32768}).kv_cache_tokens
+    )
+
+
+def test_text_of_options_is_what_their_types_say() -> None:
+    given = {
+        "max-num-seqs": "64",
+        "enforce-eager": "true",
+        "watermark": "0.5",
+        "kv-cache-memory-bytes": "2G",
+        "no-enable-prefix-caching": "yes",
+        "tool-call-parser": "1",
+    }
+    found = one("1xH100", model="8b", extra_args=given).config
+    assert {name: found[name] for name in given} == {
+        "max-num-seqs": 64,
+        "enforce-eager": True,
+        "watermark": 0.5,
+        "kv-cache-memory-bytes": 2 * 1024**3,
+        "no-enable-prefix-caching": True,
+        "tool-call-parser": "1",
+    }
+
+
+@pytest.mark.parametrize("text", ["25.6K", "32 K", "many", ""])
+def test_a_size_that_vllm_would_refuse_is_refused(text: str) -> None:
+    said = findings("1xH100", model="8b", extra_args={"max-num-batched-tokens": text})
+    assert f"max-num-batched-tokens takes a whole number, or one such as 32k or 32K, not {text!r}." in said
+
+
+def test_the_environment_of_the_user_counts() -> None:
+    own = {"VLLM_CPU_KVCACHE_SPACE": "8", "VLLM_ENGINE_READY_TIMEOUT_S": 5000, "FLAG": True, "EMPTY": None}
+    found = one("1xH100", model="8b", device="cpu", env=own)
+    assert found.env["VLLM_CPU_KVCACHE_SPACE"] == "8"
+    assert found.kv_cache_tokens == 2 * one("1xH100", model="8b", device="cpu").kv_cache_tokens
+    assert (found.start_timeout_s, found.env["VLLM_ENGINE_READY_TIMEOUT_S"]) == (5000, "5000")
+    assert (found.env["FLAG"], found.env["EMPTY"]) == ("1", "")
 
 
 def test_own_names_of_a_request() -> None:

@@ -1,0 +1,57 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds for the collection as a whole: the action group is complete, and each list of options is the same list."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
+from ansible_collections.gpunode.llm.plugins.modules import serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import READERS
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+#: These decide on the controller; what they ask of a node they ask through gpu_info.
+ON_THE_CONTROLLER = {"serving_matrix", "serving_plan", "settings_check"}
+#: What the module takes beside the options of an engine, and what stands for one instance alone.
+OF_THE_TASK = {"model", "models", "gpus", "fail_on_findings", "gather_facts"}
+OF_ONE_INSTANCE = {"name", "model", "served_model_name", "gpu_indices"}
+
+
+def read(path: str) -> Any:
+    return yaml.safe_load((CHECKOUT / path).read_text(encoding="utf-8"))
+
+
+def test_the_action_group_holds_every_module_that_works_on_a_node() -> None:
+    group = read("meta/runtime.yml")["action_groups"]["node"]
+    modules = {path.stem for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py")}
+    assert modules > ON_THE_CONTROLLER
+    assert group == sorted(modules - ON_THE_CONTROLLER)
+
+
+def test_every_option_of_the_plan_reaches_the_planner() -> None:
+    """Each list of them is the same list: one that is left out of one is lost without a word."""
+    options = set(OPTIONS) - OF_THE_TASK
+    assert set(yaml.safe_load(serving_plan.DOCUMENTATION)["options"]) == set(OPTIONS)
+    assert set(READERS) - OF_ONE_INSTANCE <= options
+    spec = read("roles/preflight/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert set(spec["preflight_options"]["options"]) == options
+    (task,) = read("roles/preflight/tasks/plan.yml")
+    assert set(task["gpunode.llm.serving_plan"]) == set(OPTIONS)
+    given = {
+        key: re.findall(r"__preflight_options\.(\w+)", str(value))
+        for key, value in task["gpunode.llm.serving_plan"].items()
+    }
+    assert {key: names for key, names in given.items() if names} == {key: [key] for key in options}
+
+
+def test_every_option_of_the_plan_has_a_variable() -> None:
+    options = read("playbooks/tasks/decide.yml")[0]["vars"]["preflight_options"]
+    assert set(options) == set(OPTIONS) - OF_THE_TASK
+    del options["api_key_set"]
+    for key, value in options.items():
+        assert re.match(rf"{{{{ vllm_{key} \| default\(omit", value), key
