@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _valu
 from jinja2 import Environment, nodes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/defaults/main.yml"))
 OWN = yaml.safe_load((CHECKOUT / "playbooks/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
 #: A playbook asks whether a text is there, and nothing more of it.
 TEXTS = {
@@ -123,3 +128,161 @@ def test_the_gateway_reads_all_its_settings() -> None:
     own = yaml.safe_load((CHECKOUT / "roles/gateway/vars/main.yml").read_text())["__gateway_settings"]
     assert set(own) == set(_gateway.READERS)
     assert own == {key: f"{{{{ gateway_{key} }}}}" for key in own}
+
+
+#: A value of each type, and its text in each form.
+FORMS: dict[str, tuple[Any, list[str]]] = {
+    "bool": (True, ["true", "True", "yes", "on", "1", " y "]),
+    "int": (17, ["17", " 17 ", "+17"]),
+    "float": (0.5, ["0.5", ".5", "5e-1"]),
+    "str": ("text", ["text"]),
+    "list of str": (
+        ["one", "2", "a b"],
+        ["one,2,a b", "one, 2,\na b,", "[one, 2, a b]", '["one", "2", "a b"]', "- one\n- 2\n- a b", '"one","2","a b"'],
+    ),
+    "list of raw": (["8b", {"model": "70b", "port": 8001}], ["[8b, {model: 70b, port: 8001}]"]),
+    "list of dict": ([{"name": "one", "port": 8001}], ['[{"name": "one", "port": 8001}]', "{name: one, port: 8001}"]),
+    "dict": (
+        {"A": "1", "B": "x y=z"},
+        ["A=1 B='x y=z'", 'A=1,B="x y=z"', "{A: '1', B: x y=z}", '{"A": "1", "B": "x y=z"}', "A: '1'\nB: x y=z"],
+    ),
+}
+
+
+def form(option: dict[str, Any]) -> tuple[Any, list[str]]:
+    """A value of a variable, and its texts."""
+    if "choices" in option:
+        chosen = option["choices"][:2] if option["type"] == "list" else option["choices"][0]
+        return chosen, [",".join(chosen), f"[{', '.join(chosen)}]"] if isinstance(chosen, list) else [chosen]
+    if "options" in option:
+        # Of each option in it the first form, which is the text that a command line has.
+        forms = {key: form(sub) for key, sub in option["options"].items()}
+        return {key: value for key, (value, _texts) in forms.items()}, [
+            json.dumps({key: texts[0] for key, (_value, texts) in forms.items()})
+        ]
+    return FORMS[f"list of {option['elements']}" if option["type"] == "list" else option["type"]]
+
+
+SAMPLES = {name: form(dict(_values.options()[name])) for name in sorted(READ)}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_text_of_a_variable_is_its_value(name: str) -> None:
+    value, said = SAMPLES[name]
+    for text in said:
+        assert _values.typed(name, text) == value, text
+    assert _values.typed(name, value) == value
+    option = _values.options()[name]
+    if option["type"] == "list" and option["elements"] == "str" and "choices" not in option:
+        assert _values.typed(name, "word") == ["word"]
+    for nothing in ("", "null", "None", None) if _values.may_be_nothing(option) else ():
+        assert _values.typed(name, nothing) is None
+    if option["type"] in ("list", "dict") and not _values.may_be_nothing(option):
+        assert _values.typed(name, "") == _values.typed(name, None) == ([] if option["type"] == "list" else {})
+
+
+UNREADABLE = {
+    "bool": ["ture", "2", 2, ["true"], 0.5, "maybe"],
+    "int": ["four", "4.5", True, "1_000", "0x10", [4], "32K"],
+    "float": ["half", "nan", "inf", True, {}],
+    "str": [["text"], {"a": 1}, True],
+    "list": ["[a", "[a]]", {"a": 1}, True, "{a: 1", "- a\n b: ["],
+    "dict": ["a", "a=1 b", "{a:1}", "{a", ["a"], 5, "a='1", "=1"],
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(name: str) -> None:
+    option = _values.options()[name]
+    examples = {"bool": "true or false", "list": "[one, two]", "dict": "{name: value}", "str": "a text"}
+    for value in UNREADABLE[option["type"]]:
+        with pytest.raises(ValueError, match=name) as refused:
+            _values.typed(name, value)
+        said = str(refused.value)
+        assert examples.get(option["type"], "a whole number such as" if option["type"] == "int" else "a number") in said
+        assert (repr(value) in said) is not bool(option.get("no_log")), said
+
+
+def test_no_message_holds_a_secret() -> None:
+    for name, value in (
+        ("vllm_api_keys", [{"sk-secret": 1}]),
+        ("gateway_keys", "sk-secret"),
+        ("docker_proxy", {"http": ["sk-secret"]}),
+        ("vllm_secret_env", "{sk-secret"),
+    ):
+        with pytest.raises(ValueError, match=name) as refused:
+            _values.typed(name, value)
+        assert "sk-secret" not in str(refused.value)
+
+
+def test_a_misspelt_suboption_is_refused() -> None:
+    with pytest.raises(ValueError, match="docker_proxy has no 'htps', did you mean 'https'?"):
+        _values.typed("docker_proxy", "htps=http://proxy:3128")
+
+
+PLAY = """
+- hosts: localhost
+  gather_facts: false
+  vars_files: [{files}]
+  vars:
+    role_path: /
+    __vllm_instance: {instance}
+    ansible_facts: {{distribution: Debian, distribution_release: bookworm, os_family: Debian, architecture: x86_64}}
+  tasks:
+    - ansible.builtin.copy:
+        content: "{{{{ {{ {names} }} | to_json }}}}"
+        dest: "{{{{ out }}}}/values.json"
+        mode: "0600"
+    - ansible.builtin.template:
+        src: "{{{{ item }}}}"
+        dest: "{{{{ out }}}}/{{{{ item | basename }}}}"
+        mode: "0600"
+      loop: [{templates}]
+"""
+TEMPLATES = ("config.yaml.j2", "env.j2", "keys.yaml.j2", "vllm.service.j2")
+
+
+def played(folder: Path, *given: str) -> dict[str, str]:
+    """What a play with these arguments has for every variable that the roles read, and the files that it renders."""
+    folder.mkdir()
+    files = [CHECKOUT / "roles" / role / where / "main.yml" for role in ROLES for where in ("defaults", "vars")]
+    private = sorted({name for path in files[1::2] for name in yaml.safe_load(path.read_text()) if name[2:] in READ})
+    instance = CHECKOUT / "tests/unit/roles/vllm/golden/405b-fp8.instance.json"
+    (folder / "play.yml").write_text(
+        PLAY.format(
+            files=", ".join(map(str, files)),
+            instance=json.dumps(json.loads(instance.read_text())),
+            names=", ".join(f"'{name}': {name}" for name in [*private, "__docker_given_engine", "__gateway_plan"]),
+            templates=", ".join(str(CHECKOUT / "roles/vllm/templates" / name) for name in TEMPLATES),
+        )
+    )
+    command = [sys.executable, "-m", "ansible", "playbook", folder / "play.yml", "-e", f"out={folder}", *given]
+    env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(folder)}
+    done = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.name != "play.yml"}
+
+
+def test_a_play_with_text_is_the_play_with_values(tmp_path: Path) -> None:
+    """Every variable of every role at once: as -e sends it, and as an inventory has it."""
+    theirs = {name: sample for name, sample in SAMPLES.items() if name.split("_")[0] not in ("bundle", "preflight")}
+    native = {name: value for name, (value, _texts) in theirs.items()}
+    routes = {
+        "gateway_routes": ["GET /v1/models"],
+        "gateway_metrics_allow": ["10.0.0.0/8"],
+        "gateway_names": ["a.example"],
+    }
+    texts = {name: said[0] for name, (_value, said) in theirs.items()} | {
+        name: value[0] for name, value in routes.items()
+    }
+    # As a command line sends it, and a survey what has blanks and quotes.
+    plain = {name: text for name, text in texts.items() if re.fullmatch(r"[\w./,-]+", text)}
+    (tmp_path / "text.json").write_text(json.dumps({name: texts[name] for name in texts.keys() - plain}))
+    (tmp_path / "native.json").write_text(json.dumps({**native, **routes}))
+    expected = played(tmp_path / "native", "-e", f"@{tmp_path}/native.json")
+    sent = [part for name, text in plain.items() for part in ("-e", f"{name}={text}")]
+    found = played(tmp_path / "text", "-e", f"@{tmp_path}/text.json", *sent)
+    assert set(found) == {"values.json", *TEMPLATES}
+    assert json.loads(found["values.json"]) == json.loads(expected["values.json"])
+    assert json.loads(found["values.json"])["__vllm_api_keys"] == ["one", "2", "a b"]
+    assert found == expected
