@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,11 @@ OBJECTIVES = ("throughput", "latency", "context")
 KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16")
 #: Variables of an engine's environment that the plan counts with, and the most that they may be: GiB and seconds.
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1")
+#: The longest name of an instance: it is part of units, containers, files and paths of the gateway.
+NAME_LENGTH = 64
+#: Ends of names that another instance's files or units have: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
+RESERVED_ENDS = ("-beside", ".keys", ".new", ".old", ".service")
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,44 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^a-z0-9.-]+", "-", text.casefold()).strip("-.")
 
 
+def instance_name(text: Any) -> str:
+    """An instance's name as everything on the node is called by it. Raises ValueError for one that cannot be."""
+    name = safe_name(str(text))
+    if not name:
+        raise ValueError(
+            f"{str(text)!r} leaves nothing to call an instance by: set a `name` of letters a-z, digits, dots and dashes."
+        )
+    if len(name) > NAME_LENGTH:
+        raise ValueError(
+            f"An instance's name has {NAME_LENGTH} characters at the most, and {name!r} has {len(name)}: set a shorter"
+            " `name`."
+        )
+    for end in RESERVED_ENDS:
+        if name.endswith(end):
+            raise ValueError(
+                f"An instance's name cannot end in {end!r}, as {name!r} does: what belongs to {name[: -len(end)]!r} is"
+                " called so. Set another `name`."
+            )
+    return name
+
+
+def host_address(value: Any) -> str:
+    """An address that Docker publishes a port on. Raises ValueError for a name, which Docker does not take."""
+    text = str(value).strip()
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        if "%" in bare:
+            raise ValueError(bare)
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        meant = (
+            "127.0.0.1" if bare.casefold().startswith("localhost") else "127.0.0.1, 0.0.0.0 or one of the node's own"
+        )
+        raise ValueError(
+            f"host must be an address, since Docker publishes ports on addresses only, not {text!r}: set {meant}."
+        ) from None
+
+
 def hyphened(name: Any) -> str:
     """vLLM takes underscores too; a configuration file should not mix them."""
     return str(name).strip().removeprefix("--").replace("_", "-")
@@ -145,12 +188,12 @@ def environment(value: Any) -> dict[str, str]:
 
 #: How each option of an instance is read.
 READERS: dict[str, Callable[[Any], Any]] = {
-    "name": str,
+    "name": instance_name,
     "model": str,
     "device": lambda value: choice_of("device", value, ("cuda", "cpu")),
     "objective": lambda value: choice_of("objective", value, OBJECTIVES),
     "image": str,
-    "host": str,
+    "host": host_address,
     "port": lambda value: whole_number("port", value, 1, 65535),
     "served_model_name": names,
     "max_model_len": context_length,
@@ -202,10 +245,11 @@ def _instance(
     options = _read({**common, **own, **merged}, findings)
     try:
         model = catalog.model(options.pop("model", ""))
+        # One that was set and refused is told of already.
+        name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(model.key)
     except ValueError as error:
         findings.append(str(error))
         return None
-    name = safe_name(options.pop("name", model.key))
     # Text that the engine's parser would read as a number counts as that number.
     options["extra_args"] = typed_args(options.get("extra_args", {}), engine)
     model = replace(model, vllm=typed_args(model.vllm, engine))

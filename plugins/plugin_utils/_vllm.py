@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._probe import reachable_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import host_address, instance_name
 
 
 def served_name(instance: Mapping[str, Any]) -> str:
@@ -41,8 +42,20 @@ def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[
     ]
 
 
+def check(instance: Mapping[str, Any]) -> None:
+    """Refuse what no unit can be made of, where an instance comes from elsewhere than the planner.
+
+    Raises ValueError for a name that is not its own, and for a host that Docker does not publish on.
+    """
+    name = str(instance["name"])
+    if not instance.get("beside") and instance_name(name) != name:
+        raise ValueError(f"{name!r} is no name for an instance: {instance_name(name)!r} would be one.")
+    host_address(instance.get("host") or "127.0.0.1")
+
+
 def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
     """What units_current must know of an instance. The list of files is the one that its unit puts aside."""
+    check(instance)
     unit = f"vllm-{instance['name']}"
     files = [f"{config_dir}/{instance['name']}.yaml", f"{config_dir}/{instance['name']}.env"]
     if several_keys:

@@ -12,7 +12,9 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_ar
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import (
     context_length,
+    host_address,
     indices,
+    instance_name,
     read_request,
     safe_name,
 )
@@ -47,6 +49,58 @@ def test_small_readers() -> None:
     assert indices("3, 1,1") == (1, 3)
     assert indices([2, "0"]) == (0, 2)
     assert safe_name("Meta_Llama/3.1 8B!") == "meta-llama-3.1-8b"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("日本", "'日本' leaves nothing to call an instance by: set a `name` of letters a-z"),
+        ("--", "'--' leaves nothing to call an instance by"),
+        ("8b-beside", "cannot end in '-beside', as '8b-beside' does: what belongs to '8b' is called so."),
+        ("8B.keys", "cannot end in '.keys', as '8b.keys' does"),
+        ("8b.new", "cannot end in '.new'"),
+        ("8b.old", "cannot end in '.old'"),
+        ("8b.service", "cannot end in '.service'"),
+        ("8" * 65, "has 64 characters at the most, and '888"),
+    ],
+)
+def test_names_that_an_instance_cannot_have(name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=".") as raised:
+        instance_name(name)
+    assert says in str(raised.value)
+    assert says in findings("1xH100", models=[{"model": "8b", "name": name}])
+    assert len(outcome("1xH100", models=[{"model": "8b", "name": name}]).findings) == 1
+
+
+def test_names_that_an_instance_can_have() -> None:
+    names = ("8b", "Big One", "8b.keys.2", "beside", "x" * 64)
+    assert [instance_name(name) for name in names] == ["8b", "big-one", "8b.keys.2", "beside", "x" * 64]
+
+
+@pytest.mark.parametrize(
+    ("host", "meant"),
+    [
+        ("localhost", "set 127.0.0.1."),
+        ("node1.example", "set 127.0.0.1, 0.0.0.0 or one of the node's own."),
+        ("0.0.0.0.0", "set 127.0.0.1, 0.0.0.0"),
+        ("127.0.0.01", "set 127.0.0.1, 0.0.0.0"),
+        ("fe80::1%eth0", "set 127.0.0.1, 0.0.0.0"),
+        ("127.0.0.1:80", "set 127.0.0.1, 0.0.0.0"),
+    ],
+)
+def test_hosts_that_docker_refuses(host: str, meant: str) -> None:
+    said = findings("1xH100", model="8b", host=host, api_key_set=True)
+    start = f"host must be an address, since Docker publishes ports on addresses only, not {host!r}: "
+    assert said.startswith(start + meant)
+
+
+def test_hosts_that_docker_takes() -> None:
+    assert [host_address(host) for host in ("127.0.0.1", "::", "[::1]", " 10.0.0.7 ")] == [
+        "127.0.0.1",
+        "::",
+        "::1",
+        "10.0.0.7",
+    ]
 
 
 def test_numbers_from_a_command_line() -> None:

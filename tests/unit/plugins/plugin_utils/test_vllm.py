@@ -62,3 +62,16 @@ def test_a_second_instance_is_the_same_elsewhere():
 def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
     (second,) = _vllm.vllm_beside([{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}])
     assert _vllm.served_name(second) == "8b"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"name": "8b-beside"}, "cannot end in '-beside'"),
+        ({"name": "Big One"}, "'Big One' is no name for an instance: 'big-one' would be one."),
+        ({"host": "localhost"}, "host must be an address"),
+    ],
+)
+def test_an_instance_that_no_plan_made_is_looked_at_too(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        _vllm.vllm_unit({**INSTANCE, **wrong}, "/etc/vllm")
