@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import here_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
@@ -64,7 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
-            outcome = make_plan(read_request(options, catalog), node, catalog)
+            outcome = make_plan(read_request(options, catalog), node, catalog, here_from(said))
         except ValueError as error:
             node, outcome = NodeGpus("unknown"), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:

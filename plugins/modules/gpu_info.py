@@ -126,6 +126,18 @@ fabric_manager:
   description: Whether Fabric Manager runs; null where the PCI bus shows no NVSwitch.
   returned: always
   type: bool
+engines:
+  description:
+    - The engines that the role P(gpunode.llm.vllm#role) put on this node, by their units. Each has a C(name), its
+      C(port), the port that this was counted from (C(port_base)), and the names of its C(gpus) for the container
+      toolkit.
+  returned: always
+  type: list
+  elements: dict
+cdi_uuids:
+  description: Whether the node's CDI specification names GPUs by UUID; null where there is none yet.
+  returned: always
+  type: bool
 system:
   description:
     - What the roles of this collection want to know of the node's system besides, under the names of the facts that
@@ -138,12 +150,15 @@ system:
 import json
 from functools import cache
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _system
+from ansible_collections.gpunode.llm.plugins.module_utils import _serving, _system
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
+
+UNITS = "/etc/systemd/system"
+CDI = ("/etc/cdi", "/var/run/cdi")
 
 
 def _read(path: Path) -> str:
@@ -174,6 +189,17 @@ def fabric_manager_runs() -> bool:
     return any(_read(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
 
 
+def engines() -> List[Dict[str, Any]]:
+    """The engines that this node has, by their units."""
+    found = (_serving.parse_unit(_read(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
+    return [one.as_dict() for one in found if one]
+
+
+def cdi_uuids() -> Optional[bool]:
+    """Whether this node's CDI specifications name GPUs by UUID; None where there is none yet."""
+    return _serving.names_uuids(_read(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
+
+
 def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     tool = module.get_bin_path("nvidia-smi")
@@ -185,7 +211,7 @@ def main() -> None:
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
     gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
-    module.exit_json(**gpus, system=_system.facts(module.run_command))
+    module.exit_json(**gpus, engines=engines(), cdi_uuids=cdi_uuids(), system=_system.facts(module.run_command))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ options:
       - The models to serve when there are several, instead of O(model).
       - Each is a name, or a dictionary of C(model), C(name), C(port), C(gpu_indices), C(served_model_name) and any
         option of this module that is about one engine.
-      - Instances are planned in the order of their names, whatever their order here. Set C(port) and C(gpu_indices)
-        for one that must not move when others come and go.
+      - Instances are planned in the order of their names, whatever their order here. One that the node has already
+        keeps its port, and its GPUs as far as there is room.
     type: list
     elements: raw
     default: []
@@ -207,9 +207,13 @@ plan:
           description: V(cuda) or V(cpu).
           type: str
         gpu_indices:
-          description: GPUs of this instance.
+          description: GPUs of this instance, by their present indices.
           type: list
           elements: int
+        gpu_uuids:
+          description: The same by their UUIDs; empty where these are unknown, or containers cannot have GPUs by them.
+          type: list
+          elements: str
         tensor_parallel_size:
           description: GPUs that share each layer.
           type: int
@@ -239,6 +243,9 @@ plan:
           type: str
         port:
           description: Port of the endpoint.
+          type: int
+        port_base:
+          description: The port that ports are counted from, which the unit keeps in mind.
           type: int
         served_model_name:
           description: The name that clients use.

@@ -13,6 +13,9 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Engine
 from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import Bench, Choice, Options, options, too_old
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
 
+#: The GPUs that each engine runs on already, in its order.
+Own = Mapping[str, tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Seat:
@@ -95,14 +98,22 @@ def _next_budget(wish: InstanceRequest, group: Group, table: Table, now: int, le
     return None
 
 
-def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool) -> dict[str, int]:
-    """GPUs per instance: the least for everybody, then whoever has fewest gets the next step, while there are any."""
+def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, own: Own) -> dict[str, int]:
+    """GPUs per instance: the least for everybody, then whoever has fewest gets the next step, while there are any.
+
+    Who runs on GPUs of this group already comes before the others until it has as many as before.
+    """
+    had = {name: len(set(indices) & set(group.indices)) for name, indices in own.items()}
     if len(wishes) == 1:
         return {wishes[0].name: len(group.indices)}
     budget = {wish.name: table.least(wish, group, scarce) or 0 for wish in wishes}
     while True:
         left = len(group.indices) - sum(budget.values())
-        for wish in sorted(wishes, key=lambda item: (budget[item.name], item.name)):
+
+        def turn(wish: InstanceRequest) -> tuple[bool, int, str]:
+            return budget[wish.name] >= had.get(wish.name, 0) > 0, budget[wish.name], wish.name
+
+        for wish in sorted(wishes, key=turn):
             more = _next_budget(wish, group, table, budget[wish.name], left)
             if more is not None:
                 budget[wish.name] = more
@@ -120,8 +131,19 @@ def _block(free: list[int], width: int, domain: int) -> list[int]:
     return (min(roomy, key=lambda island: (len(island), island)) if roomy else free)[:width]
 
 
-def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool) -> list[Seat]:
-    budgets = _shares(wishes, group, table, scarce)
+def _pool(wanted: int, mine: list[int], free: list[int], others: set[int], domain: int) -> list[int]:
+    """What an instance takes its GPUs from: those that it runs on, then those on which nobody runs, then all others."""
+    mine = [index for index in mine if index in free]
+    nobodys = [index for index in free if index not in mine and index not in others]
+    if len(mine) + len(nobodys) < wanted:
+        return free
+    if not mine:
+        return nobodys
+    return mine if len(mine) >= wanted else sorted(mine + _block(nobodys, wanted - len(mine), domain))
+
+
+def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, own: Own) -> list[Seat]:
+    budgets = _shares(wishes, group, table, scarce, own)
     found = []
     for wish in wishes:
         ways = table.options(wish, group, budgets[wish.name])
@@ -129,13 +151,31 @@ def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce
     free = list(group.indices)
     seats = []
     for wish, ways, choice in sorted(found, key=lambda item: (-item[2].spread.tp, item[0].name)):
-        taken: list[int] = []
-        for _block_number in range(choice.spread.pp * choice.replicas):
-            block = _block(free, choice.spread.tp, group.spec.nvlink_domain)
-            free = [index for index in free if index not in block]
-            taken += block
+        taken = _taken(choice, wish.name, free, group.spec.nvlink_domain, own)
+        free = [index for index in free if index not in taken]
         seats.append(Seat(wish, table.bench(wish, group), ways, choice, tuple(taken)))
     return seats
+
+
+def _taken(choice: Choice, name: str, free: list[int], domain: int, own: Own) -> list[int]:
+    """The GPUs that an instance gets of those that are free, one tensor-parallel group after the other."""
+    width, mine = choice.spread.tp, list(own.get(name, ()))
+    if len(mine) == choice.gpus and set(mine) <= set(free) and _joined(mine, width, domain):
+        return mine
+    others = {index for other, indices in own.items() if other != name for index in indices}
+    pool = _pool(choice.gpus, mine, free, others, domain)
+    taken: list[int] = []
+    for _block_number in range(choice.gpus // width):
+        block = _block(pool, width, domain)
+        pool = [index for index in pool if index not in block]
+        taken += block
+    return taken
+
+
+def _joined(indices: Sequence[int], width: int, domain: int) -> bool:
+    """Whether each tensor-parallel group of these lies within one NVLink island, where it can."""
+    groups = (indices[start : start + width] for start in range(0, len(indices), width))
+    return width > domain or all(len({index // domain for index in group}) == 1 for group in groups)
 
 
 def _pinned_group(wish: InstanceRequest, groups: Sequence[Group]) -> Group | str:
@@ -175,8 +215,15 @@ def _pin(wishes: Sequence[InstanceRequest], groups: Sequence[Group]) -> tuple[di
     return pinned, problems
 
 
-def pack(wishes: Sequence[InstanceRequest], groups: Sequence[Group], engine: EngineSpec, policy: Policy) -> Packing:
-    """Seat every instance, or say which cannot be seated."""
+def pack(
+    wishes: Sequence[InstanceRequest],
+    groups: Sequence[Group],
+    engine: EngineSpec,
+    policy: Policy,
+    own: Own | None = None,
+) -> Packing:
+    """Seat every instance, or say which cannot be seated. ``own``: the GPUs that the node's engines run on, by name."""
+    own = own or {}
     table = Table(engine, policy)
     pinned, problems = _pin(wishes, groups)
     if problems:
@@ -198,9 +245,9 @@ def pack(wishes: Sequence[InstanceRequest], groups: Sequence[Group], engine: Eng
     if placed is None:
         return Packing(together=tuple((wish, needs[wish.name] or 0) for wish in wishes))
     seats = [
-        seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table, scarce)
+        seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table, scarce, own)
     ]
     for group in rest:
         here = [wish for wish in loose if placed[wish.name] == group]
-        seats += _seats(here, group, table, scarce) if here else []
+        seats += _seats(here, group, table, scarce, own) if here else []
     return Packing(seats=tuple(sorted(seats, key=lambda seat: seat.wish.name)))

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, Host, numbered, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, Image, version_key
 from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import Choice, weight_only
@@ -21,6 +22,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     weights_bytes,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._pack import Packing, Seat, pack
+from ansible_collections.gpunode.llm.plugins.plugin_utils._ports import ports
 from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance, Settled, instance
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest, Request
 from ansible_collections.gpunode.llm.plugins.plugin_utils._words import (
@@ -90,19 +92,6 @@ def pick_image(wish: InstanceRequest, engine: EngineSpec, driver: str) -> Picked
     compat = " or ".join(map(str, images[0].compat_branches))
     hint = f", or set {COMPAT}=1 in env on a data-centre GPU with driver branch {compat}" if compat else ""
     return Picked(finding=f"The NVIDIA driver is {driver}, and the image needs at least {needs}: upgrade it{hint}.")
-
-
-def _ports(request: Request) -> dict[str, int]:
-    """The port of each instance: its own, else the next free one, in the order of the names."""
-    taken = {wish.port for wish in request.instances if wish.port}
-    ports: dict[str, int] = {}
-    following = request.port
-    for wish in request.instances:
-        while wish.port is None and following in taken:
-            following += 1
-        ports[wish.name] = wish.port or following
-        taken.add(ports[wish.name])
-    return ports
 
 
 def _cpu_tokens(wish: InstanceRequest, catalog: Catalog) -> int:
@@ -214,7 +203,9 @@ def _smaller(wishes: Sequence[InstanceRequest], host: Host, advice: Advice) -> t
     return taken, notes
 
 
-def _seated(request: Request, host: Host, advice: Advice) -> tuple[Packing, list[str], list[str]]:
+def _seated(
+    request: Request, host: Host, advice: Advice, own: Mapping[str, tuple[int, ...]]
+) -> tuple[Packing, list[str], list[str]]:
     """GPUs for everybody who wants some; what stands against it; what to know."""
     wishes = [wish for wish in request.instances if wish.device == "cuda"]
     if not wishes:
@@ -222,7 +213,7 @@ def _seated(request: Request, host: Host, advice: Advice) -> tuple[Packing, list
     if not host.groups:
         return Packing(), [*host.blocked, *(no_gpus(wish, advice) for wish in wishes)], []
     wishes, notes = _smaller(wishes, host, advice)
-    packing = pack(wishes, host.groups, advice.engine, advice.catalog.policy)
+    packing = pack(wishes, host.groups, advice.engine, advice.catalog.policy, own)
     problems = list(packing.pinned)
     problems += [does_not_fit(wish, host.groups, advice) for wish in packing.alone]
     problems += [not_together(packing.together, host, advice.catalog)] if packing.together else []
@@ -252,12 +243,13 @@ def _rejected(seats: Sequence[Seat], advice: Advice) -> tuple[Mapping[str, str],
     return tuple(ways)
 
 
-def _settled(request: Request, packing: Packing, images: Mapping[str, Picked], catalog: Catalog) -> list[Settled]:
-    ports = _ports(request)
+def _settled(
+    request: Request, packing: Packing, images: Mapping[str, Picked], numbers: Mapping[str, int], catalog: Catalog
+) -> list[Settled]:
     seats = {seat.wish.name: seat for seat in packing.seats}
     settled = []
     for wish in request.instances:
-        port, image = ports[wish.name], images[wish.name].image
+        port, image = numbers[wish.name], images[wish.name].image
         if wish.device == "cpu":
             settled.append(_on_cpu(wish, port, image, catalog))
         else:
@@ -265,28 +257,71 @@ def _settled(request: Request, packing: Packing, images: Mapping[str, Picked], c
     return settled
 
 
+def _numbers(request: Request, here: Here) -> tuple[dict[str, int], list[str]]:
+    """The ports, or what stands against them."""
+    try:
+        return ports(request, here.engines), []
+    except ValueError as error:
+        return {}, [str(error)]
+
+
+def _own_gpus(here: Here, node: NodeGpus) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The GPUs that each engine of the node has by their indices now, and a sentence for each that is gone."""
+    index_of = {name: gpu.index for gpu in node.gpus if not gpu.lost for name in (gpu.uuid, str(gpu.index)) if name}
+    own, gone = {}, []
+    for engine in here.engines:
+        own[engine.name] = tuple(index_of[name] for name in engine.gpus if name in index_of)
+        lost = [name for name in engine.gpus if name not in index_of]
+        if lost and any(gpu.uuid for gpu in node.gpus):
+            which = "GPU" if len(lost) == 1 else "GPUs"
+            listed = f"{which} {', '.join(lost)}"
+            gone.append(f"{engine.name} ran on {listed}, which this node has lost: `nvidia-smi -L` lists the rest.")
+    return own, gone
+
+
+def _named(plan: Sequence[Instance], node: NodeGpus, here: Here) -> tuple[tuple[Instance, ...], list[str]]:
+    """The instances with the UUIDs of their GPUs, where containers can have them by those; else why not."""
+    uuids = {gpu.index: gpu.uuid for gpu in node.gpus}
+    known = [one for one in plan if one.gpu_indices and all(uuids.get(index) for index in one.gpu_indices)]
+    if known and not here.gpus_by_uuid:
+        return tuple(plan), [
+            "The CDI specification of this node names GPUs by index only, so the units do, too: after one is lost, an"
+            " engine may get another's. nvidia-container-toolkit 1.15 and later name them by UUID: upgrade it."
+        ]
+    return tuple(
+        replace(one, gpu_uuids=tuple(uuids[index] for index in one.gpu_indices)) if one in known else one
+        for one in plan
+    ), []
+
+
 def _unique(sentences: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
-def make_plan(request: Request, node: NodeGpus, catalog: Catalog) -> Outcome:
-    """Decide what runs where. Every reason against it is found, not only the first."""
+def make_plan(request: Request, node: NodeGpus, catalog: Catalog, here: Here | None = None) -> Outcome:
+    """Decide what runs where. Every reason against it is found, not only the first.
+
+    ``here``: what the node has besides its GPUs. What serves keeps its port and its GPUs.
+    """
+    here = here or Here()
     names = {UNIT + wish.name for wish in request.instances}
     host = read_host(
         node, catalog, lambda owner: owner in names or (request.remove_unlisted and owner.startswith(UNIT))
     )
     advice = Advice(request.engine, catalog)
+    own, gone = _own_gpus(here, node)
+    numbers, no_port = _numbers(request, here)
     images = {wish.name: pick_image(wish, request.engine, host.driver_version) for wish in request.instances}
     arguments = [check_args(wish.extra_args, request.engine) for wish in request.instances]
     too_long = [finding for wish in request.instances for finding in _too_long(wish, catalog)]
-    packing, problems, notes = (Packing(), [], []) if too_long else _seated(request, host, advice)
-    findings = [*request.findings, *(picked.finding for picked in images.values())]
+    packing, problems, notes = (Packing(), [], []) if too_long else _seated(request, host, advice, own)
+    findings = [*request.findings, *no_port, *(picked.finding for picked in images.values())]
     findings += [*(finding for found, _warnings in arguments for finding in found), *too_long, *problems]
     if any(findings):
-        return Outcome(None, _unique(findings))
-    settled = _settled(request, packing, images, catalog)
-    warnings = [*host.warnings, *(picked.warning for picked in images.values()), *notes]
+        return Outcome(None, _unique([*findings, *(gone if problems else ())]))
+    settled = _settled(request, packing, images, numbers, catalog)
+    instances, unnamed = _named([instance(item, request, catalog.policy) for item in settled], node, here)
+    warnings = [*host.warnings, *gone, *unnamed, *(picked.warning for picked in images.values()), *notes]
     warnings += [warning for _findings, found in arguments for warning in found]
     warnings += [f"{item.wish.name}: {note}" for item in settled for note in item.warnings]
-    instances = tuple(instance(item, request.engine, catalog.policy) for item in settled)
     return Outcome(Plan(instances, _unique(warnings), _rejected(packing.seats, advice)))

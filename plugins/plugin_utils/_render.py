@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import EngineSpec, Policy
 from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import Parallel, weights_bytes
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest, Request
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Instance:
     image: str
     device: str
     gpu_indices: tuple[int, ...]
+    gpu_uuids: tuple[str, ...]
     tensor_parallel_size: int
     pipeline_parallel_size: int
     data_parallel_size: int
@@ -35,6 +36,7 @@ class Instance:
     env: Mapping[str, str]
     host: str
     port: int
+    port_base: int
     served_model_name: str
     weights_bytes: int
     gated: bool
@@ -107,9 +109,9 @@ def env(settled: Settled, engine: EngineSpec, policy: Policy, timeout: int) -> d
     return {**base, **settled.wish.model.env, **settled.wish.env}
 
 
-def instance(settled: Settled, engine: EngineSpec, policy: Policy) -> Instance:
+def instance(settled: Settled, request: Request, policy: Policy) -> Instance:
     """The instance as roles and users read it."""
-    wish = settled.wish
+    wish, engine = settled.wish, request.engine
     size = weights_bytes(wish.model)
     timeout = start_timeout_s(wish, policy)
     return Instance(
@@ -120,6 +122,7 @@ def instance(settled: Settled, engine: EngineSpec, policy: Policy) -> Instance:
         image=settled.image,
         device=wish.device,
         gpu_indices=settled.indices,
+        gpu_uuids=(),
         tensor_parallel_size=settled.spread.tp,
         pipeline_parallel_size=settled.spread.pp,
         data_parallel_size=settled.replicas,
@@ -130,6 +133,7 @@ def instance(settled: Settled, engine: EngineSpec, policy: Policy) -> Instance:
         env=env(settled, engine, policy, timeout),
         host=wish.host,
         port=settled.port,
+        port_base=request.port,
         served_model_name=served_names(wish)[0],
         weights_bytes=size,
         gated=wish.model.gated,

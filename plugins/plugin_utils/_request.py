@@ -140,7 +140,8 @@ def instance_name(text: Any) -> str:
     name = safe_name(str(text))
     if not name:
         raise ValueError(
-            f"{str(text)!r} leaves nothing to call an instance by: set a `name` of letters a-z, digits, dots and dashes."
+            f"{str(text)!r} leaves nothing to call an instance by: set a `name` of letters a-z, digits, dots and"
+            " dashes."
         )
     if len(name) > NAME_LENGTH:
         raise ValueError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, parse
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
@@ -26,10 +27,10 @@ def board(name: str, owner: str = "") -> NodeGpus:
     return parse(xml, lambda pid: owner)
 
 
-def outcome(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> Outcome:
+def outcome(gpus: Any, catalog: Catalog = CATALOG, here: Here | None = None, **options: Any) -> Outcome:
     """Plan for GPUs by description, or for a node."""
     node = gpus if isinstance(gpus, NodeGpus) else given_gpus(gpus, catalog)
-    return make_plan(read_request(options, catalog), node, catalog)
+    return make_plan(read_request(options, catalog), node, catalog, here)
 
 
 def instances(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> dict[str, Instance]:

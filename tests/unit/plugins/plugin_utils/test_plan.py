@@ -20,9 +20,9 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning im
 )
 
 CONTRACT = (
-    "name model repo_id revision image device gpu_indices tensor_parallel_size pipeline_parallel_size "
-    "data_parallel_size max_model_len weights_gib_per_gpu kv_cache_tokens config env host port served_model_name "
-    "weights_bytes gated ignore_patterns start_timeout_s shm_size warnings"
+    "name model repo_id revision image device gpu_indices gpu_uuids tensor_parallel_size pipeline_parallel_size "
+    "data_parallel_size max_model_len weights_gib_per_gpu kv_cache_tokens config env host port port_base "
+    "served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size warnings"
 )
 
 

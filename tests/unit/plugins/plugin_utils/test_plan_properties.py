@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     GIB,
@@ -140,3 +141,26 @@ def test_the_order_of_the_inputs_does_not_matter(
     again = outcome(data.draw(st.permutations(gpus)), models=data.draw(st.permutations(wanted)))
     assert first.plan == again.plan
     assert bool(first.findings) == bool(again.findings)
+
+
+@SLOW
+@given(st.lists(models, min_size=1, max_size=3, unique=True), hosts, OBJECTIVES)
+def test_what_runs_is_planned_as_it_runs(wanted: list[str], gpus: list[dict[str, Any]], objective: str) -> None:
+    first = outcome(gpus, models=wanted, objective=objective)
+    if first.plan:
+        engines = tuple(
+            Serving(one.name, one.port, one.port_base, tuple(map(str, one.gpu_indices))) for one in first.plan.instances
+        )
+        assert outcome(gpus, models=wanted, objective=objective, here=Here(engines)) == first
+
+
+@SLOW
+@given(st.lists(models, min_size=1, max_size=2, unique=True), models, st.sampled_from(KINDS), st.integers(1, 8))
+def test_who_comes_later_takes_nobodys_port(wanted: list[str], later: str, kind: str, count: int) -> None:
+    gpus = [{"name": kind, "count": count}]
+    first = outcome(gpus, models=wanted)
+    if first.plan and later not in wanted:
+        engines = tuple(Serving(one.name, one.port, one.port_base) for one in first.plan.instances)
+        second = outcome(gpus, models=[*wanted, later], here=Here(engines))
+        kept = {one.name: one.port for one in second.plan.instances if one.name in wanted} if second.plan else {}
+        assert not kept or kept == {one.name: one.port for one in first.plan.instances}
