@@ -19,6 +19,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _bundle_job,
     _hub,
     _hub_progress,
+    _hub_sight,
     _job,
     _paths,
 )
@@ -26,7 +27,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleE
 
 RUN = "/run/gpunode"
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
-CODE = (_bundle, _bundle_job, _hub, _hub_progress, _paths)
+CODE = (_bundle, _bundle_job, _hub, _hub_progress, _hub_sight, _paths)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
 #: What apt calls a suite or a component; a flat repository's suite is a path.

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _paths
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub_sight, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._paths import COMMIT, Refused
 
 FORMAT = 1
@@ -253,7 +253,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Found:
-    """How a snapshot stands on this node."""
+    """How a snapshot stands on this node. ``outside``: a sentence of what a container would not see of it."""
 
     snapshot: Snapshot
     commit: str = ""
@@ -262,10 +262,11 @@ class Found:
     missing: Sequence[str] = ()
     recorded: bool = True
     manifest: Manifest | None = field(default=None, compare=False)
+    outside: str = ""
 
     @property
     def complete(self) -> bool:
-        return self.manifest is not None and not self.missing and self.recorded
+        return self.manifest is not None and not self.missing and self.recorded and not self.outside
 
 
 def read_text(path: str) -> str:
@@ -277,18 +278,23 @@ def look(home: str, snapshot: Snapshot) -> Found:
     """What is here of a snapshot, from the manifest and the files' sizes alone."""
     cache = Cache(home)
     commit = snapshot.revision if snapshot.pinned else recorded_commit(cache, snapshot.repo_id, snapshot.revision)
+    blobs = os.path.join(cache.folder(snapshot.repo_id), "blobs")
+    outside = _hub_sight.out_of_sight(cache.hub, [blobs])
     if not commit:
-        return Found(snapshot)
+        return Found(snapshot, outside=outside)
     path = cache.snapshot(snapshot.repo_id, commit)
     try:
         manifest = Manifest.load(read_text(cache.manifest(snapshot.repo_id, commit)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Found(snapshot, commit, path)
+        return Found(snapshot, commit, path, outside=outside or _hub_sight.out_of_sight(cache.hub, [path]))
     here = {f.path for f in manifest.files if size_of(cache.pointer(snapshot.repo_id, commit, f.path)) == f.size}
     wanted = [f for f in manifest.listing if snapshot.wants(f.path)]
     missing = [f.path for f in wanted if f.path not in here]
     recorded = not snapshot.branch or recorded_commit(cache, snapshot.repo_id, snapshot.branch) == commit
-    return Found(snapshot, commit, path, sum(f.size for f in wanted if f.path in here), missing, recorded, manifest)
+    pointers = [cache.pointer(snapshot.repo_id, commit, f.path) for f in wanted if f.path in here]
+    outside = outside or _hub_sight.out_of_sight(cache.hub, [path, *pointers])
+    amount = sum(f.size for f in wanted if f.path in here)
+    return Found(snapshot, commit, path, amount, missing, recorded, manifest, outside)
 
 
 def recorded_commit(cache: Cache, repo_id: str, branch: str) -> str:

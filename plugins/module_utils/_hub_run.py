@@ -25,6 +25,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_progress,
     _hub_pull,
     _hub_rsync,
+    _hub_sight,
     _hub_source,
     _job,
     _paths,
@@ -46,6 +47,7 @@ CODE = (
     _hub_progress,
     _hub_pull,
     _hub_rsync,
+    _hub_sight,
     _hub_source,
     _paths,
     _web,
@@ -97,6 +99,9 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
         ]
         return report(params, world, targets)
     found = [_hub.look(params["home"], snapshot) for snapshot in _hub.parse_snapshots(params["snapshots"])]
+    outside = [one.outside for one in found if one.outside]
+    if outside:
+        raise Failed(" ".join(outside))
     if all(one.complete and not asks_again(params, one) for one in found):
         return done(found, [False] * len(found))
     if check_mode:

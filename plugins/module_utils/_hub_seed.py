@@ -100,6 +100,9 @@ def serve(params: Params, check_mode: bool, world: World) -> dict[str, Any]:
     """Start the service with a new password, in place of one that an earlier play has left."""
     check(params)
     found = [_hub.look(params["home"], snapshot) for snapshot in _hub.parse_snapshots(params["snapshots"])]
+    outside = [one.outside for one in found if one.outside]
+    if outside:  # rsync's daemon sees the cache alone, as a container does
+        raise Failed(" ".join(outside))
     lacking = [f"{one.snapshot.repo_id} at {one.snapshot.revision}" for one in found if not one.complete]
     if lacking and not check_mode:
         raise Failed(f"What is not here cannot be served: {', '.join(lacking)}.")

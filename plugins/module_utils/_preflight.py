@@ -105,6 +105,11 @@ def weights_needs(
     return needs
 
 
+def check_cache(instances: Sequence[Instance], home: str) -> list[str]:
+    """Whether an engine's container sees the weights: it has the cache alone, where links that lead out are dead."""
+    return list(dict.fromkeys(filter(None, (look(home, one).outside for one in parse_snapshots(instances)))))
+
+
 def pin(
     instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
 ) -> list[Instance]:

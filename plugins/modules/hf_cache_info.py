@@ -71,7 +71,7 @@ snapshots:
       description: The size of what is here of it.
       type: int
     complete:
-      description: Whether all of it is here, verified.
+      description: Whether all of it is here, verified, and seen by a container that has the cache's folder alone.
       type: bool
     missing:
       description: Files that were verified once and are gone or have another size.

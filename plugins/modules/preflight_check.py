@@ -188,6 +188,7 @@ def check(module):
         hub_check = ask_hub(params)
         findings += hub_check.findings
     linked = bool(params["source"]) and _hub_source.linkable(params["source"], params["home"])
+    findings += _preflight.check_cache(instances, params["home"])
     weights = _preflight.weights_needs(instances, params["home"], hub_check.trees, linked)
     images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
     if "disk" not in skip:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from conftest import FETCH, LINK, REPO, SHARDS, note
+from conftest import CONVERGE, FETCH, LINK, REPO, SHARDS, note
 from scenario import hunt, on_node, processes, repository, run_play
 
 TOKEN, TOKEN_FILE = "hf_lab_good", "/etc/huggingface/token"
@@ -64,6 +65,27 @@ def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
     assert pull.run().status == 0
     assert pull.sent() == {SHARDS[0]: pull.sizes()[SHARDS[0]]}
     assert verify(pull).status == 0
+
+
+def test_a_folder_on_another_disk_is_said_and_the_remedy_works(pull, hub) -> None:
+    """A link is as good as a folder on the host, and leads nowhere in a container that has the cache alone."""
+    assert pull.run(CONVERGE).status == 0
+    disk = f"{pull.home}-disk"
+    on_node(f"mkdir {disk} && mv {pull.folder} {disk}/model && ln -s {disk}/model {pull.folder}")
+    hub.reset()
+    for playbook in (CONVERGE, FETCH):
+        told = pull.run(playbook)
+        assert told.status != 0
+        assert f"{pull.folder} is a link to {disk}/model, and leads nowhere in a container" in told.words
+        assert told.changed == 0
+    remedy = re.findall(r"in its place: (rm .*?), and the same in /etc/fstab", told.words)[0]
+    try:
+        on_node(remedy)
+        again = pull.run(CONVERGE)
+        assert (again.status, again.changed) == (0, 0), again.text[-3000:]
+        assert pull.sent() == {}
+    finally:
+        on_node(f"umount {pull.folder}; rm -rf {disk}")
 
 
 OTHER = "weights/moves"
