@@ -85,6 +85,14 @@ def test_the_container_gets_the_environment_as_it_was_given(host) -> None:
     assert host.run(f"docker inspect {box} --format '{{{{.Config.Labels.lab}}}}'").stdout.strip() == "alternative"
 
 
+def test_text_became_numbers_and_truth(host) -> None:
+    """vars/all.yml holds nothing but text."""
+    config = host.file("/srv/vllm/etc/first.yaml").content_string
+    assert "\nmax-num-seqs: 7\n" in config
+    assert "\nmax-num-batched-tokens: 1024\n" in config
+    assert host.run("systemctl show -P TimeoutStopUSec vllm-first").stdout.strip() == "48s"
+
+
 def test_docker_is_as_it_was_asked_for(host) -> None:
     info = json.loads(host.run("docker info --format '{{json .}}'").stdout)
     assert info["DockerRootDir"] == "/var/lib/docker/elsewhere"
