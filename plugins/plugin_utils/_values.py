@@ -120,7 +120,9 @@ def _suboptions(name: str, value: Mapping[str, Any], known: Mapping[str, Option]
     for key, option in known.items():
         if option.get("required") and key not in value:
             raise ValueError(f"{name} lacks {key!r}.")
-    given = {key: read(f"{name}.{key}", item, known[key], secret) for key, item in value.items()}
+    # `default(omit)` in a dictionary is taken out by ansible only later, so what is to be left out is still there.
+    there = {key: item for key, item in value.items() if repr(item) != "<<Omit>>"}
+    given = {key: read(f"{name}.{key}", item, known[key], secret) for key, item in there.items()}
     return {key: item for key, item in given.items() if item is not None}
 
 

@@ -54,4 +54,4 @@ def test_every_option_of_the_plan_has_a_variable() -> None:
     assert set(options) == set(OPTIONS) - OF_THE_TASK
     del options["api_key_set"]
     for key, value in options.items():
-        assert re.match(rf"{{{{ vllm_{key} \| default\(omit", value), key
+        assert re.match(rf"{{{{ vllm_{key} \| default\(none\) }}}}", value), key

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _values
 from jinja2 import Environment, nodes
 
@@ -218,6 +220,12 @@ def test_no_message_holds_a_secret() -> None:
 def test_a_misspelt_suboption_is_refused() -> None:
     with pytest.raises(ValueError, match="docker_proxy has no 'htps', did you mean 'https'?"):
         _values.typed("docker_proxy", "htps=http://proxy:3128")
+
+
+def test_what_is_omitted_in_a_dictionary_is_left_out() -> None:
+    variables = {"options": {"port": trust_as_template("{{ nowhere | default(omit) }}"), "host": "::1"}}
+    expression = trust_as_template("{{ options | gpunode.llm.typed('preflight_options') }}")
+    assert Templar(loader=DataLoader(), variables=variables).template(expression) == {"host": "::1"}
 
 
 PLAY = """
