@@ -23,6 +23,9 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Sna
 UNIT_DIRS = ("/etc/systemd/system", "/run/systemd/system", "/run/systemd/transient", "/run/systemd/generator")
 
 
+_BRANCH = "it is the commit of "
+
+
 @dataclass(frozen=True)
 class Revision:
     """A commit of a repository in the cache; ``kept``: by what, empty for one that is old."""
@@ -44,9 +47,24 @@ class Plan:
     def old(self) -> list[Revision]:
         return [one for one in self.revisions if not one.kept]
 
+    @property
+    def whole(self) -> list[str]:
+        """The repositories of which nothing stays."""
+        return sorted({one.repo_id for one in self.old} - {one.repo_id for one in self.revisions if one.kept})
 
-def make_plan(home: str, asked: Sequence[Snapshot], unit_texts: Mapping[str, str], unlisted: bool) -> Plan:
-    """``unlisted``: also repositories of which nothing stays. Otherwise those are not touched."""
+
+def make_plan(
+    home: str,
+    asked: Sequence[Snapshot],
+    unit_texts: Mapping[str, str],
+    unlisted: bool,
+    brought: Sequence[str] = (),
+) -> Plan:
+    """``unlisted``: also repositories of which nothing stays. Otherwise those are not touched.
+
+    ``brought``: repositories that the collection brought. That a branch leads to a commit of one is its own doing, so
+    it keeps none where nothing of the repository is in use.
+    """
     commits: dict[str, list[str]] = {}
     for row in _hub_inventory.others(home, []):
         commits.setdefault(row["repo_id"], []).append(row["revision"])
@@ -54,6 +72,8 @@ def make_plan(home: str, asked: Sequence[Snapshot], unit_texts: Mapping[str, str
     revisions = []
     for repo_id, here in sorted(commits.items()):
         reasons = {commit: _reason(home, repo_id, commit, here, wanted, unit_texts) for commit in here}
+        if unlisted and repo_id in brought and not any(map(_in_use, reasons.values())):
+            reasons = dict.fromkeys(here, "")
         if not unlisted and not any(reasons.values()):
             reasons = dict.fromkeys(here, "nothing of its repository is in use, and unlisted is false")
         revisions += [Revision(repo_id, commit, reasons[commit]) for commit in here]
@@ -76,7 +96,11 @@ def _reason(
         if commit in text or (name.search(text) and not any(other in text for other in here)):
             return f"{unit} names it"
     branch = _branches(Cache(home), repo_id).get(commit, "")
-    return f"it is the commit of {branch}" if branch else ""
+    return f"{_BRANCH}{branch}" if branch else ""
+
+
+def _in_use(reason: str) -> bool:
+    return bool(reason) and not reason.startswith(_BRANCH)
 
 
 def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
@@ -159,8 +183,7 @@ def remove(home: str, plan: Plan) -> None:
     for path in plan.files:
         _unlink(path)
         _unlink(f"{path}.refs")  # who shares it, where the hub's own tools keep that
-    left = {one.repo_id for one in plan.revisions if one.kept}
-    for repo_id in {one.repo_id for one in plan.old} - left:
+    for repo_id in plan.whole:
         shutil.rmtree(cache.folder(repo_id), ignore_errors=True)
 
 

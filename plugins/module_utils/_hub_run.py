@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _brought,
     _hub,
     _hub_api,
     _hub_client,
@@ -72,6 +73,7 @@ class World:
     environment: Mapping[str, str]
     sleep: Callable[[float], None] = time.sleep
     folder: str = RUN
+    brought: str = _brought.PATH
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,20 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
     if check_mode:
         return predict(params, world, found)
     targets = aim(params, world, found)
+    note(params, world, targets)
     for target in targets:
         if target.unit:
             start(params, world, target)
     if params["background"]:
         return {**done(found, [bool(t.unit) for t in targets]), "progress": "started"}
     return report(params, world, targets)
+
+
+def note(params: Params, world: World, targets: Sequence[Target]) -> None:
+    """Before it comes. A repository that was there before was brought by somebody else."""
+    cache = _hub.Cache(params["home"])
+    coming = [target.snapshot.repo_id for target in targets if target.unit]
+    _brought.note(world.brought, models=[one for one in coming if not os.path.isdir(cache.folder(one))])
 
 
 def asks_again(params: Params, found: Found) -> bool:

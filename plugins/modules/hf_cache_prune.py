@@ -13,6 +13,7 @@ description:
   - A revision stays if O(snapshots) lists it, if a branch leads to it, or if a systemd unit on the node names it, in
     the unit file, in a drop-in, or in the configuration of an instance of the role vllm. A unit that names a repository
     and none of its commits keeps all of them.
+  - Of a repository that the collection brought, a branch keeps nothing where no unit names it, with O(unlisted).
   - Asks no network and starts no program.
 author:
   - gpunode contributors (@gpunode)
@@ -85,7 +86,7 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_prune
+from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_prune
 
 
 def lines(revisions):
@@ -104,9 +105,11 @@ def main():
     home = module.params["home"]
     try:
         asked = _hub.parse_snapshots(module.params["snapshots"])
-        plan = _hub_prune.make_plan(home, asked, _hub_prune.unit_texts(), module.params["unlisted"])
+        ours = _brought.read(_brought.PATH)["models"]
+        plan = _hub_prune.make_plan(home, asked, _hub_prune.unit_texts(), module.params["unlisted"], ours)
         if not module.check_mode:
             _hub_prune.remove(home, plan)
+            _brought.forget(_brought.PATH, models=plan.whole)
     except (ValueError, OSError) as trouble:
         module.fail_json(msg=str(trouble))
     kept = [one for one in plan.revisions if one.kept]

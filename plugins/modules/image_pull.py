@@ -100,7 +100,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _image, _job, _oci
+from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _image, _job, _oci
 
 # docker prints a few lines for every layer, and an engine's image has some forty layers.
 LOG_LINES = 600
@@ -172,6 +172,7 @@ class Pull:
         state = _job.look(run, self.job.name)
         if state.invocation != self.resume["job"] or state.state == "absent":
             self.check_source()
+            _brought.note(_brought.PATH, images=[self.image])
             state = _job.start_or_attach(run, self.job)
             self.resume = {**self.resume, "job": state.invocation, "attempt": self.resume["attempt"] + 1}
         state = _job.wait(run, self.job.name, self.module.params["wait_s"])
@@ -229,7 +230,7 @@ def main():
         if module.check_mode:
             pull.would_pull()
         pull.step()
-    except (ValueError, _job.JobError) as error:
+    except (ValueError, OSError, _job.JobError) as error:
         module.fail_json(msg=str(error), done=True, progress="")
 
 

@@ -46,7 +46,7 @@ OURS = {
     ),
 }
 LEVELS = list(OURS)
-NAMED = ("-e", json.dumps({"teardown_images": [IMAGE], "teardown_models": ["gpunode/tiny-llama"]}))
+NOTES = "/var/lib/gpunode/brought.json"
 THEIRS = (
     "systemctl is-active --quiet vllm-theirs",
     "test -e /etc/systemd/system/vllm-theirs.service",
@@ -94,18 +94,25 @@ def test_a_level_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("level", LEVELS[:-1])
 def test_a_level_takes_its_own_and_those_before_it(level: str) -> None:
-    """The service is gone after the first one, so what it ran and served is named to those that follow."""
-    teardown(level, *([] if level == "unit" else NAMED))
+    """The service is gone after the first one, and what it ran and served is remembered for those that follow."""
+    teardown(level)
     gone, left = LEVELS[: LEVELS.index(level) + 1], LEVELS[LEVELS.index(level) + 1 :]
     assert [test for name in gone for test in OURS[name] if true(test)] == []
     assert [test for name in left for test in OURS[name] if not true(test)] == []
     theirs = (*THEIRS, "docker ps --format '{{.Names}}' | grep -qx theirs")
     assert [test for test in theirs if not true(test)] == []
-    assert teardown(level, *([] if level == "unit" else NAMED)).changed == 0
+    assert teardown(level).changed == 0
+    known = {"unit": (True, True), "image": (False, True)}.get(level, (False, False))
+    notes = on_node(f"cat {NOTES}", check=False)
+    assert (IMAGE in notes, "gpunode/tiny-llama" in notes) == known
+    # What is left of the models may go by either way.
+    pruned = run_play("playbooks/prune.yml", "--check", "-e", "huggingface_prune_unlisted=true")
+    assert pruned.status == 0, pruned.text[-3000:]
+    assert ("1 old revisions would be removed" in pruned.words) is known[1]
 
 
 def test_what_nobody_can_know_any_more_is_asked_for() -> None:
-    """No service tells which images and models were its own, and none is named."""
+    """No service tells which images and models were its own, none is noted, and none is named."""
     assert "name them in teardown_images and teardown_models" in teardown("weights").text
 
 

@@ -164,3 +164,19 @@ def test_what_units_say(tmp_path):
     assert texts["gone.service"] == ""
     assert NEW in texts["vllm-x.service"]
     assert OLD in texts["vllm-x.service"]
+
+
+@pytest.mark.parametrize("theirs", [True, False])
+def test_what_was_brought_goes_with_its_last_user_whatever_branch_leads_to_it(home, theirs):
+    """As after a teardown of the service: nothing names the model any more."""
+    home.branch("org/name", "main", NEW, theirs)
+
+    def gone(unlisted, brought, units=None):
+        return [one.commit for one in _hub_prune.make_plan(home.path, [], units or {}, unlisted, brought).old]
+
+    assert gone(True, ["org/name"]) == [OLD, NEW, THIRD]
+    assert gone(True, []) == [OLD, THIRD]
+    assert gone(False, ["org/name"]) == [OLD, THIRD]
+    assert gone(True, ["org/name"], {"vllm-x.service": f"revision: {THIRD}"}) == [OLD]
+    plan = _hub_prune.make_plan(home.path, [], {}, True, ["org/name"])
+    assert plan.whole == ["org/name"]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_run
+from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_run
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_run import Failed, World
@@ -84,6 +84,10 @@ class Node:
             f"InvocationID={'' if state == 'absent' else 'aa'}\nControlGroup=\n"
         )
 
+    @property
+    def brought(self):
+        return str(self.tmp_path / "brought.json")
+
     # the hub
     def open(self, method, url, headers):
         self.asked.append((method, url.removeprefix("https://hub.example"), headers.get("Authorization")))
@@ -98,7 +102,7 @@ class Node:
 
     def step(self, check_mode=False, **changes):
         environment = {"https_proxy": 'http://"proxy', "HOME": "/root"}
-        world = World(self.run, self.open, environment, lambda seconds: None, str(self.tmp_path / "run"))
+        world = World(self.run, self.open, environment, lambda seconds: None, str(self.tmp_path / "run"), self.brought)
         return _hub_run.step({**self.params, **changes}, check_mode, world)
 
     def arrive(self, commit=COMMIT, branch="", files=(FILE,)) -> None:
@@ -129,6 +133,20 @@ def test_a_converged_node_asks_nobody(node):
     path = Cache(node.home).snapshot("org/name", COMMIT)
     row = {"repo_id": "org/name", "revision": COMMIT, "path": path, "bytes": 2, "changed": False}
     assert result["snapshots"] == [row]
+
+
+def test_what_comes_is_noted_before_it_comes(node):
+    node.step(check_mode=True)
+    assert _brought.read(node.brought)["models"] == []
+    node.step(background=True)
+    assert _brought.read(node.brought)["models"] == ["org/name"]
+
+
+def test_a_model_that_somebody_else_put_there_is_not_noted(node):
+    _hub.write_atomically(Cache(node.home).pointer("org/name", "b" * 40, FILE.path), "x")
+    node.step(background=True)
+    assert node.started()
+    assert _brought.read(node.brought)["models"] == []
 
 
 def test_access_is_checked_before_anything_starts(node):
