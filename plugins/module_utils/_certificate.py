@@ -54,6 +54,16 @@ def parse_names(shown: str) -> Set[str]:
     return found
 
 
+def names_of(certificate: str, run: Runner) -> Set[str]:
+    """The names that a certificate is for, as openssl takes them."""
+    return parse_names(run(["openssl", "x509", "-in", certificate, "-noout", "-ext", "subjectAltName"])[1])
+
+
+def dns_names(certificate: str, run: Runner) -> Set[str]:
+    """Those of them that are no addresses."""
+    return {name[len("DNS:") :] for name in names_of(certificate, run) if name.startswith("DNS:")}
+
+
 def self_signed_trouble(certificate: str, key: str, names: Sequence[str], run: Runner) -> str:
     """Why a self-signed one is to be made anew; empty when it is not."""
     trouble = pair_trouble(certificate, key)
@@ -61,9 +71,8 @@ def self_signed_trouble(certificate: str, key: str, names: Sequence[str], run: R
         return trouble
     if ends_within(certificate, EARLY_S, run):
         return f"{certificate} ends within {EARLY_S // 86400} days"
-    shown = run(["openssl", "x509", "-in", certificate, "-noout", "-ext", "subjectAltName"])[1]
     wanted = {alternative_name(name) for name in names}
-    if parse_names(shown) != wanted:
+    if names_of(certificate, run) != wanted:
         return f"{certificate} is for other names than {', '.join(sorted(wanted))}"
     return ""
 

@@ -36,6 +36,39 @@ options:
     type: list
     elements: str
     default: []
+  acme:
+    description: What an ACME authority is to be asked for, by certbot. Without it none is.
+    type: dict
+    suboptions:
+      names:
+        description: The names that the certificate is for.
+        type: list
+        elements: str
+        required: true
+      server:
+        description: The authority's directory.
+        type: str
+        required: true
+      webroot:
+        description: The folder into which challenges are put.
+        type: path
+        required: true
+      hook:
+        description: What certbot runs when it has got one.
+        type: path
+        required: true
+      email:
+        description: Whom the authority may write to.
+        type: str
+        required: true
+  acme_note:
+    description: The file in which the role notes what certbot has told the authority.
+    type: path
+    default: /var/lib/gpunode/gateway/acme-account
+  certbot_dir:
+    description: The folder in which certbot keeps what it has.
+    type: path
+    default: /etc/letsencrypt
 seealso:
   - module: gpunode.llm.self_signed_certificate
 """
@@ -61,20 +94,60 @@ certificate_trouble:
   description: Why the certificate cannot be used, or is to be made anew. Empty when it is as it should be.
   type: str
   returned: always
+certbot:
+  description: Whether certbot is there.
+  type: bool
+  returned: always
+acme_differs:
+  description: Why certbot is to be asked for a certificate. Empty where it keeps what is asked for, or nothing is.
+  type: list
+  elements: str
+  returned: always
+  sample: ["it is for a.example.net, and is to be for a.example.net, b.example.net"]
+acme_account:
+  description: Whether the authority is to be told whom it may write to.
+  type: bool
+  returned: always
+acme_deploy:
+  description: Whether certbot keeps another certificate than the front has.
+  type: bool
+  returned: always
+acme_kept:
+  description: Whether certbot keeps a certificate for the front.
+  type: bool
+  returned: always
 """
 
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _certificate
+from ansible_collections.gpunode.llm.plugins.module_utils import _acme, _certificate
 
 
-def marked(path):
+def text_of(path):
     try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read().strip()
-    except FileNotFoundError:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
         return ""
+
+
+def acme(module):
+    """What certbot keeps against what it is asked for."""
+    params, asked = module.params, module.params["acme"]
+    renewal = text_of(os.path.join(params["certbot_dir"], "renewal", f"{_acme.LINEAGE}.conf"))
+    kept = os.path.join(params["certbot_dir"], "live", _acme.LINEAGE, "fullchain.pem")
+    told = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
+    if not asked:
+        return told
+    wanted = _acme.Asked(**asked)
+    names = _certificate.dns_names(kept, module.run_command) if os.path.exists(kept) else set()
+    return {
+        **told,
+        "acme_differs": _acme.differs(wanted, renewal, names),
+        "acme_account": text_of(params["acme_note"]) != wanted.note,
+        "acme_deploy": os.path.exists(kept) and text_of(kept) != text_of(params["certificate"]),
+    }
 
 
 def main():
@@ -85,11 +158,23 @@ def main():
             "certificate": {"type": "path", "required": True},
             "certificate_key": {"type": "path", "required": True, "no_log": False},
             "names": {"type": "list", "elements": "str", "default": []},
+            "acme": {
+                "type": "dict",
+                "options": {
+                    "names": {"type": "list", "elements": "str", "required": True},
+                    "server": {"type": "str", "required": True},
+                    "webroot": {"type": "path", "required": True},
+                    "hook": {"type": "path", "required": True},
+                    "email": {"type": "str", "required": True},
+                },
+            },
+            "acme_note": {"type": "path", "default": "/var/lib/gpunode/gateway/acme-account"},
+            "certbot_dir": {"type": "path", "default": "/etc/letsencrypt"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    pair, mark = (params["certificate"], params["certificate_key"]), marked(params["marker"])
+    pair, mark = (params["certificate"], params["certificate_key"]), text_of(params["marker"]).strip()
     if params["names"]:
         trouble = _certificate.self_signed_trouble(*pair, params["names"], module.run_command)
     else:
@@ -98,7 +183,9 @@ def main():
         changed=False,
         installed=os.path.exists(params["program"]) and mark != "begun",
         ours=bool(mark),
+        certbot=bool(module.get_bin_path("certbot")),
         certificate_trouble=trouble,
+        **acme(module),
     )
 
 
