@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils._certificate import ends_within, pair_trouble
@@ -184,16 +185,32 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
+def making_room(unit_texts: Mapping[str, str], instances: Sequence[Instance]) -> dict[int, str]:
+    """port -> the unit of ours that names it and that is not listed any more. ``unit_texts``: by the unit's name."""
+    listed = {str(one["name"]) for one in instances}
+    known = {unit: parse_belongings(text) for unit, text in unit_texts.items()}
+    return {
+        int(belongs["port"]): unit
+        for unit, belongs in known.items()
+        if belongs.get("instance") and belongs["instance"] not in listed and belongs.get("port", "").isdigit()
+    }
+
+
 def check_ports(
-    instances: Sequence[Instance], run: Runner, free: Callable[[str, int], bool] = port_is_free
+    instances: Sequence[Instance],
+    run: Runner,
+    free: Callable[[str, int], bool] = port_is_free,
+    going: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
-    """A port that our own service of that name holds is as it should be."""
+    """A port that our own service of that name holds is as it should be, and one of a service that makes room."""
     taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
     findings = []
     for one in taken:
         unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
         # A container holds its port from the first moment of a start, long before its unit is active.
-        if run(["systemctl", "is-active", unit])[1].strip() in ("active", "activating", "deactivating", "reloading"):
+        holders = [unit, *([going[int(one["port"])]] if int(one["port"]) in going else [])]
+        said = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
+        if {"active", "activating", "deactivating", "reloading"}.intersection(said):
             continue
         findings.append(
             f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"

@@ -14,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Optional, Sequence
 
+#: Where it is noted which units were stopped to make room for others; gone with the next boot, which starts them again.
+STOOD_DOWN = "/run/gpunode/stood-down"
+
 PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState", "MainPID")
 
 #: path -> sha256 in hex, or None where there is no such file
@@ -40,7 +43,7 @@ class Shown:
 @dataclass(frozen=True)
 class Decision:
     name: str
-    action: str  # none, start, restart, reload
+    action: str  # none, start, restart, reload, stop
     why: str
 
 

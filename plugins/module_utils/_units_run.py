@@ -29,7 +29,11 @@ OPTIONS: Dict[str, Any] = {
     },
 }
 #: For what may change them.
-RUNNING = {**OPTIONS, "would_change": {"type": "list", "elements": "path", "default": []}}
+RUNNING = {
+    **OPTIONS,
+    "would_change": {"type": "list", "elements": "path", "default": []},
+    "instead_of": {"type": "list", "elements": "str", "default": []},
+}
 
 
 def checksum(path: str) -> Optional[str]:
@@ -44,7 +48,7 @@ class Units:
     def __init__(self, module: Any) -> None:
         self.module = module
         self.wanted = module.params["units"]
-        self.shown = self.show()
+        self.shown = self.show([unit["name"] for unit in self.wanted])
 
     def systemctl(self, *words: str) -> str:
         rc, out, err = self.module.run_command(["systemctl", *words])
@@ -52,8 +56,7 @@ class Units:
             self.module.fail_json(msg=f"systemctl {' '.join(words)} failed: {(err or out).strip()}", units=[])
         return str(out)
 
-    def show(self) -> Dict[str, _units.Shown]:
-        names = [unit["name"] for unit in self.wanted]
+    def show(self, names: Sequence[str]) -> Dict[str, _units.Shown]:
         found = _units.parse_show(self.systemctl("show", f"--property={','.join(_units.PROPERTIES)}", *names))
         return {name: found.get(name, _units.Shown(name)) for name in names}
 
@@ -92,6 +95,23 @@ class Units:
         changed = self.changed_file(unit) if shown.runs else ""
         moved = self.moved(unit) if shown.runs and not changed else ""
         return _units.decide(shown, changed, moved, unit["reloads"])
+
+    def in_the_way(self, decisions: Sequence[_units.Decision]) -> List[_units.Decision]:
+        """What stops before any of these starts: it may hold their GPUs or port. Nothing where all of them run."""
+        names = self.module.params.get("instead_of") or []
+        starting = [one for one in decisions if one.action in ("start", "restart")]
+        if not names or not (starting or any(shown.active != "active" for shown in self.shown.values())):
+            return []
+        running = [name for name, shown in self.show(names).items() if shown.runs]
+        return [_units.Decision(name, "stop", "it makes room for what is listed") for name in running]
+
+    def stand_down(self, names: Sequence[str]) -> None:
+        """Stop units, and note that it was not their operator who did; they stay enabled until others answer."""
+        os.makedirs(_units.STOOD_DOWN, mode=0o755, exist_ok=True)
+        for name in names:
+            with open(os.path.join(_units.STOOD_DOWN, name), "w", encoding="utf-8"):
+                pass
+        self.systemctl("stop", *names)
 
     def apply(self, decisions: Sequence[_units.Decision], to_enable: Sequence[str]) -> None:
         if any(shown.needs_reload or shown.load == "not-found" for shown in self.shown.values()):
@@ -135,8 +155,12 @@ def run(module: Any) -> Dict[str, Any]:
     if not module.params["units"]:
         return {"changed": False, "units": [], "diff": {"before": "", "after": ""}}
     units, decisions, to_enable = due(module)
+    stopped = units.in_the_way(decisions)
     if not module.check_mode:
+        if stopped:
+            units.stand_down([one.name for one in stopped])
         units.apply(decisions, to_enable)
+    decisions = [*stopped, *decisions]
     lines = told(decisions, to_enable)
     return {
         "changed": bool(lines),

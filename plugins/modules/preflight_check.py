@@ -38,6 +38,10 @@ options:
     description: Ask the hub which commit a branch stands for, also where the node has recorded one.
     type: bool
     default: false
+  remove_unlisted:
+    description: Whether services of the role vllm that O(instances) no longer lists make room, with their ports.
+    type: bool
+    default: false
   image_bytes:
     description:
       - The room that an unpacked image takes, by the plan's device. Asked for where the image is not on the node yet.
@@ -152,6 +156,7 @@ bytes_to_write:
   returned: success
 """
 
+import glob
 import os
 import time
 
@@ -178,6 +183,11 @@ def text_of(path):
         return ""
 
 
+def units():
+    """The text of every unit that may be one of the role vllm."""
+    return {os.path.basename(path): text_of(path) for path in glob.glob("/etc/systemd/system/vllm-*.service")}
+
+
 def check(module):
     params = module.params
     instances, skip, run = params["instances"], params["skip"], module.run_command
@@ -194,7 +204,8 @@ def check(module):
     if "disk" not in skip:
         findings += _preflight.check_disk(weights + images)
     if "ports" not in skip:
-        findings += _preflight.check_ports(instances, run)
+        going = _preflight.making_room(units(), instances) if params["remove_unlisted"] else {}
+        findings += _preflight.check_ports(instances, run, going=going)
         findings += _preflight.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
     return findings, hub_check, weights, images
 
@@ -264,6 +275,7 @@ def main():
             },
             "home": {"type": "path", "default": "/var/lib/huggingface"},
             "update": {"type": "bool", "default": False},
+            "remove_unlisted": {"type": "bool", "default": False},
             "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
             "source": {"type": "path"},

@@ -33,6 +33,13 @@ options:
     type: list
     elements: path
     default: []
+  instead_of:
+    description:
+      - Units that make room for O(units). Those that run are stopped before any of these is started or restarted, and
+        stay enabled. M(gpunode.llm.vllm_rollback) starts them again, M(gpunode.llm.units_removed) removes them.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -55,7 +62,7 @@ units:
       description: The unit's name.
       type: str
     action:
-      description: One of V(none), V(start), V(restart) and V(reload).
+      description: One of V(none), V(start), V(restart), V(reload) and V(stop).
       type: str
     why:
       description: The reason.

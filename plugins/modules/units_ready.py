@@ -30,6 +30,13 @@ options:
     type: list
     elements: path
     default: []
+  instead_of:
+    description:
+      - Units that make room for O(units). Those that run are stopped before any of these is started or restarted, and
+        stay enabled. M(gpunode.llm.vllm_rollback) starts them again, M(gpunode.llm.units_removed) removes them.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: gpunode.llm.units_current
   - module: gpunode.llm.endpoint_ready

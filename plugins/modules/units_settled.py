@@ -19,6 +19,12 @@ extends_documentation_fragment:
   - gpunode.llm.files
   - gpunode.llm.reads_only
   - gpunode.llm.units
+options:
+  absent:
+    description: Files that are not to be there, such as what a play that was stopped has left.
+    type: list
+    elements: path
+    default: []
 seealso:
   - module: gpunode.llm.rendered_files
   - module: gpunode.llm.units_ready
@@ -67,6 +73,8 @@ endpoints:
   returned: success
 """
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _files_here, _units_run
 
@@ -74,6 +82,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait,
 def to_do(module):
     """What differs, and how the endpoints are: they are asked only where nothing else is due."""
     lines = [f"{file.path} differs" for file in _files_here.wanted(module) if file.changed]
+    lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
     if module.params["units"] and not lines:
         _units, decisions, to_enable = _units_run.due(module)
         lines += _units_run.told(decisions, to_enable)
@@ -87,7 +96,13 @@ def to_do(module):
 
 def main():
     module = AnsibleModule(
-        argument_spec={**_files_here.OPTIONS, **_units_run.OPTIONS, **_endpoint_wait.OPTIONS}, supports_check_mode=True
+        argument_spec={
+            **_files_here.OPTIONS,
+            **_units_run.OPTIONS,
+            **_endpoint_wait.OPTIONS,
+            "absent": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
     )
     lines, endpoints = to_do(module)
     module.exit_json(changed=False, settled=not lines, due=lines, endpoints=endpoints)

@@ -48,7 +48,7 @@ instances:
       description: The repository of its model.
       type: str
     files:
-      description: Its files and folders, the unit among them, that exist.
+      description: Its files and folders that exist, the unit last.
       type: list
       elements: str
 """
@@ -65,10 +65,12 @@ def instance_of(path):
         belongs = _units.parse_belongings(stream.read())
     if not belongs.get("instance"):
         return None
-    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache", "kept")] + [path]
+    unit = os.path.basename(path)
+    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache", "kept")]
+    files.append(path)
     return {
         "name": belongs["instance"],
-        "unit": os.path.basename(path),
+        "unit": unit,
         "image": belongs.get("image", ""),
         "model": belongs.get("model", ""),
         # A path that is not absolute is no path of ours.

@@ -10,7 +10,8 @@ version_added: 1.0.0
 description:
   - A unit of the role P(gpunode.llm.vllm#role) keeps what it was started from, once it has answered. Files and images
     that differ from that are taken back to it, and what does not run is started again.
-  - A unit that runs is not restarted, and one that has never answered is left alone.
+  - A unit that runs is not restarted, and one that has never answered is left alone, unless it took the place of
+    others.
   - Returns when systemd has accepted the work. Hand RV(endpoints) to M(gpunode.llm.endpoint_ready).
 author:
   - gpunode contributors (@gpunode)
@@ -35,6 +36,18 @@ options:
     description: Docker's client.
     type: path
     default: /usr/bin/docker
+  replaced:
+    description:
+      - Units that O(units) were to replace. Those that were stopped to make room are started again; before that
+        O(newcomers), and whatever else of O(units) has never answered, are stopped and disabled. Their files stay.
+    type: list
+    elements: str
+    default: []
+  newcomers:
+    description: Units that were not there before the change.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: gpunode.llm.units_current
 """
@@ -64,6 +77,11 @@ rolled_back:
       description: Its files, and the image's name, that were not what it had last answered from.
       type: list
       elements: str
+brought_back:
+  description: The units that had been stopped to make room, and are started again.
+  type: list
+  elements: str
+  returned: always
 endpoints:
   description: Where those units answer, as M(gpunode.llm.endpoint_ready) takes it.
   type: list
@@ -76,6 +94,21 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.gpunode.llm.plugins.module_utils import _rollback, _units
+
+UNIT_DIR = "/etc/systemd/system"
+
+
+def note_of(unit):
+    return os.path.join(_units.STOOD_DOWN, unit)
+
+
+def unit_text(unit):
+    """Empty where its file is gone."""
+    try:
+        with open(os.path.join(UNIT_DIR, unit), encoding="utf-8") as stream:
+            return stream.read()
+    except OSError:
+        return ""
 
 
 class Rollback:
@@ -118,13 +151,45 @@ class Rollback:
             shutil.copy2(kept.files[path], temporary)
             os.replace(temporary, path)
 
+    def stood_down(self):
+        """Those that made room, and are there to come back."""
+        noted = [unit for unit in self.module.params["replaced"] if os.path.exists(note_of(unit))]
+        return {unit: text for unit, text in zip(noted, map(unit_text, noted)) if text}
+
+    def give_way(self, units):
+        """End what took their place: it would come again with the next boot."""
+        never = [unit for unit in units if self.kept(unit) is None]
+        going = sorted({*never, *self.module.params["newcomers"]})
+        if going:
+            self.run("systemctl", "stop", *going)
+            self.module.run_command(["systemctl", "reset-failed", *going])
+            self.run("systemctl", "disable", "--quiet", *going)
+
     def start(self, units):
         self.run("systemctl", "daemon-reload")
         running = self.running(units)
         stopped = [unit for unit in units if unit not in running]
         if stopped:
-            self.run("systemctl", "reset-failed", *stopped)
+            # It fails for a unit that systemd does not hold in memory, which has no count of starts either.
+            self.module.run_command(["systemctl", "reset-failed", *stopped])
             self.run("systemctl", "restart", "--no-block", *stopped)
+
+
+def taken_back(rollback, units):
+    """What differed, by unit, and where those answer."""
+    rows, endpoints = [], []
+    for unit in units:
+        kept = rollback.kept(unit)
+        if kept is None:
+            continue
+        paths, image_moved = kept.differing(rollback.module.sha256), rollback.image_moved(kept)
+        if not paths and not image_moved:
+            continue
+        rows.append({"unit": unit, "differed": [*paths, *([kept.image] if image_moved else [])]})
+        endpoints.append(kept.endpoint)
+        if not rollback.module.check_mode:
+            rollback.restore(kept, paths, image_moved)
+    return rows, endpoints
 
 
 def main():
@@ -132,29 +197,29 @@ def main():
         argument_spec={
             "units": {"type": "list", "elements": "str", "required": True},
             "kept_dir": {"type": "path", "default": "/var/lib/gpunode/vllm"},
+            "replaced": {"type": "list", "elements": "str", "default": []},
+            "newcomers": {"type": "list", "elements": "str", "default": []},
             "docker": {"type": "path", "default": "/usr/bin/docker"},
         },
         supports_check_mode=True,
     )
     rollback = Rollback(module)
-    rows, endpoints = [], []
-    for unit in module.params["units"]:
-        kept = rollback.kept(unit)
-        if kept is None:
-            continue
-        paths, image_moved = kept.differing(module.sha256), rollback.image_moved(kept)
-        if not paths and not image_moved:
-            continue
-        rows.append({"unit": unit, "differed": [*paths, *([kept.image] if image_moved else [])]})
-        endpoints.append(kept.endpoint)
-        if not module.check_mode:
-            rollback.restore(kept, paths, image_moved)
-    if rows and not module.check_mode:
-        rollback.start([row["unit"] for row in rows])
+    back = rollback.stood_down()
+    rows, endpoints = taken_back(rollback, module.params["units"])
+    endpoints += [_rollback.endpoint(unit, text, _units.parse_belongings(text)) for unit, text in back.items()]
+    if not module.check_mode:
+        if back:
+            rollback.give_way(module.params["units"])
+        if rows or back:
+            rollback.start([*(row["unit"] for row in rows), *back])
+        for unit in back:
+            os.unlink(note_of(unit))
     told = "".join(f"{row['unit']}: {path}\n" for row in rows for path in row["differed"])
+    told += "".join(f"{unit}: stopped\n" for unit in back)
     module.exit_json(
-        changed=bool(rows),
+        changed=bool(rows or back),
         rolled_back=rows,
+        brought_back=list(back),
         endpoints=endpoints,
         diff={"before": told, "after": told and "as it was kept\n"},
     )

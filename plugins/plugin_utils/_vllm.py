@@ -18,6 +18,11 @@ def served_name(instance: Mapping[str, Any]) -> str:
     return str(instance.get("served_model_name") or instance["name"])
 
 
+def second_name(name: str) -> str:
+    """What the one is called that runs beside an instance for a while."""
+    return f"{name}-beside"
+
+
 def unit_dir(instance: Mapping[str, Any]) -> str:
     """Where its unit is: one that runs beside another is gone with the next boot."""
     return "/run/systemd/system" if instance.get("beside") else "/etc/systemd/system"
@@ -29,7 +34,7 @@ def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[
     return [
         {
             **by_name[room["name"]],
-            "name": f"{room['name']}-beside",
+            "name": second_name(room["name"]),
             "beside": room["name"],
             "served_model_name": served_name(by_name[room["name"]]),
             "host": "127.0.0.1",
@@ -67,6 +72,13 @@ def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool =
         "container": unit,
         "image": instance["image"],
     }
+
+
+def vllm_second(instance: Mapping[str, Any], config_dir: str) -> dict[str, Any]:
+    """What there may be of the one that ran beside an instance, as units_removed takes it: the unit file comes last."""
+    second = {**instance, "name": second_name(str(instance["name"])), "beside": instance["name"]}
+    unit = vllm_unit(second, config_dir, several_keys=True)
+    return {"unit": unit["name"], "files": unit["files"]}
 
 
 def vllm_endpoint(

@@ -68,6 +68,12 @@ def runs() -> str:
     return on_node("docker inspect -f '{{.Config.Image}}' vllm-tiny")
 
 
+def left_of_the_second() -> str:
+    """What is left of the one that ran beside: its unit, what systemd knows of it, its files with their secrets."""
+    files = "ls -d /run/vllm-tiny-beside /run/gpunode/beside/* /run/systemd/system/vllm-*"
+    return on_node(f"systemctl list-units --all --plain --no-legend 'vllm-*-beside*'; {files} 2>/dev/null", check=False)
+
+
 def test_an_upgrade_beside_what_serves_loses_no_request(front: Front) -> None:
     """There and back: the new engine answers first, and stands in while the one under the old name restarts."""
     on_node(f"printf 'FROM {IMAGE}\\nLABEL release=next\\n' | docker build -q -t gpunode.test/vllm:next -")
@@ -84,7 +90,7 @@ def test_an_upgrade_beside_what_serves_loses_no_request(front: Front) -> None:
     assert on_node(ENGINE) != before
     assert clients.lost == []
     assert clients.whole > 5
-    assert on_node("ls /run/vllm-tiny-beside", check=False) == ""
+    assert left_of_the_second() == ""
 
 
 def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
@@ -100,6 +106,7 @@ def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
     assert "no luck today" in told.text
     assert on_node(ENGINE) == before
     assert runs() == IMAGE
+    assert left_of_the_second() == ""
     assert clients.lost == []
     # The first keys, and the image that never left.
     again = site()

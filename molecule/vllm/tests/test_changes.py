@@ -9,7 +9,7 @@ import json
 
 import pytest
 from conftest import IMAGE, VARS, Unit
-from scenario import nodes, on_node, run_play
+from scenario import begin_play, nodes, on_node, run_play, wait_until
 
 
 def away(told: list[tuple[float, str]]) -> str:
@@ -70,6 +70,50 @@ def test_instances_come_and_go_without_the_others(unit, deploy) -> None:
     assert on_node("systemctl list-units --all --plain --no-legend 'vllm-*'").count("vllm-") == 1
     assert on_node("ls /etc/vllm") == "tiny.env\ntiny.yaml"
     assert unit.run == run
+
+
+#: Another instance in the place of the one that is there, on the same port.
+INSTEAD = {"model": "", "models": [{"model": "tiny", "name": "other"}], "vllm_remove_unlisted": True}
+
+
+def test_a_value_that_cannot_be_rendered_leaves_what_serves(unit, deploy, client) -> None:
+    run = unit.run
+    play = deploy("-e", json.dumps({**INSTEAD, "vllm_env": {"WHERE": "{{ nowhere }}"}}))
+    assert play.status != 0
+    assert "nowhere" in play.text
+    assert unit.run == run
+    assert on_node("ls /etc/vllm") == "tiny.env\ntiny.yaml"
+    assert {said for _when, said in client()} == {"ok"}
+
+
+def test_what_made_room_serves_again_where_the_new_one_does_not(unit, deploy, broken_images) -> None:
+    before = on_node("sha256sum /etc/vllm/tiny.* /etc/systemd/system/vllm-tiny.service")
+    play = deploy("-e", json.dumps({**INSTEAD, "vllm_image": broken_images["dies"]}))
+    assert play.status != 0
+    assert "no luck today" in play.text
+    assert "vllm-tiny.service, which had made room, runs again, and answers" in play.words, play.text[-3000:]
+    assert unit.serves()
+    assert on_node("sha256sum /etc/vllm/tiny.* /etc/systemd/system/vllm-tiny.service") == before
+    state = on_node("systemctl is-enabled vllm-tiny vllm-other; systemctl is-active vllm-other; true", check=False)
+    assert state.split() == ["enabled", "disabled", "inactive"]
+
+
+def test_what_is_no_longer_listed_goes_when_the_new_one_answers(unit, deploy) -> None:
+    """Also after a play that died in between, with the old one stopped."""
+    play = begin_play("site.yml", "--limit", nodes()[0], "-e", f"@{VARS}", "-e", json.dumps(INSTEAD))
+
+    def the_new_one_starts() -> bool:
+        return Unit("vllm-other").show("ActiveState") == "activating"
+
+    wait_until(the_new_one_starts, 120)
+    play.kill()
+    assert unit.show("ActiveState") == "inactive"
+    again = deploy("-e", json.dumps(INSTEAD))
+    assert again.status == 0, again.text[-3000:]
+    assert Unit("vllm-other").show("ActiveState") == "active"
+    assert on_node("ls /etc/vllm; ls /etc/systemd/system | grep ^vllm-") == "other.env\nother.yaml\nvllm-other.service"
+    assert deploy("-e", "vllm_remove_unlisted=true").status == 0
+    assert unit.serves()
 
 
 def test_a_run_with_nothing_to_do_restarts_nothing(unit, deploy) -> None:

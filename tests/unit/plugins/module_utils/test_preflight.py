@@ -156,6 +156,29 @@ def test_ports(free, state, findings):
     assert all(argv[-1] == "vllm-8b.service" for argv in asked)
 
 
+OURS = "[X-gpunode]\nInstance=old\nPort=8000\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "findings"),
+    [
+        (OURS, "active", 0),
+        (OURS, "inactive", 1),
+        (OURS.replace("8000", "8001"), "active", 1),
+        (OURS.replace("=old", "=8b"), "active", 1),
+        ("[Service]\n", "active", 1),
+    ],
+)
+def test_a_port_of_a_service_that_makes_room(text, state, findings):
+    """Another one's port is another one's, also where our old service is down or holds another."""
+    going = _preflight.making_room({"vllm-old.service": text}, [ONE])
+
+    def run(argv):
+        return 3, f"{state if argv[-1] == 'vllm-old.service' else 'inactive'}\n", ""
+
+    assert len(_preflight.check_ports([ONE], run, lambda host, port: False, going)) == findings
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_a_port_that_somebody_holds(host):
     with socket.socket() as holder:

@@ -9,18 +9,19 @@ import shutil
 import subprocess
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _units_run
+from ansible_collections.gpunode.llm.plugins.module_utils import _units, _units_run
 
 
 class Module:
     def __init__(self, unit, **shown):
-        self.params = {"units": [unit], "would_change": []}
+        self.params, self.check_mode = {"units": [unit], "would_change": []}, False
         self.shown = {"Id": unit["name"], "LoadState": "loaded", "UnitFileState": "enabled", **shown}
         self.ran = []
 
     def run_command(self, argv):
         if argv[:2] == ["systemctl", "show"]:
-            return 0, "".join(f"{key}={value}\n" for key, value in self.shown.items()), ""
+            shown = "".join(f"{key}={value}\n" for key, value in {**self.shown, "Id": argv[3]}.items())
+            return 0, shown if argv[3] != "old.service" else "Id=old.service\nActiveState=active\n", ""
         self.ran.append(" ".join(argv[1:]))
         # systemd refuses this one for a unit that it does not hold in memory.
         return (1, "", "not loaded") if argv[1] == "reset-failed" else (0, "", "")
@@ -103,3 +104,33 @@ def test_a_program_that_was_replaced_is_noticed(unit, tmp_path):
             assert _units_run.Units(module).decide(module.params["units"][0]).action == "reload"
         finally:
             process.kill()
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    monkeypatch.setattr(_units, "STOOD_DOWN", str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+@pytest.mark.parametrize(
+    ("state", "edited", "stops"), [("active", False, False), ("active", True, True), ("inactive", False, True)]
+)
+def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, notes, state, edited, stops):
+    if edited:
+        with open(unit["files"][0], "a", encoding="utf-8") as stream:
+            stream.write("b\n")
+    module = Module(unit, ActiveState=state)
+    module.params["instead_of"] = ["old.service"]
+    told = _units_run.run(module)
+    start = ["reset-failed u.service", "restart --no-block u.service"]
+    assert module.ran == (["stop old.service", *start] if stops else [])
+    # Noted before it stops, so that a play that dies is known by the next one.
+    assert [path.name for path in notes.glob("*")] == (["old.service"] if stops else [])
+    assert ("old.service: stop, it makes room for what is listed\n" in told["diff"]["after"]) is stops
+
+
+def test_check_mode_stops_nothing(unit, notes):
+    module = Module(unit, ActiveState="inactive")
+    module.params["instead_of"], module.check_mode = ["old.service"], True
+    assert _units_run.run(module)["units"][0]["action"] == "stop"
+    assert (module.ran, notes.exists()) == ([], False)

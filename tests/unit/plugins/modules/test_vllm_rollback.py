@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _rollback
+from ansible_collections.gpunode.llm.plugins.module_utils import _rollback, _units
 from ansible_collections.gpunode.llm.plugins.modules import vllm_rollback
 
 UNIT = "vllm-a.service"
@@ -35,6 +35,7 @@ class Node:
 
     def __init__(self, root: Path, active: str, image: str = "sha256:1") -> None:
         self.params = {"units": [UNIT], "kept_dir": str(root / "kept"), "docker": "docker"}
+        self.params.update(replaced=[], newcomers=[])
         self.check_mode, self.active, self.image = False, active, image
         self.ran: list[str] = []
         self.config, self.unit = root / "a.yaml", root / UNIT
@@ -128,3 +129,53 @@ def test_check_mode_changes_nothing(tmp_path, monkeypatch):
 def test_the_old_one_has_the_time_that_its_gpus_may_take():
     text = "TimeoutStartSec=300\nExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1\n"
     assert _rollback.endpoint(UNIT, text, {})["timeout_s"] == 480
+
+
+@pytest.fixture
+def replaced(tmp_path, monkeypatch):
+    """vllm-old.service made room for a unit that has never answered."""
+    node = Node(tmp_path, "failed")
+    node.params.update(kept_dir=str(tmp_path / "none"), replaced=["vllm-old.service", "vllm-by-hand.service"])
+    notes, units = tmp_path / "notes", tmp_path / "units"
+    for folder in (notes, units):
+        folder.mkdir()
+    (notes / "vllm-old.service").touch()
+    for name in ("old", "by-hand"):
+        (units / f"vllm-{name}.service").write_text(TEXT.replace("Instance=a", f"Instance={name}"))
+    monkeypatch.setattr(_units, "STOOD_DOWN", str(notes))
+    monkeypatch.setattr(vllm_rollback, "UNIT_DIR", str(units))
+    return node
+
+
+def test_what_made_room_comes_back_and_what_took_its_place_ends(replaced, monkeypatch, tmp_path):
+    """What its operator has stopped stays stopped."""
+    told = run(replaced, monkeypatch)
+    assert (told["changed"], told["brought_back"], told["rolled_back"]) == (True, ["vllm-old.service"], [])
+    assert [(one["name"], one["port"]) for one in told["endpoints"]] == [("old", 8001)]
+    assert replaced.ran == [
+        f"systemctl stop {UNIT}",
+        f"systemctl reset-failed {UNIT}",
+        f"systemctl disable --quiet {UNIT}",
+        "systemctl daemon-reload",
+        "systemctl reset-failed vllm-old.service",
+        "systemctl restart --no-block vllm-old.service",
+    ]
+    assert list((tmp_path / "notes").iterdir()) == []
+
+
+def test_a_newcomer_that_answers_gives_way_too(replaced, monkeypatch, tmp_path):
+    replaced.params.update(kept_dir=str(tmp_path / "kept"), newcomers=[UNIT])
+    run(replaced, monkeypatch)
+    assert replaced.ran[0] == f"systemctl stop {UNIT}"
+
+
+def test_what_served_before_goes_on_beside_what_comes_back(replaced, monkeypatch, tmp_path):
+    replaced.params.update(kept_dir=str(tmp_path / "kept"))
+    run(replaced, monkeypatch)
+    assert [line for line in replaced.ran if " stop " in line] == []
+
+
+def test_nothing_ends_where_nothing_made_room(replaced, monkeypatch, tmp_path):
+    (tmp_path / "notes" / "vllm-old.service").unlink()
+    assert run(replaced, monkeypatch)["changed"] is False
+    assert replaced.ran == []

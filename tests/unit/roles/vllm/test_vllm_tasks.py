@@ -1,0 +1,83 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The order in which the role does things, where an order is what keeps a node serving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+ROLE = Path(__file__).parents[4] / "roles" / "vllm"
+VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROLE / "tasks").glob("*.yml")}
+# What a module of these does, a node notices.
+CHANGING = (
+    "rendered_files",
+    "units_ready",
+    "units_current",
+    "units_removed",
+    "vllm_rollback",
+    "brought",
+    "systemd",
+    "file",
+)
+
+
+def flat(name: str) -> list[tuple[str, dict]]:
+    """The modules that a task file calls, with those that it imports and includes, in their order; not its rescues."""
+    found = []
+    for task in TASKS[name]:
+        for inner in task.get("block", [task]):
+            kind = next(key for key in inner if "." in key)
+            found += (
+                flat(inner[kind].removesuffix(".yml")) if "_tasks" in kind else [(kind.split(".")[-1], inner[kind])]
+            )
+    return found
+
+
+def test_nothing_goes_before_all_that_is_listed_was_rendered_checked_and_answers() -> None:
+    modules = [name for name, _arguments in flat("main")]
+    assert modules.index("units_settled") < min(modules.index(name) for name in CHANGING if name in modules)
+    assert modules.index("rendered_files") < modules.index("engine_config_check") < modules.index("units_ready")
+    assert "brought" not in modules[: modules.index("units_ready")]
+    assert modules[modules.index("brought") :] == ["brought", "units_removed", "debug"]
+    (ready,) = [arguments for name, arguments in flat("main") if name == "units_ready"]
+    assert "__vllm_unlisted" in ready["instead_of"]
+
+
+def value(name: str, **variables: object) -> list:
+    given = {key: trust_as_template(text) if isinstance(text, str) else text for key, text in VARS.items()}
+    given |= {"vllm_config_dir": "/etc/vllm", "vllm_api_keys": [], **variables}
+    return list(Templar(loader=DataLoader(), variables=given).template(trust_as_template(f"{{{{ {name} }}}}")))
+
+
+def test_what_goes_is_not_listed_and_stands_in_for_nothing_that_is() -> None:
+    here = [{"name": name, "unit": f"vllm-{name}.service"} for name in ("a", "a-beside", "b", "b-beside")]
+    listed = [{"name": name, "image": "i:1", "port": 8000} for name in ("a", "c")]
+    going = value("__vllm_unlisted", vllm_instances=listed, __vllm_here={"instances": here})
+    assert [one["name"] for one in going] == ["b", "b-beside"]
+    assert value("__vllm_unlisted", vllm_instances=listed, __vllm_here={"skipped": True}) == []
+    new = value("__vllm_newcomers", vllm_instances=listed, __vllm_here={"instances": here})
+    assert new == ["vllm-c.service"]
+
+
+def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
+    listed = [{"name": "a", "image": "i:1", "port": 8000}]
+    (second,) = value("__vllm_seconds", vllm_instances=listed)
+    written = [
+        file["dest"].replace("{name}", "a-beside").replace("{{ __vllm_beside_dir }}", VARS["__vllm_beside_dir"])
+        for file in VARS["__vllm_beside_files"]
+    ]
+    assert (second["unit"], second["files"]) == ("vllm-a-beside.service", written)
+    main = dict(flat("main"))
+    assert "__vllm_seconds" in main["units_settled"]["absent"]
+    assert [arguments["units"] for name, arguments in flat("serve") if name == "units_removed"] == [
+        "{{ __vllm_seconds }}"
+    ]
+    (rescue,) = [task["rescue"] for task in TASKS["serve"] if "rescue" in task]
+    first = TASKS["rollback"][0]["ansible.builtin.import_tasks"]
+    assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "beside_end.yml")
