@@ -129,6 +129,13 @@ class Wait:
         how = f"{state['ActiveState']}, {state['Result']}" + (f", status {status}" if status not in ("", "0") else "")
         self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", endpoint)
 
+    def refused(self, endpoint: Endpoint, detail: str) -> None:
+        """It answers and will never say yes: told with what it answered, as its unit tells it."""
+        found = _diagnosis.diagnose([f"vllm-wait: {endpoint['model']} on port {endpoint['port']}: {detail}"])
+        why = str(found) if found else f"{endpoint['name']} cannot be asked: {detail}"
+        told = _diagnosis.sentences(why, _diagnosis.journal_of(endpoint["unit"]))
+        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=[])
+
     def late(self, endpoint: Endpoint, elapsed: float) -> None:
         detail = self.answers[endpoint["name"]].detail
         self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", endpoint)
@@ -146,7 +153,9 @@ class Wait:
             elapsed = time.time() - self.resume["started"]
             for endpoint in self.waiting_for():
                 answer = self.answers[endpoint["name"]]
-                if elapsed > endpoint["timeout_s"] or answer.refused:
+                if answer.refused:
+                    self.refused(endpoint, answer.detail)
+                if elapsed > endpoint["timeout_s"]:
                     self.late(endpoint, elapsed)
             time.sleep(PAUSE_S)
 

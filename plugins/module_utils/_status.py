@@ -5,11 +5,11 @@
 
 A state is one word that a person and a monitor can act on:
 
-serving, busy     a completion is answered; or it is late, and tokens are being made meanwhile
+serving, busy     a completion is answered; or it is late, and the engine works meanwhile
 starting          its unit is on its way to the first answer
 restarting        it ended by itself, and systemd waits to start it again or does so
 stopping          its last requests are being finished
-hung              its unit runs, and nothing comes from it
+hung              its unit runs, and nothing comes from it: nothing is worked off, or nobody can see whether it is
 refused           something answers at its address, and not as this instance would
 failed, stopped   it does not run: it ended with an error, or somebody stopped it
 """
@@ -180,11 +180,14 @@ def cause(runs: Sequence[Tuple[str, Sequence[str]]], ended: bool = True) -> Tupl
 def judge(
     unit: Unit,
     answer: Optional[Answer],
-    works: bool,
+    works: Optional[bool],
     runs: Sequence[Tuple[str, Sequence[str]]],
     docker_runs: bool,
 ) -> Verdict:
-    """How an instance is, in whole sentences. ``works``: tokens were made while its answer was waited for."""
+    """How an instance is, in whole sentences.
+
+    ``works``: whether it worked anything off while its answer was waited for; None where that could not be seen.
+    """
     verdict = _judged(unit, answer, works, runs, docker_runs)
     return replace(verdict, detail=_diagnosis.sentences(verdict.detail), remedy=_diagnosis.sentences(verdict.remedy))
 
@@ -192,7 +195,7 @@ def judge(
 def _judged(
     unit: Unit,
     answer: Optional[Answer],
-    works: bool,
+    works: Optional[bool],
     runs: Sequence[Tuple[str, Sequence[str]]],
     docker_runs: bool,
 ) -> Verdict:
@@ -223,20 +226,22 @@ def _judged(
     )
 
 
-def _of_active(unit: Unit, answer: Answer, works: bool, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
+def _of_active(unit: Unit, answer: Answer, works: Optional[bool], runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:
     if answer.ready:
         return Verdict("serving", answer.detail)
     if answer.refused:
         return Verdict("refused", answer.detail)
     if works:
-        return Verdict("busy", "a completion is late, and tokens are being made meanwhile")
-    why, remedy = cause(runs[-1:], ended=False)
+        return Verdict("busy", "a completion is late, and the engine works meanwhile")
     name = unit.name or "its unit"
-    return Verdict(
-        "hung",
-        f"its unit runs and {answer.detail.replace(' yet', '')}. {why}",
-        remedy or f"systemctl restart {name} starts it anew; journalctl -eu {name} tells what came before",
-    )
+    detail = f"its unit runs and {answer.detail.replace(' yet', '')}"
+    if works is None:
+        # A server that is saturated looks just so. The watchdog sees for longer than this.
+        detail = f"{detail}. It is too busy to say what it does, or it hangs"
+        return Verdict("hung", detail, f"journalctl -eu {name} shows whether it works; the unit ends a hang by itself")
+    why, remedy = cause(runs[-1:], ended=False)
+    restart = f"systemctl restart {name} starts it anew; journalctl -eu {name} tells what came before"
+    return Verdict("hung", f"{detail}. {why}", remedy or restart)
 
 
 def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdict:

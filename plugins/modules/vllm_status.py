@@ -66,7 +66,7 @@ instances:
       type: str
     state:
       description:
-        - V(serving), it answers a completion. V(busy), its answer is late, and it makes tokens meanwhile.
+        - V(serving), it answers a completion. V(busy), its answer is late, and it works meanwhile.
         - V(starting), V(restarting) after it ended by itself, V(stopping).
         - V(hung), its unit runs and nothing comes from it. V(refused), what answers there is not this instance.
         - V(failed), it ended with an error. V(stopped), it does not run.
@@ -182,14 +182,14 @@ class Instance:
         self.belongs = _units.parse_belongings(self.text)
         self.name = self.belongs.get("instance", "")
         self.endpoint = _rollback.endpoint(self.unit, self.text, self.belongs)
-        self.answer, self.load, self.works = None, None, False
+        self.answer, self.load, self.works = None, None, None
 
     def started_from(self, path):
         """A file of its as it was when the unit was started, where that is known."""
         return f"/run/{self.unit[: -len('.service')]}/started-from{path}"
 
     def ask(self, wait_s):
-        """Whether it answers a completion; and where it does not in time, whether it makes tokens meanwhile."""
+        """Whether it answers a completion; and where it does not in time, whether it works, if that is seen."""
         host, port = self.endpoint["host"], self.endpoint["port"]
         plain = _probe.asker(host, port)
 
@@ -203,17 +203,21 @@ class Instance:
             return
         before = self.metrics(hurried, key)
         self.answer = _probe.probe(hurried, self.endpoint["model"], key)
-        self.load = self.metrics(hurried, key) or before
-        self.works = bool(before and self.load.tokens > before.tokens)
+        after = self.metrics(hurried, key)
+        self.load = _status.parse_metrics(after or before or "")
+        self.works = None if before is None or after is None else _probe.moved(before, after)
 
     @staticmethod
     def metrics(ask, key):
+        """The text, empty where there is none, and None where it does not come in time."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             status, text = ask("GET", "/metrics", None, headers, _probe.HEALTH_S)
-        except (OSError, http.client.HTTPException):
+        except _probe.LATE:
             return None
-        return _status.parse_metrics(text) if status == 200 else None
+        except (OSError, http.client.HTTPException):
+            return ""
+        return text if status == 200 else ""
 
     def restart_due(self, checksum):
         config, env = self.belongs.get("config", ""), self.belongs.get("environment", "")

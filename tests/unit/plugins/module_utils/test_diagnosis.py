@@ -29,6 +29,13 @@ LINES = [
         "vllm-gpus: after 120 s the GPUs are not ready: GPU 1 has 11059 of 81559 MiB free, and 75034 are needed.",
         "11059 of 81559 MiB",
     ),
+    (
+        "refused",
+        "vllm-wait: org/a on port 8000: /v1/models answers 401: Unauthorized; it runs with another key than its env "
+        "file has",
+        "port 8000 refuses to serve org/a: /v1/models answers 401: Unauthorized; it runs",
+    ),
+    ("refused", "vllm-wait: m on port 8000: it serves a, b, not m: its served-model-name is another", "it serves a, b"),
     ("hang", "vllm-wait: no sign of life from a/b for 301 s: it hangs. systemd kills it.", "a/b hung"),
     ("image_missing", "docker: Error response from daemon: No such image: vllm/vllm-openai:v0.33.0.", "v0.33.0"),
     ("image_missing", "Unable to find image 'vllm/vllm-openai:v0.33.0' locally", "vllm/vllm-openai:v0.33.0"),

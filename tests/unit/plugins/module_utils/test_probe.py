@@ -38,12 +38,35 @@ def server(health=(200, ""), models=MODELS, completion=DONE):
         ({"health": TimeoutError()}, False, False, "no answer yet"),
         ({"health": http.client.RemoteDisconnected()}, False, False, "no answer yet"),
         ({"health": (503, "")}, False, False, "/health answers 503"),
+        ({"health": (404, "<html><h1>Not Found</h1></html>")}, False, True, "/health answers 404: Not Found"),
+        ({"health": (403, "")}, False, True, "/health answers 403; it runs with another API key"),
+        ({"health": (301, "")}, False, True, "/health answers 301"),
         ({"models": (401, "")}, False, True, "another API key"),
+        ({"models": (401, '{"error": "Unauthorized"}')}, False, True, "/v1/models answers 401: Unauthorized; it runs"),
+        ({"models": (503, "busy")}, False, False, "/v1/models answers 503: busy"),
+        ({"models": (429, "")}, False, False, "/v1/models answers 429"),
         ({"models": (200, '{"data": [{"id": "other"}]}')}, False, True, "another server"),
+        (
+            {"models": (200, '{"data": [{"id": "a"}, {"id": "b"}]}')},
+            False,
+            True,
+            "it serves a, b, not m: its served-model",
+        ),
+        ({"models": (200, '{"data": []}')}, False, True, "it serves nothing, not m"),
         ({"models": (200, "<html>")}, False, True, "not vLLM"),
         ({"models": (200, "[]")}, False, True, "not vLLM"),
         ({"completion": (500, "boom")}, False, False, "500: boom"),
+        ({"completion": (429, "later")}, False, False, "429: later"),
+        ({"completion": (503, "later")}, False, False, "503: later"),
         ({"completion": (404, "no")}, False, True, "404"),
+        (
+            {"completion": (400, '{"error": {"message": "The model does not support Completions API", "code": 400}}')},
+            False,
+            True,
+            "/v1/completions answers 400: The model does not support Completions API",
+        ),
+        ({"completion": (404, '{"detail": "Not Found"}')}, False, True, "answers 404: Not Found"),
+        ({"completion": (422, '{"detail": [{"loc": ["body"]}]}')}, False, True, "answers 422: [{'loc': ['body']}]"),
         ({"completion": (200, '{"choices": []}')}, False, True, "not vLLM"),
         ({"completion": TimeoutError()}, False, False, "no answer yet"),
     ],
@@ -59,6 +82,14 @@ def test_key_is_sent_and_in_no_answer():
     answer = _probe.probe(ask, "m", "sk-secret")
     assert ask.headers["Authorization"] == "Bearer sk-secret"
     assert "sk-secret" not in answer.detail
+
+
+def test_what_is_answered_is_shortened_and_without_the_key():
+    ask = server(completion=(400, json.dumps({"error": {"message": "sk-secret is " + "no " * 500}})))
+    detail = _probe.probe(ask, "m", "sk-secret").detail
+    assert "sk-secret" not in detail
+    assert len(detail) < 250
+    assert detail.endswith(" …")
 
 
 @pytest.mark.parametrize(
@@ -93,10 +124,31 @@ def test_the_wait_ends_with_the_engine():
     assert len(looks) == 2
 
 
+@pytest.mark.parametrize(
+    ("answers", "looks", "ready"),
+    [
+        (["refused"], 1, False),
+        (["later", "later", "refused"], 3, False),
+        (["later", "later", "ready"], 3, True),
+    ],
+)
+def test_the_wait_ends_with_a_refusal_and_goes_on_without_one(answers, looks, ready):
+    told = {
+        "refused": _probe.Answer(False, "/v1/models answers 401", refused=True),
+        "later": _probe.Answer(False, "/v1/models answers 503"),
+        "ready": _probe.Answer(True, "it answers a completion"),
+    }
+    slept = []
+    left = iter(answers)
+    answer = _probe.wait_until_ready(lambda: told[next(left)], lambda: len(slept) < 10, slept.append)
+    assert (answer.ready, len(slept)) == (ready, looks - 1)
+    assert answer == told[answers[-1]]
+
+
 def metrics(**engines):
     """What /metrics says of engines: name=(running, waiting, prompt tokens, generated tokens)."""
     names = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:prompt_tokens_total")
-    names += ("vllm:generation_tokens_total",)
+    names += ("vllm:generation_tokens_total", "vllm:iteration_tokens_total_count", "vllm:kv_cache_usage_perc")
     lines = ["# HELP vllm:num_requests_running Number of requests.", 'vllm:other{engine="0"} 5']
     for engine, values in engines.items():
         lines += [f'{name}{{engine="{engine[1:]}",model_name="m"}} {value}' for name, value in zip(names, values)]
@@ -148,9 +200,25 @@ def silence(looks, pause_s=60):
         # Hangs: with requests, without, or with a server that does not answer at all.
         ([(metrics(e0=BUSY), DONE)] * 5, 240),
         ([(metrics(e0=IDLE), TimeoutError())] * 5, 300),
-        ([(metrics(e0=IDLE), (500, "dead"))] * 5, 240),
-        ([(TimeoutError(), DONE)] * 5, 300),
-        ([((503, ""), DONE)] * 5, 300),
+        ([(metrics(e0=IDLE), (500, "dead"))] * 5, 300),
+        ([(REFUSED, REFUSED)] * 5, 300),
+        ([(http.client.RemoteDisconnected(), DONE)] * 5, 300),
+        ([((500, ""), (500, "dead"))] * 5, 300),
+        # What is late may be busy: it is no sign of death, and none of having nothing to do.
+        ([(TimeoutError(), DONE)] * 5, 0),
+        ([(socket.timeout(), DONE)] * 5, 0),
+        ([(metrics(e0=BUSY), DONE)] + [(TimeoutError(), DONE)] * 5, 0),
+        # Nor does it hide a hang: what was seen before and after counts, and what lies between does not.
+        ([(metrics(e0=BUSY), DONE)] * 3 + [(TimeoutError(), DONE)] * 5 + [(metrics(e0=BUSY), DONE)], 180),
+        ([(metrics(e0=BUSY), DONE), (TimeoutError(), DONE)] * 3, 120),
+        # Statistics that are broken tell nothing; an engine that gives a token lives.
+        ([((500, ""), DONE)] * 5, 0),
+        ([((500, ""), TimeoutError())] * 5, 0),
+        # A server that refuses the question of the watchdog answers.
+        ([(metrics(e0=IDLE), (429, ""))] * 5, 0),
+        # A long prompt moves no token while it is read, and fills the KV cache.
+        ([(metrics(e0=(1, 0, 10, 10, 7, n / 100)), DONE) for n in range(5)], 0),
+        ([(metrics(e0=(1, 0, 10, 10, 7, 0.5)), DONE)] * 5, 240),
         # A pause ends with the next token.
         ([(metrics(e0=BUSY), DONE)] * 4 + [(metrics(e0=(1, 0, 10, 11)), DONE)], 0),
         # One engine of two: the one that has requests and works off none counts; one that has none waits for some.
@@ -165,6 +233,130 @@ def silence(looks, pause_s=60):
 )
 def test_silence(looks, silent):
     assert silence(looks)[0] == silent
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "works"),
+    [
+        (metrics(e0=(1, 0, 5, 5)), metrics(e0=(1, 0, 5, 6)), True),
+        # A long prompt is read.
+        (metrics(e0=(1, 0, 5, 5, 1, 0.1)), metrics(e0=(1, 0, 5, 5, 1, 0.2)), True),
+        (metrics(e0=BUSY, e1=(1, 0, 5, 5)), metrics(e0=BUSY, e1=(1, 0, 5, 6)), True),
+        (metrics(e0=BUSY), metrics(e0=BUSY), False),
+        (metrics(e0=BUSY), "", False),
+        ("", metrics(e0=BUSY), False),
+    ],
+)
+def test_what_moved_between_two_looks(before, after, works):
+    assert _probe.moved(before, after) is works
+
+
+class Server:
+    """A server in simulated time: a look may take long, time out, be refused, and tell what it is told to."""
+
+    def __init__(self, answers, cpu=lambda now: None):
+        self.now, self.answers, self.cpu, self.asked = 0.0, answers, cpu, 0
+
+    def ask(self, _method, path, _body, _headers, timeout):
+        self.asked += 1
+        takes, answer = self.answers(self.now, path)
+        self.now += min(takes, timeout)
+        if takes >= timeout:
+            raise socket.timeout
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, tuple) else (200, answer)
+
+    def sleep(self, seconds):
+        self.now += seconds
+        if self.now > self.until:
+            raise StopIteration
+
+    def killed_after(self, hang_s=300, until=3600):
+        """When the watchdog gives it up, in seconds; None where it does not."""
+        self.until = until
+        signs = _probe.LifeSigns(
+            self.ask,
+            "m",
+            "",
+            lambda: self.now,
+            min(_probe.COMPLETION_S, hang_s),
+            lambda: self.cpu(self.now),
+            _probe.PATIENT_TIMES * hang_s,
+        )
+        try:
+            _probe.watch(signs, hang_s, self.sleep)
+        except StopIteration:
+            return None
+        return self.now
+
+
+def full(now, path):
+    """At its limit of requests, with many more waiting, and making tokens."""
+    return metrics(e0=(256, 4000, now, now, now, 0.99)) if path == "/metrics" else DONE
+
+
+def reading(now, _path):
+    """640,000 tokens are read, ten minutes for a prompt: a part of the KV cache every 40 s and no token meanwhile."""
+    prompt, part = divmod(now, 600)
+    return metrics(e0=(1, 0, prompt * 640000, prompt, prompt, (1 + part // 40) / 16))
+
+
+LOADS = {
+    "slow": lambda now, path: (4 + now % 50, full(now, path)),
+    "times out but for a moment": lambda now, path: (2 if now % 1000 < 60 else 999, full(now, path)),
+    "times out": lambda _now, _path: (999, ""),
+    "times out and is slow in turn": lambda now, path: (30 if now % 240 < 120 else 999, full(now, path)),
+    "reads long prompts": lambda now, path: (1, reading(now, path)),
+    "reads long prompts and is slow": lambda now, path: (45, reading(now, path)),
+    # The requests wait in the server, which has not given them to the engine yet.
+    "takes requests in": lambda _now, path: (20, metrics(e0=IDLE)) if path == "/metrics" else (999, ""),
+    "refuses more": lambda _now, path: (1, (503, "")) if path == "/metrics" else (999, ""),
+    "restarts its listener": lambda now, path: (0, REFUSED if now % 600 < 120 else full(now, path)),
+}
+
+
+@pytest.mark.parametrize("cpu", ["busy", "unknown"])
+@pytest.mark.parametrize("load", LOADS)
+def test_an_hour_at_full_load_has_no_kill(load, cpu):
+    server = Server(LOADS[load], lambda now: now * 8 if cpu == "busy" else None)
+    assert server.killed_after(until=3600) is None
+    assert server.asked > 20
+
+
+HANGS = {
+    # With requests, whose number may well change: clients come and give up.
+    "works off none": (lambda now, _path: (1, metrics(e0=(5, now // 60, 10, 10, 10, 0.5))), None, 500),
+    "slow": (lambda _now, _path: (40, metrics(e0=(5, 9, 10, 10, 10, 0.5))), None, 700),
+    "answers now and then": (
+        lambda now, _path: (1 if now % 360 < 180 else 999, metrics(e0=(5, 9, 10, 10, 10, 0.5))),
+        None,
+        1200,
+    ),
+    # Its processes spin, as those of a collective operation that never ends do.
+    "spins": (lambda _now, _path: (1, metrics(e0=(5, 9, 10, 10, 10, 0.5))), 8, 500),
+    "idle": (lambda _now, path: (1, metrics(e0=IDLE)) if path == "/metrics" else (999, ""), None, 500),
+    "stopped": (lambda _now, _path: (999, ""), 0, 500),
+    "dead": (lambda _now, _path: (0, REFUSED), None, 400),
+    "one of two": (lambda now, _path: (1, metrics(e0=(1, 0, now, now), e1=BUSY)), None, 500),
+    # Without evidence, for very long: 24 times 300 s.
+    "answers nothing": (lambda _now, _path: (999, ""), None, 7500),
+    "answers nothing and spins": (lambda _now, _path: (999, ""), 8, 7500),
+    "slow and without a token": (
+        lambda _now, path: (20, metrics(e0=IDLE)) if path == "/metrics" else (999, ""),
+        8,
+        7500,
+    ),
+}
+
+
+@pytest.mark.parametrize("hang", HANGS)
+def test_a_hang_is_ended(hang):
+    answers, cores, latest = HANGS[hang]
+    server = Server(answers, lambda now: None if cores is None else now * cores)
+    killed = server.killed_after(until=2 * latest)
+    assert killed is not None
+    assert 300 <= killed <= latest
 
 
 def test_a_busy_engine_is_not_asked_for_a_token():
@@ -184,6 +376,46 @@ def test_watch_ends_with_the_silence_that_is_too_long():
     Signs.told = iter([10])
     assert _probe.watch(Signs(), 10, slept.append) == 10
     assert slept[-1] == 2
+
+
+def test_the_time_that_a_container_has_used(tmp_path):
+    cgroup = "12:cpuset:/x\n0::/system.slice/docker-ab.scope\n"
+    files = _probe.cpu_files(cgroup, [str(tmp_path / "none"), str(tmp_path)])
+    assert files[1] == f"{tmp_path}/system.slice/docker-ab.scope/cpu.stat"
+    assert _probe.cpu_seconds(files) is None
+    (tmp_path / "system.slice" / "docker-ab.scope").mkdir(parents=True)
+    (tmp_path / "system.slice" / "docker-ab.scope" / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    assert _probe.cpu_seconds(files) == 2.5
+    assert _probe.cpu_files("4:cpu:/docker/ab\n") == []
+
+
+@pytest.mark.parametrize("said", ["", "sleep: not found"])
+def test_a_container_that_docker_does_not_know_has_no_time(said, monkeypatch):
+    monkeypatch.setattr(_probe, "said_by", lambda *_command: said)
+    assert _probe.container_cpu("docker", "vllm-8b")() is None
+
+
+@pytest.mark.parametrize(("state", "told"), [("active", ["WATCHDOG"]), ("deactivating", [])])
+def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch):
+    """Its port is closed by then, which looks as if nobody were there."""
+
+    class End(Exception):
+        pass
+
+    def end(*_code):
+        raise End
+
+    said = []
+    monkeypatch.setattr(_probe, "said_by", lambda *_command: f"ActiveState={state}")
+    monkeypatch.setattr(_probe, "notify", lambda words: said.append(words))
+    monkeypatch.setattr(_probe, "watch", lambda *_how: 301)
+    monkeypatch.setattr(_probe.os, "fork", lambda: 0)
+    monkeypatch.setattr(_probe.os, "_exit", end)
+    monkeypatch.setattr(_probe.time, "sleep", lambda _s: None)
+    signs = _probe.LifeSigns(None, "m", "", lambda: 0)
+    with pytest.raises(End):
+        _probe.stay_as_watchdog(lambda: signs, 300, "vllm-m.service")
+    assert [line for line in ["WATCHDOG"] if any(line in words for words in said)] == told
 
 
 @pytest.mark.parametrize("abstract", [False, True])

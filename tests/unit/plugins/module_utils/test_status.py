@@ -100,7 +100,8 @@ def unit(active: str, sub: str = "", **more: object) -> _status.Unit:
 
 CASES = {
     "answers": (unit("active", "running"), READY, False, [], True, "serving", "completion"),
-    "late, and tokens come": (unit("active", "running"), LATE, True, [], True, "busy", "tokens"),
+    "late, and tokens come": (unit("active", "running"), LATE, True, [], True, "busy", "works meanwhile"),
+    "late, and nothing is seen": (unit("active", "running"), LATE, None, [LOADING], True, "hung", "too busy to say"),
     "late, and nothing comes": (unit("active", "running"), LATE, False, [LOADING], True, "hung", "no answer (Timeout"),
     "another key": (unit("active", "running"), OTHER, True, [], True, "refused", "another API key"),
     "loads": (unit("activating", "start-post", invocation="run3"), None, False, [LOADING], True, "starting", "40 %"),

@@ -125,6 +125,27 @@ def test_restarts_of_before_are_not_counted():
     assert look(Module(NRestarts="3")).resume["ready"]
 
 
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        (
+            "/v1/models answers 404: no such page",
+            "The endpoint on port 8000 refuses to serve m: /v1/models answers 404: no such page. Compare the "
+            "instance's key, served-model-name and port with what runs there, then start the unit again.",
+        ),
+        ("its env file cannot be read: no", "a cannot be asked: its env file cannot be read: no."),
+    ],
+)
+def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):
+    module = Module()
+    module.params["wait_s"] = 60
+    wait = _endpoint_wait.Wait(module, {})
+    wait.ask = lambda _endpoint: _probe.Answer(False, detail, refused=True)
+    with pytest.raises(Failed) as failed:
+        wait.slice()
+    assert str(failed.value) == f"{said} journalctl -eu vllm-a.service has all that it said."
+
+
 def test_check_mode_ends_no_play():
     assert not look(Module(check_mode=True, ActiveState="inactive", SubState="dead")).resume["ready"]
 

@@ -83,6 +83,28 @@ def test_the_pause_grows_where_systemd_can_do_that(version, longest):
     assert ("RestartSteps" in unit) is bool(longest)
 
 
+@pytest.mark.parametrize("hang_s", [0, 300, 3600])
+@pytest.mark.parametrize("drain_s", [30, 600])
+@pytest.mark.parametrize("systemd", [252, 257])
+def test_a_loop_of_starts_ends_however_slow_each_of_them_is(hang_s, drain_s, systemd):
+    """It loads until its time is nearly up, answers, hangs at once, and takes its time to stop."""
+    settings = {"vllm_hang_timeout_s": hang_s, "vllm_drain_timeout_s": drain_s, "vllm_gpu_timeout_s": 120}
+    unit = render("vllm.service.j2", H100X8, ansible_facts={"systemd": {"version": systemd}}, **settings)
+    value = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    pause = int(value.get("RestartMaxDelaySec", value["RestartSec"]))
+    attempt = 120 + int(value["TimeoutStartSec"]) + 2 * hang_s + int(value["TimeoutStopSec"]) + pause
+    starts = int(value["StartLimitBurst"])
+    # The start that is one too many comes within the time after the first of them.
+    assert starts * attempt < int(value["StartLimitIntervalSec"])
+
+
+def test_the_watchdog_knows_its_container():
+    text = render("vllm.service.j2", H100X8, vllm_docker_program="/opt/docker bin/docker")
+    (line,) = [line for line in text.splitlines() if "vllm-wait.py" in line]
+    assert line.endswith('--hang-s=300 --container=vllm-405b-fp8 "--docker=/opt/docker bin/docker"')
+    assert "--container" not in render("vllm.service.j2", H100X8, vllm_hang_timeout_s=0)
+
+
 @pytest.mark.parametrize("keys", [[], ["sk-one"], ["sk-one", "sk-two"]])
 def test_keys_are_in_the_secret_files_alone(keys):
     texts = {kind: render(template, H100X8, vllm_api_keys=keys) for kind, template in TEMPLATES.items()}
