@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Mapping, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis, _job, _probe
+from ansible_collections.gpunode.llm.plugins.module_utils import _clock, _diagnosis, _job, _probe
 
 Endpoint = Mapping[str, Any]
 
@@ -52,7 +52,7 @@ class Wait:
     def __init__(self, module: Any, before: Dict[str, Any], once: bool = False) -> None:
         self.module = module
         self.once = once or module.check_mode
-        begun: Dict[str, Any] = {"started": time.time(), "ready": {}, "restarts": {}, "runs": {}, "before": before}
+        begun: Dict[str, Any] = {**_clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": before}
         self.resume: Dict[str, Any] = module.params.get("resume") or begun
         self.answers: Dict[str, _probe.Answer] = {}
 
@@ -150,7 +150,7 @@ class Wait:
                 self.look(endpoint)
             if self.once or not self.waiting_for() or time.monotonic() >= end:
                 return
-            elapsed = time.time() - self.resume["started"]
+            elapsed = _clock.elapsed(self.resume)
             for endpoint in self.waiting_for():
                 answer = self.answers[endpoint["name"]]
                 if answer.refused:
@@ -160,7 +160,7 @@ class Wait:
             time.sleep(PAUSE_S)
 
     def progress(self) -> str:
-        elapsed = int(time.time() - self.resume["started"])
+        elapsed = int(_clock.elapsed(self.resume))
         parts = []
         for endpoint in self.waiting_for():
             busy = _diagnosis.phase(self.log(endpoint)) or self.answers[endpoint["name"]].detail

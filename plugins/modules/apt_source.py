@@ -192,7 +192,8 @@ def ask(module, key):
         while True:
             rc, out, err = module.run_command(_apt_here.update(folder, trace=not module.check_mode))
             if rc == 0:
-                return age <= LISTS_LAST and not module.check_mode
+                # Lists from the future were fetched before the clock was set back.
+                return 0 <= age <= LISTS_LAST and not module.check_mode
             # A fresh cloud node upgrades itself in its first minutes.
             if "/lists/lock" not in err or time.monotonic() > deadline:
                 module.fail_json(msg=_apt_here.rejection(module.params, err), stdout=out, stderr=err)

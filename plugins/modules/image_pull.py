@@ -100,7 +100,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _image, _job, _oci
+from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _clock, _image, _job, _oci
 
 # docker prints a few lines for every layer, and an engine's image has some forty layers.
 LOG_LINES = 600
@@ -111,7 +111,7 @@ class Pull:
         self.module = module
         self.image = module.params["image"]
         self.reference = _image.parse_reference(self.image)
-        self.resume = module.params["resume"] or {"job": "", "attempt": 0, "started": time.time()}
+        self.resume = module.params["resume"] or {"job": "", "attempt": 0, **_clock.begin()}
         self.docker = module.get_bin_path("docker") or ""
         self.job = _job.JobSpec(
             name=_job.unit_name("gpunode-pull", self.image),
@@ -179,7 +179,7 @@ class Pull:
         lines = _job.log_tail(run, self.job.name, state.invocation, LOG_LINES)
         if state.state != "running":
             return self.ended(state, lines)
-        elapsed = time.time() - self.resume["started"]
+        elapsed = _clock.elapsed(self.resume)
         if elapsed > self.module.params["timeout_s"]:
             _job.forget(run, self.job.name)
             return self.fail(f"{self.image} was not fetched within {self.module.params['timeout_s']} s")

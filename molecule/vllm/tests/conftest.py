@@ -18,7 +18,7 @@ __all__ = ["board"]
 VARS = Path(__file__).parents[1] / "vars" / "impatient.yml"
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 
-#: Asks for one token again and again, and writes down what it was answered: "TIME ok|error".
+#: Asks for one token again and again, and writes down what it was answered: "SECONDS ok|error".
 CLIENT = """
 import http.client, json, sys, time
 body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 1})
@@ -30,7 +30,7 @@ while True:
         said = "ok" if answer.status == 200 and answer.read() else f"status {answer.status}"
     except (OSError, http.client.HTTPException) as error:
         said = type(error).__name__
-    print(f"{time.time():.2f} {said}", flush=True)
+    print(f"{time.monotonic():.2f} {said}", flush=True)
     time.sleep(0.2)
 """
 
