@@ -129,6 +129,10 @@ class Running:
     process: subprocess.Popen[str]
     log: IO[str]
 
+    def said(self) -> str:
+        """What it has printed so far."""
+        return Path(f"/proc/self/fd/{self.log.fileno()}").read_text()
+
     def wait(self) -> Play:
         status = self.process.wait()
         self.log.seek(0)
@@ -202,6 +206,10 @@ class Hub:
     def faults(self, *faults: dict[str, Any]) -> None:
         """Put faults in force."""
         self.ask("faults", "POST", list(faults))
+
+    def let_go(self) -> None:
+        """Faults gone, and what was held goes on; counters stay."""
+        self.ask("faults", "DELETE")
 
     def reset(self) -> None:
         """Counters to nothing, faults gone."""

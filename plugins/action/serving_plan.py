@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
 from ansible_collections.gpunode.llm.plugins.module_utils._serving import here_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
@@ -47,10 +47,11 @@ OPTIONS = {
     "remove_unlisted": {"type": "bool", "default": False},
     "fail_on_findings": {"type": "bool", "default": True},
     "gather_facts": {"type": "bool", "default": False},
+    "lock_timeout_s": {"type": "float"},
 }
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(LockingAction):
     """serving_plan"""
 
     _requires_connection = False  # with `gpus` given, no node is needed at all
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         gpus, wants_facts = options["gpus"], options["gather_facts"]
-        said = self._ask(task_vars or {}) if wants_facts or not gpus else {}
+        said = self._ask(task_vars or {}, options["lock_timeout_s"]) if self._must_ask(options) else {}
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
@@ -75,12 +76,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
         return {"changed": False, **found, **facts}
 
-    def _ask(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """What the node says of its GPUs and its system."""
-        said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
-        if said.get("failed"):
-            raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        return dict(said)
+    @staticmethod
+    def _must_ask(options: dict[str, Any]) -> bool:
+        return bool(options["gather_facts"] or not options["gpus"] or options["lock_timeout_s"] is not None)
+
+    def _ask(self, task_vars: dict[str, Any], lock_timeout_s: float | None) -> dict[str, Any]:
+        """What the node says of its GPUs and its system; where a time-out is given, once the node is this play's."""
+        if lock_timeout_s is None:
+            return self._answer("gpunode.llm.gpu_info", {}, task_vars)
+        return self._locked("gpunode.llm.gpu_info", task_vars, lock_timeout_s)
 
 
 def _one_message(findings: tuple[str, ...]) -> str:

@@ -16,7 +16,12 @@ description:
   - Runs C(nvidia-smi -q -x) once, and reads the PCI bus, so that GPUs without a driver are seen as well.
   - Never fails for want of GPUs. What is missing or broken is in RV(state), in words in RV(message); deciding whether
     that matters is left to M(gpunode.llm.serving_plan).
-options: {}
+options:
+  lock:
+    description:
+      - Take the node for a play in the same call, as M(gpunode.llm.node_lock) does. Where another play has it, only
+        that is reported. M(gpunode.llm.serving_plan) sets it.
+    type: dict
 seealso:
   - module: gpunode.llm.serving_plan
 """
@@ -138,6 +143,10 @@ cdi_uuids:
   description: Whether the node's CDI specification names GPUs by UUID; null where there is none yet.
   returned: always
   type: bool
+lock:
+  description: Who has the node now, as M(gpunode.llm.node_lock) returns it.
+  returned: where O(lock) is set
+  type: dict
 system:
   description:
     - What the roles of this collection want to know of the node's system besides, under the names of the facts that
@@ -153,7 +162,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _serving, _system
+from ansible_collections.gpunode.llm.plugins.module_utils import _node_lock, _serving, _system
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
 
@@ -201,7 +210,10 @@ def cdi_uuids() -> Optional[bool]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={"lock": {"type": "dict"}}, supports_check_mode=True)
+    lock = _node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
+    if lock and not lock["lock"]["mine"]:
+        module.exit_json(changed=False, **lock)
     tool = module.get_bin_path("nvidia-smi")
 
     def run() -> Tuple[int, str, str]:
@@ -211,7 +223,8 @@ def main() -> None:
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
     gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
-    module.exit_json(**gpus, engines=engines(), cdi_uuids=cdi_uuids(), system=_system.facts(module.run_command))
+    system = _system.facts(module.run_command)
+    module.exit_json(**gpus, **lock, engines=engines(), cdi_uuids=cdi_uuids(), system=system)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ description:
     work, how long the context is, how many tokens the KV cache holds, and the configuration that vLLM is started with.
   - Asks the node for its GPUs by one call of M(gpunode.llm.gpu_info), or plans without any node where O(gpus) is given.
   - Fails in one message that holds everything that stands against the plan, with numbers and with what would work.
-  - Changes nothing.
+  - Changes nothing. With O(lock_timeout_s) the node is this play's from then on.
 options:
   model:
     description: The model to serve, by its key in the catalogue or by its repository on the Hugging Face hub.
@@ -130,11 +130,16 @@ options:
         C(gather_facts=false) whose roles want to know distribution, architecture, name and systemd.
     type: bool
     default: false
+  lock_timeout_s:
+    description:
+      - Take the node for this play before it is asked, as M(gpunode.llm.node_lock) does, and wait so many seconds for
+        another play that has it. Takes nothing where it is not set, and nothing in check mode.
+    type: float
 attributes:
   action:
     description:
-      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, unless O(gpus) describes its GPUs and no
-        facts are wanted.
+      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, unless O(gpus) describes its GPUs and
+        neither facts nor the lock are wanted.
     support: full
 seealso:
   - module: gpunode.llm.gpu_info

@@ -22,6 +22,8 @@ SHARD_MIB = 128
 CONVERGE, FETCH = "molecule/huggingface/converge.yml", "molecule/shared/weights.yml"
 #: A link of this many bytes a second: long enough to break in the middle.
 LINK = {"kind": "slow", "path": f"^/{REPO}/resolve/", "rate": 25e6}
+#: From the byte `at` on, what is asked for stays in flight until the hub is told to let go.
+HOLD = {"kind": "hold", "path": f"^/{REPO}/resolve/.*/ballast"}
 
 
 @pytest.fixture(scope="session")

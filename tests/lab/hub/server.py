@@ -51,6 +51,7 @@ class Fault:
          ``stall``   sends nothing more from byte ``at`` on, for ``seconds``, then drops the connection
          ``wrong``   sends byte ``at`` inverted
          ``slow``    holds all matching answers together to ``rate`` bytes a second
+         ``hold``    sends a byte a second from byte ``at`` on, so that nobody gives up, until the fault is taken away
     """
 
     kind: str
@@ -64,11 +65,11 @@ class Fault:
     rate: float = 1_000_000.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("status", "cut", "stall", "wrong", "slow"):
+        if self.kind not in ("status", "cut", "stall", "wrong", "slow", "hold"):
             raise ValueError(f"unknown fault kind {self.kind!r}")
         self.pattern = re.compile(self.path)
         self.free_at = 0.0
-        if self.kind == "slow":
+        if self.kind in ("slow", "hold"):
             self.times = -1
 
     def offset(self, size: int) -> int:
@@ -79,7 +80,7 @@ class Lab:
     """What tests change while the server runs. Every access is under one lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.Condition(threading.Lock())
         self.faults: list[Fault] = []
         self.clear_counters()
 
@@ -103,7 +104,7 @@ class Lab:
                     continue
                 if not fault.pattern.search(path):
                     continue
-                if span and kind != "slow" and not span[0] <= fault.offset(span[2]) < span[1]:
+                if span and not span[0] <= fault.offset(span[2]) < span[1]:
                     continue
                 if fault.times > 0:
                     fault.times -= 1
@@ -118,6 +119,16 @@ class Lab:
             wait = fault.free_at - now
         if wait > 0:
             time.sleep(wait)
+
+    def hold(self, fault: Fault) -> bool:
+        """Wait a second, or until the fault is taken away; whether it is still in force."""
+        with self.lock:
+            return not self.lock.wait_for(lambda: all(one is not fault for one in self.faults), 1)
+
+    def clear_faults(self) -> None:
+        with self.lock:
+            self.faults = []
+            self.lock.notify_all()
 
     def counters(self) -> dict[str, Any]:
         with self.lock:
@@ -420,12 +431,17 @@ class Handler(BaseHTTPRequestHandler):
         span = (first, end, file.size)
         cut, stall = lab.take("cut", "GET", url, span), lab.take("stall", "GET", url, span)
         wrong, slow = lab.take("wrong", "GET", url, span), lab.take("slow", "GET", url)
+        hold = lab.take("hold", "GET", url)
+        held_from = hold.offset(file.size) if hold else end
         stops = [f.offset(file.size) for f in (cut, stall) if f]
         stop = min([*stops, end])
         with path.open("rb") as stream:
             stream.seek(first)
             while first < stop:
-                chunk = bytearray(stream.read(min(CHUNK, stop - first)))
+                if hold and first >= held_from and not lab.hold(hold):
+                    hold, held_from = None, end
+                until = first + 1 if first >= held_from else min(stop, held_from)
+                chunk = bytearray(stream.read(min(CHUNK, until - first)))
                 if wrong and first <= wrong.offset(file.size) < first + len(chunk):
                     chunk[wrong.offset(file.size) - first] ^= 0xFF
                 if slow:
@@ -450,10 +466,9 @@ class Handler(BaseHTTPRequestHandler):
                 with lab.lock:
                     lab.faults += faults
             elif what in (("DELETE", "/_lab/faults"), ("POST", "/_lab/reset")):
-                with lab.lock:
-                    lab.faults = []
-                    if path.endswith("reset"):
-                        lab.clear_counters()
+                lab.clear_faults()
+                if path.endswith("reset"):
+                    lab.clear_counters()
             elif what not in (("GET", "/_lab/counters"), ("GET", "/_lab/faults")):
                 raise Refusal(404, None, "no such page in the lab")
         except (ValueError, TypeError) as problem:
@@ -473,7 +488,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.send_held(content)
+
+    def send_held(self, content: bytes) -> None:
+        lab, path = self.server.lab, unquote(urlsplit(self.path).path)
+        hold = None if path.startswith("/_lab/") else lab.take("hold", self.command, path)
+        at = hold.offset(len(content)) if hold else len(content)
+        self.wfile.write(content[:at])
+        while hold and at < len(content) and lab.hold(hold):
+            self.wfile.write(content[at : at + 1])
+            at += 1
+        self.wfile.write(content[at:])
 
     def log_message(self, format: str, *args: Any) -> None:
         print(f"{formatdate()} {self.client_address[0]} {format % args}", flush=True)

@@ -185,6 +185,35 @@ def test_stall(address):
         get(address, "lab/open/resolve/main/model.safetensors")
 
 
+def test_hold(address):
+    """What was asked for is in flight until the fault is taken away, and comes whole then."""
+    fault(address, kind="hold", at=0.5, path="model")
+    path, arrived = "lab/open/resolve/main/model.safetensors", []
+    asking = threading.Thread(target=lambda: arrived.append(get(address, path)[2]))
+    asking.start()
+    while sum(lab(address, "counters")["bytes"].values()) <= len(WEIGHTS) / 2:
+        assert asking.is_alive()
+    assert arrived == []
+    lab(address, "reset", b"")
+    asking.join(30)
+    assert arrived == [WEIGHTS]
+
+
+def test_hold_what_is_no_file(address):
+    fault(address, kind="hold", at=0, path="^/api/")
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(hub(address).commit(OPEN)))
+    asking.start()
+    while not lab(address, "counters")["total_requests"]:
+        assert asking.is_alive()
+    assert answers == []
+    lab(address, "faults", b"[]")
+    assert asking.is_alive()
+    lab(address, "reset", b"")
+    asking.join(30)
+    assert len(answers) == 1
+
+
 @pytest.mark.parametrize("body", [b"{", b'{"kind": "odd"}', b'{"none": 1}'])
 def test_a_fault_that_is_none(address, body):
     with pytest.raises(urllib.error.HTTPError, match="400"):

@@ -40,4 +40,5 @@ def test_every_option_of_the_planner_can_be_set():
     given = load("preflight", "tasks/plan.yml")[0]["gpunode.llm.serving_plan"]
     allowed = load("preflight", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]["preflight_options"]
     assert set(given) == set(OPTIONS)
-    assert set(allowed["options"]) == set(OPTIONS) - {"model", "models", "gpus", "fail_on_findings", "gather_facts"}
+    own = {"model", "models", "gpus", "fail_on_findings", "gather_facts", "lock_timeout_s"}
+    assert set(allowed["options"]) == set(OPTIONS) - own

@@ -18,6 +18,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import parse
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _one_play
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 BOARDS = CHECKOUT / "tests" / "fixtures" / "nvidia_smi"
@@ -48,6 +49,48 @@ def test_without_a_node() -> None:
     assert result["findings"] == []
     assert len(result["gpus"]) == 8
     assert result["plan"]["instances"][0]["tensor_parallel_size"] == 8
+
+
+LOCK = {"who": "ann@ctl", "play": "site.yml", "job": "", "since": "2026-01-01 00:00:00 UTC", "beat": "1"}
+
+
+@pytest.fixture
+def keepers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes for which a keeper was begun."""
+    begun: list[int] = []
+    monkeypatch.setattr(_one_play, "start_keeper", lambda main, *_others: begun.append(main))
+    return begun
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_the_node_is_taken_in_the_same_round_trip(keepers: list[int], new: bool) -> None:
+    """Also where its GPUs are given, and with one keeper for all plays of the run."""
+    taken = {**node("h200x2"), "lock": {**LOCK, "mine": True, "new": new}}
+    made = action(serving_plan.ActionModule, taken, model="8b", gpus="1xH100", lock_timeout_s="0")
+    made._task.check_mode = False
+    assert made.run(task_vars={})["plan"]["instances"]
+    (call,) = made._execute_module.call_args_list
+    assert call.kwargs["module_args"]["lock"]["id"]
+    assert keepers == ([os.getppid()] if new else [])
+
+
+def test_a_check_takes_no_lock(keepers: list[int]) -> None:
+    made = action(serving_plan.ActionModule, node("h200x2"), model="8b", lock_timeout_s=0)
+    assert made.run(task_vars={})["plan"]["instances"]
+    assert made._execute_module.call_args.kwargs["module_args"] == {}
+    assert keepers == []
+
+
+def test_a_node_that_another_play_has_ends_this_one(keepers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_one_play.time, "sleep", lambda _seconds: None)
+    made = action(serving_plan.ActionModule, model="8b", lock_timeout_s=0)
+    made._task.check_mode = False
+    made._execute_module.side_effect = [{"lock": {**LOCK, "mine": False, "beat": beat}} for beat in "112"]
+    with pytest.raises(
+        AnsibleActionFail, match="site.yml of ann@ctl, since 2026-01-01 00:00:00 UTC. Nothing was changed"
+    ):
+        made.run(task_vars={})
+    assert keepers == []
 
 
 def test_the_node_is_asked_once() -> None:

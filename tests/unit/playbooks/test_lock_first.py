@@ -1,0 +1,49 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every playbook that changes a node has it for itself before its first task there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
+#: These change no node. Whoever adds a playbook says so here, or locks.
+LOOK_ONLY = {"awx", "logs", "plan", "status"}
+CHANGING = sorted({path.stem for path in PLAYBOOKS.glob("*.yml")} - LOOK_ONLY)
+#: What needs no lock: it says or refuses something, on the controller.
+WORDS = {"ansible.builtin.assert", "ansible.builtin.debug", "ansible.builtin.fail", "gpunode.llm.settings_check"}
+#: What takes the node in the round trip that asks for its GPUs.
+DECIDES = "tasks/decide.yml"
+#: Conditions under which a play changes nothing, or locks a little later.
+WITHOUT = {
+    "verify": "huggingface_verify_mend | default(false) | gpunode.llm.typed('huggingface_verify_mend')",
+    "site": "bundle is defined",
+}
+
+
+def tasks(name: str) -> Iterator[dict[str, Any]]:
+    """What it does on the node, in order; what only speaks is left out."""
+    for play in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text(encoding="utf-8")):
+        yield from (task for task in play["tasks"] if not WORDS & set(task))
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_the_node_is_taken_first(name: str) -> None:
+    first, *others = tasks(name)
+    if "gpunode.llm.node_lock" in first:
+        assert first["gpunode.llm.node_lock"] == {"timeout_s": "{{ node_lock_timeout_s | default(0) }}"}
+        assert first.get("when") == WITHOUT.get(name)
+        # Without a bundle, site.yml skips what is before its decision as well.
+        first = next((task for task in others if task.get("when") != first.get("when")), {})
+        if name != "site":
+            return
+    assert first["ansible.builtin.import_tasks"] == DECIDES
+    (decide, *_others) = yaml.safe_load((PLAYBOOKS / DECIDES).read_text(encoding="utf-8"))
+    assert decide["ansible.builtin.import_role"]["name"] == "gpunode.llm.preflight"
+    assert decide["vars"]["preflight_lock_timeout_s"] == "{{ node_lock_timeout_s | default(0) }}"
