@@ -311,8 +311,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     Symptom(
         "cpu_kv_too_large",
-        r"(increase|decrease|lower|reduce).{0,60}VLLM_CPU_KVCACHE_SPACE|[Nn]ot enough (available )?memory for CPU KV",
-        "The KV cache asked for does not fit this machine's memory.",
+        r"on kv cache allocation is less than requested memory for kv \((?P<wanted>[\d.]+) GiB\)",
+        "The KV cache of {wanted} GiB does not fit this machine's free memory.",
         "Lower VLLM_CPU_KVCACHE_SPACE (GiB).",
     ),
     Symptom(

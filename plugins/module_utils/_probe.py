@@ -168,7 +168,7 @@ def wait_until_ready(
     """
     while True:
         if not alive():
-            return Answer(False, "the engine ended before it answered; journalctl -u says why", True)
+            return Answer(False, "the engine ended before it answered; the lines above say why", True)
         answer = look()
         if answer.ready or answer.refused:
             return answer
