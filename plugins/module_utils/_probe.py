@@ -249,10 +249,12 @@ class LifeSigns:
         """Look, and return for how many seconds the engine that is silent longest has shown no life."""
         try:
             evidence = self._look()
-        except LATE:
-            evidence = False
-        except (OSError, http.client.HTTPException):
+        except ConnectionError:
+            # Refused; or hung up on, by Docker's port forwarding that found nobody.
             evidence, self.why = True, "nobody listens on its port"
+        except (OSError, http.client.HTTPException):
+            # Late, cut short, or this node has no more ports or files to ask with.
+            evidence = False
         now = self.clock()
         still = self._is_still(now)
         if still and not evidence:

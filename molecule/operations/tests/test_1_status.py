@@ -99,6 +99,18 @@ def test_one_that_cannot_start_says_why(status) -> None:
     assert one["remedy"]
 
 
+def test_the_cause_is_that_of_the_innermost_process(status) -> None:
+    """A worker has a cause, and the two processes around it tell of its end in words of their own."""
+    on_node("systemctl stop vllm-tiny; cp /etc/vllm/tiny.yaml /run")
+    on_node("echo 'load-format: gguf' >>/etc/vllm/tiny.yaml")
+    on_node("systemctl reset-failed vllm-tiny; systemctl start --no-block vllm-tiny")
+    wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 300)
+    told, one = status()
+    on_node("systemctl stop vllm-tiny; cp /run/tiny.yaml /etc/vllm/tiny.yaml")
+    assert "cannot load weights in the format gguf" in one["detail"]
+    assert "WorkerProc" not in told.text
+
+
 def test_one_that_was_stopped_and_one_without_docker(status) -> None:
     on_node("systemctl reset-failed vllm-tiny; systemctl stop vllm-tiny")
     assert status()[1]["state"] == "stopped"

@@ -40,6 +40,28 @@ def test_an_engine_that_hangs_is_killed_and_started_again(unit) -> None:
     assert on_node("docker ps -q --filter name=vllm-tiny | wc -l") == "1"
 
 
+def test_a_container_that_stands_still_is_killed_though_late_is_not_dead(unit) -> None:
+    """It answers nothing, as one that is saturated; that its processes use no time of a processor tells them apart."""
+    run = unit.run
+    on_node("docker pause vllm-tiny")
+    unit.comes_back(run)
+    assert "it answers nothing, and its processes do nothing" in unit.journal(run)
+    assert on_node("docker ps -aq --filter name=vllm-tiny | wc -l") == "1"
+
+
+def test_a_wait_ends_when_the_endpoint_refuses(unit) -> None:
+    """With what was answered, whatever time there would be left."""
+    wait = "timeout 60 python3 /usr/local/lib/gpunode/vllm-wait.py --port=8000 --model="
+    assert ", not other: its served-model-name is another" in on_node(f"{wait}other", check=False)
+    squatter = "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8009"
+    on_node(squatter)
+    try:
+        said = on_node(f"{wait.replace('8000', '8009')}tiny", check=False)
+    finally:
+        on_node("systemctl stop squatter")
+    assert "/health answers 404" in said
+
+
 def test_an_engine_that_has_nothing_to_do_is_left_alone(unit) -> None:
     """The watchdog has looked at it by then, as the engine's own log tells."""
     run = unit.run

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -207,6 +208,9 @@ def silence(looks, pause_s=60):
         # What is late may be busy: it is no sign of death, and none of having nothing to do.
         ([(TimeoutError(), DONE)] * 5, 0),
         ([(socket.timeout(), DONE)] * 5, 0),
+        ([(http.client.IncompleteRead(b""), DONE)] * 5, 0),
+        # At full load a node may have no port left to ask from.
+        ([(OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address"), DONE)] * 5, 0),
         ([(metrics(e0=BUSY), DONE)] + [(TimeoutError(), DONE)] * 5, 0),
         # Nor does it hide a hang: what was seen before and after counts, and what lies between does not.
         ([(metrics(e0=BUSY), DONE)] * 3 + [(TimeoutError(), DONE)] * 5 + [(metrics(e0=BUSY), DONE)], 180),
