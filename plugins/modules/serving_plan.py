@@ -52,7 +52,10 @@ options:
     description: The vLLM release. The newest of the catalogue where it is not set.
     type: str
   image:
-    description: The container image. The engine release decides where it is not set.
+    description:
+      - The container image. The engine release decides where it is not set. Where it is, options and memory are those
+        of the release that its tag names, if O(engine) is not set and the catalogue knows that release; the plan
+        warns where it does not.
     type: str
   host:
     description: The address on the node under which the endpoint is published.

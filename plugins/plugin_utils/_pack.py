@@ -48,7 +48,7 @@ class Table:
 
     def bench(self, wish: InstanceRequest, group: Group) -> Bench:
         """What this wish is judged against on this group."""
-        return Bench(wish, group, self._engine, self._policy)
+        return Bench(wish, group, wish.engine or self._engine, self._policy)
 
     def options(self, wish: InstanceRequest, group: Group, budget: int) -> Options:
         """All ways for this wish on so many GPUs of this group."""

@@ -23,6 +23,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._pack import Packing, Seat, pack
 from ansible_collections.gpunode.llm.plugins.plugin_utils._ports import ports
+from ansible_collections.gpunode.llm.plugins.plugin_utils._release import of_picked
 from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance, Settled, instance
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest, Request
 from ansible_collections.gpunode.llm.plugins.plugin_utils._words import (
@@ -298,6 +299,22 @@ def _unique(sentences: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
+def _arguments(request: Request) -> tuple[list[str], list[str]]:
+    """What is wrong with the options of vLLM that a user or a model brings, and what to know of them."""
+    told = [check_args({**wish.model.vllm, **wish.extra_args}, request.engine_of(wish)) for wish in request.instances]
+    return [finding for found, _notes in told for finding in found], [note for _found, notes in told for note in notes]
+
+
+def _releases(request: Request, images: Mapping[str, Picked], catalog: Catalog) -> list[str]:
+    """Which release of vLLM the images are of, where that is not what the plan was made with."""
+    picked = [
+        of_picked(images[wish.name].image, request.engine_of(wish), catalog)
+        for wish in request.instances
+        if not wish.image
+    ]
+    return [*request.notes, *picked]
+
+
 def make_plan(request: Request, node: NodeGpus, catalog: Catalog, here: Here | None = None) -> Outcome:
     """Decide what runs where. Every reason against it is found, not only the first.
 
@@ -311,17 +328,18 @@ def make_plan(request: Request, node: NodeGpus, catalog: Catalog, here: Here | N
     advice = Advice(request.engine, catalog)
     own, gone = _own_gpus(here, node)
     numbers, no_port = _numbers(request, here)
-    images = {wish.name: pick_image(wish, request.engine, host.driver_version) for wish in request.instances}
-    arguments = [check_args(wish.extra_args, request.engine) for wish in request.instances]
+    images = {wish.name: pick_image(wish, request.engine_of(wish), host.driver_version) for wish in request.instances}
+    refused, noted = _arguments(request)
     too_long = [finding for wish in request.instances for finding in _too_long(wish, catalog)]
     packing, problems, notes = (Packing(), [], []) if too_long else _seated(request, host, advice, own)
     findings = [*request.findings, *no_port, *(picked.finding for picked in images.values())]
-    findings += [*(finding for found, _warnings in arguments for finding in found), *too_long, *problems]
+    # Where nobody knows the image's release, that is why an option of it may be refused.
+    findings += [*refused, *(request.notes if refused else ()), *too_long, *problems]
     if any(findings):
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))
     settled = _settled(request, packing, images, numbers, catalog)
     instances, unnamed = _named([instance(item, request, catalog.policy) for item in settled], node, here)
-    warnings = [*host.warnings, *gone, *unnamed, *(picked.warning for picked in images.values()), *notes]
-    warnings += [warning for _findings, found in arguments for warning in found]
+    warnings = [*host.warnings, *gone, *unnamed, *_releases(request, images, catalog)]
+    warnings += [*(picked.warning for picked in images.values()), *notes, *noted]
     warnings += [f"{item.wish.name}: {note}" for item in settled for note in item.warnings]
     return Outcome(Plan(instances, _unique(warnings), _rejected(packing.seats, advice)))

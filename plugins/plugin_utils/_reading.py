@@ -215,7 +215,8 @@ def load_catalog(
     raw_models = _merged(models["models"], extra_models)
     files = (_read(path) for path in sorted((home / "engines").glob("vllm-*.yml")))
     raw_engines = _merged({str(raw["version"]): raw for raw in files}, extra_engines)
-    newest = raw_engines[max((key for key in raw_engines if "flags" in raw_engines[key]), key=version_key)]
+    whole = [key for key, raw in raw_engines.items() if {"images", "memory", "flags"} <= raw.keys()]
+    newest = raw_engines[max(whole, key=version_key)]
     engines = (engine_spec({**newest, "version": key, **raw}) for key, raw in raw_engines.items())
     return Catalog(
         models={key: model_spec(key, raw, formats, raw_models) for key, raw in raw_models.items()},

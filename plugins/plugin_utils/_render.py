@@ -111,7 +111,7 @@ def env(settled: Settled, engine: EngineSpec, policy: Policy, timeout: int) -> d
 
 def instance(settled: Settled, request: Request, policy: Policy) -> Instance:
     """The instance as roles and users read it."""
-    wish, engine = settled.wish, request.engine
+    wish, engine = settled.wish, request.engine_of(settled.wish)
     size = weights_bytes(wish.model)
     timeout = start_timeout_s(wish, policy)
     return Instance(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, ModelSpec, near
 from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import typed_args
+from ansible_collections.gpunode.llm.plugins.plugin_utils._release import of_wished
 from ansible_collections.gpunode.llm.plugins.plugin_utils._systemd import env_text
 from ansible_collections.gpunode.llm.plugins.plugin_utils._values import size
 
@@ -49,6 +50,8 @@ class InstanceRequest:
     weights: str = "published"
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    #: The release that its image is of; without one, the host's.
+    engine: EngineSpec | None = None
 
     @property
     def batched_tokens(self) -> int | None:
@@ -66,6 +69,11 @@ class Request:
     port: int = 8000
     remove_unlisted: bool = False
     findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def engine_of(self, wish: InstanceRequest) -> EngineSpec:
+        """The release that a wish is served by: its image's."""
+        return wish.engine or self.engine
 
 
 def whole_number(what: str, value: Any, low: int, high: int) -> int:
@@ -237,9 +245,7 @@ def _laid_over(common: Any, own: Any) -> Any:
     return own or common
 
 
-def _instance(
-    wanted: Any, common: Mapping[str, Any], catalog: Catalog, engine: EngineSpec, findings: list[str]
-) -> InstanceRequest | None:
+def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings: list[str]) -> InstanceRequest | None:
     """One item of `models`: a name, or a dictionary of options over the host's."""
     own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
     merged = {key: _laid_over(common.get(key), own.get(key)) for key in MERGED}
@@ -251,9 +257,6 @@ def _instance(
     except ValueError as error:
         findings.append(str(error))
         return None
-    # Text that the engine's parser would read as a number counts as that number.
-    options["extra_args"] = typed_args(options.get("extra_args", {}), engine)
-    model = replace(model, vllm=typed_args(model.vllm, engine))
     return InstanceRequest(name=name, model=model, **{"device": model.device, **options})
 
 
@@ -277,6 +280,17 @@ def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
     ]
 
 
+def _released(
+    wish: InstanceRequest, engine: EngineSpec, named: bool, catalog: Catalog, notes: list[str]
+) -> InstanceRequest:
+    """The wish with the release that its image is of, and its options as that release's parser would read them: text
+    that is a number counts as that number."""
+    own, note = of_wished(wish.image, engine, named, catalog) if wish.image else (engine, "")
+    notes += [note] if note else []
+    model = replace(wish.model, vllm=typed_args(wish.model.vllm, own))
+    return replace(wish, engine=own, model=model, extra_args=typed_args(wish.extra_args, own))
+
+
 def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
     """Turn an action's options into a request. Raises ValueError where there is nothing to plan."""
     findings: list[str] = []
@@ -285,8 +299,10 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
         raise ValueError(f"No model was named. Choose one with -e model=NAME: {', '.join(catalog.models)}.")
     engine = catalog.engine(options.get("engine") or None)
     common = {key: options[key] for key in READERS if options.get(key) is not None and key not in OWN}
-    found = (_instance(item, common, catalog, engine, findings) for item in wanted)
+    found = (_instance(item, common, catalog, findings) for item in wanted)
     instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
+    notes: list[str] = []
+    instances = [_released(item, engine, bool(options.get("engine")), catalog, notes) for item in instances]
     findings += _duplicates(instances)
     key_set = bool(options.get("api_key_set"))
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
@@ -297,4 +313,5 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
         port=port,
         remove_unlisted=bool(options.get("remove_unlisted")),
         findings=tuple(dict.fromkeys(findings)),
+        notes=tuple(dict.fromkeys(notes)),
     )

@@ -40,7 +40,7 @@ class Advice:
 
     def bench(self, wish: InstanceRequest, group: Group) -> Bench:
         """What a wish is judged against."""
-        return Bench(wish, group, self.engine, self.catalog.policy)
+        return Bench(wish, group, wish.engine or self.engine, self.catalog.policy)
 
     def host(self, spec: GpuSpec, count: int) -> Group:
         """A host that is not there: so many GPUs of a kind."""

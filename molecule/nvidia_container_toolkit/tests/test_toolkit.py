@@ -78,7 +78,7 @@ def test_an_engine_starts_with_a_driver_that_was_replaced(host) -> None:
     was = host.run("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip()
     host.run("sed -i 's,<driver_version>.*</,<driver_version>999.1.2</,' /etc/gpunode-lab/nvidia-smi.xml; nvidia-smi")
     stale = host.run(RUN)
-    assert (stale.rc, f"libcuda.so.{was}" in stale.stderr) == (125, True), stale.stderr
+    assert (stale.rc != 0, f"libcuda.so.{was}" in stale.stderr) == (True, True), stale.stderr
     started = host.run("systemctl start engine")
     assert started.rc == 0, host.run("journalctl -u engine -u gpunode-cdi-current --no-pager -n 40").stdout
     assert "libcuda.so.999.1.2" in host.file(SPEC).content_string
