@@ -3,22 +3,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every command and every setting that the README and the guides show.
 
-Plans need no node and are run. Of a play that wants a node everything is checked but its work on the node, which the
-Molecule scenarios do. What a page sets must be a variable that there is.
+Plans need no node and are run. A play that wants a node runs as it stands against a fake one (fake_node.py): all of it
+but the work on a node, which the Molecule scenarios do. What a page sets must be a variable that there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
+import fake_node
 import pytest
 import yaml
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
@@ -33,8 +37,12 @@ ELSEWHERE = {
     "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",
     "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
     'ansible-playbook gpunode.llm.awx -e \'{"awx_credentials": ["our ssh key", "our token"]}\'': "as well",
+    "ansible-playbook -i inventories/lab site.yml -e model=tiny": "the default scenario of Molecule",
     "git clone https://github.com/gpunode/llm.git": "the repository's own address",
 }
+
+# The guide on weights names a model of its reader's own.
+MODELS = {"mine": {"repo_id": "org/mine", "config_of": "8b"}}
 
 
 def commands(page: Path) -> list[str]:
@@ -48,19 +56,54 @@ def commands(page: Path) -> list[str]:
 
 
 def cases() -> list[object]:
-    return [
-        pytest.param(command, id=f"{page.relative_to(CHECKOUT)}: {command}")
-        for page in PAGES
-        for command in commands(page)
-        if command not in ELSEWHERE
-    ]
+    """Each command once, by the first page that shows it."""
+    pages = {command: page for page in reversed(PAGES) for command in commands(page) if command not in ELSEWHERE}
+    return [pytest.param(command, id=f"{pages[command].relative_to(CHECKOUT)}: {command}") for command in sorted(pages)]
 
 
-def run(*argv: str) -> str:
-    env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "GPUNODE_LAB_NODES": "none"}
-    done = subprocess.run(argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+def run(*argv: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT) -> str:
+    env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "GPUNODE_LAB_NODES": "none", **(env or {})}
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose nodes answer without being there."""
+    return fake_node.make(tmp_path_factory.mktemp("collections"))
+
+
+@pytest.fixture(scope="session")
+def played() -> set[str]:
+    """The plays that were run."""
+    return set()
+
+
+def as_one_play(args: list[str]) -> str:
+    """A play without whose nodes it is for, and under one of its names."""
+    text = re.sub(r"(^| )-[iu] \S+", "", " ".join(args))
+    return re.sub(r"(gpunode\.llm\.|playbooks/)?site(\.yml)?", "site", text).strip()
+
+
+def needs_a_node(args: list[str]) -> bool:
+    return not any(arg.startswith("gpus=") for arg in args)
+
+
+def play(checkout: Path, *args: str) -> str:
+    """Run a play with the fake node in place of each of its inventory. What it says must be no warning."""
+    here = {
+        "ansible_connection": "local",
+        "ansible_become": False,
+        "ansible_python_interpreter": sys.executable,
+        "vllm_extra_models": MODELS,
+    }
+    inventory = [] if "-i" in args else ["-i", "inventories/example"]
+    check = [] if "--check" in args else ["--check"]
+    env = {"ANSIBLE_COLLECTIONS_PATH": str(checkout.parents[2])}
+    said = run("ansible-playbook", *inventory, *args, *check, "-e", json.dumps(here), env=env, cwd=checkout)
+    assert "WARNING]" not in said, said
+    return said
 
 
 def test_commands_are_found() -> None:
@@ -69,7 +112,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", cases())
-def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch, checkout: Path, played: set[str]) -> None:
     program, *args = shlex.split(command)
     if program == "tests/lab/lab":
         monkeypatch.syspath_prepend(CHECKOUT / "tests" / "lab")
@@ -77,20 +120,20 @@ def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert parser.parse_args(args).run
     elif program == "make":
         run("make", "--dry-run", *args)
-    elif program == "ansible-playbook" and "-i" in args:
-        run(program, *args, "--syntax-check")
+    elif program == "ansible-playbook" and needs_a_node(args):
+        # What differs in its inventory alone is one play.
+        if (same := as_one_play(args)) in played:
+            run(program, *args, "--syntax-check")
+        else:
+            play(checkout, *args)
+            played.add(same)
     else:
         assert run(program, *args)
 
 
 def variables() -> set[str]:
-    """What a user may set: the roles' own variables, and what the playbook hands to the plan."""
-    site = (CHECKOUT / "playbooks" / "tasks" / "decide.yml").read_text(encoding="utf-8")
-    found = {"model", "models", *re.findall(r"{{ (\w+) \| default\(omit(?:, true)?\) }}", site)}
-    for spec in (CHECKOUT / "roles").glob("*/meta/argument_specs.yml"):
-        for entry in yaml.safe_load(spec.read_text())["argument_specs"].values():
-            found |= set(entry.get("options", {}))
-    return found
+    """What a user may set, of the roles and of the playbooks."""
+    return set(_values.options())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

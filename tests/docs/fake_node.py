@@ -1,0 +1,103 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A collection whose modules answer what a node with eight H100 would, so that a play runs whole on the controller.
+
+Roles, playbooks, action plugins, filters and templates are the checkout's own: every condition and every value of a
+play is worked out. Plays run with ``--check``, so that the modules of ansible.builtin change nothing either.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import parse
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+BOARD = CHECKOUT / "tests" / "fixtures" / "nvidia_smi" / "h100x8.xml"
+SYSTEM = {
+    "ansible_architecture": "x86_64",
+    "ansible_distribution": "Debian",
+    "ansible_distribution_major_version": "12",
+    "ansible_distribution_release": "bookworm",
+    "ansible_distribution_version": "12.11",
+    "ansible_nodename": "gpu-1",
+    "ansible_os_family": "Debian",
+    "ansible_service_mgr": "systemd",
+    "ansible_systemd": {"version": 252},
+}
+DOCKER = {
+    "works": True,
+    "server_version": "29.1.0",
+    "client_version": "29.1.0",
+    "ours": True,
+    "obstacle": "",
+    "toolkit_version": "1.20.0",
+    "service": {"known": True, "active": True, "enabled": True, "drop_ins": []},
+    "config_settled": True,
+    "settings_due": "",
+    "packages_settled": True,
+    "group_exists": True,
+    "users_missing": [],
+    "users_unknown": [],
+}
+SOURCE: dict[str, Any] = {
+    "missing": [],
+    "versions": {},
+    "held": [],
+    "conflicting": [],
+    "lists_fresh": True,
+    "kept": False,
+}
+SEED = {"address": "192.0.2.10", "port": 8730, "manifests": []}
+#: What each module says. Weights, image and instances are still to come, so that all of the play has something to do.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "apt_source": SOURCE,
+    "engine_info": DOCKER,
+    "gpu_info": {**parse(BOARD.read_text(encoding="utf-8")).as_dict(), "system": SYSTEM},
+    "gpu_proof": {"uuids": [], "method": "container", "fresh": True},
+    "hf_cache_info": {"complete": False, "snapshots": [], "verified": [], "client_version": "", "token_current": True},
+    "hf_cache_prune": {"removed": [], "kept": [], "bytes_freed": 0, "summary": "Nothing to remove."},
+    "hf_seed": SEED,
+    "hf_snapshot": {"snapshots": [], "done": True, "progress": "all of it"},
+    "image_pull": {"done": True, "progress": "", "image": "image", "image_id": "sha256:0"},
+    "nvidia_runtime": {"settings": [], "restart": False, "unit_enabled": True, "server_version": "29.1.0"},
+    "preflight_check": {
+        "findings": [],
+        "account": "",
+        "settled": {"weights": False, "images": False},
+        "docker": DOCKER,
+        "bytes_to_write": 0,
+    },
+    "rendered_files": {"changed_files": ["/etc/vllm/8b.yaml"], "changed": True},
+    "support_bundle": {"files": ["status.txt"], "bytes": 2048},
+    "units_ready": {"units": [], "endpoints": [], "done": True, "progress": ""},
+    "units_settled": {"settled": False, "due": ["/etc/vllm/8b.yaml differs"], "endpoints": []},
+    "vllm_instances_info": {"instances": []},
+    "vllm_status": {"instances": [], "docker_runs": True, "front": "", "gpu_message": ""},
+}
+STUB = """#!/usr/bin/python
+# WANT_JSON
+import json, sys
+said = json.loads({answer!r})
+if {echoes!r}:
+    said["instances"] = json.load(open(sys.argv[1]))["instances"]
+print(json.dumps(dict(said, changed=said.get("changed", False))))
+"""
+
+
+def make(collections: Path) -> Path:
+    """Copy the collection, with modules that answer in place of its own; return it, which stands for a checkout."""
+    home = collections / "ansible_collections" / "gpunode" / "llm"
+    for name in ("catalog", "inventories", "meta", "playbooks", "plugins", "roles"):
+        shutil.copytree(CHECKOUT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("ansible.cfg", "galaxy.yml", "site.yml"):
+        shutil.copy(CHECKOUT / name, home / name)
+    for path in (home / "plugins" / "modules").glob("[a-z]*.py"):
+        answer = json.dumps(ANSWERS.get(path.stem, {}))
+        stub = STUB.format(answer=answer, echoes=path.stem == "preflight_check")
+        path.write_text(stub, encoding="utf-8")
+    return home
