@@ -69,7 +69,8 @@ def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
 
 def test_a_folder_on_another_disk_is_said_and_the_remedy_works(pull, hub) -> None:
     """A link is as good as a folder on the host, and leads nowhere in a container that has the cache alone."""
-    assert pull.run(CONVERGE).status == 0
+    told = pull.run(CONVERGE)
+    assert told.status == 0, told.text[-3000:]
     disk = f"{pull.home}-disk"
     on_node(f"mkdir {disk} && mv {pull.folder} {disk}/model && ln -s {disk}/model {pull.folder}")
     hub.reset()
