@@ -36,8 +36,10 @@ SYSTEM = ("release", "architecture")
 WORKERS = 4
 #: What the hub's tools and interrupted transfers leave beside the files.
 _LEFTOVER = re.compile(r"(^|/)hub/\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
-#: A manifest of a hundred thousand files is no larger.
+#: A manifest of a hundred thousand files is no larger; and no header of a file that is in one. tarfile holds both in
+#: memory, so that what is larger is not begun with.
 LARGEST_MANIFEST = 64 << 20
+LARGEST_HEADER = 8 << 10
 
 
 class BundleError(Exception):
@@ -180,14 +182,16 @@ class _Told(io.RawIOBase):
 
 # -- opening ----------------------------------------------------------------------------------------------------------
 def packed_manifest(tar: str) -> str:
-    """The manifest in a tar, which is its first file."""
+    """The manifest in a tar, which is its first file.
+
+    Raises:
+        BundleError: it is none, or too large for one.
+    """
     try:
-        with tarfile.open(tar, "r|") as stream:
-            first = stream.next()
-            fits = first and first.name == MANIFEST and first.isreg() and first.size <= LARGEST_MANIFEST
-            data = stream.extractfile(first) if first and fits else None
-            if data:
-                return data.read().decode()
+        with open(tar, "rb") as stream:
+            first = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            if (first.name, first.type) == (MANIFEST, tarfile.REGTYPE) and first.size <= LARGEST_MANIFEST:
+                return stream.read(first.size).decode()
     except (tarfile.TarError, OSError, UnicodeDecodeError):
         pass
     raise BundleError(f"{tar} is no bundle, or damaged at its very beginning.")
@@ -237,6 +241,9 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
         raise BundleError(
             f"{os.path.dirname(folder)} has {_hub.human(free)} free, and the bundle takes {_hub.human(contents.size)}"
         )
+    headers = (len(contents.files) + len(contents.links)) * LARGEST_HEADER
+    if os.path.getsize(tar) > contents.size + headers + LARGEST_MANIFEST:
+        raise BundleError(damage(tar, ["it holds more than its manifest names"]))
     progress.begin("unpacking", contents.files)
     os.mkdir(partial, mode=0o755)  # what is there under this name, and could not be removed, may lead elsewhere
     try:

@@ -231,7 +231,7 @@ def _blotted(match: re.Match[str]) -> str:
 
 def blanked(text: str) -> str:
     """An environment file of which the names are left."""
-    return _ASSIGNED.sub(lambda match: f"{match.group(1)}={BLANK}", text)
+    return re.sub(r"^([ \t]*[^#\s=][^\n=]*)=.*$", rf"\g<1>={BLANK}", text, flags=re.MULTILINE)
 
 
 def blanked_list(text: str) -> str:

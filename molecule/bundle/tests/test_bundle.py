@@ -82,6 +82,39 @@ def forged(island):
     on_node("rm -rf /srv/forged")
 
 
+# A repository that nobody signed, by a record whose suite would have apt trust it.
+RECORD = """
+import hashlib, json, pathlib, sys
+bundle, listed = pathlib.Path('/srv/forged'), sys.argv[1] == 'listed'
+row = {'path': 'apt/zz', 'suite': './\\nTrusted: yes', 'components': [], 'own': False}
+manifest = json.loads((bundle / 'manifest.json').read_text())
+for path, text in {'apt/zz.json': json.dumps({'repositories': [row]}), 'apt/zz/Packages': ''}.items():
+    (bundle / path).parent.mkdir(exist_ok=True)
+    (bundle / path).write_text(text)
+    entry = {'size': len(text), 'sha256': hashlib.sha256(text.encode()).hexdigest()}
+    manifest['files'].update({path: entry} if listed else {})
+(bundle / 'manifest.json').write_text(json.dumps(manifest))
+"""
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ("unlisted", "'apt/zz.json' is there and not in its manifest: remove it"),
+        ("listed", "apt/zz.json of the bundle /srv/forged is not taken: './\\nTrusted: yes' is no suite or component"),
+    ],
+)
+def test_apt_is_told_nothing_by_a_record_of_somebody_elses(deploy, forged, listed, said):
+    on_node(f"cp {forged}/manifest.json /srv/manifest.json")
+    python(RECORD, listed)
+    told = deploy("-e", f"bundle={forged}")
+    on_node(f"mv /srv/manifest.json {forged}/manifest.json && rm -r {forged}/apt/zz.json {forged}/apt/zz")
+    assert told.status != 0
+    assert said in told.words
+    assert "rusted" not in on_node("cat /var/lib/gpunode/bundle/sources.list.d/distribution.sources", check=False)
+    assert on_node("command -v dockerd", check=False) == ""
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -210,6 +210,19 @@ def test_what_is_unpacked_has_no_rights_of_its_own(work, tmp_path):
     assert (there / "l").read_bytes() == EVIL
 
 
+def test_a_tar_of_more_than_its_manifest_is_not_begun(work, tmp_path):
+    """A header of gigabytes would be held in memory before anybody asks what it is."""
+    tar, there = tmp_path / "forged.tar", tmp_path / "there"
+    forged(tar, {"f": EVIL}, {}, [("f", tarfile.REGTYPE, "", EVIL)])
+    with open(tar, "ab") as stream:
+        stream.truncate(1 << 30)
+    assert "it holds more than its manifest names" in work("opened", there, tar)[0]
+    extended = tarfile.TarInfo("x")
+    extended.type, extended.size = tarfile.XHDTYPE, 8**11 - 1
+    tar.write_bytes(extended.tobuf(tarfile.USTAR_FORMAT) + b"0" * (1 << 20))
+    assert "is no bundle" in work("opened", there, tar)[0]
+
+
 def test_it_is_not_unpacked_through_a_link(bundle, work, tmp_path):
     tar, elsewhere = tmp_path / "made.tar", tmp_path / "elsewhere"
     work("sealed", bundle, tar)

@@ -232,6 +232,7 @@ def test_a_long_text_takes_no_long_time() -> None:
 
 
 def test_names_stay_where_values_go() -> None:
+    assert _redact.blanked("1ST=x\n a.b-c = y=z\n") == f"1ST={_redact.BLANK}\n a.b-c ={_redact.BLANK}\n"
     assert _redact.blanked("# why\nA=1\nB=\n") == f"# why\nA={_redact.BLANK}\nB={_redact.BLANK}\n"
     assert _redact.blanked_list("api-key:\n- one\n- two\n") == f"api-key:\n- {_redact.BLANK}\n- {_redact.BLANK}\n"
 
