@@ -57,13 +57,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
         "After {seconds} s the GPUs are not ready: {why}.",
         "Free them, or raise vllm_gpu_timeout_s.",
     ),
-    Symptom(
-        "refused",
-        r"vllm-wait: (?P<model>.+) on port (?P<port>\d+): "
-        r"(?P<said>(?:/\S+ answers [34]\d\d|it serves |what answers on ).*)",
-        "The endpoint on port {port} refuses to serve {model}: {said}.",
-        "Compare the instance's key, served-model-name and port with what runs there, then start the unit again.",
-    ),
     # What Docker says before there is an engine.
     Symptom(
         "image_missing",
@@ -421,6 +414,13 @@ SYMPTOMS: tuple[Symptom, ...] = (
         r"Permission denied: '(?P<path>[^']+)'|PermissionError.{0,80}'(?P<path2>[^']+)'",
         "The engine may not use {path}.",
         "Check the owner and mode of what is mounted there.",
+    ),
+    Symptom(
+        "refused",
+        r"vllm-wait: (?P<model>.+) on port (?P<port>\d+): "
+        r"(?P<said>(?:/\S+ answers [34]\d\d|it serves |what answers on ).*)",
+        "The endpoint on port {port} refuses to serve {model}: {said}.",
+        "Compare the instance's key, served-model-name and port with what runs there, then start the unit again.",
     ),
     Symptom(
         "hang",

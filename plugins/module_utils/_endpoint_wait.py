@@ -85,6 +85,9 @@ class Wait:
             answer = _probe.Answer(False, "the one before is being stopped")
         else:
             answer = self.ask(endpoint)
+            # A unit that starts asks as well, and knows more: who has its port may be another server.
+            if answer.refused and state["ActiveState"] != "active":
+                answer = _probe.Answer(False, answer.detail)
         self.answers[name] = answer
         # A unit waits for the same answer before it counts as started; the play ends after it and not before.
         if answer.ready and state["ActiveState"] == "active":

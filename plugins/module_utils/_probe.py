@@ -164,14 +164,17 @@ def wait_until_ready(
 ) -> Answer:
     """Look until it is ready, until it refuses, which no waiting changes, or until the process is gone.
 
-    How long that may take is the unit's TimeoutStartSec.
+    Twice, since who refuses may be another server that has the port: Docker says so and ends, which is the better word.
+    How long it may take is the unit's TimeoutStartSec.
     """
+    refused = False
     while True:
         if not alive():
             return Answer(False, "the engine ended before it answered; the lines above say why", True)
         answer = look()
-        if answer.ready or answer.refused:
+        if answer.ready or (answer.refused and refused):
             return answer
+        refused = answer.refused
         sleep(pause_s)
 
 

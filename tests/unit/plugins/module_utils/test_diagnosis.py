@@ -399,6 +399,16 @@ def test_what_the_table_does_not_know_is_told_as_it_was_raised() -> None:
     assert len(str(long)) < 400
 
 
+def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
+    said = [
+        "vllm-wait: m on port 8000: /health answers 404: File not found",
+        "Bind for 127.0.0.1:8000 failed: port is already allocated",
+    ]
+    for lines in (said, said[::-1]):
+        found = _diagnosis.diagnose(lines)
+        assert (found and found.key) == "port_taken"
+
+
 def test_what_came_after_the_cause_does_not_tell_it() -> None:
     after = ["NCCL error in: ProcessGroupNCCL.cpp:77", "vllm-8b.service: start operation timed out. Terminating."]
     found = _diagnosis.diagnose([f"{WORKER}ValueError: a new one", *after])

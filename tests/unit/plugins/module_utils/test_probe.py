@@ -128,8 +128,9 @@ def test_the_wait_ends_with_the_engine():
 @pytest.mark.parametrize(
     ("answers", "looks", "ready"),
     [
-        (["refused"], 1, False),
-        (["later", "later", "refused"], 3, False),
+        (["refused", "refused"], 2, False),
+        (["later", "refused", "later", "refused", "refused"], 5, False),
+        (["refused", "ready"], 2, True),
         (["later", "later", "ready"], 3, True),
     ],
 )
@@ -144,6 +145,13 @@ def test_the_wait_ends_with_a_refusal_and_goes_on_without_one(answers, looks, re
     answer = _probe.wait_until_ready(lambda: told[next(left)], lambda: len(slept) < 10, slept.append)
     assert (answer.ready, len(slept)) == (ready, looks - 1)
     assert answer == told[answers[-1]]
+
+
+def test_an_engine_that_ends_while_another_server_refuses_is_told_as_ended():
+    alive = iter([True, False])
+    refusal = _probe.Answer(False, "/health answers 404", refused=True)
+    answer = _probe.wait_until_ready(lambda: refusal, lambda: next(alive), lambda _s: None)
+    assert "the engine ended before it answered" in answer.detail
 
 
 def metrics(**engines):

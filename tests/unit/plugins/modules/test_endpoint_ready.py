@@ -146,6 +146,14 @@ def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):
     assert str(failed.value) == f"{said} journalctl -eu vllm-a.service has all that it said."
 
 
+@pytest.mark.parametrize(("state", "refused"), [("active", True), ("activating", False)])
+def test_a_unit_that_starts_tells_itself_of_a_refusal(state, refused):
+    """Its journal has it, and perhaps that another server has the port."""
+    wait = look(Module(ActiveState=state), _probe.Answer(False, "/health answers 404", refused=True))
+    assert wait.answers["a"].refused is refused
+    assert wait.answers["a"].detail == "/health answers 404"
+
+
 def test_check_mode_ends_no_play():
     assert not look(Module(check_mode=True, ActiveState="inactive", SubState="dead")).resume["ready"]
 
