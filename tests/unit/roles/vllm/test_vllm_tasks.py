@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
@@ -81,3 +82,31 @@ def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     (rescue,) = [task["rescue"] for task in TASKS["serve"] if "rescue" in task]
     first = TASKS["rollback"][0]["ansible.builtin.import_tasks"]
     assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "beside_end.yml")
+
+
+@pytest.mark.parametrize(
+    ("rollback", "said"),
+    [
+        ({}, "no luck."),
+        (
+            {"rolled_back": [{"unit": "a"}], "endpoints": [1]},
+            "no luck. a went back to what it last answered from, and answers.",
+        ),
+        ({"brought_back": ["b"], "endpoints": [1]}, "no luck. b, which had made room, runs again, and answers."),
+        (
+            {"brought_back": ["b"], "endpoints": [1], "again": {"msg": "b hangs."}},
+            "no luck. b, which had made room, runs again, and does not answer either: b hangs.",
+        ),
+        (None, "no luck. old made room and stays stopped, since vllm_rollback is false."),
+    ],
+)
+def test_a_failure_keeps_its_cause_and_says_what_runs_now(rollback: dict | None, said: str) -> None:
+    task = TASKS["rollback"][-1]
+    done = [{"name": "old", "action": "stop"}, {"name": "new", "action": "start"}]
+    given: dict = {key: trust_as_template(text) for key, text in task["vars"].items() if isinstance(text, str)}
+    given["__vllm_told"] = [trust_as_template(line) for line in task["vars"]["__vllm_told"]]
+    given |= {"ansible_failed_result": {"msg": "no luck.", "units": done}, "__vllm_rollback": rollback is not None}
+    given |= {"__vllm_rolled_back": rollback if rollback is not None else {"skipped": True}}
+    given["__vllm_again"] = (rollback or {}).get("again", {"endpoints": []})
+    text = trust_as_template(task["ansible.builtin.fail"]["msg"])
+    assert Templar(loader=DataLoader(), variables=given).template(text) == said
