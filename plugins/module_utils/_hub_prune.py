@@ -24,6 +24,7 @@ UNIT_DIRS = ("/etc/systemd/system", "/run/systemd/system", "/run/systemd/transie
 
 
 _BRANCH = "it is the commit of "
+_UNUSED = "nothing of its repository is in use, and unlisted is false"
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ def make_plan(
     revisions = []
     for repo_id, here in sorted(commits.items()):
         reasons = {commit: _reason(home, repo_id, commit, here, wanted, unit_texts) for commit in here}
-        if unlisted and repo_id in brought and not any(map(_in_use, reasons.values())):
-            reasons = dict.fromkeys(here, "")
+        if repo_id in brought and not any(map(_in_use, reasons.values())):
+            reasons = {commit: why and ("" if unlisted else f"{why}; {_UNUSED}") for commit, why in reasons.items()}
         if not unlisted and not any(reasons.values()):
-            reasons = dict.fromkeys(here, "nothing of its repository is in use, and unlisted is false")
+            reasons = dict.fromkeys(here, _UNUSED)
         revisions += [Revision(repo_id, commit, reasons[commit]) for commit in here]
     files, freed = _files_of(home, revisions)
     return Plan(revisions, files, freed)

@@ -178,5 +178,6 @@ def test_what_was_brought_goes_with_its_last_user_whatever_branch_leads_to_it(ho
     assert gone(True, []) == [OLD, THIRD]
     assert gone(False, ["org/name"]) == [OLD, THIRD]
     assert gone(True, ["org/name"], {"vllm-x.service": f"revision: {THIRD}"}) == [OLD]
-    plan = _hub_prune.make_plan(home.path, [], {}, True, ["org/name"])
-    assert plan.whole == ["org/name"]
+    assert _hub_prune.make_plan(home.path, [], {}, True, ["org/name"]).whole == ["org/name"]
+    (kept,) = [one for one in _hub_prune.make_plan(home.path, [], {}, False, ["org/name"]).revisions if one.kept]
+    assert kept.kept == "it is the commit of main; nothing of its repository is in use, and unlisted is false"
