@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
 ON_THE_CONTROLLER = {"serving_matrix", "serving_plan", "settings_check"}
 #: What the module takes beside the options of an engine, and what stands for one instance alone.
-OF_THE_TASK = {"model", "models", "gpus", "fail_on_findings", "gather_facts"}
+OF_THE_TASK = {"model", "models", "gpus", "fail_on_findings", "gather_facts", "lock_timeout_s"}
 OF_ONE_INSTANCE = {"name", "model", "served_model_name", "gpu_indices"}
 
 
@@ -54,4 +54,4 @@ def test_every_option_of_the_plan_has_a_variable() -> None:
     assert set(options) == set(OPTIONS) - OF_THE_TASK
     del options["api_key_set"]
     for key, value in options.items():
-        assert re.match(rf"{{{{ vllm_{key} \| default\(none\) }}}}", value), key
+        assert re.match(rf"{{{{ vllm_{key} \| default\(none(, true)?\) }}}}", value), key
