@@ -102,6 +102,19 @@ def test_everything_is_fetched_once(world):
     assert not [name for name in os.listdir(os.path.dirname(world.cache.blob(REPO, MODEL))) if "incomplete" in name]
 
 
+@pytest.mark.parametrize("relative", [False, True])
+def test_mending_removes_no_file_of_somebody_elses(world, tmp_path, relative):
+    """A name in the snapshot may lead anywhere; only a blob of its own repository goes with it."""
+    world.pull()
+    precious, pointer = tmp_path / "precious", world.cache.pointer(REPO, COMMIT, "config.json")
+    precious.write_text("not of the hub")
+    os.unlink(pointer)
+    os.symlink(os.path.relpath(precious, os.path.dirname(pointer)) if relative else precious, pointer)
+    world.pull()
+    assert precious.read_text() == "not of the hub"
+    assert world.look().complete
+
+
 def test_the_commit_of_the_branch_is_recorded(world):
     world.pull()
     assert _hub.look(world.home, Snapshot(REPO, "main", ("original/*",))).complete
