@@ -13,7 +13,7 @@ import glob
 import os
 import re
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _source_files
 
@@ -99,6 +99,45 @@ def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dic
     return found
 
 
+def kept(wanted: Wanted) -> bool:
+    """Whether the node keeps what it came with."""
+    program = wanted.get("unless_exists")
+    return bool(program) and os.path.exists(str(program)) and not os.path.exists(paths(wanted["name"])[0])
+
+
+def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
+    """The key by which apt has to be asked for the repository; None where nothing of it is wanted.
+
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+    """
+    key_path = paths(wanted["name"])[1]
+    _text, source_diff = source_change(wanted)
+    key, key_diff = _source_files.key_change(
+        key_path, wanted["fingerprint"], origin(wanted), lambda: fetched_key(wanted, open_url)
+    )
+    moved = _source_files.matters(source_diff) or _source_files.matters(key_diff)
+    return (key or _source_files.read(key_path)) if moved or look(wanted, run)["missing"] else None
+
+
+def origin(wanted: Wanted) -> str:
+    return wanted.get("key_url") or "the key given"
+
+
+def fetched_key(wanted: Wanted, open_url: Callable[..., Any]) -> bytes:
+    return _source_files.fetched_key(wanted, f"the apt repository {wanted['name']!r}", open_url)
+
+
+def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
+    """What apt has against the source and its repository, in a sentence. Leaves no trace."""
+    with staged(wanted, key) as folder:
+        said = refusal(folder, wanted, run)
+        if said:
+            return said
+        rc, _out, err = run(update(folder, trace=False))
+        return rejection(wanted, err) if rc != 0 else ""
+
+
 @contextlib.contextmanager
 def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
     """A folder in which the source lies as it is to be, and once more with the key beside it, so that apt can be asked.
@@ -111,7 +150,7 @@ def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
             own(folder, wanted): source(wanted, paths(wanted["name"])[1]).render().encode(),
             f"{folder}/alone.sources": source(wanted, f"{folder}/key.asc").render().encode(),
             f"{folder}/key.asc": key,
-            f"{folder}/apt.conf": (_apt.configuration(settings(folder)) + _apt.NO_HOOKS).encode(),
+            f"{folder}/apt.conf": (_apt.configuration(settings(folder, wanted)) + _apt.NO_HOOKS).encode(),
         }
         for path, text in texts.items():
             with open(path, "wb") as stream:
@@ -125,9 +164,11 @@ def own(folder: str, wanted: Wanted) -> str:
     return os.path.join(folder, os.path.basename(paths(wanted["name"])[0]))
 
 
-def settings(folder: str) -> Dict[str, str]:
+def settings(folder: str, wanted: Wanted) -> Dict[str, str]:
     """For an apt that leaves no trace, and does not wait for ever."""
+    trusted = _source_files.authorities(folder, wanted.get("ca_certificate"))
     return {
+        **({"Acquire::https::CaInfo": trusted} if trusted else {}),
         "Dir::State::Lists": f"{folder}/lists",
         "Dir::Cache::pkgcache": "",
         "Dir::Cache::srcpkgcache": "",
@@ -159,17 +200,19 @@ def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
         return ""
     for other, words in conflicts(mine, others, folder, run).items():
         repository = f"{wanted['uri']} {wanted['suite']}"
-        return (
+        said = (
             f"{other} names the repository {repository} as well, with other settings, and apt would stop at that for "
             f"every package ({words.rstrip('.')}). Remove that entry; what was installed from it stays."
         )
+        return _source_files.shown(said, wanted["uri"])
     broken = next((other for other in others if reads([other], folder, run)), "")
     return f"apt does not read {broken or 'the sources of this node'} ({said.rstrip('.')}). Mend that first."
 
 
 def rejection(wanted: Wanted, said: str) -> str:
     """That apt read the source and does not take it, in a sentence."""
-    return f"apt does not take {wanted['uri']} {wanted['suite']}: {_apt.complaint(said).rstrip('.')}."
+    words = f"apt does not take {wanted['uri']} {wanted['suite']}: {_apt.complaint(said).rstrip('.')}."
+    return _source_files.shown(words, wanted["uri"])
 
 
 def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:

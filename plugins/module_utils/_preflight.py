@@ -42,6 +42,7 @@ class Need:
     path: str
     bytes: int
     purpose: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
     for image, device in sorted(images.items()):
         if docker and run([docker, "image", "inspect", "--format", "{{.Id}}", image])[0] == 0:
             continue
-        needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}"))
+        needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}", image))
     return needs
 
 

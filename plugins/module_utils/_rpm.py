@@ -71,6 +71,13 @@ def twins(repo_id: str, files: Mapping[str, str]) -> List[str]:
     return [path for path, text in files.items() if repo_id in sections(text)]
 
 
+def complaint(said: str) -> str:
+    """What dnf has to say in the end: its errors, without the repetitions."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [re.sub(r"^Error: ", "", line) for line in lines if line.startswith("Error: ")] or lines[-3:]
+    return " ".join(dict.fromkeys(errors))
+
+
 QUERY = "%{NAME}\t%{VERSION}-%{RELEASE}\n"
 
 

@@ -49,11 +49,28 @@ def matters(diff: Optional[Dict[str, str]]) -> bool:
     return diff is not None and said(diff["before"]) != said(diff["after"])
 
 
+#: Where the systems keep the authorities that they trust, as one file.
+AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+
+
+def authorities(folder: str, certificate: Optional[str]) -> str:
+    """A file in the folder with the system's authorities and one that is yet to come to them; empty for no such one."""
+    if not certificate:
+        return ""
+    path = os.path.join(folder, "authorities.pem")
+    with open(path, "wb") as stream:
+        for there in AUTHORITIES:
+            stream.write(read(there))
+        stream.write(b"\n" + certificate.encode() + b"\n")
+    os.chmod(path, 0o644)
+    return path
+
+
 def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> bytes:
     """The key itself, or what its address has, in whatever form: nothing of it is checked yet.
 
     Args:
-        given: ``key`` or ``key_url``, and ``timeout`` in seconds, as the modules take them.
+        given: ``key`` or ``key_url``, ``timeout`` in seconds and ``ca_certificate``, as the modules take them.
         open_url: that of ansible, or one that takes the same.
 
     Raises:
@@ -61,12 +78,22 @@ def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..
     """
     if given.get("key"):
         return str(given["key"]).encode()
-    try:
-        answer = _web.following(open_url)(given["key_url"], timeout=given.get("timeout") or 30, http_agent="ansible")
-        return bytes(answer.read(_openpgp.LIMIT + 1))
-    except (OSError, ValueError) as error:
-        address = _web.without_password(given["key_url"])
-        raise ValueError(f"The key of {repository} could not be fetched from {address}: {error}.") from error
+    with tempfile.TemporaryDirectory(prefix="gpunode-key-") as folder:
+        options = {"timeout": given.get("timeout") or 30, "http_agent": "ansible"}
+        trusted = authorities(folder, given.get("ca_certificate"))
+        try:
+            answer = _web.following(open_url)(given["key_url"], **options, **({"ca_path": trusted} if trusted else {}))
+            return bytes(answer.read(_openpgp.LIMIT + 1))
+        except (OSError, ValueError) as error:
+            address = _web.without_password(given["key_url"])
+            raise ValueError(f"The key of {repository} could not be fetched from {address}: {error}.") from error
+
+
+def shown(words: str, uri: str) -> str:
+    """What a program said, without the password of an address that it names."""
+    return words.replace(uri, _web.without_password(uri)).replace(
+        uri.rstrip("/"), _web.without_password(uri.rstrip("/"))
+    )
 
 
 def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], bytes]) -> Change:

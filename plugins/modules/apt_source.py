@@ -67,6 +67,11 @@ options:
     description: How long to wait for the key, in seconds.
     type: int
     default: 30
+  ca_certificate:
+    description:
+      - The certificate (PEM) of an authority to trust in the questions, besides the system's own. For a check of what a
+        play does after it has brought the authority to the system's store.
+    type: str
   packages:
     description: Packages to look for.
     type: list
@@ -167,10 +172,6 @@ LISTS_LAST = 86400
 LOCK_LASTS = 600
 
 
-def fetch_key(module):
-    return _source_files.fetched_key(module.params, f"the apt repository {module.params['name']!r}", open_url)
-
-
 def lists(module):
     """Where apt keeps them: APT_CONFIG in the task's environment may say elsewhere."""
     _rc, out, _err = module.run_command(["apt-config", "shell", "lists", "Dir::State::Lists/d"])
@@ -213,6 +214,7 @@ def main():
             "key": {"type": "str", "no_log": False},
             "fingerprint": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 30},
+            "ca_certificate": {"type": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "version": {"type": "str"},
             "pinned": {"type": "list", "elements": "str"},
@@ -227,8 +229,7 @@ def main():
     except ValueError as error:
         module.fail_json(msg=f"{error}.")
     source_path, key_path = _apt_here.paths(module.params["name"])
-    program = module.params["unless_exists"]
-    if program and os.path.exists(program) and not os.path.exists(source_path):
+    if _apt_here.kept(module.params):
         kept = {
             **_apt_here.look(module.params, module.run_command),
             "missing": [],
@@ -238,9 +239,12 @@ def main():
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     try:
         source, source_diff = _apt_here.source_change(module.params)
-        origin = module.params["key_url"] or "the key given"
-        fingerprint = module.params["fingerprint"]
-        key, key_diff = _source_files.key_change(key_path, fingerprint, origin, lambda: fetch_key(module))
+        key, key_diff = _source_files.key_change(
+            key_path,
+            module.params["fingerprint"],
+            _apt_here.origin(module.params),
+            lambda: _apt_here.fetched_key(module.params, open_url),
+        )
     except ValueError as error:
         module.fail_json(msg=str(error))
     found = _apt_here.look(module.params, module.run_command)

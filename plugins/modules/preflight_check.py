@@ -13,7 +13,9 @@ description:
     Returns everything it found, not the first thing only.
   - Changes nothing, needs nothing installed, and does not fail because of what it found.
   - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
-    all its weights, verified, needs no hub.
+    all its weights, verified, needs no hub. Registries and repositories are asked in the same way, all at once.
+  - Environment variables that begin with C(GPUNODE_HUB_) hold, without that beginning, for the questions to the hub
+    alone.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -28,7 +30,7 @@ options:
     description: Checks to leave out.
     type: list
     elements: str
-    choices: [platform, disk, ports, hub]
+    choices: [platform, disk, ports, hub, repositories, registry]
     default: []
   home:
     description: The folder that weights go to, the hub's E(HF_HOME).
@@ -102,6 +104,47 @@ options:
         description: Whether an NVIDIA Container Toolkit that the node came with is going to stay, so that it must do.
         type: bool
         default: true
+  repositories:
+    description:
+      - The repositories of packages that the play is going to use. apt or dnf is asked for each, before it is written,
+        whether the node could have it, by its key alone. Not asked is for what is installed, or kept as it is.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      manager:
+        description: Whose repository it is.
+        type: str
+        choices: [apt, dnf]
+        required: true
+      options:
+        description: The options of M(gpunode.llm.apt_source) or M(gpunode.llm.rpm_source).
+        type: dict
+        required: true
+      unless_docker:
+        description: Whether a Docker that works and came from elsewhere stays, so that the repository is not wanted.
+        type: bool
+        default: false
+  registry:
+    description:
+      - Has the registry of each image that is not on the node asked for its manifest, as Docker would ask. With the
+        mirrors, logins, certificates and the proxy that Docker has on this node or is going to have.
+    type: dict
+    suboptions:
+      config:
+        description: What is going to be merged into daemon.json.
+        type: dict
+        default: {}
+      proxy:
+        description: The proxy that Docker is going to have, with the keys C(http), C(https) and C(no_proxy).
+        type: dict
+        default: {}
+      ca_certificate:
+        description: The certificate (PEM) of an authority that the node is going to trust.
+        type: str
+      source:
+        description: A folder on the node from which images are loaded. No registry is asked then.
+        type: path
   platform:
     description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
@@ -169,6 +212,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _hub_inventory,
     _hub_source,
     _preflight,
+    _reach_here,
 )
 
 TIMEOUT_S = 20
@@ -188,19 +232,22 @@ def units():
     return {os.path.basename(path): text_of(path) for path in glob.glob("/etc/systemd/system/vllm-*.service")}
 
 
-def check(module):
+def check(module, docker):
     params = module.params
     instances, skip, run = params["instances"], params["skip"], module.run_command
     findings, hub_check = _preflight.check_images(instances), _preflight.HubCheck((), {})
     if "platform" not in skip and params["platform"]:
         findings += _preflight.check_platform(params["platform"], params["supported"])
-    if "hub" not in skip and not only_follows(params):
-        hub_check = ask_hub(params)
-        findings += hub_check.findings
+    images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
+    told, questions = reaching(params, docker, images)
+    # From here on: the questions that are left have an environment of their own.
+    os.environ.update(_reach_here.hub_environment(os.environ))
+    asks_hub = "hub" not in skip and not only_follows(params)
+    reach, hub_check = _reach_here.ask(questions, lambda: ask_hub(params) if asks_hub else hub_check)
+    findings += [*hub_check.findings, *told, *reach]
     linked = bool(params["source"]) and _hub_source.linkable(params["source"], params["home"])
     findings += _preflight.check_cache(instances, params["home"])
     weights = _preflight.weights_needs(instances, params["home"], hub_check.trees, linked)
-    images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
     if "disk" not in skip:
         findings += _preflight.check_disk(weights + images)
     if "ports" not in skip:
@@ -208,6 +255,26 @@ def check(module):
         findings += _preflight.check_ports(instances, run, going=going)
         findings += _preflight.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
     return findings, hub_check, weights, images
+
+
+def reaching(params, docker, images):
+    """What is wrong with the keys of repositories, and the questions to them and to the registries of images."""
+    run = _reach_here.runner(dict(os.environ))
+    told, questions = [], []
+    if "repositories" not in params["skip"] and params["repositories"]:
+        stays = docker.get("works", False) and not docker.get("ours", False)
+        told, questions = _reach_here.sources(params["repositories"], stays, run, open_url)
+    if "registry" not in params["skip"] and params["registry"] is not None:
+        missing = [need.name for need in images if not _preflight.check_images([{"image": need.name}])]
+        questions += _reach_here.images(missing, params["registry"], os.uname().machine, run)
+    return told, questions
+
+
+def open_url(*given, **more):
+    # Only here: loading it takes a node longer than all that a preflight with nothing to fetch looks at.
+    from ansible.module_utils.urls import open_url as ansibles
+
+    return ansibles(*given, **more)
 
 
 def settled(params, weights, images):
@@ -251,7 +318,9 @@ def docker_here(module):
     """The Docker of this node, and what stands against it."""
     asked = module.params["docker"]
     if asked is None:
-        return {}, []
+        # Whether it stays says whether its repository is wanted.
+        wanted = bool(module.params["repositories"])
+        return (_engine_here.describe({}, module.run_command, module.get_bin_path) if wanted else {}), []
     docker = _engine_here.describe(asked, module.run_command, module.get_bin_path)
     sockets = _engine_here.rootless_sockets()
     if sockets and not docker["works"]:
@@ -260,7 +329,7 @@ def docker_here(module):
             " root's own Docker, started by docker.service, which comes beside it."
         )
     keeps = asked["keep_toolkit"] and not any(map(os.path.exists, _engine_here.TOOLKIT_SOURCES))
-    return {"docker": docker}, _preflight.check_docker(docker, module.params["instances"], keeps)
+    return docker, _preflight.check_docker(docker, module.params["instances"], keeps)
 
 
 def main():
@@ -270,7 +339,7 @@ def main():
             "skip": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["platform", "disk", "ports", "hub"],
+                "choices": ["platform", "disk", "ports", "hub", "repositories", "registry"],
                 "default": [],
             },
             "home": {"type": "path", "default": "/var/lib/huggingface"},
@@ -293,16 +362,35 @@ def main():
                     "keep_toolkit": {"type": "bool", "default": True},
                 },
             },
+            "repositories": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "manager": {"type": "str", "choices": ["apt", "dnf"], "required": True},
+                    "options": {"type": "dict", "required": True},
+                    "unless_docker": {"type": "bool", "default": False},
+                },
+            },
+            "registry": {
+                "type": "dict",
+                "options": {
+                    "config": {"type": "dict", "default": {}},
+                    "proxy": {"type": "dict", "default": {}, "no_log": True},
+                    "ca_certificate": {"type": "str"},
+                    "source": {"type": "path"},
+                },
+            },
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
+    docker, against = docker_here(module)
     try:
-        findings, hub_check, weights, images = check(module)
+        findings, hub_check, weights, images = check(module, docker)
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
-    docker, against = docker_here(module)
     params = module.params
     instances = _preflight.assign(params["instances"], seeders(params))
     module.exit_json(
@@ -312,7 +400,7 @@ def main():
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
         settled=settled(params, weights, images),
-        **docker,
+        **({"docker": docker} if params["docker"] is not None else {}),
     )
 
 

@@ -11,6 +11,8 @@ description:
   - Writes a repository to C(/etc/yum.repos.d) and its key to C(/etc/pki/rpm-gpg).
   - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
     another or none, so that a node with the right key needs no network.
+  - Before anything is written, dnf itself is asked whether it takes the repository by that key. One that would stop dnf
+    for every package is refused and never lands.
   - Says in the same step which packages are missing, so that M(ansible.builtin.dnf), which reads the metadata of all
     repositories, needs to run only then.
   - The counterpart of M(gpunode.llm.apt_source).
@@ -18,7 +20,7 @@ author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Fetches and checks the key, and writes nothing.
+    description: Fetches and checks the key, asks the repository, and writes nothing.
     support: full
   diff_mode:
     description: Shows the repository and the key's fingerprint, before and after.
@@ -63,6 +65,9 @@ options:
     description: How long to wait for the key, in seconds.
     type: int
     default: 30
+  ca_certificate:
+    description: As in M(gpunode.llm.apt_source).
+    type: str
   packages:
     description: Packages to look for.
     type: list
@@ -146,69 +151,16 @@ key_path:
   returned: success
 """
 
-import glob
-import os
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.text.converters import to_text
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _rpm, _source_files
-
-SOURCES = "/etc/yum.repos.d"
-KEYS = "/etc/pki/rpm-gpg"
+from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _rpm_here, _source_files
 
 
-def fetch_key(module):
-    return _source_files.fetched_key(module.params, f"the dnf repository {module.params['name']!r}", open_url)
-
-
-def source_change(module, repo_id, path, key_path):
-    """The file to write, or nothing where it is there; and the change as a diff."""
-    given = module.params
-    files = {other: to_text(_source_files.read(other)) for other in sorted(glob.glob(f"{SOURCES}/*.repo"))}
-    there = files.pop(path, "")
-    twins = _rpm.twins(repo_id, files)
-    if twins:
-        module.fail_json(
-            msg=f"{twins[0]} already has a repository {repo_id}, and dnf reads only one of that name. Remove that "
-            f"entry, or leave what it installed as it is."
-        )
-    left = _rpm.held(there, repo_id) if given["hold"] is None else ()
-    source = _rpm.Source(
-        repo_id=repo_id,
-        title=given["title"] or given["name"],
-        uri=given["uri"],
-        key_path=key_path,
-        packages_signed="packages" in given["signed"],
-        metadata_signed="metadata" in given["signed"],
-        excludes=tuple(given["packages"]) if given["hold"] else left,
-        comment=given["description"],
-    )
-    return _source_files.text_change(path, source.render())
-
-
-def look(module):
-    """What rpm has of the packages in question."""
-    names = module.params["packages"]
-    asked = [*names, *module.params["conflicts"]]
-    have = {}
-    if asked:
-        # Exits with the number of those that it knows not, and lists the others all the same.
-        _rc, out, _err = module.run_command(["rpm", "-q", "--qf", _rpm.QUERY, *asked])
-        have = _rpm.installed(out)
-    return {
-        "missing": _rpm.missing(names, module.params["version"], module.params["pinned"] or names, have),
-        "versions": {name: have[name] for name in sorted(have)},
-        "conflicting": [name for name in module.params["conflicts"] if name in have],
-    }
-
-
-def keeps(module, path):
-    """Whether the program came from elsewhere: publishers' own instructions have a file of this name, too."""
-    program = module.params["unless_exists"]
-    began = "".join(f"# {line}\n" for line in module.params["description"].splitlines()[:1])
-    ours = os.path.exists(path) and to_text(_source_files.read(path)).startswith(began)
-    return bool(program) and os.path.exists(program) and not ours
+def ask(module, key):
+    """A repository that dnf does not take would stop it for every package: dnf is asked before it is written."""
+    said = _rpm_here.objection(module.params, key, module.run_command)
+    if said:
+        module.fail_json(msg=said)
 
 
 def main():
@@ -229,6 +181,7 @@ def main():
             "key": {"type": "str", "no_log": False},
             "fingerprint": {"type": "str", "required": True},
             "timeout": {"type": "int", "default": 30},
+            "ca_certificate": {"type": "str"},
             "packages": {"type": "list", "elements": "str", "default": []},
             "version": {"type": "str"},
             "pinned": {"type": "list", "elements": "str"},
@@ -240,21 +193,23 @@ def main():
         supports_check_mode=True,
     )
     given = module.params
-    repo_id = given["repo_id"] or given["name"]
-    key_path, source_path = f"{KEYS}/RPM-GPG-KEY-{given['name']}", f"{SOURCES}/{given['name']}.repo"
-    paths = {"repo_id": repo_id, "source_path": source_path, "key_path": key_path}
+    source_path, key_path = _rpm_here.paths(given["name"])
+    paths = {"repo_id": _rpm_here.repo_id(given), "source_path": source_path, "key_path": key_path}
+    found = _rpm_here.look(given, module.run_command)
     try:
         _openpgp.normal(given["fingerprint"])
         if not given["signed"]:
             raise ValueError("signed names nothing, and what nobody signed is not installed")
-        if keeps(module, source_path):
-            found = {**look(module), "missing": [], "conflicting": []}
-            module.exit_json(changed=False, kept=True, **paths, **found)
-        source, source_diff = source_change(module, repo_id, source_path, key_path)
-        origin = given["key_url"] or "the key given"
-        key, key_diff = _source_files.key_change(key_path, given["fingerprint"], origin, lambda: fetch_key(module))
+        if _rpm_here.kept(given):
+            module.exit_json(changed=False, kept=True, **paths, **{**found, "missing": [], "conflicting": []})
+        source, source_diff = _rpm_here.source_change(given)
+        key, key_diff = _source_files.key_change(
+            key_path, given["fingerprint"], _rpm_here.origin(given), lambda: _rpm_here.fetched_key(given, open_url)
+        )
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
+    if found["missing"] or _source_files.matters(source_diff) or _source_files.matters(key_diff):
+        ask(module, key or _source_files.read(key_path))
     if not module.check_mode:
         # The key first: dnf stops at a repository without it.
         for path, data in ((key_path, key), (source_path, source)):
@@ -265,7 +220,7 @@ def main():
         kept=False,
         diff=[diff for diff in (key_diff, source_diff) if diff],
         **paths,
-        **look(module),
+        **found,
     )
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from scenario import CHECKOUT, run_play
 
 CONVERGE = str(CHECKOUT / "molecule/docker/converge.yml")
+MIRROR = "http://lab.gpunode.test/docker/linux/debian"
 
 
 def converge(**settings: object):
@@ -100,6 +102,58 @@ def test_a_docker_that_was_started_by_hand_is_refused(host) -> None:
     assert told.status != 0
     assert "answers without docker.service" in told.text
     assert host.file("/etc/docker/daemon.json").content_string == before
+
+
+NOWHERE = "http://lab.gpunode.test/nothing"
+SOURCES = "/etc/apt/sources.list.d"
+
+
+def updates(host) -> bool:
+    """Whether apt works, for everybody."""
+    return host.run("apt-get update --error-on=any").rc == 0
+
+
+@pytest.mark.parametrize("how", [[], ["--check"]])
+def test_a_source_that_apt_refuses_does_not_stay(host, how) -> None:
+    before = host.file(f"{SOURCES}/docker.sources").content_string
+    told = run_play(CONVERGE, *how, "-e", f"docker_apt_url={NOWHERE}", "-e", f"docker_apt_key_url={MIRROR}/gpg")
+    assert told.status != 0
+    assert f"apt does not take {NOWHERE} " in told.words
+    assert host.file(f"{SOURCES}/docker.sources").content_string == before
+    assert updates(host)
+
+
+def test_an_older_entry_in_another_spelling_is_named_before_apt_stops(host) -> None:
+    """Its source alone, by no key, and with a slash at its end."""
+    codename = host.run("sh -c '. /etc/os-release; echo $VERSION_CODENAME'").stdout.strip()
+    host.run(f"echo 'deb-src [trusted=yes] {MIRROR}/ {codename} stable' > {SOURCES}/docker-old.list")
+    host.run(f"mv {SOURCES}/docker.sources /root/")
+    try:
+        told = converge()
+        left = host.file(f"{SOURCES}/docker.sources").exists
+    finally:
+        host.run(f"rm {SOURCES}/docker-old.list; mv /root/docker.sources {SOURCES}/")
+    assert told.status != 0
+    assert f"{SOURCES}/docker-old.list names the repository {MIRROR} {codename} as well" in told.words
+    assert not left
+    assert updates(host)
+
+
+def test_all_that_cannot_be_had_is_said_at_once_before_anything_changes(host) -> None:
+    """Of a whole site.yml, in a check: two repositories and an image."""
+    asked = {
+        "model": "tiny",
+        "preflight_gpus": "1xH100",
+        "docker_apt_url": NOWHERE,
+        "nvidia_container_toolkit_apt_url": f"{NOWHERE}/deb",
+        "vllm_image": "registry.gpunode.test:5000/vllm/nothing:v1",
+    }
+    told = run_play("site.yml", "--check", "-e", json.dumps(asked))
+    assert told.status != 0
+    assert f"apt does not take {NOWHERE} " in told.words
+    assert f"apt does not take {NOWHERE}/deb /" in told.words
+    assert "registry.gpunode.test:5000 is reached and has no such image" in told.words
+    assert told.changed == 0
 
 
 def test_hold_and_proxy_go_when_asked(host) -> None:

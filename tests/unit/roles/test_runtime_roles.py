@@ -17,8 +17,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _rpm
-from ansible_collections.gpunode.llm.plugins.modules import rpm_source
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _rpm, _rpm_here
 
 HERE = Path(__file__).parent
 ROLES = HERE.parents[2] / "roles"
@@ -133,7 +132,7 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     name = given["name"]
     sources, key = {
         "debian": (_apt_here.SOURCES, f"{_apt_here.KEYRINGS}/{name}.asc"),
-        "redhat": (rpm_source.SOURCES, f"{rpm_source.KEYS}/RPM-GPG-KEY-{name}"),
+        "redhat": (_rpm_here.SOURCES, f"{_rpm_here.KEYS}/RPM-GPG-KEY-{name}"),
     }[family]
     playbooks = ROLES.parent / "playbooks"
     tasks = yaml.safe_load((playbooks / "teardown.yml").read_text())[0]["tasks"]

@@ -138,6 +138,7 @@ FORMS: dict[str, tuple[Any, list[str]]] = {
     "int": (17, ["17", " 17 ", "+17"]),
     "float": (0.5, ["0.5", ".5", "5e-1"]),
     "str": ("text", ["text"]),
+    "path": ("/srv/one", ["/srv/one"]),
     "list of str": (
         ["one", "2", "a b"],
         ["one,2,a b", "one, 2,\na b,", "[one, 2, a b]", '["one", "2", "a b"]', "- one\n- 2\n- a b", '"one","2","a b"'],
@@ -159,9 +160,9 @@ def form(option: dict[str, Any]) -> tuple[Any, list[str]]:
     if "options" in option:
         # Of each option in it the first form, which is the text that a command line has.
         forms = {key: form(sub) for key, sub in option["options"].items()}
-        return {key: value for key, (value, _texts) in forms.items()}, [
-            json.dumps({key: texts[0] for key, (_value, texts) in forms.items()})
-        ]
+        value = {key: value for key, (value, _texts) in forms.items()}
+        text = json.dumps({key: texts[0] for key, (_value, texts) in forms.items()})
+        return ([value], [f"[{text}]"]) if option["type"] == "list" else (value, [text])
     return FORMS[f"list of {option['elements']}" if option["type"] == "list" else option["type"]]
 
 

@@ -135,3 +135,12 @@ def test_mirror_lets_conflicting_entries_stand_back(node):
     with _apt_here.staged(FLAT, b"") as folder:
         found = _apt_here.conflicts(_apt_here.own(folder, FLAT), _apt_here.sources(node.run), folder, node.run)
     assert list(found) == [str(other)]
+
+
+def test_a_password_in_an_address_is_not_shown(node, tmp_path):
+    wanted = {**DOCKER, "uri": "http://ada:s3cret@127.0.0.1:9/debian"}
+    (node.parts / "a.list").write_text(f"deb [{KEY}] {wanted['uri']} bookworm stable\n")
+    assert "s3cret" not in node.refusal(wanted)
+    with _apt_here.staged(wanted, b"") as folder:
+        _rc, _out, err = node.run(_apt_here.update(folder, trace=False))
+    assert "s3cret" not in _apt_here.rejection(wanted, err)

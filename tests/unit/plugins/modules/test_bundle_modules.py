@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _bundle_run, _oci, _openpgp
+from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _bundle_run, _oci, _openpgp, _rpm_here
 from ansible_collections.gpunode.llm.plugins.module_utils._bundle import Contents
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
 from ansible_collections.gpunode.llm.plugins.modules import (
@@ -132,7 +132,7 @@ def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
 @pytest.mark.parametrize("module", [apt_mirror, apt_source, rpm_source])
 def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch, module):
     """The block before it is one to apt, and a remark to gpg."""
-    doors = ((_apt_here, "KEYRINGS"), (_apt_here, "SOURCES"), (rpm_source, "KEYS"), (rpm_source, "SOURCES"))
+    doors = ((_apt_here, "KEYRINGS"), (_apt_here, "SOURCES"), (_rpm_here, "KEYS"), (_rpm_here, "SOURCES"))
     for places, name in doors:
         monkeypatch.setattr(places, name, str(tmp_path))
     stranger = (KEYS / "ed25519.asc").read_text().replace("BLOCK-----", "BLOCK COMMENT-----", 1)

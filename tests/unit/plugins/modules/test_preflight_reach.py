@@ -1,0 +1,189 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that is to be fetched from elsewhere is asked before anything changes, and nothing that is here already."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _apt,
+    _apt_here,
+    _engine_here,
+    _preflight,
+    _reach_here,
+    _registry,
+    _registry_here,
+    _rpm_here,
+)
+from ansible_collections.gpunode.llm.plugins.modules import preflight_check
+
+KEY = (Path(__file__).resolve().parents[3] / "fixtures" / "openpgp" / "rsa3072.asc").read_text()
+FINGERPRINT = "D15E51EA410750E7325605E566E77F2ACD7201D8"
+IMAGE = "vllm/vllm-openai:v0.33.0"
+INSTANCES = [{"name": "8b", "repo_id": "a/b", "image": IMAGE, "device": "cuda"}]
+BARE = {"works": False, "ours": False}
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """A node with an apt of its own, no Docker, and a registry that has nothing."""
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "lists" / "partial").mkdir(parents=True)
+    settings = {
+        "Dir::Etc::SourceList": str(tmp_path / "sources.list"),
+        "Dir::Etc::SourceParts": str(tmp_path / "sources.list.d"),
+        "Dir::State::Lists": str(tmp_path / "lists"),
+        "APT::Sandbox::User": "root",
+    }
+    (tmp_path / "apt.conf").write_text(_apt.configuration(settings))
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.setattr(_apt_here, "SOURCES", str(tmp_path / "sources.list.d"))
+    monkeypatch.setattr(_apt_here, "KEYRINGS", str(tmp_path / "keyrings"))
+    monkeypatch.setattr(_engine_here, "describe", lambda *_given: dict(BARE))
+    answer = _registry.Answer(404)
+    docker = _registry.Docker(lambda *_given: answer)
+    monkeypatch.setattr(_registry_here, "docker", lambda *_given: docker)
+    monkeypatch.setattr(_preflight, "data_root", lambda: str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def ask(node, capsys):
+    def run(**options):
+        given = {
+            "instances": INSTANCES,
+            "skip": ["platform", "disk", "ports", "hub"],
+            "home": str(node / "hub"),
+            "token_path": str(node / "token"),
+            **options,
+        }
+        with patch_module_args(given), pytest.raises(SystemExit):
+            preflight_check.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def repository(node, **more):
+    options = {"name": "docker", "uri": f"file://{node}/nothing", "suite": "./", "key": KEY, "fingerprint": FINGERPRINT}
+    return {"manager": "apt", "options": {**options, "packages": ["docker-ce"]}, **more}
+
+
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
+def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
+    wrong_key = repository(node)
+    wrong_key["options"] = {**wrong_key["options"], "name": "toolkit", "fingerprint": FINGERPRINT[::-1]}
+    told = ask(repositories=[repository(node), wrong_key], registry={})
+    key, first, second = told["findings"]
+    assert "it is not trusted" in key
+    assert first.startswith(f"apt does not take file://{node}/nothing ./: ")
+    assert second == f"docker.io is reached and has no such image: check the name and the tag of {IMAGE}."
+    assert [path.name for path in (node / "sources.list.d").iterdir()] == []
+    assert not (node / "keyrings").exists()
+    assert list((node / "lists").rglob("*Release*")) == []
+
+
+@pytest.mark.parametrize("skip", ["repositories", "registry"])
+@pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
+def test_either_can_be_left_out(ask, node, skip):
+    given = {"repositories": [repository(node)], "registry": {}}
+    (said,) = ask(**given, skip=["platform", "disk", "ports", "hub", skip])["findings"]
+    assert said.startswith("docker.io is" if skip == "repositories" else "apt does not")
+
+
+def asked_nobody(*_given, **_more):
+    raise AssertionError("somebody was asked")
+
+
+def test_what_is_here_is_not_asked_for(ask, node, monkeypatch):
+    """Image and packages are there: neither a registry, nor apt, nor the network."""
+    monkeypatch.setattr(_preflight, "image_needs", lambda *_given: [])
+    monkeypatch.setattr(_registry_here, "docker", asked_nobody)
+    monkeypatch.setattr(_apt_here, "staged", asked_nobody)
+    monkeypatch.setattr(_apt_here._source_files, "fetched_key", asked_nobody)
+    monkeypatch.setattr(_apt_here, "look", lambda *_given: {"missing": []})
+    one = repository(node)
+    source, key = _apt_here.paths("docker")
+    os.makedirs(os.path.dirname(key))
+    Path(key).write_text(KEY)
+    Path(source).write_text(_apt_here.source(one["options"], key).render())
+    assert ask(repositories=[one], registry={})["findings"] == []
+
+
+def test_a_docker_that_stays_and_a_toolkit_that_stays_want_no_repository(ask, node, monkeypatch):
+    monkeypatch.setattr(_apt_here, "staged", asked_nobody)
+    monkeypatch.setattr(_apt_here._source_files, "fetched_key", asked_nobody)
+    monkeypatch.setattr(_engine_here, "describe", lambda *_given: {"works": True, "ours": False})
+    toolkit = repository(node)
+    toolkit["options"] = {**toolkit["options"], "unless_exists": "/bin/sh"}
+    assert ask(repositories=[repository(node, unless_docker=True), toolkit])["findings"] == []
+
+
+def test_a_folder_stands_in_for_the_registry(ask, node, monkeypatch):
+    monkeypatch.setattr(_registry_here, "docker", asked_nobody)
+    folder = node / "images"
+    assert ask(registry={"source": str(folder)})["findings"] == []  # somebody else is going to bring it
+    folder.mkdir()
+    assert ask(registry={"source": str(folder)})["findings"] == [f"{folder} holds no image {IMAGE}: none is there."]
+
+
+def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
+    """A proxy for the hub is none for apt, and the other way round."""
+    seen = {}
+    monkeypatch.setenv("GPUNODE_HUB_HTTPS_PROXY", "http://hub:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://node:1")
+
+    def question(_wanted, _key, run):
+        seen["apt"] = run(["sh", "-c", "echo $HTTPS_PROXY"])[1].strip()
+        return ""
+
+    def hub(_params):
+        seen["hub"] = os.environ["HTTPS_PROXY"]
+        return _preflight.HubCheck((), {})
+
+    monkeypatch.setattr(_apt_here, "objection", question)
+    monkeypatch.setattr(preflight_check, "ask_hub", hub)
+    ask(repositories=[repository(node)], skip=["platform", "disk", "ports"])
+    assert seen == {"apt": "http://node:1", "hub": "http://hub:1"}
+
+
+RPM = {
+    "name": "docker-ce",
+    "uri": "https://d.test/$basearch",
+    "key": KEY,
+    "fingerprint": FINGERPRINT,
+    "packages": ["docker-ce"],
+}
+
+
+def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(_rpm_here, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(_rpm_here, "KEYS", str(tmp_path))
+    seen = {}
+
+    def run(argv):
+        if argv[0] == "rpm":
+            return 1, "package docker-ce is not installed\n", ""
+        reposdir = next(word.partition("reposdir=")[2] for word in argv if "reposdir=" in word)
+        seen["repo"] = (Path(reposdir) / "asked.repo").read_text()
+        seen["key"] = Path(reposdir).parent.joinpath("key").read_text()
+        return 1, "", "Error: Failed to download metadata for repo 'docker-ce': Cannot download repomd.xml\n"
+
+    entry = {"manager": "dnf", "options": RPM}
+    findings, questions = _reach_here.sources([entry], False, run, asked_nobody)
+    assert findings == []
+    (said,) = [question() for question in questions]
+    assert said == (
+        "dnf does not take https://d.test/$basearch: Failed to download metadata for repo 'docker-ce': "
+        "Cannot download repomd.xml."
+    )
+    assert "baseurl=https://d.test/$basearch\n" in seen["repo"]
+    assert seen["key"] == KEY
+    assert list(tmp_path.iterdir()) == []
