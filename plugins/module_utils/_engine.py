@@ -133,6 +133,16 @@ def toolkit_version(answer: str) -> str:
     return found.group(1) if found else ""
 
 
+def cdi_trouble(server: str) -> str:
+    """Why a Docker of this version does not do for GPUs; empty where it does, or where none answers."""
+    if not server or Engine(server=server).knows_cdi:
+        return ""
+    return (
+        f"Docker {server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is the first"
+        " that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
+    )
+
+
 def toolkit_trouble(version: str) -> str:
     """Why a toolkit of this version does not do; empty where it does, or is of a version that nobody can tell."""
     if not version or release(version) >= FIRST_TOOLKIT:

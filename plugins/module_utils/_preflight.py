@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ansible_collections.gpunode.llm.plugins.module_utils._certificate import ends_within, pair_trouble
 from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
-from ansible_collections.gpunode.llm.plugins.module_utils._engine import toolkit_trouble
+from ansible_collections.gpunode.llm.plugins.module_utils._engine import cdi_trouble, toolkit_trouble
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     Snapshot,
     at_commit,
@@ -165,12 +165,14 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
     return needs
 
 
-def check_docker(docker: Mapping[str, Any], instances: Sequence[Instance], keep_toolkit: bool) -> list[str]:
-    """Whether the Docker of the node, as engine_info tells of it, will do; and its toolkit, where it stays and has GPUs
-    to give."""
+def check_docker(
+    docker: Mapping[str, Any], instances: Sequence[Instance], keep_docker: bool, keep_toolkit: bool
+) -> list[str]:
+    """Whether the Docker of the node, as engine_info tells of it, will do; and for GPUs those that stay as they are."""
     findings = [str(docker["obstacle"])]
-    if keep_toolkit and any(instance.get("gpu_indices") for instance in instances):
-        findings.append(toolkit_trouble(str(docker["toolkit_version"])))
+    if any(instance.get("gpu_indices") for instance in instances):
+        findings.append(cdi_trouble(str(docker["server_version"])) if keep_docker else "")
+        findings.append(toolkit_trouble(str(docker["toolkit_version"])) if keep_toolkit else "")
     return [finding for finding in findings if finding]
 
 

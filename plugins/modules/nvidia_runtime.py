@@ -157,11 +157,8 @@ def settle_spec(module, nvidia_ctk):
 def refuse(module, docker, nvidia_ctk):
     """Stop at what knows no CDI; a check only warns of it, since the play may replace that before."""
     said = []
-    if docker.works and not docker.knows_cdi and module.params["require_cdi"]:
-        said.append(
-            f"Docker {docker.server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is "
-            "the first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
-        )
+    if module.params["require_cdi"]:
+        said.append(_engine.cdi_trouble(docker.server))
     if nvidia_ctk:
         said.append(_engine.toolkit_trouble(_engine.toolkit_version(module.run_command([nvidia_ctk, "--version"])[1])))
     for one in filter(None, said):

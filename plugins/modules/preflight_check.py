@@ -100,6 +100,12 @@ options:
         description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
         type: dict
         default: {}
+      keep_docker:
+        description:
+          - Whether a Docker that the node came with is going to stay and to give GPUs by name (CDI), so that it must
+            know how.
+        type: bool
+        default: true
       keep_toolkit:
         description: Whether an NVIDIA Container Toolkit that the node came with is going to stay, so that it must do.
         type: bool
@@ -328,8 +334,9 @@ def docker_here(module):
             f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
             " root's own Docker, started by docker.service, which comes beside it."
         )
-    keeps = asked["keep_toolkit"] and not any(map(os.path.exists, _engine_here.TOOLKIT_SOURCES))
-    return docker, _preflight.check_docker(docker, module.params["instances"], keeps)
+    keep_docker = asked["keep_docker"] and not docker["ours"]
+    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, _engine_here.TOOLKIT_SOURCES))
+    return docker, _preflight.check_docker(docker, module.params["instances"], keep_docker, keep_toolkit)
 
 
 def main():
@@ -359,6 +366,7 @@ def main():
                     "users": {"type": "list", "elements": "str"},
                     "config": {"type": "dict", "default": {}},
                     "apt": {"type": "dict", "default": {}},
+                    "keep_docker": {"type": "bool", "default": True},
                     "keep_toolkit": {"type": "bool", "default": True},
                 },
             },

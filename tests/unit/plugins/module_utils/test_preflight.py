@@ -293,6 +293,10 @@ def test_an_image_is_named_by_its_release(image, said):
     ("docker", "gpus", "keep", "said"),
     [
         ({"obstacle": "", "toolkit_version": "1.20.0"}, [0], True, []),
+        ({"obstacle": "", "toolkit_version": "", "server_version": "20.10.24+dfsg1"}, [0], True, ["20.10.24+dfsg1"]),
+        ({"obstacle": "", "toolkit_version": "", "server_version": "20.10.24+dfsg1"}, [0], False, []),
+        ({"obstacle": "", "toolkit_version": "", "server_version": "20.10.24+dfsg1"}, [], True, []),
+        ({"obstacle": "", "toolkit_version": "", "server_version": ""}, [0], True, []),  # none answers: it is installed
         ({"obstacle": "", "toolkit_version": ""}, [0], True, []),
         ({"obstacle": "It comes from snap.", "toolkit_version": ""}, [], True, ["snap"]),
         ({"obstacle": "", "toolkit_version": "1.13.5"}, [0], True, ["1.13.5"]),
@@ -302,6 +306,7 @@ def test_an_image_is_named_by_its_release(image, said):
     ],
 )
 def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], keep: bool, said: list[str]) -> None:
-    found = _preflight.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep)
+    docker = {"server_version": "28.5.1", **docker}
+    found = _preflight.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep, keep)
     assert len(found) == len(said)
     assert all(word in finding for word, finding in zip(said, found))
