@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import (
     _apt_here,
     _oci,
     _registry,
-    _registry_here,
     _rpm_here,
 )
 
@@ -79,6 +77,9 @@ def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, ru
         return [lambda image=image: in_folder(image, source) for image in missing]  # type: ignore[misc]
     if not missing:
         return []
+    # Only here: loading what speaks to a network takes longer than all that a node with nothing to fetch is asked.
+    from ansible_collections.gpunode.llm.plugins.module_utils import _registry_here
+
     docker = _registry_here.docker(registry, run)
     return [lambda image=image: _registry.finding(image, docker, machine) for image in missing]  # type: ignore[misc]
 
@@ -95,6 +96,8 @@ def ask(questions: Sequence[Question], meanwhile: Callable[[], Any]) -> Tuple[Li
     """What the questions find, all at once, and what is done meanwhile."""
     if not questions:
         return [], meanwhile()
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = [pool.submit(question) for question in questions]
         result = meanwhile()

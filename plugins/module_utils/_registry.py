@@ -26,6 +26,9 @@ INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.di
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 
 
+UNREACHED = "Where Docker does reach it, preflight_skip: [registry] leaves the question out."
+
+
 @dataclass(frozen=True)
 class Answer:
     """``status`` 0: nothing answered, and ``reason`` says why."""
@@ -66,14 +69,16 @@ class Docker:
 def finding(image: str, docker: Docker, machine: str) -> str:
     """Why a pull of this image would fail, in a sentence; nothing where it would not, or nobody can tell."""
     reference = _image.parse_reference(image)
-    said = ""
+    said = hint = ""
     method = "HEAD" if machine == "x86_64" else "GET"
     for origins, login in places(reference, docker):
         answer = first_answer(origins, method, reference, docker.ask, login)
         if answer.status in range(200, 300):
             return built_for(answer, image, machine)
         said = "" if login.unknown and answer.status in (401, 403) else line(answer)
-    return f"{_image.explain(image, [said]).sentence.rstrip('.')}." if said else ""
+        # Docker may have a way of its own, such as containerd's list of hosts.
+        hint = "" if answer.status else f" {UNREACHED}"
+    return f"{_image.explain(image, [said]).sentence.rstrip('.')}.{hint}" if said else ""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def test_what_an_answer_means(answer, words):
     said = finding({HUB: answer})
     assert said.startswith(words)
     assert bool(said) is bool(words)
+    assert said.endswith("preflight_skip: [registry] leaves the question out.") is (answer.status == 0)
 
 
 def test_the_head_alone_is_asked_for():
