@@ -102,7 +102,7 @@ def test_gpus_are_described_before_docker_starts(host) -> None:
 
 def test_container_sees_the_gpus_after_a_daemon_reload(host) -> None:
     image = host.run("docker images --format '{{.ID}}'").stdout.split()[0]
-    started = host.run(f"docker run -d --rm --device=nvidia.com/gpu=all --entrypoint=sleep {image} 60")
+    started = host.run(f"docker run -d --rm --device=nvidia.com/gpu=all --entrypoint=sleep {image} infinity")
     assert started.rc == 0, started.stderr
     box = started.stdout.strip()
     host.run("systemctl daemon-reload")

@@ -9,7 +9,7 @@ import json
 import re
 
 import pytest
-from conftest import CONVERGE, FETCH, LINK, REPO, SHARDS, note
+from conftest import CONVERGE, FETCH, HOLD, REPO, SHARDS, note
 from scenario import hunt, on_node, processes, repository, run_play
 
 TOKEN, TOKEN_FILE = "hf_lab_good", "/etc/huggingface/token"
@@ -141,10 +141,11 @@ def test_an_old_revision_goes_when_asked_and_not_in_use(pull, moved) -> None:
 def test_the_token_is_in_its_file_and_nowhere_else(pull, hub) -> None:
     """Written and used anew, with everything told that ansible can tell."""
     on_node(f"rm -f {TOKEN_FILE}")
-    hub.faults(LINK)
+    hub.faults({**HOLD, "at": 0.3})
     play = pull.begin(FETCH, "-vvv")
     pull.wait_for(0.3)
     seen = processes()
+    hub.let_go()
     told = play.wait()
     assert told.status == 0, told.text[-3000:]
     assert on_node(f"stat -c '%a %U' {TOKEN_FILE}") == "600 root"

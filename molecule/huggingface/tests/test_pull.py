@@ -8,8 +8,8 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from conftest import CONVERGE, LINK, REPO, SHARDS, note
-from scenario import LAB, nodes, on_node
+from conftest import CONVERGE, HOLD, LINK, REPO, SHARDS, note
+from scenario import LAB, nodes, on_node, wait_until
 
 FILES = f"^/{REPO}/resolve/"
 BALLAST = f"{FILES}.*/ballast"
@@ -35,33 +35,37 @@ def test_the_link_is_cut(pull, hub, share: float) -> None:
 
 
 def test_the_puller_is_killed(pull, hub) -> None:
-    hub.faults(LINK)
+    hub.faults({**HOLD, "at": 0.5})
     play = pull.begin()
     pull.wait_for(0.5)
     on_node(f"systemctl kill -s KILL {pull.unit()}")
+    hub.let_go()
     ended = play.wait()
     arrived(pull, ended)
     assert all(pull.gets(name) == 2 for name in SHARDS)
 
 
 def test_the_node_is_restarted(pull, hub) -> None:
-    hub.faults(LINK)
+    hub.faults({**HOLD, "at": 0.5})
     play = pull.begin()
     pull.wait_for(0.5)
     subprocess.run([LAB, "reboot", nodes()[0]], check=True, capture_output=True)
+    hub.let_go()
     play.wait()
     arrived(pull, pull.run())
     assert all(pull.gets(name) == 2 for name in SHARDS)
 
 
 def test_the_controller_is_killed(pull, hub) -> None:
-    hub.faults(LINK)
+    hub.faults({**HOLD, "at": 0.3})
     play = pull.begin()
     pull.wait_for(0.3)
     play.kill()
     began = on_node(f"systemctl show -P InvocationID {pull.unit()}")
     again = pull.begin()
+    wait_until(lambda: "fetching " in again.said())
     assert on_node(f"systemctl show -P InvocationID {pull.unit()}") == began
+    hub.let_go()
     arrived(pull, again.wait())
     assert all(pull.gets(name) == 1 for name in SHARDS)
 
@@ -90,12 +94,13 @@ def test_a_storm_that_does_not_pass_is_the_message(pull, hub) -> None:
 
 def test_the_hub_stalls(pull, hub) -> None:
     """Nothing comes any more and the connection stays; meanwhile all files are in flight, so memory is at its peak."""
-    hub.faults({"kind": "stall", "path": BALLAST, "at": 0.9, "times": len(SHARDS)})
+    hub.faults({"kind": "stall", "path": BALLAST, "at": 0.9, "times": len(SHARDS)}, {**HOLD, "at": 0.95})
     play = pull.begin()
-    pull.wait_for(0.85)
+    pull.wait_for(0.95)
     peak = int(on_node(f"grep VmHWM /proc/$(systemctl show -P MainPID {pull.unit()})/status").split()[1]) / 1024
     note(f"the puller's peak of resident memory (VmHWM): {peak:.0f} MiB")
     assert 20 < peak < 300
+    hub.let_go()
     arrived(pull, play.wait())
 
 

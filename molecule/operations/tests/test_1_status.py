@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from scenario import Play, nodes, on_node, run_play, wait_until
 
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
+DROP_IN = "/run/systemd/system/vllm-tiny.service.d"
 ENGINE = "pgrep -f '[v]llm serve|VLLM::[E]ngine'"
 
 
@@ -78,7 +80,18 @@ def test_one_that_hangs(status) -> None:
     assert "its unit runs and no answer" in one["detail"]
 
 
-def test_one_that_was_killed_is_restarting_with_its_cause(status) -> None:
+PAUSE = "[Service]\\nRestartSec=3600\\nRestartMaxDelaySec=infinity\\nRestartSteps=0\\n"
+
+
+@pytest.fixture
+def long_pause() -> Iterator[None]:
+    """systemd waits an hour before it starts again what ended, so that there is time to look at that."""
+    on_node(f"mkdir -p {DROP_IN} && printf '{PAUSE}' >{DROP_IN}/pause.conf && systemctl daemon-reload")
+    yield
+    on_node(f"rm -r {DROP_IN} && systemctl daemon-reload && systemctl restart --no-block vllm-tiny")
+
+
+def test_one_that_was_killed_is_restarting_with_its_cause(status, long_pause) -> None:
     on_node("docker kill vllm-tiny")
     wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 60)
     _told, one = status()
@@ -121,8 +134,10 @@ def test_one_that_was_stopped_and_one_without_docker(status) -> None:
 
 
 def test_one_that_starts_says_what_it_does(status) -> None:
-    on_node("systemctl start --no-block vllm-tiny")
+    # All of the engine stands still as soon as there is anything of it, until it was looked at.
+    on_node("systemctl start --no-block vllm-tiny; until docker pause vllm-tiny 2>/dev/null; do sleep 0.1; done")
     _told, one = status()
+    on_node("docker unpause vllm-tiny")
     assert (one["state"], one["healthy"]) == ("starting", False)
     assert one["detail"]
     wait_until(serves, 400)

@@ -34,19 +34,40 @@ while True:
     time.sleep(0.2)
 """
 
-#: Streams long answers, several at once, and says for each how many tokens came and how it ended.
-STREAMS = """
-import http.client, json, sys, threading
+#: Stops the unit while long answers are streamed, several at once. The engine's own process stands still from before
+#: they are asked for until the unit is on its way down: in flight then, on a machine of any speed. Says what
+#: the unit's state was, how many answers had ended by then, and for each how many tokens came and how it ended.
+STOP_WITH_STREAMS = """
+import http.client, json, subprocess, sys, threading, time
+count = int(sys.argv[1])
 asks = {"model": "tiny", "prompt": "Hello", "max_tokens": 800, "ignore_eos": True, "stream": True}
 body = json.dumps({**asks, "stream_options": {"include_usage": True}})
+begun, ended = threading.Barrier(count + 1, timeout=60), []
 def stream(number):
     asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=120)
     asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-    *_chunks, last, end = [line[6:] for line in asked.getresponse().read().decode().splitlines() if line]
-    print(number, json.loads(last)["usage"]["completion_tokens"], end, flush=True)
-threads = [threading.Thread(target=stream, args=(number,)) for number in range(int(sys.argv[1]))]
-[thread.start() for thread in threads]
+    answer = asked.getresponse()
+    begun.wait()
+    *_chunks, last, end = [line[6:] for line in answer.read().decode().splitlines() if line]
+    ended.append((number, json.loads(last)["usage"]["completion_tokens"], end))
+def unit():
+    asked = ["systemctl", "show", "--value", "--property=ActiveState", "vllm-tiny"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+def engine(signal):
+    subprocess.run(["pkill", f"-{signal}", "-f", "[V]LLM::EngineCore"], check=True)
+threads = [threading.Thread(target=stream, args=(number,)) for number in range(count)]
+engine("STOP")
+try:
+    [thread.start() for thread in threads]
+    begun.wait()
+    subprocess.run(["systemctl", "stop", "--no-block", "vllm-tiny"], check=True)
+    while unit() == "active":
+        time.sleep(0.1)
+    print(unit(), len(ended))
+finally:
+    engine("CONT")
 [thread.join() for thread in threads]
+[print(*told) for told in sorted(ended)]
 """
 
 

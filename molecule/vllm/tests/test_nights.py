@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 
-from conftest import IMAGE, STREAMS
+from conftest import IMAGE, STOP_WITH_STREAMS
 from scenario import LAB, nodes, on_node, wait_until
 
 SNAPSHOT = "/var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots/*"
@@ -33,8 +33,9 @@ def test_docker_is_restarted(unit) -> None:
 
 def test_an_engine_that_hangs_is_killed_and_started_again(unit) -> None:
     run = unit.run
-    unit.engine("STOP")
-    assert on_node("curl -s -m 5 -o /dev/null -w '%{http_code}' 127.0.0.1:8000/health") == "200"
+    # In one go: the watchdog does not wait for whoever looks.
+    health = "curl -s -m 5 -o /dev/null -w '%{http_code}' 127.0.0.1:8000/health"
+    assert on_node(f"pkill -STOP -f '[V]LLM::EngineCore' && {health}") == "200"
     unit.comes_back(run)
     assert "no sign of life from gpunode/tiny-llama" in unit.journal(run)
     assert on_node("docker ps -q --filter name=vllm-tiny | wc -l") == "1"
@@ -74,23 +75,14 @@ def test_an_engine_that_has_nothing_to_do_is_left_alone(unit) -> None:
 
 
 def test_a_stop_lets_requests_finish_and_leaves_nothing(unit) -> None:
-    streams = subprocess.Popen(
-        [LAB, "ssh", nodes()[0], "python3 - 4"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert streams.stdin
-    streams.stdin.write(STREAMS)
-    streams.stdin.close()
+    told = on_node(f"python3 - 4 <<'END'\n{STOP_WITH_STREAMS}\nEND").splitlines()
+    # On its way down with none of them at its end; then every token that was asked for, and the line that says so.
+    assert told == ["deactivating 0", *(f"{number} 800 [DONE]" for number in range(4))]
 
-    def all_run() -> bool:
-        asked = on_node("curl -s 127.0.0.1:8000/metrics | grep ^vllm:num_requests_running")
-        return asked.endswith(" 4.0")
+    def stopped() -> bool:
+        return unit.show("ActiveState") == "inactive"
 
-    wait_until(all_run, 60)
-    on_node("systemctl stop vllm-tiny")
-    assert streams.stdout
-    told = sorted(streams.stdout.read().split("\n"))
-    # Every token that was asked for, and the line that says that it is over.
-    assert told[-4:] == [f"{number} 800 [DONE]" for number in range(4)]
+    wait_until(stopped)
     assert on_node("docker ps -aq") == ""
     assert on_node("pgrep -f '[V]LLM'; pgrep -f '[v]llm-wait'; true") == ""
     assert unit.show("Result") == "success"
@@ -163,11 +155,16 @@ def test_a_start_waits_for_memory_that_is_free(board) -> None:
     look = "python3 /usr/local/lib/gpunode/vllm-gpus.py --utilization=0.95 --timeout-s="
     board("h200x2-busy")
     assert "GPU 0 has 134436 of 143771 MiB free" in on_node(f"{look}1 0 1", check=False)
-    on_node(f"systemd-run --quiet --unit=start --property=Type=oneshot --no-block {look}60 0 1")
-    board("h200x2")
+    on_node(f"systemd-run --quiet --unit=start --property=Type=oneshot --remain-after-exit --no-block {look}600 0 1")
 
-    def it_begins() -> bool:
-        return on_node("systemctl show --value --property=ActiveState start") == "inactive"
+    def state() -> str:
+        return on_node("systemctl show --value --property=ActiveState start")
 
-    wait_until(it_begins)
-    assert on_node("journalctl -u start --no-pager -o cat | grep -c 'not ready' || true") == "0"
+    try:
+        # For as long as the board is busy.
+        wait_until(lambda: state() == "activating")
+        board("h200x2")
+        wait_until(lambda: state() != "activating")
+        assert state() == "active", on_node("journalctl -u start --no-pager -o cat")
+    finally:
+        on_node("systemctl stop start; systemctl reset-failed start", check=False)
