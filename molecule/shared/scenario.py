@@ -106,6 +106,16 @@ def command(playbook: str, *args: str) -> list[str]:
     return ["ansible-playbook", "-i", "inventories/lab", playbook, *args]
 
 
+#: What ansible says of a node that it enters for the first time, whoever's play it is.
+EXPECTED_WARNINGS = ("Module remote_tmp",)
+
+
+def warnings(text: str) -> list[str]:
+    """What a play, or the log of several, warns of."""
+    lines = [line for line in text.splitlines() if "WARNING]: " in line]
+    return [line for line in lines if not any(expected in line for expected in EXPECTED_WARNINGS)]
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
     """Look until it is so, and fail where it does not come about."""
     deadline = time.monotonic() + seconds

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from pathlib import Path
 
 import pytest
+from scenario import warnings
 
 ENGINES = {"first": 9001, "second": 9002}
 KEYS = ["sk-first$1%n", "sk-second"]
@@ -102,3 +105,10 @@ def test_docker_is_as_it_was_asked_for(host) -> None:
     held = set(host.run("apt-mark showhold").stdout.split())
     assert {"docker-ce", "nvidia-container-toolkit"} <= held
     assert host.package("nvidia-container-toolkit").version == "1.19.1-1"
+
+
+def test_the_plays_warned_of_nothing() -> None:
+    """The check, the converge and the idempotence run, as this scenario's log has them."""
+    said = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
+    assert "Refuse settings that cannot be read" in said
+    assert warnings(said) == []

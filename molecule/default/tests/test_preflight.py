@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
-from scenario import run_play
+from scenario import run_play, warnings
 
 # These models are neither on the lab's hub nor would they fit its disk; the port is the tiny model's.
 ELSEWHERE = ("-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub", "disk"]}', "--check", "--diff")
@@ -15,6 +18,13 @@ ELSEWHERE = ("-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub", "disk"]}'
 def test_the_facts_are_those_of_setup() -> None:
     told = run_play("molecule/shared/facts.yml")
     assert told.status == 0, told.text[-3000:]
+
+
+def test_the_plays_warned_of_nothing() -> None:
+    """The check, the converge and the idempotence run, as this scenario's log has them."""
+    said = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
+    assert "Refuse settings that cannot be read" in said
+    assert warnings(said) == []
 
 
 def test_405b_takes_all_eight(play, board) -> None:

@@ -93,7 +93,8 @@ def used_raw(path: Path) -> list[str]:
     found = []
     for keys, value in texts(yaml.safe_load(text)):
         source = f"{{{{ {value} }}}}" if keys and keys[-1] in CONDITIONS and "{{" not in value else value
-        names = set(raw_names(PARSER.parse(source)))
+        # Backslashes mean themselves in a playbook.
+        names = set(raw_names(PARSER.parse(source.replace("\\", "\\\\"))))
         if names and not (any(key in TAKEN_APART for key in keys) if in_role else handed_on(keys, value)):
             found += [f"{name}, in {'.'.join(keys[-3:])}" for name in sorted(names)]
     return found
