@@ -245,6 +245,8 @@ def main():
         result = _hub_run.run(module.params, module.check_mode, module.run_command)
     except (_hub_run.Failed, _hub_api.HubError, ValueError) as trouble:
         module.fail_json(msg=str(trouble), done=True, progress="")
+    for warning in result.pop("warnings", []):
+        module.warn(warning)
     module.exit_json(**result)
 
 
