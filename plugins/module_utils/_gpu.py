@@ -299,25 +299,30 @@ def _holders(gpu: Gpu) -> str:
     return f", held by {', '.join(held)}" if held else ""
 
 
-def not_ready(seen: NodeGpus, indices: Sequence[int], utilization: float) -> str:
+def named(seen: NodeGpus, name: str) -> Optional[Gpu]:
+    """The GPU of that UUID or index; None where the node lists none, or has lost it."""
+    return next((gpu for gpu in seen.gpus if name in (gpu.uuid, str(gpu.index)) and not gpu.lost), None)
+
+
+def not_ready(seen: NodeGpus, names: Sequence[str], utilization: float) -> str:
     """Why an engine that takes this share of these GPUs cannot start on them yet; empty where it can.
 
     What a driver does not report, as memory on boards that share it with the host, is no reason to wait.
     """
     if seen.state != "ok":
         return seen.message or seen.state
-    by_index = {gpu.index: gpu for gpu in seen.gpus}
-    for index in indices:
-        gpu = by_index.get(index)
+    for name in names:
+        gpu = named(seen, name)
         if gpu is None:
-            return f"there is no GPU {index}: nvidia-smi lists {len(seen.gpus)}."
+            return f"there is no GPU {name}: nvidia-smi lists {len(seen.gpus)}, and `nvidia-smi -L` names them."
+        which = name if name == str(gpu.index) else f"{gpu.index} ({name})"
         if gpu.fabric_state == "In Progress":
-            return f"the NVSwitch fabric of GPU {index} is not up yet: systemctl status nvidia-fabricmanager."
+            return f"the NVSwitch fabric of GPU {which} is not up yet: systemctl status nvidia-fabricmanager."
         if gpu.memory_mib is not None and gpu.used_mib is not None:
             free, wanted = gpu.memory_mib - gpu.used_mib - (gpu.reserved_mib or 0), gpu.memory_mib * utilization
             if free < wanted:
                 room = f"{free} of {gpu.memory_mib} MiB free, and {wanted:.0f} are needed"
-                return f"GPU {index} has {room}{_holders(gpu)}."
+                return f"GPU {which} has {room}{_holders(gpu)}."
     return ""
 
 
@@ -345,13 +350,13 @@ def _ask() -> Tuple[int, str, str]:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Wait until an engine can start on its GPUs.")
-    parser.add_argument("indices", type=int, nargs="+", help="as nvidia-smi counts them")
+    parser.add_argument("gpus", nargs="+", help="their UUIDs, or their indices as nvidia-smi counts them")
     parser.add_argument("--utilization", type=float, default=0.92, help="the share of their memory that it takes")
     parser.add_argument("--timeout-s", type=float, default=120)
     options = parser.parse_args(argv)
 
     def look_again() -> str:
-        return not_ready(look(_ask, PciScan()), options.indices, options.utilization)
+        return not_ready(look(_ask, PciScan()), options.gpus, options.utilization)
 
     why = wait_until_ready(look_again, options.timeout_s, time.monotonic, time.sleep)
     if why:

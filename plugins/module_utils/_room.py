@@ -34,12 +34,14 @@ class Room:
     name: str
     port: int
     gpu_indices: Tuple[int, ...] = ()
+    gpu_uuids: Tuple[str, ...] = ()
 
 
 def find(
     wants: Sequence[Want], taken: Iterable[int], seen: _gpu.NodeGpus, free_bytes: int, is_free: Callable[[int], bool]
 ) -> List[Room]:
     """Room for as many as there is. ``taken``: GPUs that instances own, busy or not; ``is_free``: whether a port is."""
+    uuids = {gpu.index: gpu.uuid for gpu in seen.gpus}
     owned, ports = set(taken), (port for port in PORTS if is_free(port))
     found: List[Room] = []
     for want in wants:
@@ -53,7 +55,7 @@ def find(
             break
         owned.update(indices)
         free_bytes -= bytes_wanted
-        found.append(Room(want.name, port, indices))
+        found.append(Room(want.name, port, indices, tuple(uuids[index] for index in indices)))
     return found
 
 
@@ -63,7 +65,7 @@ def _free_gpus(want: Want, owned: Iterable[int], seen: _gpu.NodeGpus) -> Tuple[i
         for gpu in seen.gpus
         if gpu.index not in owned
         and not (gpu.mig or gpu.lost or gpu.processes)
-        and not _gpu.not_ready(seen, [gpu.index], want.utilization)
+        and not _gpu.not_ready(seen, [str(gpu.index)], want.utilization)
     ]
     return tuple(free[: want.gpus])
 

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils._units import parse_belongings
 
-_GPU = re.compile(r"^\s*--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)", re.MULTILINE)
+_GPU = re.compile(r"--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)")
 #: The name of a device in a CDI specification, YAML or JSON, that is a UUID.
 _UUID_NAME = re.compile(r"""name["']?:\s*["']?GPU-""")
 

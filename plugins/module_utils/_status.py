@@ -22,8 +22,9 @@ from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu, NodeGpus, named
 from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import gpu_names
 
 PROPERTIES = (
     "Id",
@@ -42,7 +43,6 @@ PROPERTIES = (
 )
 HEALTHY = ("serving", "busy")
 _SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? +([0-9.eE+-]+)")
-_GPU = re.compile(r"nvidia\.com/gpu=(\d+)")
 
 
 @dataclass(frozen=True)
@@ -270,14 +270,32 @@ def setting(config: str, key: str) -> str:
     return match.group(1) if match else ""
 
 
-def gpu_indices(unit_text: str) -> List[int]:
-    """The GPUs that a unit gives its container."""
-    return sorted({int(index) for index in _GPU.findall(unit_text)})
+def gpu_indices(unit_text: str, seen: NodeGpus) -> List[int]:
+    """The present indices of the GPUs that a unit gives its container; as it names them where the driver is silent."""
+    if seen.gpus:
+        return [gpu.index for gpu in own_gpus(unit_text, seen)[0]]
+    return sorted(int(name) for name in gpu_names(unit_text) if name.isdigit())
 
 
-def gpu_memory(indices: Sequence[int], gpus: Sequence[Gpu]) -> Tuple[Optional[int], Optional[int]]:
+def own_gpus(unit_text: str, seen: NodeGpus) -> Tuple[List[Gpu], List[str]]:
+    """The GPUs that a unit gives its container, by index; and the names of those that the node has lost."""
+    found = {name: named(seen, name) for name in gpu_names(unit_text)}
+    there = sorted((gpu for gpu in found.values() if gpu), key=lambda gpu: gpu.index)
+    return there, [name for name, gpu in found.items() if gpu is None] if seen.gpus else []
+
+
+def lost_text(unit: str, lost: Sequence[str]) -> str:
+    """A sentence on GPUs that a unit was made for and that are gone; empty where none is."""
+    if not lost:
+        return ""
+    return (
+        f"{unit} was made for GPU {', '.join(lost)}, which this node has lost (`nvidia-smi -L` lists the rest): run the"
+        " playbook to plan it anew, or bring the board back."
+    )
+
+
+def gpu_memory(mine: Sequence[Gpu]) -> Tuple[Optional[int], Optional[int]]:
     """What is in use on these GPUs, by whomever, and what they have; None where the driver does not tell."""
-    mine = [gpu for gpu in gpus if gpu.index in indices]
     if not mine or any(gpu.used_mib is None or gpu.memory_mib is None for gpu in mine):
         return None, None
     return sum(gpu.used_mib or 0 for gpu in mine), sum(gpu.memory_mib or 0 for gpu in mine)

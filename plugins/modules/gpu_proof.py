@@ -140,6 +140,18 @@ def seen_inside(module):
     return (sorted(_engine.gpu_uuids(said)) if rc == 0 else []), said
 
 
+def other_gpus(inside, outside):
+    """Which GPUs are missing in the container, or strange to the node, by index and UUID."""
+    missing = [f"GPU {index} ({uuid})" for index, uuid in enumerate(outside) if uuid not in inside]
+    strange = [uuid for uuid in inside if uuid not in outside]
+    parts = [f"{', '.join(missing)} not inside"] if missing else []
+    parts += [f"{', '.join(strange)} not outside"] if strange else []
+    return (
+        f"A container sees other GPUs than the node: {' and '.join(parts)}. A description of the GPUs (CDI) that is"
+        " older than they are, or another one in /etc/cdi, does that: systemctl restart gpunode-cdi."
+    )
+
+
 def prove(module, now):
     """A container sees the GPUs of the node. Returns whether it still does after systemd has read its units anew."""
     docker(module, "rm", "--force", CONTAINER)
@@ -150,10 +162,7 @@ def prove(module, now):
         if not inside:
             module.fail_json(msg=_engine.proof_failure(said))
         if inside != sorted(now["uuids"]):
-            module.fail_json(
-                msg=f"A container sees other GPUs than the node: {', '.join(inside)} inside, "
-                f"{', '.join(now['uuids'])} outside."
-            )
+            module.fail_json(msg=other_gpus(inside, now["uuids"]))
         module.run_command(["systemctl", "daemon-reload"])
         return seen_inside(module)[0] == inside
     finally:

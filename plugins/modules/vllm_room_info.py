@@ -60,6 +60,10 @@ rooms:
       description: Free GPUs, as many as the instance has.
       type: list
       elements: int
+    gpu_uuids:
+      description: The same by their UUIDs.
+      type: list
+      elements: str
 """
 
 import glob
@@ -129,7 +133,7 @@ def main():
         _room.available_bytes(read("/proc/meminfo")),
         lambda port: port not in own and is_free(port),
     )
-    module.exit_json(changed=False, rooms=[{**asdict(one), "gpu_indices": list(one.gpu_indices)} for one in rooms])
+    module.exit_json(changed=False, rooms=[asdict(one) for one in rooms])
 
 
 if __name__ == "__main__":

@@ -123,9 +123,17 @@ instances:
       description: How full the KV cache of its fullest engine is, from 0 to 1; null where it does not say.
       type: float
     gpus:
-      description: The indices of its GPUs.
+      description: The present indices of its GPUs.
       type: list
       elements: int
+    gpu_uuids:
+      description: Their UUIDs, in the same order.
+      type: list
+      elements: str
+    gpus_lost:
+      description: GPUs that its unit names and that the node does not have any more.
+      type: list
+      elements: str
     gpu_memory_used_mib:
       description: What is in use on them, by whomever; null without GPUs.
       type: int
@@ -275,8 +283,8 @@ class Node:
         runs = [] if well else self.runs(one.unit)
         docker_runs = units.get(DOCKER, _status.Unit()).active == "active"
         verdict = _status.judge(unit, one.answer, one.works, runs, docker_runs)
-        indices = _status.gpu_indices(one.text)
-        used, total = _status.gpu_memory(indices, gpus)
+        mine, lost = _status.own_gpus(one.text, gpus)
+        used, total = _status.gpu_memory(mine)
         return {
             "name": one.name,
             "unit": one.unit,
@@ -298,7 +306,9 @@ class Node:
             "requests_running": one.load.running if one.load else None,
             "requests_waiting": one.load.waiting if one.load else None,
             "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
-            "gpus": indices,
+            "gpus": _status.gpu_indices(one.text, gpus),
+            "gpu_uuids": [gpu.uuid for gpu in mine],
+            "gpus_lost": lost,
             "gpu_memory_used_mib": used,
             "gpu_memory_mib": total,
         }
@@ -328,14 +338,16 @@ def main():
         list(pool.map(lambda one: one.ask(module.params["wait_s"]), active))
     images = node.images([one.unit[: -len(".service")] for one in active])
     gpus = node.gpus()
-    rows = [node.row(one, units, images, gpus.gpus) for one in found]
+    rows = [node.row(one, units, images, gpus) for one in found]
     front = units.get(FRONT, _status.Unit())
+    told = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
+    told += [_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
     module.exit_json(
         changed=False,
         instances=rows,
         docker_runs=units.get(DOCKER, _status.Unit()).active == "active",
         front=f"{front.active}/{front.sub}" if front.loaded else "",
-        gpu_message=gpus.message if any(row["gpus"] for row in rows) else "",
+        gpu_message=" ".join(text for text in told if text),
     )
 
 

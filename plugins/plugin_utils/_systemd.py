@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./${}\[\]-]+")
@@ -72,3 +73,42 @@ def bind_mount(source: Any, target: str, readonly: bool = False) -> str:
 
 def _csv(field: str) -> str:
     return '"{}"'.format(field.replace('"', '""')) if re.search(r'[",]', field) else field
+
+
+#: Options of docker run whose value begins with, or names, a path of the host.
+_VOLUME = re.compile(r"(?:--volume|-v|--env-file)(?:=|$)|-v(?=/)")
+_MOUNT = re.compile(r"--mount(?:=|$)")
+_SOURCE = re.compile(r"""(?:^|,)"?(?:source|src)=([^,"]*)""")
+
+
+def docker_paths(arguments: Sequence[Any]) -> list[str]:
+    """The paths of the host that arguments of ``docker run`` give to a container."""
+    found, words = [], [str(word) for word in arguments]
+    for word, following in zip(words, [*words[1:], ""]):
+        option = _VOLUME.match(word) or _MOUNT.match(word)
+        if not option:
+            continue
+        value = word[option.end() :] or following
+        source = _SOURCE.search(value) if _MOUNT.match(word) else None
+        found.append(source.group(1) if source else value.split(":")[0])
+    return [path for path in found if path.startswith("/")]
+
+
+def mounts_for(paths: Sequence[Any], docker_args: Sequence[Any] = ()) -> str:
+    """The value of RequiresMountsFor=: each path once, and no folder of another one.
+
+    A path that systemd would not take, one that is not absolute or holds control characters, is left out: what needs
+    it will say so.
+    """
+    known = {
+        posixpath.normpath(path) for path in (*map(str, paths), *docker_paths(docker_args)) if path.startswith("/")
+    }
+    fit = sorted(path for path in known if not _CONTROL.search(path))
+    # What lies in a folder needs the folder's mounts and maybe one more, so the folder goes without saying.
+    above = {path for path in fit if any(other.startswith(path.rstrip("/") + "/") for other in fit)}
+    return " ".join(_unit_word(path) for path in fit if path not in above)
+
+
+def _unit_word(text: str) -> str:
+    """One word of a list in a unit, where a dollar means itself."""
+    return unit_arg(text).replace("$$", "$")

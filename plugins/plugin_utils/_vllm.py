@@ -40,6 +40,7 @@ def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[
             "host": "127.0.0.1",
             "port": int(room["port"]),
             "gpu_indices": list(room["gpu_indices"]),
+            **({"gpu_uuids": list(room["gpu_uuids"])} if by_name[room["name"]].get("gpu_uuids") else {}),
             # Inside its container it listens where the first one does.
             "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
         }

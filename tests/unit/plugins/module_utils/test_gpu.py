@@ -242,31 +242,52 @@ def fresh(**changed: object) -> _gpu.NodeGpus:
 
 
 @pytest.mark.parametrize(
-    ("seen", "indices", "says"),
+    ("seen", "names", "says"),
     [
-        (fresh(), [0, 1], ""),
-        (fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)), [0], ""),
+        (fresh(), ["0", "1"], ""),
+        (fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)), ["0"], ""),
         (
             fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)),
-            [0, 1],
+            ["0", "1"],
             "GPU 1 has 11059 of 81559 MiB free, and 75034 are needed, held by python3 (pid 42).",
         ),
-        (fresh(fabric_state="In Progress"), [1], "the NVSwitch fabric of GPU 1 is not up yet"),
-        (fresh(fabric_state="Completed"), [1], ""),
-        (fresh(used_mib=None), [1], ""),
-        (fresh(), [2], "there is no GPU 2: nvidia-smi lists 2."),
-        (_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), [0], "The driver does not run."),
+        (fresh(fabric_state="In Progress"), ["1"], "the NVSwitch fabric of GPU 1 is not up yet"),
+        (fresh(fabric_state="Completed"), ["1"], ""),
+        (fresh(used_mib=None), ["1"], ""),
+        (fresh(), ["2"], "there is no GPU 2: nvidia-smi lists 2, and"),
+        (fresh(), ["GPU-9"], "there is no GPU GPU-9: nvidia-smi lists 2, and `nvidia-smi -L` names them."),
+        (_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), ["0"], "The driver does not run."),
     ],
 )
-def test_what_a_start_waits_for(seen: _gpu.NodeGpus, indices: list[int], says: str) -> None:
-    said = _gpu.not_ready(seen, indices, 0.92)
+def test_what_a_start_waits_for(seen: _gpu.NodeGpus, names: list[str], says: str) -> None:
+    said = _gpu.not_ready(seen, names, 0.92)
     assert said.startswith(says)
     assert bool(said) == bool(says)
 
 
+def test_a_start_waits_for_its_own_gpus_after_one_is_lost() -> None:
+    before = parse(recorded("h100x8.xml"))
+    own = [gpu.uuid for gpu in before.gpus[4:6]]
+    after = without(before, 2)
+    assert [_gpu.named(after, name).index for name in own] == [3, 4]  # type: ignore[union-attr]
+    assert _gpu.not_ready(after, own, 0.92) == ""
+    gone = before.gpus[2].uuid
+    assert _gpu.not_ready(after, [gone], 0.92).startswith(f"there is no GPU {gone}: nvidia-smi lists 7")
+    lost = parse(recorded("h100x8-one-lost.xml"))
+    assert "there is no GPU 3: nvidia-smi lists 8" in _gpu.not_ready(lost, ["3"], 0.92)
+    busy = _gpu.not_ready(parse(recorded("h200x2-busy.xml")), [parse(recorded("h200x2-busy.xml")).gpus[0].uuid], 0.95)
+    assert busy.startswith("GPU 0 (GPU-")
+
+
+def without(node: _gpu.NodeGpus, index: int) -> _gpu.NodeGpus:
+    """A node that has lost a GPU and counts the rest anew, as after a boot."""
+    rest = [gpu for gpu in node.gpus if gpu.index != index]
+    return replace(node, gpus=tuple(replace(gpu, index=place) for place, gpu in enumerate(rest)))
+
+
 def test_a_busy_board_as_it_was_recorded() -> None:
-    assert "GPU 0 has 134436 of 143771 MiB free" in _gpu.not_ready(parse(recorded("h200x2-busy.xml")), [0, 1], 0.95)
-    assert _gpu.not_ready(parse(recorded("h200x2.xml")), [0, 1], 0.92) == ""
+    assert "GPU 0 has 134436 of 143771 MiB free" in _gpu.not_ready(parse(recorded("h200x2-busy.xml")), ["0", "1"], 0.95)
+    assert _gpu.not_ready(parse(recorded("h200x2.xml")), ["0", "1"], 0.92) == ""
 
 
 @pytest.mark.parametrize(("looks", "why", "slept"), [(["a", "b", ""], "", 2), (["a"] * 9, "a", 5), ([""], "", 0)])

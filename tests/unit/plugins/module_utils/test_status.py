@@ -183,12 +183,28 @@ def test_settings_of_a_configuration() -> None:
     assert _status.setting(config, "revision") == "ca6a4018496537951173ffa7345083883edf69ff"
     assert _status.setting("revision: 'main'\n", "revision") == "main"
     assert _status.setting(config, "rev") == ""
-    assert _status.gpu_indices((golden / "405b-fp8.service").read_text(encoding="utf-8")) == list(range(8))
+
+
+def test_the_gpus_of_a_unit_by_uuid_and_by_index() -> None:
+    golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
+    unit = (golden / "405b-fp8.service").read_text(encoding="utf-8")
+    board = _gpu.parse((FIXTURES / "nvidia_smi" / "h100x8.xml").read_text(encoding="utf-8"))
+    assert _status.gpu_indices(unit, board) == list(range(8))
+    assert _status.own_gpus("--device=nvidia.com/gpu=7 \\\n--device=nvidia.com/gpu=0", board)[0][1].index == 7
+    assert _status.gpu_indices("--device=nvidia.com/gpu=7", _gpu.NodeGpus("driver_not_loaded")) == [7]
+    lost = _gpu.parse((FIXTURES / "nvidia_smi" / "h100x8-one-lost.xml").read_text(encoding="utf-8"))
+    mine, gone = _status.own_gpus(unit, lost)
+    assert (len(mine), gone) == (7, ["GPU-00000004-0000-0000-0000-000000000004"])
+    said = _status.lost_text("vllm-405b-fp8.service", gone)
+    assert said.startswith(
+        "vllm-405b-fp8.service was made for GPU GPU-00000004-0000-0000-0000-000000000004, which this"
+    )
+    assert _status.lost_text("vllm-405b-fp8.service", []) == ""
 
 
 def test_memory_of_its_own_gpus_alone() -> None:
     gpus = _gpu.parse((FIXTURES / "nvidia_smi" / "h200x2-busy.xml").read_text(encoding="utf-8")).gpus
-    used, total = _status.gpu_memory([1], gpus)
+    used, total = _status.gpu_memory(gpus[1:])
     assert (used, total) == (gpus[1].used_mib, 143771)
-    assert _status.gpu_memory([0, 1], gpus) == (sum(gpu.used_mib or 0 for gpu in gpus), 2 * 143771)
-    assert _status.gpu_memory([], gpus) == (None, None)
+    assert _status.gpu_memory(gpus) == (sum(gpu.used_mib or 0 for gpu in gpus), 2 * 143771)
+    assert _status.gpu_memory([]) == (None, None)

@@ -67,7 +67,7 @@ def test_they_are_seen_and_kept(method, uuids, inside, kept):
     [
         ((125, "docker: CDI device injection failed"), [], "gpunode-cdi"),
         ((0, ""), [LOST], "Failed to initialize NVML"),
-        ((0, ""), [(0, TWO)], "GPU-1, GPU-2 inside, GPU-1 outside"),
+        ((0, ""), [(0, TWO)], "other GPUs than the node: GPU-2 not outside."),
         ((124, ""), [], "did not answer within 60 s"),
     ],
 )

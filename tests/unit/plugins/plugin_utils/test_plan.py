@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
     CATALOG,
     board,
@@ -53,6 +56,60 @@ def test_an_instance() -> None:
     assert (instance.start_timeout_s, instance.shm_size) == (2240, "16g")
     assert (instance.image, instance.host, instance.port) == ("vllm/vllm-openai:v0.33.0", "127.0.0.1", 8000)
     assert instance.ignore_patterns == ("original/*",)
+
+
+def serving(plan: dict[str, Instance]) -> Here:
+    """What a node's units say once a plan is carried out."""
+    return Here(tuple(Serving(one.name, one.port, one.port_base, one.gpu_uuids) for one in plan.values()))
+
+
+def without(node: NodeGpus, index: int) -> NodeGpus:
+    """A node that has lost a GPU and counts the rest anew, as after a boot."""
+    rest = [gpu for gpu in node.gpus if gpu.index != index]
+    return replace(node, gpus=tuple(replace(gpu, index=place) for place, gpu in enumerate(rest)))
+
+
+TWO = ["8b", {"model": "8b", "name": "b"}]
+
+
+def test_a_gpu_is_named_by_its_uuid_where_containers_can_have_it_so() -> None:
+    node = board("h100x8")
+    assert one(node, model="405b-fp8").gpu_uuids == tuple(gpu.uuid for gpu in node.gpus)
+    assert one(node, model="405b-fp8", here=Here(gpus_by_uuid=False)).gpu_uuids == ()
+    assert "names GPUs by index only" in warnings(node, model="405b-fp8", here=Here(gpus_by_uuid=False))
+    assert one("8xH100", model="405b-fp8").gpu_uuids == ()
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_engines_keep_their_gpus_when_another_one_is_lost(index: int) -> None:
+    node = board("h100x8")
+    before = instances(node, models=TWO)
+    uuid = node.gpus[index].uuid
+    after = instances(without(node, index), models=TWO, here=serving(before))
+    hit = [name for name, item in before.items() if uuid in item.gpu_uuids]
+    for name, item in before.items():
+        if name not in hit:
+            assert (after[name].gpu_uuids, after[name].port) == (item.gpu_uuids, item.port)
+        assert uuid not in after[name].gpu_uuids
+    said = warnings(without(node, index), models=TWO, here=serving(before))
+    assert [f"{name} ran on GPU {uuid}, which this node has lost" in said for name in hit] == [True]
+
+
+def test_units_that_named_indices_keep_those_gpus_by_uuid() -> None:
+    node = board("h100x8")
+    here = Here((Serving("8b", 8000, None, ("6", "7")), Serving("b", 8001, None, ("0", "1"))))
+    models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 2}]
+    found = instances(node, models=models, here=here)
+    assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((6, 7), (0, 1))
+    assert found["8b"].gpu_uuids == (node.gpus[6].uuid, node.gpus[7].uuid)
+
+
+def test_who_comes_later_takes_gpus_that_nobody_has() -> None:
+    node = board("h100x8")
+    alone = {"model": "8b", "data_parallel_size": 2}
+    here = serving(instances(node, models=[{**alone, "name": "m"}]))
+    found = instances(node, models=[{**alone, "name": "m"}, {**alone, "name": "a"}], here=here)
+    assert (found["m"].gpu_indices, found["a"].gpu_indices) == ((0, 1), (2, 3))
 
 
 def test_the_tiny_one() -> None:

@@ -116,3 +116,18 @@ def test_bind_mount_is_one_line_of_csv(path):
 def test_bind_mount_refuses(path):
     with pytest.raises(ValueError, match="absolute path"):
         _systemd.bind_mount(path, "/hub")
+
+
+@pytest.mark.parametrize(
+    ("paths", "args", "found"),
+    [
+        (["/a/b", "/a", "/a/b/"], [], "/a/b"),
+        (["/a b", '/"', "/100%", "/$x"], [], '"/\\"" /$x /100%% "/a b"'),
+        (["relative", "/new\nline", ""], [], ""),
+        ([], ["-v", "/v:/x", "-v/w:/x", "--volume=/y:/x:ro", "--volume", "named:/x"], "/v /w /y"),
+        ([], ["--mount=type=bind,source=/m,target=/t", "--mount", "type=volume,src=n,dst=/t"], "/m"),
+        ([], ["--env-file=/e", "--network=host", "--label=/no"], "/e"),
+    ],
+)
+def test_mounts_for(paths, args, found):
+    assert _systemd.mounts_for(paths, args) == found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -49,10 +50,14 @@ def test_405b_on_eight_h100(kind):
     assert text == expected.read_text()
 
 
-def test_every_gpu_is_named_and_nothing_else_is():
-    text = render("vllm.service.j2", H100X8)
+@pytest.mark.parametrize("by_uuid", [True, False])
+def test_every_gpu_is_named_and_nothing_else_is(by_uuid):
+    text = render("vllm.service.j2", H100X8 if by_uuid else {**H100X8, "gpu_uuids": []})
+    names = H100X8["gpu_uuids"] if by_uuid else H100X8["gpu_indices"]
+    assert f" --timeout-s=120 {' '.join(map(str, names))}\n" in text
+    assert ("By UUID" in text) is by_uuid
     assert [line.strip(" \\") for line in text.splitlines() if "--device=" in line and "#" not in line] == [
-        f"--device=nvidia.com/gpu={index}" for index in range(8)
+        f"--device=nvidia.com/gpu={name}" for name in names
     ]
     assert "--gpus" not in text.replace("(--gpus)", "")
 
@@ -147,11 +152,15 @@ def test_the_unit_names_what_is_its_own():
 
 
 def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure():
-    (second,) = vllm_beside([H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5]}])
+    (second,) = vllm_beside(
+        [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
+    )
     text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
     assert "[Install]" not in text
     assert "Restart=" not in text
-    assert "vllm-keep.sh" not in text
+    assert "ExecStartPost=-/usr/local/lib/gpunode/vllm-keep.sh" not in text
+    assert "/vllm-back.sh st" not in text
+    assert "--device=nvidia.com/gpu=GPU-5 " in text
     assert "--publish=127.0.0.1:18000:8000 " in text
     assert "/etc/systemd/system/vllm-405b-fp8-beside" not in text
     belongs = _units.parse_belongings(text)
@@ -162,12 +171,31 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
 
 
 def test_a_second_instance_tells_the_front_before_it_goes():
-    (second,) = vllm_beside([H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5]}])
+    (second,) = vllm_beside(
+        [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
+    )
     text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
     stops = [line for line in text.splitlines() if line.startswith("ExecStop=")]
     assert "/run/vllm-405b-fp8-beside/front.conf" in stops[0]
     assert "docker stop" in stops[1]
     assert "front.conf" not in render("vllm.service.j2", H100X8)
+
+
+def test_the_unit_waits_for_every_mount_that_it_uses():
+    args = ["--volume=/mnt/a b:/x:ro", "-v", "/mnt/c:/y", "--mount=type=bind,source=/mnt/d,target=/z", "--network=host"]
+    text = render("vllm.service.j2", H100X8, vllm_docker_args=args)
+    (line,) = [line for line in text.splitlines() if line.startswith("RequiresMountsFor=")]
+    places = shlex.split(line.partition("=")[2])
+    assert {"/mnt/a b", "/mnt/c", "/mnt/d"} < set(places)
+    used = ["/etc/vllm", "/var/cache/vllm/405b-fp8", "/var/lib/gpunode/vllm", "/var/lib/huggingface/hub"]
+    assert {*used, DEFAULTS["vllm_back_program"], DEFAULTS["vllm_docker_program"]} < set(places)
+
+
+def test_docker_brings_back_what_nobody_stopped():
+    text = render("vllm.service.j2", H100X8)
+    assert "ExecStartPre=-/bin/sh /usr/local/lib/gpunode/vllm-back.sh started vllm-405b-fp8.service\n" in text
+    assert "ExecStopPost=-/bin/sh /usr/local/lib/gpunode/vllm-back.sh stopped vllm-405b-fp8.service\n" in text
+    assert "WantedBy=docker.service" not in text  # that would bring back what somebody has stopped, too
 
 
 AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Bring back what went down with Docker or with a mount, and leave what an operator stopped.
+#
+#   vllm-back.sh started UNIT   UNIT starts: nobody has stopped it by hand, and Docker and every mount that it requires are to
+#                               start gpunode-engines.service whenever they start themselves
+#   vllm-back.sh stopped UNIT   UNIT ends: where nothing that it requires is stopped as well, somebody stopped it by hand
+#   vllm-back.sh all            gpunode-engines.service: start what is enabled and was not stopped by hand
+#   vllm-back.sh forget         the role goes: take the links and the marks away
+#
+# By hand is the exception that is written down: what is missing from it comes back, as it does at a boot. The marks are gone
+# with the next boot. systemctl disable keeps an engine down for good.
+set -eu
+back=gpunode-engines.service units=/etc/systemd/system by_hand=/run/gpunode/stopped-by-hand
+
+# Docker and the mounts that a unit requires. What the root is mounted from is always there.
+required() {
+    systemctl show --property=Requires --value "$1" | tr ' ' '\n' | grep -E '^docker\.service$|\.mount$' | grep -vxe '-\.mount' -e 'run\.mount'
+}
+
+# What systemd is about to do to a unit: stop, restart, start.
+kinds() {
+    printf '%s\n' "$jobs" | while read -r _id unit kind _state; do [ "$unit" != "$1" ] || printf '%s\n' "$kind"; done
+}
+
+case $1 in
+started)
+    rm -f "$by_hand/$2"
+    for other in $(required "$2"); do
+        [ -e "$units/$other.wants/$back" ] || systemctl --quiet add-wants "$other" "$back"
+    done
+    ;;
+stopped)
+    jobs=$(systemctl list-jobs --full --no-legend)
+    [ "$(kinds "$2")" = stop ] || exit 0
+    for other in $(required "$2"); do
+        case $(kinds "$other") in stop | restart) exit 0 ;; esac
+    done
+    mkdir -p "$by_hand"
+    : >"$by_hand/$2"
+    ;;
+all)
+    # A mount alone starts no Docker that somebody stopped.
+    systemctl is-active --quiet docker.service || exit 0
+    for file in "$units"/vllm-*.service; do
+        unit=${file##*/}
+        if grep -qsxF '[X-gpunode]' "$file" && [ ! -e "$by_hand/$unit" ] && systemctl is-enabled --quiet "$unit"; then
+            systemctl --no-block start "$unit"
+        fi
+    done
+    ;;
+forget)
+    for link in "$units"/*.wants/"$back"; do
+        [ ! -L "$link" ] || { rm -f "$link"; rmdir --ignore-fail-on-non-empty "${link%/*}"; }
+    done
+    rm -rf "$by_hand"
+    ;;
+esac
