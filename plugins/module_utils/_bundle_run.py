@@ -61,6 +61,7 @@ def start(run: _job.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
         description=f"Bundle {job['path']}",
         environment_file=os.path.join(folder, "environment"),
         properties={"User": "root", "UMask": "0022"},
+        paths=_job.absolute(str(job["path"])),
     )
     _job.start_or_attach(run, spec)
 

@@ -217,6 +217,7 @@ def start(params: Params, world: World, target: Target) -> None:
             "StartLimitIntervalSec": "300",
             "StartLimitBurst": "5",
         },
+        paths=_job.absolute(params["home"], params["source"]),
     )
     _job.start_or_attach(world.run, spec)
 

@@ -129,6 +129,7 @@ def begin(params: Params, found: Sequence[Found], world: World) -> None:
         argv=["rsync", "--daemon", "--no-detach", f"--config={path}"],
         description="Weights for the neighbours",
         properties={**PROPERTIES, "RuntimeMaxSec": str(params["life_s"])},
+        paths=_job.absolute(params["home"]),
     )
     _job.start_or_attach(world.run, spec)
     await_port(params, world)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Mapping, Sequence
+from typing import Callable, List, Mapping, Optional, Sequence
 
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
@@ -33,13 +33,18 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to run. ``name`` is the unit's name without ``.service``; see ``unit_name``."""
+    """What to run. ``name`` is the unit's name without ``.service``; see ``unit_name``.
+
+    ``paths``: what it reads and writes. Where one lies on a mount of its own, that is mounted first, or the job is not
+    started: it would fill the disk beneath.
+    """
 
     name: str
     argv: Sequence[str]
     description: str
     environment_file: str | None = None
     properties: Mapping[str, str] = field(default_factory=dict)
+    paths: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,20 @@ def start_command(spec: JobSpec) -> list[str]:
     properties = dict(spec.properties)
     if spec.environment_file:
         properties["EnvironmentFile"] = spec.environment_file
+    if spec.paths:
+        properties["RequiresMountsFor"] = " ".join(_quoted(path) for path in spec.paths)
     command += [f"--property={key}={properties[key]}" for key in sorted(properties)]
     return [*command, "--", *spec.argv]
+
+
+def absolute(*paths: Optional[str]) -> List[str]:
+    """Those of the paths that say where they are: the others are addresses, or none at all."""
+    return [path for path in paths if path and path.startswith("/")]
+
+
+def _quoted(path: str) -> str:
+    """One word of a list, as systemd reads it."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r"[\s\"'\\]", path) else path
 
 
 def wait(

@@ -139,6 +139,7 @@ class Layout:
             environment_file=self.proxies(),
             # User= gives the job root's HOME, where the logins to registries are.
             properties={"User": "root"},
+            paths=_job.absolute(self.folder),
         )
 
     def proxies(self):

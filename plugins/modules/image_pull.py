@@ -119,6 +119,7 @@ class Pull:
             description=f"Fetch the image {self.image}",
             # User= gives the job root's HOME, where docker looks for the logins to registries.
             properties={"User": "root"},
+            paths=_job.absolute(self.module.params["source"]),
         )
 
     def command(self):

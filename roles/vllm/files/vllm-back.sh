@@ -25,9 +25,15 @@ kinds() {
 case $1 in
 started)
     rm -f "$by_hand/$2"
+    new=
     for other in $(required "$2"); do
-        [ -e "$units/$other.wants/$back" ] || systemctl --quiet add-wants "$other" "$back"
+        [ ! -L "$units/$other.wants/$back" ] || continue
+        # Not systemctl add-wants, which refuses what is generated, as a mount of fstab is.
+        mkdir -p "$units/$other.wants"
+        ln -s "$units/$back" "$units/$other.wants/$back"
+        new=yes
     done
+    [ -z "$new" ] || systemctl daemon-reload
     ;;
 stopped)
     jobs=$(systemctl list-jobs --full --no-legend)

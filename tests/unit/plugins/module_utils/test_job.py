@@ -107,3 +107,10 @@ def test_log_tail_splits_progress_bars():
         return (0, "one\r 10%\r 20%\ntwo\n", "") if "--lines=2" in argv else (0, "", "")
 
     assert _job.log_tail(run, "x", "aa", lines=2) == ["20%", "two"]
+
+
+def test_a_job_waits_for_the_mounts_of_what_it_uses() -> None:
+    paths = _job.absolute("/srv/hub", None, "", "https://hub.example", '/mnt/my "disk"')
+    command = _job.start_command(_job.JobSpec("n", ["true"], "d", paths=paths))
+    assert r'--property=RequiresMountsFor=/srv/hub "/mnt/my \"disk\""' in command
+    assert not [word for word in _job.start_command(_job.JobSpec("n", ["true"], "d")) if "Mounts" in word]

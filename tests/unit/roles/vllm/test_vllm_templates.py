@@ -105,7 +105,7 @@ def test_a_loop_of_starts_ends_however_slow_each_of_them_is(hang_s, drain_s, sys
 
 def test_the_watchdog_knows_its_container():
     text = render("vllm.service.j2", H100X8, vllm_docker_program="/opt/docker bin/docker")
-    (line,) = [line for line in text.splitlines() if "vllm-wait.py" in line]
+    (line,) = [line for line in text.splitlines() if line.startswith("ExecStartPost=") and "vllm-wait.py" in line]
     assert line.endswith('--hang-s=300 --container=vllm-405b-fp8 "--docker=/opt/docker bin/docker"')
     assert "--container" not in render("vllm.service.j2", H100X8, vllm_hang_timeout_s=0)
 
