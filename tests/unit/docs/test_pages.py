@@ -13,7 +13,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("maker", ["docs/models_and_gpus.py", "docs/troubleshooting.py", "awx/make_surveys.py"])
+@pytest.mark.parametrize(
+    "maker", ["docs/models_and_gpus.py", "docs/settings.py", "docs/troubleshooting.py", "awx/make_surveys.py"]
+)
 def test_the_page_is_in_step(maker: str) -> None:
     spec = importlib.util.spec_from_file_location("maker", CHECKOUT / maker)
     made = importlib.util.module_from_spec(spec)
