@@ -209,7 +209,7 @@ def _judged(
         return Verdict(
             "failed" if unit.active == "failed" else "stopped",
             "Docker does not run.",
-            "systemctl status docker says why; with Docker, start the unit.",
+            "systemctl status docker says why; with Docker the unit starts again, unless somebody stopped it by hand.",
         )
     if unit.active == "failed":
         why, remedy = cause(runs)
@@ -219,7 +219,7 @@ def _judged(
         return Verdict(
             "failed",
             "Its weights are not where its configuration has them, so it was not started.",
-            "Run the playbook: it fetches what is missing.",
+            "Mount what they lie on, and it starts by itself; or run the playbook: it fetches what is missing.",
         )
     return Verdict(
         "stopped", "it was stopped, or never started", f"systemctl start {unit.name or 'its unit'} starts it"
