@@ -32,8 +32,8 @@ def test_405b_takes_all_eight(play, board) -> None:
     told = play("-e", "model=405b-fp8", *ELSEWHERE)
     assert told.status == 0, told.text[-3000:]
     assert "+tensor-parallel-size: 8" in told.text
-    for index in range(8):
-        assert f"nvidia.com/gpu={index}" in told.text
+    for number in range(1, 9):
+        assert f"nvidia.com/gpu=GPU-0000000{number}-0000-0000-0000-00000000000{number}" in told.text
 
 
 def test_8b_takes_one_gpu_per_engine(play, board) -> None:

@@ -24,6 +24,8 @@ OURS = {
         "test -e /etc/vllm/tiny.env",
         "test -e /var/lib/gpunode/vllm/tiny",
         "test -e /usr/local/lib/gpunode/vllm-wait.py",
+        "test -e /etc/systemd/system/gpunode-engines.service",
+        "ls /etc/systemd/system/*.wants/gpunode-engines.service",
         "systemctl is-active --quiet vllm-tiny",
         "docker container inspect vllm-tiny >/dev/null 2>&1",
         "curl -fsS -m 5 http://127.0.0.1:8000/health",
