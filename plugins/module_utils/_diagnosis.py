@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Why an engine did not start, or a container has no GPU, from what was said: pattern -> cause -> remedy.
 
-This is the only such table: the wait for an endpoint, the status, the proof of the GPUs and docs/troubleshooting.md use
-it. It is ordered: of the patterns that occur, the first one names the cause, so a specific cause stands before the
-general one that follows from it. A pattern's named groups fill the {fields} of cause and remedy; ``image2`` is another
-spelling of ``image``.
+This is the only such table: the unit itself, the wait for an endpoint, the status, the proof of the GPUs and
+docs/troubleshooting.md use it; the role lays this file beside the unit's program. It is ordered: of the patterns that
+occur, the first one names the cause, so a specific cause stands before the general one that follows from it. A row's
+named groups fill the {fields} of cause and remedy; ``image2`` is another spelling of ``image``.
 
 An engine is several processes, and what fails in the innermost fails again in each around it, in other words: a worker
 that ran out of memory also makes "Engine core initialization failed". So the first exception of the innermost process
@@ -483,6 +483,7 @@ _WRAPPER = re.compile(
 )
 _FRAME = re.compile(r"^\s*(File \"|Traceback|During handling of|The above exception was|[\^~]+\s*$|$)")
 _ERROR = re.compile(r"error|exception|fatal|failed|denied", re.IGNORECASE)
+_FOUND = re.compile(r"^vllm-wait: .*: the engine ended before it answered")
 #: What systemd and the unit's own programs say of every end: true, and of no help.
 _HUSK = re.compile(
     r"^\S+\.service: |^(Starting|Started|Stopping|Stopped|Failed to start) \S+\.service"
@@ -549,8 +550,10 @@ def root_cause(lines: Sequence[str]) -> Raised | None:
 def diagnose(lines: Sequence[str], ended: bool = True) -> Diagnosis | None:
     """The cause of an end, or None where nothing tells it.
 
-    What has not ended may have had exceptions that it lives with: only the table tells then.
+    What has not ended may have had exceptions that it lives with: only the table tells then. What the unit has found
+    already, by this table, is not read again.
     """
+    lines = [line for line in lines if not _FOUND.search(line)]
     root = root_cause(lines) if ended else None
     if root is None:
         return _first(lines)

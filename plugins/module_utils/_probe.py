@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import importlib
 import json
 import math
 import os
@@ -170,7 +171,7 @@ def wait_until_ready(
     refused = False
     while True:
         if not alive():
-            return Answer(False, "the engine ended before it answered; the lines above say why", True)
+            return Answer(False, "the engine ended before it answered", True)
         answer = look()
         if answer.ready or (answer.refused and refused):
             return answer
@@ -386,6 +387,25 @@ def container_cpu(docker: str, container: str) -> Callable[[], Optional[float]]:
     return lambda: cpu_seconds(files)
 
 
+#: The table of causes, _diagnosis.py, as the role lays it beside this program.
+TABLE = "vllm_diagnosis"
+
+
+def why_it_ended(run: str) -> str:
+    """The cause and what to do about it, from the journal of this run of the unit; empty where nothing tells it."""
+    sys.dont_write_bytecode = True
+    try:
+        table = importlib.import_module(TABLE)
+    except ImportError:
+        return ""
+    said_by("journalctl", "--sync")
+    lines = said_by(
+        "journalctl", "--no-pager", "--quiet", "--all", "--output=cat", "--lines=2000", f"_SYSTEMD_INVOCATION_ID={run}"
+    ).splitlines()
+    found = table.diagnose([line.strip() for line in lines if line.strip()])
+    return str(found) if found else ""
+
+
 def stay_as_watchdog(signs: Callable[[], LifeSigns], hang_s: float, unit: str) -> None:
     """Leave a child behind that has systemd kill the unit when it hangs, which Restart= then starts again.
 
@@ -419,12 +439,15 @@ def main(argv: Any = None) -> int:
     options = parser.parse_args(argv)
     key = read_key(options.env_file)
     ask = asker(options.host, options.port)
-    answer = wait_until_ready(
-        lambda: probe(ask, options.model, key),
-        lambda: not options.pid or os.path.exists(f"/proc/{options.pid}"),
-        time.sleep,
-    )
-    sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {answer.detail}\n")
+
+    def alive() -> bool:
+        return not options.pid or os.path.exists(f"/proc/{options.pid}")
+
+    answer = wait_until_ready(lambda: probe(ask, options.model, key), alive, time.sleep)
+    run = os.environ.get("INVOCATION_ID", "")
+    why = why_it_ended(run) if run and not answer.ready and not alive() else ""
+    said = f"{answer.detail}. {why}" if why else answer.detail
+    sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {said}\n")
     sys.stdout.flush()
     if answer.ready and options.hang_s:
         stay_as_watchdog(lambda: _signs(ask, key, options), options.hang_s, f"{options.container}.service")

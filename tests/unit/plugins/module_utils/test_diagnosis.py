@@ -399,6 +399,12 @@ def test_what_the_table_does_not_know_is_told_as_it_was_raised() -> None:
     assert len(str(long)) < 400
 
 
+def test_what_the_unit_has_found_is_not_read_again() -> None:
+    found = "vllm-wait: m on port 8000: the engine ended before it answered. CUDA out of memory."
+    assert _diagnosis.diagnose([found]) is None
+    assert _diagnosis.telling_lines(["no luck", found]) == ["no luck"]
+
+
 def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
     said = [
         "vllm-wait: m on port 8000: /health answers 404: File not found",

@@ -9,7 +9,11 @@ import errno
 import http.client
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _probe
@@ -388,6 +392,39 @@ def test_watch_ends_with_the_silence_that_is_too_long():
     Signs.told = iter([10])
     assert _probe.watch(Signs(), 10, slept.append) == 10
     assert slept[-1] == 2
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """The program as the role lays it out on a node, with a journalctl that tells how an engine ended."""
+    source = Path(_probe.__file__).parent
+    shutil.copy(source / "_probe.py", tmp_path / "vllm-wait.py")
+    shutil.copy(source / "_diagnosis.py", tmp_path / "vllm_diagnosis.py")
+    journalctl = tmp_path / "journalctl"
+    said = "(Worker pid=38) ERROR 11-26 00:47:07 [x.py:9] ValueError: Load format `gguf` is not supported"
+    journalctl.write_text(f"#!/bin/sh\n[ \"$1\" = --sync ] || echo '{said}'\n")
+    journalctl.chmod(0o755)
+
+    def run(**environment):
+        line = [sys.executable, tmp_path / "vllm-wait.py", "--port=1", "--model=m", "--pid=999999999"]
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", **environment}
+        done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_the_unit_itself_says_why_the_engine_ended(installed, tmp_path):
+    said = installed(INVOCATION_ID="abc")
+    assert said.startswith(
+        "vllm-wait: m on port 1: the engine ended before it answered. This release of vLLM cannot load weights in the "
+        "format gguf. Remove load-format"
+    )
+    assert not (tmp_path / "__pycache__").exists()
+    assert installed() == "vllm-wait: m on port 1: the engine ended before it answered\n"
+    (tmp_path / "vllm_diagnosis.py").unlink()
+    assert installed(INVOCATION_ID="abc") == "vllm-wait: m on port 1: the engine ended before it answered\n"
 
 
 def test_the_time_that_a_container_has_used(tmp_path):
