@@ -23,10 +23,11 @@ from ansible_collections.gpunode.llm.plugins.module_utils._hub import (
     parse_snapshots,
     wanted_bytes,
 )
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Hub, HubError, Opener
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_source import Folder
 from ansible_collections.gpunode.llm.plugins.module_utils._image import parse_reference
 from ansible_collections.gpunode.llm.plugins.module_utils._units import parse_belongings
+from ansible_collections.gpunode.llm.plugins.module_utils._web import without_password
 
 Instance = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -301,3 +302,16 @@ def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bo
     except HubError as trouble:
         findings.append(str(trouble))
     return HubCheck(findings, trees, account)
+
+
+def check_index(index: str, opener: Opener) -> list[str]:
+    """Whether an index of Python packages has the hub's client; asked as pip asks it."""
+    shown = without_password(index)
+    answer = opener("GET", f"{index.rstrip('/')}/huggingface-hub/", {"Accept": "text/html, */*"})
+    said = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
+    if 200 <= answer.status < 400:
+        return []
+    return [
+        f"The index of Python packages {shown} {said} for huggingface-hub, the client that fetches the weights. Set"
+        f" huggingface_pip_index_url to one that has it."
+    ]

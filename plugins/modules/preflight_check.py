@@ -68,6 +68,20 @@ options:
   ca_path:
     description: A bundle of certificate authorities to trust instead of the system's own.
     type: path
+  client:
+    description:
+      - Has the index of Python packages asked for the client of the hub, where something is to be fetched and no client
+        is here yet.
+    type: dict
+    suboptions:
+      index_url:
+        description: The index, where pip is going to be told of one.
+        type: str
+        default: ""
+      venv:
+        description: The virtual environment that the client goes to.
+        type: path
+        required: true
   elsewhere:
     description:
       - What another node fetches and hands to this one, each a dictionary of C(repo_id), C(revision) and C(seeder),
@@ -306,6 +320,7 @@ def only_follows(params):
 
 
 def ask_hub(params):
+    """What the hub has against it, and the index of packages that its client comes from."""
     token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
     opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
     snapshots = [
@@ -317,7 +332,12 @@ def ask_hub(params):
         folder = _hub_source.Folder(params["source"], _hub.parse_snapshots(params["instances"]))
         return _preflight.check_hub(folder, snapshots, token_is_new=False)
     token_is_new = token != _hub_inventory.read_token(params["token_path"])
-    return _preflight.check_hub(_hub_api.Hub(params["endpoint"], opener, time.sleep, token), snapshots, token_is_new)
+    hub = _hub_api.Hub(params["endpoint"], opener, time.sleep, token)
+    told = _preflight.check_hub(hub, snapshots, token_is_new)
+    index = params["client"]["index_url"] if params["client"] and snapshots else ""
+    if index and not _hub_inventory.client_version(params["client"]["venv"]):
+        told = _preflight.HubCheck([*told.findings, *_preflight.check_index(index, opener)], told.trees, told.account)
+    return told
 
 
 def docker_here(module):
@@ -358,6 +378,10 @@ def main():
             "token": {"type": "str", "no_log": True},
             "token_path": {"type": "path", "default": "/etc/huggingface/token"},
             "ca_path": {"type": "path"},
+            "client": {
+                "type": "dict",
+                "options": {"index_url": {"type": "str", "default": ""}, "venv": {"type": "path", "required": True}},
+            },
             "elsewhere": {"type": "list", "elements": "dict", "default": []},
             "gateway": {"type": "dict", "default": {}},
             "docker": {

@@ -16,12 +16,14 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _apt,
     _apt_here,
     _engine_here,
+    _hub,
     _preflight,
     _reach_here,
     _registry,
     _registry_here,
     _rpm_here,
 )
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check
 
 KEY = (Path(__file__).resolve().parents[3] / "fixtures" / "openpgp" / "rsa3072.asc").read_text()
@@ -152,6 +154,39 @@ def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
     monkeypatch.setattr(preflight_check, "ask_hub", hub)
     ask(repositories=[repository(node)], skip=["platform", "disk", "ports"])
     assert seen == {"apt": "http://node:1", "hub": "http://hub:1"}
+
+
+INDEX = "http://ada:s3cret@127.0.0.1:9/simple"
+
+
+@pytest.mark.parametrize(
+    ("index", "here", "complete", "asked"),
+    [(INDEX, False, False, True), (INDEX, True, False, False), (INDEX, False, True, False), ("", False, False, False)],
+)
+def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypatch, index, here, complete, asked):
+    monkeypatch.setattr(_preflight, "check_hub", lambda *_given, **_more: _preflight.HubCheck((), {}))
+    monkeypatch.setattr(preflight_check, "from_hub", lambda _params: [] if complete else [_hub.Snapshot("a/b")])
+    if here:
+        (node / "venv" / "bin").mkdir(parents=True)
+        (node / "venv" / "bin" / "python").touch()
+        (node / "venv/lib/python3.11/site-packages/huggingface_hub-2.4.0.dist-info").mkdir(parents=True)
+    client = {"index_url": index, "venv": str(node / "venv")}
+    findings = ask(client=client, skip=["platform", "disk", "ports"])["findings"]
+    assert [said.startswith("The index of Python packages http://127.0.0.1:9/simple ") for said in findings] == (
+        [True] if asked else []
+    )
+
+
+@pytest.mark.parametrize(("status", "found"), [(200, True), (302, True), (404, False), (401, False), (0, False)])
+def test_what_an_index_answers(status, found):
+    seen = []
+
+    def opener(method, url, _headers):
+        seen.append((method, url))
+        return Answer(status, reason="no")
+
+    assert (_preflight.check_index("https://pypi.test/simple/", opener) == []) is found
+    assert seen == [("GET", "https://pypi.test/simple/huggingface-hub/")]
 
 
 RPM = {
