@@ -124,18 +124,17 @@ def test_a_source_that_apt_refuses_does_not_stay(host, how) -> None:
 
 
 def test_an_older_entry_in_another_spelling_is_named_before_apt_stops(host) -> None:
-    """Its source alone, by no key, and with a slash at its end."""
+    """Its source alone, by no key. The role's own file is to change, for the slash at the end of its address."""
     codename = host.run("sh -c '. /etc/os-release; echo $VERSION_CODENAME'").stdout.strip()
-    host.run(f"echo 'deb-src [trusted=yes] {MIRROR}/ {codename} stable' > {SOURCES}/docker-old.list")
-    host.run(f"mv {SOURCES}/docker.sources /root/")
+    before = host.file(f"{SOURCES}/docker.sources").content_string
+    host.run(f"echo 'deb-src [trusted=yes] {MIRROR} {codename} stable' > {SOURCES}/docker-old.list")
     try:
-        told = converge()
-        left = host.file(f"{SOURCES}/docker.sources").exists
+        told = converge(docker_apt_url=f"{MIRROR}/", docker_apt_key_url=f"{MIRROR}/gpg")
     finally:
-        host.run(f"rm {SOURCES}/docker-old.list; mv /root/docker.sources {SOURCES}/")
+        host.run(f"rm {SOURCES}/docker-old.list")
     assert told.status != 0
-    assert f"{SOURCES}/docker-old.list names the repository {MIRROR} {codename} as well" in told.words
-    assert not left
+    assert f"{SOURCES}/docker-old.list names the repository {MIRROR}/ {codename} as well" in told.words
+    assert host.file(f"{SOURCES}/docker.sources").content_string == before
     assert updates(host)
 
 
