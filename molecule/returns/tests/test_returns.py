@@ -37,10 +37,9 @@ def settled() -> None:
     """Whatever comes back has come back, or it was never asked to: nothing is queued and nothing is on its way."""
 
     def nothing_is_on_its_way() -> bool:
-        shown = on_node(
-            "systemctl list-jobs --no-legend; systemctl is-active gpunode-engines vllm-a vllm-b", check=False
-        )
-        return not re.search(r"vllm-|gpunode-engines|activating", shown)
+        units = "gpunode-engines gpunode-ended@vllm-a.service vllm-a vllm-b"
+        shown = on_node(f"systemctl list-jobs --no-legend; systemctl is-active {units}", check=False)
+        return not re.search(r"vllm-|gpunode-|activating", shown)
 
     wait_until(nothing_is_on_its_way)
 
@@ -67,6 +66,28 @@ def test_what_somebody_stopped_stays_down_until_somebody_starts_it() -> None:
     assert states("a") == ["inactive"]
     on_node("systemctl start vllm-a && systemctl stop docker && systemctl start docker")
     wait_until(both_serve)
+
+
+def test_what_was_stopped_in_the_pause_after_a_crash_stays_down() -> None:
+    """A unit that waits for its next start has no process, and no command that a stop would run."""
+    on_node(
+        "mkdir -p /run/systemd/system/vllm-a.service.d && cd /run/systemd/system/vllm-a.service.d &&"
+        " printf '[Service]\\nRestartSec=300\\n' >slow.conf && systemctl daemon-reload && docker kill vllm-a"
+    )
+    try:
+        wait_until(lambda: "auto-restart" in on_node("systemctl show --property=SubState vllm-a"))
+        on_node("systemctl stop docker && systemctl start docker")
+        wait_until(both_serve)  # nobody had stopped it
+        on_node("docker kill vllm-a")
+        wait_until(lambda: "auto-restart" in on_node("systemctl show --property=SubState vllm-a"))
+        on_node("systemctl stop vllm-a")
+        settled()
+        on_node("systemctl stop docker && systemctl start docker")
+        wait_until(lambda: states("b") == ["active"])
+        settled()
+        assert states("a") != ["active"]
+    finally:
+        on_node("rm -r /run/systemd/system/vllm-a.service.d && systemctl daemon-reload")
 
 
 def test_what_is_disabled_stays_down() -> None:

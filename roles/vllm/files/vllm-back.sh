@@ -4,6 +4,8 @@
 #   vllm-back.sh started UNIT   UNIT starts: nobody has stopped it by hand, and Docker and every mount that it requires are to
 #                               start gpunode-engines.service whenever they start themselves
 #   vllm-back.sh stopped UNIT   UNIT ends: where nothing that it requires is stopped as well, somebody stopped it by hand
+#   vllm-back.sh ended UNIT     UNIT has ended for good (gpunode-ended@): the same for a stop in the pause after a crash, in
+#                               which a unit has no command to run
 #   vllm-back.sh all            gpunode-engines.service: start what is enabled and was not stopped by hand
 #   vllm-back.sh forget         the role goes: take the links and the marks away
 #
@@ -20,6 +22,11 @@ required() {
 # What systemd is about to do to a unit: stop, restart, start.
 kinds() {
     printf '%s\n' "$jobs" | while read -r _id unit kind _state; do [ "$unit" != "$1" ] || printf '%s\n' "$kind"; done
+}
+
+mark() {
+    mkdir -p "$by_hand"
+    : >"$by_hand/$1"
 }
 
 case $1 in
@@ -41,8 +48,20 @@ stopped)
     for other in $(required "$2"); do
         case $(kinds "$other") in stop | restart) exit 0 ;; esac
     done
-    mkdir -p "$by_hand"
-    : >"$by_hand/$2"
+    mark "$2"
+    ;;
+ended)
+    jobs=$(systemctl list-jobs --full --no-legend)
+    # What is on its way again, or was given up by systemd, was not stopped.
+    [ -z "$(kinds "$2")" ] || exit 0
+    case $(systemctl show --property=ActiveState,Result "$2" | tr '\n' ' ') in
+    *ActiveState=acti* | *Result=start-limit-hit*) exit 0 ;;
+    esac
+    for other in $(required "$2"); do
+        systemctl is-active --quiet "$other" || exit 0
+        case $(kinds "$other") in stop | restart) exit 0 ;; esac
+    done
+    mark "$2"
     ;;
 all)
     # A mount alone starts no Docker that somebody stopped.
