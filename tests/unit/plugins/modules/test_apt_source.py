@@ -81,6 +81,11 @@ def test_another_entry_for_the_repository_stops_it_before_anything_is_written(as
     assert not (tmp_path / "keyrings").exists()
 
 
+def test_settings_that_a_bundle_is_yet_to_bring_are_not_judged(ask, monkeypatch, tmp_path):
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "bundle" / "apt.conf"))
+    assert ask(check_mode=True)["changed"]
+
+
 def test_words_alone_are_written_without_a_question(ask, parts):
     """A node without a network whose source has another remark: nothing is asked of a repository that is gone."""
     path = parts / "docker.sources"
