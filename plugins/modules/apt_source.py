@@ -202,7 +202,7 @@ def ask(module, key):
 
 
 def unsettled(module):
-    """Whether this is a check of a play that gives apt settings of its own first, as a bundle does: they are not there."""
+    """Whether this is a check of a play that first gives apt settings of its own, as a bundle does."""
     path = os.environ.get("APT_CONFIG", "")
     return module.check_mode and bool(path) and not os.path.exists(path)
 
