@@ -77,7 +77,7 @@ def test_snapshot_in_check_mode(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, warning: warned.append(warning))
     told = ask(hf_snapshot, check_mode=True, home=str(tmp_path), snapshots=[WANTED])
     assert (told["changed"], told["snapshots"][0]["bytes_to_fetch"]) == (True, -1)
-    assert "warnings" not in told
+    assert "does not exist" not in str(told.get("warnings"))  # another test of this process may have warned
     assert "does not exist" in str(warned)
 
 
