@@ -30,8 +30,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _findings(self, known: Mapping[str, Any]) -> list[str]:
         findings = []
-        for name in _values.options():
-            if name in known:
+        for name, option in _values.options().items():
+            if name in known and not _is_any_text(known[name], option):
                 try:
                     _values.typed(name, self._value(known[name]))
                 except ValueError as error:
@@ -42,4 +42,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return findings
 
     def _value(self, raw: Any) -> Any:
-        return self._templar.template(raw) if isinstance(raw, (str, list, dict)) else raw
+        """Most are plain values, and working each of them out would take longer than all the rest."""
+        plain = raw is None or isinstance(raw, (bool, int, float)) or (isinstance(raw, str) and "{" not in raw)
+        return raw if plain or not raw else self._templar.template(raw)
+
+
+def _is_any_text(raw: Any, option: _values.Option) -> bool:
+    """Whether any text is a value of it, and it is a text."""
+    return isinstance(raw, str) and option["type"] in ("str", "path") and "choices" not in option
