@@ -1,0 +1,144 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""vllm-back.sh against a systemctl that answers from files: what is a stop by hand, and what is started again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[4] / "roles" / "vllm" / "files" / "vllm-back.sh"
+REQUIRES = r"-.mount system.slice docker.service sysinit.target mnt-my\x2dweights.mount run.mount"
+OURS = "[Service]\n[X-gpunode]\nInstance=a\n"
+SYSTEMCTL = """#!/bin/sh
+echo "$*" >>"$TOLD/calls"
+case $1 in
+list-jobs) cat "$TOLD/jobs" 2>/dev/null || echo 'No jobs running.' ;;
+show) case $2 in *Requires) echo '@REQUIRES@' ;; *) cat "$TOLD/state" ;; esac ;;
+is-active) [ ! -e "$TOLD/down-$3" ] ;;
+is-enabled) [ ! -e "$TOLD/disabled-$3" ] ;;
+esac
+"""
+
+
+class Node:
+    """A node of files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.units, self.marks, self.told = folder / "units", folder / "run" / "stopped-by-hand", folder / "told"
+        for path in (self.units, self.told):
+            path.mkdir()
+        program = self.told / "systemctl"
+        program.write_text(SYSTEMCTL.replace("@REQUIRES@", REQUIRES))
+        program.chmod(0o755)
+        text = (
+            SCRIPT.read_text()
+            .replace("/etc/systemd/system", str(self.units))
+            .replace("/run/gpunode", str(folder / "run"))
+        )
+        self.script = folder / "vllm-back.sh"
+        self.script.write_text(text)
+
+    def run(self, *words: str, result: str = "success") -> list[str]:
+        """What it had systemctl do."""
+        path = f"{self.told}:{os.environ['PATH']}"
+        env = {"PATH": path, "TOLD": str(self.told), "SERVICE_RESULT": result}
+        subprocess.run(["/bin/sh", str(self.script), *words], env=env, check=True)
+        calls = (self.told / "calls").read_text().splitlines() if (self.told / "calls").exists() else []
+        (self.told / "calls").unlink(missing_ok=True)
+        return [call for call in calls if call.split()[0] not in ("show", "list-jobs", "is-active", "is-enabled")]
+
+    def jobs(self, **kinds: str) -> None:
+        lines = [
+            f"{number} {unit.replace('_', '.')} {kind} running\n" for number, (unit, kind) in enumerate(kinds.items())
+        ]
+        (self.told / "jobs").write_text("".join(lines).replace("mnt.mount", r"mnt-my\x2dweights.mount"))
+
+    @property
+    def marked(self) -> bool:
+        return (self.marks / "a.service").exists()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "by_hand"),
+    [
+        ({"a_service": "stop"}, True),
+        ({"a_service": "stop", "docker_service": "stop"}, False),
+        ({"a_service": "stop", "docker_service": "restart"}, False),
+        ({"a_service": "stop", "mnt_mount": "stop"}, False),
+        ({"a_service": "stop", "docker_service": "start"}, True),
+        ({"a_service": "stop", "other_service": "stop"}, True),
+        ({"a_service": "restart"}, False),
+        ({}, False),
+    ],
+)
+def test_a_stop_is_by_hand_where_nothing_that_it_requires_stops(
+    node: Node, jobs: dict[str, str], by_hand: bool
+) -> None:
+    node.jobs(**jobs)
+    node.run("stopped", "a.service")
+    assert node.marked is by_hand
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "anew"), [("stop", "success", True), ("restart", "success", True), ("stop", "exit-code", False)]
+)
+def test_an_end_in_order_is_no_failed_start(node: Node, kind: str, result: str, anew: bool) -> None:
+    node.jobs(a_service=kind)
+    assert node.run("stopped", "a.service", result=result) == (["reset-failed a.service"] if anew else [])
+
+
+@pytest.mark.parametrize(
+    ("state", "jobs", "down", "by_hand"),
+    [
+        ("inactive", {}, "", True),
+        ("failed", {}, "", True),
+        ("activating", {}, "", False),
+        ("inactive", {"a_service": "start"}, "", False),
+        ("failed", {}, "docker.service", False),
+        ("failed", {"docker_service": "stop"}, "", False),
+    ],
+)
+def test_an_end_without_a_command_is_looked_at_as_well(
+    node: Node, state: str, jobs: dict[str, str], down: str, by_hand: bool
+) -> None:
+    node.jobs(**jobs)
+    (node.told / "state").write_text(state)
+    if down:
+        (node.told / f"down-{down}").touch()
+    node.run("ended", "a.service")
+    assert node.marked is by_hand
+
+
+def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node) -> None:
+    (node.units / "gpunode-engines.service").touch()
+    node.jobs(a_service="stop")
+    node.run("stopped", "a.service")
+    assert node.run("started", "a.service") == ["daemon-reload"]
+    assert not node.marked
+    links = sorted(path.parent.name for path in node.units.glob("*.wants/gpunode-engines.service"))
+    assert links == ["docker.service.wants", r"mnt-my\x2dweights.mount.wants"]
+    assert node.run("started", "a.service") == []  # no reload where nothing is new
+    node.run("forget")
+    assert [path.name for path in node.units.iterdir()] == ["gpunode-engines.service"]
+
+
+def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
+    for name in ("a", "b", "c"):
+        (node.units / f"vllm-{name}.service").write_text(OURS)
+    (node.units / "vllm-theirs.service").write_text("[Service]\n")
+    (node.told / "disabled-vllm-b.service").touch()
+    node.marks.mkdir(parents=True)
+    (node.marks / "vllm-c.service").touch()
+    assert node.run("all") == ["--no-block start vllm-a.service"]
+    (node.told / "down-docker.service").touch()
+    assert node.run("all") == []  # Docker stays as somebody left it
