@@ -41,7 +41,7 @@ _ABOUT = (
     *("count", "limit", "algorithm", "ring"),
 )
 #: A place where a secret lies is none. What begins like a path may be one, so the folder has to be a usual one.
-_PATH = re.compile(r"(?:~|/(?:etc|var|run|root|home|srv|opt|usr|tmp|mnt|data|dev)|file://)(?:/[\w./@:+-]*)?")
+_PATH = re.compile(r"(?:~|/(?:etc|var|run|root|home|srv|opt|usr|tmp|mnt|data|dev)|file://)(?:/[\w./@:+-]*)?|/")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s@?#]*", re.IGNORECASE)
 #: Where a public key lies.
 _ADDRESSED = re.compile(r"(?:.*[_.-])?key[_.-]ur[il]|gpgkey|key", re.IGNORECASE)

@@ -170,6 +170,7 @@ def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
         "# key: https://download.docker.com/linux/debian/gpg",
         "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-docker-ce",
         "PWD=/root",
+        "PWD=/",
         "Environment=HF_HUB_OFFLINE=1 HF_HOME=/var/lib/huggingface",
         "Environment=HTTPS_PROXY=http://proxy.example.com:3128 NO_PROXY=.example.com",
         "ExecStart=docker run --env=HOME=/home/vllm --env=USER=vllm --env-file=/etc/vllm/8b.env x",
