@@ -96,9 +96,11 @@ def test_a_bad_token_has_its_sentence(play) -> None:
 
 def test_a_docker_that_is_elsewhere_has_its_sentence(host, play) -> None:
     """A unit would not be sent there."""
-    host.run("echo DOCKER_HOST=tcp://build.gpunode.test:2375 >>/etc/environment")
+    docker = "HOME=/root docker context"
+    elsewhere = "--docker host=tcp://build.gpunode.test:2375"
+    assert host.run(f"{docker} create build {elsewhere} && {docker} use build").rc == 0
     told = play("-e", "model=tiny")
-    host.run("sed -i /^DOCKER_HOST=/d /etc/environment")
+    host.run(f"{docker} use default && {docker} rm build")
     assert told.status != 0
     assert told.changed == 0
     assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in told.text
