@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A hub of this scenario's own, a LAN that holds weights back, and what crosses it."""
+"""A hub of this scenario's own, a LAN that can be slow, and what crosses it."""
 
 from __future__ import annotations
 
@@ -103,24 +103,15 @@ def ask(seeder: str, asker: str = "") -> str:
 
 
 @contextmanager
-def held(node: str, after: float) -> Iterator[None]:
-    """Let so many bytes of the weights leave a node at once, and next to nothing more until the block ends."""
-    within = ["nsenter", "-t", docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-node-{node}"), "-n", "tc"]
-    # A bucket that is full at first. tc knows none that takes more than 274 s to fill.
-    burst, rate = max(round(after), 20_000), max(round(after * 8 / 250), 20_000)
-    for line in (
-        "qdisc add dev eth0 root handle 1: htb default 10",
-        "class add dev eth0 parent 1: classid 1:10 htb rate 10gbit",
-        "class add dev eth0 parent 1: classid 1:20 htb rate 10gbit",
-        f"qdisc add dev eth0 parent 1:20 tbf rate {rate} burst {burst} latency 50ms",
-        # All else goes its way, ssh among it.
-        f"filter add dev eth0 parent 1: protocol ip u32 match ip sport {PORT} 0xffff flowid 1:20",
-    ):
-        subprocess.run([*within, *line.split()], check=True)
+def slow(node: str, rate: str) -> Iterator[None]:
+    """Hold back what a node sends, so that there is time to look at it, and to break it in the middle."""
+    within = ["nsenter", "-t", docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-node-{node}"), "-n"]
+    shape = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
+    subprocess.run([*within, "tc", "qdisc", "add", "dev", "eth0", "root", *shape], check=True)
     try:
         yield
     finally:
-        subprocess.run([*within, *["qdisc", "del", "dev", "eth0", "root"]], check=True)
+        subprocess.run([*within, "tc", "qdisc", "del", "dev", "eth0", "root"], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -18,12 +18,12 @@ from conftest import (
     begin,
     clear,
     fetch,
-    held,
     left,
     manifests,
     note,
     options,
     size,
+    slow,
 )
 from scenario import Play, hunt, nodes, on_node, processes, run_play, wait_until
 
@@ -44,7 +44,7 @@ class Handed:
 
 @pytest.fixture(scope="module")
 def handed(server, seeder, followers) -> Handed:
-    """The first time, held back until it was looked at, with everything told that ansible can tell."""
+    """The first time, over a LAN that is slow enough to look on, with everything told that ansible can tell."""
     server.reset()
     clear()
     before, began = {node: left(node) for node in nodes()}, time.monotonic()
@@ -55,7 +55,7 @@ def handed(server, seeder, followers) -> Handed:
     def takes() -> bool:
         return all("--password-file" in on_node("ps -eo args", node=node) for node in followers)
 
-    with held(seeder, 0.1 * size(server)):
+    with slow(seeder, "100mbit"):
         running = begin("-vvv")
         wait_until(serves)
         secret = on_node(f"cat {SECRETS}", node=seeder).partition(":")[2]
