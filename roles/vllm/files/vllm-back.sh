@@ -37,7 +37,8 @@ started)
         [ ! -L "$units/$other.wants/$back" ] || continue
         # Not systemctl add-wants, which refuses what is generated, as a mount of fstab is.
         mkdir -p "$units/$other.wants"
-        ln -s "$units/$back" "$units/$other.wants/$back"
+        # Engines start side by side, and another one may have been quicker.
+        ln -sf "$units/$back" "$units/$other.wants/$back"
         new=yes
     done
     [ -z "$new" ] || systemctl daemon-reload

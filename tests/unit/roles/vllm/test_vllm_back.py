@@ -142,3 +142,16 @@ def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
     assert node.run("all") == ["--no-block start vllm-a.service"]
     (node.told / "down-docker.service").touch()
     assert node.run("all") == []  # Docker stays as somebody left it
+
+
+def test_engines_that_start_side_by_side_link_the_same(node: Node) -> None:
+    """Each of them found no link, and the other one's is there when it makes its own."""
+    text = node.script.read_text()
+    quicker = 'ln -s /elsewhere "$units/$other.wants/$back"; ln '
+    assert text.count("        ln ") == 1
+    node.script.write_text(text.replace("        ln ", f"        {quicker}"))
+    assert node.run("started", "a.service") == ["daemon-reload"]
+    assert (
+        node.units / "docker.service.wants" / "gpunode-engines.service"
+    ).readlink() == node.units / "gpunode-engines.service"
+    assert (node.units / r"mnt-my\x2dweights.mount.wants" / "gpunode-engines.service").is_symlink()
