@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.gpunode.llm.plugins.module_utils import _redact
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import near
 
 HOME = Path(__file__).resolve().parents[2]
@@ -36,6 +37,10 @@ MULTIPLIERS = {
     **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
     **{letter: 1024**power for power, letter in enumerate("KMGT", 1)},
 }
+#: A whole number, of no more digits than any program of ours takes.
+WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+#: What stands before a comma or in the beginning, and takes the commas behind it in: a quotation mark, a bracket.
+ENCLOSED = re.compile(r"""(?:^|[,\n])\s*["'{]""")
 #: More of a value says no more in a message.
 SHOWN = 60
 
@@ -135,8 +140,8 @@ def _bool(value: Any, _option: Option) -> bool:
 
 def _int(value: Any, _option: Option) -> int:
     if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, (int, str)) and re.fullmatch(r"[+-]?[0-9]+", str(value).strip()):
+        value = int(value)
+    if isinstance(value, (int, str)) and WHOLE.fullmatch(str(value).strip()):
         return int(str(value))
     raise Unreadable
 
@@ -168,9 +173,18 @@ def _list(value: Any, option: Option) -> Sequence[Any]:
     # Within quotes and brackets a comma parts nothing.
     if text[:1] == "[" or re.match(r"-\s", text):
         return _listed(_loaded(text, option))
-    if text[:1] in ('"', "'", "{"):
+    if ENCLOSED.search(text):
         return _listed(_loaded(f"[{text}]", option))
-    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+    parts = [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+    if len(parts) > 1 and not all(map(_is_whole, parts)):
+        raise Unreadable("a comma stands within quotation marks or brackets, so write it as a list")
+    return parts
+
+
+def _is_whole(part: str) -> bool:
+    """Whether no quotation mark or bracket in it waits for its other one, which a comma parted from it."""
+    pairs = part.count("{") == part.count("}") and part.count("[") == part.count("]")
+    return pairs and part.count('"') % 2 == 0
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -204,9 +218,12 @@ def _dict(value: Any, option: Option) -> Mapping[str, Any]:
     return _pairs(text)
 
 
-def _colon_without_blank(found: Mapping[Any, Any]) -> bool:
+def _colon_without_blank(found: Any) -> bool:
     """``{a:1}`` is YAML, too: the key `a:1` with no value."""
-    return any(value is None and ":" in str(key) for key, value in found.items())
+    if isinstance(found, list):
+        return any(map(_colon_without_blank, found))
+    pairs = found.items() if isinstance(found, Mapping) else ()
+    return any((value is None and ":" in str(key)) or _colon_without_blank(value) for key, value in pairs)
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -219,7 +236,13 @@ def _pairs(text: str) -> dict[str, str]:
         raise Unreadable("a quotation mark has no other") from None
     if not all(key and mark for key, mark, _value in parts):
         raise Unreadable
-    return {key: value for key, _mark, value in parts}
+    # A word's quotation marks are not part of it, and without them this would be another dictionary.
+    if re.search(r"=[{\[]", text):
+        raise Unreadable("a value in brackets is written as {name: value}")
+    found = {key: value for key, _mark, value in parts}
+    if len(found) < len(parts):
+        raise Unreadable("a name stands in it twice")
+    return found
 
 
 READERS: dict[str, Callable[[Any, Option], Any]] = {
@@ -239,7 +262,8 @@ def size(value: Any) -> int:
 
     A part of 1024 is refused, as vLLM does.
     """
-    match = re.fullmatch(r"(-?\d+)|(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])", str(value).strip())
+    form = r"(-?\d{1,18})|(\d{1,18}(?:\.\d{1,18})?)([kmgt])|(\d{1,18})([KMGT])"
+    match = re.fullmatch(form, str(value).strip(), re.ASCII)
     if not match or isinstance(value, bool):
         raise ValueError(f"{value!r} is no whole number, nor one such as 32k or 32K")
     plain, thousands, small, binary, capital = match.groups()
@@ -250,7 +274,8 @@ def size(value: Any) -> int:
 
 def _refusal(name: str, value: Any, option: Option, secret: bool, why: str = "") -> str:
     """One sentence: what is wanted, an example of it, and what was there."""
-    shown = repr(value) if len(repr(value)) <= SHOWN else repr(value)[:SHOWN] + "…"
+    told = _redact.Redactor(()).clean(repr(value))
+    shown = told if len(told) <= SHOWN else told[:SHOWN] + "…"
     is_there = "not what it is now, which is a secret and not shown" if secret else f"not {shown}"
     return f"{name} must be {_wanted(option)}, {is_there}{f': {why}' if why else ''}."
 

@@ -219,6 +219,57 @@ def test_no_message_holds_a_secret() -> None:
         assert "sk-secret" not in str(refused.value)
 
 
+LIST = {"type": "list", "elements": "str", "default": []}
+RAW = {"type": "list", "elements": "raw", "default": []}
+DICT = {"type": "dict", "default": {}}
+NUMBER = {"type": "int", "default": 3}
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        (LIST, 'a, "b,c"', ["a", "b,c"]),
+        (LIST, "a, 'b,c', no", ["a", "b,c", "no"]),
+        (LIST, "it's, so", ["it's", "so"]),
+        (LIST, "a{b", ["a{b"]),
+        (RAW, "8b, {model: tiny, port: 8001}", ["8b", {"model": "tiny", "port": 8001}]),
+    ],
+)
+def test_a_comma_within_quotation_marks_parts_nothing(option: dict[str, Any], text: str, value: Any) -> None:
+    assert _values.read("x", text, option) == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (LIST, '--label=a="b,c",--init'),
+        (LIST, '--init,--gpus={"a":1,"b":2}'),
+        # Without the marks that a shell would take away it is no JSON any more.
+        (DICT, 'compilation-config={"level":3}'),
+        (DICT, 'limit=[1] hf-overrides={"a":"b,c"}'),
+        (DICT, "{speculative-config: {num:3}}"),
+        (DICT, "a=1,a=2"),
+        (NUMBER, "9" * 5000),
+        (NUMBER, 1e300),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused_by_its_name(option: dict[str, Any], text: Any) -> None:
+    with pytest.raises(ValueError, match="^x must be "):
+        _values.read("x", text, option)
+
+
+def test_a_refusal_shows_no_password_of_a_dictionary() -> None:
+    with pytest.raises(ValueError, match="^x must be ") as refused:
+        _values.read("x", "HTTPS_PROXY=http://ada:sesame@proxy:3128,NO_PROXY=a,b,HF_TOKEN=sesame", DICT)
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["٣k", "9" * 5000, "1" * 30 + "k"])
+def test_a_size_is_of_plain_digits(text: str) -> None:
+    with pytest.raises(ValueError, match="is no whole number"):
+        _values.size(text)
+
+
 def test_a_misspelt_suboption_is_refused() -> None:
     with pytest.raises(ValueError, match="docker_proxy has no 'htps', did you mean 'https'?"):
         _values.typed("docker_proxy", "htps=http://proxy:3128")
