@@ -67,12 +67,15 @@ ended)
     mark "$2"
     ;;
 all)
-    # A mount alone starts no Docker that somebody stopped.
+    # A mount alone starts no Docker that somebody stopped, and takes no stop of it back: an engine's start would.
     systemctl is-active --quiet docker.service || exit 0
+    jobs=$(systemctl list-jobs --full --no-legend)
+    case $(kinds docker.service) in stop | restart) exit 0 ;; esac
     for file in "$units"/vllm-*.service; do
         unit=${file##*/}
         if grep -qsxF '[X-gpunode]' "$file" && [ ! -e "$by_hand/$unit" ] && systemctl is-enabled --quiet "$unit"; then
-            systemctl --no-block start "$unit"
+            # One that waits for its next start is not to be hurried.
+            case $(systemctl is-active "$unit" || true) in inactive | failed) systemctl --no-block start "$unit" ;; esac
         fi
     done
     ;;

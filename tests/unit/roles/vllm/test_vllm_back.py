@@ -19,7 +19,11 @@ echo "$*" >>"$TOLD/calls"
 case $1 in
 list-jobs) cat "$TOLD/jobs" 2>/dev/null || echo 'No jobs running.' ;;
 show) case $2 in *Requires) echo '@REQUIRES@' ;; *) cat "$TOLD/state" ;; esac ;;
-is-active) [ ! -e "$TOLD/down-$3" ] ;;
+is-active)
+    [ "$2" != --quiet ] || { [ ! -e "$TOLD/down-$3" ]; exit; }
+    cat "$TOLD/is-$2" 2>/dev/null || echo inactive
+    exit 3
+    ;;
 is-enabled) [ ! -e "$TOLD/disabled-$3" ] ;;
 esac
 """
@@ -140,6 +144,12 @@ def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
     node.marks.mkdir(parents=True)
     (node.marks / "vllm-c.service").touch()
     assert node.run("all") == ["--no-block start vllm-a.service"]
+    node.jobs(docker_service="stop")
+    assert node.run("all") == []  # a start would take Docker's stop back
+    node.jobs()
+    for state, starts in (("activating", 0), ("active", 0), ("failed", 1)):
+        (node.told / "is-vllm-a.service").write_text(state)
+        assert len(node.run("all")) == starts, state  # the pause after a crash is not cut short
     (node.told / "down-docker.service").touch()
     assert node.run("all") == []  # Docker stays as somebody left it
 
