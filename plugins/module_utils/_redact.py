@@ -34,8 +34,14 @@ _LOOKS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
         r"(\b)(hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|A[KS]IA[A-Z0-9]{16})(\b)",
+        r"(\b)(github_pat_\w{20,}|dckr_pat_[\w-]{16,}|npm_[A-Za-z0-9]{30,}|AIza[\w-]{30,})(\b)",
         r"(\b)(glpat-[\w-]{16,}|nvapi-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+)(\b)",
         r"(\b(?:bearer|basic)[ \t]+)([A-Za-z0-9_.~+/=-]{8,})()",
+        r"(\bhooks\.slack\.com/(?:services|workflows)/)([\w/-]+)()",
+        # Options of one letter tell in the words of their programs alone.
+        r"(\bcurl\b[^\n]{0,300}?[ \t](?:-u|--user|--proxy-user|-U)[ =]?['\"]?[^\s:'\"]+:)([^\s'\"]+)()",
+        r"(\b(?:docker|podman|nerdctl|helm)[ \t]+(?:registry[ \t]+)?login\b[^\n]{0,300}?[ \t]-p[ =]?)([^\s=]\S*)()",
+        r"(\b(?:sshpass[ \t]+-p[ \t]?|redis-cli\b[^\n]{0,300}?[ \t]-a[ \t]+|mysql\w*\b[^\n]{0,300}?[ \t]-p))(\S+)()",
         r"(\bmachine[ \t]+\S+[ \t]+login[ \t]+\S+[ \t]+password[ \t]+)(\S+)()",
         r"(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)((?:(?!-----END).){1,20000})()",
     )
@@ -44,12 +50,17 @@ _NAME = r"[A-Za-z_][\w.-]{0,99}"
 _QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
 #: Where a text holds an environment: in a unit, in Docker's command line, in what Docker says of a container.
 _ENVIRONMENTS = (
-    re.compile(r"^(?P<before>[ \t]*Environment=)(?P<value>(?:[^\n\\]|\\.|\\\n)*)$", re.MULTILINE),
+    re.compile(r"^(?P<before>[ \t]*(?:Default|Manager)?Environment=)(?P<value>(?:[^\n\\]|\\.|\\\n)*)$", re.MULTILINE),
     re.compile(rf"(?P<before>)(?P<value>[\"'](?:--env[= ]|-e[= ]){_NAME}=[^\n]*?[\"'](?=\s|$))", re.MULTILINE),
     re.compile(
-        rf"(?P<before>(?<![\w\"'-])(?:--env[= ]|-e[= ]?)[ \t]*)(?P<value>{_QUOTED}|{_NAME}=(?:{_QUOTED}|[^\s\"'])*)"
+        rf"(?P<before>(?<![\w\"'-])(?:--(?:set)?env[= ]|-[eE][= ]?)[ \t]*)(?P<value>{_QUOTED}|{_NAME}=(?:{_QUOTED}|[^\s\"'])*)"
     ),
-    re.compile(r"(?P<before>\"Env\"\s*:\s*\[)(?P<value>[^\]]*)"),
+    # In a list of words.
+    re.compile(rf"(?P<before>[\"'](?:--(?:set)?env|-[eE])[\"'][ \t]*,?\s*)(?P<value>{_QUOTED})"),
+    re.compile(
+        rf"(?P<before>(?<![\w.-])env[ \t]+(?:-\S+[ \t]+)*)(?P<value>(?:{_NAME}=(?:{_QUOTED}|[^\s\"'])*[ \t]+)+)"
+    ),
+    re.compile(r"(?P<before>\"Env\"\s*:\s*\[)(?P<value>(?:\"(?:[^\"\\]|\\.)*\"|[^\]\"])*)"),
 )
 _VARIABLE = re.compile(
     rf"\"(?:--env[= ]|-e[= ])?(?P<a>{_NAME})=(?P<x>(?:[^\"\\]|\\.)*)\""

@@ -16,7 +16,20 @@ from typing import Iterator, List, Sequence, Tuple
 
 #: A word that ends like this tells: apikey, dbpass, oauth.
 _ENDINGS = (
-    *("key", "token", "secret", "password", "passwd", "passphrase", "pass", "pwd", "pw", "credential", "cred"),
+    *(
+        "key",
+        "token",
+        "secret",
+        "password",
+        "passwd",
+        "passphrase",
+        "passcode",
+        "pass",
+        "pwd",
+        "pw",
+        "credential",
+        "cred",
+    ),
     *("auth", "authorization", "cookie", "signature", "webhook"),
 )
 _BEGINNINGS = ("password", "passwd", "secret", "credential")
@@ -105,9 +118,11 @@ _LINE = re.compile(
     rf"(?P<quote>[\"']?)(?P<name>{_NAME})(?P=quote)[ \t]*[:=][ \t]*"
 )
 _BELOW = re.compile(r"(?:[|>][-+\d]*|[\[{])?")
+#: What is between an option and its value: on a command line that may go on in the next one, or in a list of words.
+_THEN = r"(?:=|[\\\"']{1,2}[ \t]*,\s*|[\"']?[ \t]+(?:\\\n[ \t]*)?|[\"']?[ \t]*\n[ \t]*-[ \t]+)"
 #: A name within a line, in a program's words, JSON, a command line or an address, and the value after it.
 _NAMED = re.compile(
-    rf"(?<![\w.-])(?:(?P<option>--{_NAME})(?:=|[ \t]+)|(?P<name>{_NAME})(?P<mark>\\?[\"']?[ \t]*(?:=>|[:=])[ \t]*)"
+    rf"(?<![\w.-])(?:(?P<option>--{_NAME}){_THEN}|(?P<name>{_NAME})(?P<mark>\\?[\"']?[ \t]*(?:=>|[:=])[ \t]*)"
     rf"|<(?P<element>{_NAME})>)"
 )
 _VALUE = re.compile(
@@ -115,13 +130,21 @@ _VALUE = re.compile(
     r"|[\"']?(?:(?:bearer|basic|digest|token)[ \t]+)?[^\s\"'<]+",
     re.IGNORECASE,
 )
+#: A further value of an option that takes several, as vLLM's --api-key does.
+_FURTHER = re.compile(rf"(?:[ \t]*,\s*|[ \t]+)(?P<value>{_QUOTED}|(?![-\\\[\]{{}}])[^\s\"',]+)")
+#: A name and a value that are told by these very words, as Kubernetes has its variables.
+_TOLD = re.compile(
+    rf"\bname\"?[ \t]*[:=][ \t]*[\"']?(?P<name>{_NAME})[\"']?,?\s+\"?value\"?[ \t]*[:=][ \t]*|"
+    rf"\bname\"[ \t]*:[ \t]*\"(?P<tight>{_NAME})\",\"value\"[ \t]*:[ \t]*"
+)
 Span = Tuple[int, int]
 
 
 def told(text: str) -> List[Span]:
     """Where the values stand that names tell of, in order, and none within another."""
     taken: List[Span] = []
-    for begin, end in sorted([*_of_lines(text), *_within_lines(text)], key=lambda span: (span[0], -span[1])):
+    found = [*_of_lines(text), *_within_lines(text), *_by_words(text)]
+    for begin, end in sorted(found, key=lambda span: (span[0], -span[1])):
         if begin >= (taken[-1][1] if taken else 0):
             taken.append((begin, end))
     return taken
@@ -167,6 +190,24 @@ def _within_lines(text: str) -> Iterator[Span]:
         value = None if is_place or not telling(name) else _VALUE.match(text, head.end())
         if value and is_secret(name, value.group()):
             yield value.span("escaped") if value.group("escaped") else _inner(value.group(), value.start())
+            yield from _further(text, value.end()) if head.group("option") and words(name)[-1:] == ["key"] else ()
+
+
+def _further(text: str, at: int) -> Iterator[Span]:
+    """What else stands behind an option, up to the next one."""
+    while True:
+        more = _FURTHER.match(text, at)
+        if not more or more.group("value").lstrip("\"'").startswith("-"):
+            return
+        yield _inner(more.group("value"), more.start("value"))
+        at = more.end()
+
+
+def _by_words(text: str) -> Iterator[Span]:
+    for head in _TOLD.finditer(text):
+        value = _VALUE.match(text, head.end())
+        if value and is_secret(head.group("name") or head.group("tight"), value.group()):
+            yield _inner(value.group(), value.start())
 
 
 def _inner(value: str, begin: int) -> Span:
