@@ -32,14 +32,19 @@ class Import(Pull):
 
     def check_space(self, lacking: Sequence[RepoFile]) -> None:
         """A second name takes no room."""
-        if not self.links:
-            super().check_space(lacking)
+        copied = [file for file in lacking if not self.is_linked(file)]
+        if copied:
+            super().check_space(copied)
+
+    def is_linked(self, file: RepoFile) -> bool:
+        """Whether it gets a second name here, which nobody but root may write to once it was verified."""
+        return self.links and _hub_source.is_roots_own(self.offer.places[file.path])
 
     def fetch(self, file: RepoFile) -> None:
         """What lies in the folder does not get better with a second attempt."""
         partial, blob = self.cache.partial(self.job.repo_id, file), self.cache.blob(self.job.repo_id, file)
         os.makedirs(os.path.dirname(partial), mode=0o755, exist_ok=True)
-        got = self.link_here(file, partial) if self.links else self.attempt(file, partial)
+        got = self.link_here(file, partial) if self.is_linked(file) else self.attempt(file, partial)
         if got != file.etag:
             os.unlink(partial)
             raise PullError(

@@ -100,15 +100,24 @@ def _check_inside(source: str, cache: Cache | None, repo_id: str, places: Mappin
 
 
 def linkable(source: str, home: str) -> bool:
-    """Whether files can get a second name in ``home`` instead of a copy: one filesystem, and root's own files.
+    """Whether files can get a second name in ``home`` instead of a copy: one filesystem, and root's own folder.
 
-    A file of somebody else could be changed by them after it was verified.
+    A file of somebody else is copied all the same.
     """
     folder = os.path.realpath(home)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
     there = os.stat(source) if os.path.exists(source) else None
     return there is not None and there.st_dev == os.stat(folder).st_dev and there.st_uid == 0
+
+
+def is_roots_own(place: str) -> bool:
+    """Whether root alone may change a file, and so its bytes stay those that were verified.
+
+    Whose the folder above is does not say whose a file in it is: anybody may have had a part in filling it.
+    """
+    there = os.stat(place)
+    return there.st_uid == 0 and not there.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ _ENVIRONMENTS = (
     re.compile(r"^(?P<before>[ \t]*(?:Default|Manager)?Environment=)(?P<value>(?:[^\n\\]|\\.|\\\n)*)$", re.MULTILINE),
     re.compile(rf"(?P<before>)(?P<value>[\"'](?:--env[= ]|-e[= ]){_NAME}=[^\n]*?[\"'](?=\s|$))", re.MULTILINE),
     re.compile(
-        rf"(?P<before>(?<![\w\"'-])(?:--(?:set)?env[= ]|-[eE][= ]?)[ \t]*)(?P<value>{_QUOTED}|{_NAME}=(?:{_QUOTED}|[^\s\"'])*)"
+        r"(?P<before>(?<![\w\"'-])(?:--(?:set)?env[= ]|-[eE][= ]?)[ \t]*)"
+        rf"(?P<value>{_QUOTED}|{_NAME}=(?:{_QUOTED}|[^\s\"'])*)"
     ),
     # In a list of words.
     re.compile(rf"(?P<before>[\"'](?:--(?:set)?env|-[eE])[\"'][ \t]*,?\s*)(?P<value>{_QUOTED})"),

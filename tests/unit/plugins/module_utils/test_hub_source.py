@@ -153,8 +153,9 @@ def test_a_plain_folder_holds_one_model(tmp_path):
         _hub_source.Folder(plain(tmp_path), both).check_access(both[0])
 
 
-def run(tmp_path, source: str, links: bool, monkeypatch, revision: str = COMMIT) -> str:
+def run(tmp_path, source: str, links: bool, monkeypatch, revision: str = COMMIT, others: tuple[str, ...] = ()) -> str:
     monkeypatch.setattr(_hub_source, "linkable", lambda source, home: links)
+    monkeypatch.setattr(_hub_source, "is_roots_own", lambda place: not place.endswith(others))
     home = str(tmp_path / "node")
     job = Job(home, REPO, revision, "main", ["original/*"], source=source)
     import_snapshot(job, Progress(str(tmp_path), lambda line: None))
@@ -190,6 +191,22 @@ def test_a_flipped_byte_is_named(tmp_path, make, vouched, links, monkeypatch):
     assert not _hub.look(str(tmp_path / "node"), SNAPSHOT).complete
     with open(place, "r+b") as stream:  # the source itself was not touched
         assert stream.read(7) == b"Weights"
+
+
+def test_what_somebody_else_may_change_is_copied(tmp_path, monkeypatch):
+    """The folder is root's, and whoever fetched the weights into it may still write to a file that was verified."""
+    home = run(tmp_path, with_manifest(tmp_path / "source"), True, monkeypatch, others=("model.safetensors",))
+    names = {path: os.stat(Cache(home).pointer(REPO, COMMIT, path)).st_nlink for path in CONTENTS}
+    assert names == {"config.json": 2, "model.safetensors": 1, "sub/extra.bin": 2}
+
+
+def test_a_file_that_others_may_write_to_is_not_roots_own(tmp_path):
+    place = tmp_path / "file"
+    place.write_bytes(b"")
+    mine = os.stat(place).st_uid == 0
+    for mode, own in ((0o644, mine), (0o664, False), (0o646, False)):
+        place.chmod(mode)
+        assert _hub_source.is_roots_own(str(place)) is own
 
 
 def test_only_roots_own_files_on_one_filesystem_are_linked(tmp_path, monkeypatch):
