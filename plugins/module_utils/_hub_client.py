@@ -11,6 +11,7 @@ import shutil
 import time
 from typing import Any, Callable
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _web
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, RepoFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, PullError
@@ -26,15 +27,31 @@ class Client:
     def __init__(self, job: Job, say: Callable[[str], None]) -> None:
         import huggingface_hub
         from huggingface_hub import constants
-        from huggingface_hub.utils import build_hf_headers
+        from huggingface_hub.utils import _http, build_hf_headers
 
         # It writes in pieces of this size, ten times as large by default, and what is in a piece when the connection
         # breaks or the process dies is fetched again.
         constants.DOWNLOAD_CHUNK_SIZE = PIECE
+        huggingface_hub.set_client_factory(lambda: self.kept_to_the_hub(_http.default_client_factory()))
         self.job, self.say = job, say
         self.api = huggingface_hub.HfApi(endpoint=job.endpoint)
         # No compression: an offset into what came before must mean the same now.
         self.headers = {**build_hf_headers(library_name="gpunode.llm"), "Accept-Encoding": "identity"}
+
+    def kept_to_the_hub(self, client: Any) -> Any:
+        """The library's client, which sends the token for the hub alone: scheme, host and port.
+
+        It would send it to wherever a listing says that its next page is, and a mirror may hand on what the hub said,
+        or say http behind its TLS.
+        """
+
+        def keep(request: Any) -> None:
+            if not _web.same_origin(str(request.url), self.job.endpoint):
+                request.headers.pop("authorization", None)
+
+        hooks = client.event_hooks
+        client.event_hooks = {**hooks, "request": [*hooks["request"], keep]}
+        return client
 
     def tree(self) -> list[RepoFile]:
         """The listing of the revision, with back-off: it is the first thing asked of a hub that may be busy."""

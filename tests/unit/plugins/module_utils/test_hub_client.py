@@ -56,6 +56,7 @@ class Library:
                 "huggingface_hub.file_download",
                 "huggingface_hub.hf_api",
                 "huggingface_hub.utils",
+                "huggingface_hub.utils._http",
                 "huggingface_hub.constants",
             )
         }
@@ -70,6 +71,12 @@ class Library:
             type("Gone", (HfHubHTTPError,), {}),
         )
         modules["huggingface_hub.utils"].build_hf_headers = lambda **options: {"authorization": "Bearer x"}
+        modules["huggingface_hub.utils"]._http = modules["huggingface_hub.utils._http"]
+        modules["huggingface_hub.utils._http"].default_client_factory = lambda: types.SimpleNamespace(
+            event_hooks={"request": [self.calls.append], "response": []}
+        )
+        self.factory = None
+        top.set_client_factory = lambda factory: setattr(self, "factory", factory)
         modules["huggingface_hub.hf_api"].RepoFile = types.SimpleNamespace
         modules["huggingface_hub.file_download"].http_get = self.http_get
         top.HfApi = lambda endpoint: types.SimpleNamespace(list_repo_tree=self.list_repo_tree)
@@ -122,6 +129,27 @@ def test_listing(library, tmp_path):
     files = client(tmp_path).tree()
     assert files == [RepoFile("a", 3, "b" * 40, "a" * 64), RepoFile("c", 3, "b" * 40, "", "e" * 64)]
     assert library.modules["huggingface_hub.constants"].DOWNLOAD_CHUNK_SIZE == _hub_client.PIECE
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://hub.example/api/models/org/name/tree/x?cursor=2", True),
+        ("https://HUB.example:443/x", True),
+        ("http://hub.example/api/models/org/name/tree/x?cursor=2", False),
+        ("https://hub.example:8443/x", False),
+        ("https://elsewhere.example/api/models/org/name/tree/x?cursor=2", False),
+    ],
+)
+def test_the_next_page_of_a_listing_gets_the_token_on_the_hub_alone(library, tmp_path, url, sent):
+    """The library asks for it with the token wherever it is said to be."""
+    client(tmp_path)
+    request = types.SimpleNamespace(url=url, headers={"authorization": "Bearer x"})
+    hooks = library.factory().event_hooks["request"]
+    for hook in hooks:
+        hook(request)
+    assert ("authorization" in request.headers) is sent
+    assert library.calls == [request], "the library's own hook is not left out"
 
 
 def test_listing_of_a_busy_hub(library, tmp_path):
