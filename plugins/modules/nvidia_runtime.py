@@ -93,11 +93,15 @@ def engine(module):
 
 
 def wanted(module, base):
-    """What is to be in daemon.json. A runtime that somebody else set is taken where its program is on the node."""
+    """What is to be in daemon.json. A runtime that somebody else set is taken where its program is on the
+    node, or containerd is to find it by its type."""
     runtimes = base.get("runtimes")
     here = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
-    path = here.get("path") if isinstance(here, dict) else None
-    return CDI if path and module.get_bin_path(str(path)) else {**CDI, **RUNTIME}
+    # Docker reads these names in any case.
+    said = {key.lower(): value for key, value in here.items()} if isinstance(here, dict) else {}
+    # Docker does not start with a path beside a type.
+    works = said.get("runtimetype") or (said.get("path") and module.get_bin_path(str(said["path"])))
+    return CDI if works else {**CDI, **RUNTIME}
 
 
 def must_restart(keys, docker):

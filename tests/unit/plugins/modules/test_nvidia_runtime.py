@@ -107,6 +107,21 @@ def test_a_runtime_of_somebody_else_stays_where_it_works(node) -> None:
 
 
 @pytest.mark.parametrize(
+    "own",
+    [
+        {"runtimeType": "io.containerd.runc.v2", "options": {"BinaryName": "/usr/bin/nvidia-container-runtime"}},
+        {"RuntimeType": "io.containerd.runc.v2"},
+        {"Path": "/bin/sh"},
+    ],
+)
+def test_a_runtime_by_its_type_gets_no_path(node, own) -> None:
+    """Docker does not start with both, and reads the names of a runtime in any case."""
+    node.daemon.write_text(json.dumps({"runtimes": {"nvidia": own}}))
+    node.run()
+    assert node.config == {"runtimes": {"nvidia": own}, "features": {"cdi": True}}
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (b'{"runtimes": []}', "runtimes is a list"),
