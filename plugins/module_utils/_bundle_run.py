@@ -164,7 +164,8 @@ def repository(row: Mapping[str, Any]) -> dict[str, Any]:
         Refused: they are not.
     """
     place = _paths.relative(row["path"])
-    if not place.startswith("apt/") or re.search(r"\s", place):
+    # What apt reads a percent sign or a dollar sign for is another path.
+    if not place.startswith("apt/") or re.search(r"[\s%$]", place):
         raise _paths.Refused(f"{place!r} is no repository of the bundle")
     names = [row["suite"], *row["components"]]
     for name in names:

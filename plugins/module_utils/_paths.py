@@ -111,7 +111,7 @@ def repo_id(text: object) -> str:
     Raises:
         Refused: it is none.
     """
-    if not isinstance(text, str) or not _REPO_ID.fullmatch(text) or re.search(r"--.*/|\.\.|\.$", text):
+    if not isinstance(text, str) or not _REPO_ID.fullmatch(text) or re.search(r"--.*/|-/|/[-.]|\.\.|[-.]$", text):
         raise Refused(f"{_shown(text)} is not a repository's name: it is written organisation/name")
     return relative(text)
 

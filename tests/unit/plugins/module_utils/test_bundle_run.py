@@ -79,6 +79,8 @@ def test_a_record_that_is_not_listed_is_not_read(bundle, tmp_path):
         {"path": "apt/x\nTrusted: yes"},
         {"path": "apt/x file:///srv/evil"},
         {"path": "apt/../../evil"},
+        {"path": "apt/%2e%2e/%2e%2e/evil"},
+        {"path": "apt/$(ARCH)"},
         {"path": "/srv/evil"},
         {"path": "keys"},
     ],

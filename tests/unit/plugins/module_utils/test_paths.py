@@ -148,7 +148,10 @@ def test_no_file_lies_below_another(paths):
         _hub_pull.Pull(_hub_pull.Job("/nowhere", REPO, COMMIT), None, None).run(tree)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/..", "a--b/c", "a/b.", "a/b\n", "a/b/c", "ä/b", "a" * 300 + "/b", None])
+@pytest.mark.parametrize(
+    "name",
+    ["../x", "a/..", "a--b/c", "a-/-b", "a/--b", "a/.b", "a/b.", "a/b\n", "a/b/c", "ä/b", "a" * 300 + "/b", None],
+)
 def test_a_repository_becomes_one_folder_of_its_own(name):
     with pytest.raises(ValueError, match=r"repo|too long"):
         list(_hub.parse_snapshots([{"repo_id": name}]))
