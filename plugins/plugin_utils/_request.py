@@ -15,7 +15,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalo
 from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import typed_args
 from ansible_collections.gpunode.llm.plugins.plugin_utils._release import of_wished
 from ansible_collections.gpunode.llm.plugins.plugin_utils._systemd import env_text
-from ansible_collections.gpunode.llm.plugins.plugin_utils._values import size
+from ansible_collections.gpunode.llm.plugins.plugin_utils._values import WHOLE, size
 
 OBJECTIVES = ("throughput", "latency", "context")
 KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16")
@@ -78,10 +78,9 @@ class Request:
 
 def whole_number(what: str, value: Any, low: int, high: int) -> int:
     """A whole number within bounds; `-e port=9000` arrives as a string."""
-    try:
-        number = int(str(value))
-    except ValueError:
-        raise ValueError(f"{what} must be a whole number, not {value!r}.") from None
+    if not WHOLE.fullmatch(str(value).strip()):
+        raise ValueError(f"{what} must be a whole number, not {value!r}.")
+    number = int(str(value))
     if not low <= number <= high:
         raise ValueError(f"{what} must lie between {low} and {high}, not {number}.")
     return number
@@ -166,13 +165,21 @@ def instance_name(text: Any) -> str:
 
 
 def host_address(value: Any) -> str:
-    """An address that Docker publishes a port on. Raises ValueError for a name, which Docker does not take."""
+    """An address that Docker publishes a port on.
+
+    Raises ValueError for a name, which Docker does not take, and for an address that no node has or that takes a zone.
+    """
     text = str(value).strip()
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         if "%" in bare:
             raise ValueError(bare)
-        return str(ipaddress.ip_address(bare))
+        address = ipaddress.ip_address(bare)
+        # Docker takes it for the IPv4 address in it.
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address.is_multicast or (address.is_link_local if address.version == 6 else address.is_reserved):
+            raise ValueError(bare)
+        return str(address)
     except ValueError:
         meant = (
             "127.0.0.1" if bare.casefold().startswith("localhost") else "127.0.0.1, 0.0.0.0 or one of the node's own"

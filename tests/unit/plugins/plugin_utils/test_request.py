@@ -85,6 +85,10 @@ def test_names_that_an_instance_can_have() -> None:
         ("0.0.0.0.0", "set 127.0.0.1, 0.0.0.0"),
         ("127.0.0.01", "set 127.0.0.1, 0.0.0.0"),
         ("fe80::1%eth0", "set 127.0.0.1, 0.0.0.0"),
+        ("224.0.0.1", "set 127.0.0.1, 0.0.0.0"),
+        ("255.255.255.255", "set 127.0.0.1, 0.0.0.0"),
+        ("fe80::1", "set 127.0.0.1, 0.0.0.0"),
+        ("ff02::1", "set 127.0.0.1, 0.0.0.0"),
         ("127.0.0.1:80", "set 127.0.0.1, 0.0.0.0"),
     ],
 )
@@ -95,7 +99,9 @@ def test_hosts_that_docker_refuses(host: str, meant: str) -> None:
 
 
 def test_hosts_that_docker_takes() -> None:
-    assert [host_address(host) for host in ("127.0.0.1", "::", "[::1]", " 10.0.0.7 ")] == [
+    taken = ("127.0.0.1", "::ffff:127.0.0.1", "::", "[::1]", " 10.0.0.7 ")
+    assert [host_address(host) for host in taken] == [
+        "127.0.0.1",
         "127.0.0.1",
         "::",
         "::1",
@@ -118,6 +124,8 @@ def test_numbers_from_a_command_line() -> None:
     [
         ({}, "No model was named. Choose one with -e model=NAME: 8b, 8b-fp8"),
         ({"model": "8b", "port": "http"}, "port must be a whole number, not 'http'."),
+        ({"model": "8b", "port": "8_000"}, "port must be a whole number, not '8_000'."),
+        ({"models": [{"model": "8b", "gpu_indices": "1_0"}]}, "gpu_indices must be a whole number, not '1_0'."),
         ({"model": "8b", "port": 70000}, "port must lie between 1 and 65535, not 70000."),
         ({"model": "8b", "max_model_len": "long"}, "max_model_len must be a number of tokens"),
         ({"model": "8b", "max_model_len": "0.5M"}, "max_model_len must be a number of tokens"),
