@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[4] / "roles" / "vllm" / "files" / "vllm-back.sh"
-REQUIRES = r"-.mount system.slice docker.service sysinit.target mnt-my\x2dweights.mount run.mount"
+#: As systemctl prints a list: each backslash twice, and by some releases in quotation marks. Jobs stand as they are.
+REQUIRES = r"-.mount system.slice docker.service sysinit.target mnt-my\\x2dweights.mount run.mount"
+QUOTED = r"""-.mount system.slice docker.service "mnt-my\\x2dweights.mount" run.mount"""
 OURS = "[Service]\n[X-gpunode]\nInstance=a\n"
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$TOLD/calls"
 case $1 in
 list-jobs) cat "$TOLD/jobs" 2>/dev/null || echo 'No jobs running.' ;;
-show) case $2 in *Requires) echo '@REQUIRES@' ;; *) cat "$TOLD/state" ;; esac ;;
+show) case $2 in *Requires) cat "$TOLD/requires" ;; *) cat "$TOLD/state" ;; esac ;;
 is-active)
     [ "$2" != --quiet ] || { [ ! -e "$TOLD/down-$3" ]; exit; }
     cat "$TOLD/is-$2" 2>/dev/null || echo inactive
@@ -37,7 +39,8 @@ class Node:
         for path in (self.units, self.told):
             path.mkdir()
         program = self.told / "systemctl"
-        program.write_text(SYSTEMCTL.replace("@REQUIRES@", REQUIRES))
+        program.write_text(SYSTEMCTL)
+        self.requires(REQUIRES)
         program.chmod(0o755)
         text = (
             SCRIPT.read_text()
@@ -55,6 +58,9 @@ class Node:
         calls = (self.told / "calls").read_text().splitlines() if (self.told / "calls").exists() else []
         (self.told / "calls").unlink(missing_ok=True)
         return [call for call in calls if call.split()[0] not in ("show", "list-jobs", "is-active", "is-enabled")]
+
+    def requires(self, said: str) -> None:
+        (self.told / "requires").write_text(said + "\n")
 
     def jobs(self, **kinds: str) -> None:
         lines = [
@@ -123,7 +129,9 @@ def test_an_end_without_a_command_is_looked_at_as_well(
     assert node.marked is by_hand
 
 
-def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node) -> None:
+@pytest.mark.parametrize("said", [REQUIRES, QUOTED])
+def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node, said: str) -> None:
+    node.requires(said)
     (node.units / "gpunode-engines.service").touch()
     node.jobs(a_service="stop")
     node.run("stopped", "a.service")
