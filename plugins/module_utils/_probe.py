@@ -251,17 +251,20 @@ class LifeSigns:
 
     def silent_s(self) -> float:
         """Look, and return for how many seconds the engine that is silent longest has shown no life."""
+        asked = True
         try:
             evidence = self._look()
         except ConnectionError:
             # Refused; or hung up on, by Docker's port forwarding that found nobody.
             evidence, self.why = True, "nobody listens on its port"
-        except (OSError, http.client.HTTPException):
-            # Late, cut short, or this node has no more ports or files to ask with.
+        except (*LATE, http.client.HTTPException):  # or cut short
             evidence = False
+        except OSError:
+            # This node has no more ports or files to ask with, and who was not asked may well do nothing.
+            evidence = asked = False
         now = self.clock()
         still = self._is_still(now)
-        if still and not evidence:
+        if still and asked and not evidence:
             evidence, self.why = True, "it answers nothing, and its processes do nothing"
         if not evidence:
             self._leave_out(now)

@@ -375,6 +375,11 @@ def test_a_hang_is_ended(hang):
     assert 300 <= killed <= latest
 
 
+def test_a_node_that_cannot_ask_tells_nothing_of_an_engine_with_nothing_to_do():
+    no_port = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+    assert Server(lambda _now, _path: (0, no_port), lambda _now: 5.0).killed_after(until=3600) is None
+
+
 def test_a_busy_engine_is_not_asked_for_a_token():
     assert silence([(metrics(e0=BUSY), DONE)] * 3)[1] == ["/metrics"] * 3
 
