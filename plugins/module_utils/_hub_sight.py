@@ -23,16 +23,16 @@ def out_of_sight(folder: str, paths: Iterable[str]) -> str:
         link = _way_out(folder, os.path.relpath(path, folder).split("/"))
         if not link:
             continue
-        target = os.readlink(link)
-        if os.path.realpath(link).startswith(os.path.realpath(folder) + "/"):
-            remedy = f"Make it a relative one: ln -sfnr {os.path.realpath(link)} {link}"
+        target, there = os.readlink(link), os.path.realpath(link)
+        if there.startswith(os.path.realpath(folder) + "/"):
+            remedy = f"Make it a relative one: ln -sfnr {there} {link}"
         elif os.path.isdir(link):
             remedy = (
-                f"Mount what it leads to in its place: rm {link} && mkdir {link} && mount --bind {target} {link}, and"
+                f"Mount what it leads to in its place: rm {link} && mkdir {link} && mount --bind {there} {link}, and"
                 " the same in /etc/fstab; or set huggingface_home to a disk that holds all"
             )
         else:
-            remedy = f"Put the file itself there: cp --remove-destination {target} {link}"
+            remedy = f"Put the file itself there: cp --remove-destination {there} {link}"
         return f"{link} is a link to {target}, and leads nowhere in a container, which has {folder} alone. {remedy}."
     return ""
 
