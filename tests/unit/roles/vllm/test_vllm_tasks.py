@@ -84,6 +84,16 @@ def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "beside_end.yml")
 
 
+def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
+    """Docker wants gpunode-engines.service: what systemd still holds of it fails when Docker starts next."""
+    tasks = flat("teardown")
+    (forget,) = [at for at, (name, _arguments) in enumerate(tasks) if name == "command"]
+    written = {file["dest"] for file in VARS["__vllm_files"] if "{name}" not in file["dest"]}
+    (last,) = [arguments["units"] for name, arguments in tasks[forget:] if name == "units_removed"]
+    ((unit, files),) = [(one["unit"], one["files"]) for one in last]
+    assert (unit, set(files), files[-1]) == ("gpunode-engines.service", written, "{{ __vllm_engines_unit }}")
+
+
 @pytest.mark.parametrize(
     ("rollback", "said"),
     [
