@@ -91,7 +91,7 @@ class Contents:
             return cls(system, files, {path: str(target) for path, target in raw["links"].items()})
         except _paths.Refused as refused:
             raise BundleError(f"The bundle is not taken: {refused}.") from refused
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None
 
 
@@ -249,7 +249,7 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
     try:
         with tarfile.open(tar, "r|") as stream:
             _take(stream, partial, contents, progress)
-    except (BundleError, tarfile.TarError) as trouble:
+    except (BundleError, tarfile.TarError, ValueError) as trouble:  # tarfile's own, of numbers in a header
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is cut short ({trouble})"])
         raise BundleError(reason) from trouble

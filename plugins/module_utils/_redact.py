@@ -241,14 +241,30 @@ def _blotted(match: re.Match[str]) -> str:
     return match.group() if _gone(secret) else f"{before}{BLOT}{after}"
 
 
+#: What of a line in an environment file or in a file of keys tells no value: the name, the dash of an item.
+_NO_VALUE = re.compile(r"[ \t]*#[^=]*|\s*|[\w-]+:\s*")
+_ASSIGNS = re.compile(r"(?P<kept>[ \t]*#?[ \t]*[^#\s=][^\n=]*=).*")
+_ITEM = re.compile(r"(?P<kept>[ \t]*- ).*")
+
+
+def _blanked(text: str, known: re.Pattern[str]) -> str:
+    lines = []
+    for line in text.split("\n"):
+        if not _NO_VALUE.fullmatch(line):
+            match = known.fullmatch(line)
+            line = f"{match.group('kept') if match else ''}{BLANK}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def blanked(text: str) -> str:
     """An environment file of which the names are left."""
-    return re.sub(r"^([ \t]*[^#\s=][^\n=]*)=.*$", rf"\g<1>={BLANK}", text, flags=re.MULTILINE)
+    return _blanked(text, _ASSIGNS)
 
 
 def blanked_list(text: str) -> str:
     """A file of keys of which their number is left."""
-    return re.sub(r"^(\s*- ).+$", rf"\g<1>{BLANK}", text, flags=re.MULTILINE)
+    return _blanked(text, _ITEM)
 
 
 def tail(text: str, limit: int) -> str:

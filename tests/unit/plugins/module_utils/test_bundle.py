@@ -223,6 +223,25 @@ def test_a_tar_of_more_than_its_manifest_is_not_begun(work, tmp_path):
     assert "is no bundle" in work("opened", there, tar)[0]
 
 
+def test_numbers_that_are_none_in_a_header_are_told_and_leave_nothing(work, tmp_path):
+    """tarfile raises what its own error is not."""
+    tar, there = tmp_path / "forged.tar", tmp_path / "below" / "there"
+    there.parent.mkdir()
+    forged(tar, {"f": EVIL}, {}, [])
+    with tarfile.open(tar, "a", format=tarfile.PAX_FORMAT) as stream:
+        member = tarfile.TarInfo("f")
+        member.size = len(EVIL)
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "2"}
+        stream.addfile(member, io.BytesIO(EVIL))
+    assert "is damaged" in work("opened", there, tar)[0]
+    assert not list(there.parent.iterdir())
+
+
+def test_a_manifest_that_is_too_deep_is_damaged():
+    with pytest.raises(BundleError, match="is damaged"):
+        Contents.load('{"format": 1, "files": ' + "[" * 100_000)
+
+
 def test_it_is_not_unpacked_through_a_link(bundle, work, tmp_path):
     tar, elsewhere = tmp_path / "made.tar", tmp_path / "elsewhere"
     work("sealed", bundle, tar)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils import _redact
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 AUTH = base64.b64encode(b"robot:s3cr3t/pass").decode()
@@ -55,6 +55,7 @@ def test_a_proxys_password_in_the_spellings_of_programs() -> None:
     assert {"p%40ss", "p@ss", base64.b64encode(b"ada:p@ss").decode()} <= found
 
 
+@settings(deadline=None)
 @given(
     st.text(min_size=1, max_size=40).filter(
         lambda text: text.strip() and not any(c in text for c in "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
@@ -262,6 +263,25 @@ def test_names_stay_where_values_go() -> None:
     assert _redact.blanked("1ST=x\n a.b-c = y=z\n") == f"1ST={_redact.BLANK}\n a.b-c ={_redact.BLANK}\n"
     assert _redact.blanked("# why\nA=1\nB=\n") == f"# why\nA={_redact.BLANK}\nB={_redact.BLANK}\n"
     assert _redact.blanked_list("api-key:\n- one\n- two\n") == f"api-key:\n- {_redact.BLANK}\n- {_redact.BLANK}\n"
+
+
+@pytest.mark.parametrize(
+    ("blank", "text"),
+    [
+        (_redact.blanked, '# why\nA="one\nsesame"\n\nB=2'),
+        (_redact.blanked, "A=one\\\nsesame"),
+        (_redact.blanked, "A=1\n#WANDB=sesame"),
+        (_redact.blanked, "A=1\nsesame"),
+        (_redact.blanked, "A=1\nODD sesame"),
+        (_redact.blanked_list, "api-key: [sesame]"),
+        (_redact.blanked_list, '- "one\n  sesame"'),
+        (_redact.blanked_list, "- |\n  sesame"),
+    ],
+)
+def test_no_line_of_a_value_stays(blank, text: str) -> None:
+    told = blank(text)
+    assert "sesame" not in told
+    assert len(told.split("\n")) == len(text.split("\n"))
 
 
 def test_the_end_of_a_long_text_is_what_matters() -> None:
