@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
 from typing import Callable, List, Sequence, Set, Tuple
+
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 
 Runner = Callable[[List[str]], Tuple[int, str, str]]
 
@@ -41,7 +42,7 @@ def ends_within(certificate: str, seconds: int, run: Runner) -> bool:
 def alternative_name(name: str) -> str:
     """As openssl takes it."""
     try:
-        return f"IP:{ipaddress.ip_address(name)}"
+        return f"IP:{_paths.address(name)}"
     except ValueError:
         return f"DNS:{name}"
 

@@ -10,7 +10,6 @@ that systemd stops after a time even where nobody comes back to do it.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import secrets
 import shutil
@@ -18,7 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_rsync, _job
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_rsync, _job, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Found
 
 UNIT = "gpunode-weights-seed"
@@ -91,9 +90,9 @@ def check(params: Params) -> None:
         raise Failed("There are no followers: a service for nobody would be one for everybody.")
     for address in [params["address"], *params["followers"]]:
         try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            raise Failed(f"{address!r} is not an address, and names are not trusted here.") from None
+            _paths.address(address)
+        except _paths.Refused as refused:
+            raise Failed(f"{refused}, and names are not trusted here.") from None
 
 
 def serve(params: Params, check_mode: bool, world: World) -> dict[str, Any]:

@@ -12,6 +12,7 @@ This file is also copied to the node for the jobs: standard library only, and no
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Iterable, Set
 
@@ -125,6 +126,20 @@ def revision(text: object, what: str = "revision: a commit, a branch or a tag is
     if not isinstance(text, str) or not _REVISION.fullmatch(text) or ".." in text:
         raise Refused(f"{_shown(text)} is not a {what}")
     return relative(text)
+
+
+def address(text: object) -> str:
+    """An IP address, in the one way in which it is written. None with a zone: a zone may be any text.
+
+    Raises:
+        Refused: it is none.
+    """
+    try:
+        if "%" not in str(text):
+            return str(ipaddress.ip_address(str(text)))
+    except ValueError:
+        pass
+    raise Refused(f"{_shown(text)} is not an address")
 
 
 def line(text: object, what: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import near
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import LOOPBACK, whole_number
 from ansible_collections.gpunode.llm.plugins.plugin_utils._values import typed
@@ -59,7 +60,7 @@ class Settings:
 def address(what: str, value: Any) -> str:
     """An address to listen on, and no name: a name may stand for another address at the next start."""
     try:
-        return str(ipaddress.ip_address(str(value)))
+        return _paths.address(value)
     except ValueError:
         raise ValueError(f"{what} must be an address such as 0.0.0.0, not {value!r}.") from None
 
@@ -89,7 +90,7 @@ def names(value: Any) -> tuple[str, ...]:
 
 def _is_address(text: str) -> bool:
     try:
-        ipaddress.ip_address(text)
+        _paths.address(text)
     except ValueError:
         return False
     return True
@@ -116,6 +117,7 @@ def networks(value: Any) -> tuple[str, ...]:
     found = []
     for one in listed("gateway_metrics_allow", value):
         try:
+            _paths.address(str(one).partition("/")[0])
             found.append(str(ipaddress.ip_network(str(one))))
         except ValueError as error:
             raise ValueError(f"gateway_metrics_allow holds {one!r}, which is no network: {error}.") from None

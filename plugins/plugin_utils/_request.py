@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _paths
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog, EngineSpec, ModelSpec, near
 from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import typed_args
 from ansible_collections.gpunode.llm.plugins.plugin_utils._release import of_wished
@@ -172,9 +173,7 @@ def host_address(value: Any) -> str:
     text = str(value).strip()
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        if "%" in bare:
-            raise ValueError(bare)
-        address = ipaddress.ip_address(bare)
+        address = ipaddress.ip_address(_paths.address(bare))
         # Docker takes it for the IPv4 address in it.
         address = getattr(address, "ipv4_mapped", None) or address
         if address.is_multicast or (address.is_link_local if address.version == 6 else address.is_reserved):

@@ -120,6 +120,9 @@ def test_it_ends_by_itself(node):
         ({"followers": ["10.0.0.0/8"]}, "'10.0.0.0/8' is not an address"),
         ({"address": "node-1"}, "'node-1' is not an address"),
         ({"followers": ["10.0.0.2\nhosts allow = *"]}, "is not an address"),
+        # Its own facts name a follower's address, and what stands behind a percent sign may be anything.
+        ({"followers": ["fe80::1%x\nuid = root\npre-xfer exec = id"]}, "is not an address"),
+        ({"address": "fe80::1%x\nuid = root"}, "is not an address"),
         ({"snapshots": [{"repo_id": "org/other", "revision": COMMIT}]}, f"cannot be served: org/other at {COMMIT}"),
     ],
 )
