@@ -15,7 +15,7 @@ set -eu
 back=gpunode-engines.service units=/etc/systemd/system by_hand=/run/gpunode/stopped-by-hand
 
 # Docker and the mounts that a unit requires. What the root is mounted from is always there. A name with a backslash, as the mount
-# of a path with a hyphen has, is printed with two of them, by some releases of systemd in quotation marks.
+# of a path with a hyphen has, is printed in quotation marks and with two of them.
 required() {
     systemctl show --property=Requires --value "$1" | tr ' ' '\n' | sed -e 's/"//g' -e 's/\\\\/\\/g' |
         grep -E '^docker\.service$|\.mount$' | grep -vxe '-\.mount' -e 'run\.mount'

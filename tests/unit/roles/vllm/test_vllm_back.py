@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[4] / "roles" / "vllm" / "files" / "vllm-back.sh"
-#: As systemctl prints a list: each backslash twice, and by some releases in quotation marks. Jobs stand as they are.
-REQUIRES = r"-.mount system.slice docker.service sysinit.target mnt-my\\x2dweights.mount run.mount"
-QUOTED = r"""-.mount system.slice docker.service "mnt-my\\x2dweights.mount" run.mount"""
+#: As systemctl prints a list: a name with a backslash in quotation marks and with two of them. Jobs stand as they are.
+REQUIRES = r"""-.mount system.slice docker.service sysinit.target "mnt-my\\x2dweights.mount" run.mount"""
+PLAIN = r"-.mount system.slice docker.service mnt-my\x2dweights.mount run.mount"
 OURS = "[Service]\n[X-gpunode]\nInstance=a\n"
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >>"$TOLD/calls"
@@ -129,7 +129,7 @@ def test_an_end_without_a_command_is_looked_at_as_well(
     assert node.marked is by_hand
 
 
-@pytest.mark.parametrize("said", [REQUIRES, QUOTED])
+@pytest.mark.parametrize("said", [REQUIRES, PLAIN])
 def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node, said: str) -> None:
     node.requires(said)
     (node.units / "gpunode-engines.service").touch()
