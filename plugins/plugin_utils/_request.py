@@ -103,8 +103,8 @@ def context_length(value: Any) -> int | None:
 def utilization(value: Any) -> float:
     """A share of a GPU's memory."""
     try:
-        share = float(value)
-    except (TypeError, ValueError):
+        share = float(text_of("gpu_memory_utilization", value))
+    except ValueError:
         raise ValueError(f"gpu_memory_utilization must be a share such as 0.92, not {value!r}.") from None
     if not 0 < share <= 1:
         raise ValueError(
@@ -126,9 +126,19 @@ def indices(value: Any) -> tuple[int, ...]:
     return tuple(sorted({whole_number("gpu_indices", item, 0, 1023) for item in items}))
 
 
+def text_of(what: str, value: Any) -> str:
+    """A text, for which a number will do. YAML reads some words as truth values, and what was meant is gone by then."""
+    if isinstance(value, (bool, Mapping, list, tuple)):
+        quoted = ": put it in quotes, since YAML reads yes, no, on and off as true and false" * isinstance(value, bool)
+        raise ValueError(f"{what} must be a text, not {value!r}{quoted}.")
+    return str(value)
+
+
 def names(value: Any) -> tuple[str, ...]:
     """One name or several."""
-    return tuple(str(item) for item in value) if isinstance(value, (list, tuple)) else (str(value),)
+    return tuple(
+        text_of("served_model_name", item) for item in (value if isinstance(value, (list, tuple)) else [value])
+    )
 
 
 def mapping(what: str, value: Any) -> Mapping[str, Any]:
@@ -203,11 +213,11 @@ def environment(value: Any) -> dict[str, str]:
 
 #: How each option of an instance is read.
 READERS: dict[str, Callable[[Any], Any]] = {
-    "name": instance_name,
-    "model": str,
+    "name": lambda value: instance_name(text_of("name", value)),
+    "model": lambda value: text_of("model", value),
     "device": lambda value: choice_of("device", value, ("cuda", "cpu")),
     "objective": lambda value: choice_of("objective", value, OBJECTIVES),
-    "image": str,
+    "image": lambda value: text_of("image", value),
     "host": host_address,
     "port": lambda value: whole_number("port", value, 1, 65535),
     "served_model_name": names,
