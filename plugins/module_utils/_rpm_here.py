@@ -96,21 +96,20 @@ def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[
     Raises:
         ValueError: the key cannot be fetched, or is not the one expected, or another file is in the way; a sentence.
     """
-    key_path = paths(wanted["name"])[1]
     _text, source_diff = source_change(wanted)
-    key, key_diff = _source_files.key_change(
-        key_path, wanted["fingerprint"], origin(wanted), lambda: fetched_key(wanted, open_url)
-    )
+    key, key_diff = key_change(wanted, open_url)
     moved = _source_files.matters(source_diff) or _source_files.matters(key_diff)
-    return (key or _source_files.read(key_path)) if moved or look(wanted, run)["missing"] else None
+    return (key or _source_files.read(paths(wanted["name"])[1])) if moved or look(wanted, run)["missing"] else None
 
 
-def origin(wanted: Wanted) -> str:
-    return wanted.get("key_url") or "the key given"
+def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> _source_files.Change:
+    """The key to write, or nothing where the right one is there; and the change as a diff.
 
-
-def fetched_key(wanted: Wanted, open_url: Callable[..., Any]) -> bytes:
-    return _source_files.fetched_key(wanted, f"the dnf repository {wanted['name']!r}", open_url)
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+    """
+    repository = f"the dnf repository {wanted['name']!r}"
+    return _source_files.given_key_change(paths(wanted["name"])[1], wanted, repository, open_url)
 
 
 def objection(wanted: Wanted, key: bytes, run: Runner) -> str:

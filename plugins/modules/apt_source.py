@@ -245,12 +245,7 @@ def main():
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     try:
         source, source_diff = _apt_here.source_change(module.params)
-        key, key_diff = _source_files.key_change(
-            key_path,
-            module.params["fingerprint"],
-            _apt_here.origin(module.params),
-            lambda: _apt_here.fetched_key(module.params, open_url),
-        )
+        key, key_diff = _apt_here.key_change(module.params, open_url)
     except ValueError as error:
         module.fail_json(msg=str(error))
     found = _apt_here.look(module.params, module.run_command)

@@ -203,9 +203,7 @@ def main():
         if _rpm_here.kept(given):
             module.exit_json(changed=False, kept=True, **paths, **{**found, "missing": [], "conflicting": []})
         source, source_diff = _rpm_here.source_change(given)
-        key, key_diff = _source_files.key_change(
-            key_path, given["fingerprint"], _rpm_here.origin(given), lambda: _rpm_here.fetched_key(given, open_url)
-        )
+        key, key_diff = _rpm_here.key_change(given, open_url)
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
     if found["missing"] or _source_files.matters(source_diff) or _source_files.matters(key_diff):
