@@ -448,3 +448,10 @@ def test_site_hands_every_setting_to_preflight():
     decide = yaml.safe_load((ROLE.parents[1] / "playbooks" / "tasks" / "decide.yml").read_text())
     handed = decide[0]["vars"]["__site_gateway"]
     assert set(handed) == {field.name for field in dataclasses.fields(_gateway.Settings)} | {"key_findings"}
+
+
+def test_another_certificate_is_no_other_unit():
+    """The unit takes a restart, which cuts streams; where the certificate's mounts stand takes a reload."""
+    own = {"gateway_certificate": "/srv/tls/own.pem", "gateway_certificate_key": "/mnt/keys/own.key"}
+    assert render("gpunode-gateway.service.j2", **own) == render("gpunode-gateway.service.j2")
+    assert "RequiresMountsFor=/mnt/keys/own.key /srv/tls/own.pem\n" in render("mounts.conf.j2", **own)
