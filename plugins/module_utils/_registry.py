@@ -150,6 +150,8 @@ def manifest(method: str, url: str, origin: Origin, ask: Ask, login: Login) -> A
         if answer.status not in _web.REDIRECTS:
             break
         target = urljoin(url, answer.headers.get("location", ""))
+        if urlsplit(target).scheme not in ("http", "https"):  # a file of this node, for one
+            break
         if not _web.same_origin(target, url):
             headers.pop("Authorization", None)
         url = target

@@ -139,6 +139,12 @@ def test_a_redirect_elsewhere_gets_no_token():
     assert "Authorization" not in ask.asked[-1][2]
 
 
+def test_a_redirect_to_a_file_of_this_node_is_not_followed():
+    ask = Registries({HUB: Answer(307, {"location": "file:///etc/shadow"})})
+    assert _registry.finding(IMAGE, Docker(ask), "x86_64") == ""
+    assert [url for _method, url, _headers, _verified in ask.asked] == [HUB]
+
+
 def test_a_mirror_is_asked_first_and_the_registry_where_it_has_nothing():
     config = {"registry-mirrors": ["https://mirror.test/docker/"]}
     mirror = "https://mirror.test/docker/v2/vllm/vllm-openai/manifests/v0.33.0"
