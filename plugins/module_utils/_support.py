@@ -19,6 +19,7 @@ RELATED = (
     "containerd",
     "gpunode-cdi",
     "gpunode-cdi-current",
+    "gpunode-engines",
     "gpunode-gateway",
     "nvidia-persistenced",
     "nvidia-fabricmanager",
