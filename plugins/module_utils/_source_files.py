@@ -115,10 +115,14 @@ def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], byt
     return wanted, {"before_header": path, "after_header": path, "before": _told(there), "after": _told(wanted)}
 
 
+def origin(given: Mapping[str, Any]) -> str:
+    """Where a key is from, as it may be shown."""
+    return _web.without_password(given["key_url"]) if given.get("key_url") else "the key given"
+
+
 def given_key_change(path: str, given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> Change:
     """The same for the key of a repository, which is given, or fetched where it has to be."""
-    origin = given.get("key_url") or "the key given"
-    return key_change(path, given["fingerprint"], origin, lambda: fetched_key(given, repository, open_url))
+    return key_change(path, given["fingerprint"], origin(given), lambda: fetched_key(given, repository, open_url))
 
 
 def _told(data: bytes) -> str:

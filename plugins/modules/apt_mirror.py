@@ -154,9 +154,8 @@ class Mirror:
         return record if same and whole else None
 
     def fetch_key(self):
-        origin = self.params["key_url"] or "the key given"
         data = _source_files.fetched_key(self.params, self.params["uri"], open_url)
-        key = _openpgp.checked(data, self.params["fingerprint"], origin)
+        key = _openpgp.checked(data, self.params["fingerprint"], _source_files.origin(self.params))
         _source_files.write(self.key, key, self.module.atomic_move)
 
     def key_is_here(self):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import email.message
+import io
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.error import HTTPError, URLError
@@ -133,4 +134,12 @@ def test_a_password_is_not_in_the_message():
 
     with pytest.raises(ValueError, match="fetched from https://h/key: ") as caught:
         _source_files.fetched_key({"key_url": "https://ada:sesame@h/key"}, "x", refuses)
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"no key", b"\x98\x01\x04"])
+def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
+    given = {"key_url": "https://ada:sesame@h/key", "fingerprint": "A" * 40}
+    with pytest.raises(ValueError, match=r"https://h/key ") as caught:
+        _source_files.given_key_change(str(tmp_path / "key"), given, "x", lambda url, **options: io.BytesIO(data))
     assert "sesame" not in str(caught.value)
