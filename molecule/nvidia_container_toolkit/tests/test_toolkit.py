@@ -70,7 +70,7 @@ def engine_unit() -> str:
 def test_an_engine_starts_with_a_driver_that_was_replaced(host) -> None:
     """The libraries that the description names are gone with the driver that it was made for."""
     assert host.run(TINY).rc == 0
-    host.run("cat >/run/systemd/system/engine.service <<'EOF'\n%s\nEOF", engine_unit())
+    assert host.run("printf %%s %s >/run/systemd/system/engine.service", engine_unit()).rc == 0
     assert host.run("systemctl daemon-reload && systemctl start engine").rc == 0
     made = host.run(f"stat -c %Y.%i {SPEC}").stdout
     assert host.run("systemctl start engine").rc == 0
