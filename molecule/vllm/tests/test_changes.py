@@ -21,11 +21,11 @@ def away(told: list[tuple[float, str]]) -> str:
 
 
 def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
-    """An option of the release that the plan is made for, and not of the older one that the image holds."""
+    """A value that the plan knows nothing of; only the image's own parser refuses it."""
     run = unit.run
-    play = deploy("-e", json.dumps({"vllm_extra_args": {"monokernel": True}}))
+    play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
     assert play.status != 0
-    assert "unrecognized arguments: --monokernel" in play.text
+    assert "argument --dtype: invalid choice" in play.text
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0
