@@ -71,7 +71,7 @@ def test_what_helps_is_there(bundle: dict[str, str]) -> None:
 
 
 def test_nothing_is_left_on_the_node(bundle: dict[str, str]) -> None:
-    assert on_node("ls /var/lib/gpunode") == "vllm"
+    assert on_node("ls /var/lib/gpunode").split() == ["brought.json", "vllm"]
 
 
 def test_a_check_gathers_nothing() -> None:

@@ -90,7 +90,7 @@ def test_a_check_takes_nothing() -> None:
 def test_a_level_that_is_none_is_refused() -> None:
     told = run_play("playbooks/teardown.yml", "-e", "level=everything")
     assert told.status != 0
-    assert "it is one of unit, image, weights, runtime, packages" in told.text
+    assert "level must be one of unit, image, weights, runtime, packages" in told.text
     assert true(OURS["unit"][0])
 
 
