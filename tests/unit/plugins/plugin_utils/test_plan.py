@@ -112,6 +112,14 @@ def test_who_comes_later_takes_gpus_that_nobody_has() -> None:
     assert (found["m"].gpu_indices, found["a"].gpu_indices) == ((0, 1), (2, 3))
 
 
+def test_who_comes_later_takes_what_another_gives_up_where_nobodys_do_not_suffice() -> None:
+    node = board("h100x8")
+    here = Here((Serving("8b", 8000, None, ("0", "1", "2", "3", "4", "5")),))
+    models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 6}]
+    found = instances(node, models=models, here=here)
+    assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((0, 1), (2, 3, 4, 5, 6, 7))
+
+
 def test_the_tiny_one() -> None:
     instance = one("8xH100", model="tiny")
     assert (instance.device, instance.gpu_indices, instance.image) == ("cpu", (), "vllm/vllm-openai-cpu:v0.33.0")
