@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.errors import AnsibleUndefinedVariable
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _values
@@ -347,3 +348,19 @@ def test_a_play_with_text_is_the_play_with_values(tmp_path: Path) -> None:
     assert json.loads(found["values.json"]) == json.loads(expected["values.json"])
     assert json.loads(found["values.json"])["__vllm_api_keys"] == ["one", "2", "a b"]
     assert found == expected
+
+
+def test_a_template_of_an_unknown_name_leaves_no_option_out() -> None:
+    """With default() alone all options of the plan would be undefined, and left out without a word."""
+    role = CHECKOUT / "roles/preflight"
+    known = yaml.safe_load((role / "vars/main.yml").read_text(encoding="utf-8"))
+    args = yaml.safe_load((role / "tasks/plan.yml").read_text(encoding="utf-8"))[0]["gpunode.llm.serving_plan"]
+    options = {"image": "org/image:1", "env": {"WHERE": trust_as_template("{{ nowhere }}")}}
+    given = {
+        "__preflight_options": trust_as_template(known["__preflight_options"]),
+        "preflight_options": options,
+        "omit": "left out",
+    }
+    templar = Templar(loader=DataLoader(), variables=given)
+    with pytest.raises(AnsibleUndefinedVariable, match="nowhere"):
+        templar.template(trust_as_template(args["api_key_set"]))
