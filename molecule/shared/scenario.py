@@ -97,8 +97,10 @@ def hunt(secret: str, node: str = "") -> list[str]:
 
 def environment() -> dict[str, str]:
     """What ansible needs to find the collection in the checkout and the scenario's nodes in the inventory."""
-    # Without the colours that Molecule asks for: they stand between the words of a line that was broken.
-    return {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
+    # The scenario's log is for its own plays: a test's may warn. Without the colours that Molecule asks for, too: they
+    # stand between the words of a line that was broken.
+    inherited = {name: value for name, value in os.environ.items() if name != "ANSIBLE_LOG_PATH"}
+    return {**inherited, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"}
 
 
 def command(playbook: str, *args: str) -> list[str]:
