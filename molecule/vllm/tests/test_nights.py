@@ -45,7 +45,8 @@ def test_a_container_that_stands_still_is_killed_though_late_is_not_dead(unit) -
     """It answers nothing, as one that is saturated; that its processes use no time of a processor tells them apart."""
     run = unit.run
     # `docker top` lists nothing on a node that is a container itself.
-    on_node("kill -STOP $(grep -l $(docker ps -q --no-trunc --filter name=vllm-tiny) /proc/[0-9]*/cgroup | cut -d/ -f3)")
+    container = "$(docker ps -q --no-trunc --filter name=vllm-tiny)"
+    on_node(f"kill -STOP $(grep -l {container} /proc/[0-9]*/cgroup | cut -d/ -f3)")
     unit.comes_back(run)
     assert "it answers nothing, and its processes do nothing" in unit.journal(run)
     assert on_node("docker ps -aq --filter name=vllm-tiny | wc -l") == "1"
