@@ -17,7 +17,13 @@ PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 LOOK_ONLY = {"awx", "logs", "plan", "status"}
 CHANGING = sorted({path.stem for path in PLAYBOOKS.glob("*.yml")} - LOOK_ONLY)
 #: What needs no lock: it says or refuses something, on the controller.
-WORDS = {"ansible.builtin.assert", "ansible.builtin.debug", "ansible.builtin.fail", "gpunode.llm.settings_check"}
+WORDS = {
+    "ansible.builtin.assert",
+    "ansible.builtin.debug",
+    "ansible.builtin.fail",
+    "gpunode.llm.settings_check",
+    "gpunode.llm.show",
+}
 #: What takes the node in the round trip that asks for its GPUs.
 DECIDES = "tasks/decide.yml"
 #: Conditions under which a play changes nothing, or locks a little later.

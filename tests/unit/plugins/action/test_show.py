@@ -1,0 +1,52 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""show: the lines as they stand, in one piece."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.utils.display import Display
+from ansible_collections.gpunode.llm.plugins.action.show import ActionModule
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(Display, "display", lambda _self, text, *_more, **_named: lines.append(text))
+    return lines
+
+
+def run(text: Any, no_log: bool = False) -> Any:
+    task = SimpleNamespace(
+        args={"text": text}, async_val=0, check_mode=True, diff=False, environment=[], action="show", no_log=no_log
+    )
+    made = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    return made.run(task_vars={})
+
+
+@pytest.mark.parametrize("text", [["a, 'b'", "  c"], "a, 'b'\n  c\n"])
+def test_lines_are_shown_at_once_and_without_quotes(text: Any, shown: list[str]) -> None:
+    assert run(text) == {"changed": False}
+    assert shown == ["\na, 'b'\n  c"]
+
+
+@pytest.mark.parametrize("text", [[], "", [""]])
+def test_where_there_is_nothing_nothing_is_shown(text: Any, shown: list[str]) -> None:
+    run(text)
+    assert not shown
+
+
+def test_no_log_shows_nothing(shown: list[str]) -> None:
+    run(["secret"], no_log=True)
+    assert not shown
+
+
+def test_what_is_no_text_is_refused(shown: list[str]) -> None:
+    with pytest.raises(AnsibleActionFail, match="a text or a list of lines, not int"):
+        run(5)

@@ -1,0 +1,56 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Text for a screen: nothing is wider than it, nothing is cut."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _screen
+
+
+def test_the_examples_hold() -> None:
+    assert doctest.testmod(_screen).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (45, "45 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (7200, "2 h"),
+        (7512, "2 h 5 min"),
+        (3 * 86400 + 4 * 3600 + 59, "3 d 4 h"),
+        (-3, "0 s"),
+    ],
+)
+def test_a_duration_has_its_two_largest_parts(seconds: float, words: str) -> None:
+    assert _screen.duration(seconds) == words
+
+
+def test_a_sentence_is_wrapped_beside_its_label_and_a_long_word_stays_whole() -> None:
+    long = "https://" + "a" * 120
+    lines = _screen.pairs([("port", "8000"), ("nothing", ""), ("warning", f"{'word ' * 30}{long} end")], indent="  ")
+    assert lines[0] == "  port     8000"
+    assert lines[1].startswith("  warning  word word")
+    assert all(line.startswith(" " * 11) for line in lines[2:])
+    assert [line for line in lines if len(line) > _screen.WIDTH] == [" " * 11 + long]
+
+
+def test_sentences_are_numbered_and_hang() -> None:
+    assert _screen.numbered(["One two", "three four"], width=9) == ["1. One", "   two", "2. three", "   four"]
+
+
+def test_columns_take_an_indent_and_leave_no_blanks_behind() -> None:
+    rows = [("a", "b", "c"), ("long", "1", "")]
+    assert _screen.columns(rows, right=(1,), indent=" ") == [" a     b  c", " long  1"]
+    assert _screen.columns([]) == []
+
+
+def test_lines_of_a_text_stay_lines() -> None:
+    assert _screen.wrapped("one\n\ntwo", "- ") == ["- one", "", "  two"]
