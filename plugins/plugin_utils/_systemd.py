@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_@%+=:,./${}\[\]-]+")
@@ -100,13 +100,37 @@ def mounts_for(paths: Sequence[Any], docker_args: Sequence[Any] = ()) -> str:
     A path that systemd would not take, one that is not absolute or holds control characters, is left out: what needs
     it will say so.
     """
-    known = {
-        posixpath.normpath(path) for path in (*map(str, paths), *docker_paths(docker_args)) if path.startswith("/")
-    }
-    fit = sorted(path for path in known if not _CONTROL.search(path))
+    fit = _fit((*map(str, paths), *docker_paths(docker_args)))
     # What lies in a folder needs the folder's mounts and maybe one more, so the folder goes without saying.
     above = {path for path in fit if any(other.startswith(path.rstrip("/") + "/") for other in fit)}
     return " ".join(_unit_word(path) for path in fit if path not in above)
+
+
+def mount_units(paths: Sequence[Any]) -> str:
+    """The units of all mounts on which paths may lie, for Wants= and After=. systemd passes over those there are not.
+
+    RequiresMountsFor= would stop a unit together with a mount that it no longer needs once it runs.
+
+    >>> mount_units(["/srv/my tls"])
+    'srv.mount srv-my\\\\x20tls.mount'
+    """
+    fit = _fit(map(str, paths))
+    folders = {path[:end] for path in fit for end in (*(at.start() for at in re.finditer("/", path)), len(path))}
+    return " ".join(f"{_escaped_path(folder)}.mount" for folder in sorted(folders - {"", "/"}))
+
+
+def _fit(paths: Iterable[str]) -> list[str]:
+    """The paths that systemd would take, each once: absolute ones without control characters."""
+    known = {posixpath.normpath(path) for path in paths if path.startswith("/")}
+    return sorted(path for path in known if not _CONTROL.search(path))
+
+
+def _escaped_path(path: str) -> str:
+    """A path as the name of a unit has it, as ``systemd-escape --path`` prints it."""
+    escaped = re.sub(
+        r"[^A-Za-z0-9:_./]|^\.", lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), path.strip("/")
+    )
+    return escaped.replace("/", "-")
 
 
 def _unit_word(text: str) -> str:

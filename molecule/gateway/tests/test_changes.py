@@ -204,6 +204,26 @@ def test_a_certificate_of_one_s_own_is_taken_up_by_a_reload(address: str) -> Non
     assert Front(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
 
 
+def test_the_front_outlives_a_mount_and_comes_after_it(address: str) -> None:
+    """The certificate lies on a mount of its own, which is taken away while the front runs."""
+    on_node(
+        "mkdir -p /mnt/tls /opt/tls && cp /srv/own.* /opt/tls && mount --bind /opt/tls /mnt/tls"
+        " && systemctl is-active mnt-tls.mount"
+    )
+    before = on_node(FRONT)
+    try:
+        told = site(gateway_certificate="/mnt/tls/own.pem", gateway_certificate_key="/mnt/tls/own.key")
+        assert told.status == 0, told.text[-3000:]
+        shown = on_node("systemctl show --property=Wants,After gpunode-gateway").splitlines()
+        assert all("mnt-tls.mount" in line for line in shown)
+        on_node("systemctl stop mnt-tls.mount && ! mountpoint -q /mnt/tls")
+        assert on_node(FRONT) == before
+        assert Front(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
+    finally:
+        back = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
+    assert back.status == 0, back.text[-3000:]
+
+
 def test_off_it_is_no_task_on_the_node() -> None:
     told = site(gateway_enabled=False)
     assert told.status == 0, told.text[-3000:]

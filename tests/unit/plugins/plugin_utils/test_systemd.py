@@ -131,3 +131,16 @@ def test_bind_mount_refuses(path):
 )
 def test_mounts_for(paths, args, found):
     assert _systemd.mounts_for(paths, args) == found
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (["/srv/a.pem", "/srv/a.key"], {"srv.mount", "srv-a.key.mount", "srv-a.pem.mount"}),
+        (["/", "relative", "/a\nb"], set()),
+        # As systemd-escape --path prints them.
+        (["/.a b/é-x:_%"], {r"\x2ea\x20b.mount", r"\x2ea\x20b-\xc3\xa9\x2dx:_\x25.mount"}),
+    ],
+)
+def test_mount_units(paths, found):
+    assert set(_systemd.mount_units(paths).split()) == found

@@ -454,4 +454,12 @@ def test_another_certificate_is_no_other_unit():
     """The unit takes a restart, which cuts streams; where the certificate's mounts stand takes a reload."""
     own = {"gateway_certificate": "/srv/tls/own.pem", "gateway_certificate_key": "/mnt/keys/own.key"}
     assert render("gpunode-gateway.service.j2", **own) == render("gpunode-gateway.service.j2")
-    assert "RequiresMountsFor=/mnt/keys/own.key /srv/tls/own.pem\n" in render("mounts.conf.j2", **own)
+    told = render("mounts.conf.j2", **own)
+    for key in ("Wants", "After"):
+        (line,) = (line for line in told.splitlines() if line.startswith(f"{key}="))
+        assert {"mnt-keys.mount", "srv-tls.mount", "var-log.mount"} <= set(line.partition("=")[2].split())
+
+
+def test_the_front_goes_on_without_the_mounts_that_it_was_started_from():
+    """What requires a mount goes down with it, and nothing starts it again."""
+    assert "RequiresMountsFor" not in render("gpunode-gateway.service.j2") + render("mounts.conf.j2")
