@@ -6,6 +6,7 @@ only looks."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -36,6 +37,14 @@ OPTIONS: Dict[str, Any] = {
 }
 
 
+def summary(text: str, what: str) -> str:
+    """A text for a diff in one line, where nobody reads a thousand lines of it to learn that it comes, changes or goes."""
+    if not text:
+        return ""
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
+    return f"({what} of {len(text.splitlines())} lines, sha256 {digest}…: they are not shown)\n"
+
+
 class File:
     def __init__(self, module: Any, entry: Mapping[str, Any]) -> None:
         self.module = module
@@ -44,6 +53,7 @@ class File:
         self.validate = entry["validate"]
         self.present = entry["present"]
         self.secret = entry["secret"]
+        self.program = not entry["template"]
         content = module.params["secrets"].get(self.path) if self.secret else entry["content"]
         self.text: str = content or ""
         self.staged = ""
@@ -69,6 +79,8 @@ class File:
         before, after = (self.before or "", self.text if self.present else "")
         if self.secret:
             before, after = ("", hidden) if before != after else ("", "")
+        elif self.program:
+            before, after = summary(before, "a program"), summary(after, "a program")
         shown = {"before": before, "after": after, "before_header": self.path, "after_header": self.path}
         if self.before is not None and self.present and self.mode_before != self.mode:
             shown["before_header"] += f" (mode {self.mode_before:04o})"

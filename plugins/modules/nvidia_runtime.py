@@ -21,7 +21,7 @@ attributes:
     description: Says what would change, also where the toolkit is not installed yet.
     support: full
   diff_mode:
-    description: Shows daemon.json and the specification before and after.
+    description: Shows daemon.json before and after, and of the specification its size and its hash.
     support: full
 options:
   path:
@@ -75,7 +75,7 @@ server_version:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine
+from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine, _files_here
 
 # Links to what starts with the node.
 ENABLED = "/etc/systemd/system/multi-user.target.wants"
@@ -155,7 +155,8 @@ def settle_spec(module, nvidia_ctk):
         rc, out, err = module.run_command([nvidia_ctk, "cdi", "generate", f"--output={path}"])
         if rc != 0:
             module.fail_json(msg=f"nvidia-ctk could not write {path}: {(err + out).strip()}")
-    return {"before_header": path, "after_header": path, "before": there, "after": now}
+    before, after = (_files_here.summary(text, "what nvidia-ctk cdi generate finds") for text in (there, now))
+    return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
 def refuse(module, docker, nvidia_ctk):

@@ -22,7 +22,9 @@ attributes:
     description: Says what would change. Nothing is validated then, since programs may not be installed yet.
     support: full
   diff_mode:
-    description: Shows the lines that change, never those of a file with O(files[].secret=true).
+    description: >-
+      Shows the lines that change. Of a file with O(files[].secret=true) none is shown, and of one with
+      O(files[].template=false), which is a program, one line tells its size and its hash.
     support: full
 options:
   owed:

@@ -56,6 +56,7 @@ def _entries(
     file: Mapping[str, Any], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
 ) -> Iterator[dict[str, Any]]:
     secret, present = bool(file.get("secret")), bool(file.get("present", True))
+    template = bool(file.get("template", True))
     for item in items if _FIELD.search(file["dest"]) else [{}]:
         extra = {item_var: item} if item else {}
         yield {
@@ -64,6 +65,7 @@ def _entries(
             "mode": file.get("mode") or ("0600" if secret else "0644"),
             "validate": file.get("validate"),
             "secret": secret,
+            "template": template,
             "present": present,
-            "content": render(file["src"], bool(file.get("template", True)), extra) if present else "",
+            "content": render(file["src"], template, extra) if present else "",
         }

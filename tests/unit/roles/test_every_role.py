@@ -63,3 +63,41 @@ def test_public_names_begin_with_the_role(role: str) -> None:
 def test_it_has_a_page_and_the_readme_names_it(role: str) -> None:
     assert (CHECKOUT / "roles" / role / "README.md").exists()
     assert f"(roles/{role})" in (CHECKOUT / "README.md").read_text(encoding="utf-8")
+
+
+#: Paths of one file each. Of a folder that goes, ansible.builtin.file shows all that is in it with --diff.
+FILES = (
+    "/run/systemd/system/nginx.service",
+    "/run/gpunode/docker-settings-due",
+    "{{ __gateway_acme_note }}",
+    "{{ __gateway_marker }}",
+    "{{ __gateway_certbot_marker }}",
+    "{{ __logs_bundle }}",
+)
+#: Where each of several paths is a file.
+ONLY_FILES = ("Remove the key and the repository",)
+
+
+def tasks_of(found: object) -> list[dict]:
+    """All tasks of a file, those in blocks too."""
+    listed = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    inner = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
+    return [task for item in listed for task in [item, *(t for key in inner for t in tasks_of(item.get(key)))]]
+
+
+def test_no_listing_of_a_folder_that_goes_is_in_a_diff() -> None:
+    """A teardown with --diff had more than three thousand lines, most of them names in a virtual environment."""
+    pages = [*CHECKOUT.glob("roles/*/*/*.yml"), *CHECKOUT.glob("playbooks/**/*.yml")]
+    tasks = [task for page in pages for task in tasks_of(yaml.safe_load(page.read_text(encoding="utf-8")))]
+    removals = [
+        (task, path)
+        for task in tasks
+        if (path := task.get("ansible.builtin.file", {}).get("path"))
+        and task["ansible.builtin.file"].get("state") == "absent"
+    ]
+    assert len(removals) > len(FILES)
+    assert [
+        task["name"]
+        for task, path in removals
+        if path not in FILES and task["name"] not in ONLY_FILES and task.get("diff") is not False
+    ] == []

@@ -68,6 +68,23 @@ def test_a_secret_is_written_and_shown_nowhere(run, tmp_path):
     assert "hush" not in json.dumps(run({"dest": path, "secret": True}, secrets={path: "KEY=hush-more\n"}))
 
 
+def test_a_program_is_told_in_one_line_whether_it_comes_changes_or_goes(run, tmp_path):
+    """The vLLM role puts more than a thousand lines of them on a node."""
+    program = {"dest": str(tmp_path / "a.py"), "content": "x\n" * 467, "template": False}
+    (came,) = run(program)["diff"]
+    (changed,) = run({**program, "content": "y\n" * 467})["diff"]
+    (went,) = run({**program, "present": False})["diff"]
+    assert [text.count("\n") for diff in (came, changed, went) for text in (diff["before"], diff["after"])] == [
+        *(0, 1),
+        *(1, 1),
+        *(1, 0),
+    ]
+    assert came["after"].startswith("(a program of 467 lines, sha256 ")
+    assert changed["before"] == came["after"] != changed["after"] == went["before"]
+    (text,) = run({"dest": str(tmp_path / "b"), "content": "x\n" * 467})["diff"]
+    assert text["after"].count("\n") == 467
+
+
 @pytest.mark.parametrize("validate", ["/bin/false %s", "/bin/echo complains about %s"])
 def test_one_invalid_file_keeps_all_away(run, tmp_path, validate):
     good = {"dest": str(tmp_path / "good"), "content": "x"}

@@ -24,6 +24,8 @@ def test_one_file_per_item_and_one_for_all():
         ("/lib/p", "p False -"),
     ]
     assert secrets == {}
+    # What is no template is a program, of which a diff shows no lines.
+    assert [entry["template"] for entry in entries] == [True, True, False]
 
 
 def test_a_secret_text_is_apart_and_its_file_is_closed():
