@@ -104,7 +104,7 @@ def ask(seeder: str, asker: str = "") -> str:
 
 @contextmanager
 def slow(node: str, rate: str) -> Iterator[None]:
-    """Hold back what a node sends, so that there is time to look at it, and to break it in the middle."""
+    """Hold back what a node sends, so that there is time to stop it in the middle."""
     within = ["nsenter", "-t", docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-node-{node}"), "-n"]
     shape = ["tbf", "rate", rate, "burst", "256kb", "latency", "50ms"]
     subprocess.run([*within, "tc", "qdisc", "add", "dev", "eth0", "root", *shape], check=True)
@@ -112,6 +112,26 @@ def slow(node: str, rate: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run([*within, "tc", "qdisc", "del", "dev", "eth0", "root"], check=True)
+
+
+# Stopped once it has so many bytes. Every 20 s it may take a breath: an end that says nothing for 60 s is given up.
+HOLD = """
+until [ "$(cat {folder}/blobs/* 2>/dev/null | wc -c)" -gt {amount} ]; do sleep 0.02; done
+while :; do pkill -STOP -x rsync; sleep 20; pkill -CONT -x rsync; sleep 0.02; done
+"""
+
+
+@contextmanager
+def held(takers: list[str], amount: float) -> Iterator[None]:
+    """Stop what followers take once they have so many bytes, for as long as somebody looks."""
+    script = HOLD.format(folder=FOLDER, amount=round(amount))
+    for node in takers:
+        on_node(f"systemd-run --quiet --collect --unit=hold sh -c {shlex.quote(script)}", node=node)
+    try:
+        yield
+    finally:
+        for node in takers:
+            on_node("systemctl stop hold; pkill -CONT -x rsync || true", node=node)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from conftest import (
     begin,
     clear,
     fetch,
+    held,
     left,
     manifests,
     note,
@@ -44,7 +45,7 @@ class Handed:
 
 @pytest.fixture(scope="module")
 def handed(server, seeder, followers) -> Handed:
-    """The first time, over a LAN that is slow enough to look on, with everything told that ansible can tell."""
+    """The first time, held in the middle until all was looked at, with everything told that ansible can tell."""
     server.reset()
     clear()
     before, began = {node: left(node) for node in nodes()}, time.monotonic()
@@ -55,7 +56,7 @@ def handed(server, seeder, followers) -> Handed:
     def takes() -> bool:
         return all("--password-file" in on_node("ps -eo args", node=node) for node in followers)
 
-    with slow(seeder, "100mbit"):
+    with slow(seeder, "100mbit"), held(followers, 0.1 * size(server)):
         running = begin("-vvv")
         wait_until(serves)
         secret = on_node(f"cat {SECRETS}", node=seeder).partition(":")[2]
