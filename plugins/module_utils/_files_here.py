@@ -38,7 +38,7 @@ OPTIONS: Dict[str, Any] = {
 
 
 def summary(text: str, what: str) -> str:
-    """A text for a diff in one line, where nobody reads a thousand lines of it to learn that it comes, changes or goes."""
+    """A text for a diff in one line: nobody reads a thousand lines of it to learn that it comes, changes or goes."""
     if not text:
         return ""
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
