@@ -18,6 +18,7 @@ PAGE = CHECKOUT / "awx" / "surveys.yml"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
+from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
 from ansible_collections.gpunode.llm.plugins.modules import serving_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import OBJECTIVES
@@ -26,7 +27,11 @@ HEAD = """---
 # Made by `make surveys` from the catalogue and the plugins' documentation. Every answer reaches a play as text.
 # A question without a default that is left empty leaves the matter to the inventory and the planner.
 """
-OPTIONS = yaml.safe_load(serving_plan.DOCUMENTATION)["options"]
+OPTIONS = {
+    key: option
+    for text in (serving_plan.DOCUMENTATION, planning.ModuleDocFragment.DOCUMENTATION)
+    for key, option in yaml.safe_load(text)["options"].items()
+}
 
 
 class Indented(yaml.SafeDumper):

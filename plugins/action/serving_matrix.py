@@ -9,25 +9,29 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import node_gpus_from
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, Host, given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, here_from
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _matrix_screen
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import catalogue_hosts, matrix, matrix_models, table
+from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
+    catalogue_hosts,
+    matrix,
+    matrix_models,
+    together,
+)
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING
 
 OPTIONS = {
     "models": {"type": "list", "elements": "raw", "default": ["all"]},
+    "together": {"type": "bool", "default": False},
     "gpus": {"type": "raw"},
     "link_mbit_s": {"type": "float", "default": 1000.0},
-    "objective": {"type": "str"},
-    "engine": {"type": "str"},
-    "max_model_len": {"type": "str"},
-    "gpu_memory_utilization": {"type": "str"},
-    "kv_cache_dtype": {"type": "str"},
-    "extra_models": {"type": "dict", "default": {}},
-    "extra_gpus": {"type": "dict", "default": {}},
-    "extra_engines": {"type": "dict", "default": {}},
+    **PLANNING,
 }
+#: A host by what it is called here, its GPUs, and what it serves already.
+Place = tuple[str, NodeGpus, Here]
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -44,27 +48,49 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail("link_mbit_s must be above 0.")
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            hosts = self._hosts(options["gpus"], catalog, task_vars or {})
+            places = self._places(options["gpus"], catalog, task_vars or {})
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
-            rows, findings = matrix(wanted, hosts, catalog, options["link_mbit_s"])
+            found = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:
             raise AnsibleActionFail(str(error)) from error
-        if findings:
-            raise AnsibleActionFail("\n".join(findings))
-        notes = [note for _label, host in hosts for note in (*host.blocked, *host.warnings)]
-        return {"changed": False, "rows": [row.as_dict() for row in rows], "table": table(rows), "notes": notes}
+        return {"changed": False, **found}
 
-    def _hosts(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[tuple[str, Host]]:
+    def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
         """The hosts of the catalogue, hosts by description, or the node itself."""
         if gpus:
             described = (
                 catalogue_hosts(catalog) if gpus == "all" else gpus.split("/") if isinstance(gpus, str) else [gpus]
             )
-            found = [(item, read_host(given_gpus(item, catalog), catalog)) for item in described]
-            return [(item if isinstance(item, str) else host.title, host) for item, host in found]
+            given = [(item, given_gpus(item, catalog)) for item in described]
+            return [
+                (item if isinstance(item, str) else read_host(node, catalog).title, node, Here())
+                for item, node in given
+            ]
         said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
         if said.get("failed"):
             raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        # What this collection serves there now would be replaced, so it does not count as in use.
-        host = read_host(node_gpus_from(said), catalog, lambda owner: owner.startswith(UNIT))
-        return [(str(task_vars.get("inventory_hostname", "node")), host)]
+        return [(str(task_vars.get("inventory_hostname", "node")), node_gpus_from(said), here_from(said))]
+
+
+def _one_by_one(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:
+    # What this collection serves there now would be replaced, so it does not count as in use.
+    hosts = [(label, read_host(node, catalog, lambda owner: owner.startswith(UNIT))) for label, node, _here in places]
+    link = options["link_mbit_s"]
+    rows, findings = matrix(options, hosts, catalog, link)
+    if findings:
+        raise ValueError("\n".join(findings))
+    notes = [note for _label, host in hosts for note in (*host.blocked, *host.warnings)]
+    text = _matrix_screen.alone(rows, notes, link)
+    return {"rows": [row.as_dict() for row in rows], "sums": [], "notes": notes, "text": text}
+
+
+def _side_by_side(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:
+    link = options["link_mbit_s"]
+    found = [together(options, label, node, here, catalog, link) for label, node, here in places]
+    text = [line for one in found for line in ("", *_matrix_screen.packed(one, link))][1:]
+    return {
+        "rows": [row.as_dict() for one in found for row in one.rows],
+        "sums": [one.as_dict() for one in found],
+        "notes": [note for one in found for note in one.notes],
+        "text": text,
+    }

@@ -15,7 +15,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_g
 from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING, read_request
 
 # Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
 # tasks work with is loaded here, before the forks, and not by every one of them.
@@ -25,26 +25,7 @@ OPTIONS = {
     "model": {"type": "str"},
     "models": {"type": "list", "elements": "raw", "default": []},
     "gpus": {"type": "raw"},
-    "device": {"type": "str"},
-    "objective": {"type": "str"},
-    "engine": {"type": "str"},
-    "image": {"type": "str"},
-    "host": {"type": "str"},
-    "port": {"type": "str"},
-    "max_model_len": {"type": "str"},
-    "gpu_memory_utilization": {"type": "str"},
-    "kv_cache_dtype": {"type": "str"},
-    "tensor_parallel_size": {"type": "str"},
-    "pipeline_parallel_size": {"type": "str"},
-    "data_parallel_size": {"type": "str"},
-    "weights": {"type": "str"},
-    "extra_args": {"type": "dict", "default": {}},
-    "env": {"type": "dict", "default": {}},
-    "extra_models": {"type": "dict", "default": {}},
-    "extra_gpus": {"type": "dict", "default": {}},
-    "extra_engines": {"type": "dict", "default": {}},
-    "api_key_set": {"type": "bool", "default": False},
-    "remove_unlisted": {"type": "bool", "default": False},
+    **PLANNING,
     "fail_on_findings": {"type": "bool", "default": True},
     "gather_facts": {"type": "bool", "default": False},
     "lock_timeout_s": {"type": "float"},

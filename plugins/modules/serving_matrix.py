@@ -12,11 +12,12 @@ version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.planning
   - gpunode.llm.reads_only
 description:
   - Says for each model on each host whether it fits, how it would be spread, how long its context is, and how long its
     weights take to download.
-  - Plans each model alone. Use M(gpunode.llm.serving_plan) for what one host serves together.
+  - Plans each model alone, or with O(together) all of them side by side, as M(gpunode.llm.serving_plan) would.
   - Changes nothing.
 options:
   models:
@@ -24,6 +25,12 @@ options:
     type: list
     elements: raw
     default: [all]
+  together:
+    description:
+      - Whether O(models) are planned side by side on each host. Each gets GPUs of its own then, as
+        M(gpunode.llm.serving_plan) would give them, and RV(sums) has what all of them take.
+    type: bool
+    default: false
   gpus:
     description:
       - Hosts to plan for. One as V(8xH100) or several as V(8xH100/4xL40S), or V(all), every host of the catalogue, or
@@ -34,34 +41,6 @@ options:
     description: The speed of the download in megabits per second.
     type: float
     default: 1000
-  objective:
-    description: What a plan is good at, V(throughput), V(latency) or V(context).
-    type: str
-    default: throughput
-  engine:
-    description: The vLLM release. The newest of the catalogue where it is not set.
-    type: str
-  max_model_len:
-    description: The context in tokens, such as V(32768) or V(32K). The longest that fits where it is not set.
-    type: str
-  gpu_memory_utilization:
-    description: The share of each GPU's memory that an engine takes.
-    type: str
-  kv_cache_dtype:
-    description: The precision of the KV cache, such as V(auto) or V(fp8).
-    type: str
-  extra_models:
-    description: Models beyond the catalogue, in the form of C(catalog/models.yml).
-    type: dict
-    default: {}
-  extra_gpus:
-    description: GPUs beyond the catalogue, in the form of C(catalog/gpus.yml).
-    type: dict
-    default: {}
-  extra_engines:
-    description: Engine releases beyond the catalogue, by version, in the form of C(catalog/engines).
-    type: dict
-    default: {}
 attributes:
   action:
     description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
@@ -76,24 +55,31 @@ EXAMPLES = r"""
   register: compared
 
 - name: Show it
-  ansible.builtin.debug:
-    var: compared.table
+  gpunode.llm.show:
+    text: "{{ compared.text }}"
 
 - name: Compare two hosts that are for rent
   gpunode.llm.serving_matrix:
     models: [70b, 70b-fp8]
     gpus: 4xH100/8xL40S
   delegate_to: localhost
+
+- name: See two models side by side
+  gpunode.llm.serving_matrix:
+    models: [8b, 70b-fp8]
+    together: true
+    gpus: 4xH100
+  delegate_to: localhost
 """
 
 RETURN = r"""
-table:
-  description: The table as lines of text.
+text:
+  description: All that there is to say, as lines of at most 100 columns.
   returned: success
   type: list
   elements: str
 rows:
-  description: The same as data.
+  description: The same as data. None with O(together) for a host where they do not fit.
   returned: success
   type: list
   elements: dict
@@ -128,14 +114,57 @@ rows:
     kv_cache_tokens:
       description: Tokens that the KV caches of all replicas hold.
       type: int
+    gpu_indices:
+      description: The GPUs by their indices, with O(together).
+      type: list
+      elements: int
     download_bytes:
       description: Size of the weights.
       type: int
     download_minutes:
       description: How long they take to download.
       type: float
+sums:
+  description: What each host takes, with O(together).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: The host.
+      type: str
+    title:
+      description: Its GPUs in words.
+      type: str
+    gpus:
+      description: How many it has.
+      type: int
+    images:
+      description: The images.
+      type: list
+      elements: str
+    download_bytes:
+      description: The weights, those of one revision once.
+      type: int
+    image_download_bytes:
+      description: The images as a registry sends them, in round figures.
+      type: int
+    image_disk_bytes:
+      description: The images on the disk, in round figures.
+      type: int
+    download_minutes:
+      description: How long weights and images take to download.
+      type: float
+    findings:
+      description: Why they do not fit side by side, empty where they do.
+      type: list
+      elements: str
+    notes:
+      description: What to know about it.
+      type: list
+      elements: str
 notes:
-  description: What to know about the GPUs of the hosts.
+  description: What to know about the GPUs of the hosts, and about what would be served side by side.
   returned: success
   type: list
   elements: str

@@ -101,10 +101,11 @@ def _known_or_sized(entry: Any, catalog: Catalog) -> tuple[str, GpuSpec | None]:
     name = str(entry.get("name", ""))
     spec = catalog.gpu(name)
     if spec is None and not entry.get("memory_mib"):
-        meant = near(name, catalog.gpu_names) or list(catalog.gpus)
+        guesses = near(name, catalog.gpu_names)
+        meant = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
         raise ValueError(
-            f"gpus: {name!r} is not in the catalogue, so say its memory_mib and compute_capability; "
-            f"known names that are near: {', '.join(meant)}."
+            f"gpus: {name!r} is not in the catalogue. {meant}Known: {', '.join(catalog.gpus)}. Of any other say "
+            "memory_mib and compute_capability, or add it with vllm_extra_gpus."
         )
     return name, spec
 

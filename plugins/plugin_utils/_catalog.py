@@ -168,6 +168,8 @@ class Policy:
     shm_size: Mapping[str, str]
     cpu_kv_cache_gib: int
     busy_mib: int
+    image_download_bytes: Mapping[str, int]
+    image_disk_bytes: Mapping[str, int]
 
 
 @dataclass(frozen=True)

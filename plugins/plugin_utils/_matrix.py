@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models x hosts at a glance: what fits and how, what does not and why, what must be downloaded."""
+"""Models x hosts: what fits and how, what does not and why, what must be downloaded; one by one, or side by side."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import Group, Host
+from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, Group, Host, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import weights_bytes
+from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import Parallel, weights_bytes
 from ansible_collections.gpunode.llm.plugins.plugin_utils._pack import Seat, pack
-from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import on_cpu_context
+from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import make_plan, on_cpu_context
+from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import InstanceRequest, read_request
 from ansible_collections.gpunode.llm.plugins.plugin_utils._words import Advice, nodes_needed, short_why
 
@@ -24,7 +27,7 @@ HEAD = ("model", "host", "fits", "layout", "context", "KV cache", "download", "m
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one host, alone."""
+    """One model on one host: alone, or with GPUs by their indices where it is planned beside others."""
 
     model: str
     host: str
@@ -38,10 +41,32 @@ class Row:
     data_parallel_size: int = 0
     max_model_len: int = 0
     kv_cache_tokens: int = 0
+    gpu_indices: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as an action returns it."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Together:
+    """What a host would serve side by side, and what that takes; or `findings`, which say why it cannot."""
+
+    host: str
+    title: str
+    gpus: int
+    rows: tuple[Row, ...] = ()
+    images: tuple[str, ...] = ()
+    download_bytes: int = 0
+    image_download_bytes: int = 0
+    image_disk_bytes: int = 0
+    download_minutes: float = 0
+    findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, as an action returns it; the rows stand elsewhere."""
+        return {key: value for key, value in asdict(self).items() if key != "rows"}
 
 
 def catalogue_hosts(catalog: Catalog) -> list[str]:
@@ -53,6 +78,10 @@ def matrix_models(models: Sequence[Any], catalog: Catalog) -> list[Any]:
     """`all` stands for every model that is meant to be served."""
     named = [key for key, model in catalog.models.items() if model.in_matrix]
     return [item for model in models for item in (named if model == "all" else [model])]
+
+
+def _minutes(size: int, bits_per_s: float) -> float:
+    return round(size * 8 / bits_per_s / 60, 1)
 
 
 def _seated(row: dict[str, Any], seat: Seat) -> Row:
@@ -74,12 +103,12 @@ def _nodes(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> st
     if len(groups[0].indices) < WORTH_JOINING:
         return ""
     found = nodes_needed(wish, groups[0], advice)
-    return f"; {found[0]} such nodes would ({found[1].spread})" if found else ""
+    return f"; {found[0]} such nodes would hold it ({found[1].spread})" if found else ""
 
 
 def _row(wish: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
     size = weights_bytes(wish.model)
-    minutes = round(size * 8 / bits_per_s / 60, 1)
+    minutes = _minutes(size, bits_per_s)
     row: dict[str, Any] = {"model": wish.name, "host": label, "download_bytes": size, "download_minutes": minutes}
     if wish.device == "cpu":
         context, tokens = on_cpu_context(wish, advice.catalog)
@@ -119,18 +148,47 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.model, row.host, "yes", row.layout, str(row.max_model_len), tokens, gigabytes, minutes)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
-    """Lines for a terminal. A reason runs over the columns that it leaves empty."""
-    lines = [HEAD, *(cells(row) for row in rows)]
-    counted = [line for line in lines if line[2] != "no"]
-    widths = [
-        max(len(line[column]) for line in (lines if column in (0, 1, 6) else counted)) for column in range(len(HEAD))
-    ]
-    text = []
-    for line in lines:
-        if line[2] == "no":
-            text.append("  ".join((line[0].ljust(widths[0]), line[1].ljust(widths[1]), "no".ljust(widths[2]), line[3])))
-            continue
-        left = [line[column].ljust(widths[column]) for column in range(4)]
-        text.append("  ".join((*left, *(line[column].rjust(widths[column]) for column in range(4, len(HEAD))))))
-    return text
+def _planned(one: Instance, label: str, bits_per_s: float) -> Row:
+    layout = str(Parallel(one.tensor_parallel_size, one.pipeline_parallel_size))
+    replicas = f" x {one.data_parallel_size} replicas" if one.data_parallel_size > 1 else ""
+    return Row(
+        model=one.name,
+        host=label,
+        fits=True,
+        reason="",
+        download_bytes=one.weights_bytes,
+        download_minutes=_minutes(one.weights_bytes, bits_per_s),
+        layout=f"{layout}{replicas}" if one.device == "cuda" else "CPU",
+        tensor_parallel_size=one.tensor_parallel_size,
+        pipeline_parallel_size=one.pipeline_parallel_size,
+        data_parallel_size=one.data_parallel_size,
+        max_model_len=one.max_model_len,
+        kv_cache_tokens=one.kv_cache_tokens,
+        gpu_indices=one.gpu_indices,
+    )
+
+
+def together(
+    options: Mapping[str, Any], label: str, node: NodeGpus, here: Here, catalog: Catalog, mbit_per_s: float
+) -> Together:
+    """The plan that site.yml would make for this host. Weights of one revision, and an image, are counted once."""
+    outcome = make_plan(read_request(options, catalog), node, catalog, here)
+    title = read_host(node, catalog, lambda owner: owner.startswith(UNIT)).title
+    if outcome.plan is None:
+        return Together(label, title, len(node.gpus), findings=outcome.findings)
+    found, bits_per_s, policy = outcome.plan.instances, mbit_per_s * 1e6, catalog.policy
+    weights = sum({(one.repo_id, one.revision): one.weights_bytes for one in found}.values())
+    images = {one.image: one.device for one in found}
+    sent = sum(policy.image_download_bytes[device] for device in images.values())
+    return Together(
+        host=label,
+        title=title,
+        gpus=len(node.gpus),
+        rows=tuple(_planned(one, label, bits_per_s) for one in found),
+        images=tuple(images),
+        download_bytes=weights,
+        image_download_bytes=sent,
+        image_disk_bytes=sum(policy.image_disk_bytes[device] for device in images.values()),
+        download_minutes=_minutes(weights + sent, bits_per_s),
+        notes=outcome.plan.warnings,
+    )

@@ -27,6 +27,29 @@ LOOPBACK = ("127.0.0.1", "::1")
 NAME_LENGTH = 64
 #: Ends of names that another instance's files or units have: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
 RESERVED_ENDS = ("-beside", ".keys", ".new", ".old", ".service")
+#: What the planner takes, whoever asks it. plugins/doc_fragments/planning.py says what each is.
+PLANNING: Mapping[str, Any] = {
+    "device": {"type": "str"},
+    "objective": {"type": "str"},
+    "engine": {"type": "str"},
+    "image": {"type": "str"},
+    "host": {"type": "str"},
+    "port": {"type": "str"},
+    "max_model_len": {"type": "str"},
+    "gpu_memory_utilization": {"type": "str"},
+    "kv_cache_dtype": {"type": "str"},
+    "tensor_parallel_size": {"type": "str"},
+    "pipeline_parallel_size": {"type": "str"},
+    "data_parallel_size": {"type": "str"},
+    "weights": {"type": "str"},
+    "extra_args": {"type": "dict", "default": {}},
+    "env": {"type": "dict", "default": {}},
+    "extra_models": {"type": "dict", "default": {}},
+    "extra_gpus": {"type": "dict", "default": {}},
+    "extra_engines": {"type": "dict", "default": {}},
+    "api_key_set": {"type": "bool", "default": False},
+    "remove_unlisted": {"type": "bool", "default": False},
+}
 
 
 @dataclass(frozen=True)

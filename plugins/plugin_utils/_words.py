@@ -15,6 +15,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._choice import (
     Bench,
     Choice,
     lack,
+    lowest_context,
     options,
     too_old,
 )
@@ -169,8 +170,9 @@ def short_why(wish: InstanceRequest, group: Group, advice: Advice) -> str:
     if ways.nearest:
         fit, spread = ways.nearest
         if fit.kv_gib > 0:
-            return f"{fit.kv_tokens} tokens of KV cache with {spread}"
-        return f"{fit.weights_gib + fit.overhead_gib:.1f} of {bench.usable_gib:.1f} GiB per GPU with {spread}"
+            return f"{fit.kv_tokens} tokens fit the KV cache with {spread}, {lowest_context(bench)} are needed"
+        wanted = fit.weights_gib + fit.overhead_gib
+        return f"{wanted:.1f} GiB per GPU are needed with {spread}, {bench.usable_gib:.1f} GiB of each can be used"
     return ways.rejected[0].reason
 
 

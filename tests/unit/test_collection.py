@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible_collections.gpunode.llm.plugins.action.serving_matrix import OPTIONS as MATRIX_OPTIONS
 from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
-from ansible_collections.gpunode.llm.plugins.modules import serving_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import READERS
+from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
+from ansible_collections.gpunode.llm.plugins.modules import serving_matrix, serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING, READERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
@@ -36,7 +39,10 @@ def test_the_action_group_holds_every_module_that_works_on_a_node() -> None:
 def test_every_option_of_the_plan_reaches_the_planner() -> None:
     """Each list of them is the same list: one that is left out of one is lost without a word."""
     options = set(OPTIONS) - OF_THE_TASK
-    assert set(yaml.safe_load(serving_plan.DOCUMENTATION)["options"]) == set(OPTIONS)
+    shared = set(yaml.safe_load(planning.ModuleDocFragment.DOCUMENTATION)["options"])
+    assert shared == set(PLANNING)
+    assert set(yaml.safe_load(serving_plan.DOCUMENTATION)["options"]) | shared == set(OPTIONS)
+    assert set(yaml.safe_load(serving_matrix.DOCUMENTATION)["options"]) | shared == set(MATRIX_OPTIONS)
     assert set(READERS) - OF_ONE_INSTANCE <= options
     spec = read("roles/preflight/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
     assert set(spec["preflight_options"]["options"]) == options
@@ -55,3 +61,17 @@ def test_every_option_of_the_plan_has_a_variable() -> None:
     del options["api_key_set"]
     for key, value in options.items():
         assert re.match(rf"{{{{ vllm_{key} \| default\(none(, true)?\) }}}}", value), key
+
+
+def test_what_site_takes_plan_takes() -> None:
+    """A GPU that vllm_extra_gpus describes was unknown to plan.yml."""
+    (task,) = read("playbooks/tasks/fit.yml")
+    given = task["gpunode.llm.serving_matrix"]
+    assert set(given) == set(MATRIX_OPTIONS)
+    for key in set(PLANNING) - {"api_key_set"}:
+        assert f"vllm_{key} | default(" in given[key], key
+    assert "vllm_api_keys" in given["api_key_set"]
+
+
+def test_an_image_takes_the_same_room_in_a_plan_and_in_preflight() -> None:
+    assert load_catalog().policy.image_disk_bytes == read("roles/preflight/defaults/main.yml")["preflight_image_bytes"]

@@ -141,7 +141,40 @@ def test_a_matrix_of_the_node() -> None:
         ("one", "70b", False),
     ]
     assert "in use" in result["notes"][0]
-    assert len(result["table"]) == 3
+    assert "In use" not in result["text"][0]
+    assert any("in use" in line for line in result["text"])
+
+
+def test_several_models_side_by_side_have_gpus_of_their_own() -> None:
+    """Each row claimed all GPUs of the host before."""
+    result = run(serving_matrix.ActionModule, gpus="4xH100", models=["8b", "70b-fp8"], together=True)
+    rows, (total,) = result["rows"], result["sums"]
+    plan = run(serving_plan.ActionModule, gpus="4xH100", models=["8b", "70b-fp8"])["plan"]["instances"]
+    assert [row["gpu_indices"] for row in rows] == [one["gpu_indices"] for one in plan]
+    taken = [index for row in rows for index in row["gpu_indices"]]
+    assert sorted(taken) == [0, 1, 2, 3]
+    assert total["download_bytes"] == sum(row["download_bytes"] for row in rows)
+    assert total["image_download_bytes"] == 10_000_000_000
+    assert total["image_disk_bytes"] == 30_000_000_000
+    twice = run(
+        serving_matrix.ActionModule,
+        gpus="4xH100",
+        models=[{"model": "8b", "name": name} for name in "ab"],
+        together=True,
+    )
+    assert twice["sums"][0]["download_bytes"] == twice["rows"][0]["download_bytes"]
+
+
+def test_several_models_side_by_side_on_a_node_that_serves_them_keep_their_gpus() -> None:
+    said = {**node("h100x8"), "engines": [{"name": "8b", "port": 8000, "gpus": ["7"]}]}
+    result = run(serving_matrix.ActionModule, said, models=["8b", "70b"], together=True, data_parallel_size=1)
+    assert {row["model"]: row["gpu_indices"] for row in result["rows"]}["8b"] == (7,)
+
+
+def test_several_models_that_do_not_fit_side_by_side_say_why() -> None:
+    result = run(serving_matrix.ActionModule, gpus="4xH100", models=["405b-w4a16", "70b"], together=True)
+    assert (result["rows"], result["sums"][0]["findings"][0].startswith("405b-w4a16 and 70b do not fit")) == ([], True)
+    assert "1. 405b-w4a16 and 70b do not fit" in "\n".join(result["text"])
 
 
 def test_a_matrix_of_hosts_by_description() -> None:
@@ -165,23 +198,37 @@ def test_a_matrix_that_cannot_be(options: dict[str, Any], says: str) -> None:
         run(serving_matrix.ActionModule, **{"gpus": "1xH100", **options})
 
 
-def test_the_playbook_needs_no_node(tmp_path: Path) -> None:
-    """From the command line to a table and a file."""
-    file = tmp_path / "plan.json"
-    command = [
-        sys.executable,
-        "-m",
-        "ansible.cli.playbook",
-        "playbooks/plan.yml",
-        "-e",
-        "gpus=4xH100",
-        "-e",
-        f"json={file}",
-    ]
-    env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(tmp_path), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
-    done = subprocess.run(
-        [*command, "-e", "model=70b"], cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False
-    )
+def plan(folder: Path, *extra: str) -> str:
+    """From the command line, as somebody who stands in a folder of his own and has no inventory."""
+    env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
+    command = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/plan.yml")]
+    arguments = [word for one in extra for word in ("-e", one)]
+    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "70b    4xH100  yes   TP 4     131072      507k  141.1 GB       19" in done.stdout
-    assert json.loads(file.read_text(encoding="utf-8"))["localhost"][0]["max_model_len"] == 131072
+    return done.stdout
+
+
+def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: Path) -> None:
+    told = plan(tmp_path, "gpus=4xH100", "json=plan.json", "models=70b,405b")
+    assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), side by side, this cannot be:\n\n1. 405b (meta-llama" in told
+    assert f"\nAs JSON: {tmp_path}/plan.json\n" in told
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"localhost": []}
+    assert not (CHECKOUT / "playbooks/plan.json").exists()
+    told = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
+    assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in told
+    assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["localhost"][0]["max_model_len"] == 131072
+
+
+def test_the_playbook_without_anything_says_what_to_give(tmp_path: Path) -> None:
+    told = plan(tmp_path)
+    assert "no hosts matched" not in told
+    assert "There is nothing to plan for. Describe a host, or name your own:\n" in told
+    assert "-e gpus=4xH100" in told
+
+
+def test_what_site_takes_reaches_the_playbook(tmp_path: Path) -> None:
+    board = {"names": ["NVIDIA L4"], "memory_mib": 23034, "compute_capability": "8.9"}
+    told = plan(tmp_path, "gpus=2xL4", json.dumps({"vllm_extra_gpus": {"l4": board}}), "model=8b")
+    assert "\n8b     yes " in told
+    told = plan(tmp_path, "gpus=4xH100", "model=8b", "vllm_tensor_parallel_size=4")
+    assert "\n8b     yes   TP 4 " in told

@@ -178,11 +178,9 @@ def test_the_order_of_entries_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("gpus", "says"),
     [
-        (
-            "8xH10O",
-            "'H10O' is not in the catalogue, so say its memory_mib and compute_capability; known names that are near:",
-        ),
-        ("8xzzz", "near: a100-40, a100-80"),
+        ("8xH10O", "'H10O' is not in the catalogue. Did you mean h100 or "),
+        ("8xzzz", "'zzz' is not in the catalogue. Known: a100-40, a100-80, "),
+        ("8xB300", ", l40s, a10g, a10. Of any other say memory_mib and compute_capability, or add it with vllm_extra_"),
         ([{"name": "h100", "memory": 1}], "unknown key 'memory'"),
         ([8], "8 is neither a text such as 8xH100 nor a dictionary"),
         ([{"name": "h100", "count": "many"}], "must be whole numbers"),

@@ -14,8 +14,8 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
     catalogue_hosts,
     matrix,
     matrix_models,
-    table,
 )
+from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix_screen import alone, table
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, board, outcome
 
 
@@ -54,10 +54,12 @@ def test_reasons() -> None:
         return row.reason
 
     old = {"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0"}
-    assert reason("8xH100", "405b") == "95.3 of 72.8 GiB per GPU with TP 8; 2 such nodes would (TP 8 x PP 2)"
-    assert reason("1xH100", "70b") == "132.3 of 72.8 GiB per GPU with TP 1"
+    assert reason("8xH100", "405b") == (
+        "95.3 GiB per GPU are needed with TP 8, 72.8 GiB of each can be used; 2 such nodes would hold it (TP 8 x PP 2)"
+    )
+    assert reason("1xH100", "70b") == "132.3 GiB per GPU are needed with TP 1, 72.8 GiB of each can be used"
     little = {"model": "8b", "max_model_len": "128K", "gpu_memory_utilization": 0.5}
-    assert reason("1xL40S", little) == "54192 tokens of KV cache with TP 1"
+    assert reason("1xL40S", little) == "54192 tokens fit the KV cache with TP 1, 131072 are needed"
     assert "need 8.0 or newer" in reason([old], "8b")
     assert "heads do not divide" in reason("8xH100", {"model": "8b", "tensor_parallel_size": 3})
     assert "cannot be had" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
@@ -90,11 +92,33 @@ def test_a_model_that_nobody_knows() -> None:
 
 def test_the_table() -> None:
     assert table(rows("2xH100", "8b", "70b", "405b", "tiny")) == [
-        "model  host  fits  layout             context  KV cache  download  minutes",
-        "8b     host  yes   TP 1 x 2 replicas   131072      926k   16.1 GB        2",
-        "70b    host  yes   TP 2                 34816       36k  141.1 GB       19",
-        "405b   host  no    379.0 of 72.8 GiB per GPU with TP 2",
-        "tiny   host  yes   CPU                   2048     1048k    0.0 GB       <1",
+        "model  fits  layout             context  KV cache  download  minutes",
+        "8b     yes   TP 1 x 2 replicas   131072      926k   16.1 GB        2",
+        "70b    yes   TP 2                 34816       36k  141.1 GB       19",
+        "405b   no                                          811.7 GB      108",
+        "    379.0 GiB per GPU are needed with TP 2, 72.8 GiB of each can be used.",
+        "tiny   yes   CPU                   2048     1048k    0.0 GB       <1",
     ]
     assert "8192" in table(rows("1xH100", {"model": "8b", "max_model_len": 8192}))[1]
-    assert table([Row("m", "h", True, "", 1, 1, "TP 1", 1, 1, 1, 4096, 4096)])[1].split()[6] == "4096"
+    assert table([Row("m", "h", True, "", 1, 1, "TP 1", 1, 1, 1, 4096, 4096)])[1].split()[4] == "4096"
+
+
+def test_what_is_the_same_in_all_rows_has_no_column() -> None:
+    here, there = (Row("m", host, True, "", 1, 1, "TP 1") for host in ("1xH100", "1xL40S"))
+    assert table([here, there])[0].startswith("host    fits")
+    assert [line for line in alone([here, there], [], 1000) if line.endswith(":")] == ["Where m fits, alone:"]
+    other = Row("other", "1xL40S", True, "", 1, 1, "TP 1")
+    titles = [line for line in alone([here, other], [], 1000) if line.endswith(":")]
+    assert titles == ["What fits 1xH100, each model alone:", "What fits 1xL40S, each model alone:"]
+
+
+def test_all_of_the_catalogue_fits_a_screen() -> None:
+    every = matrix_models(["all"], CATALOG)
+    hosts = [(label, read_host(given_gpus(label, CATALOG), CATALOG)) for label in catalogue_hosts(CATALOG)]
+    for objective in ("throughput", "latency", "context"):
+        found, _findings = matrix({"models": every, "objective": objective}, hosts, CATALOG, 1000)
+        assert max(map(len, alone(found, ["a word " * 40], 1000))) <= 100
+    long = Row("m" * 64, "8xrtx-pro-6000", True, "", 1, 1, "TP 4 x PP 2 x 2 replicas, KV cache in FP8, steps of 2048 t")
+    lines = alone([long, Row("n", "1xH100", True, "", 1, 1, "TP 1")], [], 1000)
+    assert max(map(len, lines)) <= 100
+    assert "    With KV cache in FP8, steps of 2048 t." in lines
