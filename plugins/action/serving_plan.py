@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
 from ansible_collections.gpunode.llm.plugins.module_utils._serving import here_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
@@ -15,6 +14,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_g
 from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING, read_request
 
 # Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
@@ -51,7 +51,7 @@ class ActionModule(LockingAction):
         except ValueError as error:
             node, outcome = NodeGpus("unknown"), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:
-            raise AnsibleActionFail(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
+            raise Refusal(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
         facts = {"ansible_facts": said["system"]} if wants_facts else {}
         found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}

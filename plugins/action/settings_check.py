@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refusal, to_mend
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -20,12 +21,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail in one message that names every variable that cannot be read."""
+        """Fail with a sentence for every variable that cannot be read."""
         super().run(tmp, task_vars)
         self.validate_argument_spec(argument_spec={})
         findings = list(self._findings(task_vars or {}))
         if findings:
-            raise AnsibleActionFail(_values.one_message(findings), result={"findings": findings})
+            host = str((task_vars or {}).get("inventory_hostname", "node"))
+            raise refusal(to_mend(len(findings)), findings, host)
         return {"changed": False, "findings": []}
 
     def _findings(self, known: Mapping[str, Any]) -> list[str]:

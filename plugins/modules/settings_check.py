@@ -13,7 +13,7 @@ author:
   - gpunode contributors (@gpunode)
 description:
   - Reads every variable of this collection's roles and playbooks that the play knows, as P(gpunode.llm.typed#filter)
-    does, and fails with all that cannot be read. The value of a secret is not shown.
+    does, and fails after it has shown all that cannot be read. The value of a secret is not shown.
   - It makes no call on the node, and stands before the first task that does.
 extends_documentation_fragment:
   - gpunode.llm.reads_only
@@ -30,7 +30,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: A sentence for each variable that cannot be read.
+  description: A sentence for each variable that cannot be read; what does not fail has none.
   returned: always
   type: list
   elements: str

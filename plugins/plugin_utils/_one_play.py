@@ -28,6 +28,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.gpunode.llm.plugins.module_utils._node_lock import BEAT_S, FOLDER, RELEASE, RENEW, UPTIME
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
 
 #: How often a play that waits asks again. Seconds.
 LOOK_S = 2
@@ -55,7 +56,7 @@ class LockingAction(ActionBase):  # type: ignore[misc]
                 lambda line: Display().display(f"  {host}: {line}"),
             )
         except HeldError as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise Refusal(str(error)) from None
         if said["lock"]["new"]:
             start_keeper(os.getppid(), self._command(RENEW, me), self._command(RELEASE, me), self._lock_files())
         return said

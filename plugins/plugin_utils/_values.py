@@ -77,13 +77,6 @@ def typed(name: str, value: Any) -> Any:
     return read(name, value, options()[name])
 
 
-def one_message(findings: Sequence[str]) -> str:
-    """What cannot be read, as one message; nothing was changed by then."""
-    if len(findings) == 1:
-        return findings[0]
-    return "\n".join([f"{len(findings)} settings cannot be read:", *(f"- {finding}" for finding in findings)])
-
-
 def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
     """A value as its specification says; `secret` keeps it out of messages, as no_log does."""
     secret = secret or bool(option.get("no_log"))

@@ -23,6 +23,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refused
 
 #: How long a node may take to be reachable again before a second attempt: a sshd that restarts, a network that flaps.
 RECONNECT_S = 10
@@ -80,11 +81,15 @@ class WatchingAction(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "node")
-        return watch(
+        result = watch(
             lambda resume: self._call(resume, task_vars),
             lambda line: self._show(host, line),
             reconnect=self._connection.reset,
         )
+        # What is done has told its failure in words; what broke off has not, and Ansible says all that it knows of it.
+        if result.get("failed") and "done" in result:
+            raise refused(result)
+        return result
 
     def _call(self, resume: Any, task_vars: dict[str, Any] | None) -> Result:
         args = dict(self._task.args)

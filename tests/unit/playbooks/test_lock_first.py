@@ -21,6 +21,7 @@ WORDS = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",
     "ansible.builtin.fail",
+    "gpunode.llm.refuse",
     "gpunode.llm.settings_check",
     "gpunode.llm.show",
 }

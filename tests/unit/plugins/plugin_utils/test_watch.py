@@ -5,8 +5,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
 import pytest
 from ansible.errors import AnsibleConnectionFailure
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _refusal, _watch
 from ansible_collections.gpunode.llm.plugins.plugin_utils._watch import watch
 
 
@@ -61,3 +66,31 @@ def test_one_lost_connection_costs_one_call():
 def test_two_in_a_row_are_unreachable():
     with pytest.raises(AnsibleConnectionFailure):
         run(Node(AnsibleConnectionFailure("a"), AnsibleConnectionFailure("b")))
+
+
+class Waiting(_watch.WatchingAction):
+    """An action whose module answers as it is told."""
+
+    def _call(self, resume: Any, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        return dict(self.answer)
+
+
+def act(answer: dict[str, Any]) -> dict[str, Any]:
+    task = SimpleNamespace(args={}, async_val=0, check_mode=False, diff=False, environment=[], action="x", no_log=False)
+    made = Waiting(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    made.answer = answer
+    return made.run(task_vars={})
+
+
+def test_a_failure_in_words_comes_without_what_ansible_puts_around_it() -> None:
+    told = {"failed": True, "done": True, "progress": "", "msg": "it ended.", "exception": "a traceback", "log": ["a"]}
+    with pytest.raises(_refusal.Refusal, match=r"^it ended\.$") as refused:
+        act(told)
+    assert refused.value.omit_exception_key
+    assert "exception" not in refused.value.result
+    assert refused.value.result["log"] == ["a"]
+
+
+def test_what_broke_off_is_told_with_all_that_is_known() -> None:
+    told = {"failed": True, "msg": "MODULE FAILURE", "exception": "a traceback", "module_stdout": "..."}
+    assert act(told)["exception"] == "a traceback"

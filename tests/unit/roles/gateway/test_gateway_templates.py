@@ -55,7 +55,7 @@ def render(template, **settings):
 def findings(**settings):
     """What the role's first task would refuse, where it would."""
     task = trusted(yaml.safe_load((ROLE / "tasks" / "check.yml").read_text()))[0]
-    return templar(settings).template(task["vars"]["__gateway_findings"])
+    return templar(settings).template(task["gpunode.llm.refuse"]["findings"])
 
 
 def words(text):
