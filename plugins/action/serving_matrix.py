@@ -21,6 +21,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
     together,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
 from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING
 
 OPTIONS = {
@@ -45,14 +46,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         if options["link_mbit_s"] <= 0:
-            raise AnsibleActionFail("link_mbit_s must be above 0.")
+            raise Refusal("link_mbit_s must be above 0.")
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             places = self._places(options["gpus"], catalog, task_vars or {})
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
             found = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:
-            raise AnsibleActionFail(str(error)) from error
+            raise Refusal(str(error)) from None
         return {"changed": False, **found}
 
     def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import here_from
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, here_from
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._listed import unlisted
 from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
 from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
@@ -47,14 +48,17 @@ class ActionModule(LockingAction):
         try:
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
-            outcome = make_plan(read_request(options, catalog), node, catalog, here_from(said))
+            here = here_from(said)
+            outcome = make_plan(read_request(options, catalog), node, catalog, here)
         except ValueError as error:
-            node, outcome = NodeGpus("unknown"), Outcome(None, (str(error),))
+            node, here, outcome = NodeGpus("unknown"), Here(), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:
             raise Refusal(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
         facts = {"ansible_facts": said["system"]} if wants_facts else {}
+        names = [one.name for one in outcome.plan.instances] if outcome.plan else []
         found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
+        found["unlisted"] = unlisted([one.name for one in here.engines], names) if plan else []
         return {"changed": False, **found, **facts}
 
     @staticmethod

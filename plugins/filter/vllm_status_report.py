@@ -10,7 +10,7 @@ version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
-  - Puts what M(gpunode.llm.vllm_status) returned on several nodes into one table, and into data for a program.
+  - Puts what M(gpunode.llm.vllm_status) returned on several nodes into one text, and into data for a program.
 options:
   _input:
     description: For each node its name and the module's result; a node without one could not be asked.
@@ -19,14 +19,14 @@ options:
 """
 
 EXAMPLES = r"""
-table: "{{ ({'gpu-1': status} | gpunode.llm.vllm_status_report).table }}"
+text: "{{ ({'gpu-1': status} | gpunode.llm.vllm_status_report).text }}"
 """
 
 RETURN = r"""
 _value:
   description:
-    - C(table), lines of text. C(notes), sentences about what is not as it should be. C(nodes), the same as data.
-      C(unhealthy), the names of the instances that do not serve.
+    - C(text), lines for a person. C(notes), sentences about what is not as it should be. C(nodes), the same as data.
+      C(unhealthy), the names of the instances that do not serve, and of a front that does not run.
   type: dict
 """
 

@@ -47,12 +47,23 @@ _SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? +([0-9.eE+-]+)")
 
 @dataclass(frozen=True)
 class Load:
-    """What an instance is busy with, over all of its engines. ``tokens``: all that were read and made so far."""
+    """What an instance is busy with, over all of its engines; requests and tokens are all since its start."""
 
     running: int = 0
     waiting: int = 0
     kv_cache_usage: float = 0.0
-    tokens: float = 0.0
+    requests: float = 0.0
+    prompt_tokens: float = 0.0
+    generation_tokens: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was worked off per second between two looks: requests that ended, tokens that were read and made."""
+
+    requests: float
+    prompt_tokens: float
+    generation_tokens: float
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,19 @@ def parse_metrics(text: str) -> Optional[Load]:
         waiting=int(total("vllm:num_requests_waiting")),
         # Each engine has a cache of its own, and the fullest is the one where requests begin to wait.
         kv_cache_usage=max(samples.get("vllm:kv_cache_usage_perc", [0.0])),
-        tokens=total("vllm:prompt_tokens_total") + total("vllm:generation_tokens_total"),
+        requests=total("vllm:request_success_total"),
+        prompt_tokens=total("vllm:prompt_tokens_total"),
+        generation_tokens=total("vllm:generation_tokens_total"),
     )
+
+
+def rates(first: Optional[Load], second: Optional[Load], seconds: float) -> Optional[Rates]:
+    """Between two looks so many seconds apart; None where one saw nothing, or the engine began anew between them."""
+    if first is None or second is None or seconds <= 0:
+        return None
+    names = ("requests", "prompt_tokens", "generation_tokens")
+    grown = [getattr(second, name) - getattr(first, name) for name in names]
+    return Rates(*(round(more / seconds, 1) for more in grown)) if min(grown) >= 0 else None
 
 
 def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:

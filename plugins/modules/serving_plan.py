@@ -211,6 +211,11 @@ ansible_facts:
   description: What the node's system is.
   returned: where O(gather_facts) is true
   type: dict
+unlisted:
+  description: Engines of this collection that the node has and the plan has not, by their instances' names.
+  returned: always
+  type: list
+  elements: str
 gpus:
   description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.
   returned: always

@@ -13,7 +13,8 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 description:
   - Looks at every instance that the role P(gpunode.llm.vllm#role) put on the node, in one step. What systemd shows of
-    its unit, what it serves, whether it answers a completion, how many requests it has, and what its GPUs hold.
+    its unit, what it serves, whether it answers a completion, how many requests it has and works off per second, and
+    how busy its GPUs are. Requests per second are seen by two looks a second apart, at all instances at once.
   - An instance that does not serve is reported with the cause, from its journal, and with the remedy.
   - Never fails because of an instance; whether that matters is for the caller to say.
 options:
@@ -26,6 +27,22 @@ options:
     description: How long an instance may take to answer, in seconds. They are asked together.
     type: int
     default: 10
+  watch_s:
+    description: >-
+      Look again each so many seconds, and show what is seen, until somebody interrupts it. Nothing is returned then.
+      Looks once where it is not set.
+    type: float
+  models:
+    description: >-
+      What the node is to serve, as M(gpunode.llm.serving_plan) takes it. RV(instances[].listed) says of each instance
+      whether it is among that.
+    type: list
+    elements: raw
+    default: []
+  extra_models:
+    description: Models beyond the catalogue that O(models) may name.
+    type: dict
+    default: {}
   unit_dir:
     description: The folder that holds the units.
     type: path
@@ -74,6 +91,9 @@ instances:
     healthy:
       description: Whether it serves.
       type: bool
+    listed:
+      description: Whether it is among O(models); null where there are none, or they cannot be read.
+      type: bool
     detail:
       description: Why it is so, with the cause of an end.
       type: str
@@ -119,6 +139,17 @@ instances:
     requests_waiting:
       description: Requests that wait for room; null where it does not say.
       type: int
+    requests_per_s:
+      description: >-
+        Requests that ended per second, between two looks a second apart; null where that could not be seen, as with an
+        engine that has been started between them.
+      type: float
+    prompt_tokens_per_s:
+      description: Tokens of prompts that were read per second, likewise.
+      type: float
+    generation_tokens_per_s:
+      description: Tokens that were made per second, likewise.
+      type: float
     kv_cache_usage:
       description: How full the KV cache of its fullest engine is, from 0 to 1; null where it does not say.
       type: float
@@ -140,6 +171,18 @@ instances:
     gpu_memory_mib:
       description: What they have.
       type: int
+    gpu_utilization_percent:
+      description: How busy they are, on average; null where the driver does not tell.
+      type: float
+    gpu_power_w:
+      description: What all of them draw, in watts; null where the driver does not tell.
+      type: float
+    gpu_power_limit_w:
+      description: What all of them may draw.
+      type: float
+    gpu_temperature_c:
+      description: The hottest of them, in degrees Celsius; null where the driver does not tell.
+      type: float
 docker_runs:
   description: Whether Docker's service runs.
   type: bool
@@ -150,6 +193,29 @@ front:
       V(active/running). Empty where there is none.
   type: str
   returned: always
+front_since_s:
+  description: For how many seconds it has run; null where it does not.
+  type: int
+  returned: always
+front_listens:
+  description: What it listens on, such as V(0.0.0.0 443).
+  type: list
+  elements: str
+  returned: always
+leftovers:
+  description: What of this collection's belongs to no service on the node. Empty with O(names).
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    kind:
+      description:
+        - V(image) and V(model), which the collection fetched and no service names; V(file), of an instance that has no
+          unit; V(second), an instance that ran beside another one; V(job), work that goes on; V(failed_job).
+      type: str
+    name:
+      description: Its name, unit or path.
+      type: str
 gpu_message:
   description: What is wrong with the GPUs, empty where nothing is.
   type: str
@@ -163,13 +229,24 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _probe, _rollback, _status, _units
+from ansible_collections.gpunode.llm.plugins.module_utils import (
+    _brought,
+    _gpu,
+    _gpu_use,
+    _leftovers,
+    _probe,
+    _rollback,
+    _status,
+    _units,
+)
 
 LOG_LINES = 2000
 DOCKER = "docker.service"
 FRONT = "gpunode-gateway.service"
 #: For programs that may never answer: a daemon that hangs, a GPU that is lost.
 PATIENCE_S = "20"
+#: Between the two looks at what an instance works off.
+APART_S = 1.0
 
 
 def read(path):
@@ -190,7 +267,7 @@ class Instance:
         self.belongs = _units.parse_belongings(self.text)
         self.name = self.belongs.get("instance", "")
         self.endpoint = _rollback.endpoint(self.unit, self.text, self.belongs)
-        self.answer, self.load, self.works = None, None, None
+        self.answer, self.load, self.works, self.rates = None, None, None, None
 
     def started_from(self, path):
         """A file of its as it was when the unit was started, where that is known."""
@@ -209,11 +286,21 @@ class Instance:
         except OSError as error:
             self.answer = _probe.Answer(False, f"its environment file cannot be read: {error}", True)
             return
-        before = self.metrics(hurried, key)
+        before = self.look_twice(hurried, key)
         self.answer = _probe.probe(hurried, self.endpoint["model"], key)
         after = self.metrics(hurried, key)
         self.load = _status.parse_metrics(after or before or "")
         self.works = None if before is None or after is None else _probe.moved(before, after)
+
+    def look_twice(self, ask, key):
+        """See what it works off in a second, before it has work of ours; the newest text that came."""
+        first, then = self.metrics(ask, key), time.monotonic()
+        if not first:
+            return first
+        time.sleep(max(0, then + APART_S - time.monotonic()))
+        second, now = self.metrics(ask, key), time.monotonic()
+        self.rates = _status.rates(_status.parse_metrics(first), _status.parse_metrics(second or ""), now - then)
+        return first if second is None else second
 
     @staticmethod
     def metrics(ask, key):
@@ -246,6 +333,7 @@ class Node:
     def __init__(self, module):
         self.module = module
         self.timeout = module.get_bin_path("timeout")
+        self.uses = {}
 
     def said(self, *command):
         """What a program prints, nothing where it is not there; its patience is ours."""
@@ -256,12 +344,16 @@ class Node:
         tool = self.module.get_bin_path("nvidia-smi")
 
         def run():
-            return self.module.run_command([self.timeout, PATIENCE_S, tool, "-q", "-x"])
+            rc, out, err = self.module.run_command([self.timeout, PATIENCE_S, tool, "-q", "-x"])
+            self.uses = _gpu_use.parse(out)
+            return rc, out, err
 
         return _gpu.look(run if tool else None, _gpu.scan_pci())
 
     def units(self, names):
-        shown = self.said("systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, FRONT, *names)
+        shown = self.said(
+            "systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, FRONT, *names, *_leftovers.JOBS
+        )
         return _status.parse_units(shown, time.monotonic())
 
     def images(self, names):
@@ -285,6 +377,7 @@ class Node:
         verdict = _status.judge(unit, one.answer, one.works, runs, docker_runs)
         mine, lost = _status.own_gpus(one.text, gpus)
         used, total = _status.gpu_memory(mine)
+        use = _gpu_use.together([self.uses.get(gpu.index, _gpu_use.Use()) for gpu in mine])
         return {
             "name": one.name,
             "unit": one.unit,
@@ -305,12 +398,19 @@ class Node:
             "url": one.url(),
             "requests_running": one.load.running if one.load else None,
             "requests_waiting": one.load.waiting if one.load else None,
+            "requests_per_s": one.rates.requests if one.rates else None,
+            "prompt_tokens_per_s": one.rates.prompt_tokens if one.rates else None,
+            "generation_tokens_per_s": one.rates.generation_tokens if one.rates else None,
             "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
             "gpus": _status.gpu_indices(one.text, gpus),
             "gpu_uuids": [gpu.uuid for gpu in mine],
             "gpus_lost": lost,
             "gpu_memory_used_mib": used,
             "gpu_memory_mib": total,
+            "gpu_utilization_percent": use.utilization_percent,
+            "gpu_power_w": use.power_w,
+            "gpu_power_limit_w": use.power_limit_w,
+            "gpu_temperature_c": use.temperature_c,
         }
 
 
@@ -321,11 +421,36 @@ def instances(module):
     return [one for one in found if one.name and (not wanted or one.name in wanted)]
 
 
+def listens(module):
+    """What the front listens on, as its unit says."""
+    told = _units.parse_belongings(read(os.path.join(module.params["unit_dir"], FRONT))).get("listens", "")
+    return [place.strip() for place in told.split(",") if place.strip()]
+
+
+def leftovers(found, units):
+    belongs = [one.belongs for one in found]
+    try:
+        noted = _brought.read(_brought.PATH)
+    except (OSError, ValueError):  # whoever changes it says what is wrong with it
+        noted = {}
+    folders = [os.path.dirname(one["config"]) for one in belongs if one.get("config")]
+    return [
+        *_leftovers.jobs(units.values()),
+        *_leftovers.seconds(),
+        *_leftovers.brought(noted, belongs),
+        *_leftovers.paths([one.name for one in found], folders),
+    ]
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "default": []},
             "wait_s": {"type": "int", "default": 10},
+            # These are for the action plugin.
+            "watch_s": {"type": "float"},
+            "models": {"type": "list", "elements": "raw", "default": []},
+            "extra_models": {"type": "dict", "default": {}},
             "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
             "docker": {"type": "path", "default": "/usr/bin/docker"},
         },
@@ -335,9 +460,12 @@ def main():
     units = node.units([one.unit for one in found])
     active = [one for one in found if units.get(one.unit, _status.Unit()).active == "active"]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(lambda one: one.ask(module.params["wait_s"]), active))
-    images = node.images([one.unit[: -len(".service")] for one in active])
-    gpus = node.gpus()
+        asked = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
+        # Meanwhile, since a look takes a second in any case.
+        images = node.images([one.unit[: -len(".service")] for one in active])
+        gpus = node.gpus()
+        for one in asked:
+            one.result()
     rows = [node.row(one, units, images, gpus) for one in found]
     front = units.get(FRONT, _status.Unit())
     told = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
@@ -347,6 +475,9 @@ def main():
         instances=rows,
         docker_runs=units.get(DOCKER, _status.Unit()).active == "active",
         front=f"{front.active}/{front.sub}" if front.loaded else "",
+        front_since_s=front.since_s,
+        front_listens=listens(module) if front.loaded else [],
+        leftovers=[] if module.params["names"] else leftovers(found, units),
         gpu_message=" ".join(text for text in told if text),
     )
 

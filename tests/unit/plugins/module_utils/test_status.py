@@ -27,7 +27,7 @@ def test_the_load_that_a_real_engine_reported() -> None:
     assert load is not None
     assert (load.running, load.waiting) == (2, 1)
     assert 0 < load.kv_cache_usage < 1
-    assert load.tokens > 0
+    assert min(load.requests, load.prompt_tokens, load.generation_tokens) > 0
 
 
 def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
@@ -38,8 +38,34 @@ def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
         'vllm:num_requests_waiting_by_reason{engine="1",reason="capacity"} 2.0\n'
         'vllm:kv_cache_usage_perc{engine="0"} 0.25\nvllm:kv_cache_usage_perc{engine="1"} 0.75\n'
         'vllm:prompt_tokens_total{engine="0"} 1e+03\nvllm:generation_tokens_total{engine="1"} 5\n'
+        'vllm:request_success_total{engine="0",finished_reason="stop"} 8.0\n'
+        'vllm:request_success_total{engine="1",finished_reason="abort"} 1.0\n'
+        'vllm:request_success_created{engine="0",finished_reason="stop"} 1.7e+09\n'
     )
-    assert load == _status.Load(running=7, waiting=2, kv_cache_usage=0.75, tokens=1005)
+    assert load == _status.Load(
+        running=7, waiting=2, kv_cache_usage=0.75, requests=9, prompt_tokens=1000, generation_tokens=5
+    )
+
+
+def test_rates_are_what_was_worked_off_between_two_looks() -> None:
+    first, second = _status.Load(requests=10, prompt_tokens=100), _status.Load(4, 1, 0.5, 13, 850, 300)
+    assert _status.rates(first, second, 1.5) == _status.Rates(2.0, 500.0, 200.0)
+    assert _status.rates(first, first, 1) == _status.Rates(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "seconds"),
+    [
+        (None, _status.Load(), 1),
+        (_status.Load(), None, 1),
+        (_status.Load(), _status.Load(), 0),
+        # It has been started anew in between: its counters begin at 0 again.
+        (_status.Load(requests=500, prompt_tokens=5, generation_tokens=5), _status.Load(requests=1), 1),
+        (_status.Load(generation_tokens=5), _status.Load(requests=7), 1),
+    ],
+)
+def test_rates_that_nobody_could_see(first: object, second: object, seconds: float) -> None:
+    assert _status.rates(first, second, seconds) is None
 
 
 @pytest.mark.parametrize("text", ["", "<html></html>", "# HELP vllm:num_requests_running x\n", "up 1\n"])

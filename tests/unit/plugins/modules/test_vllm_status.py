@@ -36,6 +36,7 @@ class Server:
     def __init__(self, late: bool = False, works: bool = False) -> None:
         told, self.asked = self, []
         self.late, self.works, self.tokens, self.ended = late, works, 10, threading.Event()
+        self.requests = 0
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_told: object) -> None:
@@ -46,9 +47,12 @@ class Server:
                 told.tokens += told.works
                 models = json.dumps({"data": [{"id": "org/a"}]})
                 metrics = f'vllm:num_requests_running{{engine="0"}} 3.0\nvllm:generation_tokens_total {told.tokens}\n'
+                metrics += f"vllm:request_success_total {told.requests}\n"
                 self.answer({"/v1/models": models, "/metrics": metrics}.get(self.path, ""))
 
             def do_POST(self) -> None:
+                told.asked.append((self.path, self.headers.get("Authorization")))
+                told.requests += 1
                 if told.late:
                     told.ended.wait(20)
                 self.answer(json.dumps({"choices": [{"text": "x"}]}))
@@ -78,6 +82,11 @@ def server() -> Iterator[Callable[..., Server]]:
         one.http.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_status, "APART_S", 0.02)
+
+
 def instance(folder: Path, port: int) -> vllm_status.Instance:
     (folder / "a.env").write_text(f"VLLM_API_KEY={KEY}\n")
     (folder / "a.yaml").write_text("model: org/a\nrevision: abc\n")
@@ -97,6 +106,16 @@ def test_one_that_serves(tmp_path: Path, server: Callable[..., Server]) -> None:
     assert {key for _path, key in engine.asked} == {f"Bearer {KEY}"}
 
 
+def test_its_own_completion_is_not_among_what_is_worked_off(tmp_path: Path, server: Callable[..., Server]) -> None:
+    engine = server(works=True)
+    one = instance(tmp_path, engine.http.server_port)
+    one.ask(2)
+    assert one.rates.requests == 0
+    assert one.rates.generation_tokens > 0
+    looks = ["/metrics", "/metrics", "/health", "/v1/models", "/v1/completions", "/metrics"]
+    assert [path for path, _key in engine.asked] == looks
+
+
 @pytest.mark.parametrize("works", [True, False])
 def test_one_that_is_late_works_or_hangs(tmp_path: Path, server: Callable[..., Server], works: bool) -> None:
     one = instance(tmp_path, server(late=True, works=works).http.server_port)
@@ -108,7 +127,7 @@ def test_one_that_is_late_works_or_hangs(tmp_path: Path, server: Callable[..., S
 def test_one_that_is_not_there(tmp_path: Path) -> None:
     one = instance(tmp_path, 1)
     one.ask(1)
-    assert (one.answer.ready, one.load, one.works) == (False, None, False)
+    assert (one.answer.ready, one.load, one.works, one.rates) == (False, None, False, None)
 
 
 def test_a_key_that_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -161,6 +180,20 @@ def test_a_row_of_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert row["detail"] == "it ended (signal). The GPU's memory is full."
     assert (row["model"], row["revision"], row["image"], row["gpus"]) == ("org/a", "abc", "image:1", [0])
     assert told["gpu_message"]
+    assert (row["requests_per_s"], row["gpu_power_w"], row["gpu_utilization_percent"]) == (None, None, None)
+    assert (told["front"], told["front_since_s"], told["front_listens"]) == ("", None, [])
+
+
+def test_the_front_and_what_is_left_over_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gpunode-gateway.service").write_text("[X-gpunode]\nListens=0.0.0.0 443, 127.0.0.1 9113\n")
+    front = "Id=gpunode-gateway.service\nLoadState=loaded\nActiveState=active\nSubState=running\n"
+    job = "Id=gpunode-pull-x.service\nActiveState=failed\n"
+    monkeypatch.setattr(vllm_status._brought, "read", lambda _path: {"images": ["image:0"], "models": []})
+    told = run(monkeypatch, Module(tmp_path, [], f"{front}\n{job}"))
+    assert (told["front"], told["front_listens"]) == ("active/running", ["0.0.0.0 443", "127.0.0.1 9113"])
+    assert {"kind": "failed_job", "name": "gpunode-pull-x.service"} in told["leftovers"]
+    assert {"kind": "image", "name": "image:0"} in told["leftovers"]
+    assert run(monkeypatch, Module(tmp_path, ["b"], job))["leftovers"] == []
 
 
 def test_others_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

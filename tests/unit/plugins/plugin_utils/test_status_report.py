@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.filter.vllm_status_report import vllm_status_report
-from ansible_collections.gpunode.llm.plugins.plugin_utils._status_report import duration, report
+from ansible_collections.gpunode.llm.plugins.plugin_utils._status_report import report
 
 SERVING: dict[str, Any] = {
     "name": "8b",
@@ -32,10 +32,18 @@ SERVING: dict[str, Any] = {
     "url": "http://127.0.0.1:8000/v1",
     "requests_running": 3,
     "requests_waiting": 0,
+    "requests_per_s": 2.5,
+    "prompt_tokens_per_s": 340.4,
+    "generation_tokens_per_s": 890.0,
     "kv_cache_usage": 0.1234,
-    "gpus": [0],
+    "gpus": [0, 1, 2, 3],
     "gpu_memory_used_mib": 72900,
     "gpu_memory_mib": 81559,
+    "gpu_utilization_percent": 87.3,
+    "gpu_power_w": 1612.4,
+    "gpu_power_limit_w": 2800.0,
+    "gpu_temperature_c": 61.0,
+    "listed": None,
 }
 DOWN = {
     **SERVING,
@@ -49,9 +57,16 @@ DOWN = {
     "revision": "",
     "requests_running": None,
     "requests_waiting": None,
+    "requests_per_s": None,
+    "prompt_tokens_per_s": None,
+    "generation_tokens_per_s": None,
     "kv_cache_usage": None,
     "gpu_memory_used_mib": None,
     "gpu_memory_mib": None,
+    "gpu_utilization_percent": None,
+    "gpu_power_w": None,
+    "gpu_power_limit_w": None,
+    "gpu_temperature_c": None,
 }
 
 
@@ -59,22 +74,45 @@ def node(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"instances": list(instances), "docker_runs": True, "front": "", "gpu_message": "", **more}
 
 
-def test_a_table_of_all_nodes() -> None:
-    told = report({"gpu-1": node(SERVING, DOWN), "gpu-2": node(SERVING)})
-    head, first, second, third = told["table"]
-    assert first.split() == [
-        *("gpu-1", "8b", "serving", "active/running", "1h1m", "meta-llama/Llama-3.1-8B-Instruct", "0e9e39f2"),
-        *("vllm/vllm-openai@abababababab", "3", "0", "12%", "71.2/79.6"),
-    ]
-    assert second.split()[:5] == ["gpu-1", "70b", "failed", "failed/failed", "-"]
-    assert third.startswith("gpu-2")
-    # Columns stand under their heads.
-    assert {line.index("meta-llama") for line in told["table"][1:]} == {head.index("model")}
-    assert told["notes"] == [
-        "gpu-1 70b is failed: it ended (exit-code, status 1). The GPU's memory is full. Lower max-num-seqs."
+def test_all_nodes_as_text() -> None:
+    told = report({"gpu-1": node(SERVING, DOWN), "gpu-2": node(SERVING, front="active/running", front_since_s=61)})
+    assert told["text"] == [
+        "host   instance  state           up  run  wait  req/s  in tok/s  out tok/s   KV",
+        "gpu-1  8b        serving  1 h 1 min    3     0    2.5       340        890  12%",
+        "gpu-1  70b       failed           -    -     -      -         -          -    -",
+        "gpu-2  8b        serving  1 h 1 min    3     0    2.5       340        890  12%",
+        "gpu-2  front     serving  1 min 1 s    -     -      -         -          -    -",
+        "",
+        "host   instance  GPUs  busy           power  hottest            memory",
+        "gpu-1  8b        0-3   87 %  1612 of 2800 W     61 C  71.2 of 79.6 GiB",
+        "gpu-1  70b       0-3      -               -        -                 -",
+        "gpu-2  8b        0-3   87 %  1612 of 2800 W     61 C  71.2 of 79.6 GiB",
+        "",
+        "req/s: requests that ended; in and out tok/s: tokens of prompts and of answers; seen for one second.",
+        "",
+        "gpu-1 8b     vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
+        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-1 70b    vllm-8b.service failed/failed, meta-llama/Llama-3.1-8B-Instruct,",
+        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-2 8b     vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
+        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-2 front  gpunode-gateway.service active/running",
+        "",
+        "gpu-1 70b is failed: it ended (exit-code, status 1). The GPU's memory is full. Lower max-num-seqs.",
     ]
     assert told["unhealthy"] == ["gpu-1 70b (failed)"]
     assert told["nodes"]["gpu-2"]["instances"] == [SERVING]
+    assert told["nodes"]["gpu-2"]["front"] == "active/running"
+
+
+def test_a_short_text_leaves_out_what_does_not_change() -> None:
+    text = report({"n": node(DOWN)}, short=True)["text"]
+    assert not [line for line in text if "vllm-8b.service" in line]
+    assert "n 70b is failed" in text[-1]
+
+
+def test_a_node_without_gpus_has_no_table_of_them() -> None:
+    assert not [line for line in report({"n": node({**SERVING, "gpus": []})})["text"] if "hottest" in line]
 
 
 @pytest.mark.parametrize("detail", ["it was stopped, or never started", "it was stopped, or never started."])
@@ -85,7 +123,7 @@ def test_two_sentences_are_not_glued_into_one(detail: str) -> None:
 
 def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
     told = report({"gpu-1": node(), "gpu-2": {}, "gpu-3": {"failed": True, "msg": "no sudo"}})
-    assert told["table"] == []
+    assert told["text"] == told["notes"]
     assert told["notes"] == [
         "gpu-1 serves nothing.",
         "gpu-2 could not be asked: it was not reached",
@@ -101,6 +139,10 @@ def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
         ({"restarts": 4}, "started again 4 times"),
         ({"restart_due": "/etc/vllm/8b.yaml"}, "/etc/vllm/8b.yaml has changed since it was started."),
         ({"enabled": False}, "does not start with the node"),
+        (
+            {"listed": False},
+            "is no longer listed and stays: gpunode.llm.site with -e vllm_remove_unlisted=true removes",
+        ),
     ],
 )
 def test_what_is_about_to_hurt_is_said(change: dict[str, Any], said: str) -> None:
@@ -110,20 +152,36 @@ def test_what_is_about_to_hurt_is_said(change: dict[str, Any], said: str) -> Non
 
 def test_a_front_that_does_not_run_is_said() -> None:
     assert report({"n": node(SERVING, front="active/running")})["notes"] == []
-    (note,) = report({"n": node(SERVING, front="failed/failed")})["notes"]
+    told = report({"n": node(SERVING, front="failed/failed", front_listens=["0.0.0.0 443", "127.0.0.1 9113"])})
+    (note,) = told["notes"]
     assert note.startswith("n: the front before its engines is failed/failed")
+    assert told["unhealthy"] == ["n front (failed)"]
+    assert next(line.split()[:3] for line in told["text"] if " front " in line) == ["n", "front", "failed"]
+    assert "listens on 0.0.0.0:443 and 127.0.0.1:9113" in " ".join(told["text"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "one", "two"),
+    [
+        ("job", "n: x still works", "n: x, y still work, for no service yet: journalctl -fu follows them."),
+        ("failed_job", "n: x has failed: journalctl", "n: x, y have failed: "),
+        ("second", "n: x runs beside its first one", "n: x, y run beside their first ones"),
+        ("image", "n: x is an image that no service uses: docker image rm removes it.", "removes them."),
+        ("model", "n: x is a model that no service uses: gpunode.llm.prune", "n: x, y are models"),
+        ("file", "n: x belongs to no service: nothing reads it", "n: x, y belong to no service: nothing reads them"),
+    ],
+)
+def test_what_is_left_over_is_said(kind: str, one: str, two: str) -> None:
+    left = [{"kind": kind, "name": name} for name in "xy"]
+    assert one in report({"n": node(SERVING, leftovers=left[:1])})["notes"][0]
+    told = report({"n": node(SERVING, leftovers=left)})
+    assert two in told["notes"][0]
+    assert told["nodes"]["n"]["leftovers"] == left
+    assert told["unhealthy"] == []
 
 
 def test_trouble_with_gpus_is_said() -> None:
     assert report({"n": node(SERVING, gpu_message="A GPU is lost.")})["notes"] == ["n: A GPU is lost."]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "-"), (0, "0s"), (59, "59s"), (61, "1m1s"), (3600, "1h0m"), (90061, "1d1h"), (8640000, "100d0h")],
-)
-def test_durations(seconds: int | None, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_the_filter_refuses_what_is_not_a_status() -> None:

@@ -1,0 +1,75 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask the node once; or again and again, and show each answer, until somebody interrupts it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _listed, _status_report
+from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
+
+MODULE = "gpunode.llm.vllm_status"
+#: What is for this plugin, and not for the module on the node.
+OWN: dict[str, Any] = {
+    "watch_s": {"type": "float"},
+    "models": {"type": "list", "elements": "raw", "default": []},
+    "extra_models": {"type": "dict", "default": {}},
+}
+Result = dict[str, Any]
+
+
+def watch(look: Callable[[], Result], show: Callable[[Result], None], every_s: float) -> None:
+    """Look and show, each time so many seconds after the last, for ever. A look that takes longer delays the next."""
+    while True:
+        began = time.monotonic()
+        show(look())
+        time.sleep(max(0, began + every_s - time.monotonic()))
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """vllm_status"""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
+        """Look once, or with `watch_s` until interrupted."""
+        super().run(tmp, task_vars)
+        args = {key: value for key, value in self._task.args.items() if key not in OWN}
+        mine = {key: value for key, value in self._task.args.items() if key in OWN}
+        _result, options = self.validate_argument_spec(argument_spec={**OWN, **{key: {"type": "raw"} for key in args}})
+        every_s = options["watch_s"]
+        if every_s is not None and not every_s > 0:
+            raise Refusal(f"watch must be a number of seconds above 0, such as 5, not {mine['watch_s']}.")
+        wanted = _listed.listed(options["models"], options["extra_models"])
+
+        def look() -> Result:
+            said: Result = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+            for one in said.get("instances", ()):
+                one["listed"] = None if wanted is None else one["name"] in wanted
+            return said
+
+        if every_s is None:
+            return look()
+        host = str((task_vars or {}).get("inventory_hostname", "node"))
+        watch(lambda: self._again(look), lambda said: self._show(host, said), every_s)
+        return {"changed": False}
+
+    def _again(self, look: Callable[[], Result]) -> Result:
+        """A node that restarts is looked at again."""
+        try:
+            return look()
+        except AnsibleConnectionFailure as failure:
+            self._connection.reset()
+            return {"failed": True, "msg": str(failure)}
+
+    @staticmethod
+    def _show(host: str, said: Result) -> None:
+        lines = _status_report.report({host: said}, short=True)["text"]
+        Display().display("\n".join([f"\n{time.strftime('%H:%M:%S')}", *lines]))

@@ -1,0 +1,72 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One look, or one after the other until somebody interrupts it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.utils.display import Display
+from ansible_collections.gpunode.llm.plugins.action import vllm_status
+
+SAID = {"instances": [], "docker_runs": True, "front": "", "gpu_message": ""}
+
+
+def action(*answers: Any, **options: Any) -> Any:
+    task = SimpleNamespace(args=options, async_val=0, check_mode=True, diff=False, environment=[], action="vllm_status")
+    made = vllm_status.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    made._execute_module = MagicMock(side_effect=answers)
+    return made
+
+
+def test_one_look_is_what_the_module_says() -> None:
+    made = action(dict(SAID), wait_s="30")
+    assert made.run(task_vars={}) == SAID
+    assert made._execute_module.call_args.kwargs["module_args"] == {"wait_s": "30"}
+
+
+@pytest.mark.parametrize(
+    ("models", "listed"), [(["8b"], [True, False]), ([], [None, None]), (["no-such-model"], [None, None])]
+)
+def test_what_is_not_listed_is_marked(models: list[str], listed: list[bool | None]) -> None:
+    said = {**SAID, "instances": [{"name": "8b"}, {"name": "70b"}]}
+    result = action(said, models=models).run(task_vars={})
+    assert [one["listed"] for one in result["instances"]] == listed
+
+
+def test_it_looks_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at a node that is away for a while; every look is shown, and is one call."""
+    shown: list[str] = []
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Display, "display", lambda _self, text, *_more, **_named: shown.append(text))
+    monkeypatch.setattr(vllm_status.time, "sleep", sleep)
+    made = action(dict(SAID), AnsibleConnectionFailure("it restarts"), dict(SAID), watch_s="5")
+    with pytest.raises(KeyboardInterrupt):
+        made.run(task_vars={"inventory_hostname": "gpu-1"})
+    assert made._execute_module.call_count == 3
+    assert [text.strip().splitlines()[1] for text in shown] == [
+        "gpu-1 serves nothing.",
+        "gpu-1 could not be asked: it restarts",
+        "gpu-1 serves nothing.",
+    ]
+    made._connection.reset.assert_called_once()
+    assert all(0 < seconds <= 5 for seconds in slept)
+
+
+@pytest.mark.parametrize("watch", ["0", "-1", 0, -0.5, "nan"])
+def test_a_watch_that_is_no_time_is_refused(watch: Any) -> None:
+    with pytest.raises(
+        AnsibleActionFail, match=rf"watch must be a number of seconds above 0, such as 5, not {watch}\."
+    ):
+        action(dict(SAID), watch_s=watch).run(task_vars={})
