@@ -193,7 +193,7 @@ def _judged(gpu: Gpu, catalog: Catalog, ours: Ours) -> GpuSpec | tuple[str, str]
         )
     spec = spec_of(gpu, catalog)
     if spec is None:
-        return "of a kind that the catalogue does not know and reports no memory size", "describe it in extra_gpus"
+        return "of a kind that the catalogue does not know and reports no memory size", "describe it in vllm_extra_gpus"
     return _in_use(gpu, catalog, ours) or spec
 
 

@@ -198,7 +198,7 @@ class Catalog:
         meant = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
         raise ValueError(
             f"Model {name!r} is not in the catalogue. {meant}Known: {', '.join(self.models)}. "
-            "Add your own with extra_models: a repo_id and the fields of its config.json."
+            "Add your own with vllm_extra_models: a repo_id and the fields of its config.json."
         )
 
     def gpu(self, name: str) -> GpuSpec | None:
@@ -213,6 +213,6 @@ class Catalog:
         if wanted not in self.engines:
             raise ValueError(
                 f"Engine release {version!r} is not in the catalogue. Known: {', '.join(self.engines)}. "
-                "Add your own with extra_engines."
+                "Add your own with vllm_extra_engines."
             )
         return self.engines[wanted]

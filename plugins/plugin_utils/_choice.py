@@ -236,7 +236,7 @@ def _gone(choice: Choice, best: Choice, bench: Bench) -> str:
 
 TIERS = {
     1: "smaller steps than vLLM's own, which nothing demands here",
-    2: "at a lower precision, which nothing demands here (kv_cache_dtype: fp8 takes it)",
+    2: "at a lower precision, which nothing demands here (vllm_kv_cache_dtype: fp8 takes it)",
     3: "with pipeline stages, which wait for each other and which nothing demands here",
 }
 

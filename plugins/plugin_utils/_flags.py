@@ -14,16 +14,16 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._values import read, s
 #: Options that follow from the plan. Given by hand they would contradict it.
 PLANNED = {
     "model": "model",
-    "revision": "models: {revision: ...} in extra_models",
-    "served-model-name": "served_model_name",
-    "host": "host",
-    "port": "port",
-    "tensor-parallel-size": "tensor_parallel_size",
-    "pipeline-parallel-size": "pipeline_parallel_size",
-    "data-parallel-size": "data_parallel_size",
-    "max-model-len": "max_model_len",
-    "gpu-memory-utilization": "gpu_memory_utilization",
-    "kv-cache-dtype": "kv_cache_dtype",
+    "revision": "`revision` of the model in vllm_extra_models",
+    "served-model-name": "served_model_name in models",
+    "host": "vllm_host",
+    "port": "vllm_port",
+    "tensor-parallel-size": "vllm_tensor_parallel_size",
+    "pipeline-parallel-size": "vllm_pipeline_parallel_size",
+    "data-parallel-size": "vllm_data_parallel_size",
+    "max-model-len": "vllm_max_model_len",
+    "gpu-memory-utilization": "vllm_gpu_memory_utilization",
+    "kv-cache-dtype": "vllm_kv_cache_dtype",
 }
 #: A configuration file is readable and is shown in diffs.
 SECRET = {"api-key": "vllm_api_keys", "hf-token": "huggingface_token"}
@@ -90,9 +90,9 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
     for name, value in extra_args.items():
         flag = engine.spellings.get(name)
         if name in SECRET:
-            findings.append(f"{name} does not belong into extra_args, which everybody can read: use {SECRET[name]}.")
+            findings.append(f"{name} does not belong into vllm_extra_args, which all can read: use {SECRET[name]}.")
         elif name in PLANNED:
-            findings.append(f"{name} follows from the plan: set {PLANNED[name]} instead of extra_args.")
+            findings.append(f"{name} follows from the plan: set {PLANNED[name]} instead of vllm_extra_args.")
         elif flag is None:
             findings.append(_unknown(name, engine))
         elif value is not None:

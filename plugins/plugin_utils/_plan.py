@@ -82,7 +82,7 @@ def pick_image(wish: InstanceRequest, engine: EngineSpec, driver: str) -> Picked
     if wish.image:
         images = [image for image in images if image.image == wish.image] or [Image(wish.image, wish.device)]
     if not images:
-        return Picked(finding=f"vLLM {engine.version} has no image for {wish.device} in the catalogue: set `image`.")
+        return Picked(finding=f"vLLM {engine.version} has no image for {wish.device} in the catalogue: set vllm_image.")
     for image in images:
         if _driver_serves(image, driver, {**wish.model.env, **wish.env}):
             older = (
@@ -91,7 +91,7 @@ def pick_image(wish: InstanceRequest, engine: EngineSpec, driver: str) -> Picked
             return Picked(image.image, warning=older if image is not images[0] else "")
     needs = " or ".join(f"{image.min_driver} ({image.image})" for image in images)
     compat = " or ".join(map(str, images[0].compat_branches))
-    hint = f", or set {COMPAT}=1 in env on a data-centre GPU with driver branch {compat}" if compat else ""
+    hint = f", or set {COMPAT}=1 in vllm_env on a data-centre GPU with driver branch {compat}" if compat else ""
     return Picked(finding=f"The NVIDIA driver is {driver}, and the image needs at least {needs}: upgrade it{hint}.")
 
 
@@ -144,7 +144,7 @@ def _shorter(choice: Choice, seat: Seat) -> str:
     if seat.wish.max_model_len or choice.context >= full:
         return ""
     wider = [way for way in seat.options.fitting if way.context >= full]
-    cure = f" {min(wider, key=lambda way: way.gpus)} would hold it (objective: context)." if wider else ""
+    cure = f" {min(wider, key=lambda way: way.gpus)} would hold it (vllm_objective: context)." if wider else ""
     room = f"{choice.fit.kv_tokens} tokens of KV cache fit"
     return f"The context is {choice.context} of the model's {full}, since {room}.{cure}"
 
@@ -183,7 +183,7 @@ def _too_long(wish: InstanceRequest, catalog: Catalog) -> list[str]:
     if wish.device == "cpu" and wish.max_model_len > _cpu_tokens(wish, catalog):
         return [
             f"{wish.name}: a context of {wish.max_model_len} does not fit a KV cache of {_cpu_tokens(wish, catalog)} "
-            "tokens; raise VLLM_CPU_KVCACHE_SPACE (GiB) in env."
+            "tokens; raise VLLM_CPU_KVCACHE_SPACE (GiB) in vllm_env."
         ]
     return []
 

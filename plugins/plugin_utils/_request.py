@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -262,8 +262,11 @@ MERGED = ("extra_args", "env")
 OWN = ("model", "name", "port", "gpu_indices", "served_model_name")
 
 
-def _read(options: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
-    """Each option through its reader; what cannot be read is a finding, and all of them are found."""
+def _read(options: Mapping[str, Any], findings: list[str], own: Container[str] = ()) -> dict[str, Any]:
+    """Each option through its reader; what cannot be read is a finding, and all of them are found.
+
+    A finding names an option as its writer does: by the key in an entry of `models` (own), else by the variable.
+    """
     seen: dict[str, Any] = {}
     for key, value in options.items():
         if key not in READERS:
@@ -273,7 +276,7 @@ def _read(options: Mapping[str, Any], findings: list[str]) -> dict[str, Any]:
             try:
                 seen[SHORT.get(key, key)] = READERS[key](value)
             except ValueError as error:
-                findings.append(str(error))
+                findings.append(f"models: {error}" if key in own else str(error).replace(key, f"vllm_{key}", 1))
     return seen
 
 
@@ -288,7 +291,7 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     """One item of `models`: a name, or a dictionary of options over the host's."""
     own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
     merged = {key: _laid_over(common.get(key), own.get(key)) for key in MERGED}
-    options = _read({**common, **own, **merged}, findings)
+    options = _read({**common, **own, **merged}, findings, own)
     try:
         model = catalog.model(options.pop("model", ""))
         # One that was set and refused is told of already.

@@ -281,7 +281,7 @@ def _wanted(option: Option) -> str:
     numbers = {"int": "a whole number", "float": "a number"}
     wanted = {
         "bool": "true or false",
-        **{number: f"{words} such as {example or 30}" for number, words in numbers.items()},
+        **{number: words + (f" such as {example}" if example else "") for number, words in numbers.items()},
         "list": "a list such as [one, two] or one,two",
         "dict": "a dictionary such as {name: value} or name=value",
     }.get(kind, "a text")

@@ -56,21 +56,25 @@ def test_every_option_of_the_plan_reaches_the_planner() -> None:
 
 
 def test_every_option_of_the_plan_has_a_variable() -> None:
-    options = read("playbooks/tasks/decide.yml")[0]["vars"]["preflight_options"]
+    handed = [task.get("vars", {}) for task in read("playbooks/tasks/decide.yml")]
+    (options,) = (given["preflight_options"] for given in handed if "preflight_options" in given)
     assert set(options) == set(OPTIONS) - OF_THE_TASK
     del options["api_key_set"]
     for key, value in options.items():
-        assert re.match(rf"{{{{ vllm_{key} \| default\(none(, true)?\) }}}}", value), key
+        # Without default(), which would take a template of an unknown name for a setting that is not set.
+        assert value == f"{{{{ vllm_{key} }}}}"
+        assert f"vllm_{key}" in read("roles/vllm/defaults/main.yml")
 
 
 def test_what_site_takes_plan_takes() -> None:
     """A GPU that vllm_extra_gpus describes was unknown to plan.yml."""
-    (task,) = read("playbooks/tasks/fit.yml")
+    settings, task = read("playbooks/tasks/fit.yml")
+    assert settings["ansible.builtin.import_role"]["tasks_from"] == "settings"
     given = task["gpunode.llm.serving_matrix"]
     assert set(given) == set(MATRIX_OPTIONS)
     for key in set(PLANNING) - {"api_key_set"}:
-        assert f"vllm_{key} | default(" in given[key], key
-    assert "vllm_api_keys" in given["api_key_set"]
+        assert f"vllm_{key} | gpunode.llm.typed('vllm_{key}')" in given[key], key
+    assert "__vllm_api_keys" in given["api_key_set"]
 
 
 def test_an_image_takes_the_same_room_in_a_plan_and_in_preflight() -> None:

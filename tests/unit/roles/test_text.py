@@ -34,7 +34,7 @@ READ = {name for name, option in _values.options().items() if _values.is_read(op
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
 #: Dictionaries whose values are read where they are taken apart: by gateway_plan, and as options of preflight_options.
-TAKEN_APART = ("__gateway_settings", "__site_gateway", "preflight_options")
+TAKEN_APART = ("__gateway_settings", "preflight_options")
 CONDITIONS = ("when", "that", "failed_when", "changed_when", "until")
 PARSER = Environment()
 FOLDERS = ("tasks", "handlers", "vars", "templates")
@@ -199,12 +199,20 @@ UNREADABLE = {
 @pytest.mark.parametrize("name", SAMPLES)
 def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(name: str) -> None:
     option = _values.options()[name]
-    examples = {"bool": "true or false", "list": "[one, two]", "dict": "{name: value}", "str": "a text"}
+    examples = {
+        "bool": "true or false",
+        "list": "[one, two]",
+        "dict": "{name: value}",
+        "str": f"one of {', '.join(option['choices'])}" if "choices" in option else "a text",
+        "int": f"a whole number such as {option['default']}" if option.get("default") else "a whole number",
+        "float": "a number",
+    }
     for value in UNREADABLE[option["type"]]:
         with pytest.raises(ValueError, match=name) as refused:
             _values.typed(name, value)
         said = str(refused.value)
-        assert examples.get(option["type"], "a whole number such as" if option["type"] == "int" else "a number") in said
+        assert f"{name} must be {examples[option['type']]}" in said or option["type"] in ("list", "dict"), said
+        assert examples[option["type"]] in said
         assert (repr(value) in said) is not bool(option.get("no_log")), said
 
 

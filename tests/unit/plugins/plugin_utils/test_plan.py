@@ -166,7 +166,7 @@ def test_a_driver_that_is_too_old() -> None:
     node = board("h100x8-driver-535")
     said = findings(node, model="8b")
     assert "needs at least 580.65.06 (vllm/vllm-openai:v0.33.0) or 575.51.03 (vllm/vllm-openai:v0.33.0-cu129)" in said
-    assert "set VLLM_ENABLE_CUDA_COMPATIBILITY=1 in env on a data-centre GPU with driver branch 535 or 570" in said
+    assert "set VLLM_ENABLE_CUDA_COMPATIBILITY=1 in vllm_env on a data-centre GPU with driver branch 535 or 570" in said
     assert one(node, model="8b", image="registry.example/vllm:v0.33.0").image == "registry.example/vllm:v0.33.0"
     assert "575.51.03" in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
     assert "or set" not in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
@@ -174,7 +174,7 @@ def test_a_driver_that_is_too_old() -> None:
 
 def test_a_release_without_an_image_for_the_device() -> None:
     catalog = load_catalog(extra_engines={"0.33.0": {"images": [{"image": "a/b:1", "device": "cuda"}]}})
-    assert "vLLM 0.33.0 has no image for cpu in the catalogue: set `image`." in findings(
+    assert "vLLM 0.33.0 has no image for cpu in the catalogue: set vllm_image." in findings(
         "1xH100", catalog, model="tiny"
     )
 
@@ -182,7 +182,7 @@ def test_a_release_without_an_image_for_the_device() -> None:
 def test_what_a_default_context_gave_up() -> None:
     said = warnings("4xA10G", model="8b")
     assert "8b: The context is 37888 of the model's 131072, since 39984 tokens of KV cache fit." in said
-    assert "TP 2 x 2 replicas would hold it (objective: context)" in said
+    assert "TP 2 x 2 replicas would hold it (vllm_objective: context)" in said
     assert "would hold it" not in warnings("1xA10G", model="8b")
     assert "context" not in warnings("1xA10G", model="8b", max_model_len=8192)
 

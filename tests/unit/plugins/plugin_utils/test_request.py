@@ -94,7 +94,7 @@ def test_names_that_an_instance_can_have() -> None:
 )
 def test_hosts_that_docker_refuses(host: str, meant: str) -> None:
     said = findings("1xH100", model="8b", host=host, api_key_set=True)
-    start = f"host must be an address, since Docker publishes ports on addresses only, not {host!r}: "
+    start = f"vllm_host must be an address, since Docker publishes ports on addresses only, not {host!r}: "
     assert said.startswith(start + meant)
 
 
@@ -131,7 +131,7 @@ def test_numbers_from_a_command_line() -> None:
         ({"model": "8b", "max_model_len": "0.5M"}, "max_model_len must be a number of tokens"),
         (
             {"model": "8b", "env": {"VLLM_CPU_KVCACHE_SPACE": "1.5"}},
-            "VLLM_CPU_KVCACHE_SPACE in env must be a whole number",
+            "VLLM_CPU_KVCACHE_SPACE in vllm_env must be a whole number",
         ),
         ({"model": "8b", "max_model_len": 0}, "max_model_len must be a number of tokens"),
         ({"model": "8b", "max_model_len": 200000}, "200000 is beyond the model's own context of 131072"),
@@ -250,8 +250,8 @@ def test_a_users_options_win_and_a_null_takes_one_out() -> None:
         ({"swap_space": 16}, "no option swap-space any more"),
         ({"--max-num-sequences": 1}, "no option max-num-sequences. Did you mean max-num-seqs"),
         ({"zzzzzzzzzzzz": 1}, "no option zzzzzzzzzzzz."),
-        ({"tensor-parallel-size": 2}, "tensor-parallel-size follows from the plan: set tensor_parallel_size"),
-        ({"api-key": "s"}, "api-key does not belong into extra_args, which everybody can read"),
+        ({"tensor-parallel-size": 2}, "tensor-parallel-size follows from the plan: set vllm_tensor_parallel_size"),
+        ({"api-key": "s"}, "api-key does not belong into vllm_extra_args, which all can read"),
         ({"enforce-eager": "ja"}, "enforce-eager takes true or false, not 'ja'."),
         ({"max-num-seqs": "many"}, "max-num-seqs takes a whole number, not 'many'."),
         ({"max-num-seqs": True}, "max-num-seqs takes a whole number, not True."),

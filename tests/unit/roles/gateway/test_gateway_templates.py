@@ -446,8 +446,10 @@ def test_the_planner_s_defaults_are_the_role_s():
 
 def test_site_hands_every_setting_to_preflight():
     decide = yaml.safe_load((ROLE.parents[1] / "playbooks" / "tasks" / "decide.yml").read_text())
-    handed = decide[0]["vars"]["__site_gateway"]
-    assert set(handed) == {field.name for field in dataclasses.fields(_gateway.Settings)} | {"key_findings"}
+    (handed,) = (task["vars"]["__site_gateway"] for task in decide if "__site_gateway" in task.get("vars", {}))
+    assert handed == "{{ __gateway_settings | combine({'key_findings': __site_key_findings}) }}"
+    own = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__gateway_settings"]
+    assert set(own) == {field.name for field in dataclasses.fields(_gateway.Settings)}
 
 
 def test_another_certificate_is_no_other_unit():
