@@ -150,6 +150,11 @@ class Running:
         self.log.seek(0)
         return Play(status, self.log.read())
 
+    def interrupt(self) -> Play:
+        """As ctrl-c does, which all of its processes get."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.wait()
+
     def kill(self) -> None:
         """As a laptop dies: the play and all that it started, with no chance to clean up."""
         os.killpg(self.process.pid, signal.SIGKILL)

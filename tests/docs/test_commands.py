@@ -32,6 +32,7 @@ ELSEWHERE = {
     "ansible-galaxy collection install gpunode.llm": "tests/artefact.sh installs a built one",
     "ansible-galaxy collection install gpunode-llm.tar.gz": "tests/artefact.sh installs a built one",
     "ansible-playbook gpunode.llm.bundle -e model=8b -e gpus=8xH100 -e bundle=/srv/bundle -e tar=true": "Molecule",
+    "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.status -e watch=5": "Molecule, which interrupts it",
     "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.site -e @vars.yml": "Molecule, with vars.yml as it was made",
     "pip install ansible-core": "tests/venv.sh",
     "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",

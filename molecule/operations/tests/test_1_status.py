@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario import Play, nodes, on_node, run_play, wait_until
+from scenario import Play, begin_play, nodes, on_node, run_play, wait_until
 
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 DROP_IN = "/run/systemd/system/vllm-tiny.service.d"
@@ -45,14 +45,71 @@ def test_one_that_serves(status) -> None:
     assert (one["requests_running"], one["requests_waiting"], one["kv_cache_usage"]) == (0, 0, 0)
     assert one["since_s"] > 0
     assert one["restart_due"] == ""
-    (line,) = [text for text in told.text.splitlines() if "tiny" in text and "active/running" in text]
-    assert "serving" in line
+    assert one["listed"] is None
+    # Nobody asks it anything; that it was asked by this very play does not count.
+    rates = ("requests_per_s", "prompt_tokens_per_s", "generation_tokens_per_s")
+    assert [one[name] for name in rates] == [0, 0, 0]
+    (line,) = [text for text in told.text.splitlines() if text.split()[1:3] == ["tiny", "serving"]]
+    assert line.split()[-6:] == ["0", "0", "0", "0", "0", "0%"]
+    assert "vllm-tiny.service active/running, gpunode/tiny-llama at" in told.words
+    assert max(map(len, told.text.partition("PLAY RECAP")[0].splitlines())) <= 100
+
+
+def test_what_is_worked_off_per_second_is_seen(status) -> None:
+    body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 20, "ignore_eos": True})
+    ask = "curl -s -o /dev/null http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json'"
+    key = "-H 'Authorization: Bearer first-key-of-operations'"
+    on_node(f"echo '{body}' >/run/body; echo \"while :; do {ask} {key} -d @/run/body; done\" >/run/load.sh")
+    on_node("systemd-run --quiet --unit=load sh /run/load.sh")
+    wait_until(lambda: status()[1]["generation_tokens_per_s"] > 0)
+    one = status()[1]
+    on_node("systemctl stop load")
+    assert one["generation_tokens_per_s"] > one["prompt_tokens_per_s"] > 0
+
+
+def test_it_is_watched_until_somebody_interrupts_it() -> None:
+    play = begin_play("playbooks/status.yml", "-e", "watch=1")
+    wait_until(lambda: play.said().count(f"{nodes()[0]} ") > 2 and play.said().count(" tiny ") > 2)
+    told = play.interrupt()
+    assert told.status == 99, told.text
+    assert "User interrupted execution" in told.text
+    assert "Traceback" not in told.text
+    assert "PLAY RECAP" not in told.text
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["watch=0"], "watch must be a number of seconds above 0"),
+        (["watch=soon"], "watch must be a number"),
+        (["watch=5", "json=status.json"], "leave out json and status_fail, or watch"),
+        (["watch=5", "status_fail=true"], "leave out json and status_fail, or watch"),
+    ],
+)
+def test_a_watch_that_cannot_be_is_refused(args: list[str], said: str) -> None:
+    told = run_play("playbooks/status.yml", *(word for one in args for word in ("-e", one)))
+    assert told.status == 2, told.text
+    assert said in told.words
+
+
+def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
+    on_node("cp /etc/vllm/tiny.yaml /etc/vllm/gone.yaml; touch /etc/vllm/theirs.yaml; mkdir /var/cache/vllm/gone")
+    on_node("systemd-run --quiet --unit=gpunode-pull-test false; sleep 0.2", check=False)
+    told, one = status("-e", "model=8b")
+    on_node("rm -r /etc/vllm/gone.yaml /etc/vllm/theirs.yaml /var/cache/vllm/gone")
+    on_node("systemctl reset-failed gpunode-pull-test", check=False)
+    assert one["listed"] is False
+    assert "tiny is no longer listed and stays" in told.words
+    assert "gpunode-pull-test.service has failed" in told.words
+    assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in told.words
+    assert "theirs" not in told.text
+    assert "no service" not in status("-e", "model=tiny")[0].text
 
 
 def test_a_check_says_the_same(status) -> None:
     told = run_play("playbooks/status.yml", "--check")
     assert told.status == 0
-    assert "active/running" in told.text
+    assert "active/running" in told.words
 
 
 def test_no_key_is_told(status) -> None:
@@ -65,9 +122,7 @@ def test_a_file_that_has_changed_is_named(status) -> None:
     told, one = status()
     on_node("sed -i '$d' /etc/vllm/tiny.yaml")
     assert one["restart_due"] == "/etc/vllm/tiny.yaml"
-    assert "/etc/vllm/tiny.yaml has changed since it was started" in told.text.replace("\n", " ").replace(
-        "        ", " "
-    )
+    assert "/etc/vllm/tiny.yaml has changed since it was started" in told.words
 
 
 def test_one_that_hangs(status) -> None:
@@ -149,4 +204,4 @@ def test_a_node_that_is_not_reached_is_named() -> None:
     told = run_play("playbooks/status.yml", "-i", "no-such-node.gpunode.test,")
     assert told.status != 0
     assert "no-such-node.gpunode.test could not be asked" in told.text
-    assert "active/running" in told.text
+    assert "active/running" in told.words

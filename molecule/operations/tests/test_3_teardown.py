@@ -84,6 +84,9 @@ def test_all_of_it_is_there_before() -> None:
 def test_a_check_takes_nothing() -> None:
     told = teardown("packages", "--check", "--diff")
     assert told.changed > 0
+    # The files of the hub's client alone are some three thousand.
+    assert len(told.text.splitlines()) < 300
+    assert "/opt/huggingface-hub" in told.text
     assert [test for tests in OURS.values() for test in tests if not true(test)] == []
 
 
