@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible.errors import AnsibleError
+import yaml
+from ansible import context
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.parsing.splitter import parse_kv
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _names, _values
 from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refusal, to_mend
 
 
@@ -21,34 +24,62 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail with a sentence for every variable that cannot be read."""
+        """Fail with a sentence for every variable that is misspelt, misplaced, or that cannot be read."""
         super().run(tmp, task_vars)
         self.validate_argument_spec(argument_spec={})
-        findings = list(self._findings(task_vars or {}))
+        known = task_vars or {}
+        findings = [*_names.misplaced(*called()), *self._misspelt(known), *self._unreadable(known)]
         if findings:
-            host = str((task_vars or {}).get("inventory_hostname", "node"))
+            host = str(known.get("inventory_hostname", "node"))
             raise refusal(to_mend(len(findings)), findings, host)
         return {"changed": False, "findings": []}
 
-    def _findings(self, known: Mapping[str, Any]) -> list[str]:
-        findings = []
+    def _misspelt(self, known: Mapping[str, Any]) -> list[str]:
+        try:
+            others = _values.typed(_names.OTHERS, self._value(known.get(_names.OTHERS, [])))
+        except (AnsibleError, ValueError):  # told of with all others that cannot be read
+            others = []
+        return _names.misspelt(known, others)
+
+    def _unreadable(self, known: Mapping[str, Any]) -> Iterator[str]:
         for name, option in _values.options().items():
-            if name in known and not _is_any_text(known[name], option):
+            if name in known and not self._is_settled(known[name], option, known):
                 try:
                     _values.typed(name, self._value(known[name]))
                 except ValueError as error:
-                    findings.append(str(error))
+                    yield str(error)
+                except AnsibleUndefinedVariable as error:
+                    # What follows from the node's facts is known only later, and whoever uses it reads it then.
+                    told = _names.unresolved(name, known[name], str(error), known)
+                    yield from [told] if told else []
                 except AnsibleError:
-                    # It follows from what is known only later, such as a fact; whoever uses it reads it then.
                     continue
-        return findings
 
     def _value(self, raw: Any) -> Any:
         """Most are plain values, and working each of them out would take longer than all the rest."""
         plain = raw is None or isinstance(raw, (bool, int, float)) or (isinstance(raw, str) and "{" not in raw)
         return raw if plain or not raw else self._templar.template(raw)
 
+    @staticmethod
+    def _is_settled(raw: Any, option: _values.Option, known: Mapping[str, Any]) -> bool:
+        """Whether any text is a value of it, and it is a text, or a template of what is known or comes later."""
+        if not isinstance(raw, str) or option["type"] not in ("str", "path") or "choices" in option:
+            return False
+        # Such a template is not worked out: it may ask a vault.
+        return "{" not in raw or raw == option.get("default") or not _names.unknown(_names.roots(raw, known), known)
 
-def _is_any_text(raw: Any, option: _values.Option) -> bool:
-    """Whether any text is a value of it, and it is a text."""
-    return isinstance(raw, str) and option["type"] in ("str", "path") and "choices" not in option
+
+def called() -> tuple[list[str], list[str]]:
+    """The names that stand behind -e on the command line itself, and the playbooks that were called, if all are ours.
+
+    A file of variables is not meant: it may be for several playbooks, each of which reads its own.
+    """
+    given: list[str] = []
+    for text in context.CLIARGS.get("extra_vars") or ():
+        if text[:1] in ("[", "{"):
+            read = yaml.load(text, Loader=_values.LOADER)
+            given += read if isinstance(read, Mapping) else ()
+        elif text[:1] not in ("@", ""):
+            given += parse_kv(text)
+    playbooks = _names.played(map(str, context.CLIARGS.get("args") or ()))
+    return (given, playbooks) if playbooks else ([], [])

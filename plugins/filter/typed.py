@@ -25,6 +25,11 @@ options:
     description: The variable's name, as the specification of its role or of the playbooks has it.
     type: str
     required: true
+  otherwise:
+    description:
+      - What to give where the value cannot be read, instead of failing. For what is worked out before the first task,
+        where a failure is a traceback; M(gpunode.llm.settings_check) refuses the value then.
+    type: raw
 """
 
 EXAMPLES = r"""
@@ -41,10 +46,12 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
 
 
-def typed(value, name):
+def typed(value, name, otherwise=None):
     try:
         return _values.typed(name, value)
     except ValueError as error:
+        if otherwise is not None:
+            return otherwise
         raise AnsibleFilterError(str(error)) from None
 
 

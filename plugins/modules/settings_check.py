@@ -7,13 +7,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: settings_check
-short_description: Refuse variables that cannot be read, all at once
+short_description: Refuse variables that are misspelt or cannot be read, all at once
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
   - Reads every variable of this collection's roles and playbooks that the play knows, as P(gpunode.llm.typed#filter)
-    does, and fails after it has shown all that cannot be read. The value of a secret is not shown.
+    does, and fails with all that cannot be read. The value of a secret is not shown.
+  - Refuses names that begin as those of this collection do, or nearly are one, and that none of its roles and playbooks
+    knows, with the nearest name. What is another role's is listed in the variable C(other_variables).
+  - Refuses templates of names that are no variable and will be none later, and variables behind C(-e) that only other
+    playbooks of this collection read.
   - It makes no call on the node, and stands before the first task that does.
 extends_documentation_fragment:
   - gpunode.llm.reads_only
@@ -24,7 +28,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Refuse settings that cannot be read
+- name: Refuse settings that are misspelt or cannot be read
   gpunode.llm.settings_check:
 """
 

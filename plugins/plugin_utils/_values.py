@@ -41,6 +41,15 @@ MULTIPLIERS = {
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 #: What stands before a comma or in the beginning, and takes the commas behind it in: a quotation mark, a bracket.
 ENCLOSED = re.compile(r"""(?:^|[,\n])\s*["'{]""")
+#: The entry of the playbooks' specification that holds what each of them takes.
+EVERY = "every"
+#: Lists whose items have a form that no type tells: the form, and its words.
+FORMS = {
+    "nodes_at_a_time": (
+        r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%",
+        "numbers of nodes or shares of them, such as 1, 25% or 1,10,25%",
+    ),
+}
 #: More of a value says no more in a message.
 SHOWN = 60
 
@@ -50,14 +59,28 @@ class Unreadable(ValueError):
 
 
 @lru_cache(maxsize=1)
+def _specifications() -> tuple[Mapping[str, Any], ...]:
+    """Entry points with their options: those of the playbooks, then of each role."""
+    files = (HOME / "playbooks/meta/argument_specs.yml", *sorted(HOME.glob("roles/*/meta/argument_specs.yml")))
+    return tuple(yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)["argument_specs"] for path in files)
+
+
+@lru_cache(maxsize=1)
 def options() -> dict[str, Option]:
     """The specification of each public variable of the roles and the playbooks, by its name."""
     found: dict[str, Option] = {}
-    for path in (HOME / "playbooks/meta/argument_specs.yml", *sorted(HOME.glob("roles/*/meta/argument_specs.yml"))):
-        for entry in yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)["argument_specs"].values():
+    for entries in _specifications():
+        for entry in entries.values():
             for name, option in (entry.get("options") or {}).items():
                 found.setdefault(name, option)
     return found
+
+
+def playbooks() -> dict[str, frozenset[str]]:
+    """The variables that each playbook reads beside those of the roles."""
+    entries = dict(_specifications()[0])
+    common = entries.pop(EVERY)["options"]
+    return {name: frozenset((*common, *(entry.get("options") or ()))) for name, entry in entries.items()}
 
 
 def may_be_nothing(option: Option) -> bool:
@@ -83,6 +106,8 @@ def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
     if may_be_nothing(option) and _is_nothing(value):
         return None
     kind = option.get("type", "str")
+    if isinstance(value, str) and not value.strip() and "default" in option and _no_text(kind, option):
+        return option["default"]
     try:
         found = READERS[kind](value, option)
     except Unreadable as error:
@@ -93,7 +118,14 @@ def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
         found = _suboptions(name, found, option["options"], secret)
     if kind not in ("list", "dict") and "choices" in option and found not in option["choices"]:
         raise ValueError(_refusal(name, value, option, secret))
+    if name in FORMS and not all(re.fullmatch(FORMS[name][0], str(item).strip()) for item in found):
+        raise ValueError(f"{name} must be {FORMS[name][1]}, not {value!r}.")
     return found
+
+
+def _no_text(kind: str, option: Option) -> bool:
+    """Whether an empty text is no value of it: a survey sends that for a question that nobody answered."""
+    return kind in ("bool", "int", "float") or (kind == "str" and "choices" in option)
 
 
 def _is_nothing(value: Any) -> bool:

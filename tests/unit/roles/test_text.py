@@ -54,7 +54,7 @@ def raw_names(node: nodes.Node) -> Iterator[str]:
             read = read.node
         if isinstance(read, nodes.Name):
             if node.name == "gpunode.llm.typed":
-                assert [arg.as_const() for arg in node.args] == [read.name], f"{read.name} is read as another one"
+                assert node.args[0].as_const() == read.name, f"{read.name} is read as another one"
             return
     if isinstance(node, nodes.Name) and node.ctx == "load" and node.name in READ:
         yield node.name
@@ -154,8 +154,10 @@ FORMS: dict[str, tuple[Any, list[str]]] = {
 }
 
 
-def form(option: dict[str, Any]) -> tuple[Any, list[str]]:
+def form(option: _values.Option) -> tuple[Any, list[str]]:
     """A value of a variable, and its texts."""
+    if option is _values.options()["nodes_at_a_time"]:
+        return ["1", "25%"], ["1,25%", "1, 25%", "['1', '25%']"]
     if "choices" in option:
         chosen = option["choices"][:2] if option["type"] == "list" else option["choices"][0]
         return chosen, [",".join(chosen), f"[{', '.join(chosen)}]"] if isinstance(chosen, list) else [chosen]
@@ -168,7 +170,7 @@ def form(option: dict[str, Any]) -> tuple[Any, list[str]]:
     return FORMS[f"list of {option['elements']}" if option["type"] == "list" else option["type"]]
 
 
-SAMPLES = {name: form(dict(_values.options()[name])) for name in sorted(READ)}
+SAMPLES = {name: form(_values.options()[name]) for name in sorted(READ)}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
