@@ -77,7 +77,7 @@ def called() -> tuple[list[str], list[str]]:
     given: list[str] = []
     for text in context.CLIARGS.get("extra_vars") or ():
         if text[:1] in ("[", "{"):
-            read = yaml.load(text, Loader=_values.LOADER)
+            read = yaml.load(text.strip(), Loader=_values.LOADER)  # which no longer has the tags of Ansible
             given += read if isinstance(read, Mapping) else ()
         elif text[:1] not in ("@", ""):
             given += parse_kv(text)
