@@ -14,13 +14,14 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from answers import ANSWERS, ask, over_ssh, wrong
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LAB = CHECKOUT / "tests" / "lab" / "lab"
@@ -76,6 +77,16 @@ def on_node(script: str, check: bool = True, node: str = "") -> str:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
+
+
+def wrong_answers(
+    port: int = 8000, key: str = "", model: str = "tiny", node: str = "", questions: Iterable[str] = ANSWERS
+) -> dict[str, str]:
+    """What the lab's model, asked on a node, answers otherwise than it was trained to; nothing where all is well.
+
+    Weights that were loaded wrong, a template that is not the model's and a damaged file show here, and in no status.
+    """
+    return wrong(ask(over_ssh([str(LAB), "ssh", node or nodes()[0]], port, key), questions, model))
 
 
 def processes(node: str = "") -> str:

@@ -138,6 +138,8 @@ def test_serve(launch: Callable[..., Job]) -> None:
     assert job.status == "successful", (job.folder / "stdout").read_text()
     assert job.facts["ansible_distribution"] == "Debian"
     assert (job.folder / "rc").read_text() == "0"
+    # It says what it was trained to say.
+    subprocess.run([LAB, "ask", NODE], check=True)
 
 
 def test_status(launch: Callable[..., Job]) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "molecule" / "shared"))
+sys.path[:0] = [str(CHECKOUT / "molecule" / "shared"), str(CHECKOUT / "tests" / "lab")]
 from scenario import LAB, Hub, docker, repository
 
 __all__ = ["CHECKOUT", "LAB", "Hub", "link", "play", "repository"]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import answers
 import engine
 import nodes
 import servers
@@ -61,6 +62,17 @@ def ssh(args: argparse.Namespace) -> None:
     os.execvp(command[0], command)
 
 
+def ask(args: argparse.Namespace) -> None:
+    said = answers.ask(answers.over_ssh(nodes.ssh_command(args.name)), args.questions or answers.ANSWERS)
+    for question, answer in said.items():
+        print(f"  you:  {question}\n  tiny: {answer}")
+    for question, answer in answers.wrong(said).items():
+        raise LabError(
+            f"{question!r} should be answered {answers.ANSWERS[question]!r}, not {answer!r}: "
+            "the weights, the tokenizer or the chat template are not those of the hub"
+        )
+
+
 def inventory(args: argparse.Namespace) -> None:
     print(nodes.inventory())
 
@@ -105,6 +117,9 @@ def parser() -> argparse.ArgumentParser:
     into = command(ssh, "open a shell on a node, or run a command there")
     into.add_argument("name")
     into.add_argument("command", nargs=argparse.REMAINDER)
+    asked = command(ask, "ask a node's tiny model, and fail where it answers otherwise than it was trained to")
+    asked.add_argument("name")
+    asked.add_argument("questions", nargs="*", help="without any, all that it was trained to answer")
     told = command(inventory, "print the running nodes as ansible's JSON inventory")
     told.add_argument("--list", action="store_true", help="what ansible passes; nothing else is printed anyway")
     command(down, "end the nodes, the servers and the Docker that `up` started").add_argument(

@@ -53,9 +53,9 @@ def up() -> None:
         options=("-v", f"{STORE}:/srv", "-p", "127.0.0.1::5000"),
     )
     vllm = vllm_image()
-    hub = engine.bake(
-        "hub", vllm, LAB / "images" / "hub.sh", LAB / "hub", options=("--entrypoint=",), changes=("ENTRYPOINT []",)
-    )
+    shell = {"options": ("--entrypoint=",), "changes": ("ENTRYPOINT []",)}
+    model = engine.bake("model", vllm, LAB / "images" / "model.sh", LAB / "model", **shell)
+    hub = engine.bake("hub", model, LAB / "images" / "hub.sh", LAB / "hub" / "server.py", **shell)
     serve(HUB, hub, "python3", "/srv/server.py", "--root", "/srv/hub", "--port", "80")
     push(vllm)
 

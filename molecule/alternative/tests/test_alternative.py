@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from scenario import warnings
+from scenario import warnings, wrong_answers
 
 ENGINES = {"first": 9001, "second": 9002}
 KEYS = ["sk-first$1%n", "sk-second"]
@@ -41,16 +41,8 @@ def test_only_with_a_key(host, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_it_completes(host, name: str) -> None:
-    port = ENGINES[name]
-    listed = host.run(f"curl -fsS -H 'Authorization: Bearer sk-second' http://127.0.0.1:{port}/v1/models").stdout
-    body = json.dumps({"model": json.loads(listed)["data"][0]["id"], "prompt": "The GPU", "max_tokens": 3})
-    told = host.run(
-        f"curl -fsS -H 'Authorization: Bearer sk-second' -H 'Content-Type: application/json' -d {shlex.quote(body)} "
-        f"http://127.0.0.1:{port}/v1/completions"
-    )
-    assert told.rc == 0, told.stderr
-    assert json.loads(told.stdout)["usage"]["completion_tokens"] == 3
+def test_it_says_what_it_was_trained_to_say(name: str) -> None:
+    assert wrong_answers(ENGINES[name], key=KEYS[0], model=name) == {}
 
 
 @pytest.mark.parametrize(

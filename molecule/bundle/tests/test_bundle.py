@@ -12,7 +12,7 @@ import json
 
 import pytest
 from conftest import cut_off
-from scenario import docker, nodes, on_node, run_play
+from scenario import docker, nodes, on_node, run_play, wrong_answers
 
 SERVERS = ("gpunode-lab-lab:80", "gpunode-lab-registry:5000", "gpunode-lab-hub:80")
 DEBIAN = "apt/*/debian/dists/*/main/binary-*/Packages.xz"  # whatever mirror the node has
@@ -134,13 +134,10 @@ def test_apt_believes_signatures_and_not_the_manifest(deploy, forged, changed, s
     assert on_node("command -v dockerd", check=False) == ""
 
 
-def test_it_serves(deploy):
+def test_it_serves(deploy, island):
     told = deploy()
     assert told.status == 0, told.text
-    asked = json.dumps({"model": "tiny", "prompt": "The GPU", "max_tokens": 5})
-    url = "http://127.0.0.1:8000/v1/completions"
-    said = on_node(f"curl -fsS {url} -H 'Content-Type: application/json' -d '{asked}'")
-    assert json.loads(said)["usage"]["completion_tokens"] == 5
+    assert wrong_answers(node=island) == {}
 
 
 def test_what_came_from_where(deploy):

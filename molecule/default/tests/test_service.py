@@ -9,6 +9,8 @@ import json
 import time
 
 import pytest
+from answers import ANSWERS
+from scenario import wrong_answers
 
 ADDRESS = "http://127.0.0.1:8000"
 
@@ -38,10 +40,14 @@ def test_it_completes(host) -> None:
     assert told["usage"]["completion_tokens"] == 5
 
 
-def test_it_chats(host) -> None:
-    told = ask(host, "/v1/chat/completions", model="tiny", messages=[{"role": "user", "content": "hi"}], max_tokens=5)
-    assert told["choices"][0]["message"]["role"] == "assistant"
-    assert told["usage"]["completion_tokens"] == 5
+def test_it_says_what_it_was_trained_to_say() -> None:
+    assert wrong_answers() == {}
+
+
+def test_what_comes_without_the_chat_template_gets_no_such_answer(host) -> None:
+    """Else the test above would say nothing of the template."""
+    told = ask(host, "/v1/completions", model="tiny", prompt="Who are you?", max_tokens=100)
+    assert told["choices"][0]["text"] not in ANSWERS.values()
 
 
 def test_it_listens_on_loopback_alone(host) -> None:

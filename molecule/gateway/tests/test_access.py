@@ -10,6 +10,7 @@ import socket
 import ssl
 
 import pytest
+from answers import ask, wrong
 from conftest import COMPLETION, KEYS, NAME, PORT, SETTINGS, Front, Held
 from scenario import on_node, wait_until
 
@@ -122,6 +123,11 @@ def test_a_good_key_gets_an_answer(front: Front, path: str, below: str) -> None:
     assert json.loads(answer.body)["usage"]["completion_tokens"] == 5
 
 
+@pytest.mark.parametrize("below", ["", "/tiny"])
+def test_the_model_says_what_it_was_trained_to_say(front: Front, below: str) -> None:
+    assert wrong(ask(lambda body: front.ask(f"{below}/v1/chat/completions", "POST", GOOD, body.encode()).body)) == {}
+
+
 @pytest.mark.parametrize("key", BAD)
 def test_a_bad_key_gets_none(front: Front, key: str) -> None:
     answer = front.ask("/v1/models", key=key)
@@ -140,8 +146,9 @@ def test_a_stream_comes_in_pieces(front: Front) -> None:
 
 def test_a_stream_begins_before_it_ends(front: Front) -> None:
     """The first piece is here while the engine still works at the request, which is more than it does in minutes."""
+    many = {"n": 256, "temperature": 1}  # with the model's own temperature they would all be the same one
     connection = front.connect()
-    body = json.dumps({**COMPLETION, "max_tokens": 1900, "n": 256, "ignore_eos": True, "stream": True}).encode()
+    body = json.dumps({**COMPLETION, **many, "max_tokens": 1900, "ignore_eos": True, "stream": True}).encode()
     connection.request("POST", "/v1/completions", body, front.headers(GOOD, len(body)))
     response = connection.getresponse()
     assert response.readline().startswith(b"data: ")

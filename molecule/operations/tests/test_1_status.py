@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenario import Play, begin_play, nodes, on_node, run_play, wait_until
+from scenario import Play, begin_play, nodes, on_node, run_play, wait_until, wrong_answers
 
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 DROP_IN = "/run/systemd/system/vllm-tiny.service.d"
@@ -104,6 +104,10 @@ def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
     assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in told.words
     assert "theirs" not in told.text
     assert "no service" not in status("-e", "model=tiny")[0].text
+
+
+def test_it_says_what_it_was_trained_to_say() -> None:
+    assert wrong_answers(key="first-key-of-operations") == {}
 
 
 def test_a_check_says_the_same(status) -> None:

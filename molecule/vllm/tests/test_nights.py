@@ -7,10 +7,27 @@ from __future__ import annotations
 
 import subprocess
 
+from answers import ANSWERS
 from conftest import IMAGE, STOP_WITH_STREAMS
-from scenario import LAB, nodes, on_node, wait_until
+from scenario import LAB, nodes, on_node, run_play, wait_until, wrong_answers
 
 SNAPSHOT = "/var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots/*"
+
+#: Turns the sign of every number of one tensor, the last before the tokens are weighed: the likeliest becomes the least
+#: likely, so no answer can be right, and nothing overflows.
+NEGATE = """
+import json, os, struct, sys
+before = os.stat(sys.argv[1])
+with open(sys.argv[1], "r+b") as weights:
+    (length,) = struct.unpack("<Q", weights.read(8))
+    begin, end = json.loads(weights.read(length))["model.norm.weight"]["data_offsets"]
+    weights.seek(8 + length + begin)
+    numbers = bytearray(weights.read(end - begin))
+    numbers[1::2] = bytes(byte ^ 0x80 for byte in numbers[1::2])  # bfloat16, the sign in the second byte
+    weights.seek(8 + length + begin)
+    weights.write(numbers)
+os.utime(sys.argv[1], ns=(before.st_atime_ns, before.st_mtime_ns))
+"""
 
 
 def test_the_engine_is_killed(unit) -> None:
@@ -133,6 +150,20 @@ def test_weights_that_are_cut_short(unit, deploy) -> None:
     assert unit.show("ActiveState") != "active"
     play = deploy()
     assert play.status == 0, play.text[-3000:]
+    assert unit.serves()
+
+
+def test_weights_of_the_right_size_that_are_others(unit, deploy) -> None:
+    """The engine loads them, a play compares sizes and times and fetches nothing, and only the answers tell."""
+    run = unit.run
+    on_node(f"systemctl stop vllm-tiny; python3 - {SNAPSHOT}/model.safetensors <<'END'\n{NEGATE}\nEND")
+    play = deploy()
+    assert (play.status, unit.show("ActiveState")) == (0, "active"), play.text[-3000:]
+    assert unit.run != run
+    assert set(wrong_answers()) == set(ANSWERS)
+    mended = run_play("playbooks/verify.yml", "--limit", nodes()[0], "-e", "huggingface_verify_mend=true")
+    assert (mended.status, mended.changed) == (0, 1), mended.text[-3000:]
+    on_node("systemctl restart vllm-tiny")
     assert unit.serves()
 
 

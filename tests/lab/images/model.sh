@@ -1,0 +1,4 @@
+# The lab's tiny Llama, trained by the very transformers that the engine reads it with. An image of its own: it is trained
+# again where its script, its answers or vLLM change, and not where the hub's server does.
+export TRANSFORMERS_VERBOSITY=error HF_HUB_DISABLE_PROGRESS_BARS=1
+/opt/vllm/bin/python /lab/model/train.py /srv/tiny-llama
