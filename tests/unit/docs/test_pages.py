@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _names, _values
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -21,3 +23,46 @@ def test_the_page_is_in_step(maker: str) -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run make docs surveys"
+
+
+PAGES = sorted(
+    [
+        *(CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *CHECKOUT.glob("docs/**/*.md"),
+        *CHECKOUT.glob("roles/*/README.md"),
+        *CHECKOUT.glob("roles/*/defaults/main.yml"),
+        *CHECKOUT.glob("inventories/example/**/*.yml"),
+    ]
+)
+#: They begin as variables of ours do: a package, and what the page of variables shows as another role's.
+NO_VARIABLES = {"huggingface_hub", "docker_compose_version", "docker_compose_", "docker_install_compose"}
+PLUGINS = {path.stem for path in CHECKOUT.glob("plugins/*/[a-z]*.py")}
+NAME = re.compile(rf"(?<![\w.{{/-])(?:{'|'.join(_names.prefixes())})[a-z0-9_]+\b")
+KNOWN = {*_values.options(), *_names.OUTCOMES}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_a_page_names_no_variable_that_there_is_not(page: Path) -> None:
+    assert set(NAME.findall(page.read_text(encoding="utf-8"))) - PLUGINS - NO_VARIABLES <= KNOWN
+
+
+def code() -> str:
+    """What the roles and the playbooks do, without their specifications, defaults and comments."""
+    folders = ("roles/*/tasks", "roles/*/handlers", "roles/*/templates", "roles/*/vars", "playbooks")
+    files = [path for folder in folders for path in CHECKOUT.glob(f"{folder}/**/*") if path.suffix in (".yml", ".j2")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.parent.name != "meta"]
+    return re.sub(r"(?m)(^|\s)#.*$|'gpunode[^']*'|gpunode\.llm\.\w+", "", "\n".join(texts))
+
+
+def test_code_and_specifications_name_the_same_variables() -> None:
+    """A variable that the code reads and no specification has is on no page; one that no code reads does nothing."""
+    text = code()
+    read = set(re.findall(r"\b[a-z]\w*\b", text))
+    assert {name for name in _values.options() if name not in read} - {_names.OTHERS} == set()
+    used = {name for item in re.findall(r"{{.*?}}", text, re.DOTALL) for name in _names.roots(item, {})}
+    assert {name for name in used if name.startswith(_names.prefixes())} <= KNOWN
+
+
+def test_the_page_of_variables_has_all_of_them() -> None:
+    page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert {name for name in _values.options() if f"`{name}`" not in page} == set()
