@@ -56,7 +56,7 @@ options:
     type: str
   weights:
     description:
-      - V(published) serves the weights that O(model) names, or fails.
+      - V(published) serves the weights that the model names, or fails.
       - V(smaller) takes the same model in FP8 or INT4 weights from the catalogue where the named ones do not fit.
     type: str
     default: published

@@ -74,7 +74,7 @@ def size(amount: object) -> int:
     Raises:
         Refused: it is none.
     """
-    if type(amount) is not int or amount < 0:
+    if not isinstance(amount, int) or isinstance(amount, bool) or amount < 0:
         raise Refused(f"{amount!r} is no size in bytes")
     return amount
 

@@ -41,11 +41,19 @@ HOSTILE = [
 KIND = [".gitattributes", "a b/c,d.safetensors", "original/..x", "日本.txt", "x" * 255, "a.git/b"]
 
 
+def answering(body):
+    """A hub that answers everything with one text."""
+
+    def opener(_method, _url, _headers):
+        return Answer(200, {}, json.dumps(body).encode())
+
+    return opener
+
+
 # -- the doors: each takes path, size and hashes as its own kind of text has them --------------------------------------
 def hub(tmp_path, path, size, oid, sha256):
     entry = {"type": "file", "path": path, "size": size, "oid": oid, "lfs": {"oid": sha256}}
-    opener = lambda method, url, headers: Answer(200, {}, json.dumps([entry]).encode())  # noqa: E731
-    Hub("https://hub.example", opener, lambda seconds: None).tree(Snapshot(REPO), COMMIT)
+    Hub("https://hub.example", answering([entry]), lambda seconds: None).tree(Snapshot(REPO), COMMIT)
 
 
 def content(path, size, oid, sha256, group="files"):
@@ -169,8 +177,7 @@ def test_a_branch_becomes_a_file_of_its_own(name):
 
 @pytest.mark.parametrize("commit", ["../../x", "main", "", None, ["x"]])
 def test_a_branch_stands_for_a_commit(commit):
-    opener = lambda method, url, headers: Answer(200, {}, json.dumps({"sha": commit}).encode())  # noqa: E731
     with pytest.raises(HubError, match="not taken"):
-        Hub("https://hub.example", opener, lambda seconds: None).commit(Snapshot(REPO))
+        Hub("https://hub.example", answering({"sha": commit}), lambda seconds: None).commit(Snapshot(REPO))
     with pytest.raises(ValueError, match="git hash"):
         _hub.at_commit({}, commit, "main")

@@ -461,7 +461,7 @@ def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch)
 
     said = []
     monkeypatch.setattr(_probe, "said_by", lambda *_command: f"ActiveState={state}")
-    monkeypatch.setattr(_probe, "notify", lambda words: said.append(words))
+    monkeypatch.setattr(_probe, "notify", said.append)
     monkeypatch.setattr(_probe, "watch", lambda *_how: 301)
     monkeypatch.setattr(_probe.os, "fork", lambda: 0)
     monkeypatch.setattr(_probe.os, "_exit", end)

@@ -33,8 +33,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _source_files, 
     ],
 )
 def test_an_origin_is_scheme_host_and_port(one, other, same):
-    assert _web.same_origin(one, other) is same
-    assert _web.same_origin(other, one) is same
+    for pair in ((one, other), (other, one)):
+        assert _web.same_origin(*pair) is same
 
 
 def redirecting(*steps):
