@@ -68,8 +68,8 @@ def _blocks(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
 
 def _units(mbit_per_s: float) -> list[str]:
     return wrapped(
-        "The KV cache is counted in tokens, over all replicas; the minutes are those of the download at "
-        f"{mbit_per_s:g} Mbit/s (link_mbit_s)."
+        "TP: GPUs that share each layer; PP: stages one after the other. The KV cache is counted in tokens, over all "
+        f"replicas; the minutes are those of the download at {mbit_per_s:g} Mbit/s (link_mbit_s)."
     )
 
 
