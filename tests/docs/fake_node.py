@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,19 @@ print(json.dumps(dict(said, changed=said.get("changed", False))))
 """
 
 
-def make(collections: Path) -> Path:
-    """Copy the collection, with modules that answer in place of its own; return it, which stands for a checkout."""
+def make(collections: Path, own: Collection[str] = ()) -> Path:
+    """Copy the collection, with modules that answer in place of its own; return it, which stands for a checkout.
+
+    ``own``: modules that stay what they are, since with ``--check`` they only look.
+    """
     home = collections / "ansible_collections" / "gpunode" / "llm"
     for name in ("catalog", "inventories", "meta", "playbooks", "plugins", "roles"):
         shutil.copytree(CHECKOUT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("ansible.cfg", "galaxy.yml", "site.yml"):
         shutil.copy(CHECKOUT / name, home / name)
     for path in (home / "plugins" / "modules").glob("[a-z]*.py"):
+        if path.stem in own:
+            continue
         answer = json.dumps(ANSWERS.get(path.stem, {}))
         stub = STUB.format(answer=answer, echoes=path.stem == "preflight_check")
         path.write_text(stub, encoding="utf-8")

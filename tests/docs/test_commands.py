@@ -136,6 +136,16 @@ def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch, checkout: Path
         assert "WARNING]" not in said
 
 
+def test_a_first_diff_can_be_read(tmp_path: Path) -> None:
+    """Programs that the collection puts on a node made more than a thousand lines of it."""
+    home = fake_node.make(tmp_path, own=["rendered_files"])
+    said = play(home, "gpunode.llm.site", "-i", "gpu-1,", "-e", "model=8b", "--check", "--diff")
+    assert "+++ after: /usr/local/lib/gpunode/vllm-wait.py" in said
+    assert "+(a program of " in said
+    assert "+++ after: /etc/systemd/system/vllm-8b.service" in said
+    assert len(said.splitlines()) < 400
+
+
 def variables() -> set[str]:
     """What a user may set, of the roles and of the playbooks."""
     return set(_values.options())
