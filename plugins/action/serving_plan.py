@@ -59,6 +59,7 @@ class ActionModule(LockingAction):
         names = [one.name for one in outcome.plan.instances] if outcome.plan else []
         found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
         found["unlisted"] = unlisted([one.name for one in here.engines], names) if plan else []
+        found["engines"] = said.get("engines") or []
         return {"changed": False, **found, **facts}
 
     @staticmethod

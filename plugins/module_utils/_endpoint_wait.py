@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Dict, List, Mapping, Sequence
 
@@ -35,6 +36,24 @@ PAUSE_S = 1
 #: The first exception counts, and each of eight workers tells its own in fifty lines.
 LOG_LINES = 2000
 UNIT_PROPERTIES = "ActiveState,SubState,Result,NRestarts,InvocationID,LoadState,ExecMainStatus,Job"
+
+
+#: What an engine's log says of the parts of its start. Of several processes the slowest counts.
+_PARTS = {
+    "load": re.compile(r"Model loading took .{0,60}?([\d.]+) seconds"),
+    "compile": re.compile(r"init engine \(.{0,80}?\) took ([\d.]+) s"),
+}
+
+
+def parts_of(lines: Sequence[str]) -> Dict[str, float]:
+    """The seconds that loading the weights took, and compiling with all that warms up."""
+    found: Dict[str, float] = {}
+    for line in lines:
+        for part, pattern in _PARTS.items():
+            match = pattern.search(line)
+            if match:
+                found[part] = max(found.get(part, 0.0), float(match[1]))
+    return found
 
 
 def url_of(endpoint: Endpoint) -> str:
@@ -73,7 +92,7 @@ class Wait:
         """Ask the unit first: another server, or the one that is on its way out, may answer on its port."""
         name = endpoint["name"]
         state = self.unit_state(endpoint["unit"]) if endpoint["unit"] else {"ActiveState": "active"}
-        ended = self.has_ended(name, state)
+        ended, took = self.has_ended(name, state), 0.0
         # When systemd has begun a new run already, the one that was seen before is the one that tells.
         begun_anew = ended and self.is_up(state)
         if state.get("InvocationID") and not (begun_anew and name in self.resume["runs"]):
@@ -84,7 +103,9 @@ class Wait:
         elif state["ActiveState"] == "deactivating" or (state["ActiveState"] == "active" and state.get("Job")):
             answer = _probe.Answer(False, "the one before is being stopped")
         else:
+            began = time.monotonic()
             answer = self.ask(endpoint)
+            took = time.monotonic() - began
             # A unit that starts asks as well, and knows more: who has its port may be another server.
             if answer.refused and state["ActiveState"] != "active":
                 answer = _probe.Answer(False, answer.detail)
@@ -92,6 +113,8 @@ class Wait:
         # A unit waits for the same answer before it counts as started; the play ends after it and not before.
         if answer.ready and state["ActiveState"] == "active":
             self.resume["ready"][name] = answer.detail
+            if not self.once:
+                self.resume.setdefault("parts", {})[name] = {**parts_of(self.log(endpoint)), "token": round(took, 2)}
 
     @staticmethod
     def is_up(state: Mapping[str, str]) -> bool:
@@ -178,6 +201,7 @@ class Wait:
                 "model": one["model"],
                 "ready": one["name"] in self.resume["ready"],
                 "detail": self.resume["ready"].get(one["name"]) or self.answers[one["name"]].detail,
+                "seconds": self.resume.get("parts", {}).get(one["name"], {}),
             }
             for one in self.module.params["endpoints"]
         ]

@@ -83,6 +83,21 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
     return findings
 
 
+def told_needs(
+    needs: Iterable[Need], roots: Iterable[str], where: Callable[[str], Filesystem] = filesystem
+) -> dict[str, Any]:
+    """What is to be fetched, and on each filesystem that has one of the roots what is free before it."""
+    fetched = [need for need in needs if need.bytes > 0]
+    disks: dict[int, dict[str, Any]] = {}
+    for path in dict.fromkeys([*roots, *(need.path for need in fetched)]):
+        found = where(path)
+        disk = disks.setdefault(found.device, {"paths": [], "free": found.free, "bytes": 0})
+        disk["paths"].append(path)
+        disk["bytes"] += sum(need.bytes for need in fetched if need.path == path)
+    fetch = [{"kind": "image" if need.name else "weights", "bytes": need.bytes} for need in fetched]
+    return {"fetch": fetch, "disks": list(disks.values())}
+
+
 def weights_needs(
     instances: Sequence[Instance],
     home: str,

@@ -9,6 +9,8 @@ over when one before it is lost.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
@@ -58,6 +60,25 @@ def parse_unit(text: str) -> Optional[Serving]:
         port_base=_number(belongs.get("portbase", "")),
         gpus=tuple(gpu_names(text)),
     )
+
+
+def short_digest(text: bytes) -> str:
+    """Enough to tell two texts apart, and too little to tell what a secret one holds."""
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+def started_from(name: str, run: str = "/run") -> Dict[str, str]:
+    """The files that an engine was started from, path -> digest; its unit put them aside. Empty: it does not run."""
+    root = f"{run}/vllm-{name}/started-from"
+    found = {}
+    for folder, _folders, names in os.walk(root):
+        for path in (os.path.join(folder, one) for one in names):
+            try:
+                with open(path, "rb") as stream:
+                    found[path[len(root) :]] = short_digest(stream.read())
+            except OSError:  # it ends just now
+                continue
+    return found
 
 
 def _number(text: str) -> Optional[int]:

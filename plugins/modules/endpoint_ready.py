@@ -60,6 +60,11 @@ endpoints:
     detail:
       description: What it answered.
       type: str
+    seconds:
+      description:
+        - How long parts of its start took, where this call waited for it, from what its log says. C(load) is the
+          weights, C(compile) all that follows up to the first request, C(token) an answer of one token.
+      type: dict
 diagnosis:
   description: Why it will not answer, where the table knows it.
   type: dict

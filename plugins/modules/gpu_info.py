@@ -134,8 +134,8 @@ fabric_manager:
 engines:
   description:
     - The engines that the role P(gpunode.llm.vllm#role) put on this node, by their units. Each has a C(name), its
-      C(port), the port that this was counted from (C(port_base)), and the names of its C(gpus) for the container
-      toolkit.
+      C(port), the port that this was counted from (C(port_base)), the names of its C(gpus) for the container
+      toolkit, and in C(started_from) a short digest of each file that it was started from, where it runs.
   returned: always
   type: list
   elements: dict
@@ -167,6 +167,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import da
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
 
 UNITS = "/etc/systemd/system"
+RUN = "/run"
 CDI = ("/etc/cdi", "/var/run/cdi")
 
 
@@ -201,7 +202,7 @@ def fabric_manager_runs() -> bool:
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, by their units."""
     found = (_serving.parse_unit(_read(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
-    return [one.as_dict() for one in found if one]
+    return [{**one.as_dict(), "started_from": _serving.started_from(one.name, RUN)} for one in found if one]
 
 
 def cdi_uuids() -> Optional[bool]:

@@ -169,6 +169,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+seconds:
+  description: How long it took, on the controller's clock; where the pull was begun before, what was left of it.
+  type: float
+  returned: always
 snapshots:
   description: What was asked for, each revision once.
   type: list

@@ -70,6 +70,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+seconds:
+  description: How long it took, on the controller's clock.
+  type: float
+  returned: always
 image:
   description: The image that was asked for.
   type: str

@@ -213,6 +213,18 @@ docker:
   description: The Docker of this node, as M(gpunode.llm.engine_info) returns it.
   type: dict
   returned: where O(docker) is set
+fetch:
+  description:
+    - What is to be fetched, each with its C(kind), V(weights) or V(image), and C(bytes). Those of an image are the room
+      that it takes once it is unpacked, see O(image_bytes).
+  type: list
+  elements: dict
+  returned: success
+disks:
+  description: Each filesystem that this goes to, as C(paths), C(free) bytes before it, and the C(bytes) that it takes.
+  type: list
+  elements: dict
+  returned: success
 bytes_to_write:
   description: Bytes of weights and images that the node does not have yet.
   type: int
@@ -431,6 +443,7 @@ def main():
         instances=_preflight.pin(instances, params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
+        **_preflight.told_needs(weights + images, [params["home"], _preflight.data_root()]),
         settled=settled(params, weights, images),
         **({"docker": docker} if params["docker"] is not None else {}),
     )

@@ -153,6 +153,12 @@ plan:
         weights_gib_per_gpu:
           description: Weights on the fullest GPU, in GiB.
           type: float
+        model_context:
+          description: Context that the model itself has, in tokens.
+          type: int
+        precision:
+          description: How its weights are stored, such as V(BF16) or V(FP8).
+          type: str
         kv_cache_tokens:
           description: Tokens that the KV caches of all replicas hold.
           type: int
@@ -199,7 +205,7 @@ plan:
       type: list
       elements: str
     rejected:
-      description: What was not chosen, with C(instance), C(choice) and C(reason).
+      description: What was not chosen, with C(instance), C(choice), C(reason), and C(gain), what it would be better at.
       type: list
       elements: dict
 findings:
@@ -216,6 +222,11 @@ unlisted:
   returned: always
   type: list
   elements: str
+engines:
+  description: The engines that the node has, as M(gpunode.llm.gpu_info) returns them.
+  returned: always
+  type: list
+  elements: dict
 gpus:
   description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.
   returned: always

@@ -59,6 +59,7 @@ class Rejected:
 
     choice: str
     reason: str
+    gain: str = ""  # what it would be better at, where it fits
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,14 @@ def _gone(choice: Choice, best: Choice, bench: Bench) -> str:
     return f"wider than the model needs: {best} answers more requests on the same GPUs"
 
 
+def _gain(choice: Choice, best: Choice) -> str:
+    """What a way that was not taken would be better at."""
+    if choice.spread.tp > best.spread.tp:
+        return "faster for a single answer"
+    room = (choice.context, choice.fit.kv_tokens * choice.replicas)
+    return "roomier" if room > (best.context, best.fit.kv_tokens * best.replicas) else ""
+
+
 TIERS = {
     1: "smaller steps than vLLM's own, which nothing demands here",
     2: "at a lower precision, which nothing demands here (vllm_kv_cache_dtype: fp8 takes it)",
@@ -300,7 +309,7 @@ def options(bench: Bench, budget: int) -> Options:
         sieve.take(bench, budget, deep)
     rank = RANKS[bench.wish.objective]
     fitting = sorted(sieve.fitting, key=lambda choice: rank(choice, bench))
-    others = [Rejected(str(choice), _gone(choice, fitting[0], bench)) for choice in fitting[1:]]
+    others = [Rejected(str(way), _gone(way, fitting[0], bench), _gain(way, fitting[0])) for way in fitting[1:]]
     return Options(
         tuple(fitting),
         (*others, *(Rejected(named, reason) for named, reason in sieve.rejected.items())),

@@ -231,7 +231,8 @@ def _other_weights(seat: Seat, advice: Advice) -> list[Mapping[str, str]]:
                 f"other weights than asked for ({weight_text(model)}); they would run as {best} with "
                 f"{best.fit.kv_tokens * best.replicas} tokens of KV cache"
             )
-            found.append({"instance": seat.wish.name, "choice": f"model {model.key}", "reason": reason})
+            choice = f"model {model.key}"
+            found.append({"instance": seat.wish.name, "choice": choice, "reason": reason, "gain": "roomier"})
     return found
 
 
@@ -239,7 +240,7 @@ def _rejected(seats: Sequence[Seat], advice: Advice) -> tuple[Mapping[str, str],
     ways: list[Mapping[str, str]] = []
     for seat in seats:
         for way in seat.options.rejected:
-            ways.append({"instance": seat.wish.name, "choice": way.choice, "reason": way.reason})
+            ways.append({"instance": seat.wish.name, **asdict(way)})
         ways += _other_weights(seat, advice)
     return tuple(ways)
 

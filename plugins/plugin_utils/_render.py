@@ -30,6 +30,8 @@ class Instance:
     pipeline_parallel_size: int
     data_parallel_size: int
     max_model_len: int
+    model_context: int
+    precision: str
     weights_gib_per_gpu: float
     kv_cache_tokens: int
     config: Mapping[str, Any]
@@ -127,6 +129,8 @@ def instance(settled: Settled, request: Request, policy: Policy) -> Instance:
         pipeline_parallel_size=settled.spread.pp,
         data_parallel_size=settled.replicas,
         max_model_len=settled.context,
+        model_context=wish.model.context,
+        precision=wish.model.weights.title,
         weights_gib_per_gpu=round(settled.weights_gib, 2),
         kv_cache_tokens=settled.kv_tokens,
         config=config(settled, engine),

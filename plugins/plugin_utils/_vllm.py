@@ -99,10 +99,15 @@ def vllm_endpoint(
     }
 
 
+def base_url(instance: Mapping[str, Any]) -> str:
+    """Where an instance is reached from the node itself."""
+    host = reachable_host(str(instance.get("host") or "127.0.0.1"))
+    return f"http://{f'[{host}]' if ':' in host else host}:{int(instance['port'])}/v1"
+
+
 def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:
     """One line for a shell on the node that gets an answer from an instance. It names the key and does not hold it."""
-    host = reachable_host(str(instance.get("host") or "127.0.0.1"))
-    url = f"http://{f'[{host}]' if ':' in host else host}:{int(instance['port'])}/v1/chat/completions"
+    url = f"{base_url(instance)}/chat/completions"
     body = {"model": served_name(instance), "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
     # In double quotes: the shell is to fill the key in.
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if keyed else ""

@@ -81,6 +81,7 @@ class WatchingAction(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "node")
+        began = time.monotonic()
         result = watch(
             lambda resume: self._call(resume, task_vars),
             lambda line: self._show(host, line),
@@ -89,7 +90,7 @@ class WatchingAction(ActionBase):  # type: ignore[misc]
         # What is done has told its failure in words; what broke off has not, and Ansible says all that it knows of it.
         if result.get("failed") and "done" in result:
             raise refused(result)
-        return result
+        return {**result, "seconds": round(time.monotonic() - began, 1)}
 
     def _call(self, resume: Any, task_vars: dict[str, Any] | None) -> Result:
         args = dict(self._task.args)

@@ -19,7 +19,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNI
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
-ON_THE_CONTROLLER = {"refuse", "serving_matrix", "serving_plan", "settings_check", "show"}
+ON_THE_CONTROLLER = {"plan_shown", "refuse", "serving_matrix", "serving_plan", "settings_check", "show"}
 #: What the module takes beside the options of an engine, and what stands for one instance alone.
 OF_THE_TASK = {"model", "models", "gpus", "fail_on_findings", "gather_facts", "lock_timeout_s"}
 OF_ONE_INSTANCE = {"name", "model", "served_model_name", "gpu_indices"}

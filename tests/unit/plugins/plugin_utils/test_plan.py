@@ -24,8 +24,8 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning im
 
 CONTRACT = (
     "name model repo_id revision image device gpu_indices gpu_uuids tensor_parallel_size pipeline_parallel_size "
-    "data_parallel_size max_model_len weights_gib_per_gpu kv_cache_tokens config env host port port_base "
-    "served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size warnings"
+    "data_parallel_size max_model_len model_context precision weights_gib_per_gpu kv_cache_tokens config env "
+    "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size warnings"
 )
 
 

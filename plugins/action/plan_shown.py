@@ -1,0 +1,61 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show what is going to be on a node, before anything changes: from what it was asked before, with no further call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.utils.display import Display
+from ansible_collections.gpunode.llm.plugins.action import rendered_files
+from ansible_collections.gpunode.llm.plugins.module_utils._serving import short_digest
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _file_plan, _plan_screen
+
+OPTIONS = {
+    "plan": {"type": "dict", "required": True},
+    "check": {"type": "dict", "required": True},
+    "instances": {"type": "list", "elements": "dict", "required": True},
+    "files": {"type": "list", "elements": "dict", "default": []},
+    "item_var": {"type": "str", "default": "item"},
+    "system": {"type": "str", "default": ""},
+    "link_mbit_s": {"type": "float"},
+}
+
+
+class ActionModule(rendered_files.ActionModule):
+    """plan_shown"""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Say whether each engine will be started anew, by the files that it would be started from."""
+        self._task_vars = task_vars or {}
+        _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
+        engines = {one["name"]: one for one in options["plan"].get("engines") or []}
+        restarts = {
+            one["name"]: _plan_screen.restart(self._digests(one, options), engines.get(one["name"]))
+            for one in options["instances"]
+        }
+        text = _plan_screen.plan_text(
+            str(self._task_vars.get("inventory_hostname", "node")),
+            options["plan"],
+            {**options["check"], "instances": options["instances"]},
+            restarts,
+            system=options["system"],
+            link_mbit_s=options["link_mbit_s"],
+        )
+        Display().display("\n".join(["", *text]))
+        return {"changed": False, "restarts": restarts}
+
+    def _digests(self, instance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+        """The files of an instance as they are going to be."""
+        own = [self._plain(file) for file in options["files"] if "{name}" in file["dest"]]
+        entries, secrets = _file_plan.rendered(own, [instance], options["item_var"], self._text)
+        return {
+            entry["dest"]: short_digest((secrets.get(entry["dest"]) or entry.get("content") or "").encode())
+            for entry in entries
+            if entry["present"]
+        }

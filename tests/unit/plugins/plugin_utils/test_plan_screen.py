@@ -1,0 +1,170 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan and the card as a person reads them: whole texts, for several hosts."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _plan_screen, _screen
+from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import make_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+
+GOLDEN = Path(__file__).parent / "golden_plans"
+HERE = {"paths": ["/var/lib/huggingface", "/var/lib/docker"], "free": 1_200_000_000_000, "bytes": 0}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "h100x8-405b-fp8": (
+        "8xH100",
+        {"model": "405b-fp8"},
+        {
+            "fetch": [{"kind": "weights", "bytes": 410_060_000_000}, {"kind": "image", "bytes": 30_000_000_000}],
+            "disks": [{**HERE, "bytes": 440_060_000_000}],
+        },
+    ),
+    "cpu-tiny": ("", {"model": "tiny"}, {"fetch": [], "disks": [HERE]}),
+    "h100x4-several": (
+        "4xH100",
+        {"models": ["8b", {"model": "70b-fp8", "port": 9000, "host": "0.0.0.0"}], "api_key_set": True},
+        {
+            "fetch": [{"kind": "weights", "bytes": 72_660_000_000}],
+            "disks": [
+                {"paths": ["/var/lib/huggingface"], "free": 900_000_000_000, "bytes": 72_660_000_000},
+                {"paths": ["/var/lib/docker"], "free": 60_000_000_000, "bytes": 0},
+            ],
+        },
+    ),
+    "l40s-8b": ("1xL40S", {"model": "8b", "max_model_len": "16K"}, {"fetch": [], "disks": [HERE]}),
+}
+
+
+def planned(gpus: str, options: dict[str, Any]) -> dict[str, Any]:
+    catalog = load_catalog({}, {}, {})
+    node = given_gpus(gpus, catalog) if gpus else given_gpus([], catalog)
+    made = make_plan(read_request(options, catalog), node, catalog)
+    assert made.plan, made.findings
+    return {"plan": made.plan.as_dict(), "gpus": node.as_dict()["gpus"]}
+
+
+def text(case: str) -> list[str]:
+    gpus, options, check = CASES[case]
+    plan = planned(gpus, options)
+    instances = plan["plan"]["instances"]
+    restarts = {one["name"]: _plan_screen.restart({}, None) for one in instances}
+    check = {**check, "instances": instances}
+    return _plan_screen.plan_text("gpu-1", plan, check, restarts, system="Ubuntu 24.04", link_mbit_s=1000.0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_plan_as_a_person_reads_it(case: str) -> None:
+    """To make them anew: write what this says into the file, and read the difference."""
+    assert text(case) == (GOLDEN / f"{case}.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_line_is_wider_than_a_screen(case: str) -> None:
+    assert [line for line in text(case) if len(line) > _screen.WIDTH] == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        (None, "no, this is its first start"),
+        ({"started_from": {}}, "it does not run, and is started"),
+        ({"started_from": {"/e/a.yaml": "1", "/e/a.env": "2", "/s/vllm-a.service": "3"}}, "no"),
+        (
+            {"started_from": {"/e/a.yaml": "0", "/e/a.env": "2", "/s/vllm-a.service": "0"}},
+            "yes, its configuration and its unit change",
+        ),
+        ({"started_from": {"/e/a.yaml": "1", "/s/vllm-a.service": "3"}}, "yes, its environment changes"),
+        (
+            {"started_from": {"/e/a.yaml": "1", "/e/a.env": "2", "/s/vllm-a.service": "3", "/e/a.keys.yaml": "4"}},
+            "yes, its API keys change",
+        ),
+    ],
+)
+def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] | None, said: str) -> None:
+    wanted = {"/e/a.yaml": "1", "/e/a.env": "2", "/s/vllm-a.service": "3"}
+    assert _plan_screen.restart(wanted, engine) == said
+
+
+@pytest.mark.parametrize(
+    ("fetch", "speed", "said"),
+    [
+        ([], 1000.0, "nothing, all of it is here"),
+        ([{"kind": "weights", "bytes": 16_060_000_000}], 1000.0, "weights 16.1 GB: about 2 min 8 s at 1 Gbit/s"),
+        ([{"kind": "image", "bytes": 6_000_000_000}], 250.0, "image at most 6.0 GB: about 3 min 12 s at 250 Mbit/s"),
+        ([{"kind": "image", "bytes": 6_000_000_000}], None, "image at most 6.0 GB"),
+    ],
+)
+def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed: float | None, said: str) -> None:
+    assert _plan_screen.download(fetch, speed) == said
+
+
+def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
+    ways = [
+        {"instance": "a", "choice": "TP 2", "reason": "wide", "gain": "roomier"},
+        {"instance": "a", "choice": "TP 4", "reason": "wider", "gain": "roomier"},
+        {"instance": "a", "choice": "TP 8", "reason": "slow", "gain": "faster"},
+        {"instance": "a", "choice": "PP 8", "reason": "no room", "gain": ""},
+    ]
+    assert _plan_screen.better(ways) == ["a with TP 2 would be roomier; wide.", "a with TP 8 would be faster; slow."]
+    assert _plan_screen.better(ways[:2]) == [
+        "a with TP 2 would be roomier; wide.",
+        "a with TP 4 would be roomier; wider.",
+    ]
+    assert _plan_screen.better(ways[3:]) == []
+
+
+def test_a_wider_spread_answers_faster_and_a_smaller_cache_is_roomier() -> None:
+    """8b on eight GPUs is eight engines, for the sake of all requests together."""
+    told = _plan_screen.better(planned("8xH100", {"model": "8b"})["plan"]["rejected"])
+    assert [line.split("; ")[0] for line in told] == [
+        "8b with TP 2 x 4 replicas would be faster for a single answer",
+        "8b with TP 1 x 8 replicas, KV cache in FP8 would be roomier",
+    ]
+
+
+ENDPOINTS = [{"name": "8b", "seconds": {"load": 31.4, "compile": 62.0, "token": 0.13}}]
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+def test_the_card_has_lines_that_can_be_copied(keyed: bool) -> None:
+    instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
+    lines = _plan_screen.ending(
+        instances, "gpu-1", {"image": 95.2, "weights": 141.0, "endpoints": ENDPOINTS}, keyed, changed=True
+    )
+    assert lines[0] == "gpu-1: it answers"
+    took = next(" ".join(lines[at : at + 2]) for at, line in enumerate(lines) if line.startswith("  took"))
+    assert "image 1 min 35 s, weights 2 min 21 s, load 31 s, compile and warm up 1 min 2 s, first token 0.1 s" in (
+        " ".join(took.split())
+    )
+    (curl,) = [line for line in lines if line.startswith("  curl ")]
+    assert shlex.split(curl)[:3] == ["curl", "-s", "http://127.0.0.1:8000/v1/chat/completions"]
+    assert ("$VLLM_API_KEY" in curl) is keyed
+    (python,) = [line for line in lines if "from openai import OpenAI" in line]
+    ast.parse(python.strip())
+    assert ("VLLM_API_KEY" in python) is keyed
+    assert any("gpunode.llm.status" in line for line in lines)
+    assert any("journalctl -eu vllm-8b" in line for line in lines)
+
+
+def test_each_of_several_has_its_own_times() -> None:
+    instances = planned("4xH100", {"models": ["8b", "70b-fp8"]})["plan"]["instances"]
+    lines = _plan_screen.ending(instances, "gpu-1", {"image": 5, "endpoints": ENDPOINTS}, False, changed=True)
+    assert lines[0] == "gpu-1: all of them answer"
+    told = [" ".join(line.split()) for line in lines if " took " in line]
+    assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.1 s"]
+
+
+def test_where_nothing_was_to_do_one_line_says_so() -> None:
+    instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
+    assert _plan_screen.ending(instances, "gpu-1", {}, False, changed=False) == [
+        "gpu-1: nothing to do, 8b answers at http://127.0.0.1:8000/v1"
+    ]
