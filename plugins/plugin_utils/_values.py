@@ -50,6 +50,8 @@ FORMS = {
         "numbers of nodes or shares of them, such as 1, 25% or 1,10,25%",
     ),
 }
+#: How the names begin (behind `preflight_`) under which preflight gets variables, and how the users' own names do.
+HANDED = {"options.": "vllm_", "huggingface_": "huggingface_", "lock_": "node_lock_", "": ""}
 #: More of a value says no more in a message.
 SHOWN = 60
 
@@ -98,6 +100,15 @@ def typed(name: str, value: Any) -> Any:
     if name not in options():
         raise ValueError(f"{name} is no variable of this collection.")
     return read(name, value, options()[name])
+
+
+def by_users_name(message: str) -> str:
+    """A refusal of what a playbook handed to preflight, with the name under which its user set it."""
+    handed = re.match(r"preflight_(options\.|huggingface_|lock_|(?=models?\b))(\w+)", message)
+    if not handed:
+        return message
+    theirs = HANDED[handed[1]] + handed[2]
+    return theirs + message[handed.end() :] if theirs in options() else message
 
 
 def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:

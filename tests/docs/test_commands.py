@@ -18,6 +18,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import fake_node
 import pytest
@@ -32,8 +33,9 @@ ELSEWHERE = {
     "ansible-galaxy collection install gpunode.llm": "tests/artefact.sh installs a built one",
     "ansible-galaxy collection install gpunode-llm.tar.gz": "tests/artefact.sh installs a built one",
     "ansible-playbook gpunode.llm.bundle -e model=8b -e gpus=8xH100 -e bundle=/srv/bundle -e tar=true": "Molecule",
-    "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.status -e watch=5": "Molecule, which interrupts it",
-    "ansible-playbook -i gpu-1, -u ubuntu gpunode.llm.site -e @vars.yml": "Molecule, with vars.yml as it was made",
+    "ansible-playbook -i hosts.yml gpunode.llm.status -e @vars.yml -e watch=5": "Molecule, which interrupts it",
+    "ansible-playbook -i hosts.yml gpunode.llm.site -e @vars.yml -e @/srv/bundle/vars.yml": "Molecule, as it was made",
+    "ansible -i hosts.yml all -m ansible.builtin.ping": "it asks the node of the page itself",
     "pip install ansible-core": "tests/venv.sh",
     "ansible-galaxy collection install awx.awx": "tests/awx/run.sh has it from PyPI",
     "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
@@ -56,6 +58,11 @@ def commands(page: Path) -> list[str]:
     return sorted({command for command in bare if command.split(" ")[0] in PROGRAMS and " " in command})
 
 
+def blocks(page: Path) -> list[str]:
+    """The snippets of YAML."""
+    return re.findall(r"^```ya?ml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
 def cases() -> list[object]:
     """Each command once, by the first page that shows it."""
     pages = {command: page for page in reversed(PAGES) for command in commands(page) if command not in ELSEWHERE}
@@ -71,8 +78,14 @@ def run(*argv: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT) -> 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose nodes answer without being there."""
-    return fake_node.make(tmp_path_factory.mktemp("collections"))
+    """One whose nodes answer without being there, with the two files that the quickstart has its reader write."""
+    home = fake_node.make(tmp_path_factory.mktemp("collections"))
+    pages = [CHECKOUT / "docs" / "quickstart.md"]
+    for name in ("hosts.yml", "vars.yml"):
+        (home / name).write_text(
+            next(block for page in pages for block in blocks(page) if block.startswith(f"# {name}\n"))
+        )
+    return home
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +137,13 @@ def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch, checkout: Path
     elif program == "ansible-playbook" and needs_a_node(args):
         # What differs in its inventory alone is one play.
         if (same := as_one_play(args)) in played:
-            run(program, *args, "--syntax-check")
+            run(
+                program,
+                *args,
+                "--syntax-check",
+                env={"ANSIBLE_COLLECTIONS_PATH": str(checkout.parents[2])},
+                cwd=checkout,
+            )
         else:
             play(checkout, *args)
             played.add(same)
@@ -146,16 +165,51 @@ def test_a_first_diff_can_be_read(tmp_path: Path) -> None:
     assert len(said.splitlines()) < 400
 
 
-def variables() -> set[str]:
-    """What a user may set, of the roles and of the playbooks."""
-    return set(_values.options())
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_settings_are_variables(page: Path) -> None:
     shown: set[str] = set()
-    for block in re.findall(r"^```ya?ml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+    for block in blocks(page):
         content = yaml.safe_load(block)
-        if isinstance(content, dict):
+        if isinstance(content, dict) and not block.startswith("# hosts.yml"):
             shown |= set(content)
-    assert shown <= variables()
+    assert shown <= set(_values.options())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_a_snippet_says_which_file_it_belongs_to(page: Path) -> None:
+    for block in blocks(page):
+        assert re.match(r"# [\w./-]+\.yml\n", block), block
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
+def test_there_is_one_way_to_call_it(page: Path) -> None:
+    """By its name, with the quickstart's two files; the form of a clone stands there once, and in the README."""
+    for command in commands(page):
+        if "gpunode.llm.site" in command:
+            assert command.startswith("ansible-playbook -i hosts.yml gpunode.llm.site -e @vars.yml"), command
+    forms = [
+        command
+        for command in commands(page)
+        if re.search(r"[ /]site\.yml", command) and "inventories/lab" not in command
+    ]
+    assert len(forms) <= (page.name in ("README.md", "quickstart.md")), forms
+
+
+def copied(text: str) -> dict[str, Any]:
+    """The file of variables to copy, with each value taken out of its comment."""
+    found: dict[str, Any] = yaml.safe_load(re.sub(r"(?m)^# (\w+: \S)", r"\1", text))
+    return found
+
+
+def test_the_file_to_copy_is_good_as_it_stands_and_with_all_that_it_offers(checkout: Path) -> None:
+    (text,) = (block for block in blocks(CHECKOUT / "docs" / "settings.md") if "# vllm_port: " in block)
+    assert yaml.safe_load(text) == {"model": "8b"}
+    every = copied(text)
+    assert len(every) > 18
+    for name, value in every.items():
+        assert "{{" in str(value) or _values.typed(name, value) is not None
+    # The front is another way than a wider address, and the fake node has no nginx.
+    offered = {name: value for name, value in every.items() if not name.startswith("gateway_")}
+    for name, content in (("offered.yml", offered), ("secret.yml", {"vault_vllm_api_key": "sk-0123456789"})):
+        (checkout / name).write_text(yaml.safe_dump(content), encoding="utf-8")
+    assert "to mend" not in play(checkout, "gpunode.llm.site", "-e", "@offered.yml", "-e", "@secret.yml")

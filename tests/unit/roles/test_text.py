@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.errors import AnsibleUndefinedVariable
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _values
@@ -290,6 +290,25 @@ def test_what_is_omitted_in_a_dictionary_is_left_out() -> None:
     variables = {"options": {"port": trust_as_template("{{ nowhere | default(omit) }}"), "host": "::1"}}
     expression = trust_as_template("{{ options | gpunode.llm.typed('preflight_options') }}")
     assert Templar(loader=DataLoader(), variables=variables).template(expression) == {"host": "::1"}
+
+
+@pytest.mark.parametrize(
+    ("handed", "value", "name"),
+    [
+        ("preflight_options", {"port": "abc"}, "vllm_port"),
+        ("preflight_options", {"extra_models": "x"}, "vllm_extra_models"),
+        ("preflight_models", {"a": 1}, "models"),
+        ("preflight_huggingface_environment", 5, "huggingface_environment"),
+        ("preflight_lock_timeout_s", "x", "node_lock_timeout_s"),
+        ("preflight_skip", "ports,wires", "preflight_skip[1]"),
+        ("vllm_port", "abc", "vllm_port"),
+    ],
+)
+def test_a_refusal_calls_a_variable_as_its_user_does(handed: str, value: Any, name: str) -> None:
+    """What follows from facts is read by preflight alone, to which it was handed under another name."""
+    expression = trust_as_template(f"{{{{ value | gpunode.llm.typed('{handed}') }}}}")
+    with pytest.raises(AnsibleError, match=f": {re.escape(name)} must be "):
+        Templar(loader=DataLoader(), variables={"value": value}).template(expression)
 
 
 PLAY = """
