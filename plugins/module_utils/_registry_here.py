@@ -40,7 +40,8 @@ def docker(wanted: Mapping[str, Any], run: Runner) -> _registry.Docker:
             them. All may be missing.
     """
     config = daemon(wanted.get("config") or {})
-    proxies = wanted.get("proxy") or daemon_proxies(config) or service_proxies(run)
+    own = {kind: value for kind, value in (wanted.get("proxy") or {}).items() if value}
+    proxies = own or daemon_proxies(config) or service_proxies(run)
     logins = client()
     return _registry.Docker(
         ask=asker(proxies, wanted.get("ca_certificate") or ""),

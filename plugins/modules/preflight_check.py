@@ -156,9 +156,19 @@ options:
         type: dict
         default: {}
       proxy:
-        description: The proxy that Docker is going to have, with the keys C(http), C(https) and C(no_proxy).
+        description: The proxy that Docker is going to have.
         type: dict
         default: {}
+        suboptions:
+          http:
+            description: For http addresses.
+            type: str
+          https:
+            description: For https addresses.
+            type: str
+          no_proxy:
+            description: Hosts to reach without it, separated by commas.
+            type: str
       ca_certificate:
         description: The certificate (PEM) of an authority that the node is going to trust.
         type: str
@@ -420,7 +430,16 @@ def main():
                 "type": "dict",
                 "options": {
                     "config": {"type": "dict", "default": {}},
-                    "proxy": {"type": "dict", "default": {}, "no_log": True},
+                    # A host that is reached without it is no secret: blotted out, it would take names of images apart.
+                    "proxy": {
+                        "type": "dict",
+                        "default": {},
+                        "options": {
+                            "http": {"type": "str", "no_log": True},
+                            "https": {"type": "str", "no_log": True},
+                            "no_proxy": {"type": "str"},
+                        },
+                    },
                     "ca_certificate": {"type": "str"},
                     "source": {"type": "path"},
                 },

@@ -3,8 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
+
 import pytest
+from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils import _preflight
+from ansible_collections.gpunode.llm.plugins.modules import preflight_check
 from ansible_collections.gpunode.llm.plugins.modules.preflight_check import from_hub, only_follows, settled
 
 
@@ -53,3 +57,20 @@ def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, asked, 
 def test_who_hands_it_on():
     assigned = _preflight.assign(WANTED, {("org/other", "main"): "node-1"})
     assert assigned == [WANTED[0], {**WANTED[1], "seeder": "node-1"}]
+
+
+def test_an_image_keeps_its_name_where_its_registry_is_reached_without_the_proxy(capsys):
+    """What a module holds for a secret is blotted out of all that it returns, in the middle of a word too."""
+    image, secret = "registry.corp.example:5000/vllm:1", "http://ada:hush@proxy.corp.example:3128"
+    proxy = {"https": secret, "no_proxy": ".corp.example"}
+    instances = [{"name": "8b", "repo_id": "org/name", "image": image, "note": f"through {secret}"}]
+    args = {
+        "instances": instances,
+        "skip": ["platform", "disk", "ports", "hub", "repositories", "registry"],
+        "registry": {"proxy": proxy},
+    }
+    with patch_module_args(args), pytest.raises(SystemExit):
+        preflight_check.main()
+    (told,) = json.loads(capsys.readouterr().out)["instances"]
+    assert told["image"] == image
+    assert "hush" not in told["note"]
