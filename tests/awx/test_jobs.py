@@ -133,9 +133,10 @@ def test_plan(launch: Callable[..., Job]) -> None:
 def test_a_wrong_answer_is_one_sentence(launch: Callable[..., Job]) -> None:
     job = launch("serve", model="9b")
     assert job.status == "failed"
-    (sentence,) = job.said("runner_on_failed")
-    assert "Model '9b' is not in the catalogue. Did you mean 8b?" in sentence
-    assert "nothing was changed" in sentence
+    (head,) = job.said("runner_on_failed")
+    assert head == "1 thing to mend; nothing was changed."
+    told = [line for line in job.lines if "1. Model '9b' is not in the catalogue. Did you mean 8b?" in line]
+    assert len(told) == 1
 
 
 def test_serve(launch: Callable[..., Job]) -> None:
@@ -143,6 +144,10 @@ def test_serve(launch: Callable[..., Job]) -> None:
     assert job.status == "successful", (job.folder / "stdout").read_text()
     assert job.facts["ansible_distribution"] == "Debian"
     assert (job.folder / "rc").read_text() == "0"
+    plan = [line.strip().partition("  ")[0] for line in job.lines]
+    assert plan.index("layout") < plan.index("restart") < plan.index("download") < plan.index(f"{NODE}: it answers")
+    assert [line for line in job.lines if line.startswith("  curl -s http://127.0.0.1:8000/v1/chat/completions ")]
+    assert [line for line in job.lines if line.startswith("  from openai import OpenAI; ")]
     # It says what it was trained to say.
     subprocess.run([LAB, "ask", NODE], check=True)
 
