@@ -71,7 +71,11 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "account": "",
         "settled": {"weights": False, "images": False},
         "docker": DOCKER,
-        "bytes_to_write": 0,
+        "fetch": [{"kind": "weights", "bytes": 16_060_000_000}, {"kind": "image", "bytes": 30_000_000_000}],
+        "disks": [
+            {"paths": ["/var/lib/huggingface", "/var/lib/docker"], "free": 1_800_000_000_000, "bytes": 46_060_000_000}
+        ],
+        "bytes_to_write": 46_060_000_000,
     },
     "rendered_files": {"changed_files": ["/etc/vllm/8b.yaml"], "changed": True},
     "support_bundle": {"files": ["status.txt"], "bytes": 2048},
