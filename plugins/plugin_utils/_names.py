@@ -170,7 +170,8 @@ def roots(value: Any, known: Mapping[str, Any], seen: set[str] | None = None) ->
 def _free(text: str) -> set[str]:
     """The names that a template reads and does not set itself; none of one that Ansible will refuse."""
     try:
-        found = list(PARSER.parse(text).find_all(nodes.Name))
+        # A backslash means itself, as in a play.
+        found = list(PARSER.parse(text.replace("\\", "\\\\")).find_all(nodes.Name))
     except TemplateSyntaxError:
         return set()
     return {node.name for node in found if node.ctx == "load"} - {node.name for node in found if node.ctx == "store"}

@@ -72,6 +72,11 @@ SENTENCES = {
     "no nvidia-smi": ("rm /usr/bin/nvidia-smi", ("-e", "model=8b"), "nvidia-smi"),
     "a dead driver": ("rm /etc/gpunode-lab/nvidia-smi.xml", ("-e", "model=8b"), "driver"),
     "an unknown model": ("true", ("-e", "model=8bb"), "8bb"),
+    "a misspelt variable": ("true", ("-e", "vllm_max_modellen=100"), "did you mean vllm_max_model_len?"),
+    "a variable of plan": ("true", ("-e", "gpus=8xH100"), "gpus is a variable of gpunode.llm.plan"),
+    "a wrong type": ("true", ("-e", "gateway_port=abc"), "gateway_port must be a whole number such as 443, not 'abc'."),
+    "waves of words": ("true", ("-e", "nodes_at_a_time=two"), "nodes_at_a_time must be numbers of nodes"),
+    "an unknown name": ("true", ("-e", "vllm_host={{ my_hst }}"), "vllm_host is a template of my_hst"),
 }
 
 

@@ -157,7 +157,7 @@ def read_by(path: Path, seen: set[Path]) -> set[str]:
     """The names that a playbook reads, and what it imports."""
     seen.add(path)
     text = path.read_text(encoding="utf-8")
-    found = {name for item in strings(yaml.safe_load(text)) for name in _names.roots(item.replace("\\", "\\\\"), {})}
+    found = {name for item in strings(yaml.safe_load(text)) for name in _names.roots(item, {})}
     for name in re.findall(r"(?:import|include)_tasks: ([\w/]+\.yml)", text):
         file = next(folder / name for folder in (path.parent, PLAYBOOKS) if (folder / name).exists())
         found |= read_by(file, seen) if file not in seen else set()
