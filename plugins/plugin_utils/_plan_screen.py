@@ -64,11 +64,11 @@ def restart(wanted: Mapping[str, str], engine: Plain | None) -> str:
     had = engine.get("started_from") or {}
     if not had:
         return "it does not run, and is started"
-    differ = sorted(path for path in {*wanted, *had} if wanted.get(path) != had.get(path))
-    words = [next(words for end, words in FILES if path.endswith(end)) for path in differ]
-    told = list(dict.fromkeys(words))
-    plural = len(told) > 1 or told == ["its API keys"]
-    return f"yes, {' and '.join(told)} change{'' if plural else 's'}" if told else "no"
+    differ = {path for path in {*wanted, *had} if wanted.get(path) != had.get(path)}
+    which = {next(words for end, words in FILES if path.endswith(end)) for path in differ}
+    *some, last = [words for _end, words in FILES if words in which] or [""]
+    told = f"{', '.join(some)} and {last}" if some else last
+    return f"yes, {told} change{'' if some or last == 'its API keys' else 's'}" if told else "no"
 
 
 def _model(one: Plain, restart: str) -> list[str]:

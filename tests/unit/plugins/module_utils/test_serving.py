@@ -14,6 +14,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils._serving import (
     here_from,
     names_uuids,
     parse_unit,
+    short_digest,
+    started_from,
 )
 
 GOLDEN = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden" / "405b-fp8.service"
@@ -52,3 +54,17 @@ def test_the_way_back() -> None:
     one = Serving("8b", 8001, 8000, ("GPU-1",))
     assert here_from({"engines": [one.as_dict()], "cdi_uuids": None}) == Here((one,), True)
     assert here_from({"cdi_uuids": False}) == Here((), False)
+
+
+def test_the_files_that_an_engine_was_started_from_have_short_digests(tmp_path: Path) -> None:
+    aside = tmp_path / "vllm-8b" / "started-from"
+    for name, text in (("etc/vllm/8b.yaml", "model: m"), ("etc/vllm/8b.env", "VLLM_API_KEY=sk-secret")):
+        (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        (aside / name).write_text(text)
+    found = started_from("8b", str(tmp_path))
+    assert found == {
+        "/etc/vllm/8b.yaml": short_digest(b"model: m"),
+        "/etc/vllm/8b.env": short_digest(b"VLLM_API_KEY=sk-secret"),
+    }
+    assert {len(digest) for digest in found.values()} == {8}
+    assert started_from("70b", str(tmp_path)) == {}

@@ -164,3 +164,26 @@ def test_check_mode_ends_no_play():
 )
 def test_url(host, url):
     assert _endpoint_wait.url_of({"host": host, "port": 8000}) == url
+
+
+#: The worker of each GPU tells its own; the engine's core tells what comes after.
+START = """\
+(Worker_TP0 pid=37) INFO 11-26 00:49:26 [gpu_model_runner.py:1] Model loading took 14.99 GiB memory and 11.25 seconds
+(Worker_TP1 pid=38) INFO 11-26 00:49:27 [gpu_model_runner.py:1] Model loading took 14.99 GiB memory and 12.5 seconds
+(EngineCore pid=25) INFO 11-26 00:49:30 [core.py:402] init engine (profile, create kv cache, warmup model) took 33.9 s
+"""
+
+
+def test_the_parts_of_a_start_are_told_by_the_slowest_process():
+    module = Module(InvocationID="run3")
+    module.journal["run3"] = START
+    (one,) = look(module).endpoints()
+    assert {**one["seconds"], "token": 0} == {"load": 12.5, "compile": 33.9, "token": 0}
+    assert 0 <= one["seconds"]["token"] < 60
+
+
+def test_what_was_not_waited_for_has_no_parts():
+    module = Module(check_mode=True, InvocationID="run3")
+    module.journal["run3"] = START
+    (one,) = look(module).endpoints()
+    assert one["seconds"] == {}
