@@ -65,23 +65,6 @@ endpoints:
         - How long parts of its start took, where this call waited for it, from what its log says. C(load) is the
           weights, C(compile) all that follows up to the first request, C(token) an answer of one token.
       type: dict
-diagnosis:
-  description: Why it will not answer, where the table knows it.
-  type: dict
-  returned: failure
-  contains:
-    key:
-      description: A short name of the cause.
-      type: str
-    cause:
-      description: The cause.
-      type: str
-    remedy:
-      description: What to do.
-      type: str
-    line:
-      description: The line of the journal that tells it.
-      type: str
 log:
   description: The last lines of the journal that say something.
   type: list

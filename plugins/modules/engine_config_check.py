@@ -111,6 +111,7 @@ def main():
             module.fail_json(
                 msg=f"{unit['image']} does not take {unit['files'][0]}, so {unit['name']} was not stopped: {said}",
                 checked=checked,
+                done=True,
             )
         if rc != 0:
             # Another release may keep its parser elsewhere. The start, and the way back, decide then.

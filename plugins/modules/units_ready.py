@@ -67,10 +67,6 @@ endpoints:
   type: list
   elements: dict
   returned: success
-diagnosis:
-  description: Why it will not answer, where that is known.
-  type: dict
-  returned: failure
 log:
   description: The last lines of the journal that say something.
   type: list

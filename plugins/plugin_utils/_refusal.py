@@ -26,11 +26,15 @@ class Refusal(AnsibleActionFail):  # type: ignore[misc]
         return True
 
 
+#: Of a module's failure: what its message says as well, and what Ansible would print around it.
+SAID = ("exception", "warnings", "deprecations", "diagnosis", "done", "progress")
+
+
 def refused(result: Mapping[str, Any]) -> Refusal:
     """The failure of a module of ours, whose message is for people: only that is shown, and what it warned of."""
     for warning in result.get("warnings") or ():
         Display().warning(warning if isinstance(warning, str) else str(getattr(warning, "msg", warning)))
-    kept = {key: value for key, value in result.items() if key not in ("exception", "warnings", "deprecations")}
+    kept = {key: value for key, value in result.items() if key not in SAID}
     return Refusal(str(result.get("msg")), result=kept)
 
 

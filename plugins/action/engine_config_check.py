@@ -1,0 +1,12 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Has the refusal of the module of the same name printed once."""
+
+from __future__ import annotations
+
+from ansible_collections.gpunode.llm.plugins.plugin_utils._watch import WatchingAction
+
+
+class ActionModule(WatchingAction):
+    MODULE = "gpunode.llm.engine_config_check"
