@@ -66,3 +66,18 @@ def test_code_and_specifications_name_the_same_variables() -> None:
 def test_the_page_of_variables_has_all_of_them() -> None:
     page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert {name for name in _values.options() if f"`{name}`" not in page} == set()
+
+
+def test_the_readme_is_short_and_in_a_newcomers_order() -> None:
+    lines = (CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## Try it without a GPU",
+        "## Use it",
+        "## What it looks like",
+        "## Variables",
+        "## Roles",
+        "## What the tests run for real",
+    ]
+    drawing = lines[lines.index("```text") + 1 :]
+    assert 0 < drawing.index("```") <= 12
