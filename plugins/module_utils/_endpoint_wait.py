@@ -40,7 +40,7 @@ UNIT_PROPERTIES = "ActiveState,SubState,Result,NRestarts,InvocationID,LoadState,
 
 #: What an engine's log says of the parts of its start. Of several processes the slowest counts.
 _PARTS = {
-    "load": re.compile(r"Model loading took .{0,60}?([\d.]+) seconds"),
+    "load": re.compile(r"(?:Model loading|Loading weights) took .{0,60}?([\d.]+) seconds"),
     "compile": re.compile(r"init engine \(.{0,80}?\) took ([\d.]+) s"),
 }
 

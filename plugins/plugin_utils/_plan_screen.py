@@ -103,9 +103,8 @@ def download(fetch: Sequence[Plain], mbit_per_s: float | None) -> str:
 
 def disk(disks: Sequence[Plain]) -> str:
     """What is free afterwards, on each filesystem."""
-    return "; ".join(
-        f"{size(max(one['free'] - one['bytes'], 0))} free after it for {' and '.join(one['paths'])}" for one in disks
-    )
+    left = (f"{size(max(one['free'] - one['bytes'], 0))} for {' and '.join(one['paths'])}" for one in disks)
+    return f"free after it: {', '.join(left)}"
 
 
 def better(rejected: Sequence[Plain]) -> list[str]:
@@ -152,7 +151,7 @@ PARTS = (
 
 
 def _brief(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+    return f"{seconds:.{2 if seconds < 1 else 1}f} s" if seconds < 10 else duration(seconds)
 
 
 def took(parts: Plain) -> str:
@@ -182,7 +181,7 @@ def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> li
     ]
     head = "it answers" if len(instances) == 1 else "all of them answer"
     # Whole lines, however long: they are to be copied.
-    tries = [f"{MARGIN}{vllm_curl(instances[0], keyed)}", "", f"{MARGIN}{_python(instances[0], keyed)}"]
+    tries = [f"{MARGIN}{vllm_curl(instances[0], keyed)}", f"{MARGIN}{_python(instances[0], keyed)}"]
     return [f"{host}: {head}", *pairs([*own, *looks], indent=MARGIN), "", *tries]
 
 

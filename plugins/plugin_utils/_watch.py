@@ -16,6 +16,7 @@ work, which goes on in its own unit on the node (see ``module_utils/_job.py``).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +28,9 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refuse
 
 #: How long a node may take to be reachable again before a second attempt: a sshd that restarts, a network that flaps.
 RECONNECT_S = 10
+#: How long a line stands before the next that says the same with other numbers. Doubled with each, up to a limit. Seconds.
+STANDS_S = 10
+STANDS_MOST_S = 120
 
 Result = dict[str, Any]
 Call = Callable[[Any], Result]
@@ -37,10 +41,11 @@ def watch(
     show: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
     reconnect: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Call until it is done. ``call`` takes what the call before it returned as ``resume``."""
     resume: Any = None
-    shown = None
+    lines = Lines(show, clock)
     changed = lost = False
     while True:
         try:
@@ -58,12 +63,26 @@ def watch(
         if _is_final(result):
             break
         resume = result.get("resume")
-        progress = result.get("progress")
-        if progress and progress != shown:
-            show(progress)
-            shown = progress
+        lines.take(result.get("progress") or "")
     result.pop("resume", None)
     return {**result, "changed": changed}
+
+
+class Lines:
+    """Shows what says something new at once, and other numbers ever more rarely: an hour is some thirty lines."""
+
+    def __init__(self, show: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self.show, self.clock = show, clock
+        self.words, self.line, self.until, self.stands = "", "", 0.0, STANDS_S
+
+    def take(self, line: str) -> None:
+        """One line of progress, which may be the same as the last."""
+        words, now = re.sub(r"\d[\d.]*", "#", line.partition(";")[0]), self.clock()
+        if not line or line == self.line or (words == self.words and now < self.until):
+            return
+        self.stands = min(self.stands * 2, STANDS_MOST_S) if words == self.words else STANDS_S
+        self.words, self.line, self.until = words, line, now + self.stands
+        self.show(line)
 
 
 def _is_final(result: Result) -> bool:

@@ -142,7 +142,7 @@ def test_the_card_has_lines_that_can_be_copied(keyed: bool) -> None:
     )
     assert lines[0] == "gpu-1: it answers"
     took = next(" ".join(lines[at : at + 2]) for at, line in enumerate(lines) if line.startswith("  took"))
-    assert "image 1 min 35 s, weights 2 min 21 s, load 31 s, compile and warm up 1 min 2 s, first token 0.1 s" in (
+    assert "image 1 min 35 s, weights 2 min 21 s, load 31 s, compile and warm up 1 min 2 s, first token 0.13 s" in (
         " ".join(took.split())
     )
     (curl,) = [line for line in lines if line.startswith("  curl ")]
@@ -160,7 +160,7 @@ def test_each_of_several_has_its_own_times() -> None:
     lines = _plan_screen.ending(instances, "gpu-1", {"image": 5, "endpoints": ENDPOINTS}, False, changed=True)
     assert lines[0] == "gpu-1: all of them answer"
     told = [" ".join(line.split()) for line in lines if " took " in line]
-    assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.1 s"]
+    assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
 
 
 def test_where_nothing_was_to_do_one_line_says_so() -> None:

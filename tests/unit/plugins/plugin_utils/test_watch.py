@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -30,7 +31,8 @@ class Node:
 
 def run(node):
     shown = []
-    return watch(node, shown.append, sleep=lambda s: None), shown
+    looks = count(step=_watch.STANDS_S)
+    return watch(node, shown.append, sleep=lambda s: None, clock=lambda: float(next(looks))), shown
 
 
 def test_progress_is_shown_once_and_memory_is_handed_on():
@@ -66,6 +68,19 @@ def test_one_lost_connection_costs_one_call():
 def test_two_in_a_row_are_unreachable():
     with pytest.raises(AnsibleConnectionFailure):
         run(Node(AnsibleConnectionFailure("a"), AnsibleConnectionFailure("b")))
+
+
+def test_other_numbers_are_shown_ever_more_rarely_and_other_words_at_once():
+    shown, now = [], [0.0]
+    lines = _watch.Lines(shown.append, lambda: now[0])
+    for at in range(0, 3600, 10):
+        now[0] = float(at)
+        lines.take(f"8b: loading weights ({at // 36} %) ({at} s); shard {'a' if at % 20 else 'b'}")
+    times = [int(line.partition(" s)")[0].rpartition("(")[2]) for line in shown]
+    assert times[:6] == [0, 10, 30, 70, 150, 270]
+    assert len(shown) < 36
+    lines.take("8b: compiling (3600 s)")
+    assert shown[-1] == "8b: compiling (3600 s)"
 
 
 class Waiting(_watch.WatchingAction):
