@@ -28,7 +28,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refuse
 
 #: How long a node may take to be reachable again before a second attempt: a sshd that restarts, a network that flaps.
 RECONNECT_S = 10
-#: How long a line stands before the next that says the same with other numbers. Doubled with each, up to a limit. Seconds.
+#: How long a line stands before one that says the same with other numbers: doubled with each, up to a limit. Seconds.
 STANDS_S = 10
 STANDS_MOST_S = 120
 

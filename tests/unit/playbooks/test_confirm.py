@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from contextlib import suppress
@@ -34,13 +35,16 @@ def answered(tmp_path: Path, answer: str) -> tuple[int, str]:
     if pid == 0:
         os.chdir(CHECKOUT)
         os.execv(asked[0], asked)
-    said, typed = b"", False
+    said = b""
     with suppress(OSError):  # Linux ends a terminal that nobody holds any more with an error
-        while more := os.read(terminal, 4096):
-            said += more
-            if b"yes or no" in said and not typed:
+        while True:
+            if select.select([terminal], [], [], 1)[0]:
+                if not (more := os.read(terminal, 4096)):
+                    break
+                said += more
+            elif said.rstrip().endswith(b"yes or no:"):
+                # Once all is quiet: what was typed before the question is thrown away.
                 os.write(terminal, f"{answer}\r".encode())
-                typed = True
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode()
 
