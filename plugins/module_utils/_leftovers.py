@@ -23,13 +23,15 @@ Left = Dict[str, Any]
 
 
 def jobs(units: Iterable[Unit]) -> List[Left]:
-    """Work that goes on with no service for it yet, and work that failed."""
+    """Work that goes on, and work that failed. What is done stays active/exited with systemd until it is asked for."""
     found = []
     for unit in units:
         if not unit.name.startswith(tuple(pattern.partition("*")[0] for pattern in JOBS)):
             continue
-        if unit.active in ("active", "activating", "failed"):
-            found.append({"kind": "failed_job" if unit.active == "failed" else "job", "name": unit.name})
+        if unit.active == "failed":
+            found.append({"kind": "failed_job", "name": unit.name})
+        elif unit.active in ("active", "activating") and unit.sub != "exited":
+            found.append({"kind": "job", "name": unit.name})
     return found
 
 

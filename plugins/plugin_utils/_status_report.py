@@ -21,7 +21,7 @@ NONE = "-"
 FRONT = "front"
 #: What belongs to no service, by its kind: what is said of one, of several, and what to do about it.
 LEFT = {
-    "job": ("still works, for no service yet", "still work, for no service yet", "journalctl -fu follows it"),
+    "job": ("still works", "still work", "journalctl -fu follows it"),
     "failed_job": ("has failed", "have failed", "journalctl -u says why, and the next run of site.yml begins it anew"),
     "second": (
         "runs beside its first one, as long as a play exchanges that",

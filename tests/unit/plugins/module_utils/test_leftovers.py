@@ -13,10 +13,11 @@ from ansible_collections.gpunode.llm.plugins.module_utils._status import Unit
 
 def test_jobs_that_go_on_and_jobs_that_failed() -> None:
     units = [
-        Unit("active", name="gpunode-weights-a.service"),
-        Unit("failed", name="gpunode-pull-b.service"),
+        Unit("active", "running", name="gpunode-weights-a.service"),
+        Unit("active", "exited", name="gpunode-weights-done.service"),
+        Unit("failed", "failed", name="gpunode-pull-b.service"),
         Unit("inactive", name="gpunode-pull-c.service"),
-        Unit("active", name="gpunode-gateway.service"),
+        Unit("active", "running", name="gpunode-gateway.service"),
         Unit("active", name="docker.service"),
     ]
     assert _leftovers.jobs(units) == [

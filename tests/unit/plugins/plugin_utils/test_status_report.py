@@ -163,7 +163,7 @@ def test_a_front_that_does_not_run_is_said() -> None:
 @pytest.mark.parametrize(
     ("kind", "one", "two"),
     [
-        ("job", "n: x still works", "n: x, y still work, for no service yet: journalctl -fu follows them."),
+        ("job", "n: x still works", "n: x, y still work: journalctl -fu follows them."),
         ("failed_job", "n: x has failed: journalctl", "n: x, y have failed: "),
         ("second", "n: x runs beside its first one", "n: x, y run beside their first ones"),
         ("image", "n: x is an image that no service uses: docker image rm removes it.", "removes them."),
