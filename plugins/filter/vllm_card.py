@@ -25,7 +25,7 @@ options:
   parts:
     description:
       - What took how long. C(image) and C(weights) are seconds, C(endpoints) is what M(gpunode.llm.units_ready)
-        returned as such.
+        returned as such. C(unlisted) are the names of instances that stay on the node and are no longer listed.
     type: dict
     default: {}
   keyed:

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _listed
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import numbered as gpus_of
-from ansible_collections.gpunode.llm.plugins.plugin_utils._screen import duration, numbered, pairs, size
+from ansible_collections.gpunode.llm.plugins.plugin_utils._screen import duration, numbered, pairs, size, wrapped
 from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import base_url, served_name, vllm_curl
 
 Plain = Mapping[str, Any]
@@ -186,7 +187,12 @@ def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> li
 
 
 def ending(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool, changed: bool) -> list[str]:
-    """The card; or one line where nothing was to do."""
+    """The card; or one line where nothing was to do. Either way, what no list names any more and stays."""
+    left = _listed.sentence(parts.get("unlisted") or [])
+    return [*_ended(instances, host, parts, keyed, changed), *(wrapped(left, f"{host}: ", "  ") if left else ())]
+
+
+def _ended(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool, changed: bool) -> list[str]:
     if not instances:
         return [f"{host}: it serves nothing"] if changed else [f"{host}: nothing to do"]
     if changed:

@@ -57,7 +57,7 @@ def test_one_that_serves(status) -> None:
 
 def test_what_is_worked_off_per_second_is_seen(status) -> None:
     body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 20, "ignore_eos": True})
-    ask = "curl -s -o /dev/null http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json'"
+    ask = f"curl -s -o /dev/null {status()[1]['url']}/completions -H 'Content-Type: application/json'"
     key = "-H 'Authorization: Bearer first-key-of-operations'"
     on_node(f"echo '{body}' >/run/body; echo \"while :; do {ask} {key} -d @/run/body; done\" >/run/load.sh")
     on_node("systemd-run --quiet --unit=load sh /run/load.sh")
@@ -103,7 +103,7 @@ def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
     assert "gpunode-pull-test.service has failed" in told.words
     assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in told.words
     assert "theirs" not in told.text
-    assert "no service" not in status("-e", "model=tiny")[0].text
+    assert "to no service" not in status("-e", "model=tiny")[0].words
 
 
 def test_it_says_what_it_was_trained_to_say() -> None:

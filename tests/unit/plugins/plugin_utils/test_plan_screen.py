@@ -163,6 +163,12 @@ def test_each_of_several_has_its_own_times() -> None:
     assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_what_no_list_names_any_more_is_said_at_the_end(changed: bool) -> None:
+    lines = _plan_screen.ending([], "gpu-1", {"unlisted": ["8b"]}, False, changed=changed)
+    assert lines[1:] == ["gpu-1: 8b is no longer listed and stays: -e vllm_remove_unlisted=true removes it."]
+
+
 def test_where_nothing_was_to_do_one_line_says_so() -> None:
     instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
     assert _plan_screen.ending(instances, "gpu-1", {}, False, changed=False) == [
