@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -31,6 +33,19 @@ def watch(look: Callable[[], Result], show: Callable[[Result], None], every_s: f
         began = time.monotonic()
         show(look())
         time.sleep(max(0, began + every_s - time.monotonic()))
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """No ctrl-c meanwhile: it comes afterwards.
+
+    What a worker shows goes through a queue, and Ansible waits for ever for one that is killed while it writes there.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -72,4 +87,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     @staticmethod
     def _show(host: str, said: Result) -> None:
         lines = _status_report.report({host: said}, short=True)["text"]
-        Display().display("\n".join([f"\n{time.strftime('%H:%M:%S')}", *lines]))
+        with unbroken():
+            Display().display("\n".join([f"\n{time.strftime('%H:%M:%S')}", *lines]))

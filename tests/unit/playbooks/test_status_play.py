@@ -59,7 +59,7 @@ def test_a_watch_looks_until_it_is_interrupted(tmp_path: Path) -> None:
         assert line, lines
         lines.append(line)
     os.killpg(play.pid, signal.SIGINT)
-    text = "".join([*lines, play.communicate()[0]])
+    text = "".join([*lines, play.communicate(timeout=120)[0]])
     assert play.returncode == 99, text
     assert "User interrupted execution" in text
     assert "Traceback" not in text

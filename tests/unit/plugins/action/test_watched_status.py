@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import signal
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -49,7 +50,12 @@ def test_it_looks_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> No
         if len(slept) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Display, "display", lambda _self, text, *_more, **_named: shown.append(text))
+    def display(_self: Display, text: str, *_more: object, **_named: object) -> None:
+        # A worker that is killed while it writes to the screen's queue leaves Ansible waiting for that for ever.
+        assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        shown.append(text)
+
+    monkeypatch.setattr(Display, "display", display)
     monkeypatch.setattr(vllm_status.time, "sleep", sleep)
     made = action(dict(SAID), AnsibleConnectionFailure("it restarts"), dict(SAID), watch_s="5")
     with pytest.raises(KeyboardInterrupt):
@@ -61,6 +67,7 @@ def test_it_looks_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> No
         "gpu-1 serves nothing.",
     ]
     made._connection.reset.assert_called_once()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert all(0 < seconds <= 5 for seconds in slept)
 
 
