@@ -23,7 +23,7 @@ from typing import Any
 import fake_node
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _plan_screen, _values
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
@@ -193,6 +193,21 @@ def test_there_is_one_way_to_call_it(page: Path) -> None:
         if re.search(r"[ /]site\.yml", command) and "inventories/lab" not in command
     ]
     assert len(forms) <= (page.name in ("README.md", "quickstart.md")), forms
+
+
+def test_the_readme_shows_what_is_printed(checkout: Path) -> None:
+    page = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    (shown,) = (block for block in re.findall(r"^```text\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if "[…]" in block)
+    plan, card = shown.split("\n\n[…]\n\n")
+    assert plan in play(
+        checkout, "gpunode.llm.site", "-i", "hosts.yml", "-e", "@vars.yml", "-e", "vllm_max_model_len=32K"
+    )
+    tiny = {"name": "tiny", "host": "127.0.0.1", "port": 8000, "served_model_name": "gpunode/tiny-llama"}
+    parts = {"image": 82, "endpoints": [{"name": "tiny", "seconds": {"compile": 0.6, "token": 0.01}}]}
+    printed = "\n".join([*_plan_screen.card([tiny], "gpu-1", parts, keyed=False), ""])
+    # The seconds are those of a run in the lab.
+    seconds = r"\b[\d.]+ s\b"
+    assert re.sub(seconds, "N s", card) == re.sub(seconds, "N s", printed)
 
 
 def copied(text: str) -> dict[str, Any]:
