@@ -7,13 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import re
 import stat
 from typing import Any, Sequence
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _paths
+from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _job, _paths
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Found, Manifest
+
+#: Where the jobs that fetch have their files, each in a folder with its unit's name.
+RUN = "/run/gpunode"
+
+
+def job_unit(repo_id: str, commit: str) -> str:
+    """The unit of the job that fetches a commit."""
+    return _job.unit_name("gpunode-weights", f"{repo_id}-{commit[:12]}")
+
+
+def fetch_seconds(found: Sequence[Found], folder: str = RUN) -> float:
+    """How long the longest of the jobs took that fetched them, as each noted; 0 where none did since the boot."""
+    took = [0.0]
+    for one in found:
+        status = os.path.join(folder, job_unit(one.snapshot.repo_id, one.commit), "status.json")
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            took.append(float(json.loads(_hub.read_text(status)).get("seconds", 0)))
+    return max(took)
 
 
 def row(found: Found) -> dict[str, Any]:

@@ -23,8 +23,8 @@ WORDS_EVERY_S = 15.0
 class Status:
     """How far it is.
 
-    ``rate`` is of the last ten seconds; ``current`` has the files on their way, each with the bytes that are here and
-    its size; ``wrong`` names the files that verification found changed.
+    ``rate`` is of the last ten seconds, ``seconds`` what it took up to now; ``current`` has the files on their way,
+    each with the bytes that are here and its size; ``wrong`` names the files that verification found changed.
     """
 
     phase: str = "starting"
@@ -37,6 +37,7 @@ class Status:
     wrong: list[str] = field(default_factory=list)
     changed: bool = False
     error: str = ""
+    seconds: float = 0.0
 
     def line(self) -> str:
         """One line for people.
@@ -74,7 +75,7 @@ class Progress:
         self.lock = threading.Lock()
         self.status = Status()
         self.marks: list[tuple[float, int]] = []
-        self.said_at = clock()
+        self.began = self.said_at = clock()
 
     def begin(self, phase: str, files: Sequence[RepoFile], done: int = 0, files_done: int = 0) -> None:
         with self.lock:
@@ -101,6 +102,7 @@ class Progress:
         with self.lock:
             now = self.clock()
             self.marks = [(at, done) for at, done in self.marks if now - at <= 10.0] + [(now, self.status.done)]
+            self.status.seconds = round(now - self.began, 1)
             first_at, first = self.marks[0]
             self.status.rate = max(0.0, (self.status.done - first) / (now - first_at)) if now > first_at else 0.0
             content, line = json.dumps(asdict(self.status)), self.status.line()

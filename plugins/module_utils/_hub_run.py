@@ -33,8 +33,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils import (
     _web,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils._hub import Found, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils._hub_inventory import RUN, job_unit
 
-RUN = "/run/gpunode"
 TIMEOUT_S = 20.0
 PACKAGE = ("ansible_collections", "gpunode", "llm", "plugins", "module_utils")
 #: What the job is made of.
@@ -157,12 +157,8 @@ def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
             work = work or commit != one.commit
         if not commit:
             raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never fetched to this node.")
-        targets.append(Target(one.snapshot, commit, unit(one.snapshot, commit) if work else ""))
+        targets.append(Target(one.snapshot, commit, job_unit(one.snapshot.repo_id, commit) if work else ""))
     return targets
-
-
-def unit(snapshot: Snapshot, commit: str) -> str:
-    return _job.unit_name("gpunode-weights", f"{snapshot.repo_id}-{commit[:12]}")
 
 
 def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
@@ -318,6 +314,7 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
     found = [_hub.look(params["home"], target.pinned) for target in targets]
     changed = [bool(target.unit) and status(world, target.unit).changed for target in targets]
     result = {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+    result["fetch_seconds"] = _hub_inventory.fetch_seconds(found, world.folder)
     if params["verify"]:
         result["progress"] += ", and every file has the hash that it was fetched with"
     return result

@@ -98,6 +98,12 @@ verified:
   type: list
   elements: dict
   returned: success
+fetch_seconds:
+  description:
+    - How long the job took that fetched what was asked for, the longest where there were several. 0 where none did
+      since the node's last boot.
+  type: float
+  returned: success
 client_version:
   description: The version of C(huggingface_hub) in the virtual environment. Empty where there is none.
   type: str
@@ -134,6 +140,7 @@ def main():
         snapshots=[_hub_inventory.row(one) for one in found],
         others=_hub_inventory.others(params["home"], found),
         verified=_hub_inventory.verified(params["home"]),
+        fetch_seconds=_hub_inventory.fetch_seconds(found),
         client_version=_hub_inventory.client_version(params["venv"]),
         token_current=_hub_inventory.token_current(params["token_path"], params["token"] or ""),
     )

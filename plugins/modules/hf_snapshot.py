@@ -173,6 +173,10 @@ seconds:
   description: How long it took, on the controller's clock; where the pull was begun before, what was left of it.
   type: float
   returned: always
+fetch_seconds:
+  description: How long the job took that fetched them, on the node's clock; the longest where there were several.
+  type: float
+  returned: when a job ended
 snapshots:
   description: What was asked for, each revision once.
   type: list

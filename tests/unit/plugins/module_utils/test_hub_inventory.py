@@ -37,6 +37,20 @@ def test_verified_is_what_has_a_manifest_less_what_was_left_out(tmp_path):
     assert _hub.look(str(tmp_path), asked).missing == ["config.json"]
 
 
+@pytest.mark.parametrize(
+    ("status", "seconds"), [('{"seconds": 12.5}', 12.5), ("{}", 0), ("half a", 0), ("[]", 0), (None, 0)]
+)
+def test_how_long_the_job_took(tmp_path, status, seconds):
+    """It ended while the play did something else, and what it noted is all that is left of it."""
+    if status is not None:
+        _hub.write_atomically(str(tmp_path / _hub_inventory.job_unit("org/name", COMMIT) / "status.json"), status)
+    found = [
+        _hub.look(str(tmp_path), Snapshot("org/name", COMMIT)),
+        _hub.look(str(tmp_path), Snapshot("org/two", OTHER)),
+    ]
+    assert _hub_inventory.fetch_seconds(found, str(tmp_path)) == seconds
+
+
 def test_client_version(tmp_path):
     assert _hub_inventory.client_version(str(tmp_path)) == ""
     site = tmp_path / "lib" / "python3.11" / "site-packages"

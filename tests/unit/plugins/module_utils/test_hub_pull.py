@@ -393,6 +393,7 @@ def test_rate_is_of_the_last_seconds(tmp_path):
         progress.tick()
     told = json.loads((tmp_path / "status.json").read_text())
     assert told["rate"] == pytest.approx(1000)
+    assert told["seconds"] == 30
     assert told["current"] == {"model.safetensors": [20 * 50_000 + 10 * 1000, MODEL.size]}
 
 

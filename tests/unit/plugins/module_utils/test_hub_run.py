@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_run
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_inventory, _hub_run
+from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_run import Failed, World
 
@@ -379,7 +379,7 @@ def test_verify_of_what_was_never_here(node):
 
 
 def test_a_unit_for_each_commit():
-    assert _hub_run.unit(Snapshot("org/name"), COMMIT) == UNIT
+    assert _hub_inventory.job_unit("org/name", COMMIT) == UNIT
 
 
 SEEDER = {"name": "node-1", "address": "10.0.0.1", "port": 8730, "bind": "10.0.0.2"}
