@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 from urllib.error import HTTPError, URLError
 
+from ansible_collections.gpunode.llm.plugins.module_utils import _web
 from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, Opener
 
 LARGEST_ANSWER = 64 * 1024 * 1024
@@ -31,7 +32,7 @@ def opener(timeout_s: float, ca_path: str | None = None) -> Opener:
         except HTTPError as refusal:
             response = refusal
         except (URLError, OSError, ValueError) as trouble:
-            return Answer(0, reason=str(getattr(trouble, "reason", trouble)))
+            return Answer(0, reason=_web.cause(trouble))
         return read(response)
 
     return ask

@@ -128,7 +128,7 @@ _ERRORS: tuple[tuple[str, str, bool], ...] = (
     ),
     (
         r"no such host|server misbehaving|Temporary failure in name resolution",
-        "{registry} cannot be reached: its name does not resolve on this node. {line}",
+        "{registry} cannot be reached: its name does not resolve on this node: {line}",
         True,
     ),
     (

@@ -86,7 +86,9 @@ def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..
             return bytes(answer.read(_openpgp.LIMIT + 1))
         except (OSError, ValueError) as error:
             address = _web.without_password(given["key_url"])
-            raise ValueError(f"The key of {repository} could not be fetched from {address}: {error}.") from error
+            raise ValueError(
+                f"The key of {repository} could not be fetched from {address}: {_web.cause(error)}."
+            ) from error
 
 
 def shown(words: str, uri: str) -> str:

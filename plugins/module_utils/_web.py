@@ -8,6 +8,7 @@ This file is also copied to the node for the jobs: standard library only, and no
 
 from __future__ import annotations
 
+import ssl
 from typing import Any, Callable, Optional, Tuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -45,6 +46,20 @@ def without_password(url: str) -> str:
     """
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def cause(trouble: Exception) -> str:
+    """Why an address gave nothing, without the forms in which Python wraps that.
+
+    >>> cause(URLError(OSError(111, "Connection refused")))
+    'Connection refused'
+    """
+    if isinstance(trouble, HTTPError):
+        return f"it answers {trouble.code} {trouble.reason}".rstrip()
+    inner = getattr(trouble, "reason", trouble)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {inner.verify_message}"
+    return str(getattr(inner, "strerror", None) or inner)
 
 
 def following(open_url: Callable[..., Any]) -> Callable[..., Any]:

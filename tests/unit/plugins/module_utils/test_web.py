@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.message
 import io
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.error import HTTPError, URLError
@@ -143,3 +144,18 @@ def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
     with pytest.raises(ValueError, match=r"https://h/key ") as caught:
         _source_files.given_key_change(str(tmp_path / "key"), given, "x", lambda url, **options: io.BytesIO(data))
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (URLError(socket.gaierror(-3, "Temporary failure in name resolution")), "Temporary failure in name resolution"),
+        (URLError(ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
+        (URLError("no host given"), "no host given"),
+        (HTTPError("https://h", 404, "Not Found", {}, None), "it answers 404 Not Found"),
+        (TimeoutError("timed out"), "timed out"),
+        (ValueError("unknown url type: 'h'"), "unknown url type: 'h'"),
+    ],
+)
+def test_a_cause_is_told_without_pythons_wrapping(trouble, told):
+    assert _web.cause(trouble) == told
