@@ -63,8 +63,8 @@ each role's `defaults/main.yml`, and `ansible-doc -t role gpunode.llm.vllm` prin
 
 Take what you need, and give it to every playbook with `-e @vars.yml`; each reads its own. What stands behind `#` is a
 value to change, not the default. The same lines may stand in an inventory's `group_vars/all.yml`, or in `host_vars` for
-one node; what `-e` gives wins over them. Secrets belong into a vault (`ansible-vault encrypt_string`), never into a
-command line.
+one node; what `-e` gives wins over them. Only `nodes_at_a_time` must come by `-e`: Ansible parts the nodes before it
+reads an inventory's variables. Secrets belong into a vault (`ansible-vault encrypt_string`), never into a command line.
 
 ```yaml
 # vars.yml

@@ -28,7 +28,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         self.validate_argument_spec(argument_spec={})
         known = task_vars or {}
-        findings = [*_names.misplaced(*called()), *self._misspelt(known), *self._unreadable(known)]
+        findings = [
+            *_names.misplaced(*called()),
+            *self._misspelt(known),
+            *self._unreadable(known),
+            *self._too_late(known),
+        ]
         if findings:
             host = str(known.get("inventory_hostname", "node"))
             raise refusal(to_mend(len(findings)), findings, host)
@@ -54,6 +59,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     yield from [told] if told else []
                 except AnsibleError:
                     continue
+
+    def _too_late(self, known: Mapping[str, Any]) -> Iterator[str]:
+        """A play parts its nodes before it reads what an inventory says: all of them would change at the same time."""
+        taken = self._task.get_play().serial  # nothing where a playbook does not part its nodes
+        try:
+            wanted = _values.typed(_names.WAVES, self._value(known.get(_names.WAVES)))
+        except (AnsibleError, ValueError):  # told of with all others that cannot be read
+            return
+        if wanted and taken and list(map(str, wanted)) != list(map(str, taken)):
+            yield (
+                f"{_names.WAVES} stands in the inventory, which is read only after nodes are parted: give it with -e "
+                f"{_names.WAVES}={','.join(map(str, wanted))}, or in a file behind -e."
+            )
 
     def _value(self, raw: Any) -> Any:
         """Most are plain values, and working each of them out would take longer than all the rest."""

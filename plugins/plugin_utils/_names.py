@@ -43,6 +43,8 @@ OUTCOMES = frozenset(
 )
 #: The variable that lists what is others'.
 OTHERS = "other_variables"
+#: The variable that parts the nodes of a play.
+WAVES = "nodes_at_a_time"
 #: A shorter name is near to too many.
 LONG = 8
 #: A word with fewer letters begins too many.

@@ -32,7 +32,7 @@ DECIDES = "tasks/decide.yml"
 #: Conditions under which a play changes nothing, or locks a little later.
 WITHOUT = {
     "verify": "huggingface_verify_mend | default(false) | gpunode.llm.typed('huggingface_verify_mend')",
-    "site": "bundle is defined",
+    "site": "__bundle | length > 0",
 }
 
 

@@ -22,8 +22,9 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
 ROLES = Path(__file__).resolve().parents[4] / "roles"
 
 
-def run(**variables: Any) -> dict[str, Any]:
+def run(parted: list[Any] | None = None, **variables: Any) -> dict[str, Any]:
     task = SimpleNamespace(args={}, async_val=0, check_mode=True, diff=False, environment=[], action="settings_check")
+    task.get_play = lambda: SimpleNamespace(serial=parted or [])
     templar = Templar(loader=DataLoader(), variables=variables)
     made = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), templar, MagicMock())
     result: dict[str, Any] = made.run(task_vars=variables)
@@ -144,6 +145,15 @@ def test_nodes_at_a_time_is_numbers_and_shares(value: Any, capsys: pytest.Captur
     )
     for good in (1, "1", "25%", "1,10,25%", [1, "100%"]):
         assert run(nodes_at_a_time=good)["findings"] == []
+
+
+def test_nodes_that_an_inventory_would_part_too_late_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ansible parts the nodes before it reads an inventory's variables: all of them changed at the same time."""
+    with pytest.raises(AnsibleActionFail):
+        run(["100%"], nodes_at_a_time=1)
+    assert "1. nodes_at_a_time stands in the inventory, which is read only after nodes" in capsys.readouterr().out
+    for parted, value in ((["1"], 1), (["1", "25%"], "1, 25%"), (["100%"], None), (["100%"], ""), ([], 1)):
+        assert run(parted, nodes_at_a_time=value)["findings"] == []
 
 
 def test_names_and_values_are_told_of_together(capsys: pytest.CaptureFixture[str]) -> None:
