@@ -11,7 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
 from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, here_from
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _matrix_screen
+from ansible_collections.gpunode.llm.plugins.plugin_utils import _matrix_screen, _screen
 from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
@@ -30,6 +30,7 @@ OPTIONS = {
     "gpus": {"type": "raw"},
     "link_mbit_s": {"type": "float", "default": 1000.0},
     **PLANNING,
+    "fail_on_findings": {"type": "bool", "default": True},
 }
 #: A host by what it is called here, its GPUs, and what it serves already.
 Place = tuple[str, NodeGpus, Here]
@@ -45,16 +46,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """One row for each model on each host."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
-        if options["link_mbit_s"] <= 0:
-            raise Refusal("link_mbit_s must be above 0.")
         try:
+            if options["link_mbit_s"] <= 0:
+                raise ValueError("link_mbit_s must be above 0.")
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             places = self._places(options["gpus"], catalog, task_vars or {})
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
             found = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:
-            raise Refusal(str(error)) from None
-        return {"changed": False, **found}
+            if options["fail_on_findings"]:
+                raise Refusal(str(error)) from None
+            findings = str(error).splitlines()
+            found = {"rows": [], "sums": [], "notes": [], "text": _screen.numbered(findings), "findings": findings}
+        return {"changed": False, "findings": [], **found}
 
     def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
         """The hosts of the catalogue, hosts by description, or the node itself."""
@@ -62,7 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             described = (
                 catalogue_hosts(catalog) if gpus == "all" else gpus.split("/") if isinstance(gpus, str) else [gpus]
             )
-            given = [(item, given_gpus(item, catalog)) for item in described]
+            given = [(item, _some(item, catalog)) for item in described]
             return [
                 (item if isinstance(item, str) else read_host(node, catalog).title, node, Here())
                 for item, node in given
@@ -70,7 +74,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
         if said.get("failed"):
             raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        return [(str(task_vars.get("inventory_hostname", "node")), node_gpus_from(said), here_from(said))]
+        return [(_host(task_vars), node_gpus_from(said), here_from(said))]
+
+
+def _host(task_vars: dict[str, Any] | None) -> str:
+    return str((task_vars or {}).get("inventory_hostname", "node"))
+
+
+def _some(described: Any, catalog: Catalog) -> NodeGpus:
+    """A described host, which must have a GPU."""
+    node = given_gpus(described, catalog)
+    if not node.gpus:
+        raise ValueError(f"gpus: {described!r} names no GPU; write 8xH100, or 2xH100/4xL40S for two hosts.")
+    return node
 
 
 def _one_by_one(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:

@@ -41,6 +41,10 @@ options:
     description: The speed of the download in megabits per second.
     type: float
     default: 1000
+  fail_on_findings:
+    description: Whether to fail where an option is of no use, such as unknown GPUs. Otherwise RV(findings) holds it.
+    type: bool
+    default: true
 attributes:
   action:
     description: Runs on the controller and calls M(gpunode.llm.gpu_info) on the node.
@@ -73,6 +77,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+findings:
+  description: Why there is nothing to show, with O(fail_on_findings=false).
+  returned: success
+  type: list
+  elements: str
 text:
   description: All that there is to say, as lines of at most 100 columns.
   returned: success

@@ -122,7 +122,7 @@ def _given(entry: Mapping[str, Any], catalog: Catalog) -> list[Gpu]:
     short = spec is not None and name.casefold() not in map(str.casefold, spec.names)
     set_here = {
         "index": -1,
-        "name": spec.names[0] if spec and short else name,
+        "name": spec.names[0] if spec and short else name or f"GPU of {entry.get('memory_mib')} MiB",
         "compute_capability": str(entry.get("compute_capability") or ""),
         "processes": tuple(GpuProcess(**process) for process in entry.get("processes") or ()),
     }
@@ -132,6 +132,8 @@ def _given(entry: Mapping[str, Any], catalog: Catalog) -> list[Gpu]:
 
 def given_gpus(gpus: str | Mapping[str, Any] | Sequence[Any], catalog: Catalog) -> NodeGpus:
     """The option `gpus`: GPUs by description instead of from a node."""
+    if not isinstance(gpus, (str, Mapping, list, tuple)):
+        raise ValueError(f"gpus: {gpus!r} is neither a text such as 8xH100 nor a dictionary, nor a list of these.")
     listed = [gpus] if isinstance(gpus, (str, Mapping)) else gpus
     entries = [part for item in listed for part in (_parsed(item) if isinstance(item, str) else [item])]
     cards = [gpu for entry in entries for gpu in _given(entry, catalog)]

@@ -190,22 +190,35 @@ def test_a_matrix_of_hosts_by_description() -> None:
     ("options", "says"),
     [
         ({"link_mbit_s": 0}, "link_mbit_s must be above 0"),
-        ({"models": ["8x"]}, "'8x' is not in the catalogue"),
-        ({"gpus": "8xH10O"}, "'H10O' is not in the catalogue"),
+        ({"models": ["8x"]}, "Model '8x' is not in the catalogue"),
+        ({"gpus": "8xH10O"}, "gpus: 'H10O' is not in the catalogue"),
+        ({"gpus": 8}, "gpus: 8 is neither a text such as 8xH100 nor a dictionary"),
+        ({"gpus": True}, "gpus: True is neither a text"),
+        ({"gpus": "0xH100"}, "gpus: '0xH100' names no GPU; write 8xH100"),
+        ({"gpus": "8xH100/"}, "gpus: '' names no GPU"),
+        ({"models": ["8b", "70b"], "together": True, "gpus": ","}, "gpus: ',' names no GPU"),
     ],
 )
 def test_a_matrix_that_cannot_be(options: dict[str, Any], says: str) -> None:
+    options = {"gpus": "1xH100", **options}
     with pytest.raises(AnsibleActionFail, match=says):
-        run(serving_matrix.ActionModule, **{"gpus": "1xH100", **options})
+        run(serving_matrix.ActionModule, **options)
+    told = run(serving_matrix.ActionModule, fail_on_findings=False, **options)
+    assert (told["rows"], told["findings"][0][: len(says)]) == ([], says)
 
 
-def plan(folder: Path, *extra: str) -> str:
+def test_gpus_without_a_name_are_called_by_their_memory() -> None:
+    gpus = {"count": 2, "memory_mib": 40000, "compute_capability": "9.0"}
+    assert run(serving_matrix.ActionModule, gpus=gpus, models=["8b"])["rows"][0]["host"] == "2x GPU of 40000 MiB"
+
+
+def plan(folder: Path, *extra: str, rc: int = 0) -> str:
     """From the command line, as somebody who stands in a folder of his own and has no inventory."""
     env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     command = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/plan.yml")]
     arguments = [word for one in extra for word in ("-e", one)]
     done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == rc, done.stdout + done.stderr
     return done.stdout
 
 
@@ -218,6 +231,13 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
     told = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
     assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in told
     assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["localhost"][0]["max_model_len"] == 131072
+
+
+def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:
+    """As a result it was printed as YAML, between quotation marks."""
+    told = plan(tmp_path, "gpus=8xH10O", "model=8b", rc=2)
+    assert "\nlocalhost: 1 thing to mend; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in told
+    assert told.count("is not in the catalogue") == 1
 
 
 def test_the_playbook_without_anything_says_what_to_give(tmp_path: Path) -> None:
