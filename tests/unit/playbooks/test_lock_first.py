@@ -29,6 +29,7 @@ WORDS = {
 }
 #: What takes the node in the round trip that asks for its GPUs.
 DECIDES = "tasks/decide.yml"
+TIMEOUT = "{{ node_lock_timeout_s | default(0) | gpunode.llm.typed('node_lock_timeout_s') or 0 }}"
 #: Conditions under which a play changes nothing, or locks a little later.
 WITHOUT = {
     "verify": "huggingface_verify_mend | default(false) | gpunode.llm.typed('huggingface_verify_mend')",
@@ -55,7 +56,7 @@ def has_no_task(task: dict[str, Any]) -> bool:
 def test_the_node_is_taken_first(name: str) -> None:
     first, *others = tasks(name)
     if "gpunode.llm.node_lock" in first:
-        assert first["gpunode.llm.node_lock"] == {"timeout_s": "{{ node_lock_timeout_s | default(0) }}"}
+        assert first["gpunode.llm.node_lock"] == {"timeout_s": TIMEOUT}
         assert first.get("when") == WITHOUT.get(name)
         # Without a bundle, site.yml skips what is before its decision as well.
         first = next((task for task in others if task.get("when") != first.get("when")), {})
