@@ -31,7 +31,7 @@ def test_405b_takes_all_eight(play, board) -> None:
     board("h100x8")
     told = play("-e", "model=405b-fp8", *ELSEWHERE)
     assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: 8" in told.text
+    assert "+tensor-parallel-size: 8" in told.words
     for number in range(1, 9):
         assert f"nvidia.com/gpu=GPU-0000000{number}-0000-0000-0000-00000000000{number}" in told.text
 
@@ -40,15 +40,15 @@ def test_8b_takes_one_gpu_per_engine(play, board) -> None:
     board("h100x8")
     told = play("-e", "model=8b", *ELSEWHERE)
     assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: 1" in told.text
-    assert "+data-parallel-size: 8" in told.text
+    assert "+tensor-parallel-size: 1" in told.words
+    assert "+data-parallel-size: 8" in told.words
 
 
 def test_70b_is_accepted(play, board) -> None:
     board("h100x8")
     told = play("-e", "model=70b", *ELSEWHERE)
     assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: " in told.text
+    assert "+tensor-parallel-size: " in told.words
 
 
 # What is needed, and what would fit this node instead.
@@ -65,7 +65,7 @@ def test_one_gpu_is_too_few(play, board, model: str) -> None:
     assert told.status != 0
     assert told.changed == 0
     for said in ("1x NVIDIA H100 80GB HBM3", *TOO_FEW[model]):
-        assert said in told.text
+        assert said in told.words
 
 
 SENTENCES = {
@@ -88,7 +88,7 @@ def test_each_trouble_has_its_sentence(host, play, board, case: str) -> None:
     told = play(*args, *ELSEWHERE)
     assert told.status != 0
     assert told.changed == 0
-    assert sentence in told.text
+    assert sentence in told.words
 
 
 def test_a_bad_token_has_its_sentence(play) -> None:
@@ -108,7 +108,7 @@ def test_a_docker_that_is_elsewhere_has_its_sentence(host, play) -> None:
     host.run(f"{docker} use default && {docker} rm build")
     assert told.status != 0
     assert told.changed == 0
-    assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in told.text
+    assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in told.words
 
 
 def test_too_little_disk_has_its_sentence(play, board) -> None:

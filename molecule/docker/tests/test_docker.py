@@ -64,7 +64,7 @@ def test_it_starts_with_the_node(host) -> None:
 def test_an_unknown_user_is_refused_before_anything_changes(host) -> None:
     told = converge(docker_users=["grace"], docker_daemon_config={"labels": ["rack=13"]})
     assert told.status != 0
-    assert "docker_users names grace, and this node has no such user" in told.text
+    assert "docker_users names grace, and this node has no such user" in told.words
     assert "rack=12" in host.file("/etc/docker/daemon.json").content_string
 
 
@@ -72,7 +72,7 @@ def test_settings_that_docker_refuses_do_not_land(host) -> None:
     before = host.file("/etc/docker/daemon.json").content_string
     told = converge(docker_daemon_config={"storage-opts": 7})
     assert told.status != 0
-    assert "Docker would not start with this /etc/docker/daemon.json" in told.text
+    assert "Docker would not start with this /etc/docker/daemon.json" in told.words
     assert host.file("/etc/docker/daemon.json").content_string == before
     assert host.run("docker version").rc == 0
 
@@ -84,7 +84,7 @@ def test_a_file_that_would_lose_something_is_refused_and_a_link_stays_one(host) 
     host.run("""sed -i 's/"labels"/"labels": [], "labels"/' /etc/site.json""")
     told = converge(docker_daemon_config={"labels": ["rack=13"]})
     assert told.status != 0
-    assert f"{path} is not valid JSON, so nothing was written to it: labels stands in it twice" in told.text
+    assert f"{path} is not valid JSON, so nothing was written to it: labels stands in it twice" in told.words
     host.run("cp -p /root/whole.json /etc/site.json")
     told = converge(docker_daemon_config={"labels": ["rack=13"]})
     assert told.status == 0, told.text
@@ -100,7 +100,7 @@ def test_a_docker_that_was_started_by_hand_is_refused(host) -> None:
     told = converge(docker_daemon_config={"labels": ["rack=14"]})
     host.run("systemctl stop by-hand && systemctl start docker.service")
     assert told.status != 0
-    assert "answers without docker.service" in told.text
+    assert "answers without docker.service" in told.words
     assert host.file("/etc/docker/daemon.json").content_string == before
 
 

@@ -103,7 +103,7 @@ def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
     finally:
         clients.end()
     assert told.status != 0
-    assert "no luck today" in told.text
+    assert "no luck today" in told.words
     assert on_node(ENGINE) == before
     assert runs() == IMAGE
     assert left_of_the_second() == ""
@@ -185,10 +185,10 @@ def test_what_cannot_be_is_said_before_anything_changes() -> None:
     )
     assert told.status != 0
     assert told.changed == 0
-    assert "3 things to mend; nothing was changed" in told.text
-    assert "Key 1 of gateway_keys must be a text of 20 to 256 letters" in told.text
-    assert "The gateway cannot listen on 127.0.0.1:8081: the port is in use by something else" in told.text
-    assert "There is no file /srv/none.pem; the gateway needs a certificate" in told.text
+    assert "3 things to mend; nothing was changed" in told.words
+    assert "Key 1 of gateway_keys must be a text of 20 to 256 letters" in told.words
+    assert "The gateway cannot listen on 127.0.0.1:8081: the port is in use by something else" in told.words
+    assert "There is no file /srv/none.pem; the gateway needs a certificate" in told.words
     assert "short" not in told.text.replace("TASK", "")
 
 

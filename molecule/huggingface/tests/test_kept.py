@@ -123,7 +123,7 @@ def test_an_old_revision_goes_when_asked_and_not_in_use(pull, moved) -> None:
 
     told = prune(pull, "--check", "--diff")
     assert (told.status, told.changed) == (0, 1), told.text[-3000:]
-    assert f"-{OTHER} {old}" in told.text
+    assert f"-{OTHER} {old}" in told.words
     assert set(on_node(f"ls {pull.folder}/snapshots").split()) == {old, new}
 
     before = int(on_node(f"du -sb {pull.folder}/blobs | cut -f1"))

@@ -88,7 +88,7 @@ def test_a_storm_that_does_not_pass_is_the_message(pull, hub) -> None:
     play = pull.run(huggingface_attempts=2)
     assert play.status != 0
     assert "503" in play.text
-    assert "2 attempts in a row" in play.text
+    assert "2 attempts in a row" in play.words
     assert pull.manifests() == []
 
 
@@ -119,7 +119,7 @@ def test_wrong_bytes_always_are_never_served(pull, hub) -> None:
     play = pull.run()
     assert play.status != 0
     assert SHARDS[1] in play.text
-    assert "proxy or mirror" in play.text
+    assert "proxy or mirror" in play.words
     assert pull.gets(SHARDS[1]) == 2
     # Nothing says that the model is here, to us or to any other tool, and no unit was made.
     assert pull.manifests() == []
@@ -136,7 +136,7 @@ def test_a_disk_too_small_fails_before_the_first_byte(pull) -> None:
         on_node(f"umount {pull.home}")
     for play in (told, fetched):
         assert play.status != 0
-        assert "104.9 MB free" in play.text
-    assert "Too little disk" in told.text
+        assert "104.9 MB free" in play.words
+    assert "Too little disk" in told.words
     assert told.changed == 0
     assert pull.sent() == {}

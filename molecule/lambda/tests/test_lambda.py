@@ -51,7 +51,7 @@ def test_both_are_replaced_when_asked(host) -> None:
     asked = ["-e", '{"docker_keep_existing": false, "nvidia_container_toolkit_keep_existing": false}']
     refused = run_play(CONVERGE, *asked)
     assert refused.status != 0
-    assert "/etc/apt/sources.list.d/nvidia-container-toolkit.list names the repository" in refused.text
+    assert "/etc/apt/sources.list.d/nvidia-container-toolkit.list names the repository" in refused.words
     host.run("rm /etc/apt/sources.list.d/nvidia-container-toolkit.list")
     told = run_play(CONVERGE, *asked)
     assert told.status == 0, told.text

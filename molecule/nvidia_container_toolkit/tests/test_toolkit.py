@@ -112,4 +112,4 @@ def test_a_node_without_gpus_is_left_alone(host) -> None:
     told = run_play(CONVERGE)
     host.run("mv /root/nvidia-smi /usr/bin/")
     assert (told.status, told.changed) == (0, 0), told.text
-    assert "has no GPU for containers" in told.text
+    assert "has no GPU for containers" in told.words

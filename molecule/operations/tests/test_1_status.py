@@ -72,7 +72,7 @@ def test_it_is_watched_until_somebody_interrupts_it() -> None:
     wait_until(lambda: play.said().count(f"{nodes()[0]} ") > 2 and play.said().count(" tiny ") > 2)
     told = play.interrupt()
     assert told.status == 99, told.text
-    assert "User interrupted execution" in told.text
+    assert "User interrupted execution" in told.words
     assert "Traceback" not in told.text
     assert "PLAY RECAP" not in told.text
 
@@ -207,5 +207,5 @@ def test_a_node_that_is_not_reached_is_named() -> None:
     """Its neighbour is shown all the same."""
     told = run_play("playbooks/status.yml", "-i", "no-such-node.gpunode.test,")
     assert told.status != 0
-    assert "no-such-node.gpunode.test could not be asked" in told.text
+    assert "no-such-node.gpunode.test could not be asked" in told.words
     assert "active/running" in told.words

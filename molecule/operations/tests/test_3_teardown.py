@@ -93,7 +93,7 @@ def test_a_check_takes_nothing() -> None:
 def test_a_level_that_is_none_is_refused() -> None:
     told = run_play("playbooks/teardown.yml", "-e", "level=everything")
     assert told.status != 0
-    assert "level must be one of unit, image, weights, runtime, packages" in told.text
+    assert "level must be one of unit, image, weights, runtime, packages" in told.words
     assert true(OURS["unit"][0])
 
 
@@ -123,7 +123,7 @@ def test_what_nobody_can_know_any_more_is_asked_for() -> None:
 
 def test_docker_stays_while_somebody_needs_it() -> None:
     told = teardown("packages")
-    assert "Docker stays, since there are other containers on this node" in told.text
+    assert "Docker stays, since there are other containers on this node" in told.words
     assert [test for test in (*OURS["packages"], *THEIRS) if not true(test)] == []
 
 

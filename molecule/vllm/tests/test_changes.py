@@ -25,7 +25,7 @@ def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     run = unit.run
     play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
     assert play.status != 0
-    assert "argument --dtype: invalid choice" in play.text
+    assert "argument --dtype: invalid choice" in play.words
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0
@@ -36,8 +36,8 @@ def test_an_image_that_does_not_serve_is_taken_back(unit, deploy, client, broken
     before = on_node("sha256sum /etc/vllm/tiny.yaml /etc/vllm/tiny.env /etc/systemd/system/vllm-tiny.service")
     play = deploy("-e", f"vllm_image={broken_images[kind]}", "-e", "vllm_start_timeout_s=10")
     assert play.status != 0
-    assert cause in play.text, play.text[-3000:]
-    assert "went back to what it last answered from, and answers" in play.text
+    assert cause in play.words, play.text[-3000:]
+    assert "went back to what it last answered from, and answers" in play.words
     assert unit.serves()
     after = on_node("sha256sum /etc/vllm/tiny.yaml /etc/vllm/tiny.env /etc/systemd/system/vllm-tiny.service")
     assert after == before
@@ -90,7 +90,7 @@ def test_what_made_room_serves_again_where_the_new_one_does_not(unit, deploy, br
     before = on_node("sha256sum /etc/vllm/tiny.* /etc/systemd/system/vllm-tiny.service")
     play = deploy("-e", json.dumps({**INSTEAD, "vllm_image": broken_images["dies"]}))
     assert play.status != 0
-    assert "no luck today" in play.text
+    assert "no luck today" in play.words
     assert "vllm-tiny.service, which had made room, runs again, and answers" in play.words, play.text[-3000:]
     assert unit.serves()
     assert on_node("sha256sum /etc/vllm/tiny.* /etc/systemd/system/vllm-tiny.service") == before
