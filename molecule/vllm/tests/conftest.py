@@ -34,9 +34,9 @@ while True:
     time.sleep(0.2)
 """
 
-#: Stops the unit while long answers are streamed, several at once. The engine's own process stands still from before
-#: they are asked for until the unit is on its way down: in flight then, on a machine of any speed. Says what
-#: the unit's state was, how many answers had ended by then, and for each how many tokens came and how it ended.
+#: Stops the unit while long answers are streamed, several at once. The engine's own process stands still from the first
+#: words of each until the unit is on its way down: in flight then, on a machine of any speed. Says what the unit's state
+#: was, how many answers had ended by then, and for each how many tokens came and how it ended.
 STOP_WITH_STREAMS = """
 import http.client, json, subprocess, sys, threading, time
 count = int(sys.argv[1])
@@ -47,8 +47,9 @@ def stream(number):
     asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=120)
     asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
     answer = asked.getresponse()
+    first = answer.readline()
     begun.wait()
-    *_chunks, last, end = [line[6:] for line in answer.read().decode().splitlines() if line]
+    *_chunks, last, end = [line[6:] for line in (first + answer.read()).decode().splitlines() if line]
     ended.append((number, json.loads(last)["usage"]["completion_tokens"], end))
 def unit():
     asked = ["systemctl", "show", "--value", "--property=ActiveState", "vllm-tiny"]
@@ -56,10 +57,10 @@ def unit():
 def engine(signal):
     subprocess.run(["pkill", f"-{signal}", "-f", "[V]LLM::EngineCore"], check=True)
 threads = [threading.Thread(target=stream, args=(number,)) for number in range(count)]
+[thread.start() for thread in threads]
+begun.wait()
 engine("STOP")
 try:
-    [thread.start() for thread in threads]
-    begun.wait()
     subprocess.run(["systemctl", "stop", "--no-block", "vllm-tiny"], check=True)
     while unit() == "active":
         time.sleep(0.1)
