@@ -34,9 +34,9 @@ while True:
     time.sleep(0.2)
 """
 
-#: Stops the unit while long answers are streamed, several at once. The engine's own process stands still from the first
-#: words of each until the unit is on its way down: in flight then, on a machine of any speed. Says what the unit's state
-#: was, how many answers had ended by then, and for each how many tokens came and how it ended.
+#: Stops the unit while long answers are streamed, several at once. The engine's own process stands still from the
+#: first words of each until the unit is on its way down: in flight then, on a machine of any speed. Says what the
+#: unit's state was, how many answers had ended by then, and for each how many tokens came and how it ended.
 STOP_WITH_STREAMS = """
 import http.client, json, subprocess, sys, threading, time
 count = int(sys.argv[1])
