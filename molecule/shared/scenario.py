@@ -49,8 +49,8 @@ class Play:
 
     @property
     def words(self) -> str:
-        """What it said, wherever ansible has broken the lines."""
-        return " ".join(self.text.split())
+        """What it said, wherever ansible broke the lines; YAML doubles quotation marks, which are as they were here."""
+        return " ".join(self.text.split()).replace("''", "'")
 
     @property
     def changed(self) -> int:
