@@ -39,7 +39,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Say how it ended
+- name: Show the result
   gpunode.llm.show:
     text: "{{ preflight_check.instances | gpunode.llm.vllm_card(inventory_hostname) }}"
 """

@@ -112,9 +112,8 @@ def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[
         ValueError: the key cannot be fetched, or is not the one expected; a sentence.
     """
     _text, source_diff = source_change(wanted)
-    key, key_diff = key_change(wanted, open_url)
-    moved = _source_files.matters(source_diff) or _source_files.matters(key_diff)
-    return (key or _source_files.read(paths(wanted["name"])[1])) if moved or look(wanted, run)["missing"] else None
+    key = key_change(wanted, open_url)
+    return _source_files.due_key(paths(wanted["name"])[1], source_diff, key, lambda: look(wanted, run)["missing"])
 
 
 def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> _source_files.Change:

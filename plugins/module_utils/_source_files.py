@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from . import _openpgp, _web
 
@@ -125,6 +125,20 @@ def origin(given: Mapping[str, Any]) -> str:
 def given_key_change(path: str, given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> Change:
     """The same for the key of a repository, which is given, or fetched where it has to be."""
     return key_change(path, given["fingerprint"], origin(given), lambda: fetched_key(given, repository, open_url))
+
+
+def due_key(
+    path: str, source_diff: Optional[Dict[str, str]], key: Change, missing: Callable[[], Sequence[str]]
+) -> Optional[bytes]:
+    """The key by which a repository has to be asked; None where source and key stay and no package is missing.
+
+    Args:
+        path: where the key lies.
+        missing: the packages that the node lacks, asked for only where neither file says enough.
+    """
+    data, key_diff = key
+    moved = matters(source_diff) or matters(key_diff)
+    return (data or read(path)) if moved or missing() else None
 
 
 def _told(data: bytes) -> str:

@@ -90,11 +90,6 @@ def may_be_nothing(option: Option) -> bool:
     return option.get("default") is None and not option.get("required")
 
 
-def is_read(option: Option) -> bool:
-    """Whether its text and its value may differ, so that a role has to read it before it uses it."""
-    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and may_be_nothing(option))
-
-
 def typed(name: str, value: Any) -> Any:
     """A public variable as its specification says. Raises ValueError with the name, the value and an example."""
     if name not in options():

@@ -29,8 +29,15 @@ OWN = yaml.safe_load((CHECKOUT / "playbooks/meta/argument_specs.yml").read_text(
 TEXTS = {
     name for entry in OWN.values() for name, option in entry["options"].items() if option["type"] in ("str", "path")
 }
+
+
+def is_read(option):
+    """Whether its text and its value may differ, so that a role has to read it before it uses it."""
+    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and _values.may_be_nothing(option))
+
+
 #: Those whose text and value may differ.
-READ = {name for name, option in _values.options().items() if _values.is_read(option)} - TEXTS
+READ = {name for name, option in _values.options().items() if is_read(option)} - TEXTS
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
 #: Dictionaries whose values are read where they are taken apart: by gateway_plan, and as options of preflight_options.
