@@ -20,8 +20,8 @@ runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
 from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
 from ansible_collections.gpunode.llm.plugins.modules import serving_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import OBJECTIVES
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import OBJECTIVES
 
 HEAD = """---
 # Made by `make surveys` from the catalogue and the plugins' documentation. Every answer reaches a play as text.

@@ -14,16 +14,16 @@ PAGE = CHECKOUT / "docs" / "models-and-gpus.md"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, read_host
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import (
     Row,
     catalogue_hosts,
     cells,
     matrix,
     matrix_models,
 )
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 
 # The sizes of hosts are those of catalog/gpus.yml.
 HEAD = """# Models and GPUs

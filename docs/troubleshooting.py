@@ -14,7 +14,7 @@ PAGE = CHECKOUT / "docs" / "troubleshooting.md"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
-from ansible_collections.gpunode.llm.plugins.module_utils._diagnosis import SYMPTOMS
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.diagnosis import SYMPTOMS
 
 HEAD = """# Troubleshooting, by message
 
@@ -33,7 +33,7 @@ After any of them: mend it and run the same play again. It goes on where it was.
 ## When an engine does not start
 
 The wait for an endpoint ends as soon as its unit does, and the last lines of its journal are compared with this table,
-which is `plugins/module_utils/_diagnosis.py`. An ellipsis stands for what the log names.
+which is `plugins/module_utils/programs/diagnosis.py`. An ellipsis stands for what the log names.
 
 | cause | remedy |
 | --- | --- |

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils._watch import WatchingAction
+from ..plugin_utils.actions import WatchingAction
 
 
 class ActionModule(WatchingAction):

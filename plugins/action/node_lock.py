@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
+from ..plugin_utils.one_play import LockingAction
 
 
 class ActionModule(LockingAction):

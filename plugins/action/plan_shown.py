@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.gpunode.llm.plugins.action import rendered_files
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import short_digest
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _file_plan, _plan_screen
+
+from ..module_utils.instance.serving import short_digest
+from ..plugin_utils import file_plan
+from ..plugin_utils.screen import plan as screen_plan
+from . import rendered_files
 
 OPTIONS = {
     "plan": {"type": "dict", "required": True},
@@ -36,10 +38,10 @@ class ActionModule(rendered_files.ActionModule):
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         engines = {one["name"]: one for one in options["plan"].get("engines") or []}
         restarts = {
-            one["name"]: _plan_screen.restart(self._digests(one, options), engines.get(one["name"]))
+            one["name"]: screen_plan.restart(self._digests(one, options), engines.get(one["name"]))
             for one in options["instances"]
         }
-        text = _plan_screen.plan_text(
+        text = screen_plan.plan_text(
             str(self._task_vars.get("inventory_hostname", "node")),
             options["plan"],
             {**options["check"], "instances": options["instances"]},
@@ -53,7 +55,7 @@ class ActionModule(rendered_files.ActionModule):
     def _digests(self, instance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
         """The files of an instance as they are going to be."""
         own = [self._plain(file) for file in options["files"] if "{name}" in file["dest"]]
-        entries, secrets = _file_plan.rendered(own, [instance], options["item_var"], self._text)
+        entries, secrets = file_plan.rendered(own, [instance], options["item_var"], self._text)
         return {
             entry["dest"]: short_digest((secrets.get(entry["dest"]) or entry.get("content") or "").encode())
             for entry in entries

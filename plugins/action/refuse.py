@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal, refusal, to_mend
+
+from ..plugin_utils.refusal import Refusal, refusal, to_mend
 
 OPTIONS = {"msg": {"type": "str"}, "findings": {"type": "list", "elements": "str"}}
 

@@ -12,7 +12,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _file_plan
+
+from ..plugin_utils import file_plan
 
 
 class ActionModule(ActionBase):
@@ -28,7 +29,7 @@ class ActionModule(ActionBase):
         item_var = args.pop("item_var", None) or "item"
         files = [self._plain(file) for file in args.get("files") or []]
         try:
-            args["files"], args["secrets"] = _file_plan.rendered(files, items, item_var, self._text)
+            args["files"], args["secrets"] = file_plan.rendered(files, items, item_var, self._text)
         except ValueError as error:
             raise AnsibleActionFail(f"rendered_files: {error}") from error
         result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)

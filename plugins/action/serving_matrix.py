@@ -9,20 +9,16 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, here_from
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _matrix_screen, _screen
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import UNIT, given_gpus, read_host
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
-    catalogue_hosts,
-    matrix,
-    matrix_models,
-    together,
-)
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING
+
+from ..module_utils.instance.serving import Here, here_from
+from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
+from ..plugin_utils.planner.catalog import Catalog
+from ..plugin_utils.planner.catalog_files import load_catalog
+from ..plugin_utils.planner.host import UNIT, given_gpus, read_host
+from ..plugin_utils.planner.matrix import catalogue_hosts, matrix, matrix_models, together
+from ..plugin_utils.planner.request import PLANNING
+from ..plugin_utils.refusal import Refusal
+from ..plugin_utils.screen import matrix as screen_matrix, text as screen_text
 
 OPTIONS = {
     "models": {"type": "list", "elements": "raw", "default": ["all"]},
@@ -57,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if options["fail_on_findings"]:
                 raise Refusal(str(error)) from None
             findings = str(error).splitlines()
-            found = {"rows": [], "sums": [], "notes": [], "text": _screen.numbered(findings), "findings": findings}
+            found = {"rows": [], "sums": [], "notes": [], "text": screen_text.numbered(findings), "findings": findings}
         return {"changed": False, "findings": [], **found}
 
     def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
@@ -97,14 +93,14 @@ def _one_by_one(options: dict[str, Any], places: list[Place], catalog: Catalog) 
     if findings:
         raise ValueError("\n".join(findings))
     notes = [note for _label, host in hosts for note in (*host.blocked, *host.warnings)]
-    text = _matrix_screen.alone(rows, notes, link)
+    text = screen_matrix.alone(rows, notes, link)
     return {"rows": [row.as_dict() for row in rows], "sums": [], "notes": notes, "text": text}
 
 
 def _side_by_side(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:
     link = options["link_mbit_s"]
     found = [together(options, label, node, here, catalog, link) for label, node, here in places]
-    text = [line for one in found for line in ("", *_matrix_screen.packed(one, link))][1:]
+    text = [line for one in found for line in ("", *screen_matrix.packed(one, link))][1:]
     return {
         "rows": [row.as_dict() for one in found for row in one.rows],
         "sums": [one.as_dict() for one in found],

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, node_gpus_from
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, here_from
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _seed, _systemd, _vllm
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._listed import unlisted
-from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import LockingAction
-from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING, read_request
+from ..module_utils.instance.serving import Here, here_from
+from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
+from ..plugin_utils import gateway, quoting, service, weights
+from ..plugin_utils.one_play import LockingAction
+from ..plugin_utils.planner.catalog_files import load_catalog
+from ..plugin_utils.planner.host import given_gpus
+from ..plugin_utils.planner.listed import unlisted
+from ..plugin_utils.planner.plan import Outcome, make_plan
+from ..plugin_utils.planner.request import PLANNING, read_request
+from ..plugin_utils.refusal import Refusal
 
 # Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
 # tasks work with is loaded here, before the forks, and not by every one of them.
-FOR_LATER = (_gateway, _seed, _systemd, _vllm)
+FOR_LATER = (gateway, weights, quoting, service)
 
 OPTIONS = {
     "model": {"type": "str"},

@@ -13,8 +13,9 @@ from ansible import context
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.parsing.splitter import parse_kv
 from ansible.plugins.action import ActionBase
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _names, _values
-from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import refusal, to_mend
+
+from ..plugin_utils import names, values
+from ..plugin_utils.refusal import refusal, to_mend
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -29,7 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self.validate_argument_spec(argument_spec={})
         known = task_vars or {}
         findings = [
-            *_names.misplaced(*called()),
+            *names.misplaced(*called()),
             *self._misspelt(known),
             *self._unreadable(known),
             *self._too_late(known),
@@ -41,21 +42,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _misspelt(self, known: Mapping[str, Any]) -> list[str]:
         try:
-            others = _values.typed(_names.OTHERS, self._value(known.get(_names.OTHERS, [])))
+            others = values.typed(names.OTHERS, self._value(known.get(names.OTHERS, [])))
         except (AnsibleError, ValueError):  # told of with all others that cannot be read
             others = []
-        return _names.misspelt(known, others)
+        return names.misspelt(known, others)
 
     def _unreadable(self, known: Mapping[str, Any]) -> Iterator[str]:
-        for name, option in _values.options().items():
+        for name, option in values.options().items():
             if name in known and not self._is_settled(known[name], option, known):
                 try:
-                    _values.typed(name, self._value(known[name]))
+                    values.typed(name, self._value(known[name]))
                 except ValueError as error:
                     yield str(error)
                 except AnsibleUndefinedVariable as error:
                     # What follows from the node's facts is known only later, and whoever uses it reads it then.
-                    told = _names.unresolved(name, known[name], str(error), known)
+                    told = names.unresolved(name, known[name], str(error), known)
                     yield from [told] if told else []
                 except AnsibleError:
                     continue
@@ -64,13 +65,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """A play parts its nodes before it reads what an inventory says: all of them would change at the same time."""
         taken = self._task.get_play().serial  # nothing where a playbook does not part its nodes
         try:
-            wanted = _values.typed(_names.WAVES, self._value(known.get(_names.WAVES)))
+            wanted = values.typed(names.WAVES, self._value(known.get(names.WAVES)))
         except (AnsibleError, ValueError):  # told of with all others that cannot be read
             return
         if wanted and taken and list(map(str, wanted)) != list(map(str, taken)):
             yield (
-                f"{_names.WAVES} stands in the inventory, which is read only after nodes are parted: give it with -e "
-                f"{_names.WAVES}={','.join(map(str, wanted))}, or in a file behind -e."
+                f"{names.WAVES} stands in the inventory, which is read only after nodes are parted: give it with -e "
+                f"{names.WAVES}={','.join(map(str, wanted))}, or in a file behind -e."
             )
 
     def _value(self, raw: Any) -> Any:
@@ -79,12 +80,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return raw if plain or not raw else self._templar.template(raw)
 
     @staticmethod
-    def _is_settled(raw: Any, option: _values.Option, known: Mapping[str, Any]) -> bool:
+    def _is_settled(raw: Any, option: values.Option, known: Mapping[str, Any]) -> bool:
         """Whether any text is a value of it, and it is a text, or a template of what is known or comes later."""
         if not isinstance(raw, str) or option["type"] not in ("str", "path") or "choices" in option:
             return False
         # Such a template is not worked out: it may ask a vault.
-        return "{" not in raw or raw == option.get("default") or not _names.unknown(_names.roots(raw, known), known)
+        return "{" not in raw or raw == option.get("default") or not names.unknown(names.roots(raw, known), known)
 
 
 def called() -> tuple[list[str], list[str]]:
@@ -95,9 +96,9 @@ def called() -> tuple[list[str], list[str]]:
     given: list[str] = []
     for text in context.CLIARGS.get("extra_vars") or ():
         if text[:1] in ("[", "{"):
-            read = yaml.load(text.strip(), Loader=_values.LOADER)  # which no longer has the tags of Ansible
+            read = yaml.load(text.strip(), Loader=values.LOADER)  # which no longer has the tags of Ansible
             given += read if isinstance(read, Mapping) else ()
         elif text[:1] not in ("@", ""):
             given += parse_kv(text)
-    playbooks = _names.played(map(str, context.CLIARGS.get("args") or ()))
+    playbooks = names.played(map(str, context.CLIARGS.get("args") or ()))
     return (given, playbooks) if playbooks else ([], [])

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.gpunode.llm.plugins.action import rendered_files
+from . import rendered_files
 
 
 class ActionModule(rendered_files.ActionModule):

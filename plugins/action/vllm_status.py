@@ -14,8 +14,10 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _listed, _status_report
-from ansible_collections.gpunode.llm.plugins.plugin_utils._refusal import Refusal
+
+from ..plugin_utils.planner import listed as planner_listed
+from ..plugin_utils.refusal import Refusal
+from ..plugin_utils.screen import status as screen_status
 
 MODULE = "gpunode.llm.vllm_status"
 #: What is for this plugin, and not for the module on the node.
@@ -62,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         every_s = options["watch_s"]
         if every_s is not None and not every_s > 0:
             raise Refusal(f"watch must be a number of seconds above 0, such as 5, not {mine['watch_s']}.")
-        wanted = _listed.listed(options["models"], options["extra_models"])
+        wanted = planner_listed.listed(options["models"], options["extra_models"])
 
         def look() -> Result:
             said: Result = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
@@ -86,6 +88,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     @staticmethod
     def _show(host: str, said: Result) -> None:
-        lines = _status_report.report({host: said}, short=True)["text"]
+        lines = screen_status.report({host: said}, short=True)["text"]
         with unbroken():
             Display().display("\n".join([f"\n{time.strftime('%H:%M:%S')}", *lines]))

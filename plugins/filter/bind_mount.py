@@ -37,12 +37,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def bind_mount(source, target, readonly=False):
     try:
-        return _systemd.bind_mount(source, target, readonly)
+        return quoting.bind_mount(source, target, readonly)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.bind_mount: {error}") from error
 

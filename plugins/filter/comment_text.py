@@ -29,12 +29,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def comment_text(value):
     try:
-        return _systemd.comment_text(value)
+        return quoting.comment_text(value)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.comment_text: {error}") from error
 

@@ -30,12 +30,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def env_file(variables):
     try:
-        return _systemd.env_file(variables)
+        return quoting.env_file(variables)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.env_file: {error}") from error
 

@@ -33,9 +33,9 @@ _value:
   elements: str
 """
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway
+from ..plugin_utils import gateway
 
 
 class FilterModule:
     def filters(self):
-        return {"gateway_key_findings": _gateway.key_findings}
+        return {"gateway_key_findings": gateway.key_findings}

@@ -63,12 +63,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway
+
+from ..plugin_utils import gateway
 
 
 def gateway_plan(settings, instances, os_family="Debian"):
     try:
-        return _gateway.plan(settings, instances, os_family)
+        return gateway.plan(settings, instances, os_family)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.gateway_plan: these are no settings or instances: {error!r}") from error
 

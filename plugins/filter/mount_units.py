@@ -31,12 +31,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def mount_units(paths):
     try:
-        return _systemd.mount_units(paths)
+        return quoting.mount_units(paths)
     except (TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.mount_units: {error}") from error
 

@@ -36,12 +36,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def mounts_for(paths, docker_args=()):
     try:
-        return _systemd.mounts_for(paths, docker_args)
+        return quoting.mounts_for(paths, docker_args)
     except (TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.mounts_for: {error}") from error
 

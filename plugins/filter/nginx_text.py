@@ -30,12 +30,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway
+
+from ..plugin_utils import gateway
 
 
 def nginx_text(value):
     try:
-        return _gateway.nginx_text(value)
+        return gateway.nginx_text(value)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.nginx_text: {error}") from error
 

@@ -43,16 +43,17 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+
+from ..plugin_utils import values
 
 
 def typed(value, name, otherwise=None):
     try:
-        return _values.typed(name, value)
+        return values.typed(name, value)
     except ValueError as error:
         if otherwise is not None:
             return otherwise
-        raise AnsibleFilterError(_values.by_users_name(str(error))) from None
+        raise AnsibleFilterError(values.by_users_name(str(error))) from None
 
 
 class FilterModule:

@@ -29,12 +29,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def unit_arg(value):
     try:
-        return _systemd.unit_arg(value)
+        return quoting.unit_arg(value)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.unit_arg: {error}") from error
 

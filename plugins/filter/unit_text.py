@@ -29,12 +29,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
+
+from ..plugin_utils import quoting
 
 
 def unit_text(value):
     try:
-        return _systemd.unit_text(value)
+        return quoting.unit_text(value)
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.unit_text: {error}") from error
 

@@ -37,12 +37,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+
+from ..plugin_utils import service
 
 
 def vllm_beside(instances, rooms):
     try:
-        return _vllm.vllm_beside(instances, rooms)
+        return service.vllm_beside(instances, rooms)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_beside: these are no instances and rooms: {error!r}") from error
 

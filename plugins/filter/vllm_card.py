@@ -52,12 +52,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _plan_screen
+
+from ..plugin_utils.screen import plan as screen_plan
 
 
 def vllm_card(instances, host, parts=None, keyed=False, changed=True):
     try:
-        return _plan_screen.ending(instances, host, parts or {}, keyed, changed)
+        return screen_plan.ending(instances, host, parts or {}, keyed, changed)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_card: these are no instances of a plan: {error!r}") from error
 

@@ -33,12 +33,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+
+from ..plugin_utils import service
 
 
 def vllm_curl(instance, keyed=False):
     try:
-        return _vllm.vllm_curl(instance, keyed)
+        return service.vllm_curl(instance, keyed)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_curl: this is not an instance of a plan: {error!r}") from error
 

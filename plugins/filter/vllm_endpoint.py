@@ -40,12 +40,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+
+from ..plugin_utils import service
 
 
 def vllm_endpoint(instance, config_dir, start_timeout_s=None, gpu_timeout_s=0):
     try:
-        return _vllm.vllm_endpoint(instance, config_dir, start_timeout_s, gpu_timeout_s)
+        return service.vllm_endpoint(instance, config_dir, start_timeout_s, gpu_timeout_s)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_endpoint: this is not an instance of a plan: {error!r}") from error
 

@@ -34,12 +34,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+
+from ..plugin_utils import service
 
 
 def vllm_second(instance, config_dir):
     try:
-        return _vllm.vllm_second(instance, config_dir)
+        return service.vllm_second(instance, config_dir)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_second: this is not an instance of a plan: {error!r}") from error
 

@@ -31,12 +31,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _status_report
+
+from ..plugin_utils.screen import status as screen_status
 
 
 def vllm_status_report(nodes):
     try:
-        return _status_report.report(nodes)
+        return screen_status.report(nodes)
     except (AttributeError, KeyError, TypeError) as error:
         raise AnsibleFilterError(
             f"gpunode.llm.vllm_status_report: this is not what vllm_status returned: {error!r}"

@@ -37,12 +37,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+
+from ..plugin_utils import service
 
 
 def vllm_unit(instance, config_dir, several_keys=False):
     try:
-        return _vllm.vllm_unit(instance, config_dir, several_keys)
+        return service.vllm_unit(instance, config_dir, several_keys)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_unit: this is not an instance of a plan: {error!r}") from error
 

@@ -35,13 +35,14 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _seed
+
+from ..plugin_utils import weights
 
 
 def weights_seeders(plans, node):
     try:
         instances = {name: (found.get("plan") or {}).get("instances", []) for name, found in plans.items()}
-        return _seed.seeders(instances, node)
+        return weights.seeders(instances, node)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.weights_seeders: these are not plans of nodes: {error!r}") from error
 

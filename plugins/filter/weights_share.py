@@ -59,12 +59,13 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _seed
+
+from ..plugin_utils import weights
 
 
 def weights_share(checks, node, update=False):
     try:
-        return dict(vars(_seed.share(checks, node, update)))
+        return dict(vars(weights.share(checks, node, update)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.weights_share: these are not checks of nodes: {error!r}") from error
 

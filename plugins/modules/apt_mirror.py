@@ -121,14 +121,15 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import (
-    _apt,
-    _apt_here,
-    _hub,
-    _mirror,
-    _openpgp,
-    _paths,
-    _source_files,
+
+from ..module_utils import paths
+from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.packages import (
+    apt as packages_apt,
+    apt_here,
+    key as packages_key,
+    mirror as packages_mirror,
+    repository as packages_repository,
 )
 
 REQUEST = ("packages", "version", "pinned", "uri", "suite", "components", "architectures", "fingerprint")
@@ -145,24 +146,24 @@ class Mirror:
     def recorded(self):
         """What an earlier run fetched for the same request, where all of it is still there."""
         try:
-            record = json.loads(_hub.read_text(self.record))
+            record = json.loads(hub_snapshot.read_text(self.record))
             files = record["files"]
         except (OSError, ValueError, KeyError):
             return None
         same = record.get("request") == self.request and self.key_is_here()
-        whole = all(_hub.size_of(os.path.join(self.path, path)) == size for path, size in files.items())
+        whole = all(hub_snapshot.size_of(os.path.join(self.path, path)) == size for path, size in files.items())
         return record if same and whole else None
 
     def fetch_key(self):
-        data = _source_files.fetched_key(self.params, self.params["uri"], open_url)
-        key = _openpgp.checked(data, self.params["fingerprint"], _source_files.origin(self.params))
-        _source_files.write(self.key, key, self.module.atomic_move)
+        data = packages_repository.fetched_key(self.params, self.params["uri"], open_url)
+        key = packages_key.checked(data, self.params["fingerprint"], packages_repository.origin(self.params))
+        packages_repository.write(self.key, key, self.module.atomic_move)
 
     def key_is_here(self):
         """Whether the bundle has the very key that was checked, and nothing beside it."""
-        there = _source_files.read(self.key)
+        there = packages_repository.read(self.key)
         try:
-            return there == _openpgp.checked(there, self.params["fingerprint"], self.key)
+            return there == packages_key.checked(there, self.params["fingerprint"], self.key)
         except ValueError:
             return False
 
@@ -171,7 +172,7 @@ class Mirror:
         parts = os.path.join(self.work, "sources.list.d")
         for folder in (parts, f"{self.work}/lists/partial", f"{self.work}/archives/partial"):
             os.makedirs(folder)
-        source = _apt.Source(
+        source = packages_apt.Source(
             uri=self.params["uri"],
             suite=self.params["suite"],
             components=tuple(self.params["components"]),
@@ -179,21 +180,25 @@ class Mirror:
             signed_by=self.key,
         )
         own = os.path.join(parts, "gpunode-mirror.sources")
-        _hub.write_atomically(own, source.render())
-        others = _apt_here.sources(self.module.run_command)
+        hub_snapshot.write_atomically(own, source.render())
+        others = apt_here.sources(self.module.run_command)
         # What this host has of the same repository stands back: apt stops at one repository with two keys.
-        conflicting = _apt_here.conflicts(own, others, self.work, self.module.run_command)
+        conflicting = apt_here.conflicts(own, others, self.work, self.module.run_command)
         for at, path in enumerate(others):
             if path not in conflicting:
                 os.symlink(path, os.path.join(parts, f"{at:04}-{os.path.basename(path)}"))
-        _hub.write_atomically(f"{self.work}/status", "")
-        _hub.write_atomically(f"{self.work}/apt.conf", _apt.configuration(_mirror.settings(self.work)))
+        hub_snapshot.write_atomically(f"{self.work}/status", "")
+        hub_snapshot.write_atomically(
+            f"{self.work}/apt.conf", packages_apt.configuration(packages_mirror.settings(self.work))
+        )
 
     def apt(self, *command):
         environment = {"APT_CONFIG": f"{self.work}/apt.conf", "LC_ALL": "C"}
         rc, out, err = self.module.run_command(list(command), environ_update=environment)
         if rc != 0:
-            self.module.fail_json(msg=f"apt cannot have {self.name} for the bundle: {_apt.complaint(err)}", stderr=err)
+            self.module.fail_json(
+                msg=f"apt cannot have {self.name} for the bundle: {packages_apt.complaint(err)}", stderr=err
+            )
         return out
 
     def fetch(self):
@@ -201,31 +206,37 @@ class Mirror:
         self.configure()
         self.apt("apt-get", "update", "-q", "--error-on=any")
         names = self.params["packages"]
-        specs = _apt.pin(names, self.params["version"], self.params["pinned"] or names)
-        debs = _mirror.parse_uris(self.apt("apt-get", "install", "-qq", "--print-uris", *specs))
+        specs = packages_apt.pin(names, self.params["version"], self.params["pinned"] or names)
+        debs = packages_mirror.parse_uris(self.apt("apt-get", "install", "-qq", "--print-uris", *specs))
         own = self.own_repository()
-        indexes = _mirror.used(
-            _mirror.parse_targets(self.apt("apt-get", "indextargets", "--format", _mirror.TARGETS)), debs, [own]
+        indexes = packages_mirror.used(
+            packages_mirror.parse_targets(self.apt("apt-get", "indextargets", "--format", packages_mirror.TARGETS)),
+            debs,
+            [own],
         )
-        lacking = [d for d in debs if _hub.size_of(os.path.join(self.path, _mirror.place(d.uri))) != d.size]
+        lacking = [
+            d for d in debs if hub_snapshot.size_of(os.path.join(self.path, packages_mirror.place(d.uri))) != d.size
+        ]
         if lacking:
             self.apt("apt-get", "install", "-qq", "--yes", "--download-only", *specs)
-        copies = [(f"{self.work}/archives/{deb.name}", _mirror.place(deb.uri)) for deb in lacking]
+        copies = [(f"{self.work}/archives/{deb.name}", packages_mirror.place(deb.uri)) for deb in lacking]
         copies += [pair for index in indexes for pair in self.index_files(index)]
-        files = {_mirror.place(deb.uri): deb.size for deb in debs}
-        files.update({place: _hub.size_of(held) for held, place in copies})
+        files = {packages_mirror.place(deb.uri): deb.size for deb in debs}
+        files.update({place: hub_snapshot.size_of(held) for held, place in copies})
         self.keep(files, copies)
-        repositories = _mirror.repositories(indexes, [own])
+        repositories = packages_mirror.repositories(indexes, [own])
         record = {"request": self.request, "repositories": repositories, "files": files}
-        record.update(repository=_mirror.place(own), packages=len(debs))
-        _hub.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        record.update(repository=packages_mirror.place(own), packages=len(debs))
+        hub_snapshot.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
         return record, sum(deb.size for deb in lacking)
 
     def keep(self, files, copies):
         """Put the files to their places, and take away what an earlier answer had and this one has not."""
-        records = {path: json.loads(_hub.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")}
+        records = {
+            path: json.loads(hub_snapshot.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")
+        }
         before = records.pop(self.record, {})
-        stale = [] if self.params["update"] else _mirror.outdated(files, records)
+        stale = [] if self.params["update"] else packages_mirror.outdated(files, records)
         if stale:
             names = " and ".join(os.path.basename(path)[: -len(".json")] for path in stale)
             self.module.fail_json(
@@ -237,16 +248,16 @@ class Mirror:
             shutil.copyfile(held, there)
         for place in set(before) - set(files) - {path for had in records.values() for path in had}:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self.path, _paths.relative(place)))
+                os.unlink(os.path.join(self.path, paths.relative(place)))
 
     def index_files(self, index):
         """A list as it was published, and what signs it."""
         signed = [pair for pair in index.signatures() if os.path.exists(pair[0])]
-        listed = index.published(_hub.read_text(signed[0][0]))
-        held = os.path.join(self.work, "index", _mirror.place(listed.uri))
+        listed = index.published(hub_snapshot.read_text(signed[0][0]))
+        held = os.path.join(self.work, "index", packages_mirror.place(listed.uri))
         os.makedirs(os.path.dirname(held), exist_ok=True)
         self.apt("/usr/lib/apt/apt-helper", "download-file", listed.uri, held, f"SHA256:{listed.sha256}")
-        return [*signed, (held, _mirror.place(listed.uri))]
+        return [*signed, (held, packages_mirror.place(listed.uri))]
 
     def own_repository(self):
         """The address with apt's own variables filled in."""
@@ -293,7 +304,7 @@ def main():
         if record:
             mirror.answer(record, changed=False)
         if module.check_mode:
-            mirror.answer({"repository": _mirror.place(mirror.own_repository()), "packages": 0}, changed=True)
+            mirror.answer({"repository": packages_mirror.place(mirror.own_repository()), "packages": 0}, changed=True)
         record, fetched = mirror.fetch()
     except (ValueError, OSError) as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")

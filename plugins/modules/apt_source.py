@@ -166,7 +166,8 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _openpgp, _source_files
+
+from ..module_utils.packages import apt_here, key as packages_key, repository as packages_repository
 
 LISTS_LAST = 86400
 LOCK_LASTS = 600
@@ -186,18 +187,18 @@ def ask(module, key):
     """
     age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
     deadline = time.monotonic() + LOCK_LASTS
-    with _apt_here.staged(module.params, key) as folder:
-        refused = _apt_here.refusal(folder, module.params, module.run_command)
+    with apt_here.staged(module.params, key) as folder:
+        refused = apt_here.refusal(folder, module.params, module.run_command)
         if refused:
             module.fail_json(msg=refused)
         while True:
-            rc, out, err = module.run_command(_apt_here.update(folder, trace=not module.check_mode))
+            rc, out, err = module.run_command(apt_here.update(folder, trace=not module.check_mode))
             if rc == 0:
                 # Lists from the future were fetched before the clock was set back.
                 return 0 <= age <= LISTS_LAST and not module.check_mode
             # A fresh cloud node upgrades itself in its first minutes.
             if "/lists/lock" not in err or time.monotonic() > deadline:
-                module.fail_json(msg=_apt_here.rejection(module.params, err), stdout=out, stderr=err)
+                module.fail_json(msg=apt_here.rejection(module.params, err), stdout=out, stderr=err)
             time.sleep(3)
 
 
@@ -231,31 +232,31 @@ def main():
         supports_check_mode=True,
     )
     try:
-        _openpgp.normal(module.params["fingerprint"])
+        packages_key.normal(module.params["fingerprint"])
     except ValueError as error:
         module.fail_json(msg=f"{error}.")
-    source_path, key_path = _apt_here.paths(module.params["name"])
-    if _apt_here.kept(module.params):
+    source_path, key_path = apt_here.paths(module.params["name"])
+    if apt_here.kept(module.params):
         kept = {
-            **_apt_here.look(module.params, module.run_command),
+            **apt_here.look(module.params, module.run_command),
             "missing": [],
             "conflicting": [],
             "lists_fresh": False,
         }
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     try:
-        source, source_diff = _apt_here.source_change(module.params)
-        key, key_diff = _apt_here.key_change(module.params, open_url)
+        source, source_diff = apt_here.source_change(module.params)
+        key, key_diff = apt_here.key_change(module.params, open_url)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    found = _apt_here.look(module.params, module.run_command)
-    asks = found["missing"] or _source_files.matters(source_diff) or _source_files.matters(key_diff)
-    fresh = ask(module, key or _source_files.read(key_path)) if asks and not unsettled(module) else False
+    found = apt_here.look(module.params, module.run_command)
+    asks = found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
+    fresh = ask(module, key or packages_repository.read(key_path)) if asks and not unsettled(module) else False
     if not module.check_mode:
         # The key first: a source without it would stop every apt on the node.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
-                _source_files.write(path, data, module.atomic_move)
+                packages_repository.write(path, data, module.atomic_move)
     module.exit_json(
         lists_fresh=fresh,
         changed=bool(key or source),

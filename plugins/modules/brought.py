@@ -68,11 +68,12 @@ models:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought
+
+from ..module_utils.node import brought as node_brought
 
 
 def lines(names):
-    return "".join(f"{name}\n" for kind in _brought.KINDS for name in names[kind])
+    return "".join(f"{name}\n" for kind in node_brought.KINDS for name in names[kind])
 
 
 def main():
@@ -81,17 +82,17 @@ def main():
             "images": {"type": "list", "elements": "str", "default": []},
             "models": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "path": {"type": "path", "default": _brought.PATH},
+            "path": {"type": "path", "default": node_brought.PATH},
         },
         supports_check_mode=True,
     )
-    given, path = {kind: module.params[kind] for kind in _brought.KINDS}, module.params["path"]
+    given, path = {kind: module.params[kind] for kind in node_brought.KINDS}, module.params["path"]
     present = module.params["state"] == "present"
     try:
-        before = _brought.read(path)
-        after = _brought.changed(before, given if present else {}, {} if present else given)
+        before = node_brought.read(path)
+        after = node_brought.changed(before, given if present else {}, {} if present else given)
         if after != before and not module.check_mode:
-            _brought.write(after, path)
+            node_brought.write(after, path)
     except (ValueError, OSError) as error:
         module.fail_json(msg=f"{error}.")
     module.exit_json(changed=after != before, **after, diff={"before": lines(before), "after": lines(after)})

@@ -78,7 +78,11 @@ progress:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _bundle, _bundle_run, _hub, _job
+
+from ..module_utils.bundle import contents as bundle_contents, run as bundle_run
+from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.packages import apt as packages_apt
+from ..module_utils.units import job as units_job
 
 
 class Bundle:
@@ -100,21 +104,21 @@ class Bundle:
 
     def settled(self):
         """Whether this bundle was opened. Once it was, the folder may go: a node that has all it needs asks no more."""
-        text = _bundle_run.manifest_text(self.path, self.tar)
-        opened = _hub.read_text(self.mark) if os.path.exists(self.mark) else ""
+        text = bundle_run.manifest_text(self.path, self.tar)
+        opened = hub_snapshot.read_text(self.mark) if os.path.exists(self.mark) else ""
         if text:
-            _bundle_run.check_system(_bundle.Contents.load(text), self.params["system"])
+            bundle_run.check_system(bundle_contents.Contents.load(text), self.params["system"])
         elif not opened:
-            raise _bundle.BundleError(
+            raise bundle_contents.BundleError(
                 f"There is neither {self.path} nor {self.tar} on this node: copy the bundle there."
             )
-        return bool(opened) and (not text or opened == _bundle_run.mark(text, self.path))
+        return bool(opened) and (not text or opened == bundle_run.mark(text, self.path))
 
     def step(self):
         run, job = self.module.run_command, self.job()
         if not self.params["resume"]:
-            _bundle_run.start(run, job)
-        done, progress, changed = _bundle_run.wait(run, job, self.params["wait_s"])
+            bundle_run.start(run, job)
+        done, progress, changed = bundle_run.wait(run, job, self.params["wait_s"])
         if not done:
             self.module.exit_json(changed=False, done=False, progress=progress, resume={"started": True})
         if self.params["state"] == "opened":
@@ -122,12 +126,12 @@ class Bundle:
         self.finish(changed, progress)
 
     def have_apt_see_it(self):
-        text = _bundle_run.manifest_text(self.path, self.tar)
-        files = _bundle_run.apt_files(self.path, self.root, _bundle.Contents.load(text))
+        text = bundle_run.manifest_text(self.path, self.tar)
+        files = bundle_run.apt_files(self.path, self.root, bundle_contents.Contents.load(text))
         os.makedirs(f"{self.root}/lists/partial", mode=0o755, exist_ok=True)
         for path, content in files.items():
-            _hub.write_atomically(path, content)
-        for name in _bundle_run.ROLES_SOURCES:
+            hub_snapshot.write_atomically(path, content)
+        for name in bundle_run.ROLES_SOURCES:
             link = f"{self.root}/sources.list.d/{name}"
             if not os.path.islink(link):
                 os.symlink(f"/etc/apt/sources.list.d/{name}", link)
@@ -141,8 +145,10 @@ class Bundle:
         command = ["apt-get", "update", "-q", "--error-on=any", *only]
         rc, _out, err = self.module.run_command(command, environ_update=environment)
         if rc != 0:
-            raise _bundle.BundleError(f"apt does not take the packages of {self.path}: {_apt.complaint(err)}")
-        _hub.write_atomically(self.mark, _bundle_run.mark(text, self.path))
+            raise bundle_contents.BundleError(
+                f"apt does not take the packages of {self.path}: {packages_apt.complaint(err)}"
+            )
+        hub_snapshot.write_atomically(self.mark, bundle_run.mark(text, self.path))
 
 
 def main():
@@ -165,7 +171,7 @@ def main():
         if module.check_mode:
             bundle.finish(changed=True, progress=f"{bundle.path} would be {module.params['state']}")
         bundle.step()
-    except (_bundle.BundleError, _job.JobError, OSError, ValueError) as trouble:
+    except (bundle_contents.BundleError, units_job.JobError, OSError, ValueError) as trouble:
         module.fail_json(msg=str(trouble), done=True, progress="")
 
 

@@ -55,12 +55,13 @@ restart:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json
+
+from ..module_utils.docker import daemon as docker_daemon, daemon_file
 
 
 def check(module, staged, path):
     dockerd = module.get_bin_path("dockerd")
-    refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    refused = daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
         module.fail_json(msg=refused)
 
@@ -75,20 +76,20 @@ def main():
     )
     path = module.params["path"]
     try:
-        before, base = _daemon_file.read(path)
-        merged = _daemon_file.merged(path, base, module.params["config"])
+        before, base = daemon_file.read(path)
+        merged = daemon_file.merged(path, base, module.params["config"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    keys = _daemon_json.changed_keys(base, merged)
+    keys = docker_daemon.changed_keys(base, merged)
     if not keys:
         module.exit_json(changed=False, settings=[], restart=False)
-    after = _daemon_json.dump(merged)
-    staged = _daemon_file.stage(after)
+    after = docker_daemon.dump(merged)
+    staged = daemon_file.stage(after)
     module.add_cleanup_file(staged)
     check(module, staged, path)
-    restart = _daemon_json.needs_restart(keys)
+    restart = docker_daemon.needs_restart(keys)
     if not module.check_mode:
-        _daemon_file.land(module.atomic_move, staged, path, restart)
+        daemon_file.land(module.atomic_move, staged, path, restart)
     module.exit_json(
         changed=True,
         settings=keys,

@@ -81,12 +81,13 @@ progress:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait
+
+from ..module_utils.instance import wait as instance_wait
 
 
 def main():
-    module = AnsibleModule(argument_spec=_endpoint_wait.WAITING, supports_check_mode=True)
-    _endpoint_wait.Wait(module, {"changed": False}).end()
+    module = AnsibleModule(argument_spec=instance_wait.WAITING, supports_check_mode=True)
+    instance_wait.Wait(module, {"changed": False}).end()
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ users_unknown:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _engine_here
+
+from ..module_utils.docker import engine_here
 
 
 def main():
@@ -123,14 +124,14 @@ def main():
         argument_spec={
             "users": {"type": "list", "elements": "str"},
             "group": {"type": "str", "default": "docker"},
-            "markers": {"type": "list", "elements": "path", "default": _engine_here.MARKERS},
+            "markers": {"type": "list", "elements": "path", "default": engine_here.MARKERS},
             "config": {"type": "dict", "default": {}},
             "apt": {"type": "dict", "default": {}},
-            "config_path": {"type": "path", "default": _engine_here.CONFIG},
+            "config_path": {"type": "path", "default": engine_here.CONFIG},
         },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, **_engine_here.describe(module.params, module.run_command, module.get_bin_path))
+    module.exit_json(changed=False, **engine_here.describe(module.params, module.run_command, module.get_bin_path))
 
 
 if __name__ == "__main__":

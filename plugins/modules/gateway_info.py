@@ -121,7 +121,8 @@ acme_kept:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _acme, _certificate
+
+from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certificate
 
 
 def text_of(path):
@@ -135,16 +136,16 @@ def text_of(path):
 def acme(module):
     """What certbot keeps against what it is asked for."""
     params, asked = module.params, module.params["acme"]
-    renewal = text_of(os.path.join(params["certbot_dir"], "renewal", f"{_acme.LINEAGE}.conf"))
-    kept = os.path.join(params["certbot_dir"], "live", _acme.LINEAGE, "fullchain.pem")
+    renewal = text_of(os.path.join(params["certbot_dir"], "renewal", f"{tls_certbot.LINEAGE}.conf"))
+    kept = os.path.join(params["certbot_dir"], "live", tls_certbot.LINEAGE, "fullchain.pem")
     told = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
     if not asked:
         return told
-    wanted = _acme.Asked(**asked)
-    names = _certificate.dns_names(kept, module.run_command) if os.path.exists(kept) else set()
+    wanted = tls_certbot.Asked(**asked)
+    names = tls_certificate.dns_names(kept, module.run_command) if os.path.exists(kept) else set()
     return {
         **told,
-        "acme_differs": _acme.differs(wanted, renewal, names),
+        "acme_differs": tls_certbot.differs(wanted, renewal, names),
         "acme_account": text_of(params["acme_note"]) != wanted.note,
         "acme_deploy": os.path.exists(kept) and text_of(kept) != text_of(params["certificate"]),
     }
@@ -176,9 +177,9 @@ def main():
     params = module.params
     pair, mark = (params["certificate"], params["certificate_key"]), text_of(params["marker"]).strip()
     if params["names"]:
-        trouble = _certificate.self_signed_trouble(*pair, params["names"], module.run_command)
+        trouble = tls_certificate.self_signed_trouble(*pair, params["names"], module.run_command)
     else:
-        trouble = _certificate.pair_trouble(*pair)
+        trouble = tls_certificate.pair_trouble(*pair)
     module.exit_json(
         changed=False,
         installed=os.path.exists(params["program"]) and mark != "begun",

@@ -162,9 +162,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _node_lock, _serving, _system
-from ansible_collections.gpunode.llm.plugins.module_utils._daemon_file import data_root
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import container_id, look, scan_pci
+
+from ..module_utils.docker.daemon_file import data_root
+from ..module_utils.instance import serving
+from ..module_utils.node import lock as node_lock, system as node_system
+from ..module_utils.programs.gpu import container_id, look, scan_pci
 
 UNITS = "/etc/systemd/system"
 RUN = "/run"
@@ -201,18 +203,18 @@ def fabric_manager_runs() -> bool:
 
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, by their units."""
-    found = (_serving.parse_unit(_read(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
-    return [{**one.as_dict(), "started_from": _serving.started_from(one.name, RUN)} for one in found if one]
+    found = (serving.parse_unit(_read(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
+    return [{**one.as_dict(), "started_from": serving.started_from(one.name, RUN)} for one in found if one]
 
 
 def cdi_uuids() -> Optional[bool]:
     """Whether this node's CDI specifications name GPUs by UUID; None where there is none yet."""
-    return _serving.names_uuids(_read(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
+    return serving.names_uuids(_read(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={"lock": {"type": "dict"}}, supports_check_mode=True)
-    lock = _node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
+    lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
     if lock and not lock["lock"]["mine"]:
         module.exit_json(changed=False, **lock)
     tool = module.get_bin_path("nvidia-smi")
@@ -224,7 +226,7 @@ def main() -> None:
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
     gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
-    system = _system.facts(module.run_command)
+    system = node_system.facts(module.run_command)
     module.exit_json(**gpus, **lock, engines=engines(), cdi_uuids=cdi_uuids(), system=system)
 
 

@@ -69,7 +69,8 @@ import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _engine
+
+from ..module_utils.docker import engine as docker_engine
 
 CONTAINER = "gpunode-gpu-proof"
 TIMED_OUT = 124
@@ -98,11 +99,11 @@ def tell(module, method):
 def state(module):
     """All that the proof depends on: asked for in two short commands."""
     _rc, out, _err = module.run_command(["docker", "version", "--format", "{{json .}}"], check_rc=False)
-    engine = _engine.parse_version(out)
+    engine = docker_engine.parse_version(out)
     if not engine.works:
         module.fail_json(msg="Docker does not answer on this node, so no container can see a GPU.")
     rc, out, err = module.run_command(["nvidia-smi", "-L"])
-    outside = _engine.gpu_uuids(out)
+    outside = docker_engine.gpu_uuids(out)
     if rc != 0 or not outside:
         module.fail_json(msg=f"nvidia-smi shows no GPU on the node itself: {(err + out).strip()}")
     spec = b""
@@ -137,7 +138,7 @@ def docker(module, *words):
 def seen_inside(module):
     """The GPUs of the container now, with what nvidia-smi said."""
     rc, said = docker(module, "exec", CONTAINER, "nvidia-smi", "-L")
-    return (sorted(_engine.gpu_uuids(said)) if rc == 0 else []), said
+    return (sorted(docker_engine.gpu_uuids(said)) if rc == 0 else []), said
 
 
 def other_gpus(inside, outside):
@@ -160,7 +161,7 @@ def prove(module, now):
         rc, said = docker(module, "run", "--detach", *keep, *GPUS[now["method"]], now["image"], "600")
         inside, said = seen_inside(module) if rc == 0 else ([], said)
         if not inside:
-            module.fail_json(msg=_engine.proof_failure(said))
+            module.fail_json(msg=docker_engine.proof_failure(said))
         if inside != sorted(now["uuids"]):
             module.fail_json(msg=other_gpus(inside, now["uuids"]))
         module.run_command(["systemctl", "daemon-reload"])

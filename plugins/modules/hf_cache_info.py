@@ -115,7 +115,8 @@ token_current:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_inventory
+
+from ..module_utils.hub import cache as hub_cache, snapshot as hub_snapshot
 
 
 def main():
@@ -131,18 +132,18 @@ def main():
     )
     params = module.params
     try:
-        found = [_hub.look(params["home"], one) for one in _hub.parse_snapshots(params["snapshots"])]
+        found = [hub_snapshot.look(params["home"], one) for one in hub_snapshot.parse_snapshots(params["snapshots"])]
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
     module.exit_json(
         changed=False,
         complete=all(one.complete for one in found),
-        snapshots=[_hub_inventory.row(one) for one in found],
-        others=_hub_inventory.others(params["home"], found),
-        verified=_hub_inventory.verified(params["home"]),
-        fetch_seconds=_hub_inventory.fetch_seconds(found),
-        client_version=_hub_inventory.client_version(params["venv"]),
-        token_current=_hub_inventory.token_current(params["token_path"], params["token"] or ""),
+        snapshots=[hub_cache.row(one) for one in found],
+        others=hub_cache.others(params["home"], found),
+        verified=hub_cache.verified(params["home"]),
+        fetch_seconds=hub_cache.fetch_seconds(found),
+        client_version=hub_cache.client_version(params["venv"]),
+        token_current=hub_cache.token_current(params["token_path"], params["token"] or ""),
     )
 
 

@@ -86,7 +86,9 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_prune
+
+from ..module_utils.hub import prune as hub_prune, snapshot as hub_snapshot
+from ..module_utils.node import brought as node_brought
 
 
 def lines(revisions):
@@ -104,12 +106,12 @@ def main():
     )
     home = module.params["home"]
     try:
-        asked = _hub.parse_snapshots(module.params["snapshots"])
-        ours = _brought.read(_brought.PATH)["models"]
-        plan = _hub_prune.make_plan(home, asked, _hub_prune.unit_texts(), module.params["unlisted"], ours)
+        asked = hub_snapshot.parse_snapshots(module.params["snapshots"])
+        ours = node_brought.read(node_brought.PATH)["models"]
+        plan = hub_prune.make_plan(home, asked, hub_prune.unit_texts(), module.params["unlisted"], ours)
         if not module.check_mode:
-            _hub_prune.remove(home, plan)
-            _brought.forget(_brought.PATH, models=plan.whole)
+            hub_prune.remove(home, plan)
+            node_brought.forget(node_brought.PATH, models=plan.whole)
     except (ValueError, OSError) as trouble:
         module.fail_json(msg=str(trouble))
     kept = [one for one in plan.revisions if one.kept]
@@ -119,7 +121,7 @@ def main():
         removed=[{"repo_id": one.repo_id, "revision": one.commit} for one in plan.old],
         kept=[{"repo_id": one.repo_id, "revision": one.commit, "reason": one.kept} for one in kept],
         bytes_freed=plan.freed,
-        summary=f"{len(plan.old)} old revisions {verb}, {_hub.human(plan.freed)}; {len(kept)} stay",
+        summary=f"{len(plan.old)} old revisions {verb}, {hub_snapshot.human(plan.freed)}; {len(kept)} stay",
         diff={"before": lines(plan.revisions), "after": lines(kept)},
     )
 

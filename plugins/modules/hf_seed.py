@@ -92,8 +92,10 @@ manifests:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub_seed, _job
-from ansible_collections.gpunode.llm.plugins.module_utils._preflight import port_is_free
+
+from ..module_utils.hub import seed as hub_seed
+from ..module_utils.preflight.checks import port_is_free
+from ..module_utils.units import job as units_job
 
 
 def main():
@@ -110,13 +112,13 @@ def main():
         required_if=[("state", "served", ("address", "snapshots", "followers"))],
         supports_check_mode=True,
     )
-    world = _hub_seed.World(module.run_command, port_is_free)
+    world = hub_seed.World(module.run_command, port_is_free)
     try:
         if module.params["state"] == "served":
-            result = _hub_seed.serve(module.params, module.check_mode, world)
+            result = hub_seed.serve(module.params, module.check_mode, world)
         else:
-            result = _hub_seed.end(module.check_mode, world)
-    except (_hub_seed.Failed, _job.JobError, ValueError) as trouble:
+            result = hub_seed.end(module.check_mode, world)
+    except (hub_seed.Failed, units_job.JobError, ValueError) as trouble:
         module.fail_json(msg=str(trouble))
     module.exit_json(**result)
 

@@ -212,7 +212,8 @@ progress:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub_api, _hub_run
+
+from ..module_utils.hub import api as hub_api, run as hub_run
 
 
 def main():
@@ -250,8 +251,8 @@ def main():
         supports_check_mode=True,
     )
     try:
-        result = _hub_run.run(module.params, module.check_mode, module.run_command)
-    except (_hub_run.Failed, _hub_api.HubError, ValueError) as trouble:
+        result = hub_run.run(module.params, module.check_mode, module.run_command)
+    except (hub_run.Failed, hub_api.HubError, ValueError) as trouble:
         module.fail_json(msg=str(trouble), done=True, progress="")
     for warning in result.pop("warnings", []):
         module.warn(warning)

@@ -79,17 +79,20 @@ import os
 import platform
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _image, _job, _oci
+
+from ..module_utils.docker import image as docker_image, layout as docker_layout
+from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.units import job as units_job
 
 
 class Layout:
     def __init__(self, module):
         self.module, self.params = module, module.params
-        self.reference = _image.parse_reference(self.params["image"])
-        self.name = _oci.loaded_name(self.reference)
-        self.folder = os.path.join(self.params["path"], _oci.layout_name(self.name))
+        self.reference = docker_image.parse_reference(self.params["image"])
+        self.name = docker_layout.loaded_name(self.reference)
+        self.folder = os.path.join(self.params["path"], docker_layout.layout_name(self.name))
         self.skopeo = module.get_bin_path("skopeo") or ""
-        self.unit = _job.unit_name("gpunode-layout", self.name)
+        self.unit = units_job.unit_name("gpunode-layout", self.name)
 
     def fail(self, sentence):
         self.module.fail_json(msg=f"{sentence.rstrip('.')}.", done=True, progress="")
@@ -103,25 +106,25 @@ class Layout:
     def recorded(self):
         """The digest of the image that is here, whole."""
         try:
-            record = json.loads(_hub.read_text(os.path.join(self.folder, _oci.RECORD)))
-            image = _oci.parse_manifest(record["manifest"])
+            record = json.loads(hub_snapshot.read_text(os.path.join(self.folder, docker_layout.RECORD)))
+            image = docker_layout.parse_manifest(record["manifest"])
         except (OSError, ValueError, KeyError):
             return ""
         blobs = (image.config, *image.layers)
-        whole = all(_hub.size_of(os.path.join(self.folder, blob.path)) == blob.size for blob in blobs)
+        whole = all(hub_snapshot.size_of(os.path.join(self.folder, blob.path)) == blob.size for blob in blobs)
         return record["digest"] if whole else ""
 
     def inspect(self, name):
         tls = f"--tls-verify={str(self.params['tls_verify']).lower()}"
         rc, out, err = self.module.run_command([self.skopeo, "inspect", "--raw", tls, f"docker://{name}"])
         if rc != 0:
-            self.fail(_image.explain(self.params["image"], err.splitlines()).sentence)
+            self.fail(docker_image.explain(self.params["image"], err.splitlines()).sentence)
         return out
 
     def ask(self):
         """Which image it is, for good: what the tag stands for may change while the layers come."""
         raw = self.inspect(f"{self.reference.repository}{self.mark()}")
-        chosen = _oci.choose(json.loads(raw), platform.machine())
+        chosen = docker_layout.choose(json.loads(raw), platform.machine())
         if chosen:
             raw = self.inspect(f"{self.reference.repository}@{chosen}")
         return {"digest": f"sha256:{hashlib.sha256(raw.encode()).hexdigest()}", "manifest": json.loads(raw)}
@@ -132,21 +135,21 @@ class Layout:
     def spec(self, digest):
         tls = f"--src-tls-verify={str(self.params['tls_verify']).lower()}"
         source = f"docker://{self.reference.repository}@{digest}"
-        return _job.JobSpec(
+        return units_job.JobSpec(
             name=self.unit,
             argv=[self.skopeo, "copy", "--retry-times=5", tls, source, f"oci:{self.folder}:{self.name}"],
             description=f"Fetch the image {self.name} into {self.folder}",
             environment_file=self.proxies(),
             # User= gives the job root's HOME, where the logins to registries are.
             properties={"User": "root"},
-            paths=_job.absolute(self.folder),
+            paths=units_job.absolute(self.folder),
         )
 
     def proxies(self):
         """The task's proxies for the job, in a file of root's: they may hold a password."""
         path = f"/run/gpunode/{self.unit}.env"
         names = [name for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if os.environ.get(name)]
-        _hub.write_atomically(path, "".join(f'{name}="{os.environ[name]}"\n' for name in names), mode=0o600)
+        hub_snapshot.write_atomically(path, "".join(f'{name}="{os.environ[name]}"\n' for name in names), mode=0o600)
         return path
 
     def step(self):
@@ -156,32 +159,36 @@ class Layout:
         if not resume:
             record = self.ask()
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
-            resume = {**record, "job": _job.start_or_attach(run, self.spec(record["digest"])).invocation}
-        state = _job.wait(run, self.unit, self.params["wait_s"])
-        image = _oci.parse_manifest(resume["manifest"])
+            resume = {**record, "job": units_job.start_or_attach(run, self.spec(record["digest"])).invocation}
+        state = units_job.wait(run, self.unit, self.params["wait_s"])
+        image = docker_layout.parse_manifest(resume["manifest"])
         if state.state == "running":
-            here = _hub.human(min(sum(_oci.sizes(self.folder)), image.size))
-            progress = f"fetching {self.name}: {here} of {_hub.human(image.size)}"
+            here = hub_snapshot.human(min(sum(docker_layout.sizes(self.folder)), image.size))
+            progress = f"fetching {self.name}: {here} of {hub_snapshot.human(image.size)}"
             self.module.exit_json(changed=False, done=False, progress=progress, resume=resume)
-        log = _job.log_tail(run, self.unit, resume["job"])
-        _job.forget(run, self.unit)
+        log = units_job.log_tail(run, self.unit, resume["job"])
+        units_job.forget(run, self.unit)
         if state.state != "succeeded":
-            self.fail(_image.explain(self.params["image"], log).sentence)
+            self.fail(docker_image.explain(self.params["image"], log).sentence)
         self.seal(resume["digest"])
         self.finish(changed=True, digest=resume["digest"])
 
     def seal(self, digest):
         """What Docker reads beside the layout, and last of all the record that says that it is whole."""
         path = os.path.join(self.folder, "index.json")
-        index = json.loads(_hub.read_text(path))
+        index = json.loads(hub_snapshot.read_text(path))
         # skopeo may have written configuration and manifest anew, in OCI's form; the layers are as they were.
-        written = _oci.Blob(index["manifests"][0]["digest"], 0)
-        manifest = json.loads(_hub.read_text(os.path.join(self.folder, written.path)))
-        image = _oci.parse_manifest(manifest)
-        _hub.write_atomically(path, _oci.named_index(index, self.name))
-        _hub.write_atomically(os.path.join(self.folder, _oci.MANIFEST), _oci.docker_manifest(image, self.name))
+        written = docker_layout.Blob(index["manifests"][0]["digest"], 0)
+        manifest = json.loads(hub_snapshot.read_text(os.path.join(self.folder, written.path)))
+        image = docker_layout.parse_manifest(manifest)
+        hub_snapshot.write_atomically(path, docker_layout.named_index(index, self.name))
+        hub_snapshot.write_atomically(
+            os.path.join(self.folder, docker_layout.MANIFEST), docker_layout.docker_manifest(image, self.name)
+        )
         record = {"image": self.params["image"], "digest": digest, "manifest": manifest}
-        _hub.write_atomically(os.path.join(self.folder, _oci.RECORD), json.dumps(record, indent=1) + "\n")
+        hub_snapshot.write_atomically(
+            os.path.join(self.folder, docker_layout.RECORD), json.dumps(record, indent=1) + "\n"
+        )
 
 
 def main():
@@ -206,7 +213,7 @@ def main():
         if not layout.skopeo:
             layout.fail("skopeo is not installed on this host")
         layout.step()
-    except (ValueError, OSError, _job.JobError) as error:
+    except (ValueError, OSError, units_job.JobError) as error:
         module.fail_json(msg=f"{error}.", done=True, progress="")
 
 

@@ -104,7 +104,10 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _clock, _image, _job, _oci
+
+from ..module_utils.docker import image as docker_image, layout as docker_layout
+from ..module_utils.node import brought as node_brought, clock
+from ..module_utils.units import job as units_job
 
 # docker prints a few lines for every layer, and an engine's image has some forty layers.
 LOG_LINES = 600
@@ -114,44 +117,46 @@ class Pull:
     def __init__(self, module):
         self.module = module
         self.image = module.params["image"]
-        self.reference = _image.parse_reference(self.image)
-        self.resume = module.params["resume"] or {"job": "", "attempt": 0, **_clock.begin()}
+        self.reference = docker_image.parse_reference(self.image)
+        self.resume = module.params["resume"] or {"job": "", "attempt": 0, **clock.begin()}
         self.docker = module.get_bin_path("docker") or ""
-        self.job = _job.JobSpec(
-            name=_job.unit_name("gpunode-pull", self.image),
+        self.job = units_job.JobSpec(
+            name=units_job.unit_name("gpunode-pull", self.image),
             argv=self.command(),
             description=f"Fetch the image {self.image}",
             # User= gives the job root's HOME, where docker looks for the logins to registries.
             properties={"User": "root"},
-            paths=_job.absolute(self.module.params["source"]),
+            paths=units_job.absolute(self.module.params["source"]),
         )
 
     def command(self):
         source = self.module.params["source"]
         if not source:
             return [self.docker, "pull", self.image]
-        layout = os.path.join(source, _oci.layout_name(self.image))
+        layout = os.path.join(source, docker_layout.layout_name(self.image))
         return ["/bin/sh", "-c", 'tar -C "$0" -cf - . | exec "$1" load --quiet', layout, self.docker]
 
     def check_source(self):
         source = self.module.params["source"]
-        if source and _oci.layout_name(self.image) not in _oci.layouts(source):
-            self.fail(f"{source} holds no image {self.image}: {', '.join(_oci.layouts(source)) or 'none'} is there")
+        if source and docker_layout.layout_name(self.image) not in docker_layout.layouts(source):
+            self.fail(
+                f"{source} holds no image {self.image}: {', '.join(docker_layout.layouts(source)) or 'none'} is there"
+            )
 
     def present(self):
         rc, out, err = self.module.run_command([self.docker, "image", "inspect", self.image])
         if rc == 0:
-            return _image.parse_inspect(out, self.reference)
+            return docker_image.parse_inspect(out, self.reference)
         if "no such image" in err.lower() or "not found" in err.lower():
             return None
-        return self.fail(_image.explain(self.image, err.splitlines()).sentence)
+        return self.fail(docker_image.explain(self.image, err.splitlines()).sentence)
 
     def fail(self, sentence):
         return self.module.fail_json(msg=f"{sentence}.", image=self.image, done=True, progress="")
 
     def finish(self, present):
         # A play that was stopped while it waited left the job behind, ended or at its last step.
-        _job.forget_ended(self.module.run_command, self.job.name)
+        units_job.forget_ended(self.module.run_command, self.job.name)
         fetched = bool(self.resume["attempt"])
         diff = {"before": "" if fetched else f"{self.image}\n", "after": f"{self.image}\n"}
         self.module.exit_json(
@@ -174,35 +179,35 @@ class Pull:
     def step(self):
         """One slice of waiting, then the report."""
         run = self.module.run_command
-        state = _job.look(run, self.job.name)
+        state = units_job.look(run, self.job.name)
         if state.invocation != self.resume["job"] or state.state == "absent":
             self.check_source()
-            _brought.note(_brought.PATH, images=[self.image])
-            state = _job.start_or_attach(run, self.job)
+            node_brought.note(node_brought.PATH, images=[self.image])
+            state = units_job.start_or_attach(run, self.job)
             self.resume = {**self.resume, "job": state.invocation, "attempt": self.resume["attempt"] + 1}
-        state = _job.wait(run, self.job.name, self.module.params["wait_s"])
-        lines = _job.log_tail(run, self.job.name, state.invocation, LOG_LINES)
+        state = units_job.wait(run, self.job.name, self.module.params["wait_s"])
+        lines = units_job.log_tail(run, self.job.name, state.invocation, LOG_LINES)
         if state.state != "running":
             return self.ended(state, lines)
-        elapsed = _clock.elapsed(self.resume)
+        elapsed = clock.elapsed(self.resume)
         if elapsed > self.module.params["timeout_s"]:
-            _job.forget(run, self.job.name)
+            units_job.forget(run, self.job.name)
             return self.fail(f"{self.image} was not fetched within {self.module.params['timeout_s']} s")
         # A layer of ten gigabytes changes nothing else for minutes, so the time is part of what is shown.
         doing = f"loading {self.image}" if self.module.params["source"] else self.pulling(lines)
         self.report(f"{doing} ({int(elapsed) // 30 * 30} s)")
 
     def pulling(self, lines):
-        return f"pulling {self.image}: {_image.progress(lines)}"
+        return f"pulling {self.image}: {docker_image.progress(lines)}"
 
     def ended(self, state, lines):
-        _job.forget(self.module.run_command, self.job.name)
+        units_job.forget(self.module.run_command, self.job.name)
         present = self.present()
         if present:
             self.finish(present)
         if self.module.params["source"]:
             self.fail(f"docker load of {self.image} failed: {lines[-1] if lines else 'it said nothing'}")
-        error = _image.explain(self.image, lines)
+        error = docker_image.explain(self.image, lines)
         if error.passing and self.resume["attempt"] < self.module.params["attempts"]:
             time.sleep(min(self.module.params["wait_s"], 5 * self.resume["attempt"]))
             self.report(f"pulling {self.image}: {error.sentence}; trying again")
@@ -235,7 +240,7 @@ def main():
         if module.check_mode:
             pull.would_pull()
         pull.step()
-    except (ValueError, OSError, _job.JobError) as error:
+    except (ValueError, OSError, units_job.JobError) as error:
         module.fail_json(msg=str(error), done=True, progress="")
 
 

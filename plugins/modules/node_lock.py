@@ -80,7 +80,8 @@ lock:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _node_lock
+
+from ..module_utils.node import lock as node_lock
 
 
 def main():
@@ -89,7 +90,7 @@ def main():
         supports_check_mode=True,
     )
     lock = module.params["lock"]
-    module.exit_json(changed=False, **(_node_lock.taken(module, lock) if lock else {}))
+    module.exit_json(changed=False, **(node_lock.taken(module, lock) if lock else {}))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,9 @@ server_version:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json, _engine, _files_here
+
+from ..module_utils.docker import daemon as docker_daemon, daemon_file, engine as docker_engine
+from ..module_utils.units import files as units_files
 
 # Links to what starts with the node.
 ENABLED = "/etc/systemd/system/multi-user.target.wants"
@@ -87,9 +89,9 @@ RUNTIME = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": [
 def engine(module):
     docker = module.get_bin_path("docker")
     if not docker:
-        return _engine.Engine()
+        return docker_engine.Engine()
     _rc, out, _err = module.run_command([docker, "version", "--format", "{{json .}}"])
-    return _engine.parse_version(out)
+    return docker_engine.parse_version(out)
 
 
 def wanted(module, base):
@@ -105,15 +107,15 @@ def wanted(module, base):
 
 
 def must_restart(keys, docker):
-    return _daemon_json.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on)
+    return docker_daemon.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on)
 
 
 def look(module):
     """daemon.json as it is, its settings, and these with the runtime in them."""
     path = module.params["path"]
     try:
-        before, base = _daemon_file.read(path)
-        return before, base, _daemon_file.merged(path, base, wanted(module, base))
+        before, base = daemon_file.read(path)
+        return before, base, daemon_file.merged(path, base, wanted(module, base))
     except ValueError as error:
         module.fail_json(msg=str(error))
 
@@ -121,18 +123,18 @@ def look(module):
 def settle_daemon(module, docker, before, base, merged):
     """Have the settings in daemon.json; returns the keys that changed and the diff."""
     path = module.params["path"]
-    keys = _daemon_json.changed_keys(base, merged)
+    keys = docker_daemon.changed_keys(base, merged)
     if not keys:
         return keys, None
-    after = _daemon_json.dump(merged)
-    staged = _daemon_file.stage(after)
+    after = docker_daemon.dump(merged)
+    staged = daemon_file.stage(after)
     module.add_cleanup_file(staged)
     dockerd = module.get_bin_path("dockerd")
-    refused = _daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    refused = daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
         module.fail_json(msg=refused)
     if not module.check_mode:
-        _daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
+        daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
     return keys, {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
@@ -155,7 +157,7 @@ def settle_spec(module, nvidia_ctk):
         rc, out, err = module.run_command([nvidia_ctk, "cdi", "generate", f"--output={path}"])
         if rc != 0:
             module.fail_json(msg=f"nvidia-ctk could not write {path}: {(err + out).strip()}")
-    before, after = (_files_here.summary(text, "what nvidia-ctk cdi generate finds") for text in (there, now))
+    before, after = (units_files.summary(text, "what nvidia-ctk cdi generate finds") for text in (there, now))
     return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
@@ -163,9 +165,13 @@ def refuse(module, docker, nvidia_ctk):
     """Stop at what knows no CDI; a check only warns of it, since the play may replace that before."""
     said = []
     if module.params["require_cdi"]:
-        said.append(_engine.cdi_trouble(docker.server))
+        said.append(docker_engine.cdi_trouble(docker.server))
     if nvidia_ctk:
-        said.append(_engine.toolkit_trouble(_engine.toolkit_version(module.run_command([nvidia_ctk, "--version"])[1])))
+        said.append(
+            docker_engine.toolkit_trouble(
+                docker_engine.toolkit_version(module.run_command([nvidia_ctk, "--version"])[1])
+            )
+        )
     for one in filter(None, said):
         if not module.check_mode:
             module.fail_json(msg=one)

@@ -246,19 +246,19 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import (
-    _engine_here,
-    _hub,
-    _hub_api,
-    _hub_http,
-    _hub_inventory,
-    _hub_source,
-    _preflight,
-    _reach_here,
+
+from ..module_utils.docker import engine_here
+from ..module_utils.hub import (
+    api as hub_api,
+    cache as hub_cache,
+    folder as hub_folder,
+    http as hub_http,
+    snapshot as hub_snapshot,
 )
+from ..module_utils.preflight import checks as preflight_checks, reach as preflight_reach
 
 TIMEOUT_S = 20
-GATEWAY_UNIT = f"/etc/systemd/system/{_preflight.GATEWAY_UNIT}"
+GATEWAY_UNIT = f"/etc/systemd/system/{preflight_checks.GATEWAY_UNIT}"
 
 
 def text_of(path):
@@ -277,38 +277,38 @@ def units():
 def check(module, docker):
     params = module.params
     instances, skip, run = params["instances"], params["skip"], module.run_command
-    findings, hub_check = _preflight.check_images(instances), _preflight.HubCheck((), {})
+    findings, hub_check = preflight_checks.check_images(instances), preflight_checks.HubCheck((), {})
     if "platform" not in skip and params["platform"]:
-        findings += _preflight.check_platform(params["platform"], params["supported"])
-    images = _preflight.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
+        findings += preflight_checks.check_platform(params["platform"], params["supported"])
+    images = preflight_checks.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
     told, questions = reaching(params, docker, images)
     # From here on: the questions that are left have an environment of their own.
-    os.environ.update(_reach_here.hub_environment(os.environ))
+    os.environ.update(preflight_reach.hub_environment(os.environ))
     asks_hub = "hub" not in skip and not only_follows(params)
-    reach, hub_check = _reach_here.ask(questions, lambda: ask_hub(params) if asks_hub else hub_check)
+    reach, hub_check = preflight_reach.ask(questions, lambda: ask_hub(params) if asks_hub else hub_check)
     findings += [*hub_check.findings, *told, *reach]
-    linked = bool(params["source"]) and _hub_source.linkable(params["source"], params["home"])
-    findings += _preflight.check_cache(instances, params["home"])
-    weights = _preflight.weights_needs(instances, params["home"], hub_check.trees, linked)
+    linked = bool(params["source"]) and hub_folder.linkable(params["source"], params["home"])
+    findings += preflight_checks.check_cache(instances, params["home"])
+    weights = preflight_checks.weights_needs(instances, params["home"], hub_check.trees, linked)
     if "disk" not in skip:
-        findings += _preflight.check_disk(weights + images)
+        findings += preflight_checks.check_disk(weights + images)
     if "ports" not in skip:
-        going = _preflight.making_room(units(), instances) if params["remove_unlisted"] else {}
-        findings += _preflight.check_ports(instances, run, going=going)
-        findings += _preflight.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
+        going = preflight_checks.making_room(units(), instances) if params["remove_unlisted"] else {}
+        findings += preflight_checks.check_ports(instances, run, going=going)
+        findings += preflight_checks.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
     return findings, hub_check, weights, images
 
 
 def reaching(params, docker, images):
     """What is wrong with the keys of repositories, and the questions to them and to the registries of images."""
-    run = _reach_here.runner(dict(os.environ))
+    run = preflight_reach.runner(dict(os.environ))
     told, questions = [], []
     if "repositories" not in params["skip"] and params["repositories"]:
         stays = docker.get("works", False) and not docker.get("ours", False)
-        told, questions = _reach_here.sources(params["repositories"], stays, run, open_url)
+        told, questions = preflight_reach.sources(params["repositories"], stays, run, open_url)
     if "registry" not in params["skip"] and params["registry"] is not None:
-        missing = [need.name for need in images if not _preflight.check_images([{"image": need.name}])]
-        questions += _reach_here.images(missing, params["registry"], os.uname().machine, run)
+        missing = [need.name for need in images if not preflight_checks.check_images([{"image": need.name}])]
+        questions += preflight_reach.images(missing, params["registry"], os.uname().machine, run)
     return told, questions
 
 
@@ -321,7 +321,7 @@ def open_url(*given, **more):
 
 def settled(params, weights, images):
     """What the roles need not be asked for. A token that others can read is not settled."""
-    token = _hub_inventory.token_current(params["token_path"], params["token"] or "")
+    token = hub_cache.token_current(params["token_path"], params["token"] or "")
     token = token or bool(params["source"]) or only_follows(params)
     return {"weights": not weights and token and not params["update"], "images": not images}
 
@@ -332,7 +332,7 @@ def seeders(params):
 
 def from_hub(params):
     """What this node has to have from the hub."""
-    wanted, elsewhere = _hub.parse_snapshots(params["instances"]), seeders(params)
+    wanted, elsewhere = hub_snapshot.parse_snapshots(params["instances"]), seeders(params)
     return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
 
 
@@ -343,22 +343,24 @@ def only_follows(params):
 
 def ask_hub(params):
     """What the hub has against it, and the index of packages that its client comes from."""
-    token = (params["token"] or _hub_inventory.read_token(params["token_path"])).strip()
-    opener = _hub_http.opener(TIMEOUT_S, params["ca_path"])
+    token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
+    opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
     snapshots = [
         snapshot
         for snapshot in from_hub(params)
-        if not _hub.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
+        if not hub_snapshot.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
     ]
     if params["source"]:
-        folder = _hub_source.Folder(params["source"], _hub.parse_snapshots(params["instances"]))
-        return _preflight.check_hub(folder, snapshots, token_is_new=False)
-    token_is_new = token != _hub_inventory.read_token(params["token_path"])
-    hub = _hub_api.Hub(params["endpoint"], opener, time.sleep, token)
-    told = _preflight.check_hub(hub, snapshots, token_is_new)
+        folder = hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["instances"]))
+        return preflight_checks.check_hub(folder, snapshots, token_is_new=False)
+    token_is_new = token != hub_cache.read_token(params["token_path"])
+    hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
+    told = preflight_checks.check_hub(hub, snapshots, token_is_new)
     index = params["client"]["index_url"] if params["client"] and snapshots else ""
-    if index and not _hub_inventory.client_version(params["client"]["venv"]):
-        told = _preflight.HubCheck([*told.findings, *_preflight.check_index(index, opener)], told.trees, told.account)
+    if index and not hub_cache.client_version(params["client"]["venv"]):
+        told = preflight_checks.HubCheck(
+            [*told.findings, *preflight_checks.check_index(index, opener)], told.trees, told.account
+        )
     return told
 
 
@@ -368,17 +370,17 @@ def docker_here(module):
     if asked is None:
         # Whether it stays says whether its repository is wanted.
         wanted = bool(module.params["repositories"])
-        return (_engine_here.describe({}, module.run_command, module.get_bin_path) if wanted else {}), []
-    docker = _engine_here.describe(asked, module.run_command, module.get_bin_path)
-    sockets = _engine_here.rootless_sockets()
+        return (engine_here.describe({}, module.run_command, module.get_bin_path) if wanted else {}), []
+    docker = engine_here.describe(asked, module.run_command, module.get_bin_path)
+    sockets = engine_here.rootless_sockets()
     if sockets and not docker["works"]:
         module.warn(
             f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
             " root's own Docker, started by docker.service, which comes beside it."
         )
     keep_docker = asked["keep_docker"] and not docker["ours"]
-    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, _engine_here.TOOLKIT_SOURCES))
-    return docker, _preflight.check_docker(docker, module.params["instances"], keep_docker, keep_toolkit)
+    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
+    return docker, preflight_checks.check_docker(docker, module.params["instances"], keep_docker, keep_toolkit)
 
 
 def main():
@@ -455,14 +457,14 @@ def main():
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
     params = module.params
-    instances = _preflight.assign(params["instances"], seeders(params))
+    instances = preflight_checks.assign(params["instances"], seeders(params))
     module.exit_json(
         changed=False,
         findings=findings + against,
-        instances=_preflight.pin(instances, params["home"], hub_check.trees),
+        instances=preflight_checks.pin(instances, params["home"], hub_check.trees),
         account=hub_check.account,
         bytes_to_write=sum(need.bytes for need in weights + images),
-        **_preflight.told_needs(weights + images, [params["home"], _preflight.data_root()]),
+        **preflight_checks.told_needs(weights + images, [params["home"], preflight_checks.data_root()]),
         settled=settled(params, weights, images),
         **({"docker": docker} if params["docker"] is not None else {}),
     )

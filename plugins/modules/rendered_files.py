@@ -71,7 +71,8 @@ changed_files:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _files_here
+
+from ..module_utils.units import files as units_files
 
 
 def note(owed):
@@ -98,7 +99,7 @@ def write(files, changed, owed):
 def main():
     module = AnsibleModule(
         argument_spec={
-            **_files_here.OPTIONS,
+            **units_files.OPTIONS,
             "owed": {
                 "type": "dict",
                 "options": {
@@ -109,7 +110,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    files = _files_here.wanted(module)
+    files = units_files.wanted(module)
     changed = [file for file in files if file.changed]
     if not module.check_mode:
         write(files, changed, module.params["owed"])

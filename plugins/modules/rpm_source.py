@@ -153,12 +153,13 @@ key_path:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _rpm_here, _source_files
+
+from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm_here
 
 
 def ask(module, key):
     """A repository that dnf does not take would stop it for every package: dnf is asked before it is written."""
-    said = _rpm_here.objection(module.params, key, module.run_command)
+    said = rpm_here.objection(module.params, key, module.run_command)
     if said:
         module.fail_json(msg=said)
 
@@ -193,26 +194,26 @@ def main():
         supports_check_mode=True,
     )
     given = module.params
-    source_path, key_path = _rpm_here.paths(given["name"])
-    paths = {"repo_id": _rpm_here.repo_id(given), "source_path": source_path, "key_path": key_path}
-    found = _rpm_here.look(given, module.run_command)
+    source_path, key_path = rpm_here.paths(given["name"])
+    paths = {"repo_id": rpm_here.repo_id(given), "source_path": source_path, "key_path": key_path}
+    found = rpm_here.look(given, module.run_command)
     try:
-        _openpgp.normal(given["fingerprint"])
+        packages_key.normal(given["fingerprint"])
         if not given["signed"]:
             raise ValueError("signed names nothing, and what nobody signed is not installed")
-        if _rpm_here.kept(given):
+        if rpm_here.kept(given):
             module.exit_json(changed=False, kept=True, **paths, **{**found, "missing": [], "conflicting": []})
-        source, source_diff = _rpm_here.source_change(given)
-        key, key_diff = _rpm_here.key_change(given, open_url)
+        source, source_diff = rpm_here.source_change(given)
+        key, key_diff = rpm_here.key_change(given, open_url)
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
-    if found["missing"] or _source_files.matters(source_diff) or _source_files.matters(key_diff):
-        ask(module, key or _source_files.read(key_path))
+    if found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):
+        ask(module, key or packages_repository.read(key_path))
     if not module.check_mode:
         # The key first: dnf stops at a repository without it.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
-                _source_files.write(path, data, module.atomic_move)
+                packages_repository.write(path, data, module.atomic_move)
     module.exit_json(
         changed=bool(key or source),
         kept=False,

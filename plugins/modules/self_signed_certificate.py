@@ -60,13 +60,14 @@ why:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _certificate
+
+from ..module_utils.tls import certificate as tls_certificate
 
 
 def make(module):
     params = module.params
     made = {name: os.path.join(module.tmpdir, f"{name}.pem") for name in ("path", "key_path")}
-    words = _certificate.self_signed(made["path"], made["key_path"], params["names"], params["days"])
+    words = tls_certificate.self_signed(made["path"], made["key_path"], params["names"], params["days"])
     rc, _out, err = module.run_command(words)
     if rc != 0:
         module.fail_json(msg=f"openssl makes no certificate: {err.strip()}")
@@ -91,7 +92,9 @@ def main():
     if not params["names"]:
         module.fail_json(msg="A certificate is for at least one name: `names` is empty.")
     module.get_bin_path("openssl", required=not module.check_mode)
-    trouble = _certificate.self_signed_trouble(params["path"], params["key_path"], params["names"], module.run_command)
+    trouble = tls_certificate.self_signed_trouble(
+        params["path"], params["key_path"], params["names"], module.run_command
+    )
     if trouble and not module.check_mode:
         make(module)
     after = f"{params['path']} made: {trouble}\n" if trouble else ""

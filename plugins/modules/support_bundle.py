@@ -92,7 +92,8 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _redact, _support
+
+from ..module_utils.support import archive, redact
 
 #: Of one file, more than any configuration has.
 READ_LIMIT = 16 << 20
@@ -119,16 +120,16 @@ def surroundings(module):
         except OSError as error:
             return f"(cannot be read: {error})\n"
 
-    return _support.Surroundings(run, find, read)
+    return archive.Surroundings(run, find, read)
 
 
 def further_places(params):
     """Where this site keeps secrets, beside the usual places."""
-    places = {params["token_path"]: _redact.of_token} if params["token_path"] else {}
+    places = {params["token_path"]: redact.of_token} if params["token_path"] else {}
     if params["config_dir"]:
-        places[os.path.join(params["config_dir"], "*.env")] = _redact.of_environment
-        places[os.path.join(params["config_dir"], "*.keys.yaml")] = _redact.of_list
-        places[os.path.join(params["config_dir"], "*.yaml")] = _redact.of_settings
+        places[os.path.join(params["config_dir"], "*.env")] = redact.of_environment
+        places[os.path.join(params["config_dir"], "*.keys.yaml")] = redact.of_list
+        places[os.path.join(params["config_dir"], "*.yaml")] = redact.of_settings
     return places
 
 
@@ -156,11 +157,11 @@ def main():
         supports_check_mode=True,
     )
     params, node = module.params, surroundings(module)
-    known = _support.secrets(node, further_places(params)) | set(params["secrets"])
-    units = _support.instance_units(node.find("/etc/systemd/system/vllm-*.service"))
-    texts = {**_support.gather(node, units, params["lines"]), **params["texts"]}
+    known = archive.secrets(node, further_places(params)) | set(params["secrets"])
+    units = archive.instance_units(node.find("/etc/systemd/system/vllm-*.service"))
+    texts = {**archive.gather(node, units, params["lines"]), **params["texts"]}
     folder = params["name"].replace("/", "-")
-    data = _support.pack(folder, _support.clean({name: str(text) for name, text in texts.items()}, known), time.time())
+    data = archive.pack(folder, archive.clean({name: str(text) for name, text in texts.items()}, known), time.time())
     if not module.check_mode:
         write(params["dest"], data)
     module.exit_json(changed=True, files=sorted(texts), bytes=len(data))

@@ -70,12 +70,13 @@ units:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _units_run
+
+from ..module_utils.units import run as units_run
 
 
 def main():
-    module = AnsibleModule(argument_spec=_units_run.RUNNING, supports_check_mode=True)
-    module.exit_json(**_units_run.run(module))
+    module = AnsibleModule(argument_spec=units_run.RUNNING, supports_check_mode=True)
+    module.exit_json(**units_run.run(module))
 
 
 if __name__ == "__main__":

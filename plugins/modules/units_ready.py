@@ -83,13 +83,15 @@ progress:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _units_run
+
+from ..module_utils.instance import wait as instance_wait
+from ..module_utils.units import run as units_run
 
 
 def main():
-    module = AnsibleModule(argument_spec={**_units_run.RUNNING, **_endpoint_wait.WAITING}, supports_check_mode=True)
-    done = {} if module.params["resume"] else _units_run.run(module)
-    _endpoint_wait.Wait(module, done).end()
+    module = AnsibleModule(argument_spec={**units_run.RUNNING, **instance_wait.WAITING}, supports_check_mode=True)
+    done = {} if module.params["resume"] else units_run.run(module)
+    instance_wait.Wait(module, done).end()
 
 
 if __name__ == "__main__":

@@ -67,14 +67,15 @@ import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _units
+
+from ..module_utils.units import unit as units_unit
 
 
 class Removal:
     def __init__(self, module):
         self.module = module
         names = [unit["unit"] for unit in module.params["units"]]
-        found = _units.parse_show(self.systemctl("show", f"--property={','.join(_units.PROPERTIES)}", *names))
+        found = units_unit.parse_show(self.systemctl("show", f"--property={','.join(units_unit.PROPERTIES)}", *names))
         # A pattern stands for whatever systemd holds under such a name.
         shown = (
             [*found.values()]
@@ -85,7 +86,7 @@ class Removal:
         self.enabled = [one.name for one in shown if one.enabled and one.load != "not-found"]
         files = [path for unit in module.params["units"] for path in unit["files"]]
         # That it had stopped to make room, noted since, goes with it.
-        notes = [os.path.join(_units.STOOD_DOWN, name) for name in names]
+        notes = [os.path.join(units_unit.STOOD_DOWN, name) for name in names]
         self.files = [path for path in [*notes, *files] if os.path.lexists(path)]
 
     def systemctl(self, *words):

@@ -76,19 +76,21 @@ endpoints:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _files_here, _units_run
+
+from ..module_utils.instance import wait as instance_wait
+from ..module_utils.units import files as units_files, run as units_run
 
 
 def to_do(module):
     """What differs, and how the endpoints are: they are asked only where nothing else is due."""
-    lines = [f"{file.path} differs" for file in _files_here.wanted(module) if file.changed]
+    lines = [f"{file.path} differs" for file in units_files.wanted(module) if file.changed]
     lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
     if module.params["units"] and not lines:
-        _units, decisions, to_enable = _units_run.due(module)
-        lines += _units_run.told(decisions, to_enable)
+        _units, decisions, to_enable = units_run.due(module)
+        lines += units_run.told(decisions, to_enable)
     if lines:
         return lines, []
-    wait = _endpoint_wait.Wait(module, {}, once=True)
+    wait = instance_wait.Wait(module, {}, once=True)
     wait.slice()
     endpoints = wait.endpoints()
     return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], endpoints
@@ -97,9 +99,9 @@ def to_do(module):
 def main():
     module = AnsibleModule(
         argument_spec={
-            **_files_here.OPTIONS,
-            **_units_run.OPTIONS,
-            **_endpoint_wait.OPTIONS,
+            **units_files.OPTIONS,
+            **units_run.OPTIONS,
+            **instance_wait.OPTIONS,
             "absent": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,

@@ -57,12 +57,13 @@ import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _units
+
+from ..module_utils.units import unit as units_unit
 
 
 def instance_of(path):
     with open(path, encoding="utf-8", errors="replace") as stream:
-        belongs = _units.parse_belongings(stream.read())
+        belongs = units_unit.parse_belongings(stream.read())
     if not belongs.get("instance"):
         return None
     unit = os.path.basename(path)

@@ -93,13 +93,15 @@ import os
 import shutil
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _rollback, _units
+
+from ..module_utils.instance import kept as instance_kept
+from ..module_utils.units import unit as units_unit
 
 UNIT_DIR = "/etc/systemd/system"
 
 
 def note_of(unit):
-    return os.path.join(_units.STOOD_DOWN, unit)
+    return os.path.join(units_unit.STOOD_DOWN, unit)
 
 
 def unit_text(unit):
@@ -125,13 +127,13 @@ class Rollback:
 
     def running(self, units):
         """A unit of ours that is active has answered."""
-        told = self.run("systemctl", "show", f"--property={','.join(_units.PROPERTIES)}", *units)
-        return {name for name, shown in _units.parse_show(told).items() if shown.active == "active"}
+        told = self.run("systemctl", "show", f"--property={','.join(units_unit.PROPERTIES)}", *units)
+        return {name for name, shown in units_unit.parse_show(told).items() if shown.active == "active"}
 
     def kept(self, unit):
         name = unit[len("vllm-") : -len(".service")]
         try:
-            return _rollback.read_kept(os.path.join(self.module.params["kept_dir"], name), unit)
+            return instance_kept.read_kept(os.path.join(self.module.params["kept_dir"], name), unit)
         except (OSError, ValueError):
             return None
 
@@ -206,7 +208,7 @@ def main():
     rollback = Rollback(module)
     back = rollback.stood_down()
     rows, endpoints = taken_back(rollback, module.params["units"])
-    endpoints += [_rollback.endpoint(unit, text, _units.parse_belongings(text)) for unit, text in back.items()]
+    endpoints += [instance_kept.endpoint(unit, text, units_unit.parse_belongings(text)) for unit, text in back.items()]
     if not module.check_mode:
         if back:
             rollback.give_way(module.params["units"])

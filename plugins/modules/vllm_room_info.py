@@ -72,7 +72,9 @@ import socket
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _room
+
+from ..module_utils.instance import spare
+from ..module_utils.programs import gpu as programs_gpu
 
 
 def read(path):
@@ -98,7 +100,9 @@ class Node:
 
     def gpus(self):
         tool = self.module.get_bin_path("nvidia-smi")
-        return _gpu.look((lambda: self.module.run_command([tool, "-q", "-x"])) if tool else None, _gpu.scan_pci())
+        return programs_gpu.look(
+            (lambda: self.module.run_command([tool, "-q", "-x"])) if tool else None, programs_gpu.scan_pci()
+        )
 
     def held_bytes(self, container):
         """The memory of what runs in a container."""
@@ -106,7 +110,7 @@ class Node:
         _rc, out, _err = self.module.run_command([docker, "container", "inspect", "--format={{.Id}}", container])
         folders = glob.glob("/proc/[0-9]*")
         texts = ((read(os.path.join(one, "cgroup")), read(os.path.join(one, "status"))) for one in folders)
-        return _room.held_bytes(out.strip(), texts)
+        return spare.held_bytes(out.strip(), texts)
 
 
 def main():
@@ -123,14 +127,14 @@ def main():
         unit = f"vllm-{instance['name']}"
         if f"{unit}.service" in module.params["restarted"]:
             held = None if instance.get("gpu_indices") else node.held_bytes(unit)
-            wants.append(_room.want(instance, held))
+            wants.append(spare.want(instance, held))
     taken = [index for instance in instances for index in instance.get("gpu_indices") or []]
     own = {int(instance["port"]) for instance in instances}
-    rooms = _room.find(
+    rooms = spare.find(
         wants,
         taken,
         node.gpus(),
-        _room.available_bytes(read("/proc/meminfo")),
+        spare.available_bytes(read("/proc/meminfo")),
         lambda port: port not in own and is_free(port),
     )
     module.exit_json(changed=False, rooms=[asdict(one) for one in rooms])

@@ -229,16 +229,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.gpunode.llm.plugins.module_utils import (
-    _brought,
-    _gpu,
-    _gpu_use,
-    _leftovers,
-    _probe,
-    _rollback,
-    _status,
-    _units,
+
+from ..module_utils.instance import (
+    gpu_use,
+    kept as instance_kept,
+    leftovers as instance_leftovers,
+    status as instance_status,
 )
+from ..module_utils.node import brought as node_brought
+from ..module_utils.programs import gpu as programs_gpu, vllm_wait
+from ..module_utils.units import unit as units_unit
 
 LOG_LINES = 2000
 DOCKER = "docker.service"
@@ -264,9 +264,9 @@ class Instance:
         self.unit = os.path.basename(path)
         self.path = path
         self.text = read(path)
-        self.belongs = _units.parse_belongings(self.text)
+        self.belongs = units_unit.parse_belongings(self.text)
         self.name = self.belongs.get("instance", "")
-        self.endpoint = _rollback.endpoint(self.unit, self.text, self.belongs)
+        self.endpoint = instance_kept.endpoint(self.unit, self.text, self.belongs)
         self.answer, self.load, self.works, self.rates = None, None, None, None
 
     def started_from(self, path):
@@ -276,21 +276,21 @@ class Instance:
     def ask(self, wait_s):
         """Whether it answers a completion; and where it does not in time, whether it works, if that is seen."""
         host, port = self.endpoint["host"], self.endpoint["port"]
-        plain = _probe.asker(host, port)
+        plain = vllm_wait.asker(host, port)
 
         def hurried(method, path, body, headers, timeout):
             return plain(method, path, body, headers, min(timeout, wait_s))
 
         try:
-            key = _probe.read_key(self.endpoint["env_file"])
+            key = vllm_wait.read_key(self.endpoint["env_file"])
         except OSError as error:
-            self.answer = _probe.Answer(False, f"its environment file cannot be read: {error}", True)
+            self.answer = vllm_wait.Answer(False, f"its environment file cannot be read: {error}", True)
             return
         before = self.look_twice(hurried, key)
-        self.answer = _probe.probe(hurried, self.endpoint["model"], key)
+        self.answer = vllm_wait.probe(hurried, self.endpoint["model"], key)
         after = self.metrics(hurried, key)
-        self.load = _status.parse_metrics(after or before or "")
-        self.works = None if before is None or after is None else _probe.moved(before, after)
+        self.load = instance_status.parse_metrics(after or before or "")
+        self.works = None if before is None or after is None else vllm_wait.moved(before, after)
 
     def look_twice(self, ask, key):
         """See what it works off in a second, before it has work of ours; the newest text that came."""
@@ -299,7 +299,9 @@ class Instance:
             return first
         time.sleep(max(0, then + APART_S - time.monotonic()))
         second, now = self.metrics(ask, key), time.monotonic()
-        self.rates = _status.rates(_status.parse_metrics(first), _status.parse_metrics(second or ""), now - then)
+        self.rates = instance_status.rates(
+            instance_status.parse_metrics(first), instance_status.parse_metrics(second or ""), now - then
+        )
         return first if second is None else second
 
     @staticmethod
@@ -307,8 +309,8 @@ class Instance:
         """The text, empty where there is none, and None where it does not come in time."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            status, text = ask("GET", "/metrics", None, headers, _probe.HEALTH_S)
-        except _probe.LATE:
+            status, text = ask("GET", "/metrics", None, headers, vllm_wait.HEALTH_S)
+        except vllm_wait.LATE:
             return None
         except (OSError, http.client.HTTPException):
             return ""
@@ -318,14 +320,14 @@ class Instance:
         config, env = self.belongs.get("config", ""), self.belongs.get("environment", "")
         if not os.path.isdir(self.started_from("")):
             return ""
-        return _units.stale_file(self.started_from(""), [config, env, self.path], checksum)
+        return units_unit.stale_file(self.started_from(""), [config, env, self.path], checksum)
 
     def revision(self):
         config = self.belongs.get("config", "")
-        return _status.setting(read(self.started_from(config)) or read(config), "revision")
+        return instance_status.setting(read(self.started_from(config)) or read(config), "revision")
 
     def url(self):
-        host = _probe.reachable_host(self.endpoint["host"])
+        host = vllm_wait.reachable_host(self.endpoint["host"])
         return f"http://{'[' + host + ']' if ':' in host else host}:{self.endpoint['port']}/v1"
 
 
@@ -345,16 +347,22 @@ class Node:
 
         def run():
             rc, out, err = self.module.run_command([self.timeout, PATIENCE_S, tool, "-q", "-x"])
-            self.uses = _gpu_use.parse(out)
+            self.uses = gpu_use.parse(out)
             return rc, out, err
 
-        return _gpu.look(run if tool else None, _gpu.scan_pci())
+        return programs_gpu.look(run if tool else None, programs_gpu.scan_pci())
 
     def units(self, names):
         shown = self.said(
-            "systemctl", "show", f"--property={','.join(_status.PROPERTIES)}", DOCKER, FRONT, *names, *_leftovers.JOBS
+            "systemctl",
+            "show",
+            f"--property={','.join(instance_status.PROPERTIES)}",
+            DOCKER,
+            FRONT,
+            *names,
+            *instance_leftovers.JOBS,
         )
-        return _status.parse_units(shown, time.monotonic())
+        return instance_status.parse_units(shown, time.monotonic())
 
     def images(self, names):
         """The image that each container runs from."""
@@ -367,17 +375,17 @@ class Node:
     def runs(self, unit):
         fields = "MESSAGE,INVOCATION_ID,_SYSTEMD_INVOCATION_ID"
         line = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={fields}", f"--lines={LOG_LINES}"]
-        return _status.parse_journal(self.said(*line, f"--unit={unit}"))
+        return instance_status.parse_journal(self.said(*line, f"--unit={unit}"))
 
     def row(self, one, units, images, gpus):
-        unit = units.get(one.unit, _status.Unit())
+        unit = units.get(one.unit, instance_status.Unit())
         well = unit.active == "active" and one.answer and one.answer.ready
         runs = [] if well else self.runs(one.unit)
-        docker_runs = units.get(DOCKER, _status.Unit()).active == "active"
-        verdict = _status.judge(unit, one.answer, one.works, runs, docker_runs)
-        mine, lost = _status.own_gpus(one.text, gpus)
-        used, total = _status.gpu_memory(mine)
-        use = _gpu_use.together([self.uses.get(gpu.index, _gpu_use.Use()) for gpu in mine])
+        docker_runs = units.get(DOCKER, instance_status.Unit()).active == "active"
+        verdict = instance_status.judge(unit, one.answer, one.works, runs, docker_runs)
+        mine, lost = instance_status.own_gpus(one.text, gpus)
+        used, total = instance_status.gpu_memory(mine)
+        use = gpu_use.together([self.uses.get(gpu.index, gpu_use.Use()) for gpu in mine])
         return {
             "name": one.name,
             "unit": one.unit,
@@ -402,7 +410,7 @@ class Node:
             "prompt_tokens_per_s": one.rates.prompt_tokens if one.rates else None,
             "generation_tokens_per_s": one.rates.generation_tokens if one.rates else None,
             "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
-            "gpus": _status.gpu_indices(one.text, gpus),
+            "gpus": instance_status.gpu_indices(one.text, gpus),
             "gpu_uuids": [gpu.uuid for gpu in mine],
             "gpus_lost": lost,
             "gpu_memory_used_mib": used,
@@ -423,22 +431,22 @@ def instances(module):
 
 def listens(module):
     """What the front listens on, as its unit says."""
-    told = _units.parse_belongings(read(os.path.join(module.params["unit_dir"], FRONT))).get("listens", "")
+    told = units_unit.parse_belongings(read(os.path.join(module.params["unit_dir"], FRONT))).get("listens", "")
     return [place.strip() for place in told.split(",") if place.strip()]
 
 
 def leftovers(found, units):
     belongs = [one.belongs for one in found]
     try:
-        noted = _brought.read(_brought.PATH)
+        noted = node_brought.read(node_brought.PATH)
     except (OSError, ValueError):  # whoever changes it says what is wrong with it
         noted = {}
     folders = [os.path.dirname(one["config"]) for one in belongs if one.get("config")]
     return [
-        *_leftovers.jobs(units.values()),
-        *_leftovers.seconds(),
-        *_leftovers.brought(noted, belongs),
-        *_leftovers.paths([one.name for one in found], folders),
+        *instance_leftovers.jobs(units.values()),
+        *instance_leftovers.seconds(),
+        *instance_leftovers.brought(noted, belongs),
+        *instance_leftovers.paths([one.name for one in found], folders),
     ]
 
 
@@ -458,7 +466,7 @@ def main():
     )
     node, found = Node(module), instances(module)
     units = node.units([one.unit for one in found])
-    active = [one for one in found if units.get(one.unit, _status.Unit()).active == "active"]
+    active = [one for one in found if units.get(one.unit, instance_status.Unit()).active == "active"]
     with ThreadPoolExecutor(max_workers=16) as pool:
         asked = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
         # Meanwhile, since a look takes a second in any case.
@@ -467,13 +475,13 @@ def main():
         for one in asked:
             one.result()
     rows = [node.row(one, units, images, gpus) for one in found]
-    front = units.get(FRONT, _status.Unit())
+    front = units.get(FRONT, instance_status.Unit())
     told = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
-    told += [_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
+    told += [instance_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
     module.exit_json(
         changed=False,
         instances=rows,
-        docker_runs=units.get(DOCKER, _status.Unit()).active == "active",
+        docker_runs=units.get(DOCKER, instance_status.Unit()).active == "active",
         front=f"{front.active}/{front.sub}" if front.loaded else "",
         front_since_s=front.since_s,
         front_listens=listens(module) if front.loaded else [],

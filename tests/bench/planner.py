@@ -39,21 +39,27 @@ def timed(work: Callable[[], object]) -> float:
 def planning() -> tuple[float, float, float, int]:
     """Seconds to read the catalogue, for the whole matrix, for one plan; and the rows of the matrix."""
     runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
-    from ansible_collections.gpunode.llm.plugins.plugin_utils import _boards, _matrix, _plan, _reading, _request
+    from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import (
+        catalog_files as planner_catalog_files,
+        host as planner_host,
+        matrix as planner_matrix,
+        plan as planner_plan,
+        request as planner_request,
+    )
 
-    reading = timed(_reading.load_catalog)
-    catalog = _reading.load_catalog()
+    reading = timed(planner_catalog_files.load_catalog)
+    catalog = planner_catalog_files.load_catalog()
     rows = []
 
     def whole() -> None:
         labels = [f"{count}x{gpu.key}" for gpu in catalog.gpus.values() for count in (gpu.matrix_counts or (1,))]
-        hosts = [(label, _boards.read_host(_boards.given_gpus(label, catalog), catalog)) for label in labels]
-        models = _matrix.matrix_models(["all"], catalog)
-        rows.extend(_matrix.matrix({"models": models}, hosts, catalog, 1000)[0])
+        hosts = [(label, planner_host.read_host(planner_host.given_gpus(label, catalog), catalog)) for label in labels]
+        models = planner_matrix.matrix_models(["all"], catalog)
+        rows.extend(planner_matrix.matrix({"models": models}, hosts, catalog, 1000)[0])
 
     def one() -> None:
-        request = _request.read_request({"model": "405b-fp8"}, catalog)
-        _plan.make_plan(request, _boards.given_gpus("8xH100", catalog), catalog)
+        request = planner_request.read_request({"model": "405b-fp8"}, catalog)
+        planner_plan.make_plan(request, planner_host.given_gpus("8xH100", catalog), catalog)
 
     return reading, timed(whole), statistics.median(timed(one) for _round in range(20)), len(rows)
 

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import parse
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOARD = CHECKOUT / "tests" / "fixtures" / "nvidia_smi" / "h100x8.xml"

@@ -23,7 +23,8 @@ from typing import Any
 import fake_node
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _plan_screen, _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import plan as screen_plan
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = sorted([CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *(CHECKOUT / "docs").rglob("*.md")])
@@ -172,7 +173,7 @@ def test_settings_are_variables(page: Path) -> None:
         content = yaml.safe_load(block)
         if isinstance(content, dict) and not block.startswith("# hosts.yml"):
             shown |= set(content)
-    assert shown <= set(_values.options())
+    assert shown <= set(values.options())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
@@ -204,7 +205,7 @@ def test_the_readme_shows_what_is_printed(checkout: Path) -> None:
     )
     tiny = {"name": "tiny", "host": "127.0.0.1", "port": 8000, "served_model_name": "gpunode/tiny-llama"}
     parts = {"image": 82, "endpoints": [{"name": "tiny", "seconds": {"compile": 0.6, "token": 0.01}}]}
-    printed = "\n".join([*_plan_screen.card([tiny], "gpu-1", parts, keyed=False), ""])
+    printed = "\n".join([*screen_plan.card([tiny], "gpu-1", parts, keyed=False), ""])
     # The seconds are those of a run in the lab.
     seconds = r"\b[\d.]+ s\b"
     assert re.sub(seconds, "N s", card) == re.sub(seconds, "N s", printed)
@@ -222,7 +223,7 @@ def test_the_file_to_copy_is_good_as_it_stands_and_with_all_that_it_offers(check
     every = copied(text)
     assert len(every) > 18
     for name, value in every.items():
-        assert "{{" in str(value) or _values.typed(name, value) is not None
+        assert "{{" in str(value) or values.typed(name, value) is not None
     # The front is another way than a wider address, and the fake node has no nginx.
     offered = {name: value for name, value in every.items() if not name.startswith("gateway_")}
     for name, content in (("offered.yml", offered), ("secret.yml", {"vault_vllm_api_key": "sk-0123456789"})):

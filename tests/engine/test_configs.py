@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).resolve().parent
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import ModelSpec
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import ModelSpec
 from planning import CATALOG, outcome
 from prepare import BASE, prepare
 from release import describe

@@ -14,8 +14,8 @@ from ansible_collections.gpunode.llm.plugins.action.serving_matrix import OPTION
 from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
 from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
 from ansible_collections.gpunode.llm.plugins.modules import serving_matrix, serving_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import PLANNING, READERS
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import PLANNING, READERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: These decide on the controller; what they ask of a node they ask through gpu_info.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Where each survey's answers are taken.
@@ -24,7 +24,7 @@ PLAYBOOKS = {
 
 def takes_nothing(name: str) -> bool:
     """Whether an empty text leaves a variable unset."""
-    return name in _values.options() and _values.may_be_nothing(_values.options()[name])
+    return name in values.options() and values.may_be_nothing(values.options()[name])
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

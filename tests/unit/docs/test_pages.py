@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _names, _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import names, values
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -37,8 +37,8 @@ PAGES = sorted(
 #: They begin as variables of ours do: a package, and what the page of variables shows as another role's.
 NO_VARIABLES = {"huggingface_hub", "docker_compose_version", "docker_compose_", "docker_install_compose"}
 PLUGINS = {path.stem for path in CHECKOUT.glob("plugins/*/[a-z]*.py")}
-NAME = re.compile(rf"(?<![\w.{{/-])(?:{'|'.join(_names.prefixes())})[a-z0-9_]+\b")
-KNOWN = {*_values.options(), *_names.OUTCOMES}
+NAME = re.compile(rf"(?<![\w.{{/-])(?:{'|'.join(names.prefixes())})[a-z0-9_]+\b")
+KNOWN = {*values.options(), *names.OUTCOMES}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
@@ -58,14 +58,14 @@ def test_code_and_specifications_name_the_same_variables() -> None:
     """A variable that the code reads and no specification has is on no page; one that no code reads does nothing."""
     text = code()
     read = set(re.findall(r"\b[a-z]\w*\b", text))
-    assert {name for name in _values.options() if name not in read} - {_names.OTHERS} == set()
-    used = {name for item in re.findall(r"{{.*?}}", text, re.DOTALL) for name in _names.roots(item, {})}
-    assert {name for name in used if name.startswith(_names.prefixes())} <= KNOWN
+    assert {name for name in values.options() if name not in read} - {names.OTHERS} == set()
+    used = {name for item in re.findall(r"{{.*?}}", text, re.DOTALL) for name in names.roots(item, {})}
+    assert {name for name in used if name.startswith(names.prefixes())} <= KNOWN
 
 
 def test_the_page_of_variables_has_all_of_them() -> None:
     page = (CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert {name for name in _values.options() if f"`{name}`" not in page} == set()
+    assert {name for name in values.options() if f"`{name}`" not in page} == set()
 
 
 def test_the_readme_is_short_and_in_a_newcomers_order() -> None:

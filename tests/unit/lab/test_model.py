@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_curl
+from ansible_collections.gpunode.llm.plugins.plugin_utils.service import vllm_curl
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(CHECKOUT / "tests" / "lab"))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
 
 SITE = Path(__file__).resolve().parents[3] / "playbooks" / "site.yml"
 (PLAY,) = yaml.safe_load(SITE.read_text(encoding="utf-8"))
@@ -42,7 +42,7 @@ def test_what_is_given_counts() -> None:
 def uses(text: str) -> list[str]:
     """Where a variable of the playbooks has a default, and what becomes of it; preflight reads what it gets itself."""
     bare = re.sub(r"(?m)^ *(#|preflight_).*$", "", text)
-    names = "|".join(sorted({name for taken in _values.playbooks().values() for name in taken}))
+    names = "|".join(sorted({name for taken in values.playbooks().values() for name in taken}))
     return re.findall(rf"(?<![\w.'])(?:{names}) \| default\(.*?\}}\}}", bare)
 
 

@@ -17,7 +17,12 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here, _rpm, _rpm_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import (
+    apt as packages_apt,
+    apt_here,
+    rpm as packages_rpm,
+    rpm_here,
+)
 
 HERE = Path(__file__).parent
 ROLES = HERE.parents[2] / "roles"
@@ -72,7 +77,7 @@ def red_hat(role: str, system: str, **settings) -> dict:
 
 
 def source(given: dict) -> str:
-    return _apt.Source(
+    return packages_apt.Source(
         uri=given["uri"],
         suite=given["suite"],
         components=tuple(given.get("components", ())),
@@ -101,7 +106,7 @@ def told(given: dict, packages: list[str]) -> str:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_sources(role: str, system: str) -> None:
     given = arguments(role, system)
-    packages = _apt.pin(given["packages"], given["version"], given.get("pinned") or given["packages"])
+    packages = packages_apt.pin(given["packages"], given["version"], given.get("pinned") or given["packages"])
     text = source(given) + told(given, packages)
     assert text == golden(f"{role}-{system}.sources", text)
 
@@ -111,8 +116,8 @@ def test_sources(role: str, system: str) -> None:
 @pytest.mark.parametrize(("held", "settings"), [("", {}), ("-held", {"docker_version": "5:29.8", "hold": True})])
 def test_red_hat_sources(role: str, system: str, held: str, settings: dict) -> None:
     given = red_hat(role, system, **{**settings, f"{role}_hold": settings.get("hold")})
-    packages = _rpm.missing(given["packages"], given["version"], given.get("pinned") or given["packages"], {})
-    text = _rpm.Source(
+    packages = packages_rpm.missing(given["packages"], given["version"], given.get("pinned") or given["packages"], {})
+    text = packages_rpm.Source(
         repo_id=given.get("repo_id") or given["name"],
         title=given.get("title") or given["name"],
         uri=given["uri"],
@@ -131,8 +136,8 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     given = arguments(role, "debian12-amd64") if family == "debian" else red_hat(role, "rocky9")
     name = given["name"]
     sources, key = {
-        "debian": (_apt_here.SOURCES, f"{_apt_here.KEYRINGS}/{name}.asc"),
-        "redhat": (_rpm_here.SOURCES, f"{_rpm_here.KEYS}/RPM-GPG-KEY-{name}"),
+        "debian": (apt_here.SOURCES, f"{apt_here.KEYRINGS}/{name}.asc"),
+        "redhat": (rpm_here.SOURCES, f"{rpm_here.KEYS}/RPM-GPG-KEY-{name}"),
     }[family]
     playbooks = ROLES.parent / "playbooks"
     tasks = yaml.safe_load((playbooks / "teardown.yml").read_text())[0]["tasks"]

@@ -19,7 +19,7 @@ import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway, _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway, values
 from jinja2 import Environment, nodes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -33,11 +33,11 @@ TEXTS = {
 
 def is_read(option):
     """Whether its text and its value may differ, so that a role has to read it before it uses it."""
-    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and _values.may_be_nothing(option))
+    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and values.may_be_nothing(option))
 
 
 #: Those whose text and value may differ.
-READ = {name for name, option in _values.options().items() if is_read(option)} - TEXTS
+READ = {name for name, option in values.options().items() if is_read(option)} - TEXTS
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
 #: Dictionaries whose values are read where they are taken apart: by gateway_plan, and as options of preflight_options.
@@ -88,8 +88,8 @@ def handed_on(path: tuple[str, ...], text: str) -> bool:
     match = re.fullmatch(r"{{ (\w+)(?: \| default\([^|]*\))? }}", text)
     if not match:
         return False
-    single = _values.options()[match[1]]["type"] not in ("list", "dict")
-    return path[-1] in _values.options() or any(key in TAKEN_APART for key in path) or (single and "vars" not in path)
+    single = values.options()[match[1]]["type"] not in ("list", "dict")
+    return path[-1] in values.options() or any(key in TAKEN_APART for key in path) or (single and "vars" not in path)
 
 
 def used_raw(path: Path) -> list[str]:
@@ -131,13 +131,13 @@ def test_one_specification_says_what_a_variable_is() -> None:
     for path in files:
         for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"].values():
             for name, option in (entry.get("options") or {}).items():
-                assert _values.options()[name] == option, name
+                assert values.options()[name] == option, name
                 assert seen.setdefault(name, str(path)) == str(path), f"{name} stands in two places"
 
 
 def test_the_gateway_reads_all_its_settings() -> None:
     own = yaml.safe_load((CHECKOUT / "roles/gateway/vars/main.yml").read_text())["__gateway_settings"]
-    assert set(own) == set(_gateway.READERS)
+    assert set(own) == set(gateway.READERS)
     assert own == {key: f"{{{{ gateway_{key} }}}}" for key in own}
 
 
@@ -161,9 +161,9 @@ FORMS: dict[str, tuple[Any, list[str]]] = {
 }
 
 
-def form(option: _values.Option) -> tuple[Any, list[str]]:
+def form(option: values.Option) -> tuple[Any, list[str]]:
     """A value of a variable, and its texts."""
-    if option is _values.options()["nodes_at_a_time"]:
+    if option is values.options()["nodes_at_a_time"]:
         return ["1", "25%"], ["1,25%", "1, 25%", "['1', '25%']"]
     if "choices" in option:
         chosen = option["choices"][:2] if option["type"] == "list" else option["choices"][0]
@@ -177,22 +177,22 @@ def form(option: _values.Option) -> tuple[Any, list[str]]:
     return FORMS[f"list of {option['elements']}" if option["type"] == "list" else option["type"]]
 
 
-SAMPLES = {name: form(_values.options()[name]) for name in sorted(READ)}
+SAMPLES = {name: form(values.options()[name]) for name in sorted(READ)}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_text_of_a_variable_is_its_value(name: str) -> None:
     value, said = SAMPLES[name]
     for text in said:
-        assert _values.typed(name, text) == value, text
-    assert _values.typed(name, value) == value
-    option = _values.options()[name]
+        assert values.typed(name, text) == value, text
+    assert values.typed(name, value) == value
+    option = values.options()[name]
     if option["type"] == "list" and option["elements"] == "str" and "choices" not in option:
-        assert _values.typed(name, "word") == ["word"]
-    for nothing in ("", "null", "None", None) if _values.may_be_nothing(option) else ():
-        assert _values.typed(name, nothing) is None
-    if option["type"] in ("list", "dict") and not _values.may_be_nothing(option):
-        assert _values.typed(name, "") == _values.typed(name, None) == ([] if option["type"] == "list" else {})
+        assert values.typed(name, "word") == ["word"]
+    for nothing in ("", "null", "None", None) if values.may_be_nothing(option) else ():
+        assert values.typed(name, nothing) is None
+    if option["type"] in ("list", "dict") and not values.may_be_nothing(option):
+        assert values.typed(name, "") == values.typed(name, None) == ([] if option["type"] == "list" else {})
 
 
 UNREADABLE = {
@@ -207,7 +207,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(name: str) -> None:
-    option = _values.options()[name]
+    option = values.options()[name]
     examples = {
         "bool": "true or false",
         "list": "[one, two]",
@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(na
     }
     for value in UNREADABLE[option["type"]]:
         with pytest.raises(ValueError, match=name) as refused:
-            _values.typed(name, value)
+            values.typed(name, value)
         said = str(refused.value)
         assert f"{name} must be {examples[option['type']]}" in said or option["type"] in ("list", "dict"), said
         assert examples[option["type"]] in said
@@ -233,7 +233,7 @@ def test_no_message_holds_a_secret() -> None:
         ("vllm_secret_env", "{sk-secret"),
     ):
         with pytest.raises(ValueError, match=name) as refused:
-            _values.typed(name, value)
+            values.typed(name, value)
         assert "sk-secret" not in str(refused.value)
 
 
@@ -254,7 +254,7 @@ NUMBER = {"type": "int", "default": 3}
     ],
 )
 def test_a_comma_within_quotation_marks_parts_nothing(option: dict[str, Any], text: str, value: Any) -> None:
-    assert _values.read("x", text, option) == value
+    assert values.read("x", text, option) == value
 
 
 @pytest.mark.parametrize(
@@ -273,24 +273,24 @@ def test_a_comma_within_quotation_marks_parts_nothing(option: dict[str, Any], te
 )
 def test_what_would_be_read_as_something_else_is_refused_by_its_name(option: dict[str, Any], text: Any) -> None:
     with pytest.raises(ValueError, match="^x must be "):
-        _values.read("x", text, option)
+        values.read("x", text, option)
 
 
 def test_a_refusal_shows_no_password_of_a_dictionary() -> None:
     with pytest.raises(ValueError, match="^x must be ") as refused:
-        _values.read("x", "HTTPS_PROXY=http://ada:sesame@proxy:3128,NO_PROXY=a,b,HF_TOKEN=sesame", DICT)
+        values.read("x", "HTTPS_PROXY=http://ada:sesame@proxy:3128,NO_PROXY=a,b,HF_TOKEN=sesame", DICT)
     assert "sesame" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["٣k", "9" * 5000, "1" * 30 + "k"])
 def test_a_size_is_of_plain_digits(text: str) -> None:
     with pytest.raises(ValueError, match="is no whole number"):
-        _values.size(text)
+        values.size(text)
 
 
 def test_a_misspelt_suboption_is_refused() -> None:
     with pytest.raises(ValueError, match="docker_proxy has no 'htps', did you mean 'https'?"):
-        _values.typed("docker_proxy", "htps=http://proxy:3128")
+        values.typed("docker_proxy", "htps=http://proxy:3128")
 
 
 def test_what_is_omitted_in_a_dictionary_is_left_out() -> None:

@@ -17,8 +17,8 @@ from unittest.mock import MagicMock
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import parse
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _one_play
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
+from ansible_collections.gpunode.llm.plugins.plugin_utils import one_play
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 BOARDS = CHECKOUT / "tests" / "fixtures" / "nvidia_smi"
@@ -58,7 +58,7 @@ LOCK = {"who": "ann@ctl", "play": "site.yml", "job": "", "since": "2026-01-01 00
 def keepers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The processes for which a keeper was begun."""
     begun: list[int] = []
-    monkeypatch.setattr(_one_play, "start_keeper", lambda main, *_others: begun.append(main))
+    monkeypatch.setattr(one_play, "start_keeper", lambda main, *_others: begun.append(main))
     return begun
 
 
@@ -82,7 +82,7 @@ def test_a_check_takes_no_lock(keepers: list[int]) -> None:
 
 
 def test_a_node_that_another_play_has_ends_this_one(keepers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_one_play.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(one_play.time, "sleep", lambda _seconds: None)
     made = action(serving_plan.ActionModule, model="8b", lock_timeout_s=0)
     made._task.check_mode = False
     made._execute_module.side_effect = [{"lock": {**LOCK, "mine": False, "beat": beat}} for beat in "112"]

@@ -17,7 +17,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.action.settings_check import ActionModule
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
 
 ROLES = Path(__file__).resolve().parents[4] / "roles"
 
@@ -192,7 +192,7 @@ def test_a_variable_of_another_playbook_on_the_command_line_is_refused(
 
 
 def test_an_empty_answer_of_a_survey_is_the_default() -> None:
-    assert [_values.typed(name, "") for name in ("vllm_port", "vllm_rollback", "level", "vllm_objective")] == [
+    assert [values.typed(name, "") for name in ("vllm_port", "vllm_rollback", "level", "vllm_objective")] == [
         8000,
         True,
         "unit",

@@ -11,10 +11,13 @@ from dataclasses import replace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _acme, _certificate
+from ansible_collections.gpunode.llm.plugins.module_utils.tls import (
+    certbot as tls_certbot,
+    certificate as tls_certificate,
+)
 from ansible_collections.gpunode.llm.plugins.modules import gateway_info
 
-ASKED = _acme.Asked(
+ASKED = tls_certbot.Asked(
     names=["a.test", "B.test"],
     server="https://one.test/directory",
     webroot="/var/lib/gpunode/gateway/acme",
@@ -49,8 +52,8 @@ NAMES = {"a.test", "b.test"}
     "asked", [ASKED, replace(ASKED, names=["b.test", "a.test"]), replace(ASKED, webroot=f"{ASKED.webroot}/")]
 )
 def test_what_is_kept_is_not_asked_for(asked):
-    assert _acme.differs(asked, RENEWAL, NAMES) == []
-    assert _acme.differs(asked, RENEWAL.partition("[[")[0], NAMES) == []
+    assert tls_certbot.differs(asked, RENEWAL, NAMES) == []
+    assert tls_certbot.differs(asked, RENEWAL.partition("[[")[0], NAMES) == []
 
 
 @pytest.mark.parametrize(
@@ -68,30 +71,30 @@ def test_what_is_kept_is_not_asked_for(asked):
     ],
 )
 def test_what_differs_is_said(asked, said):
-    (told,) = _acme.differs(replace(ASKED, **asked), RENEWAL, NAMES)
+    (told,) = tls_certbot.differs(replace(ASKED, **asked), RENEWAL, NAMES)
     assert said in told
 
 
 def test_another_way_of_proving_differs():
-    (told,) = _acme.differs(ASKED, RENEWAL.replace("= webroot\n", "= standalone\n"), NAMES)
+    (told,) = tls_certbot.differs(ASKED, RENEWAL.replace("= webroot\n", "= standalone\n"), NAMES)
     assert "by the way of standalone" in told
 
 
 @pytest.mark.parametrize(("renewal", "names"), [("", NAMES), (RENEWAL, set()), ("", set())])
 def test_none_is_there_yet(renewal, names):
-    assert _acme.differs(ASKED, renewal, names) == ["certbot has none yet"]
+    assert tls_certbot.differs(ASKED, renewal, names) == ["certbot has none yet"]
 
 
 @pytest.fixture
 def look(tmp_path, capsys):
     """What gateway_info says of a front that has the certificate that certbot keeps."""
     pair = [str(tmp_path / name) for name in ("certificate.pem", "certificate.key")]
-    live = tmp_path / "letsencrypt" / "live" / _acme.LINEAGE
+    live = tmp_path / "letsencrypt" / "live" / tls_certbot.LINEAGE
     live.mkdir(parents=True)
     (tmp_path / "letsencrypt" / "renewal").mkdir()
-    (tmp_path / "letsencrypt" / "renewal" / f"{_acme.LINEAGE}.conf").write_text(RENEWAL)
+    (tmp_path / "letsencrypt" / "renewal" / f"{tls_certbot.LINEAGE}.conf").write_text(RENEWAL)
     (tmp_path / "note").write_text(ASKED.note)
-    subprocess.run(_certificate.self_signed(*pair, sorted(NAMES), 90), check=True, capture_output=True)
+    subprocess.run(tls_certificate.self_signed(*pair, sorted(NAMES), 90), check=True, capture_output=True)
     (live / "fullchain.pem").write_bytes((tmp_path / "certificate.pem").read_bytes())
 
     def call(**changes):

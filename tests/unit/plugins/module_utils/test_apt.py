@@ -8,16 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt
 
-DOCKER = _apt.Source(
+DOCKER = packages_apt.Source(
     uri="https://download.docker.com/linux/debian",
     suite="bookworm",
     components=("stable",),
     architectures=("amd64",),
     signed_by="/etc/apt/keyrings/docker.asc",
 )
-FLAT = _apt.Source(
+FLAT = packages_apt.Source(
     "https://nvidia.github.io/x/deb/$(ARCH)", "/", (), (), "/etc/apt/keyrings/nvidia.asc", "Why.\n\nHow."
 )
 
@@ -47,7 +47,7 @@ def test_no_value_begins_a_field_of_its_own(field: str, evil: str) -> None:
 @pytest.mark.parametrize("value", ['/x";Acquire::AllowInsecureRepositories "true', '/x"\n#include', "/x\ny"])
 def test_no_value_ends_before_its_end(value: str) -> None:
     with pytest.raises(ValueError, match="control character|quotation mark"):
-        _apt.configuration({"Dir::State::Lists": value})
+        packages_apt.configuration({"Dir::State::Lists": value})
 
 
 STATUS = (
@@ -57,11 +57,11 @@ STATUS = (
 
 
 def test_installed() -> None:
-    assert _apt.installed(STATUS) == {
-        "docker-ce": _apt.Package("5:29.8.1-1~debian.12~bookworm", False),
-        "docker-ce-cli": _apt.Package("5:29.8.1-1~debian.12~bookworm", True),
+    assert packages_apt.installed(STATUS) == {
+        "docker-ce": packages_apt.Package("5:29.8.1-1~debian.12~bookworm", False),
+        "docker-ce-cli": packages_apt.Package("5:29.8.1-1~debian.12~bookworm", True),
     }
-    assert _apt.installed("") == {}
+    assert packages_apt.installed("") == {}
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_installed() -> None:
 )
 def test_missing(version: str | None, missing: list[str]) -> None:
     packages = ["docker-ce", "docker-ce-cli", "containerd.io"]
-    specs = _apt.pin(packages, version, ["docker-ce", "docker-ce-cli", "docker-ce-rootless-extras"])
-    assert _apt.missing(specs, _apt.installed(STATUS)) == missing
+    specs = packages_apt.pin(packages, version, ["docker-ce", "docker-ce-cli", "docker-ce-rootless-extras"])
+    assert packages_apt.missing(specs, packages_apt.installed(STATUS)) == missing
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_missing(version: str | None, missing: list[str]) -> None:
     ],
 )
 def test_complaint(said: str, expected: str) -> None:
-    assert _apt.complaint(said) == expected
+    assert packages_apt.complaint(said) == expected

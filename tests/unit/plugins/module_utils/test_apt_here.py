@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt, _apt_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
 FLAT = {"name": "nvidia-container-toolkit", "uri": "https://nvidia.test/stable/deb/$(ARCH)", "suite": "/"}
@@ -37,7 +37,7 @@ class Node:
             "Dir::Cache": str(root),
             "APT::Sandbox::User": "root",
         }
-        (root / "apt.conf").write_text(_apt.configuration(settings))
+        (root / "apt.conf").write_text(packages_apt.configuration(settings))
 
     def run(self, argv: Sequence[str]) -> tuple[int, str, str]:
         environment = {**os.environ, "APT_CONFIG": str(self.root / "apt.conf"), "LC_ALL": "C"}
@@ -45,8 +45,8 @@ class Node:
         return done.returncode, done.stdout, done.stderr
 
     def refusal(self, wanted: dict[str, object]) -> str:
-        with _apt_here.staged(wanted, b"") as folder:
-            return _apt_here.refusal(folder, wanted, self.run)
+        with apt_here.staged(wanted, b"") as folder:
+            return apt_here.refusal(folder, wanted, self.run)
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_what_was_broken_before_is_named(node):
 
 def test_an_address_that_is_no_repository_is_told_and_leaves_no_trace(node, tmp_path):
     wanted = {**DOCKER, "uri": f"file://{tmp_path}/nothing"}
-    with _apt_here.staged(wanted, b"") as folder:
-        rc, _out, err = node.run(_apt_here.update(folder, trace=False))
+    with apt_here.staged(wanted, b"") as folder:
+        rc, _out, err = node.run(apt_here.update(folder, trace=False))
     assert rc != 0
-    said = _apt_here.rejection(wanted, err)
+    said = apt_here.rejection(wanted, err)
     assert said.startswith(f"apt does not take file://{tmp_path}/nothing bookworm: ")
     assert "does not have a Release file" in said or "File not found" in said
     assert sorted(path.name for path in node.root.rglob("*") if path.is_file()) == ["apt.conf"]
@@ -132,8 +132,8 @@ def test_mirror_lets_conflicting_entries_stand_back(node):
     other, fine = node.parts / "n.list", node.parts / "fine.list"
     other.write_text(f"deb [{KEY}] https://nvidia.test/stable/deb/amd64 /\n")
     fine.write_text("deb http://other.test bookworm main\n")
-    with _apt_here.staged(FLAT, b"") as folder:
-        found = _apt_here.conflicts(_apt_here.own(folder, FLAT), _apt_here.sources(node.run), folder, node.run)
+    with apt_here.staged(FLAT, b"") as folder:
+        found = apt_here.conflicts(apt_here.own(folder, FLAT), apt_here.sources(node.run), folder, node.run)
     assert list(found) == [str(other)]
 
 
@@ -141,6 +141,6 @@ def test_a_password_in_an_address_is_not_shown(node, tmp_path):
     wanted = {**DOCKER, "uri": "http://ada:s3cret@127.0.0.1:9/debian"}
     (node.parts / "a.list").write_text(f"deb [{KEY}] {wanted['uri']} bookworm stable\n")
     assert "s3cret" not in node.refusal(wanted)
-    with _apt_here.staged(wanted, b"") as folder:
-        _rc, _out, err = node.run(_apt_here.update(folder, trace=False))
-    assert "s3cret" not in _apt_here.rejection(wanted, err)
+    with apt_here.staged(wanted, b"") as folder:
+        _rc, _out, err = node.run(apt_here.update(folder, trace=False))
+    assert "s3cret" not in apt_here.rejection(wanted, err)

@@ -12,8 +12,11 @@ import os
 import tarfile
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _bundle, _bundle_job
-from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle import (
+    __main__ as bundle_job,
+    contents as bundle_contents,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
 
 SYSTEM = {"release": "Debian 12", "architecture": "x86_64"}
 BLOB = b"weights" * 1000
@@ -49,7 +52,7 @@ def work(tmp_path):
         job.mkdir(exist_ok=True)
         given = {"state": state, "path": str(path), "tar": str(tar), "system": SYSTEM}
         (job / "job.json").write_text(json.dumps(given))
-        _bundle_job.main(str(job))
+        bundle_job.main(str(job))
         status = json.loads((job / "status.json").read_text())
         return status["error"], status["changed"]
 
@@ -265,6 +268,6 @@ def test_a_file_that_the_manifest_does_not_name(bundle, work, tmp_path):
 def test_it_fits_or_says_so(bundle, work, tmp_path, monkeypatch):
     tar = tmp_path / "made.tar"
     work("sealed", bundle, tar)
-    monkeypatch.setattr(_bundle.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
+    monkeypatch.setattr(bundle_contents.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
     error, _changed = work("opened", tmp_path / "there", tar)
     assert "has 100 B free, and the bundle takes 7.0 kB" in error

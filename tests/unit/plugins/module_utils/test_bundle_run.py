@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _bundle_run
-from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle import run as bundle_run
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import RepoFile
 
 HERE = {"release": "Debian bookworm", "architecture": "x86_64"}
 DEBIAN = {"path": "apt/mirror.example.org/debian", "suite": "bookworm", "components": ["main"], "own": False}
@@ -37,9 +37,7 @@ def sealed(folder, *names) -> Contents:
 def test_the_second_apt_knows_the_bundle_alone(bundle, tmp_path):
     keyring = tmp_path / "keyring.gpg"
     keyring.touch()
-    files = _bundle_run.apt_files(
-        bundle, "/var/lib/x", sealed(bundle, "docker", "toolkit"), ("/none.gpg", str(keyring))
-    )
+    files = bundle_run.apt_files(bundle, "/var/lib/x", sealed(bundle, "docker", "toolkit"), ("/none.gpg", str(keyring)))
     assert files["/var/lib/x/sources.list.d/distribution.sources"] == (
         f"Types: deb\nURIs: file://{bundle}/apt/mirror.example.org/debian\nSuites: bookworm\nComponents: main\n"
         f"Signed-By: {keyring}\n\n"
@@ -53,7 +51,7 @@ def test_the_second_apt_knows_the_bundle_alone(bundle, tmp_path):
 
 def test_nothing_is_trusted_without_a_key(bundle):
     with pytest.raises(BundleError, match="keys"):
-        _bundle_run.apt_files(bundle, "/var/lib/x", sealed(bundle), ("/none.gpg",))
+        bundle_run.apt_files(bundle, "/var/lib/x", sealed(bundle), ("/none.gpg",))
 
 
 EVIL = {"path": "apt/zz", "suite": "./\nTrusted: yes", "components": [], "own": False}
@@ -61,7 +59,7 @@ EVIL = {"path": "apt/zz", "suite": "./\nTrusted: yes", "components": [], "own": 
 
 def test_a_record_that_is_not_listed_is_not_read(bundle, tmp_path):
     record(tmp_path, "zz", [EVIL])
-    rows = _bundle_run.distributions(bundle, sealed(bundle, "docker", "toolkit"))
+    rows = bundle_run.distributions(bundle, sealed(bundle, "docker", "toolkit"))
     assert [row["path"] for row in rows] == [DEBIAN["path"], FLAT["path"]]
 
 
@@ -88,25 +86,25 @@ def test_a_record_that_is_not_listed_is_not_read(bundle, tmp_path):
 def test_no_record_writes_a_field_of_its_own(bundle, tmp_path, change):
     record(tmp_path, "zz", [{**DEBIAN, **change}])
     with pytest.raises(BundleError, match=r"apt/zz\.json of the bundle .* is not taken"):
-        _bundle_run.distributions(bundle, sealed(bundle, "zz"))
+        bundle_run.distributions(bundle, sealed(bundle, "zz"))
 
 
 @pytest.mark.parametrize(("key", "value"), [("release", "Debian trixie"), ("architecture", "aarch64")])
 def test_it_is_for_one_system(key, value):
     contents = Contents({**HERE, key: value}, [], {})
     with pytest.raises(BundleError, match=f"for .*{value}.*this node is Debian bookworm on x86_64"):
-        _bundle_run.check_system(contents, HERE)
-    _bundle_run.check_system(Contents(HERE, [], {}), HERE)
+        bundle_run.check_system(contents, HERE)
+    bundle_run.check_system(Contents(HERE, [], {}), HERE)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    assert _bundle_run.manifest_text(str(tmp_path / "none"), str(tmp_path / "none.tar")) == ""
+    assert bundle_run.manifest_text(str(tmp_path / "none"), str(tmp_path / "none.tar")) == ""
     with pytest.raises(BundleError, match="is no bundle"):
-        _bundle_run.manifest_text(str(tmp_path), "")
+        bundle_run.manifest_text(str(tmp_path), "")
 
 
 def test_it_is_known_by_place_and_content():
-    assert len({_bundle_run.mark(text, path) for text in ("a", "b") for path in ("/x", "/y")}) == 4
+    assert len({bundle_run.mark(text, path) for text in ("a", "b") for path in ("/x", "/y")}) == 4
 
 
 class Systemd:
@@ -132,12 +130,12 @@ JOB = {"state": "opened", "path": "/srv/bundle", "tar": "", "system": HERE}
 def test_the_job_is_started_once_and_followed(tmp_path):
     run = Systemd("absent", "running")
     for _time in range(2):
-        _bundle_run.start(run, JOB, str(tmp_path))
+        bundle_run.start(run, JOB, str(tmp_path))
     assert sum(argv[0] == "systemd-run" for argv in run.ran) == 1
-    folder = tmp_path / _bundle_run.unit(JOB)
+    folder = tmp_path / bundle_run.unit(JOB)
     assert json.loads((folder / "job.json").read_text()) == JOB
     (folder / "status.json").write_text(json.dumps({"phase": "verifying", "done": 5, "total": 10, "files": 2}))
-    assert _bundle_run.wait(run, JOB, 0, str(tmp_path)) == (False, "verifying 5 B of 10 B (50 %), 0 of 2 files", False)
+    assert bundle_run.wait(run, JOB, 0, str(tmp_path)) == (False, "verifying 5 B of 10 B (50 %), 0 of 2 files", False)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +147,10 @@ def test_the_job_is_started_once_and_followed(tmp_path):
     ],
 )
 def test_its_end_is_told(tmp_path, state, status, said):
-    folder = tmp_path / _bundle_run.unit(JOB)
+    folder = tmp_path / bundle_run.unit(JOB)
     folder.mkdir()
     (folder / "status.json").write_text(json.dumps(status))
     with pytest.raises(BundleError, match=said):
-        _bundle_run.wait(Systemd(state), JOB, 0, str(tmp_path))
+        bundle_run.wait(Systemd(state), JOB, 0, str(tmp_path))
     (folder / "status.json").write_text(json.dumps({"changed": True, "phase": "complete"}))
-    assert _bundle_run.wait(Systemd("succeeded"), JOB, 0, str(tmp_path)) == (True, "complete", True)
+    assert bundle_run.wait(Systemd("succeeded"), JOB, 0, str(tmp_path)) == (True, "complete", True)

@@ -11,7 +11,8 @@ import subprocess
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _certificate, _preflight
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate as tls_certificate
 from ansible_collections.gpunode.llm.plugins.modules import gateway_info, self_signed_certificate
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not here")
@@ -29,7 +30,7 @@ def made(tmp_path):
 
     def make(*names, days=3650):
         pair = str(tmp_path / "a.pem"), str(tmp_path / "a.key")
-        assert run(_certificate.self_signed(*pair, names or NAMES, days))[0] == 0
+        assert run(tls_certificate.self_signed(*pair, names or NAMES, days))[0] == 0
         return pair
 
     return make
@@ -46,22 +47,22 @@ def made(tmp_path):
     ],
 )
 def test_a_self_signed_one_is_kept_while_it_is_good(made, made_for, days, wanted, trouble):
-    said = _certificate.self_signed_trouble(*made(*made_for, days=days), wanted, run)
+    said = tls_certificate.self_signed_trouble(*made(*made_for, days=days), wanted, run)
     assert said.endswith(trouble)
     assert bool(said) is bool(trouble)
 
 
 def test_a_pair_is_looked_at_as_a_server_does(made, tmp_path):
     certificate, key = made()
-    assert _certificate.pair_trouble(certificate, key) == ""
-    assert _certificate.pair_trouble(certificate, f"{key}x") == f"There is no file {key}x"
+    assert tls_certificate.pair_trouble(certificate, key) == ""
+    assert tls_certificate.pair_trouble(certificate, f"{key}x") == f"There is no file {key}x"
     other = str(tmp_path / "other.key")
     run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", other])
-    assert _certificate.pair_trouble(certificate, other) == f"{other} is not the key of {certificate}"
+    assert tls_certificate.pair_trouble(certificate, other) == f"{other} is not the key of {certificate}"
     run(["openssl", "ec", "-in", key, "-aes128", "-passout", "pass:hush", "-out", other])
-    assert "cannot be used together" in _certificate.pair_trouble(certificate, other)
+    assert "cannot be used together" in tls_certificate.pair_trouble(certificate, other)
     (tmp_path / "a.pem").write_text("no certificate")
-    assert "cannot be used together" in _certificate.pair_trouble(certificate, key)
+    assert "cannot be used together" in tls_certificate.pair_trouble(certificate, key)
 
 
 def call(module, capsys, **args):
@@ -124,16 +125,18 @@ WANTED = [{"host": "0.0.0.0", "port": 443}, {"host": "127.0.0.1", "port": "9180"
     ],
 )
 def test_ports_of_the_front(up, unit, free, taken):
-    found = _preflight.check_gateway({"listens": WANTED}, lambda _w: (0 if up else 3, "", ""), unit, lambda *_a: free)
+    found = preflight_checks.check_gateway(
+        {"listens": WANTED}, lambda _w: (0 if up else 3, "", ""), unit, lambda *_a: free
+    )
     assert [sentence.split(" on ")[1].split(": ")[0] for sentence in found] == taken
 
 
 def test_a_certificate_of_the_operator_s_is_looked_at(made):
     certificate, key = made()
     pair = {"certificate": certificate, "certificate_key": key}
-    assert _preflight.check_gateway(pair, run, "") == []
-    assert _preflight.check_gateway({}, None, "") == []
-    (said,) = _preflight.check_gateway({**pair, "certificate": "/none.pem"}, run, "")
+    assert preflight_checks.check_gateway(pair, run, "") == []
+    assert preflight_checks.check_gateway({}, None, "") == []
+    (said,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, "")
     assert said == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
-    (said,) = _preflight.check_gateway(pair, lambda _words: (1, "", ""), "")
+    (said,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), "")
     assert said.startswith(f"The time of {certificate} is over;")

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _clock, _endpoint_wait, _probe
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
+from ansible_collections.gpunode.llm.plugins.module_utils.node import clock
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_wait
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 #: What asks for the time of the day, and may: for a stamp that people read, or beside stamps that others wrote.
@@ -56,24 +58,24 @@ def stepped(monkeypatch):
     """The clock on the wall steps forward by ten years with every look at it."""
     looks = iter(range(1, 1000))
     monkeypatch.setattr(time, "time", lambda: next(looks) * 10 * 365 * 86400.0)
-    monkeypatch.setattr(_endpoint_wait, "PAUSE_S", 0)
+    monkeypatch.setattr(instance_wait, "PAUSE_S", 0)
 
 
 def test_a_clock_that_steps_forward_ends_no_wait(stepped) -> None:
     resume = None
     for _call in range(3):
-        wait = _endpoint_wait.Wait(Module(resume), {})
-        wait.ask = lambda _endpoint: _probe.Answer(False, "no answer yet")
+        wait = instance_wait.Wait(Module(resume), {})
+        wait.ask = lambda _endpoint: vllm_wait.Answer(False, "no answer yet")
         wait.slice()
         assert re.search(r"no answer yet \(\d s\)$", wait.progress())
         resume = wait.resume
 
 
 def test_what_lasts_too_long_ends_all_the_same(monkeypatch) -> None:
-    monkeypatch.setattr(_endpoint_wait, "PAUSE_S", 0)
-    begun = {**_clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": {}}
-    wait = _endpoint_wait.Wait(Module({**begun, "started": begun["started"] - 3601}), {})
-    wait.ask = lambda _endpoint: _probe.Answer(False, "no answer yet")
+    monkeypatch.setattr(instance_wait, "PAUSE_S", 0)
+    begun = {**clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": {}}
+    wait = instance_wait.Wait(Module({**begun, "started": begun["started"] - 3601}), {})
+    wait.ask = lambda _endpoint: vllm_wait.Answer(False, "no answer yet")
     with pytest.raises(AssertionError, match="did not answer within 360"):
         wait.slice()
 
@@ -87,12 +89,12 @@ def test_what_lasts_too_long_ends_all_the_same(monkeypatch) -> None:
     ],
 )
 def test_elapsed_between_calls(begun, elapsed, monkeypatch) -> None:
-    monkeypatch.setattr(_clock, "seconds", lambda: 500.0)
-    monkeypatch.setattr(_clock, "boot", lambda: "b1")
-    assert _clock.elapsed(begun) == elapsed
+    monkeypatch.setattr(clock, "seconds", lambda: 500.0)
+    monkeypatch.setattr(clock, "boot", lambda: "b1")
+    assert clock.elapsed(begun) == elapsed
 
 
 def test_what_begins_now_has_not_lasted_yet(stepped) -> None:
-    begun = _clock.begin()
+    begun = clock.begin()
     assert re.fullmatch(r"[0-9a-f-]{36}", begun["boot"])
-    assert 0 <= _clock.elapsed(begun) < 60
+    assert 0 <= clock.elapsed(begun) < 60

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _daemon_file, _daemon_json
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import daemon as docker_daemon, daemon_file
 
 NVIDIA = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
 
@@ -31,25 +31,25 @@ NVIDIA = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"
 )
 def test_merge(base: dict, wanted: dict, merged: dict) -> None:
     kept = json.dumps(base)
-    assert _daemon_json.merge(base, wanted) == merged
+    assert docker_daemon.merge(base, wanted) == merged
     assert json.dumps(base) == kept
-    assert _daemon_json.merge(merged, wanted) == merged
+    assert docker_daemon.merge(merged, wanted) == merged
 
 
 @pytest.mark.parametrize("odd", ["text", [], 1, True])
 def test_what_would_be_lost_is_refused(odd: object) -> None:
     with pytest.raises(ValueError, match=r"^c is (a text|a list|a number|true or false), where a dictionary belongs$"):
-        _daemon_json.merge({"a": {"b": {"c": odd}}}, {"a": {"b": {"c": {"d": 1}}}})
+        docker_daemon.merge({"a": {"b": {"c": odd}}}, {"a": {"b": {"c": {"d": 1}}}})
 
 
 def test_order_of_keys_stays() -> None:
-    merged = _daemon_json.merge({"z": 1, "a": 2}, {"a": 3, "m": 4})
-    assert _daemon_json.dump(merged) == '{\n    "z": 1,\n    "a": 3,\n    "m": 4\n}\n'
+    merged = docker_daemon.merge({"z": 1, "a": 2}, {"a": 3, "m": 4})
+    assert docker_daemon.dump(merged) == '{\n    "z": 1,\n    "a": 3,\n    "m": 4\n}\n'
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "{}"])
 def test_load_nothing(text: str) -> None:
-    assert _daemon_json.load(text) == {}
+    assert docker_daemon.load(text) == {}
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_load_nothing(text: str) -> None:
 )
 def test_load_refuses(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        _daemon_json.load(text)
+        docker_daemon.load(text)
 
 
 @pytest.mark.parametrize(
@@ -84,30 +84,30 @@ def test_load_refuses(text: str, said: str) -> None:
     ],
 )
 def test_what_changed(before: dict, after: dict, keys: list[str], restart: bool) -> None:
-    found = _daemon_json.changed_keys(before, after)
-    assert (found, _daemon_json.needs_restart(found)) == (keys, restart)
+    found = docker_daemon.changed_keys(before, after)
+    assert (found, docker_daemon.needs_restart(found)) == (keys, restart)
 
 
 def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
-    assert _daemon_file.read(str(file)) == ("", {})
+    assert daemon_file.read(str(file)) == ("", {})
     file.write_text('{"a": 1,\n oops}')
     with pytest.raises(ValueError, match=r"daemon\.json is not valid JSON.*line 2"):
-        _daemon_file.read(str(file))
+        daemon_file.read(str(file))
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_bytes('{"labels": ["büro"]}'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"daemon\.json is not UTF-8 text, .* its byte 15 is 0xfc"):
-        _daemon_file.read(str(file))
+        daemon_file.read(str(file))
     file.write_bytes(b'\xef\xbb\xbf{"debug": true}')
-    assert _daemon_file.read(str(file))[1] == {"debug": True}
+    assert daemon_file.read(str(file))[1] == {"debug": True}
 
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Is a directory"):
-        _daemon_file.read(str(tmp_path))
+        daemon_file.read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_dockerd_has_the_last_word(rc: int, said: str, refused: bool) -> None:
         assert argv == ["/usr/bin/dockerd", "--validate", "--config-file", "/tmp/x.json"]
         return rc, "", said.format("/tmp/x.json")
 
-    told = _daemon_file.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
+    told = daemon_file.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
     assert bool(told) == refused
     assert "/tmp/x.json" not in told
 
@@ -134,15 +134,15 @@ def move(source: str, target: str) -> None:
 
 @pytest.fixture(autouse=True)
 def due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_daemon_file, "DUE", str(tmp_path / "run" / "due"))
+    monkeypatch.setattr(daemon_file, "DUE", str(tmp_path / "run" / "due"))
 
 
 def test_land_keeps_the_mode(tmp_path: Path) -> None:
     file = tmp_path / "etc" / "daemon.json"
-    _daemon_file.land(move, _daemon_file.stage("{}"), str(file), True)
+    daemon_file.land(move, daemon_file.stage("{}"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o644, "{}")
     file.chmod(0o600)
-    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True)
+    daemon_file.land(move, daemon_file.stage("{ }"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "{ }")
 
 
@@ -154,7 +154,7 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
         real.write_text("{}")
         real.chmod(0o640)
     file.symlink_to("site/docker.json")
-    _daemon_file.land(move, _daemon_file.stage("{ }"), str(file), True)
+    daemon_file.land(move, daemon_file.stage("{ }"), str(file), True)
     assert file.is_symlink()
     assert (real.read_text(), real.stat().st_mode & 0o777) == ("{ }", 0o640 if there else 0o644)
 
@@ -171,5 +171,5 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
 )
 def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], owed: str) -> None:
     for restart in restarts:
-        _daemon_file.land(move, _daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart)
-    assert _daemon_file.due() == owed
+        daemon_file.land(move, daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart)
+    assert daemon_file.due() == owed

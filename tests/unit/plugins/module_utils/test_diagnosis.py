@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis, _gpu
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import diagnosis, gpu as programs_gpu
 
 #: Starts that failed, as a real engine (0.32.0) told them.
 STARTS = Path(__file__).resolve().parents[3] / "fixtures" / "vllm" / "starts"
@@ -273,7 +273,7 @@ def whole(text: str) -> bool:
 
 @pytest.mark.parametrize(("key", "line", "said"), LINES)
 def test_cause(key, line, said):
-    found = _diagnosis.diagnose(["(EngineCore pid=26) INFO starting", line, "RuntimeError: Engine core failed"])
+    found = diagnosis.diagnose(["(EngineCore pid=26) INFO starting", line, "RuntimeError: Engine core failed"])
     assert found is not None
     assert found.key == key
     assert said in str(found)
@@ -283,12 +283,12 @@ def test_cause(key, line, said):
 
 
 def test_the_table_is_long_enough_and_its_keys_are_unique():
-    keys = [symptom.key for symptom in _diagnosis.SYMPTOMS]
+    keys = [symptom.key for symptom in diagnosis.SYMPTOMS]
     assert len(keys) == len(set(keys)) >= 20
 
 
 def test_every_symptom_has_a_line_that_it_is_proved_with():
-    untested = {symptom.key for symptom in _diagnosis.SYMPTOMS} - {key for key, _line, _said in LINES}
+    untested = {symptom.key for symptom in diagnosis.SYMPTOMS} - {key for key, _line, _said in LINES}
     assert untested == set()
 
 
@@ -304,7 +304,7 @@ def test_every_symptom_has_a_line_that_it_is_proved_with():
     ],
 )
 def test_what_a_healthy_engine_says_is_no_cause(line):
-    assert _diagnosis.diagnose([line]) is None
+    assert diagnosis.diagnose([line]) is None
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_what_a_healthy_engine_says_is_no_cause(line):
 @pytest.mark.parametrize("stripped", [False, True])
 def test_a_start_that_failed_as_it_was_recorded(log: str, key: str, said: str, stripped: bool) -> None:
     lines = (STARTS / f"{log}.log").read_text(encoding="utf-8").splitlines()
-    found = _diagnosis.diagnose([line.strip() if stripped else line for line in lines if line.strip()])
+    found = diagnosis.diagnose([line.strip() if stripped else line for line in lines if line.strip()])
     assert found is not None
     assert found.key == key
     assert said in str(found)
@@ -388,21 +388,21 @@ WRAPPED = [
     ],
 )
 def test_the_first_exception_of_the_innermost_process(lines, process, text) -> None:
-    found = _diagnosis.root_cause(lines)
+    found = diagnosis.root_cause(lines)
     assert (found and found.process, found and found.text) == (process, text)
 
 
 def test_what_the_table_does_not_know_is_told_as_it_was_raised() -> None:
-    found = _diagnosis.diagnose(["INFO fine", f"{WORKER}ValueError: a new one", *WRAPPED])
+    found = diagnosis.diagnose(["INFO fine", f"{WORKER}ValueError: a new one", *WRAPPED])
     assert str(found) == "The engine's process Worker_TP0 ended with ValueError: a new one."
-    long = _diagnosis.diagnose([f"ValueError: {'x' * 5000}"])
+    long = diagnosis.diagnose([f"ValueError: {'x' * 5000}"])
     assert len(str(long)) < 400
 
 
 def test_what_the_unit_has_found_is_not_read_again() -> None:
     found = "vllm-wait: m on port 8000: the engine ended before it answered. CUDA out of memory."
-    assert _diagnosis.diagnose([found]) is None
-    assert _diagnosis.telling_lines(["no luck", found]) == ["no luck"]
+    assert diagnosis.diagnose([found]) is None
+    assert diagnosis.telling_lines(["no luck", found]) == ["no luck"]
 
 
 def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
@@ -411,32 +411,32 @@ def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
         "Bind for 127.0.0.1:8000 failed: port is already allocated",
     ]
     for lines in (said, said[::-1]):
-        found = _diagnosis.diagnose(lines)
+        found = diagnosis.diagnose(lines)
         assert (found and found.key) == "port_taken"
 
 
 def test_what_came_after_the_cause_does_not_tell_it() -> None:
     after = ["NCCL error in: ProcessGroupNCCL.cpp:77", "vllm-8b.service: start operation timed out. Terminating."]
-    found = _diagnosis.diagnose([f"{WORKER}ValueError: a new one", *after])
+    found = diagnosis.diagnose([f"{WORKER}ValueError: a new one", *after])
     assert (found and found.key) == "exception"
-    found = _diagnosis.diagnose(["CUDA out of memory", f"{WORKER}ValueError: a new one"])
+    found = diagnosis.diagnose(["CUDA out of memory", f"{WORKER}ValueError: a new one"])
     assert (found and found.key) == "gpu_out_of_memory"
 
 
 def test_what_still_runs_may_live_with_an_exception() -> None:
-    assert _diagnosis.diagnose([f"{CORE}ValueError: of one request"], ended=False) is None
+    assert diagnosis.diagnose([f"{CORE}ValueError: of one request"], ended=False) is None
 
 
 def test_what_nvidia_smi_says_of_a_driver_or_a_gpu_is_known_here_too() -> None:
-    said = [text for text, state in _gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
+    said = [text for text, state in programs_gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
     assert len(said) >= 4
     for text in said:
-        assert _diagnosis.diagnose([text.replace("gpu", "GPU").replace("is lost", "GPU is lost")]), text
+        assert diagnosis.diagnose([text.replace("gpu", "GPU").replace("is lost", "GPU is lost")]), text
 
 
 def test_a_specific_cause_stands_before_the_one_that_follows_from_it():
     lines = ["torch.OutOfMemoryError: CUDA out of memory.", "Timed out waiting for engine core processes to start."]
-    assert _diagnosis.diagnose(lines).key == "gpu_out_of_memory"
+    assert diagnosis.diagnose(lines).key == "gpu_out_of_memory"
 
 
 @pytest.mark.parametrize(
@@ -452,16 +452,16 @@ def test_a_specific_cause_stands_before_the_one_that_follows_from_it():
     ],
 )
 def test_phase(lines, said):
-    assert _diagnosis.phase(lines) == said
+    assert diagnosis.phase(lines) == said
 
 
 def test_telling_lines_are_errors_without_frames():
     lines = ["Traceback (most recent call last):", '  File "x.py", line 1', "INFO fine", "ValueError: an error", ""]
-    assert _diagnosis.telling_lines(lines) == ["ValueError: an error"]
-    assert _diagnosis.telling_lines(["INFO a", "INFO b"], 1) == ["INFO b"]
+    assert diagnosis.telling_lines(lines) == ["ValueError: an error"]
+    assert diagnosis.telling_lines(["INFO a", "INFO b"], 1) == ["INFO b"]
 
 
 def test_what_the_engine_says_comes_before_what_systemd_says_of_it():
     end = ["vllm-8b.service: Failed with result 'exit-code'.", "Failed to start vllm-8b.service - vLLM serves 8b."]
-    assert _diagnosis.telling_lines(["no luck today", *end]) == ["no luck today"]
-    assert _diagnosis.telling_lines(end) == end
+    assert diagnosis.telling_lines(["no luck today", *end]) == ["no luck today"]
+    assert diagnosis.telling_lines(end) == end

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _diagnosis, _engine
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import engine as docker_engine
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import diagnosis
 
 ANSWERS = {
     '{"Client":{"Version":"29.8.1"},"Server":{"Version":"29.8.1"}}': ("29.8.1", "29.8.1"),
@@ -20,7 +21,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_parse_version(answer: str) -> None:
-    engine = _engine.parse_version(answer)
+    engine = docker_engine.parse_version(answer)
     assert (engine.client, engine.server) == ANSWERS[answer]
     assert engine.works == bool(engine.server)
 
@@ -39,7 +40,7 @@ def test_parse_version(answer: str) -> None:
     ],
 )
 def test_cdi(server: str, knows: bool, on: bool) -> None:
-    engine = _engine.Engine(server=server)
+    engine = docker_engine.Engine(server=server)
     assert (engine.knows_cdi, engine.cdi_is_on) == (knows, on)
 
 
@@ -48,7 +49,7 @@ def test_what_a_server_says_of_itself() -> None:
         '{"Client":{"Version":"28.5.1","Context":"mine"},"Server":{"Version":"28.5.1","Platform":{"Name":"Docker Engine'
         ' - Community"},"Components":[{"Name":"Engine"},{"Name":"rootlesskit"}]}}'
     )
-    engine = _engine.parse_version(answer)
+    engine = docker_engine.parse_version(answer)
     assert (engine.context, engine.platform) == ("mine", "Docker Engine - Community")
     assert engine.components == ("Engine", "rootlesskit")
 
@@ -76,7 +77,7 @@ ANY = {"client": "28.5.1", "server": "28.5.1"}
     ],
 )
 def test_a_docker_on_which_nothing_can_run(docker: dict, roots: dict, said: str) -> None:
-    told = _engine.obstacle(_engine.Engine(**docker), _engine.Roots(**roots))
+    told = docker_engine.obstacle(docker_engine.Engine(**docker), docker_engine.Roots(**roots))
     assert said in told
     assert bool(told) is bool(said)
     # One sentence, whole.
@@ -96,13 +97,17 @@ def test_a_docker_on_which_nothing_can_run(docker: dict, roots: dict, said: str)
     ],
 )
 def test_a_toolkit_and_whether_it_is_too_old(answer: str, version: str, old: bool) -> None:
-    assert _engine.toolkit_version(answer) == version
-    assert bool(_engine.toolkit_trouble(version)) is old
+    assert docker_engine.toolkit_version(answer) == version
+    assert bool(docker_engine.toolkit_trouble(version)) is old
 
 
 def test_parse_unit() -> None:
     said = "LoadState=loaded\nDropInPaths=/a.conf /b.conf\nEnvironment=A=1\nodd\n"
-    assert _engine.parse_unit(said) == {"LoadState": "loaded", "DropInPaths": "/a.conf /b.conf", "Environment": "A=1"}
+    assert docker_engine.parse_unit(said) == {
+        "LoadState": "loaded",
+        "DropInPaths": "/a.conf /b.conf",
+        "Environment": "A=1",
+    }
 
 
 def test_gpu_uuids() -> None:
@@ -111,11 +116,11 @@ def test_gpu_uuids() -> None:
         "  MIG 1g.10gb     Device  0: (UUID: MIG-00000003-0000-0000-0000-000000000001)\n"
         "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-00000002-0000-0000-0000-000000000002)\n"
     )
-    assert _engine.gpu_uuids(listing) == [
+    assert docker_engine.gpu_uuids(listing) == [
         "GPU-00000001-0000-0000-0000-000000000001",
         "GPU-00000002-0000-0000-0000-000000000002",
     ]
-    assert _engine.gpu_uuids("No devices found.\n") == []
+    assert docker_engine.gpu_uuids("No devices found.\n") == []
 
 
 SAID = {
@@ -132,7 +137,7 @@ SAID = {
 
 @pytest.mark.parametrize("said", SAID)
 def test_proof_failure(said: str) -> None:
-    told = _engine.proof_failure(said)
+    told = docker_engine.proof_failure(said)
     assert SAID[said] in told
     assert " ".join(said.split()) in told
     assert told[-1] == "."
@@ -141,5 +146,5 @@ def test_proof_failure(said: str) -> None:
 def test_the_proof_has_no_table_of_its_own() -> None:
     """What a start says of the GPUs, the proof says of them as well."""
     said = "failed to fulfil mount request: open /usr/lib/libcuda.so.580.1: no such file or directory"
-    found = _diagnosis.diagnose([said])
-    assert str(found) in _engine.proof_failure(said)
+    found = diagnosis.diagnose([said])
+    assert str(found) in docker_engine.proof_failure(said)

@@ -12,8 +12,14 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _gpu
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import PciGpu, PciScan, look, node_gpus_from, parse
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import gpu as programs_gpu
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import (
+    PciGpu,
+    PciScan,
+    look,
+    node_gpus_from,
+    parse,
+)
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "nvidia_smi"
 
@@ -218,11 +224,11 @@ def test_the_pci_bus(tmp_path: Path) -> None:
     device(tmp_path, "0000:00:08.0", "0x10de", "0x068000", number="0x22a3")
     device(tmp_path, "0000:00:09.0", "0x10de", "0x040300")  # the sound that comes with a display card
     (tmp_path / "0000:00:0a.0").mkdir()  # a device on its way out
-    assert _gpu.scan_pci(tmp_path) == pci(FIRST, PciGpu("0000:00:07.0", "10de:2330"), nvswitches=1)
+    assert programs_gpu.scan_pci(tmp_path) == pci(FIRST, PciGpu("0000:00:07.0", "10de:2330"), nvswitches=1)
 
 
 def test_no_pci_bus(tmp_path: Path) -> None:
-    assert _gpu.scan_pci(tmp_path / "none") == pci()
+    assert programs_gpu.scan_pci(tmp_path / "none") == pci()
 
 
 @pytest.mark.parametrize(
@@ -235,21 +241,21 @@ def test_no_pci_bus(tmp_path: Path) -> None:
     ],
 )
 def test_the_container_of_a_process(cgroup: str, container: str) -> None:
-    assert _gpu.container_id(cgroup) == container
+    assert programs_gpu.container_id(cgroup) == container
 
 
-def fresh(**changed: object) -> _gpu.NodeGpus:
-    gpu = _gpu.Gpu(index=0, name="NVIDIA H100", memory_mib=81559, reserved_mib=500, used_mib=4)
-    return _gpu.NodeGpus("ok", gpus=(gpu, replace(gpu, index=1, **changed)))  # type: ignore[arg-type]
+def fresh(**changed: object) -> programs_gpu.NodeGpus:
+    gpu = programs_gpu.Gpu(index=0, name="NVIDIA H100", memory_mib=81559, reserved_mib=500, used_mib=4)
+    return programs_gpu.NodeGpus("ok", gpus=(gpu, replace(gpu, index=1, **changed)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("seen", "names", "says"),
     [
         (fresh(), ["0", "1"], ""),
-        (fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)), ["0"], ""),
+        (fresh(used_mib=70000, processes=(programs_gpu.GpuProcess(42, "python3", 69996),)), ["0"], ""),
         (
-            fresh(used_mib=70000, processes=(_gpu.GpuProcess(42, "python3", 69996),)),
+            fresh(used_mib=70000, processes=(programs_gpu.GpuProcess(42, "python3", 69996),)),
             ["0", "1"],
             "GPU 1 has 11059 of 81559 MiB free, and 75034 are needed, held by python3 (pid 42).",
         ),
@@ -258,11 +264,11 @@ def fresh(**changed: object) -> _gpu.NodeGpus:
         (fresh(used_mib=None), ["1"], ""),
         (fresh(), ["2"], "there is no GPU 2: nvidia-smi lists 2, and"),
         (fresh(), ["GPU-9"], "there is no GPU GPU-9: nvidia-smi lists 2, and `nvidia-smi -L` names them."),
-        (_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), ["0"], "The driver does not run."),
+        (programs_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), ["0"], "The driver does not run."),
     ],
 )
-def test_what_a_start_waits_for(seen: _gpu.NodeGpus, names: list[str], says: str) -> None:
-    said = _gpu.not_ready(seen, names, 0.92)
+def test_what_a_start_waits_for(seen: programs_gpu.NodeGpus, names: list[str], says: str) -> None:
+    said = programs_gpu.not_ready(seen, names, 0.92)
     assert said.startswith(says)
     assert bool(said) == bool(says)
 
@@ -271,25 +277,29 @@ def test_a_start_waits_for_its_own_gpus_after_one_is_lost() -> None:
     before = parse(recorded("h100x8.xml"))
     own = [gpu.uuid for gpu in before.gpus[4:6]]
     after = without(before, 2)
-    assert [_gpu.named(after, name).index for name in own] == [3, 4]  # type: ignore[union-attr]
-    assert _gpu.not_ready(after, own, 0.92) == ""
+    assert [programs_gpu.named(after, name).index for name in own] == [3, 4]  # type: ignore[union-attr]
+    assert programs_gpu.not_ready(after, own, 0.92) == ""
     gone = before.gpus[2].uuid
-    assert _gpu.not_ready(after, [gone], 0.92).startswith(f"there is no GPU {gone}: nvidia-smi lists 7")
+    assert programs_gpu.not_ready(after, [gone], 0.92).startswith(f"there is no GPU {gone}: nvidia-smi lists 7")
     lost = parse(recorded("h100x8-one-lost.xml"))
-    assert "there is no GPU 3: nvidia-smi lists 8" in _gpu.not_ready(lost, ["3"], 0.92)
-    busy = _gpu.not_ready(parse(recorded("h200x2-busy.xml")), [parse(recorded("h200x2-busy.xml")).gpus[0].uuid], 0.95)
+    assert "there is no GPU 3: nvidia-smi lists 8" in programs_gpu.not_ready(lost, ["3"], 0.92)
+    busy = programs_gpu.not_ready(
+        parse(recorded("h200x2-busy.xml")), [parse(recorded("h200x2-busy.xml")).gpus[0].uuid], 0.95
+    )
     assert busy.startswith("GPU 0 (GPU-")
 
 
-def without(node: _gpu.NodeGpus, index: int) -> _gpu.NodeGpus:
+def without(node: programs_gpu.NodeGpus, index: int) -> programs_gpu.NodeGpus:
     """A node that has lost a GPU and counts the rest anew, as after a boot."""
     rest = [gpu for gpu in node.gpus if gpu.index != index]
     return replace(node, gpus=tuple(replace(gpu, index=place) for place, gpu in enumerate(rest)))
 
 
 def test_a_busy_board_as_it_was_recorded() -> None:
-    assert "GPU 0 has 134436 of 143771 MiB free" in _gpu.not_ready(parse(recorded("h200x2-busy.xml")), ["0", "1"], 0.95)
-    assert _gpu.not_ready(parse(recorded("h200x2.xml")), ["0", "1"], 0.92) == ""
+    assert "GPU 0 has 134436 of 143771 MiB free" in programs_gpu.not_ready(
+        parse(recorded("h200x2-busy.xml")), ["0", "1"], 0.95
+    )
+    assert programs_gpu.not_ready(parse(recorded("h200x2.xml")), ["0", "1"], 0.92) == ""
 
 
 @pytest.mark.parametrize(("looks", "why", "slept"), [(["a", "b", ""], "", 2), (["a"] * 9, "a", 5), ([""], "", 0)])
@@ -300,7 +310,7 @@ def test_the_wait_for_gpus_has_an_end(looks: list[str], why: str, slept: int) ->
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    assert _gpu.wait_until_ready(lambda: next(told), 10, lambda: now[0], sleep) == why
+    assert programs_gpu.wait_until_ready(lambda: next(told), 10, lambda: now[0], sleep) == why
     assert now[0] == 2 * slept
 
 
@@ -311,8 +321,8 @@ def test_the_program_that_a_unit_runs(
     tool.write_text(f"#!/bin/sh\nexec cat {FIXTURES / 'h200x2-busy.xml'}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert _gpu.main(["--timeout-s=0", "--utilization=0.95", "0", "1"]) == 1
+    assert programs_gpu.main(["--timeout-s=0", "--utilization=0.95", "0", "1"]) == 1
     assert capsys.readouterr().out.startswith("vllm-gpus: after 0 s the GPUs are not ready: GPU ")
-    assert _gpu.main(["--timeout-s=0", "--utilization=0.01", "0", "1"]) == 0
+    assert programs_gpu.main(["--timeout-s=0", "--utilization=0.01", "0", "1"]) == 0
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert _gpu.main(["--timeout-s=0", "0"]) == 1
+    assert programs_gpu.main(["--timeout-s=0", "0"]) == 1

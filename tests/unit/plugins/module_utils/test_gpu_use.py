@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu_use import Use, parse, together
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.gpu_use import Use, parse, together
 
 BOARDS = Path(__file__).resolve().parents[3] / "fixtures" / "nvidia_smi"
 

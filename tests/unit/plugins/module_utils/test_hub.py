@@ -7,8 +7,8 @@ import hashlib
 import os
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -40,7 +40,7 @@ def put(home, files, commit=COMMIT, left_out=(), repo_id="org/name") -> Cache:
         with open(blob, "wb") as stream:
             stream.write(CONTENT[file.path])
         os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    _hub.write_atomically(cache.manifest(repo_id, commit), Manifest(repo_id, commit, files, left_out).dump())
+    hub_snapshot.write_atomically(cache.manifest(repo_id, commit), Manifest(repo_id, commit, files, left_out).dump())
     return cache
 
 
@@ -88,9 +88,9 @@ def test_instances_of_one_model_are_one_snapshot():
         {"repo_id": "a/b", "revision": COMMIT, "ignore_patterns": ["*.pth"], "port": 8001},
         {"repo_id": "a/b", "revision": None},
     ]
-    assert _hub.parse_snapshots(plan) == [Snapshot("a/b", COMMIT, ("*.pth",)), Snapshot("a/b", "main", ())]
+    assert hub_snapshot.parse_snapshots(plan) == [Snapshot("a/b", COMMIT, ("*.pth",)), Snapshot("a/b", "main", ())]
     pinned = {"repo_id": "a/b", "revision": COMMIT, "branch": "v1"}
-    assert _hub.parse_snapshots([pinned, {**pinned, "branch": None}])[0].branch == "v1"
+    assert hub_snapshot.parse_snapshots([pinned, {**pinned, "branch": None}])[0].branch == "v1"
 
 
 def test_a_branch_is_a_name():
@@ -101,7 +101,7 @@ def test_a_branch_is_a_name():
 @pytest.mark.parametrize("raw", [{}, {"repo_id": ""}, "a/b", {"revision": "main"}])
 def test_a_snapshot_without_a_repository_is_refused(raw):
     with pytest.raises(ValueError, match="repo_id"):
-        _hub.parse_snapshots([raw])
+        hub_snapshot.parse_snapshots([raw])
 
 
 def test_manifest_survives_being_written():
@@ -122,24 +122,24 @@ def test_listing():
         {"type": "file", "path": "m.bin", "oid": "b" * 40, "size": 9, "lfs": {"oid": "c" * 64}, "xetHash": "d" * 64},
     ]
     large = RepoFile("m.bin", 9, "b" * 40, "c" * 64, "d" * 64)
-    assert _hub.parse_tree(entries) == [RepoFile("config.json", 2, "a" * 40), large]
+    assert hub_snapshot.parse_tree(entries) == [RepoFile("config.json", 2, "a" * 40), large]
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../../b"])
 def test_a_listing_may_not_lead_out(path):
     with pytest.raises(ValueError, match="outside"):
-        _hub.parse_tree([{"type": "file", "path": path, "oid": "a" * 40, "size": 1}])
+        hub_snapshot.parse_tree([{"type": "file", "path": path, "oid": "a" * 40, "size": 1}])
 
 
 def test_nothing_is_here(tmp_path):
-    found = _hub.look(str(tmp_path), Snapshot("org/name", COMMIT))
+    found = hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT))
     assert (found.complete, found.commit, found.bytes) == (False, COMMIT, 0)
-    assert _hub.look(str(tmp_path), Snapshot("org/name")).commit == ""
+    assert hub_snapshot.look(str(tmp_path), Snapshot("org/name")).commit == ""
 
 
 def test_a_snapshot_is_complete_by_its_manifest(tmp_path):
     cache = put(tmp_path, [CONFIG, MODEL], left_out=[ORIGINAL])
-    found = _hub.look(str(tmp_path), Snapshot("org/name", COMMIT, ("original/*",)))
+    found = hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT, ("original/*",)))
     assert found.complete
     assert found.path == cache.snapshot("org/name", COMMIT)
     assert found.bytes == CONFIG.size + MODEL.size
@@ -147,7 +147,7 @@ def test_a_snapshot_is_complete_by_its_manifest(tmp_path):
 
 def test_what_was_left_out_is_missing_once_it_is_wanted(tmp_path):
     put(tmp_path, [CONFIG, MODEL], left_out=[ORIGINAL])
-    found = _hub.look(str(tmp_path), Snapshot("org/name", COMMIT))
+    found = hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT))
     assert not found.complete
     assert found.missing == ["original/model.pth"]
 
@@ -156,30 +156,33 @@ def test_a_file_that_is_gone_or_short_is_missing(tmp_path):
     cache = put(tmp_path, [CONFIG, MODEL])
     os.truncate(cache.blob("org/name", MODEL), 3)
     os.unlink(cache.pointer("org/name", COMMIT, "config.json"))
-    assert _hub.look(str(tmp_path), Snapshot("org/name", COMMIT)).missing == ["config.json", "model.safetensors"]
+    assert hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT)).missing == [
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 2}'])
 def test_a_broken_manifest_vouches_for_nothing(tmp_path, text):
     cache = put(tmp_path, [CONFIG])
-    _hub.write_atomically(cache.manifest("org/name", COMMIT), text)
-    assert not _hub.look(str(tmp_path), Snapshot("org/name", COMMIT)).complete
+    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), text)
+    assert not hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT)).complete
 
 
 @pytest.mark.parametrize(("text", "commit"), [(COMMIT + "\n", COMMIT), (OTHER, OTHER), ("main", ""), ("", "")])
 def test_a_branch_is_what_was_recorded(tmp_path, text, commit):
     put(tmp_path, [CONFIG])
-    _hub.write_atomically(Cache(str(tmp_path)).record("org/name", "main"), text)
-    found = _hub.look(str(tmp_path), Snapshot("org/name"))
+    hub_snapshot.write_atomically(Cache(str(tmp_path)).record("org/name", "main"), text)
+    found = hub_snapshot.look(str(tmp_path), Snapshot("org/name"))
     assert found.commit == commit
     assert found.complete is (commit == COMMIT)
 
 
 def test_a_commit_that_a_branch_stands_for_is_recorded_too(tmp_path):
     cache = put(tmp_path, [CONFIG])
-    assert not _hub.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
-    _hub.write_atomically(cache.record("org/name", "main"), COMMIT)
-    assert _hub.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
+    assert not hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
+    hub_snapshot.write_atomically(cache.record("org/name", "main"), COMMIT)
+    assert hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
 
 
 def test_bytes_here_counts_files_blobs_and_partials(tmp_path):
@@ -187,11 +190,13 @@ def test_bytes_here_counts_files_blobs_and_partials(tmp_path):
     twin = RepoFile("copy.safetensors", MODEL.size, MODEL.oid, MODEL.sha256)
     snapshot = Snapshot("org/name", COMMIT, ("original/*",))
     tree = [CONFIG, MODEL, twin, ORIGINAL]
-    assert _hub.wanted_bytes(snapshot, tree) == CONFIG.size + 2 * MODEL.size
-    assert _hub.bytes_here(str(tmp_path), snapshot, COMMIT, tree) == CONFIG.size + MODEL.size  # the twin costs nothing
+    assert hub_snapshot.wanted_bytes(snapshot, tree) == CONFIG.size + 2 * MODEL.size
+    assert (
+        hub_snapshot.bytes_here(str(tmp_path), snapshot, COMMIT, tree) == CONFIG.size + MODEL.size
+    )  # the twin costs nothing
     with open(cache.partial("org/name", MODEL), "wb") as stream:
         stream.write(b"x" * 100)
-    assert _hub.bytes_here(str(tmp_path), snapshot, COMMIT, [CONFIG, MODEL]) == CONFIG.size + 100
+    assert hub_snapshot.bytes_here(str(tmp_path), snapshot, COMMIT, [CONFIG, MODEL]) == CONFIG.size + 100
 
 
 @pytest.mark.parametrize("file", [CONFIG, MODEL])
@@ -199,15 +204,15 @@ def test_digest_is_the_hubs(tmp_path, file):
     path = tmp_path / "file"
     path.write_bytes(CONTENT[file.path])
     seen: list[int] = []
-    assert _hub.digest(str(path), file, seen.append) == file.etag
+    assert hub_snapshot.digest(str(path), file, seen.append) == file.etag
     assert sum(seen) == file.size
     path.write_bytes(b"x" * file.size)
-    assert _hub.digest(str(path), file) != file.etag
+    assert hub_snapshot.digest(str(path), file) != file.etag
 
 
 def test_written_whole_with_its_mode(tmp_path):
     path = tmp_path / "a" / "b"
-    _hub.write_atomically(str(path), "text", 0o600)
+    hub_snapshot.write_atomically(str(path), "text", 0o600)
     assert path.read_text() == "text"
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(path.parent) == ["b"]
@@ -217,7 +222,7 @@ def test_written_whole_with_its_mode(tmp_path):
     ("amount", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (410_060_000_000, "410.1 GB"), (2e12, "2.00 TB")]
 )
 def test_human(amount, text):
-    assert _hub.human(amount) == text
+    assert hub_snapshot.human(amount) == text
 
 
 def test_names_for_people():

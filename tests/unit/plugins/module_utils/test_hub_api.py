@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub_api
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import api as hub_api
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 LLAMA = Snapshot("meta-llama/Llama-3.1-8B-Instruct", COMMIT)
@@ -211,4 +211,4 @@ def test_something_else_than_a_hub(body):
     ("link", "query"), [("", ""), ('<https://a/b?c=d>; rel="prev"', ""), ('<b?c=d>; rel="next"', "c=d")]
 )
 def test_next_page(link, query):
-    assert _hub_api.next_page(link) == query
+    assert hub_api.next_page(link) == query

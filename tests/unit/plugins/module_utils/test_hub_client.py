@@ -11,10 +11,10 @@ import types
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub_client
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, RepoFile
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import client as hub_client
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, Passing, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, RepoFile
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 CONTENT = b"weights"
@@ -107,14 +107,14 @@ def library(monkeypatch):
     made = Library()
     for name, module in made.modules.items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(_hub_client.time, "sleep", lambda seconds: made.calls.append(("sleep", seconds)))
+    monkeypatch.setattr(hub_client.time, "sleep", lambda seconds: made.calls.append(("sleep", seconds)))
     return made
 
 
-def client(tmp_path, **options) -> _hub_client.Client:
+def client(tmp_path, **options) -> hub_client.Client:
     said: list[str] = []
     job = Job(str(tmp_path), "org/name", COMMIT, endpoint="https://hub.example", attempts=3, **options)
-    return _hub_client.Client(job, said.append)
+    return hub_client.Client(job, said.append)
 
 
 def listed(path, **options):
@@ -128,7 +128,7 @@ def test_listing(library, tmp_path):
     library.listings = [[listed("a"), listed("c", lfs=None, xet_hash="e" * 64), "a folder"]]
     files = client(tmp_path).tree()
     assert files == [RepoFile("a", 3, "b" * 40, "a" * 64), RepoFile("c", 3, "b" * 40, "", "e" * 64)]
-    assert library.modules["huggingface_hub.constants"].DOWNLOAD_CHUNK_SIZE == _hub_client.PIECE
+    assert library.modules["huggingface_hub.constants"].DOWNLOAD_CHUNK_SIZE == hub_client.PIECE
 
 
 @pytest.mark.parametrize(

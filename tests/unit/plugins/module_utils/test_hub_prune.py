@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_prune
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import prune as hub_prune, snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Snapshot
 
 OLD, NEW, THIRD = "a" * 40, "b" * 40, "c" * 40
 
@@ -25,21 +25,21 @@ class Home:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if shared:
             store = os.path.join(self.cache.hub, "blobs", shared[:2], shared)
-            _hub.write_atomically(store, text)
-            _hub.write_atomically(store + ".refs", "")
+            hub_snapshot.write_atomically(store, text)
+            hub_snapshot.write_atomically(store + ".refs", "")
             os.symlink(os.path.relpath(store, os.path.dirname(path)), path)
         else:
-            _hub.write_atomically(path, text)
+            hub_snapshot.write_atomically(path, text)
 
     def file(self, repo_id: str, commit: str, name: str, blob: str) -> None:
         pointer = self.cache.pointer(repo_id, commit, name)
         os.makedirs(os.path.dirname(pointer), exist_ok=True)
         os.symlink(f"../../blobs/{blob}", pointer)
-        _hub.write_atomically(self.cache.manifest(repo_id, commit), "{}")
+        hub_snapshot.write_atomically(self.cache.manifest(repo_id, commit), "{}")
 
     def branch(self, repo_id: str, name: str, commit: str, theirs: bool = False) -> None:
         ours = self.cache.record(repo_id, name)
-        _hub.write_atomically(f"{self.cache.folder(repo_id)}/refs/{name}" if theirs else ours, commit)
+        hub_snapshot.write_atomically(f"{self.cache.folder(repo_id)}/refs/{name}" if theirs else ours, commit)
 
     def everything(self) -> set[str]:
         found = [os.path.join(at, name) for at, _folders, names in os.walk(self.path) for name in names]
@@ -59,7 +59,7 @@ def home(tmp_path):
 
 
 def old(home, asked=(), units=None, unlisted=False) -> list[str]:
-    plan = _hub_prune.make_plan(home.path, asked, units or {}, unlisted)
+    plan = hub_prune.make_plan(home.path, asked, units or {}, unlisted)
     return [one.commit for one in plan.old]
 
 
@@ -93,22 +93,22 @@ def test_a_model_out_of_use_goes_only_when_that_is_asked_for(home):
     home.file("org/other", OLD, "x", "x")
     asked = [Snapshot("org/name", NEW)]
     assert old(home, asked) == [OLD, THIRD]
-    plan = _hub_prune.make_plan(home.path, asked, {}, unlisted=True)
+    plan = hub_prune.make_plan(home.path, asked, {}, unlisted=True)
     assert [(one.repo_id, one.commit) for one in plan.old] == [
         ("org/name", OLD),
         ("org/name", THIRD),
         ("org/other", OLD),
     ]
     assert plan.freed == 3 + 3 + 7
-    _hub_prune.remove(home.path, plan)
+    hub_prune.remove(home.path, plan)
     assert os.listdir(home.cache.hub) == ["models--org--name"]
 
 
 def test_blobs_of_what_stays_stay(home):
-    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    plan = hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
     assert plan.freed == 6
     before = home.everything()
-    _hub_prune.remove(home.path, plan)
+    hub_prune.remove(home.path, plan)
     gone = before - home.everything()
     assert gone == {
         f"models--org--name/{path}"
@@ -131,9 +131,9 @@ def test_a_blob_that_repositories_share(home, also):
     home.file("org/name", OLD, "big", "big")
     if also:
         home.blob("org/other", "big", "123456789", shared)  # no snapshot yet: a tool is at work there
-    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    plan = hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
     assert plan.freed == 6 + (0 if also else 9)
-    _hub_prune.remove(home.path, plan)
+    hub_prune.remove(home.path, plan)
     assert os.path.exists(f"{home.cache.hub}/blobs/ff/{shared}") is also
     assert os.path.exists(f"{home.cache.hub}/blobs/ff/{shared}.refs") is also
     assert not os.path.lexists(f"{home.cache.folder('org/name')}/blobs/big")
@@ -143,14 +143,14 @@ def test_nothing_outside_of_the_cache_is_touched(home, tmp_path):
     outside = tmp_path / "precious"
     outside.write_text("x")
     os.symlink(outside, home.cache.pointer("org/name", OLD, "link"))
-    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
-    _hub_prune.remove(home.path, plan)
+    plan = hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    hub_prune.remove(home.path, plan)
     assert outside.read_text() == "x"
 
 
 def test_a_file_with_another_name_frees_nothing(home, tmp_path):
     os.link(f"{home.cache.folder('org/name')}/blobs/{OLD[:3]}", tmp_path / "share")
-    plan = _hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
+    plan = hub_prune.make_plan(home.path, [Snapshot("org/name", NEW)], {}, unlisted=False)
     assert plan.freed == 3
 
 
@@ -160,7 +160,7 @@ def test_what_units_say(tmp_path):
     (tmp_path / "vllm-x.service.d").mkdir()
     (tmp_path / "vllm-x.service.d" / "override.conf").write_text(f"# {OLD}\n")
     (tmp_path / "gone.service").symlink_to(tmp_path / "nowhere")
-    texts = _hub_prune.unit_texts([str(tmp_path), str(tmp_path / "none")])
+    texts = hub_prune.unit_texts([str(tmp_path), str(tmp_path / "none")])
     assert texts["gone.service"] == ""
     assert NEW in texts["vllm-x.service"]
     assert OLD in texts["vllm-x.service"]
@@ -172,12 +172,12 @@ def test_what_was_brought_goes_with_its_last_user_whatever_branch_leads_to_it(ho
     home.branch("org/name", "main", NEW, theirs)
 
     def gone(unlisted, brought, units=None):
-        return [one.commit for one in _hub_prune.make_plan(home.path, [], units or {}, unlisted, brought).old]
+        return [one.commit for one in hub_prune.make_plan(home.path, [], units or {}, unlisted, brought).old]
 
     assert gone(True, ["org/name"]) == [OLD, NEW, THIRD]
     assert gone(True, []) == [OLD, THIRD]
     assert gone(False, ["org/name"]) == [OLD, THIRD]
     assert gone(True, ["org/name"], {"vllm-x.service": f"revision: {THIRD}"}) == [OLD]
-    assert _hub_prune.make_plan(home.path, [], {}, True, ["org/name"]).whole == ["org/name"]
-    (kept,) = [one for one in _hub_prune.make_plan(home.path, [], {}, False, ["org/name"]).revisions if one.kept]
+    assert hub_prune.make_plan(home.path, [], {}, True, ["org/name"]).whole == ["org/name"]
+    (kept,) = [one for one in hub_prune.make_plan(home.path, [], {}, False, ["org/name"]).revisions if one.kept]
     assert kept.kept == "it is the commit of main; nothing of its repository is in use, and unlisted is false"

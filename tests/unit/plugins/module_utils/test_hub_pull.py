@@ -12,11 +12,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_progress, _hub_pull
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, RepoFile, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_file import HashedFile
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress, Status
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, Passing, Pull, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
+    progress as hub_progress,
+    pull as hub_pull,
+    snapshot as hub_snapshot,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress, Status
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, Passing, Pull, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -65,7 +69,7 @@ class World:
         return manifest
 
     def look(self):
-        return _hub.look(self.home, Snapshot(REPO, COMMIT, ("original/*",)))
+        return hub_snapshot.look(self.home, Snapshot(REPO, COMMIT, ("original/*",)))
 
     def flip(self, path="model.safetensors") -> None:
         with open(self.cache.pointer(REPO, COMMIT, path), "r+b") as stream:
@@ -117,7 +121,7 @@ def test_mending_removes_no_file_of_somebody_elses(world, tmp_path, relative):
 
 def test_the_commit_of_the_branch_is_recorded(world):
     world.pull()
-    assert _hub.look(world.home, Snapshot(REPO, "main", ("original/*",))).complete
+    assert hub_snapshot.look(world.home, Snapshot(REPO, "main", ("original/*",))).complete
     with open(os.path.join(world.cache.folder(REPO), "refs", "main"), encoding="utf-8") as stream:
         assert stream.read() == COMMIT
 
@@ -212,8 +216,8 @@ def test_short_answers_count_as_trouble(world):
 
 
 def test_a_full_disk_is_said_before_the_first_byte(world, monkeypatch):
-    usage = shutil.disk_usage("/")._replace(free=_hub_pull.RESERVE)
-    monkeypatch.setattr(_hub_pull.shutil, "disk_usage", lambda path: usage)
+    usage = shutil.disk_usage("/")._replace(free=hub_pull.RESERVE)
+    monkeypatch.setattr(hub_pull.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PullError, match=r"too small for org/name: 10\.2 MB to fetch"):
         world.pull()
     assert world.sent == {}
@@ -263,7 +267,7 @@ def test_wanting_more_fetches_the_rest(world):
     world.pull()
     assert world.sent == {"original/x.pth": 2}
     assert world.look().complete
-    assert _hub.look(world.home, Snapshot(REPO, COMMIT)).complete
+    assert hub_snapshot.look(world.home, Snapshot(REPO, COMMIT)).complete
 
 
 def test_verify_trusts_nothing_and_mends(world):
@@ -380,7 +384,7 @@ def test_status_line(status, line):
     ("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7260, "2 h 1 min")]
 )
 def test_duration(seconds, text):
-    assert _hub_progress.duration(seconds) == text
+    assert hub_progress.duration(seconds) == text
 
 
 def test_rate_is_of_the_last_seconds(tmp_path):
@@ -418,7 +422,7 @@ def test_ticking_ends(tmp_path):
 def run_job(world, **changes) -> tuple[int, dict]:
     job = {**world.job.__dict__, **changes}
     (world.folder / "job.json").write_text(json.dumps(job))
-    code = _hub_pull.main(str(world.folder))
+    code = hub_pull.main(str(world.folder))
     return code, json.loads((world.folder / "status.json").read_text())
 
 
@@ -447,7 +451,7 @@ def test_job_without_a_manifest(world):
 
 
 def test_job_fetches_through_the_client(world, monkeypatch):
-    from ansible_collections.gpunode.llm.plugins.module_utils import _hub_client
+    from ansible_collections.gpunode.llm.plugins.module_utils.hub import client as hub_client
 
     class Client:
         def __init__(self, job, say):
@@ -459,7 +463,7 @@ def test_job_fetches_through_the_client(world, monkeypatch):
         def seal(self):
             assert not world.look().complete  # the manifest is the very last
 
-    monkeypatch.setattr(_hub_client, "Client", Client)
+    monkeypatch.setattr(hub_client, "Client", Client)
     code, status = run_job(world)
     assert (code, status["phase"], status["files_done"]) == (0, "complete", 3)
     assert world.look().complete

@@ -11,10 +11,15 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _hub, _hub_inventory, _hub_run
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, HubError
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_run import Failed, World
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
+    cache as hub_cache,
+    run as hub_run,
+    snapshot as hub_snapshot,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.run import Failed, World
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.node import brought as node_brought
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 NEWER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -103,19 +108,19 @@ class Node:
     def step(self, check_mode=False, **changes):
         environment = {"https_proxy": 'http://"proxy', "HOME": "/root"}
         world = World(self.run, self.open, environment, lambda seconds: None, str(self.tmp_path / "run"), self.brought)
-        return _hub_run.step({**self.params, **changes}, check_mode, world)
+        return hub_run.step({**self.params, **changes}, check_mode, world)
 
     def arrive(self, commit=COMMIT, branch="", files=(FILE,)) -> None:
         """What a job leaves."""
         cache = Cache(self.home)
         for file in files:
-            _hub.write_atomically(cache.pointer("org/name", commit, file.path), "x" * file.size)
-        _hub.write_atomically(cache.manifest("org/name", commit), Manifest("org/name", commit, files).dump())
+            hub_snapshot.write_atomically(cache.pointer("org/name", commit, file.path), "x" * file.size)
+        hub_snapshot.write_atomically(cache.manifest("org/name", commit), Manifest("org/name", commit, files).dump())
         if branch:
-            _hub.write_atomically(cache.record("org/name", branch), commit)
+            hub_snapshot.write_atomically(cache.record("org/name", branch), commit)
 
     def status(self, unit=UNIT, **values) -> None:
-        _hub.write_atomically(str(self.tmp_path / "run" / unit / "status.json"), json.dumps(values))
+        hub_snapshot.write_atomically(str(self.tmp_path / "run" / unit / "status.json"), json.dumps(values))
 
     def started(self) -> list[list[str]]:
         return [argv for argv in self.ran if argv[0] == "systemd-run"]
@@ -137,16 +142,16 @@ def test_a_converged_node_asks_nobody(node):
 
 def test_what_comes_is_noted_before_it_comes(node):
     node.step(check_mode=True)
-    assert _brought.read(node.brought)["models"] == []
+    assert node_brought.read(node.brought)["models"] == []
     node.step(background=True)
-    assert _brought.read(node.brought)["models"] == ["org/name"]
+    assert node_brought.read(node.brought)["models"] == ["org/name"]
 
 
 def test_a_model_that_somebody_else_put_there_is_not_noted(node):
-    _hub.write_atomically(Cache(node.home).pointer("org/name", "b" * 40, FILE.path), "x")
+    hub_snapshot.write_atomically(Cache(node.home).pointer("org/name", "b" * 40, FILE.path), "x")
     node.step(background=True)
     assert node.started()
-    assert _brought.read(node.brought)["models"] == []
+    assert node_brought.read(node.brought)["models"] == []
 
 
 def test_access_is_checked_before_anything_starts(node):
@@ -185,7 +190,7 @@ def test_a_pull_starts_and_is_reported(node):
     folder = str(node.tmp_path / "run" / UNIT)
     assert command[-4:] == [f"{node.params['venv']}/bin/python", "-m", command[-2], folder]
     assert "--property=Restart=on-abnormal" in command
-    job = json.loads(_hub.read_text(f"{folder}/job.json"))
+    job = json.loads(hub_snapshot.read_text(f"{folder}/job.json"))
     assert (job["repo_id"], job["commit"], job["branch"], job["workers"]) == ("org/name", COMMIT, "", 2)
 
 
@@ -193,7 +198,7 @@ def test_no_secret_beside_the_job(node):
     node.step(token="hf_given")
     for folder, _folders, names in os.walk(node.tmp_path / "run"):
         for name in names:
-            text = _hub.read_text(os.path.join(folder, name))
+            text = hub_snapshot.read_text(os.path.join(folder, name))
             assert "hf_given" not in text
             assert "hf_file" not in text
     assert not any("hf_given" in part for argv in node.ran for part in argv)
@@ -202,7 +207,7 @@ def test_no_secret_beside_the_job(node):
 def test_environment_of_the_job(node):
     node.step(ca_path="/etc/ca.pem")
     path = str(node.tmp_path / "run" / UNIT / "environment")
-    lines = _hub.read_text(path).splitlines()
+    lines = hub_snapshot.read_text(path).splitlines()
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert f'HF_TOKEN_PATH="{node.tmp_path}/token"' in lines
     assert 'HF_HUB_DISABLE_TELEMETRY="1"' in lines
@@ -216,7 +221,7 @@ def test_what_is_copied_to_the_node_can_run_there(node):
     node.arrive()
     node.step(verify=True, fetch=False)
     folder = str(node.tmp_path / "run" / UNIT)
-    module = ".".join((*_hub_run.PACKAGE, "_hub_job"))
+    module = "ansible_collections.gpunode.llm.plugins.module_utils.hub"
     ran = subprocess.run(
         [sys.executable, "-S", "-m", module, folder],
         env={"PYTHONPATH": folder},
@@ -294,7 +299,7 @@ BRANCH = [{"repo_id": "org/name", "revision": None}]
 
 def test_a_branch_is_resolved_once(node):
     node.step(snapshots=BRANCH)
-    assert json.loads(_hub.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
+    assert json.loads(hub_snapshot.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
     node.arrive(branch="main")
     node.sha = NEWER
     node.asked.clear()
@@ -359,12 +364,12 @@ def test_verify_needs_no_hub(node):
 def test_verify_names_all_that_is_damaged(node):
     node.arrive()
     manifest = Manifest("org/other", NEWER, [])
-    _hub.write_atomically(Cache(node.home).manifest("org/other", NEWER), manifest.dump())
+    hub_snapshot.write_atomically(Cache(node.home).manifest("org/other", NEWER), manifest.dump())
     two = [{"repo_id": "org/name", "revision": COMMIT}, {"repo_id": "org/other", "revision": NEWER}]
     result = node.step(verify=True, fetch=False, snapshots=two)
     first, second = (target["unit"] for target in result["resume"]["targets"])
     for name, error in ((first, "one is bad"), (second, "two is bad")):
-        _hub.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
+        hub_snapshot.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
     node.states[first] = "failed"
     told = node.step(verify=True, fetch=False, snapshots=two, resume=result["resume"])
     assert told["done"] is False
@@ -379,7 +384,7 @@ def test_verify_of_what_was_never_here(node):
 
 
 def test_a_unit_for_each_commit():
-    assert _hub_inventory.job_unit("org/name", COMMIT) == UNIT
+    assert hub_cache.job_unit("org/name", COMMIT) == UNIT
 
 
 SEEDER = {"name": "node-1", "address": "10.0.0.1", "port": 8730, "bind": "10.0.0.2"}

@@ -9,8 +9,14 @@ import os
 import shutil
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_run, _hub_seed, _hub_sight, _preflight
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
+    run as hub_run,
+    seed as hub_seed,
+    sight as hub_sight,
+    snapshot as hub_snapshot,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -28,7 +34,7 @@ def cache(tmp_path) -> Cache:
     with open(blob, "wb") as stream:
         stream.write(b"{}")
     os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    _hub.write_atomically(there.manifest(REPO, COMMIT), Manifest(REPO, COMMIT, [FILE]).dump())
+    hub_snapshot.write_atomically(there.manifest(REPO, COMMIT), Manifest(REPO, COMMIT, [FILE]).dump())
     return there
 
 
@@ -59,14 +65,14 @@ def test_a_link_to_another_disk_is_dead_in_a_container(cache, tmp_path, which, r
         pointer = cache.pointer(REPO, COMMIT, FILE.path)
         os.unlink(pointer)
         os.symlink(cache.blob(REPO, FILE), pointer)
-    found = _hub.look(cache.home, ASKED)
+    found = hub_snapshot.look(cache.home, ASKED)
     assert found.missing == []  # on the host all is there
     assert not found.complete
     assert found.outside.startswith(f"{path} is a link to ")
     # Wherever it is typed.
     remedy = "cp --remove-destination" if which == "a blob" else "mount --bind"
     assert f"{remedy} {os.path.realpath(path)} {path}" in found.outside
-    assert _preflight.check_cache([{"repo_id": REPO, "revision": COMMIT}] * 2, cache.home) == [found.outside]
+    assert preflight_checks.check_cache([{"repo_id": REPO, "revision": COMMIT}] * 2, cache.home) == [found.outside]
 
 
 def test_a_link_is_said_before_anything_is_fetched(cache, tmp_path):
@@ -74,43 +80,43 @@ def test_a_link_is_said_before_anything_is_fetched(cache, tmp_path):
     shutil.rmtree(tmp_path / "disk" / "models--org--name")
     os.mkdir(tmp_path / "disk" / "models--org--name")
     for asked in (ASKED, Snapshot(REPO)):
-        assert "mount --bind" in _hub.look(cache.home, asked).outside
+        assert "mount --bind" in hub_snapshot.look(cache.home, asked).outside
 
 
 def test_nothing_is_fetched_or_served_through_it(cache, tmp_path):
     linked(cache.folder(REPO), tmp_path / "disk")
     params = {"snapshots": [{"repo_id": REPO, "revision": COMMIT}], "home": cache.home, "resume": None, "source": None}
-    with pytest.raises(_hub_run.Failed, match=r"leads nowhere in a container.*mount --bind"):
-        _hub_run.step(params, False, None)
+    with pytest.raises(hub_run.Failed, match=r"leads nowhere in a container.*mount --bind"):
+        hub_run.step(params, False, None)
     served = {**params, "address": "127.0.0.1", "port": 1, "followers": ["127.0.0.1"]}
-    with pytest.raises(_hub_seed.Failed, match="leads nowhere in a container"):
-        _hub_seed.serve(served, False, None)
+    with pytest.raises(hub_seed.Failed, match="leads nowhere in a container"):
+        hub_seed.serve(served, False, None)
 
 
 def test_links_within_the_cache_are_seen(cache, tmp_path):
     """As the hub's own tools make them, also for blobs that several models share."""
     linked(cache.blob(REPO, FILE), os.path.join(cache.hub, "shared--blobs", "blobs"), relative=True)
-    assert _hub.look(cache.home, ASKED).complete
+    assert hub_snapshot.look(cache.home, ASKED).complete
 
 
 def test_an_absolute_link_within_the_cache_is_made_relative(cache):
     linked(cache.blob(REPO, FILE), os.path.join(cache.hub, "shared--blobs", "blobs"))
-    outside = _hub.look(cache.home, ASKED).outside
+    outside = hub_snapshot.look(cache.home, ASKED).outside
     assert "Make it a relative one: ln -sfnr" in outside
     line = outside.rpartition("one: ")[2].rstrip(".")
     assert os.system(line) == 0
-    assert _hub.look(cache.home, ASKED).complete
+    assert hub_snapshot.look(cache.home, ASKED).complete
 
 
 def test_the_home_itself_may_be_a_link(cache, tmp_path):
     """Docker follows it when it mounts the folder."""
     linked(cache.hub, tmp_path / "disk")
-    assert _hub.look(cache.home, ASKED).complete
+    assert hub_snapshot.look(cache.home, ASKED).complete
     linked(cache.home, tmp_path / "other")
-    assert _hub.look(cache.home, ASKED).complete
+    assert hub_snapshot.look(cache.home, ASKED).complete
 
 
 def test_a_circle_of_links_ends(tmp_path):
     os.symlink("b", tmp_path / "a")
     os.symlink("a", tmp_path / "b")
-    assert str(tmp_path) in _hub_sight.out_of_sight(str(tmp_path), [str(tmp_path / "a")])
+    assert str(tmp_path) in hub_sight.out_of_sight(str(tmp_path), [str(tmp_path / "a")])

@@ -10,11 +10,11 @@ import json
 import os
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_source
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_import import import_snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_progress import Progress
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_pull import Job, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import folder as hub_folder, snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.folder_pull import import_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -41,20 +41,20 @@ def cache(home) -> str:
         with open(blob, "wb") as stream:
             stream.write(CONTENTS[file.path])
         os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    _hub.write_atomically(os.path.join(there.folder(REPO), "refs", "main"), COMMIT)
+    hub_snapshot.write_atomically(os.path.join(there.folder(REPO), "refs", "main"), COMMIT)
     return str(home)
 
 
 def with_manifest(home) -> str:
     manifest = Manifest(REPO, COMMIT, FILES, [LEFT_OUT])
-    _hub.write_atomically(Cache(cache(home)).manifest(REPO, COMMIT), manifest.dump())
+    hub_snapshot.write_atomically(Cache(cache(home)).manifest(REPO, COMMIT), manifest.dump())
     return str(home)
 
 
 def with_listing(home) -> str:
     entries = {f.path: {"size": f.size, "blob_id": f.oid, "lfs_sha256": f.sha256 or None} for f in [*FILES, LEFT_OUT]}
     path = os.path.join(Cache(cache(home)).folder(REPO), "trees", f"{COMMIT}.json")
-    _hub.write_atomically(path, json.dumps({"format_version": 1, "files": entries}))
+    hub_snapshot.write_atomically(path, json.dumps({"format_version": 1, "files": entries}))
     return str(home)
 
 
@@ -69,7 +69,7 @@ def plain(home) -> str:
 def noted(home) -> str:
     for file in FILES:
         path = os.path.join(plain(home), ".cache", "huggingface", "download", f"{file.path}.metadata")
-        _hub.write_atomically(path, f"{COMMIT}\n{file.etag}\n1763.5\n")
+        hub_snapshot.write_atomically(path, f"{COMMIT}\n{file.etag}\n1763.5\n")
     return str(home)
 
 
@@ -83,7 +83,7 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("make", "vouched"), LAYOUTS)
 def test_the_hashes_are_the_hubs(tmp_path, make, vouched):
-    offer = _hub_source.find(make(tmp_path), SNAPSHOT)
+    offer = hub_folder.find(make(tmp_path), SNAPSHOT)
     assert (offer.commit, offer.vouched, offer.hashed) == (COMMIT, vouched, True)
     assert {f.path: f.etag for f in offer.files if SNAPSHOT.wants(f.path)} == {f.path: f.etag for f in FILES}
 
@@ -91,16 +91,16 @@ def test_the_hashes_are_the_hubs(tmp_path, make, vouched):
 @pytest.mark.parametrize("make", [with_manifest, with_listing, cache])
 def test_a_branch_is_what_the_cache_noted(tmp_path, make):
     home = make(tmp_path)
-    assert _hub_source.find(home, Snapshot(REPO, ignore_patterns=("original/*",))).commit == COMMIT
-    assert _hub_source.find(f"{home}/hub/", SNAPSHOT).commit == COMMIT
+    assert hub_folder.find(home, Snapshot(REPO, ignore_patterns=("original/*",))).commit == COMMIT
+    assert hub_folder.find(f"{home}/hub/", SNAPSHOT).commit == COMMIT
 
 
 def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
-    offers = [_hub_source.find(plain(tmp_path), Snapshot(REPO)) for _time in range(2)]
-    assert (offers[0].vouched, offers[0].hashed) == (_hub_source.AS_FOUND, False)
+    offers = [hub_folder.find(plain(tmp_path), Snapshot(REPO)) for _time in range(2)]
+    assert (offers[0].vouched, offers[0].hashed) == (hub_folder.AS_FOUND, False)
     assert offers[0].commit == offers[1].commit
     os.utime(tmp_path / "config.json", (1, 1))
-    assert _hub_source.find(str(tmp_path), Snapshot(REPO)).commit != offers[0].commit
+    assert hub_folder.find(str(tmp_path), Snapshot(REPO)).commit != offers[0].commit
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
     ],
 )
 def test_what_is_not_there_is_said(tmp_path, make, asked, said):
-    with pytest.raises(_hub_source.SourceError, match=said):
-        _hub_source.find(make(tmp_path), asked)
+    with pytest.raises(hub_folder.SourceError, match=said):
+        hub_folder.find(make(tmp_path), asked)
 
 
 @pytest.mark.parametrize("make", [with_manifest, with_listing, cache, noted, plain])
@@ -122,18 +122,18 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path, make):
     """Whoever fills the share could have root read out a file of the node's own."""
     (tmp_path / "shadow").write_bytes(CONTENTS["config.json"])
     source = make(tmp_path / "share")
-    place = _hub_source.find(source, SNAPSHOT).places["config.json"]
+    place = hub_folder.find(source, SNAPSHOT).places["config.json"]
     os.unlink(place)
     os.symlink(tmp_path / "shadow", place)
-    with pytest.raises(_hub_source.SourceError, match=f"as a link that leads out of it, to {tmp_path}/shadow"):
-        _hub_source.find(source, SNAPSHOT)
+    with pytest.raises(hub_folder.SourceError, match=f"as a link that leads out of it, to {tmp_path}/shadow"):
+        hub_folder.find(source, SNAPSHOT)
 
 
 def test_a_pipe_is_no_file(tmp_path):
     source = plain(tmp_path)
     os.mkfifo(os.path.join(source, "extra.bin"))
-    with pytest.raises(_hub_source.SourceError, match=r"extra\.bin of org/name, which is no file"):
-        _hub_source.find(source, SNAPSHOT)
+    with pytest.raises(hub_folder.SourceError, match=r"extra\.bin of org/name, which is no file"):
+        hub_folder.find(source, SNAPSHOT)
 
 
 def test_the_listing_is_written_anew(tmp_path, monkeypatch):
@@ -149,13 +149,13 @@ def test_the_listing_is_written_anew(tmp_path, monkeypatch):
 
 def test_a_plain_folder_holds_one_model(tmp_path):
     both = [Snapshot(REPO), Snapshot("org/other")]
-    with pytest.raises(_hub_source.SourceError, match="org/name and org/other are asked for"):
-        _hub_source.Folder(plain(tmp_path), both).check_access(both[0])
+    with pytest.raises(hub_folder.SourceError, match="org/name and org/other are asked for"):
+        hub_folder.Folder(plain(tmp_path), both).check_access(both[0])
 
 
 def run(tmp_path, source: str, links: bool, monkeypatch, revision: str = COMMIT, others: tuple[str, ...] = ()) -> str:
-    monkeypatch.setattr(_hub_source, "linkable", lambda source, home: links)
-    monkeypatch.setattr(_hub_source, "is_roots_own", lambda place: not place.endswith(others))
+    monkeypatch.setattr(hub_folder, "linkable", lambda source, home: links)
+    monkeypatch.setattr(hub_folder, "is_roots_own", lambda place: not place.endswith(others))
     home = str(tmp_path / "node")
     job = Job(home, REPO, revision, "main", ["original/*"], source=source)
     import_snapshot(job, Progress(str(tmp_path), lambda line: None))
@@ -166,7 +166,7 @@ def run(tmp_path, source: str, links: bool, monkeypatch, revision: str = COMMIT,
 @pytest.mark.parametrize("make", [with_manifest, with_listing, cache, noted, plain])
 def test_it_comes_whole_into_the_cache(tmp_path, make, links, monkeypatch):
     home = run(tmp_path, make(tmp_path / "source"), links, monkeypatch)
-    found = _hub.look(home, SNAPSHOT)
+    found = hub_snapshot.look(home, SNAPSHOT)
     assert found.complete
     for path, data in CONTENTS.items():
         pointer = os.path.join(found.path, path)
@@ -176,19 +176,19 @@ def test_it_comes_whole_into_the_cache(tmp_path, make, links, monkeypatch):
         assert os.stat(pointer).st_nlink == (2 if links else 1)
     assert found.manifest is not None
     assert ("linked" if links else "copied") in found.manifest.origin
-    assert (_hub_source.AS_FOUND in found.manifest.origin) is (make is plain)
+    assert (hub_folder.AS_FOUND in found.manifest.origin) is (make is plain)
 
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize(("make", "vouched"), LAYOUTS)
 def test_a_flipped_byte_is_named(tmp_path, make, vouched, links, monkeypatch):
     source = make(tmp_path / "source")
-    place = _hub_source.find(source, SNAPSHOT).places["model.safetensors"]
+    place = hub_folder.find(source, SNAPSHOT).places["model.safetensors"]
     with open(place, "r+b") as stream:
         stream.write(b"W")
     with pytest.raises(PullError, match=f"model.safetensors is damaged: its SHA-256 is .*{vouched}"):
         run(tmp_path, source, links, monkeypatch)
-    assert not _hub.look(str(tmp_path / "node"), SNAPSHOT).complete
+    assert not hub_snapshot.look(str(tmp_path / "node"), SNAPSHOT).complete
     with open(place, "r+b") as stream:  # the source itself was not touched
         assert stream.read(7) == b"Weights"
 
@@ -206,13 +206,13 @@ def test_a_file_that_others_may_write_to_is_not_roots_own(tmp_path):
     mine = os.stat(place).st_uid == 0
     for mode, own in ((0o644, mine), (0o664, False), (0o646, False)):
         place.chmod(mode)
-        assert _hub_source.is_roots_own(str(place)) is own
+        assert hub_folder.is_roots_own(str(place)) is own
 
 
 def test_only_roots_own_files_on_one_filesystem_are_linked(tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.mkdir()
     mine = os.stat(source).st_uid == 0
-    assert _hub_source.linkable(str(source), str(tmp_path / "a" / "b")) is mine
-    assert _hub_source.linkable("/proc", str(tmp_path)) is False
-    assert _hub_source.linkable(str(tmp_path / "none"), str(tmp_path)) is False
+    assert hub_folder.linkable(str(source), str(tmp_path / "a" / "b")) is mine
+    assert hub_folder.linkable("/proc", str(tmp_path)) is False
+    assert hub_folder.linkable(str(tmp_path / "none"), str(tmp_path)) is False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _image
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import image as docker_image
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -25,7 +25,7 @@ DIGEST = "sha256:" + "a" * 64
     ],
 )
 def test_reference(text, repository, tag, digest, registry):
-    found = _image.parse_reference(text)
+    found = docker_image.parse_reference(text)
     assert (found.repository, found.tag, found.digest, found.registry) == (repository, tag, digest, registry)
 
 
@@ -45,7 +45,7 @@ def test_reference(text, repository, tag, digest, registry):
 )
 def test_refused(text, why):
     with pytest.raises(ValueError, match=why):
-        _image.parse_reference(text)
+        docker_image.parse_reference(text)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_refused(text, why):
 )
 def test_inspect(image, digests, digest):
     text = json.dumps([{"Id": "sha256:1", "RepoDigests": digests, "Size": 7}])
-    present = _image.parse_inspect(text, _image.parse_reference(image))
-    assert present == _image.Present("sha256:1", digest, 7)
+    present = docker_image.parse_inspect(text, docker_image.parse_reference(image))
+    assert present == docker_image.Present("sha256:1", digest, 7)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_inspect(image, digests, digest):
     ],
 )
 def test_progress(lines, text):
-    assert _image.progress(lines) == text
+    assert docker_image.progress(lines) == text
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_progress(lines, text):
     ],
 )
 def test_explain(line, said, passing):
-    error = _image.explain("reg.example/a/b:v1", ["v1: Pulling from a/b", "aaaaaaaaaaaa: Waiting", line])
+    error = docker_image.explain("reg.example/a/b:v1", ["v1: Pulling from a/b", "aaaaaaaaaaaa: Waiting", line])
     assert said in error.sentence
     assert error.passing is passing
 
 
 def test_a_pull_that_said_nothing():
-    assert "it said nothing" in _image.explain("a/b:v1", []).sentence
+    assert "it said nothing" in docker_image.explain("a/b:v1", []).sentence

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp, _source_files
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import (
+    key as packages_key,
+    repository as packages_repository,
+)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("gpg") and shutil.which("apt-get")), reason="takes gpg to sign and apt to be asked"
@@ -48,7 +51,7 @@ class Signers:
         return self.gpg("--export", who)
 
     def fingerprint(self, who: str) -> str:
-        return _openpgp.fingerprints(self.key(who))[0]
+        return packages_key.fingerprints(self.key(who))[0]
 
     def accepts(self, keyring: Path, who: str) -> bool:
         """Whether an apt that trusts this key file takes the repository."""
@@ -91,7 +94,7 @@ def block(data: bytes, begin: bytes = BEGIN, end: bytes = END) -> bytes:
 
 def retagged(key: bytes, tag: int) -> bytes:
     """The primary key's own packet under another tag."""
-    body = next(body for _tag, body in _openpgp.packets(key))
+    body = next(body for _tag, body in packages_key.packets(key))
     return bytes([0xC0 | tag, 255]) + len(body).to_bytes(4, "big") + body
 
 
@@ -116,7 +119,7 @@ ATTACKS: dict[str, Callable[[bytes, bytes], bytes]] = {
 def let_in(path: Path, data: bytes, fingerprint: str) -> bool:
     """Write what the modules would write; whether they write anything."""
     try:
-        taken, _diff = _source_files.key_change(str(path), fingerprint, "http://mirror/gpg", lambda: data)
+        taken, _diff = packages_repository.key_change(str(path), fingerprint, "http://mirror/gpg", lambda: data)
     except ValueError:
         return False
     path.write_bytes(taken)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.gpunode.llm.plugins.module_utils import _leftovers
-from ansible_collections.gpunode.llm.plugins.module_utils._status import Unit
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import leftovers as instance_leftovers
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.status import Unit
 
 
 def test_jobs_that_go_on_and_jobs_that_failed() -> None:
@@ -20,7 +20,7 @@ def test_jobs_that_go_on_and_jobs_that_failed() -> None:
         Unit("active", "running", name="gpunode-gateway.service"),
         Unit("active", name="docker.service"),
     ]
-    assert _leftovers.jobs(units) == [
+    assert instance_leftovers.jobs(units) == [
         {"kind": "job", "name": "gpunode-weights-a.service"},
         {"kind": "failed_job", "name": "gpunode-pull-b.service"},
     ]
@@ -29,27 +29,27 @@ def test_jobs_that_go_on_and_jobs_that_failed() -> None:
 def test_what_was_fetched_and_no_unit_names() -> None:
     served = [{"image": "image:2", "model": "org/a"}, {"image": "image:2"}]
     noted = {"images": ["image:1", "image:2"], "models": ["org/a", "org/b"]}
-    assert _leftovers.brought(noted, served) == [
+    assert instance_leftovers.brought(noted, served) == [
         {"kind": "image", "name": "image:1"},
         {"kind": "model", "name": "org/b"},
     ]
-    assert _leftovers.brought({}, served) == []
+    assert instance_leftovers.brought({}, served) == []
 
 
 def test_files_of_instances_that_are_gone(tmp_path: Path) -> None:
     config, cache, kept = (tmp_path / name for name in ("config", "cache", "kept"))
     for name in ("a.yaml", "a.keys.yaml", "gone.yaml", "gone.keys.yaml", "gone.env", "gone.txt"):
         config.mkdir(exist_ok=True)
-        (config / name).write_text(f"# {_leftovers.MARK}. A change here lasts\n")
+        (config / name).write_text(f"# {instance_leftovers.MARK}. A change here lasts\n")
     (config / "theirs.yaml").write_text("a: 1\n")
     for folder in (cache, kept):
         for name in ("a", "a.new", "gone"):
             (folder / name).mkdir(parents=True)
-    found = _leftovers.paths(["a"], [str(config)], str(cache), str(kept))
+    found = instance_leftovers.paths(["a"], [str(config)], str(cache), str(kept))
     assert [one["name"] for one in found] == [
         *(str(config / f"gone.{end}") for end in ("env", "keys.yaml", "yaml")),
         str(cache / "gone"),
         str(kept / "gone"),
     ]
     assert {one["kind"] for one in found} == {"file"}
-    assert _leftovers.paths([], [], str(tmp_path / "none"), str(tmp_path / "none")) == []
+    assert instance_leftovers.paths([], [], str(tmp_path / "none"), str(tmp_path / "none")) == []

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._mirror import (
+from ansible_collections.gpunode.llm.plugins.module_utils.packages.mirror import (
     Deb,
     Index,
     Published,

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _node_lock
+from ansible_collections.gpunode.llm.plugins.module_utils.node import lock as node_lock
 
 ONE, TWO = ({"id": name, "who": f"{name}@ctl", "play": "site.yml", "job": ""} for name in ("one", "two"))
 
@@ -26,7 +26,7 @@ class Node:
         self.uptime.write_text(f"{seconds:.2f} 7.00\n")
 
     def take(self, me: dict[str, str]) -> dict[str, object]:
-        return _node_lock.take(me, "2026-01-01 00:00:00 UTC", self.folder, self.uptime)
+        return node_lock.take(me, "2026-01-01 00:00:00 UTC", self.folder, self.uptime)
 
     def run(self, text: str, name: str) -> int:
         line = text.format(folder=self.folder, id=name, uptime=self.uptime)
@@ -65,16 +65,16 @@ def test_without_a_sign_of_life_it_is_void(node: Node, uptime: float, free: bool
 def test_it_is_renewed_and_released_by_its_holder_alone(node: Node) -> None:
     node.take(ONE)
     node.at(1050)
-    assert node.run(_node_lock.RENEW, "two") != 0
-    assert node.run(_node_lock.RENEW, "one") == 0
+    assert node.run(node_lock.RENEW, "two") != 0
+    assert node.run(node_lock.RENEW, "one") == 0
     node.at(1100)
     assert node.take(TWO)["beat"] == "1050.00"
-    assert node.run(_node_lock.RELEASE, "two") != 0
+    assert node.run(node_lock.RELEASE, "two") != 0
     assert node.take(TWO)["mine"] is False
-    assert node.run(_node_lock.RELEASE, "one") == 0
+    assert node.run(node_lock.RELEASE, "one") == 0
     assert list(node.folder.iterdir()) == []
     assert node.take(TWO)["new"] is True
-    assert node.run(_node_lock.RENEW, "one") != 0
+    assert node.run(node_lock.RENEW, "one") != 0
 
 
 @pytest.mark.parametrize("name", ["held", "beat"])

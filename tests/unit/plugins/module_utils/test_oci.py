@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _oci
-from ansible_collections.gpunode.llm.plugins.module_utils._image import parse_reference
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import layout as docker_layout
+from ansible_collections.gpunode.llm.plugins.module_utils.docker.image import parse_reference
 
 A, B = "a" * 64, "b" * 64
 MANIFEST = {"config": {"digest": f"sha256:{A}", "size": 3}, "layers": [{"digest": f"sha256:{B}", "size": 40}]}
@@ -24,8 +24,8 @@ MANIFEST = {"config": {"digest": f"sha256:{A}", "size": 3}, "layers": [{"digest"
     ],
 )
 def test_names(image, name, folder):
-    assert _oci.loaded_name(parse_reference(image)) == name
-    assert _oci.layout_name(name) == folder
+    assert docker_layout.loaded_name(parse_reference(image)) == name
+    assert docker_layout.layout_name(name) == folder
 
 
 @pytest.mark.parametrize(("machine", "expected"), [("x86_64", f"sha256:{A}"), ("aarch64", f"sha256:{B}")])
@@ -35,19 +35,19 @@ def test_the_image_of_this_machine(machine, expected):
         {"digest": f"sha256:{A}", "platform": {"os": "linux", "architecture": "amd64"}},
         {"digest": f"sha256:{B}", "platform": {"os": "linux", "architecture": "arm64"}},
     ]
-    assert _oci.choose({"manifests": entries}, machine) == expected
-    assert _oci.choose(MANIFEST, machine) == ""
+    assert docker_layout.choose({"manifests": entries}, machine) == expected
+    assert docker_layout.choose(MANIFEST, machine) == ""
 
 
 def test_no_image_for_this_machine():
     with pytest.raises(ValueError, match="linux on riscv64"):
-        _oci.choose({"manifests": []}, "riscv64")
+        docker_layout.choose({"manifests": []}, "riscv64")
 
 
 def test_docker_reads_the_same_blobs():
-    image = _oci.parse_manifest(MANIFEST)
+    image = docker_layout.parse_manifest(MANIFEST)
     assert image.size == 43
-    assert json.loads(_oci.docker_manifest(image, "x:1")) == [
+    assert json.loads(docker_layout.docker_manifest(image, "x:1")) == [
         {"Config": f"blobs/sha256/{A}", "RepoTags": ["x:1"], "Layers": [f"blobs/sha256/{B}"]}
     ]
 
@@ -55,18 +55,20 @@ def test_docker_reads_the_same_blobs():
 @pytest.mark.parametrize("digest", ["sha256:../../../../etc/x", f"sha512:{A}{B}", f"sha256:{A}/../x", "", None])
 def test_a_registry_names_no_other_files(digest):
     with pytest.raises(ValueError, match="digest"):
-        _oci.parse_manifest({"config": {"digest": digest, "size": 3}, "layers": []})
+        docker_layout.parse_manifest({"config": {"digest": digest, "size": 3}, "layers": []})
     with pytest.raises(ValueError, match="digest"):
-        _oci.choose({"manifests": [{"digest": digest, "platform": {"os": "linux", "architecture": "amd64"}}]}, "x86_64")
+        docker_layout.choose(
+            {"manifests": [{"digest": digest, "platform": {"os": "linux", "architecture": "amd64"}}]}, "x86_64"
+        )
 
 
 @pytest.mark.parametrize("raw", [{}, {"schemaVersion": 1, "fsLayers": []}, {"config": 1, "layers": []}])
 def test_a_manifest_of_old(raw):
     with pytest.raises(ValueError, match="no longer in use"):
-        _oci.parse_manifest(raw)
+        docker_layout.parse_manifest(raw)
 
 
 @pytest.mark.parametrize(("name", "full"), [("vllm/x:1", "docker.io/vllm/x:1"), ("r.test:5000/x:1", "r.test:5000/x:1")])
 def test_containerd_reads_the_name(name, full):
-    index = json.loads(_oci.named_index({"manifests": [{"digest": "d", "annotations": {"k": "v"}}]}, name))
+    index = json.loads(docker_layout.named_index({"manifests": [{"digest": "d", "annotations": {"k": "v"}}]}, name))
     assert index["manifests"][0]["annotations"] == {"k": "v", "io.containerd.image.name": full}

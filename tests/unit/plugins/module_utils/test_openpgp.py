@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.module_utils import _openpgp
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import key as packages_key
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 KEYS = CHECKOUT / "tests" / "fixtures" / "openpgp"
@@ -33,23 +33,23 @@ def key(name: str) -> bytes:
 )
 def test_fingerprints(name: str, expected: list[str]) -> None:
     armored = key(name)
-    assert _openpgp.fingerprints(armored) == expected
-    assert _openpgp.fingerprints(_openpgp.dearmor(armored)) == expected
+    assert packages_key.fingerprints(armored) == expected
+    assert packages_key.fingerprints(packages_key.dearmor(armored)) == expected
 
 
 def test_armor_may_have_headers() -> None:
     lines = key("rsa3072.asc").decode().splitlines()
     dressed = "\r\n".join(["", lines[0], "Version: 1", "Comment: x", *lines[1:], "", ""])
-    assert _openpgp.fingerprints(dressed.encode()) == [RSA]
+    assert packages_key.fingerprints(dressed.encode()) == [RSA]
 
 
 @pytest.mark.parametrize("name", ["rsa3072.asc", "ed25519.asc", "with-subkey.asc"])
 def test_armor_is_gpgs_own(name: str) -> None:
-    assert _openpgp.armor(_openpgp.dearmor(key(name))) == key(name)
+    assert packages_key.armor(packages_key.dearmor(key(name))) == key(name)
 
 
 def test_old_and_new_lengths() -> None:
-    body = next(body for tag, body in _openpgp.packets(_openpgp.dearmor(key("rsa3072.asc"))) if tag == 6)
+    body = next(body for tag, body in packages_key.packets(packages_key.dearmor(key("rsa3072.asc"))) if tag == 6)
     size = len(body)
     forms = [
         bytes([0x98 | 1]) + size.to_bytes(2, "big"),
@@ -57,13 +57,13 @@ def test_old_and_new_lengths() -> None:
         bytes([0xC6, ((size - 192) >> 8) + 192, (size - 192) & 0xFF]),
         bytes([0xC6, 255]) + size.to_bytes(4, "big"),
     ]
-    assert [_openpgp.fingerprints(form + body) for form in forms] == [[RSA]] * 4
+    assert [packages_key.fingerprints(form + body) for form in forms] == [[RSA]] * 4
 
 
 def test_default_is_the_fingerprint_of_dockers_key() -> None:
     defaults = yaml.safe_load((CHECKOUT / "roles/docker/defaults/main.yml").read_text())
     packet = base64.b64decode(key("docker-primary.b64"))
-    assert _openpgp.fingerprints(packet) == [_openpgp.normal(defaults["docker_apt_key_fingerprint"])]
+    assert packages_key.fingerprints(packet) == [packages_key.normal(defaults["docker_apt_key_fingerprint"])]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
         (b"\xc6\xe1\x00", "no definite length"),
         (b"\xc6\x02\x06\x00", "only version 4"),
         (b"\xb4\x01x", "no public key"),
-        (b"\xb4\x01x" + _openpgp.dearmor(key("rsa3072.asc")), "something before it"),
-        (_openpgp.dearmor(key("rsa3072.asc")) + b"\x94\x01x", "packets of type 5"),
-        (_openpgp.dearmor(key("rsa3072.asc")) + b"\xca\x03PGP", "packets of type 10"),
+        (b"\xb4\x01x" + packages_key.dearmor(key("rsa3072.asc")), "something before it"),
+        (packages_key.dearmor(key("rsa3072.asc")) + b"\x94\x01x", "packets of type 5"),
+        (packages_key.dearmor(key("rsa3072.asc")) + b"\xca\x03PGP", "packets of type 10"),
         (b"\xc6\xff\x00\x01\x00\x00\x04" + bytes(0xFFFF), "65536 bytes"),
         (b"\x99" + bytes(1 << 20), "more than 1048576 bytes"),
         (b"\xb4\x01xy", "begins no OpenPGP packet"),
@@ -94,35 +94,35 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
 )
 def test_what_is_no_key(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        _openpgp.fingerprints(data)
+        packages_key.fingerprints(data)
     with pytest.raises(ValueError, match=words) as told:
-        _openpgp.checked(data, RSA, "http://mirror/gpg")
+        packages_key.checked(data, RSA, "http://mirror/gpg")
     assert str(told.value).startswith("http://mirror/gpg gives no key to check against D15E 51EA")
 
 
-@pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, _openpgp.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
+@pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, packages_key.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
 def test_normal(text: str) -> None:
-    assert _openpgp.normal(text) == RSA
+    assert packages_key.normal(text) == RSA
 
 
 @pytest.mark.parametrize("text", ["", "CD7201D8", RSA[:-1], RSA + "0", "G" + RSA[1:]])
 def test_normal_wants_all_of_it(text: str) -> None:
     with pytest.raises(ValueError, match="40 hexadecimal digits"):
-        _openpgp.normal(text)
+        packages_key.normal(text)
 
 
 def test_right_key() -> None:
-    for data in (key("with-subkey.asc"), _openpgp.dearmor(key("with-subkey.asc"))):
-        assert _openpgp.checked(data, _openpgp.spelt(RSA), "here") == key("with-subkey.asc")
+    for data in (key("with-subkey.asc"), packages_key.dearmor(key("with-subkey.asc"))):
+        assert packages_key.checked(data, packages_key.spelt(RSA), "here") == key("with-subkey.asc")
 
 
 @pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
 def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
     """A second key beside the right one would be trusted as well, so it is refused too."""
     with pytest.raises(ValueError, match="it is not trusted") as told:
-        _openpgp.checked(key(name), RSA, "http://mirror/gpg")
+        packages_key.checked(key(name), RSA, "http://mirror/gpg")
     said = str(told.value)
     assert "http://mirror/gpg" in said
-    assert _openpgp.spelt(RSA) in said
-    assert _openpgp.spelt(ED25519) in said
+    assert packages_key.spelt(RSA) in said
+    assert packages_key.spelt(ED25519) in said
     assert said.count(". ") == 0

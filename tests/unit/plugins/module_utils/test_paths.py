@@ -9,10 +9,14 @@ import json
 import os
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _hub_pull, _hub_source
-from ansible_collections.gpunode.llm.plugins.module_utils._bundle import BundleError, Contents
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
+    folder as hub_folder,
+    pull as hub_pull,
+    snapshot as hub_snapshot,
+)
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub, HubError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -70,8 +74,8 @@ def seeder_leaves_out(tmp_path, *file):
 
 
 def own_manifest(tmp_path, *file):
-    _hub.write_atomically(Cache(str(tmp_path)).manifest(REPO, COMMIT), json.dumps(content(*file)))
-    if _hub.look(str(tmp_path), Snapshot(REPO, COMMIT)).manifest is None:
+    hub_snapshot.write_atomically(Cache(str(tmp_path)).manifest(REPO, COMMIT), json.dumps(content(*file)))
+    if hub_snapshot.look(str(tmp_path), Snapshot(REPO, COMMIT)).manifest is None:
         raise ValueError("it vouches for nothing")
 
 
@@ -79,8 +83,8 @@ def source(tmp_path, manifest="", listing=""):
     cache = Cache(str(tmp_path))
     os.makedirs(cache.snapshot(REPO, COMMIT))
     for path, text in {cache.manifest(REPO, COMMIT): manifest, cache.listing(REPO, COMMIT): listing}.items():
-        _hub.write_atomically(path, text)
-    _hub_source.find(str(tmp_path), Snapshot(REPO, COMMIT, ("*",)))
+        hub_snapshot.write_atomically(path, text)
+    hub_folder.find(str(tmp_path), Snapshot(REPO, COMMIT, ("*",)))
 
 
 def source_manifest(tmp_path, *file):
@@ -151,9 +155,9 @@ def test_a_manifest_is_of_a_repository_and_a_commit(key):
 @pytest.mark.parametrize("paths", [["a", "a/b"], ["a/b/c", "a/b"], ["a", "a"]])
 def test_no_file_lies_below_another(paths):
     entries = [{"type": "file", "path": path, "size": 1, "oid": OID} for path in paths]
-    tree = _hub.parse_tree(entries)
+    tree = hub_snapshot.parse_tree(entries)
     with pytest.raises(ValueError, match=r"below|twice"):
-        _hub_pull.Pull(_hub_pull.Job("/nowhere", REPO, COMMIT), None, None).run(tree)
+        hub_pull.Pull(hub_pull.Job("/nowhere", REPO, COMMIT), None, None).run(tree)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_no_file_lies_below_another(paths):
 )
 def test_a_repository_becomes_one_folder_of_its_own(name):
     with pytest.raises(ValueError, match=r"repo|too long"):
-        list(_hub.parse_snapshots([{"repo_id": name}]))
+        list(hub_snapshot.parse_snapshots([{"repo_id": name}]))
 
 
 @pytest.mark.parametrize(
@@ -180,4 +184,4 @@ def test_a_branch_stands_for_a_commit(commit):
     with pytest.raises(HubError, match="not taken"):
         Hub("https://hub.example", answering({"sha": commit}), lambda seconds: None).commit(Snapshot(REPO))
     with pytest.raises(ValueError, match="git hash"):
-        _hub.at_commit({}, commit, "main")
+        hub_snapshot.at_commit({}, commit, "main")

@@ -8,10 +8,11 @@ import os
 import socket
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _hub, _preflight
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import Cache, Manifest, RepoFile, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer, Hub
-from ansible_collections.gpunode.llm.plugins.module_utils._preflight import Filesystem, Need
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight.checks import Filesystem, Need
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -34,14 +35,14 @@ DEBIAN = {"distribution": "Debian", "version": "12", "architecture": "x86_64", "
 
 # -- disk -------------------------------------------------------------------------------------------------------------
 def test_the_filesystem_of_a_path_that_does_not_exist(tmp_path):
-    found = _preflight.filesystem(str(tmp_path / "not" / "yet"))
+    found = preflight_checks.filesystem(str(tmp_path / "not" / "yet"))
     assert (found.device, found.path) == (os.stat(tmp_path).st_dev, str(tmp_path))
     assert found.free > 0
 
 
 def test_a_link_leads_to_another_filesystem(tmp_path):
     (tmp_path / "link").symlink_to("/proc")
-    assert _preflight.filesystem(str(tmp_path / "link" / "x")).path == "/proc"
+    assert preflight_checks.filesystem(str(tmp_path / "link" / "x")).path == "/proc"
 
 
 @pytest.mark.parametrize(
@@ -58,13 +59,13 @@ def test_a_link_leads_to_another_filesystem(tmp_path):
     ],
 )
 def test_disk(needs, free, findings):
-    told = _preflight.check_disk(needs, lambda path: Filesystem(free[path][0], path, free[path][1]))
+    told = preflight_checks.check_disk(needs, lambda path: Filesystem(free[path][0], path, free[path][1]))
     assert len(told) == findings
 
 
 def test_disk_states_the_numbers():
     needs = [Need("/w", 410 * GB, "the weights of a/b"), Need("/d", 30 * GB, "the image i")]
-    (said,) = _preflight.check_disk(needs, lambda path: Filesystem(1, "/", 12 * GB))
+    (said,) = preflight_checks.check_disk(needs, lambda path: Filesystem(1, "/", 12 * GB))
     for part in (
         "441.0 GB are needed",
         "410.0 GB for the weights of a/b in /w",
@@ -77,33 +78,33 @@ def test_disk_states_the_numbers():
 # -- what is to be written --------------------------------------------------------------------------------------------
 def test_weights_by_the_plan_and_by_the_listing(tmp_path):
     home, snapshot = str(tmp_path), Snapshot("org/name", COMMIT)
-    (by_plan,) = _preflight.weights_needs([ONE], home, {})
+    (by_plan,) = preflight_checks.weights_needs([ONE], home, {})
     assert (by_plan.path, by_plan.bytes) == (home, 16 * GB)
-    (exact,) = _preflight.weights_needs([ONE, ONE], home, {snapshot: (COMMIT, TREE)})
+    (exact,) = preflight_checks.weights_needs([ONE, ONE], home, {snapshot: (COMMIT, TREE)})
     assert exact.bytes == 5 * GB
     partial = Cache(home).partial("org/name", TREE[0])
     os.makedirs(os.path.dirname(partial))
     with open(partial, "wb") as stream:
         stream.truncate(3 * GB)
-    (less,) = _preflight.weights_needs([ONE], home, {snapshot: (COMMIT, TREE)})
+    (less,) = preflight_checks.weights_needs([ONE], home, {snapshot: (COMMIT, TREE)})
     assert less.bytes == 2 * GB
 
 
 def test_branches_are_pinned(tmp_path):
     home = str(tmp_path)
     branch, tag = {**ONE, "revision": None, "config": {"port": 8000}}, {**ONE, "revision": "v1"}
-    assert _preflight.pin([ONE, branch, tag], home, {}) == [ONE, branch, tag]  # nobody knows
-    told = _preflight.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
+    assert preflight_checks.pin([ONE, branch, tag], home, {}) == [ONE, branch, tag]  # nobody knows
+    told = preflight_checks.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
     pinned = {"revision": COMMIT, "branch": "main", "config": {"port": 8000, "revision": COMMIT}}
     assert told == [ONE, {**ONE, **pinned}, tag]
-    _hub.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
-    assert _preflight.pin([tag], home, {})[0]["revision"] == OTHER
+    hub_snapshot.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
+    assert preflight_checks.pin([tag], home, {})[0]["revision"] == OTHER
 
 
 def test_weights_that_are_here(tmp_path):
     cache = Cache(str(tmp_path))
-    _hub.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
-    assert _preflight.weights_needs([ONE], str(tmp_path), {}) == []
+    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
+    assert preflight_checks.weights_needs([ONE], str(tmp_path), {}) == []
 
 
 def test_images(monkeypatch):
@@ -113,13 +114,13 @@ def test_images(monkeypatch):
         asked.append(argv[-1])
         return (0 if argv[-1].startswith("here") else 1), "", ""
 
-    monkeypatch.setattr(_preflight, "data_root", lambda: "/d")
+    monkeypatch.setattr(preflight_checks, "data_root", lambda: "/d")
     instances = [ONE, ONE, {**ONE, "image": "here:1"}, {**ONE, "image": "cpu:1", "device": "cpu"}, {"name": "none"}]
     sizes = {"cuda": 30 * GB, "cpu": 6 * GB}
-    needs = _preflight.image_needs(instances, sizes, run, "/usr/bin/docker")
+    needs = preflight_checks.image_needs(instances, sizes, run, "/usr/bin/docker")
     assert [(n.path, n.bytes) for n in needs] == [("/d", 6 * GB), ("/d", 30 * GB)]
     assert asked == ["cpu:1", "here:1", "vllm/vllm-openai:v1"]
-    assert len(_preflight.image_needs(instances, sizes, run, "")) == 3  # no Docker yet: none is here
+    assert len(preflight_checks.image_needs(instances, sizes, run, "")) == 3  # no Docker yet: none is here
 
 
 @pytest.mark.parametrize(
@@ -128,8 +129,8 @@ def test_images(monkeypatch):
 )
 def test_data_root(tmp_path, text, root):
     (tmp_path / "daemon.json").write_text(text)
-    assert _preflight.data_root(str(tmp_path / "daemon.json")) == root
-    assert _preflight.data_root("/nonexistent") == "/var/lib/docker"
+    assert preflight_checks.data_root(str(tmp_path / "daemon.json")) == root
+    assert preflight_checks.data_root("/nonexistent") == "/var/lib/docker"
 
 
 # -- ports ------------------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def test_ports(free, state, findings):
         asked.append(argv)
         return 0 if state == "active" else 3, f"{state}\n", ""
 
-    told = _preflight.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
+    told = preflight_checks.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
     assert len(told) == findings
     assert all("vllm-8b.service" in said and "8000" in said for said in told)
     assert all(argv[-1] == "vllm-8b.service" for argv in asked)
@@ -171,12 +172,12 @@ OURS = "[X-gpunode]\nInstance=old\nPort=8000\n"
 )
 def test_a_port_of_a_service_that_makes_room(text, state, findings):
     """Another one's port is another one's, also where our old service is down or holds another."""
-    going = _preflight.making_room({"vllm-old.service": text}, [ONE])
+    going = preflight_checks.making_room({"vllm-old.service": text}, [ONE])
 
     def run(argv):
         return 3, f"{state if argv[-1] == 'vllm-old.service' else 'inactive'}\n", ""
 
-    assert len(_preflight.check_ports([ONE], run, lambda host, port: False, going)) == findings
+    assert len(preflight_checks.check_ports([ONE], run, lambda host, port: False, going)) == findings
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -185,8 +186,8 @@ def test_a_port_that_somebody_holds(host):
         holder.bind((host, 0))
         holder.listen()
         port = holder.getsockname()[1]
-        assert not _preflight.port_is_free(host, port)
-    assert _preflight.port_is_free(host, port)
+        assert not preflight_checks.port_is_free(host, port)
+    assert preflight_checks.port_is_free(host, port)
 
 
 # -- platform ---------------------------------------------------------------------------------------------------------
@@ -207,7 +208,7 @@ def test_a_port_that_somebody_holds(host):
     ],
 )
 def test_platform(change, said):
-    told = _preflight.check_platform({**DEBIAN, **change}, SUPPORTED)
+    told = preflight_checks.check_platform({**DEBIAN, **change}, SUPPORTED)
     assert len(told) == len(said)
     assert all(part in line for part, line in zip(said, told))
 
@@ -238,7 +239,7 @@ WANTED = [Snapshot("a/b"), Snapshot("c/d", COMMIT)]
 
 
 def test_hub_is_well():
-    told = _preflight.check_hub(Net().hub(), WANTED, False)
+    told = preflight_checks.check_hub(Net().hub(), WANTED, False)
     assert (told.findings, told.account) == ([], "ada")
     assert {s.repo_id: (commit, len(tree)) for s, (commit, tree) in told.trees.items()} == {
         "a/b": (COMMIT, 1),
@@ -249,14 +250,14 @@ def test_hub_is_well():
 @pytest.mark.parametrize(("token", "is_new", "asked"), [("", True, 0), ("hf_x", False, 0), ("hf_x", True, 1)])
 def test_a_converged_node_needs_no_hub(token, is_new, asked):
     net = Net()
-    assert _preflight.check_hub(net.hub(token), [], is_new).findings in ([], ())
+    assert preflight_checks.check_hub(net.hub(token), [], is_new).findings in ([], ())
     assert len(net.asked) == asked
 
 
 def test_each_repository_has_its_finding():
     refused = Answer(403, {"x-error-code": "GatedRepo"})
     gone = Answer(404, {"x-error-code": "RevisionNotFound"})
-    told = _preflight.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
+    told = preflight_checks.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
     assert len(told.findings) == 2
     assert "https://huggingface.co/a/b" in told.findings[0]
     assert "has no revision" in told.findings[1]
@@ -264,12 +265,12 @@ def test_each_repository_has_its_finding():
 
 def test_a_bad_token_is_one_finding():
     net = Net(who=Answer(401))
-    assert len(_preflight.check_hub(net.hub(), WANTED, False).findings) == 1
+    assert len(preflight_checks.check_hub(net.hub(), WANTED, False).findings) == 1
     assert len(net.asked) == 1
 
 
 def test_a_hub_that_is_away_is_one_finding():
-    told = _preflight.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
+    told = preflight_checks.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
     assert len(told.findings) == 1
     assert "no route" in told.findings[0]
 
@@ -284,7 +285,7 @@ def test_a_hub_that_is_away_is_one_finding():
     ],
 )
 def test_an_image_is_named_by_its_release(image, said):
-    findings = _preflight.check_images([{"image": image}, {"image": image}])
+    findings = preflight_checks.check_images([{"image": image}, {"image": image}])
     assert len(findings) == (1 if said else 0)
     assert said in "".join(findings)
 
@@ -307,7 +308,7 @@ def test_an_image_is_named_by_its_release(image, said):
 )
 def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], keep: bool, said: list[str]) -> None:
     docker = {"server_version": "28.5.1", **docker}
-    found = _preflight.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep, keep)
+    found = preflight_checks.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep, keep)
     assert len(found) == len(said)
     assert all(word in finding for word, finding in zip(said, found))
 
@@ -315,7 +316,7 @@ def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], k
 def test_what_is_to_be_fetched_and_the_disk_after_it():
     disks = {"/w": Filesystem(1, "/", 100), "/d": Filesystem(1, "/", 100), "/other": Filesystem(2, "/other", 50)}
     needs = [Need("/w", 30, "the weights of a"), Need("/w", 0, "the weights of b"), Need("/d", 40, "the image i", "i")]
-    told = _preflight.told_needs(needs, ["/w", "/other"], disks.__getitem__)
+    told = preflight_checks.told_needs(needs, ["/w", "/other"], disks.__getitem__)
     assert told["fetch"] == [{"kind": "weights", "bytes": 30}, {"kind": "image", "bytes": 40}]
     assert told["disks"] == [
         {"paths": ["/w", "/d"], "free": 100, "bytes": 70},

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _probe
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_wait
 
 MODELS = (200, json.dumps({"data": [{"id": "m"}, {"id": "alias"}]}))
 DONE = (200, json.dumps({"choices": [{"text": "x"}]}))
@@ -77,21 +77,21 @@ def server(health=(200, ""), models=MODELS, completion=DONE):
     ],
 )
 def test_probe(kind, ready, refused, said):
-    answer = _probe.probe(server(**kind), "m")
+    answer = vllm_wait.probe(server(**kind), "m")
     assert (answer.ready, answer.refused) == (ready, refused)
     assert said in answer.detail
 
 
 def test_key_is_sent_and_in_no_answer():
     ask = server(models=(401, "denied"))
-    answer = _probe.probe(ask, "m", "sk-secret")
+    answer = vllm_wait.probe(ask, "m", "sk-secret")
     assert ask.headers["Authorization"] == "Bearer sk-secret"
     assert "sk-secret" not in answer.detail
 
 
 def test_what_is_answered_is_shortened_and_without_the_key():
     ask = server(completion=(400, json.dumps({"error": {"message": "sk-secret is " + "no " * 500}})))
-    detail = _probe.probe(ask, "m", "sk-secret").detail
+    detail = vllm_wait.probe(ask, "m", "sk-secret").detail
     assert "sk-secret" not in detail
     assert len(detail) < 250
     assert detail.endswith(" …")
@@ -108,7 +108,7 @@ def test_what_is_answered_is_shortened_and_without_the_key():
     ],
 )
 def test_key_in_env_file(text, key):
-    assert _probe.key_in(text) == key
+    assert vllm_wait.key_in(text) == key
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_key_in_env_file(text, key):
     [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("[::1]", "::1"), ("10.0.0.1", "10.0.0.1"), ("", "127.0.0.1")],
 )
 def test_reachable_host(host, reached):
-    assert _probe.reachable_host(host) == reached
+    assert vllm_wait.reachable_host(host) == reached
 
 
 def test_the_wait_ends_with_the_engine():
     alive = iter([True, True, False])
     looks = []
-    answer = _probe.wait_until_ready(
-        lambda: looks.append(1) or _probe.Answer(False, ""), lambda: next(alive), lambda _s: None
+    answer = vllm_wait.wait_until_ready(
+        lambda: looks.append(1) or vllm_wait.Answer(False, ""), lambda: next(alive), lambda _s: None
     )
     assert not answer.ready
     assert len(looks) == 2
@@ -140,21 +140,21 @@ def test_the_wait_ends_with_the_engine():
 )
 def test_the_wait_ends_with_a_refusal_and_goes_on_without_one(answers, looks, ready):
     told = {
-        "refused": _probe.Answer(False, "/v1/models answers 401", refused=True),
-        "later": _probe.Answer(False, "/v1/models answers 503"),
-        "ready": _probe.Answer(True, "it answers a completion"),
+        "refused": vllm_wait.Answer(False, "/v1/models answers 401", refused=True),
+        "later": vllm_wait.Answer(False, "/v1/models answers 503"),
+        "ready": vllm_wait.Answer(True, "it answers a completion"),
     }
     slept = []
     left = iter(answers)
-    answer = _probe.wait_until_ready(lambda: told[next(left)], lambda: len(slept) < 10, slept.append)
+    answer = vllm_wait.wait_until_ready(lambda: told[next(left)], lambda: len(slept) < 10, slept.append)
     assert (answer.ready, len(slept)) == (ready, looks - 1)
     assert answer == told[answers[-1]]
 
 
 def test_an_engine_that_ends_while_another_server_refuses_is_told_as_ended():
     alive = iter([True, False])
-    refusal = _probe.Answer(False, "/health answers 404", refused=True)
-    answer = _probe.wait_until_ready(lambda: refusal, lambda: next(alive), lambda _s: None)
+    refusal = vllm_wait.Answer(False, "/health answers 404", refused=True)
+    answer = vllm_wait.wait_until_ready(lambda: refusal, lambda: next(alive), lambda _s: None)
     assert "the engine ended before it answered" in answer.detail
 
 
@@ -169,13 +169,13 @@ def metrics(**engines):
 
 
 def test_work_of_every_engine():
-    found = _probe.work_in(metrics(e0=(3, 2, 1e3, 5), e1=(0, 0, 0, 0)))
-    assert found == {"0": _probe.Work(5, 1005), "1": _probe.Work(0, 0)}
+    found = vllm_wait.work_in(metrics(e0=(3, 2, 1e3, 5), e1=(0, 0, 0, 0)))
+    assert found == {"0": vllm_wait.Work(5, 1005), "1": vllm_wait.Work(0, 0)}
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "# HELP vllm:x\n", 'process_open_fds 3\nvllm:x{engine="0"} 1'])
 def test_no_work_where_the_statistics_are_off(text):
-    assert _probe.work_in(text) == {}
+    assert vllm_wait.work_in(text) == {}
 
 
 REFUSED = ConnectionRefusedError()
@@ -195,7 +195,7 @@ def silence(looks, pause_s=60):
             raise answer
         return answer if isinstance(answer, tuple) else (200, answer)
 
-    signs = _probe.LifeSigns(ask, "m", "", lambda: now[0])
+    signs = vllm_wait.LifeSigns(ask, "m", "", lambda: now[0])
     silent = 0.0
     for look in looks:
         current[:] = look
@@ -264,7 +264,7 @@ def test_silence(looks, silent):
     ],
 )
 def test_what_moved_between_two_looks(before, after, works):
-    assert _probe.moved(before, after) is works
+    assert vllm_wait.moved(before, after) is works
 
 
 class Server:
@@ -291,17 +291,17 @@ class Server:
     def killed_after(self, hang_s=300, until=3600):
         """When the watchdog gives it up, in seconds; None where it does not."""
         self.until = until
-        signs = _probe.LifeSigns(
+        signs = vllm_wait.LifeSigns(
             self.ask,
             "m",
             "",
             lambda: self.now,
-            min(_probe.COMPLETION_S, hang_s),
+            min(vllm_wait.COMPLETION_S, hang_s),
             lambda: self.cpu(self.now),
-            _probe.PATIENT_TIMES * hang_s,
+            vllm_wait.PATIENT_TIMES * hang_s,
         )
         try:
-            _probe.watch(signs, hang_s, self.sleep)
+            vllm_wait.watch(signs, hang_s, self.sleep)
         except StopIteration:
             return None
         return self.now
@@ -392,19 +392,19 @@ def test_watch_ends_with_the_silence_that_is_too_long():
             return next(self.told)
 
     slept = []
-    assert _probe.watch(Signs(), 300, slept.append) == 301
+    assert vllm_wait.watch(Signs(), 300, slept.append) == 301
     assert slept == [60] * 6
     Signs.told = iter([10])
-    assert _probe.watch(Signs(), 10, slept.append) == 10
+    assert vllm_wait.watch(Signs(), 10, slept.append) == 10
     assert slept[-1] == 2
 
 
 @pytest.fixture
 def installed(tmp_path):
     """The program as the role lays it out on a node, with a journalctl that tells how an engine ended."""
-    source = Path(_probe.__file__).parent
-    shutil.copy(source / "_probe.py", tmp_path / "vllm-wait.py")
-    shutil.copy(source / "_diagnosis.py", tmp_path / "vllm_diagnosis.py")
+    source = Path(vllm_wait.__file__).parent
+    shutil.copy(source / "vllm_wait.py", tmp_path / "vllm-wait.py")
+    shutil.copy(source / "diagnosis.py", tmp_path / "vllm_diagnosis.py")
     journalctl = tmp_path / "journalctl"
     said = "(Worker pid=38) ERROR 11-26 00:47:07 [x.py:9] ValueError: Load format `gguf` is not supported"
     journalctl.write_text(f"#!/bin/sh\n[ \"$1\" = --sync ] || echo '{said}'\n")
@@ -434,19 +434,19 @@ def test_the_unit_itself_says_why_the_engine_ended(installed, tmp_path):
 
 def test_the_time_that_a_container_has_used(tmp_path):
     cgroup = "12:cpuset:/x\n0::/system.slice/docker-ab.scope\n"
-    files = _probe.cpu_files(cgroup, [str(tmp_path / "none"), str(tmp_path)])
+    files = vllm_wait.cpu_files(cgroup, [str(tmp_path / "none"), str(tmp_path)])
     assert files[1] == f"{tmp_path}/system.slice/docker-ab.scope/cpu.stat"
-    assert _probe.cpu_seconds(files) is None
+    assert vllm_wait.cpu_seconds(files) is None
     (tmp_path / "system.slice" / "docker-ab.scope").mkdir(parents=True)
     (tmp_path / "system.slice" / "docker-ab.scope" / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
-    assert _probe.cpu_seconds(files) == 2.5
-    assert _probe.cpu_files("4:cpu:/docker/ab\n") == []
+    assert vllm_wait.cpu_seconds(files) == 2.5
+    assert vllm_wait.cpu_files("4:cpu:/docker/ab\n") == []
 
 
 @pytest.mark.parametrize("said", ["", "sleep: not found"])
 def test_a_container_that_docker_does_not_know_has_no_time(said, monkeypatch):
-    monkeypatch.setattr(_probe, "said_by", lambda *_command: said)
-    assert _probe.container_cpu("docker", "vllm-8b")() is None
+    monkeypatch.setattr(vllm_wait, "said_by", lambda *_command: said)
+    assert vllm_wait.container_cpu("docker", "vllm-8b")() is None
 
 
 @pytest.mark.parametrize(("state", "told"), [("active", ["WATCHDOG"]), ("deactivating", [])])
@@ -460,15 +460,15 @@ def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch)
         raise End
 
     said = []
-    monkeypatch.setattr(_probe, "said_by", lambda *_command: f"ActiveState={state}")
-    monkeypatch.setattr(_probe, "notify", said.append)
-    monkeypatch.setattr(_probe, "watch", lambda *_how: 301)
-    monkeypatch.setattr(_probe.os, "fork", lambda: 0)
-    monkeypatch.setattr(_probe.os, "_exit", end)
-    monkeypatch.setattr(_probe.time, "sleep", lambda _s: None)
-    signs = _probe.LifeSigns(None, "m", "", lambda: 0)
+    monkeypatch.setattr(vllm_wait, "said_by", lambda *_command: f"ActiveState={state}")
+    monkeypatch.setattr(vllm_wait, "notify", said.append)
+    monkeypatch.setattr(vllm_wait, "watch", lambda *_how: 301)
+    monkeypatch.setattr(vllm_wait.os, "fork", lambda: 0)
+    monkeypatch.setattr(vllm_wait.os, "_exit", end)
+    monkeypatch.setattr(vllm_wait.time, "sleep", lambda _s: None)
+    signs = vllm_wait.LifeSigns(None, "m", "", lambda: 0)
     with pytest.raises(End):
-        _probe.stay_as_watchdog(lambda: signs, 300, "vllm-m.service")
+        vllm_wait.stay_as_watchdog(lambda: signs, 300, "vllm-m.service")
     assert [line for line in ["WATCHDOG"] if any(line in words for words in said)] == told
 
 
@@ -478,10 +478,10 @@ def test_systemd_is_told(tmp_path, abstract, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + address[1:] if abstract else address)
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-        _probe.notify("WATCHDOG=trigger")
+        vllm_wait.notify("WATCHDOG=trigger")
         assert systemd.recv(100) == b"WATCHDOG=trigger"
 
 
 def test_nobody_is_told_where_nobody_listens(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    _probe.notify("STATUS=x")
+    vllm_wait.notify("STATUS=x")

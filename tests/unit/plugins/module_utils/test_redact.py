@@ -11,9 +11,8 @@ import time
 from urllib.parse import quote
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _redact
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from ansible_collections.gpunode.llm.plugins.module_utils.support import redact
+from hypothesis import example, given, settings, strategies as st
 
 AUTH = base64.b64encode(b"robot:s3cr3t/pass").decode()
 
@@ -21,29 +20,29 @@ AUTH = base64.b64encode(b"robot:s3cr3t/pass").decode()
 @pytest.mark.parametrize(
     ("reader", "text", "found"),
     [
-        (_redact.of_environment, "HF_HUB_OFFLINE=1\nVLLM_API_KEY=abc\n", {"abc"}),
-        (_redact.of_environment, "# a comment\nWANDB=0123456789abcdef\n", {"0123456789abcdef"}),
-        (_redact.of_environment, 'PATH="/usr/bin:/sbin"\nVLLM_HOST_IP=192.168.100.12\nUSE_KEY=true\n', set()),
-        (_redact.of_environment, "NO_PROXY=localhost,.example.com\n", set()),
-        (_redact.of_urls, "x http://proxy.example.com:3128 y", set()),
+        (redact.of_environment, "HF_HUB_OFFLINE=1\nVLLM_API_KEY=abc\n", {"abc"}),
+        (redact.of_environment, "# a comment\nWANDB=0123456789abcdef\n", {"0123456789abcdef"}),
+        (redact.of_environment, 'PATH="/usr/bin:/sbin"\nVLLM_HOST_IP=192.168.100.12\nUSE_KEY=true\n', set()),
+        (redact.of_environment, "NO_PROXY=localhost,.example.com\n", set()),
+        (redact.of_urls, "x http://proxy.example.com:3128 y", set()),
         (
-            _redact.of_docker_config,
+            redact.of_docker_config,
             json.dumps({"auths": {"r": {"auth": AUTH}}}),
             {AUTH, "robot:s3cr3t/pass", "s3cr3t/pass"},
         ),
-        (_redact.of_docker_config, json.dumps({"auths": {"r": {"identitytoken": "idt"}}}), {"idt", ":"} - {":"}),
-        (_redact.of_docker_config, '{"auths": []}', set()),
-        (_redact.of_docker_config, "no json", set()),
-        (_redact.of_list, "api-key:\n- one\n- 'two'\n", {"one", "two"}),
+        (redact.of_docker_config, json.dumps({"auths": {"r": {"identitytoken": "idt"}}}), {"idt", ":"} - {":"}),
+        (redact.of_docker_config, '{"auths": []}', set()),
+        (redact.of_docker_config, "no json", set()),
+        (redact.of_list, "api-key:\n- one\n- 'two'\n", {"one", "two"}),
         (
-            _redact.of_front,
+            redact.of_front,
             'map $a $b {\n  default "";\n  "Bearer k1" "ada";\n}\n  default "Bearer k2";\n',
             {"k1", "k2"},
         ),
-        (_redact.of_environment, "[docker]\nbaseurl=https://d/x\npassword=sesame\n", {"sesame"}),
-        (_redact.of_apt, "machine x login y password z\n", {"z"}),
-        (_redact.of_token, "hf_abc\n", {"hf_abc"}),
-        (_redact.of_token, "\n", set()),
+        (redact.of_environment, "[docker]\nbaseurl=https://d/x\npassword=sesame\n", {"sesame"}),
+        (redact.of_apt, "machine x login y password z\n", {"z"}),
+        (redact.of_token, "hf_abc\n", {"hf_abc"}),
+        (redact.of_token, "\n", set()),
     ],
 )
 def test_where_secrets_lie(reader, text, found) -> None:
@@ -51,7 +50,7 @@ def test_where_secrets_lie(reader, text, found) -> None:
 
 
 def test_a_proxys_password_in_the_spellings_of_programs() -> None:
-    found = _redact.of_environment("HTTPS_PROXY=http://ada:p%40ss@proxy:3128\n")
+    found = redact.of_environment("HTTPS_PROXY=http://ada:p%40ss@proxy:3128\n")
     assert {"p%40ss", "p@ss", base64.b64encode(b"ada:p@ss").decode()} <= found
 
 
@@ -66,16 +65,16 @@ def test_a_proxys_password_in_the_spellings_of_programs() -> None:
 @example("%h$x'\"\\")
 def test_a_known_secret_is_gone_in_every_spelling(secret: str) -> None:
     secret = secret.strip()
-    clean = _redact.Redactor([secret]).clean
+    clean = redact.Redactor([secret]).clean
     for written in (secret, quote(secret, safe=""), json.dumps(secret), base64.b64encode(secret.encode()).decode()):
         inner = written[1:-1] if written.startswith('"') and written.endswith('"') and len(written) > 2 else written
         # Between what no word is part of: a short one is blotted out as a word alone.
         told = clean(f"<{inner}>")
-        assert told == f"<{_redact.BLOT}>" or inner not in told.replace(_redact.BLOT, "")
+        assert told == f"<{redact.BLOT}>" or inner not in told.replace(redact.BLOT, "")
 
 
 def test_a_short_secret_leaves_words_alone() -> None:
-    assert _redact.Redactor(["key"]).clean("monkeys: key") == f"monkeys: {_redact.BLOT}"
+    assert redact.Redactor(["key"]).clean("monkeys: key") == f"monkeys: {redact.BLOT}"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_a_short_secret_leaves_words_alone() -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
-    told = _redact.Redactor([]).clean(f"before\n{secret}\nafter")
+    told = redact.Redactor([]).clean(f"before\n{secret}\nafter")
     for word in ("AbCd", "abcdefgh1234", "dXNl", "ada", "word@", "glpat", "sesame"):
         assert word not in told
     assert told.startswith("before\n")
@@ -217,23 +216,23 @@ def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert _redact.Redactor(["sesame"]).clean(text) == text
+    assert redact.Redactor(["sesame"]).clean(text) == text
 
 
 def test_what_stands_around_a_secret_stays() -> None:
     text = "a:\n  access_key: |\n    one\n    two\n  region: here\nlist:\n- password: x y\n  user: ada\n"
-    clean = _redact.Redactor([]).clean(text)
-    assert [line for line in clean.splitlines() if _redact.BLOT not in line] == [
+    clean = redact.Redactor([]).clean(text)
+    assert [line for line in clean.splitlines() if redact.BLOT not in line] == [
         "a:",
         "  access_key: |",
         "  region: here",
         "list:",
         "  user: ada",
     ]
-    told = json.loads(_redact.Redactor([]).clean(json.dumps({"token": "x", "keys": "y z", "n": [1], "model": "m"})))
-    assert told == {"token": _redact.BLOT, "keys": _redact.BLOT, "n": [1], "model": "m"}
+    told = json.loads(redact.Redactor([]).clean(json.dumps({"token": "x", "keys": "y z", "n": [1], "model": "m"})))
+    assert told == {"token": redact.BLOT, "keys": redact.BLOT, "n": [1], "model": "m"}
     unit = 'Environment=HOME=/h ODD=x "EVEN=y z" LANG=C'
-    assert _redact.Redactor([]).clean(unit) == (f'Environment=HOME=/h ODD={_redact.BLOT} "EVEN={_redact.BLOT}" LANG=C')
+    assert redact.Redactor([]).clean(unit) == (f'Environment=HOME=/h ODD={redact.BLOT} "EVEN={redact.BLOT}" LANG=C')
 
 
 @pytest.mark.parametrize(
@@ -247,7 +246,7 @@ def test_what_stands_around_a_secret_stays() -> None:
     ],
 )
 def test_every_value_of_a_units_environment_is_known(text: str, found: set[str]) -> None:
-    assert _redact.of_unit(text) == found
+    assert redact.of_unit(text) == found
 
 
 def test_a_long_text_takes_no_long_time() -> None:
@@ -255,27 +254,27 @@ def test_a_long_text_takes_no_long_time() -> None:
     texts = ["A", "token ", "token: ", "'", "a=", "\n", "key: [", "key:\n", "http://", "-----BEGIN PRIVATE KEY-----"]
     for text in [one * (200_000 // len(one)) for one in texts]:
         begin = time.process_time()
-        _redact.Redactor(["sesame"]).clean(text)
+        redact.Redactor(["sesame"]).clean(text)
         assert time.process_time() - begin < 20
 
 
 def test_names_stay_where_values_go() -> None:
-    assert _redact.blanked("1ST=x\n a.b-c = y=z\n") == f"1ST={_redact.BLANK}\n a.b-c ={_redact.BLANK}\n"
-    assert _redact.blanked("# why\nA=1\nB=\n") == f"# why\nA={_redact.BLANK}\nB={_redact.BLANK}\n"
-    assert _redact.blanked_list("api-key:\n- one\n- two\n") == f"api-key:\n- {_redact.BLANK}\n- {_redact.BLANK}\n"
+    assert redact.blanked("1ST=x\n a.b-c = y=z\n") == f"1ST={redact.BLANK}\n a.b-c ={redact.BLANK}\n"
+    assert redact.blanked("# why\nA=1\nB=\n") == f"# why\nA={redact.BLANK}\nB={redact.BLANK}\n"
+    assert redact.blanked_list("api-key:\n- one\n- two\n") == f"api-key:\n- {redact.BLANK}\n- {redact.BLANK}\n"
 
 
 @pytest.mark.parametrize(
     ("blank", "text"),
     [
-        (_redact.blanked, '# why\nA="one\nsesame"\n\nB=2'),
-        (_redact.blanked, "A=one\\\nsesame"),
-        (_redact.blanked, "A=1\n#WANDB=sesame"),
-        (_redact.blanked, "A=1\nsesame"),
-        (_redact.blanked, "A=1\nODD sesame"),
-        (_redact.blanked_list, "api-key: [sesame]"),
-        (_redact.blanked_list, '- "one\n  sesame"'),
-        (_redact.blanked_list, "- |\n  sesame"),
+        (redact.blanked, '# why\nA="one\nsesame"\n\nB=2'),
+        (redact.blanked, "A=one\\\nsesame"),
+        (redact.blanked, "A=1\n#WANDB=sesame"),
+        (redact.blanked, "A=1\nsesame"),
+        (redact.blanked, "A=1\nODD sesame"),
+        (redact.blanked_list, "api-key: [sesame]"),
+        (redact.blanked_list, '- "one\n  sesame"'),
+        (redact.blanked_list, "- |\n  sesame"),
     ],
 )
 def test_no_line_of_a_value_stays(blank, text: str) -> None:
@@ -285,5 +284,5 @@ def test_no_line_of_a_value_stays(blank, text: str) -> None:
 
 
 def test_the_end_of_a_long_text_is_what_matters() -> None:
-    assert _redact.tail("one\ntwo\nthree\n", 100) == "one\ntwo\nthree\n"
-    assert _redact.tail("one\ntwo\nthree\n", 8) == "(the beginning is left out)\nthree\n"
+    assert redact.tail("one\ntwo\nthree\n", 100) == "one\ntwo\nthree\n"
+    assert redact.tail("one\ntwo\nthree\n", 8) == "(the beginning is left out)\nthree\n"

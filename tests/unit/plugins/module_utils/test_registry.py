@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _registry, _registry_here
-from ansible_collections.gpunode.llm.plugins.module_utils._registry import Answer, Docker, Login
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import registry as docker_registry, registry_here
+from ansible_collections.gpunode.llm.plugins.module_utils.docker.registry import Answer, Docker, Login
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
 HUB = "https://registry-1.docker.io/v2/vllm/vllm-openai/manifests/v0.33.0"
@@ -36,7 +36,7 @@ class Registries:
 
 
 def finding(answers, image=IMAGE, machine="x86_64", config=None, login=NOBODY):
-    return _registry.finding(image, Docker(Registries(answers), config or {}, lambda _registry: login), machine)
+    return docker_registry.finding(image, Docker(Registries(answers), config or {}, lambda _registry: login), machine)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_what_an_answer_means(answer, words):
 
 def test_the_head_alone_is_asked_for():
     ask = Registries({HUB: Answer(200)})
-    assert _registry.finding(IMAGE, Docker(ask), "x86_64") == ""
+    assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
     ((method, url, headers, verified),) = ask.asked
     assert (method, url, verified) == ("HEAD", HUB, True)
     assert "application/vnd.oci.image.index.v1+json" in headers["Accept"]
@@ -105,7 +105,7 @@ TOKEN = Answer(200, body=b'{"token": "t0"}')
 @pytest.mark.parametrize("login", [Login(), Login("ada", "secret")])
 def test_a_token_is_fetched_as_docker_does(login):
     ask = Registries({HUB: [Answer(401, CHALLENGE), Answer(200)], "https://auth.test/token": TOKEN})
-    assert _registry.finding(IMAGE, Docker(ask, login=lambda _registry: login), "x86_64") == ""
+    assert docker_registry.finding(IMAGE, Docker(ask, login=lambda _registry: login), "x86_64") == ""
     first, token, second = ask.asked
     assert token[1] == "https://auth.test/token?service=registry&scope=repository%3Av%3Apull"
     assert token[2] == login.basic()
@@ -116,13 +116,15 @@ def test_a_token_is_fetched_as_docker_does(login):
 def test_a_password_does_not_go_to_a_realm_without_tls():
     plain = {"www-authenticate": CHALLENGE["www-authenticate"].replace("https", "http")}
     ask = Registries({HUB: Answer(401, plain)})
-    assert "refuses this node" in _registry.finding(IMAGE, Docker(ask, login=lambda _r: Login("a", "b")), "x86_64")
+    assert "refuses this node" in docker_registry.finding(
+        IMAGE, Docker(ask, login=lambda _r: Login("a", "b")), "x86_64"
+    )
     assert [url for _method, url, _headers, _verified in ask.asked] == [HUB, HUB]
 
 
 def test_basic():
     ask = Registries({HUB: [Answer(401, {"www-authenticate": 'Basic realm="r"'}), Answer(200)]})
-    assert _registry.finding(IMAGE, Docker(ask, login=lambda _registry: Login("a", "b")), "x86_64") == ""
+    assert docker_registry.finding(IMAGE, Docker(ask, login=lambda docker_registry: Login("a", "b")), "x86_64") == ""
     assert ask.asked[1][2]["Authorization"] == "Basic YTpi"
 
 
@@ -135,13 +137,13 @@ def test_a_redirect_elsewhere_gets_no_token():
     blob = "https://blobs.test/x"
     moved = Answer(307, {"location": blob})
     ask = Registries({HUB: [Answer(401, CHALLENGE), moved], "https://auth.test/token": TOKEN, blob: Answer(200)})
-    assert _registry.finding(IMAGE, Docker(ask), "x86_64") == ""
+    assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
     assert "Authorization" not in ask.asked[-1][2]
 
 
 def test_a_redirect_to_a_file_of_this_node_is_not_followed():
     ask = Registries({HUB: Answer(307, {"location": "file:///etc/shadow"})})
-    assert _registry.finding(IMAGE, Docker(ask), "x86_64") == ""
+    assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
     assert [url for _method, url, _headers, _verified in ask.asked] == [HUB]
 
 
@@ -180,7 +182,7 @@ def test_plain_http_only_where_docker_would(config, answers, reached):
     ],
 )
 def test_insecure(host, listed, expected):
-    assert _registry.insecure(host, {"insecure-registries": listed}) is expected
+    assert docker_registry.insecure(host, {"insecure-registries": listed}) is expected
 
 
 AUTH = base64.b64encode(b"ada:se:cret").decode()
@@ -207,7 +209,7 @@ def test_logins(config, registry, expected):
     def helper(name, address):
         return None if name == "none" else {"Username": name, "Secret": address}
 
-    assert _registry.login_in(config, registry, helper) == expected
+    assert docker_registry.login_in(config, registry, helper) == expected
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_logins(config, registry, expected):
     ],
 )
 def test_proxy(url, no_proxy, proxied):
-    said = _registry.proxy_for(url, {"https": "http://proxy:3128", "no_proxy": no_proxy})
+    said = docker_registry.proxy_for(url, {"https": "http://proxy:3128", "no_proxy": no_proxy})
     assert said == ("http://proxy:3128" if proxied else "")
 
 
@@ -263,11 +265,11 @@ def registry() -> Iterator[str]:
 
 
 def test_a_registry_on_this_machine(registry, monkeypatch, tmp_path):
-    monkeypatch.setattr(_registry_here, "DAEMON", str(tmp_path / "none"))
-    monkeypatch.setattr(_registry_here, "client", dict)
-    docker = _registry_here.docker({}, lambda _command: (0, "", ""))
-    assert _registry.finding(f"{registry}/vllm:v1", docker, "x86_64") == ""
-    said = _registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
+    monkeypatch.setattr(registry_here, "DAEMON", str(tmp_path / "none"))
+    monkeypatch.setattr(registry_here, "client", dict)
+    docker = registry_here.docker({}, lambda _command: (0, "", ""))
+    assert docker_registry.finding(f"{registry}/vllm:v1", docker, "x86_64") == ""
+    said = docker_registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
     assert said == f"{registry} is reached and has no such image: check the name and the tag of {registry}/vllm:v2."
 
 
@@ -275,6 +277,6 @@ def test_what_the_service_has_of_a_proxy(tmp_path):
     file = tmp_path / "proxy.env"
     file.write_text('# why\nHTTPS_PROXY="http://file:1"\n')
     show = f'Environment="HTTP_PROXY=http://unit:1" NO_PROXY=a,b\nEnvironmentFiles={file} (ignore_errors=no)\n'
-    said = _registry_here.service_proxies(lambda _command: (0, show, ""))
+    said = registry_here.service_proxies(lambda _command: (0, show, ""))
     assert said == {"http": "http://unit:1", "https": "http://file:1", "no_proxy": "a,b"}
-    assert _registry_here.service_proxies(lambda _command: (0, "Environment=\n", "")) == {}
+    assert registry_here.service_proxies(lambda _command: (0, "Environment=\n", "")) == {}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _rpm
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import rpm as packages_rpm
 
-DOCKER = _rpm.Source("docker-ce-stable", "Docker", "https://x/9/$basearch/stable", "/etc/pki/k", True, False)
-NVIDIA = _rpm.Source("nvidia", "nvidia", "https://y/$basearch", "/k", False, True, ("a", "b"), "Why.\n\nHow.")
+DOCKER = packages_rpm.Source("docker-ce-stable", "Docker", "https://x/9/$basearch/stable", "/etc/pki/k", True, False)
+NVIDIA = packages_rpm.Source("nvidia", "nvidia", "https://y/$basearch", "/k", False, True, ("a", "b"), "Why.\n\nHow.")
 
 
 def test_render() -> None:
@@ -47,17 +47,17 @@ def test_render_signed_metadata_and_a_hold() -> None:
     ],
 )
 def test_held(text: str, expected: tuple[str, ...]) -> None:
-    assert _rpm.held(text, "nvidia") == expected
+    assert packages_rpm.held(text, "nvidia") == expected
 
 
 def test_twins() -> None:
     files = {"/a.repo": "[docker-ce-stable]\nenabled=1\n", "/b.repo": "#[docker-ce-stable]\n[docker-ce-test]\n"}
-    assert _rpm.twins("docker-ce-stable", files) == ["/a.repo"]
+    assert packages_rpm.twins("docker-ce-stable", files) == ["/a.repo"]
 
 
 def test_installed() -> None:
     answer = "docker-ce\t29.8.1-1.el9\npackage docker-ce-cli is not installed\n"
-    assert _rpm.installed(answer) == {"docker-ce": "29.8.1-1.el9"}
+    assert packages_rpm.installed(answer) == {"docker-ce": "29.8.1-1.el9"}
 
 
 @pytest.mark.parametrize(
@@ -77,4 +77,4 @@ def test_installed() -> None:
     ],
 )
 def test_missing(version: str | None, have: dict[str, str], expected: list[str]) -> None:
-    assert _rpm.missing(["docker-ce", "containerd.io"], version, ["docker-ce"], have) == expected
+    assert packages_rpm.missing(["docker-ce", "containerd.io"], version, ["docker-ce"], have) == expected

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import (
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import (
     Here,
     Serving,
     here_from,

@@ -9,9 +9,10 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _gpu, _status
-from ansible_collections.gpunode.llm.plugins.module_utils._probe import Answer
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _status_report
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import status as instance_status
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import gpu as programs_gpu
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.vllm_wait import Answer
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import status as screen_status
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 READY, LATE = Answer(True, "it answers a completion"), Answer(False, "no answer yet (TimeoutError)")
@@ -23,7 +24,7 @@ LOADING = ("run3", ["Loading safetensors checkpoint shards:  40% Completed"])
 
 def test_the_load_that_a_real_engine_reported() -> None:
     text = (FIXTURES / "vllm" / "metrics-0.32.0.txt").read_text(encoding="utf-8")
-    load = _status.parse_metrics(text)
+    load = instance_status.parse_metrics(text)
     assert load is not None
     assert (load.running, load.waiting) == (2, 1)
     assert 0 < load.kv_cache_usage < 1
@@ -31,7 +32,7 @@ def test_the_load_that_a_real_engine_reported() -> None:
 
 
 def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
-    load = _status.parse_metrics(
+    load = instance_status.parse_metrics(
         'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
         'vllm:num_requests_running{engine="1",model_name="m"} 4.0\n'
         'vllm:num_requests_waiting{engine="1",model_name="m"} 2.0\n'
@@ -42,35 +43,35 @@ def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
         'vllm:request_success_total{engine="1",finished_reason="abort"} 1.0\n'
         'vllm:request_success_created{engine="0",finished_reason="stop"} 1.7e+09\n'
     )
-    assert load == _status.Load(
+    assert load == instance_status.Load(
         running=7, waiting=2, kv_cache_usage=0.75, requests=9, prompt_tokens=1000, generation_tokens=5
     )
 
 
 def test_rates_are_what_was_worked_off_between_two_looks() -> None:
-    first, second = _status.Load(requests=10, prompt_tokens=100), _status.Load(4, 1, 0.5, 13, 850, 300)
-    assert _status.rates(first, second, 1.5) == _status.Rates(2.0, 500.0, 200.0)
-    assert _status.rates(first, first, 1) == _status.Rates(0, 0, 0)
+    first, second = instance_status.Load(requests=10, prompt_tokens=100), instance_status.Load(4, 1, 0.5, 13, 850, 300)
+    assert instance_status.rates(first, second, 1.5) == instance_status.Rates(2.0, 500.0, 200.0)
+    assert instance_status.rates(first, first, 1) == instance_status.Rates(0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "seconds"),
     [
-        (None, _status.Load(), 1),
-        (_status.Load(), None, 1),
-        (_status.Load(), _status.Load(), 0),
+        (None, instance_status.Load(), 1),
+        (instance_status.Load(), None, 1),
+        (instance_status.Load(), instance_status.Load(), 0),
         # It has been started anew in between: its counters begin at 0 again.
-        (_status.Load(requests=500, prompt_tokens=5, generation_tokens=5), _status.Load(requests=1), 1),
-        (_status.Load(generation_tokens=5), _status.Load(requests=7), 1),
+        (instance_status.Load(requests=500, prompt_tokens=5, generation_tokens=5), instance_status.Load(requests=1), 1),
+        (instance_status.Load(generation_tokens=5), instance_status.Load(requests=7), 1),
     ],
 )
 def test_rates_that_nobody_could_see(first: object, second: object, seconds: float) -> None:
-    assert _status.rates(first, second, seconds) is None
+    assert instance_status.rates(first, second, seconds) is None
 
 
 @pytest.mark.parametrize("text", ["", "<html></html>", "# HELP vllm:num_requests_running x\n", "up 1\n"])
 def test_what_is_not_vllms_page_has_no_load(text: str) -> None:
-    assert _status.parse_metrics(text) is None
+    assert instance_status.parse_metrics(text) is None
 
 
 def test_units_as_systemd_shows_them() -> None:
@@ -82,8 +83,8 @@ def test_units_as_systemd_shows_them() -> None:
         "ActiveEnterTimestampMonotonic=0\nInactiveExitTimestampMonotonic=90000000\n\n"
         "Id=docker.service\nActiveState=inactive\nSubState=dead\n"
     )
-    units = _status.parse_units(shown, uptime_s=100)
-    assert units["vllm-a.service"] == _status.Unit("active", "running", "success", 0, 2, "abc", True, 60, True)
+    units = instance_status.parse_units(shown, uptime_s=100)
+    assert units["vllm-a.service"] == instance_status.Unit("active", "running", "success", 0, 2, "abc", True, 60, True)
     assert units["vllm-b.service"].since_s == 10
     assert units["docker.service"].since_s is None
     assert not units["docker.service"].loaded
@@ -92,7 +93,7 @@ def test_units_as_systemd_shows_them() -> None:
 @pytest.mark.parametrize(("result", "when", "refused"), [("no", "0", False), ("no", "7", True), ("yes", "7", False)])
 def test_a_start_that_was_refused(result: str, when: str, refused: bool) -> None:
     """systemd says no of a unit that nobody ever started, too."""
-    units = _status.parse_units(f"Id=a\nAssertResult={result}\nAssertTimestampMonotonic={when}\n", 1)
+    units = instance_status.parse_units(f"Id=a\nAssertResult={result}\nAssertTimestampMonotonic={when}\n", 1)
     assert units["a"].refused is refused
 
 
@@ -110,18 +111,18 @@ def test_the_journal_by_runs() -> None:
             "cut short {",
         ]
     )
-    assert _status.parse_journal(text) == [("run1", ["Starting a", "10%", "20%"]), ("run2", ["b\ufffd"])]
+    assert instance_status.parse_journal(text) == [("run1", ["Starting a", "10%", "20%"]), ("run2", ["b\ufffd"])]
 
 
 def test_the_cause_is_not_that_systemd_gave_up() -> None:
-    assert "--swap-space" in _status.cause([BAD_FLAG, GIVEN_UP])[0]
-    assert "stopped trying" in _status.cause([GIVEN_UP])[0]
-    assert _status.cause([]) == ("Its journal says nothing.", "")
-    assert _status.cause([("r", ["an error nobody knows"])])[0] == "Its last words: an error nobody knows"
+    assert "--swap-space" in instance_status.cause([BAD_FLAG, GIVEN_UP])[0]
+    assert "stopped trying" in instance_status.cause([GIVEN_UP])[0]
+    assert instance_status.cause([]) == ("Its journal says nothing.", "")
+    assert instance_status.cause([("r", ["an error nobody knows"])])[0] == "Its last words: an error nobody knows"
 
 
-def unit(active: str, sub: str = "", **more: object) -> _status.Unit:
-    return _status.Unit(active=active, sub=sub, **more)
+def unit(active: str, sub: str = "", **more: object) -> instance_status.Unit:
+    return instance_status.Unit(active=active, sub=sub, **more)
 
 
 CASES = {
@@ -169,7 +170,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_how_an_instance_is(name: str) -> None:
     shown, answer, works, runs, docker, state, said = CASES[name]
-    verdict = _status.judge(shown, answer, works, runs, docker)
+    verdict = instance_status.judge(shown, answer, works, runs, docker)
     assert (verdict.state, verdict.healthy) == (state, state in ("serving", "busy"))
     assert said in verdict.detail
 
@@ -178,12 +179,12 @@ def test_how_an_instance_is(name: str) -> None:
 def test_whatever_is_said_is_said_in_whole_sentences(name: str) -> None:
     """As a person reads it: in the report, where detail and remedy follow each other."""
     shown, answer, works, runs, docker, _state, _said = CASES[name]
-    verdict = _status.judge(shown, answer, works, runs, docker)
+    verdict = instance_status.judge(shown, answer, works, runs, docker)
     one = {"name": "a", "state": verdict.state, "detail": verdict.detail, "remedy": verdict.remedy, "unit": shown.name}
     rest = {"healthy": verdict.healthy, "restarts": 0, "restart_due": "", "enabled": True}
     assert verdict.detail.endswith(".")
     assert verdict.remedy.endswith(".") or not verdict.remedy
-    notes = _status_report.notes("gpu-1", {"instances": [{**one, **rest}]})
+    notes = screen_status.notes("gpu-1", {"instances": [{**one, **rest}]})
     assert notes == (
         [] if verdict.healthy else [f"gpu-1 a is {verdict.state}: {verdict.detail} {verdict.remedy}".strip()]
     )
@@ -191,12 +192,14 @@ def test_whatever_is_said_is_said_in_whole_sentences(name: str) -> None:
 
 
 def test_what_is_not_known_names_the_unit_whose_journal_has_it() -> None:
-    shown = _status.parse_units("Id=vllm-a.service\nActiveState=failed\nResult=exit-code\n", 1)["vllm-a.service"]
+    shown = instance_status.parse_units("Id=vllm-a.service\nActiveState=failed\nResult=exit-code\n", 1)[
+        "vllm-a.service"
+    ]
     worker = "(Worker_TP0 pid=7) ERROR 11-26 00:47:07 [x.py:9] ValueError: a new one"
-    verdict = _status.judge(shown, None, False, [("r", [worker])], True)
+    verdict = instance_status.judge(shown, None, False, [("r", [worker])], True)
     assert verdict.detail == "it ended (exit-code). The engine's process Worker_TP0 ended with ValueError: a new one."
     assert verdict.remedy == "journalctl -eu vllm-a.service has all that it said."
-    verdict = _status.judge(shown, None, False, [("r", ["no luck"])], True)
+    verdict = instance_status.judge(shown, None, False, [("r", ["no luck"])], True)
     assert (verdict.detail, verdict.remedy) == (
         "it ended (exit-code). Its last words: no luck.",
         "journalctl -eu vllm-a.service has all that it said.",
@@ -206,31 +209,31 @@ def test_what_is_not_known_names_the_unit_whose_journal_has_it() -> None:
 def test_settings_of_a_configuration() -> None:
     golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
     config = (golden / "405b-fp8.yaml").read_text(encoding="utf-8")
-    assert _status.setting(config, "revision") == "ca6a4018496537951173ffa7345083883edf69ff"
-    assert _status.setting("revision: 'main'\n", "revision") == "main"
-    assert _status.setting(config, "rev") == ""
+    assert instance_status.setting(config, "revision") == "ca6a4018496537951173ffa7345083883edf69ff"
+    assert instance_status.setting("revision: 'main'\n", "revision") == "main"
+    assert instance_status.setting(config, "rev") == ""
 
 
 def test_the_gpus_of_a_unit_by_uuid_and_by_index() -> None:
     golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
     unit = (golden / "405b-fp8.service").read_text(encoding="utf-8")
-    board = _gpu.parse((FIXTURES / "nvidia_smi" / "h100x8.xml").read_text(encoding="utf-8"))
-    assert _status.gpu_indices(unit, board) == list(range(8))
-    assert _status.own_gpus("--device=nvidia.com/gpu=7 \\\n--device=nvidia.com/gpu=0", board)[0][1].index == 7
-    assert _status.gpu_indices("--device=nvidia.com/gpu=7", _gpu.NodeGpus("driver_not_loaded")) == [7]
-    lost = _gpu.parse((FIXTURES / "nvidia_smi" / "h100x8-one-lost.xml").read_text(encoding="utf-8"))
-    mine, gone = _status.own_gpus(unit, lost)
+    board = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h100x8.xml").read_text(encoding="utf-8"))
+    assert instance_status.gpu_indices(unit, board) == list(range(8))
+    assert instance_status.own_gpus("--device=nvidia.com/gpu=7 \\\n--device=nvidia.com/gpu=0", board)[0][1].index == 7
+    assert instance_status.gpu_indices("--device=nvidia.com/gpu=7", programs_gpu.NodeGpus("driver_not_loaded")) == [7]
+    lost = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h100x8-one-lost.xml").read_text(encoding="utf-8"))
+    mine, gone = instance_status.own_gpus(unit, lost)
     assert (len(mine), gone) == (7, ["GPU-00000004-0000-0000-0000-000000000004"])
-    said = _status.lost_text("vllm-405b-fp8.service", gone)
+    said = instance_status.lost_text("vllm-405b-fp8.service", gone)
     assert said.startswith(
         "vllm-405b-fp8.service was made for GPU GPU-00000004-0000-0000-0000-000000000004, which this"
     )
-    assert _status.lost_text("vllm-405b-fp8.service", []) == ""
+    assert instance_status.lost_text("vllm-405b-fp8.service", []) == ""
 
 
 def test_memory_of_its_own_gpus_alone() -> None:
-    gpus = _gpu.parse((FIXTURES / "nvidia_smi" / "h200x2-busy.xml").read_text(encoding="utf-8")).gpus
-    used, total = _status.gpu_memory(gpus[1:])
+    gpus = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h200x2-busy.xml").read_text(encoding="utf-8")).gpus
+    used, total = instance_status.gpu_memory(gpus[1:])
     assert (used, total) == (gpus[1].used_mib, 143771)
-    assert _status.gpu_memory(gpus) == (sum(gpu.used_mib or 0 for gpu in gpus), 2 * 143771)
-    assert _status.gpu_memory([]) == (None, None)
+    assert instance_status.gpu_memory(gpus) == (sum(gpu.used_mib or 0 for gpu in gpus), 2 * 143771)
+    assert instance_status.gpu_memory([]) == (None, None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.module_utils.distro import LinuxDistribution
-from ansible_collections.gpunode.llm.plugins.module_utils import _system
+from ansible_collections.gpunode.llm.plugins.module_utils.node import system as node_system
 
 SAYS = "systemd 252 (252.38-1~deb12u1)\n+PAM +AUDIT\n"
 
@@ -18,9 +18,9 @@ def system(monkeypatch, tmp_path, release: str, booted: bool = True):
     (tmp_path / "etc" / "os-release").write_text(release)
     here = LinuxDistribution(include_lsb=False, include_uname=False, root_dir=str(tmp_path))
     for name in ("id", "like", "version", "codename", "os_release_info"):
-        monkeypatch.setattr(_system.distro, name, getattr(here, name))
-    monkeypatch.setattr(_system, "SYSTEMD", str(tmp_path if booted else tmp_path / "none"))
-    return _system.facts(lambda _command: (0, SAYS, ""))
+        monkeypatch.setattr(node_system.distro, name, getattr(here, name))
+    monkeypatch.setattr(node_system, "SYSTEMD", str(tmp_path if booted else tmp_path / "none"))
+    return node_system.facts(lambda _command: (0, SAYS, ""))
 
 
 @pytest.mark.parametrize(

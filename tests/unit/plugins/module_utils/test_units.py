@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _units
+from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
 
 SHOW = """Id=vllm-a.service
 LoadState=loaded
@@ -26,9 +26,9 @@ UnitFileState=
 
 
 def test_show_of_several_units():
-    shown = _units.parse_show(SHOW)
-    assert shown["vllm-a.service"] == _units.Shown("vllm-a.service", "loaded", "active", "running", False, True, 42)
-    assert shown["vllm-b.service"] == _units.Shown("vllm-b.service")
+    shown = units_unit.parse_show(SHOW)
+    assert shown["vllm-a.service"] == units_unit.Shown("vllm-a.service", "loaded", "active", "running", False, True, 42)
+    assert shown["vllm-b.service"] == units_unit.Shown("vllm-b.service")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_show_of_several_units():
     ],
 )
 def test_decision(active, changed, reload, moved, reloads, action, why):
-    decision = _units.decide(_units.Shown("u", "loaded", active, "", reload), changed, moved, reloads)
+    decision = units_unit.decide(units_unit.Shown("u", "loaded", active, "", reload), changed, moved, reloads)
     assert decision.action == action
     assert why in decision.why
 
@@ -69,7 +69,7 @@ def test_decision(active, changed, reload, moved, reloads, action, why):
 )
 def test_stale(aside, on_disk, stale):
     checksums = {**on_disk, **{f"/run/from{path}": checksum for path, checksum in aside.items()}}
-    assert _units.stale_file("/run/from", ["/a", "/b"], checksums.get) == stale
+    assert units_unit.stale_file("/run/from", ["/a", "/b"], checksums.get) == stale
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_stale(aside, on_disk, stale):
     ],
 )
 def test_belongings(text, found):
-    assert _units.parse_belongings(text) == found
+    assert units_unit.parse_belongings(text) == found

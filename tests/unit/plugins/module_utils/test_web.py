@@ -14,7 +14,8 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import _source_files, _web
+from ansible_collections.gpunode.llm.plugins.module_utils import web
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import repository as packages_repository
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils import _source_files, 
 )
 def test_an_origin_is_scheme_host_and_port(one, other, same):
     for pair in ((one, other), (other, one)):
-        assert _web.same_origin(*pair) is same
+        assert web.same_origin(*pair) is same
 
 
 def redirecting(*steps):
@@ -65,7 +66,7 @@ def redirecting(*steps):
 )
 def test_a_password_stays_with_its_origin(steps, asked):
     seen, ask = redirecting(*steps)
-    assert _web.following(ask)("https://u:p@h/key", timeout=1) == asked[-1]
+    assert web.following(ask)("https://u:p@h/key", timeout=1) == asked[-1]
     assert seen == asked
 
 
@@ -73,14 +74,14 @@ def test_a_password_stays_with_its_origin(steps, asked):
 def test_nothing_leads_from_https_to_less(step):
     seen, ask = redirecting(step)
     with pytest.raises(URLError, match="not followed"):
-        _web.following(ask)("https://u:p@h/key")
+        web.following(ask)("https://u:p@h/key")
     assert len(seen) == 1
 
 
 def test_a_circle_ends():
     seen, ask = redirecting(*["/again"] * 9)
     with pytest.raises(URLError, match="more than 5 times"):
-        _web.following(ask)("https://h/again")
+        web.following(ask)("https://h/again")
     assert len(seen) == 6
 
 
@@ -124,7 +125,7 @@ def test_a_keys_address_tells_its_password_to_nobody_else(serve, tmp_path, monke
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("no_proxy", "*")
     given = {"key_url": f"http://127.0.0.1:{first}/key", "timeout": 5}
-    assert _source_files.fetched_key(given, "x", open_url) == b"key"
+    assert packages_repository.fetched_key(given, "x", open_url) == b"key"
     assert here[0].startswith("Basic ")
     assert there == [None]
 
@@ -134,7 +135,7 @@ def test_a_password_is_not_in_the_message():
         raise URLError("no route")
 
     with pytest.raises(ValueError, match="fetched from https://h/key: ") as caught:
-        _source_files.fetched_key({"key_url": "https://ada:sesame@h/key"}, "x", refuses)
+        packages_repository.fetched_key({"key_url": "https://ada:sesame@h/key"}, "x", refuses)
     assert "sesame" not in str(caught.value)
 
 
@@ -142,7 +143,7 @@ def test_a_password_is_not_in_the_message():
 def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
     given = {"key_url": "https://ada:sesame@h/key", "fingerprint": "A" * 40}
     with pytest.raises(ValueError, match=r"https://h/key ") as caught:
-        _source_files.given_key_change(str(tmp_path / "key"), given, "x", lambda url, **options: io.BytesIO(data))
+        packages_repository.given_key_change(str(tmp_path / "key"), given, "x", lambda url, **options: io.BytesIO(data))
     assert "sesame" not in str(caught.value)
 
 
@@ -158,4 +159,4 @@ def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
     ],
 )
 def test_a_cause_is_told_without_pythons_wrapping(trouble, told):
-    assert _web.cause(trouble) == told
+    assert web.cause(trouble) == told

@@ -9,7 +9,8 @@ import json
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _brought, _job
+from ansible_collections.gpunode.llm.plugins.module_utils.node import brought as node_brought
+from ansible_collections.gpunode.llm.plugins.module_utils.units import job as units_job
 from ansible_collections.gpunode.llm.plugins.modules import brought, image_pull
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
@@ -17,10 +18,10 @@ IMAGE = "vllm/vllm-openai:v0.33.0"
 
 @pytest.fixture
 def ask(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(_brought, "PATH", str(tmp_path / "gpunode" / "brought.json"))
+    monkeypatch.setattr(node_brought, "PATH", str(tmp_path / "gpunode" / "brought.json"))
 
     def run(module=brought, check_mode=False, **options):
-        options = {"path": _brought.PATH, **options} if module is brought else options
+        options = {"path": node_brought.PATH, **options} if module is brought else options
         with patch_module_args({**options, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
             module.main()
         return json.loads(capsys.readouterr().out)
@@ -59,15 +60,17 @@ def test_an_image_is_noted_before_it_is_fetched_and_one_that_was_there_is_not(as
     docker.write_text(f"#!/bin/sh\n{'echo [{}]' if here else 'echo No such image >&2; exit 1'}\n")
     docker.chmod(0o755)
     monkeypatch.setattr(image_pull.AnsibleModule, "get_bin_path", lambda *_given: str(docker))
-    monkeypatch.setattr(image_pull._image, "parse_inspect", lambda *_given: image_pull._image.Present("id", "", 1))
-    monkeypatch.setattr(_job, "look", lambda *_given: _job.JobState("absent"))
+    monkeypatch.setattr(
+        image_pull.docker_image, "parse_inspect", lambda *_given: image_pull.docker_image.Present("id", "", 1)
+    )
+    monkeypatch.setattr(units_job, "look", lambda *_given: units_job.JobState("absent"))
     noted = []
 
     def start(*_given):
-        noted.extend(_brought.read(_brought.PATH)["images"])
-        raise _job.JobError("as if the play died here")
+        noted.extend(node_brought.read(node_brought.PATH)["images"])
+        raise units_job.JobError("as if the play died here")
 
-    monkeypatch.setattr(_job, "start_or_attach", start)
+    monkeypatch.setattr(units_job, "start_or_attach", start)
     ask(image_pull, image=IMAGE)
     assert noted == ([] if here else [IMAGE])
-    assert _brought.read(_brought.PATH)["images"] == noted
+    assert node_brought.read(node_brought.PATH)["images"] == noted

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _apt_here, _bundle_run, _oci, _openpgp, _rpm_here
-from ansible_collections.gpunode.llm.plugins.module_utils._bundle import Contents
-from ansible_collections.gpunode.llm.plugins.module_utils._hub import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle import run as bundle_run
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import Contents
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import layout as docker_layout
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt_here, key as packages_key, rpm_here
 from ansible_collections.gpunode.llm.plugins.modules import (
     apt_mirror,
     apt_source,
@@ -62,7 +64,7 @@ def test_what_was_opened_is_settled(ask, opened, tmp_path):
     assert ask(bundle, check_mode=True, **opened)["changed"]
     (tmp_path / "root").mkdir()
     text = (tmp_path / "bundle" / "manifest.json").read_text()
-    (tmp_path / "root" / "opened").write_text(_bundle_run.mark(text, opened["path"]))
+    (tmp_path / "root" / "opened").write_text(bundle_run.mark(text, opened["path"]))
     assert not ask(bundle, **opened)["changed"]
     (tmp_path / "bundle" / "manifest.json").write_text(
         Contents({**SYSTEM}, [RepoFile("a", 1, "", "0" * 64)], {}).dump()
@@ -75,12 +77,12 @@ def test_what_was_opened_is_settled(ask, opened, tmp_path):
 def test_an_image_that_is_here_is_not_asked_for(ask, tmp_path):
     options = {"image": IMAGE, "path": str(tmp_path)}
     assert ask(image_layout, check_mode=True, **options)["changed"]
-    folder = tmp_path / _oci.layout_name(IMAGE)
+    folder = tmp_path / docker_layout.layout_name(IMAGE)
     blob = folder / "blobs" / "sha256" / ("a" * 64)
     blob.parent.mkdir(parents=True)
     blob.write_text("{}")
     record = {"digest": "sha256:d", "manifest": {"config": {"digest": f"sha256:{'a' * 64}", "size": 2}, "layers": []}}
-    (folder / _oci.RECORD).write_text(json.dumps(record))
+    (folder / docker_layout.RECORD).write_text(json.dumps(record))
     told = ask(image_layout, **options)
     assert (told["changed"], told["digest"], told["name"]) == (False, "sha256:d", IMAGE)
     blob.write_text("{")
@@ -132,7 +134,7 @@ def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
 @pytest.mark.parametrize("module", [apt_mirror, apt_source, rpm_source])
 def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch, module):
     """The block before it is one to apt, and a remark to gpg."""
-    doors = ((_apt_here, "KEYRINGS"), (_apt_here, "SOURCES"), (_rpm_here, "KEYS"), (_rpm_here, "SOURCES"))
+    doors = ((apt_here, "KEYRINGS"), (apt_here, "SOURCES"), (rpm_here, "KEYS"), (rpm_here, "SOURCES"))
     for places, name in doors:
         monkeypatch.setattr(places, name, str(tmp_path))
     stranger = (KEYS / "ed25519.asc").read_text().replace("BLOCK-----", "BLOCK COMMENT-----", 1)
@@ -144,8 +146,8 @@ def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch,
     }
     told = ask(module, **options, **more.get(module, {}))
     assert told["msg"] == (
-        f"the key given gives no key to check against {_openpgp.spelt(PUBLISHER)}: there are 2 armored blocks in it, "
-        f"and a key is one."
+        f"the key given gives no key to check against {packages_key.spelt(PUBLISHER)}: "
+        "there are 2 armored blocks in it, and a key is one."
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

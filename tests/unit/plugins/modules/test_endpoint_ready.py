@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _probe
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_wait
 
-READY = _probe.Answer(True, "it answers a completion")
-NOT_YET = _probe.Answer(False, "no answer yet")
+READY = vllm_wait.Answer(True, "it answers a completion")
+NOT_YET = vllm_wait.Answer(False, "no answer yet")
 ENDPOINT = {
     "name": "a",
     "unit": "vllm-a.service",
@@ -48,7 +49,7 @@ class Module:
 
 
 def look(module, answer=READY):
-    wait = _endpoint_wait.Wait(module, {})
+    wait = instance_wait.Wait(module, {})
     wait.ask = lambda _endpoint: answer
     wait.look(ENDPOINT)
     return wait
@@ -139,8 +140,8 @@ def test_restarts_of_before_are_not_counted():
 def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):
     module = Module()
     module.params["wait_s"] = 60
-    wait = _endpoint_wait.Wait(module, {})
-    wait.ask = lambda _endpoint: _probe.Answer(False, detail, refused=True)
+    wait = instance_wait.Wait(module, {})
+    wait.ask = lambda _endpoint: vllm_wait.Answer(False, detail, refused=True)
     with pytest.raises(Failed) as failed:
         wait.slice()
     assert str(failed.value) == f"{said} journalctl -eu vllm-a.service has all that it said."
@@ -149,7 +150,7 @@ def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):
 @pytest.mark.parametrize(("state", "refused"), [("active", True), ("activating", False)])
 def test_a_unit_that_starts_tells_itself_of_a_refusal(state, refused):
     """Its journal has it, and perhaps that another server has the port."""
-    wait = look(Module(ActiveState=state), _probe.Answer(False, "/health answers 404", refused=True))
+    wait = look(Module(ActiveState=state), vllm_wait.Answer(False, "/health answers 404", refused=True))
     assert wait.answers["a"].refused is refused
     assert wait.answers["a"].detail == "/health answers 404"
 
@@ -163,7 +164,7 @@ def test_check_mode_ends_no_play():
     [("0.0.0.0", "http://127.0.0.1:8000/v1"), ("::", "http://[::1]:8000/v1"), ("h", "http://h:8000/v1")],
 )
 def test_url(host, url):
-    assert _endpoint_wait.url_of({"host": host, "port": 8000}) == url
+    assert instance_wait.url_of({"host": host, "port": 8000}) == url
 
 
 #: The worker of each GPU tells its own; the engine's core tells what comes after.

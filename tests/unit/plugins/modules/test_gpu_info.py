@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import PciScan
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import PciScan
 from ansible_collections.gpunode.llm.plugins.modules import gpu_info
 
 BOARDS = Path(__file__).resolve().parents[3] / "fixtures" / "nvidia_smi"
@@ -70,7 +70,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tool: str | None, nvswitches: int = 0) 
     module.get_bin_path.return_value = tool
     module.run_command.return_value = (0, (BOARDS / "h200x2.xml").read_text(encoding="utf-8"), "")
     monkeypatch.setattr(gpu_info, "AnsibleModule", lambda **options: module)
-    monkeypatch.setattr(gpu_info._system, "facts", lambda run: {"ansible_nodename": "n"})
+    monkeypatch.setattr(gpu_info.node_system, "facts", lambda run: {"ansible_nodename": "n"})
     monkeypatch.setattr(gpu_info, "scan_pci", lambda: PciScan((), nvswitches))
     monkeypatch.setattr(gpu_info, "fabric_manager_runs", lambda: False)
     gpu_info.main()

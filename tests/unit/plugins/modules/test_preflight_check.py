@@ -7,7 +7,7 @@ import json
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _preflight
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check
 from ansible_collections.gpunode.llm.plugins.modules.preflight_check import from_hub, only_follows, settled
 
@@ -55,7 +55,7 @@ def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, asked, 
 
 
 def test_who_hands_it_on():
-    assigned = _preflight.assign(WANTED, {("org/other", "main"): "node-1"})
+    assigned = preflight_checks.assign(WANTED, {("org/other", "main"): "node-1"})
     assert assigned == [WANTED[0], {**WANTED[1], "seeder": "node-1"}]
 
 

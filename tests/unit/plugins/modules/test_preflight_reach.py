@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import (
-    _apt,
-    _apt_here,
-    _engine_here,
-    _hub,
-    _preflight,
-    _reach_here,
-    _registry,
-    _registry_here,
-    _rpm_here,
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import (
+    engine_here,
+    registry as docker_registry,
+    registry_here,
 )
-from ansible_collections.gpunode.llm.plugins.module_utils._hub_api import Answer
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here, rpm_here
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
+    checks as preflight_checks,
+    reach as preflight_reach,
+)
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check
 
 KEY = (Path(__file__).resolve().parents[3] / "fixtures" / "openpgp" / "rsa3072.asc").read_text()
@@ -44,15 +44,15 @@ def node(tmp_path, monkeypatch):
         "Dir::State::Lists": str(tmp_path / "lists"),
         "APT::Sandbox::User": "root",
     }
-    (tmp_path / "apt.conf").write_text(_apt.configuration(settings))
+    (tmp_path / "apt.conf").write_text(packages_apt.configuration(settings))
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setattr(_apt_here, "SOURCES", str(tmp_path / "sources.list.d"))
-    monkeypatch.setattr(_apt_here, "KEYRINGS", str(tmp_path / "keyrings"))
-    monkeypatch.setattr(_engine_here, "describe", lambda *_given: dict(BARE))
-    answer = _registry.Answer(404)
-    docker = _registry.Docker(lambda *_given: answer)
-    monkeypatch.setattr(_registry_here, "docker", lambda *_given: docker)
-    monkeypatch.setattr(_preflight, "data_root", lambda: str(tmp_path))
+    monkeypatch.setattr(apt_here, "SOURCES", str(tmp_path / "sources.list.d"))
+    monkeypatch.setattr(apt_here, "KEYRINGS", str(tmp_path / "keyrings"))
+    monkeypatch.setattr(engine_here, "describe", lambda *_given: dict(BARE))
+    answer = docker_registry.Answer(404)
+    docker = docker_registry.Docker(lambda *_given: answer)
+    monkeypatch.setattr(registry_here, "docker", lambda *_given: docker)
+    monkeypatch.setattr(preflight_checks, "data_root", lambda: str(tmp_path))
     return tmp_path
 
 
@@ -106,30 +106,30 @@ def asked_nobody(*_given, **_more):
 
 def test_what_is_here_is_not_asked_for(ask, node, monkeypatch):
     """Image and packages are there: neither a registry, nor apt, nor the network."""
-    monkeypatch.setattr(_preflight, "image_needs", lambda *_given: [])
-    monkeypatch.setattr(_registry_here, "docker", asked_nobody)
-    monkeypatch.setattr(_apt_here, "staged", asked_nobody)
-    monkeypatch.setattr(_apt_here._source_files, "fetched_key", asked_nobody)
-    monkeypatch.setattr(_apt_here, "look", lambda *_given: {"missing": []})
+    monkeypatch.setattr(preflight_checks, "image_needs", lambda *_given: [])
+    monkeypatch.setattr(registry_here, "docker", asked_nobody)
+    monkeypatch.setattr(apt_here, "staged", asked_nobody)
+    monkeypatch.setattr(apt_here.packages_repository, "fetched_key", asked_nobody)
+    monkeypatch.setattr(apt_here, "look", lambda *_given: {"missing": []})
     one = repository(node)
-    source, key = _apt_here.paths("docker")
+    source, key = apt_here.paths("docker")
     os.makedirs(os.path.dirname(key))
     Path(key).write_text(KEY)
-    Path(source).write_text(_apt_here.source(one["options"], key).render())
+    Path(source).write_text(apt_here.source(one["options"], key).render())
     assert ask(repositories=[one], registry={})["findings"] == []
 
 
 def test_a_docker_that_stays_and_a_toolkit_that_stays_want_no_repository(ask, node, monkeypatch):
-    monkeypatch.setattr(_apt_here, "staged", asked_nobody)
-    monkeypatch.setattr(_apt_here._source_files, "fetched_key", asked_nobody)
-    monkeypatch.setattr(_engine_here, "describe", lambda *_given: {"works": True, "ours": False})
+    monkeypatch.setattr(apt_here, "staged", asked_nobody)
+    monkeypatch.setattr(apt_here.packages_repository, "fetched_key", asked_nobody)
+    monkeypatch.setattr(engine_here, "describe", lambda *_given: {"works": True, "ours": False})
     toolkit = repository(node)
     toolkit["options"] = {**toolkit["options"], "unless_exists": "/bin/sh"}
     assert ask(repositories=[repository(node, unless_docker=True), toolkit])["findings"] == []
 
 
 def test_a_folder_stands_in_for_the_registry(ask, node, monkeypatch):
-    monkeypatch.setattr(_registry_here, "docker", asked_nobody)
+    monkeypatch.setattr(registry_here, "docker", asked_nobody)
     folder = node / "images"
     assert ask(registry={"source": str(folder)})["findings"] == []  # somebody else is going to bring it
     folder.mkdir()
@@ -148,9 +148,9 @@ def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
 
     def hub(_params):
         seen["hub"] = os.environ["HTTPS_PROXY"]
-        return _preflight.HubCheck((), {})
+        return preflight_checks.HubCheck((), {})
 
-    monkeypatch.setattr(_apt_here, "objection", question)
+    monkeypatch.setattr(apt_here, "objection", question)
     monkeypatch.setattr(preflight_check, "ask_hub", hub)
     ask(repositories=[repository(node)], skip=["platform", "disk", "ports"])
     assert seen == {"apt": "http://node:1", "hub": "http://hub:1"}
@@ -164,8 +164,8 @@ INDEX = "http://ada:s3cret@127.0.0.1:9/simple"
     [(INDEX, False, False, True), (INDEX, True, False, False), (INDEX, False, True, False), ("", False, False, False)],
 )
 def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypatch, index, here, complete, asked):
-    monkeypatch.setattr(_preflight, "check_hub", lambda *_given, **_more: _preflight.HubCheck((), {}))
-    monkeypatch.setattr(preflight_check, "from_hub", lambda _params: [] if complete else [_hub.Snapshot("a/b")])
+    monkeypatch.setattr(preflight_checks, "check_hub", lambda *_given, **_more: preflight_checks.HubCheck((), {}))
+    monkeypatch.setattr(preflight_check, "from_hub", lambda _params: [] if complete else [hub_snapshot.Snapshot("a/b")])
     if here:
         (node / "venv" / "bin").mkdir(parents=True)
         (node / "venv" / "bin" / "python").touch()
@@ -185,7 +185,7 @@ def test_what_an_index_answers(status, found):
         seen.append((method, url))
         return Answer(status, reason="no")
 
-    assert (_preflight.check_index("https://pypi.test/simple/", opener) == []) is found
+    assert (preflight_checks.check_index("https://pypi.test/simple/", opener) == []) is found
     assert seen == [("GET", "https://pypi.test/simple/huggingface-hub/")]
 
 
@@ -199,8 +199,8 @@ RPM = {
 
 
 def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
-    monkeypatch.setattr(_rpm_here, "SOURCES", str(tmp_path))
-    monkeypatch.setattr(_rpm_here, "KEYS", str(tmp_path))
+    monkeypatch.setattr(rpm_here, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(rpm_here, "KEYS", str(tmp_path))
     seen = {}
 
     def run(argv):
@@ -212,7 +212,7 @@ def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
         return 1, "", "Error: Failed to download metadata for repo 'docker-ce': Cannot download repomd.xml\n"
 
     entry = {"manager": "dnf", "options": RPM}
-    findings, questions = _reach_here.sources([entry], False, run, asked_nobody)
+    findings, questions = preflight_reach.sources([entry], False, run, asked_nobody)
     assert findings == []
     (said,) = [question() for question in questions]
     assert said == (

@@ -11,7 +11,7 @@ import stat
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _files_here
+from ansible_collections.gpunode.llm.plugins.module_utils.units import files as units_files
 from ansible_collections.gpunode.llm.plugins.modules import rendered_files
 
 
@@ -131,6 +131,6 @@ def test_what_is_owed_is_noted_for_a_change_alone(run, tmp_path):
 def test_what_is_owed_is_there_before_the_files_are(run, tmp_path, monkeypatch):
     """So that a play that dies in between is finished by the next."""
     seen = []
-    monkeypatch.setattr(_files_here.File, "land", lambda file: seen.append((tmp_path / "due").read_text()))
+    monkeypatch.setattr(units_files.File, "land", lambda file: seen.append((tmp_path / "due").read_text()))
     run({"dest": str(tmp_path / "a"), "content": "a\n"}, owed={"path": str(tmp_path / "due"), "what": "restarted"})
     assert seen == ["restarted\n"]

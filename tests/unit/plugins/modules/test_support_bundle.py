@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Mapping
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _redact, _support
+from ansible_collections.gpunode.llm.plugins.module_utils.support import archive, redact
 from ansible_collections.gpunode.llm.plugins.modules import support_bundle
 
 AUTH = base64.b64encode(b"robot:registry-pass").decode()
@@ -57,10 +57,10 @@ def fits(path: str, pattern: str) -> bool:
     )
 
 
-def talkative(files: Mapping[str, str]) -> _support.Surroundings:
+def talkative(files: Mapping[str, str]) -> archive.Surroundings:
     """Every program prints every secret."""
     told = "\n".join(f"line with {secret} and {base64.b64encode(secret.encode()).decode()}" for secret in SECRETS)
-    return _support.Surroundings(
+    return archive.Surroundings(
         run=lambda command: f"{' '.join(command)}\n{told}\n",
         find=lambda pattern: [path for path in files if fits(path, pattern)],
         read=lambda path: files[path],
@@ -69,15 +69,15 @@ def talkative(files: Mapping[str, str]) -> _support.Surroundings:
 
 def bundle(further: Mapping[str, str]) -> dict[str, str]:
     node = talkative(FILES)
-    known = _support.secrets(node, {"/srv/token": _redact.of_token}) | {GIVEN}
-    texts = {**_support.gather(node, _support.instance_units(["/x/vllm-8b.service"]), 7), **further}
-    packed = _support.pack("gpu-1", _support.clean(texts, known), 1e9)
+    known = archive.secrets(node, {"/srv/token": redact.of_token}) | {GIVEN}
+    texts = {**archive.gather(node, archive.instance_units(["/x/vllm-8b.service"]), 7), **further}
+    packed = archive.pack("gpu-1", archive.clean(texts, known), 1e9)
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         return {member.name: tar.extractfile(member).read().decode() for member in tar.getmembers()}
 
 
 def test_every_secret_of_the_node_is_known() -> None:
-    known = _support.secrets(talkative(FILES), {"/srv/token": _redact.of_token})
+    known = archive.secrets(talkative(FILES), {"/srv/token": redact.of_token})
     assert set(SECRETS) - known == {GIVEN}
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _units, _units_run
+from ansible_collections.gpunode.llm.plugins.module_utils.units import run as units_run, unit as units_unit
 
 
 class Module:
@@ -51,7 +51,7 @@ def unit(tmp_path):
 
 
 def apply(module):
-    units = _units_run.Units(module)
+    units = units_run.Units(module)
     decisions = [units.decide(one) for one in units.wanted]
     units.apply(decisions, [name for name, shown in units.shown.items() if not shown.enabled])
     return decisions[0], module.ran
@@ -78,7 +78,7 @@ def test_a_new_unit_is_read_enabled_and_started_in_this_order(unit):
 def test_check_mode_counts_what_would_change(unit):
     module = Module(unit, ActiveState="active")
     module.params["would_change"] = unit["files"]
-    units = _units_run.Units(module)
+    units = units_run.Units(module)
     assert units.decide(unit).action == "restart"
 
 
@@ -99,16 +99,16 @@ def test_a_program_that_was_replaced_is_noticed(unit, tmp_path):
     with subprocess.Popen([program, "60"]) as process:
         try:
             module = Module({**unit, "reloads": True}, ActiveState="active", MainPID=str(process.pid))
-            assert _units_run.Units(module).decide(module.params["units"][0]).action == "none"
+            assert units_run.Units(module).decide(module.params["units"][0]).action == "none"
             program.unlink()
-            assert _units_run.Units(module).decide(module.params["units"][0]).action == "reload"
+            assert units_run.Units(module).decide(module.params["units"][0]).action == "reload"
         finally:
             process.kill()
 
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    monkeypatch.setattr(_units, "STOOD_DOWN", str(tmp_path / "notes"))
+    monkeypatch.setattr(units_unit, "STOOD_DOWN", str(tmp_path / "notes"))
     return tmp_path / "notes"
 
 
@@ -121,7 +121,7 @@ def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, note
             stream.write("b\n")
     module = Module(unit, ActiveState=state)
     module.params["instead_of"] = ["old.service"]
-    told = _units_run.run(module)
+    told = units_run.run(module)
     start = ["reset-failed u.service", "restart --no-block u.service"]
     assert module.ran == (["stop old.service", *start] if stops else [])
     # Noted before it stops, so that a play that dies is known by the next one.
@@ -132,5 +132,5 @@ def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, note
 def test_check_mode_stops_nothing(unit, notes):
     module = Module(unit, ActiveState="inactive")
     module.params["instead_of"], module.check_mode = ["old.service"], True
-    assert _units_run.run(module)["units"][0]["action"] == "stop"
+    assert units_run.run(module)["units"][0]["action"] == "stop"
     assert (module.ran, notes.exists()) == ([], False)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils import _endpoint_wait, _units, _units_run
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
+from ansible_collections.gpunode.llm.plugins.module_utils.units import run as units_run, unit as units_unit
 from ansible_collections.gpunode.llm.plugins.modules import units_ready, units_settled
 
 DONE = {"changed": True, "units": [{"name": "a.service", "action": "restart", "why": "a file"}], "diff": {"after": "x"}}
@@ -19,14 +20,14 @@ UNIT = {"name": "a.service", "files": [], "started_from": "/run/a"}
 READY, LOADS = (True, "it answers"), (False, "no answer yet")
 
 
-class Wait(_endpoint_wait.Wait):
+class Wait(instance_wait.Wait):
     """Asks nobody: what each endpoint answers is given."""
 
     answer = READY
 
     def look(self, endpoint: dict[str, Any]) -> None:
         ready, detail = self.answer
-        self.answers[endpoint["name"]] = _endpoint_wait._probe.Answer(ready, detail)
+        self.answers[endpoint["name"]] = instance_wait.vllm_wait.Answer(ready, detail)
         if ready:
             self.resume["ready"][endpoint["name"]] = detail
 
@@ -36,7 +37,7 @@ class Wait(_endpoint_wait.Wait):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(_endpoint_wait, "Wait", Wait)
+    monkeypatch.setattr(instance_wait, "Wait", Wait)
     monkeypatch.setattr(Wait, "answer", READY)
 
     def call(module, **given: Any) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_what_was_done_to_the_units_is_told_after_a_wait(run, monkeypatch):
     calls = []
-    monkeypatch.setattr(_units_run, "run", lambda module: calls.append(module) or dict(DONE))
+    monkeypatch.setattr(units_run, "run", lambda module: calls.append(module) or dict(DONE))
     monkeypatch.setattr(Wait, "answer", LOADS)
     first = run(units_ready, wait_s=0)
     assert (first["done"], first["progress"].partition(" (")[0]) == (False, "a: no answer yet")
@@ -62,7 +63,7 @@ def test_what_was_done_to_the_units_is_told_after_a_wait(run, monkeypatch):
 
 
 def test_an_engine_that_is_late_is_told_with_what_was_done(run, monkeypatch):
-    monkeypatch.setattr(_units_run, "run", lambda module: dict(DONE))
+    monkeypatch.setattr(units_run, "run", lambda module: dict(DONE))
     monkeypatch.setattr(Wait, "answer", LOADS)
     resume = {"started": 0, "ready": {}, "restarts": {}, "runs": {"a": "1"}, "before": DONE}
     late = run(units_ready, wait_s=5, resume=resume)
@@ -76,9 +77,9 @@ def node(monkeypatch):
     due: dict[str, Any] = {"action": "none", "enable": []}
 
     def told(_module):
-        return None, [_units.Decision("a.service", due["action"], "it does not run")], due["enable"]
+        return None, [units_unit.Decision("a.service", due["action"], "it does not run")], due["enable"]
 
-    monkeypatch.setattr(_units_run, "due", told)
+    monkeypatch.setattr(units_run, "due", told)
     return due
 
 

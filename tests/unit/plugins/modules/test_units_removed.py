@@ -129,6 +129,6 @@ def test_the_note_that_it_made_room_goes_with_it(run, unit, tmp_path, monkeypatc
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "a.service").touch()
-    monkeypatch.setattr(units_removed._units, "STOOD_DOWN", str(notes))
+    monkeypatch.setattr(units_removed.units_unit, "STOOD_DOWN", str(notes))
     assert run(Node([unit], {}))["removed"] == [str(notes / "a.service"), *unit["files"]]
     assert list(notes.iterdir()) == []

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils import _rollback, _units
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import kept as instance_kept
+from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
 from ansible_collections.gpunode.llm.plugins.modules import vllm_rollback
 
 UNIT = "vllm-a.service"
@@ -128,7 +129,7 @@ def test_check_mode_changes_nothing(tmp_path, monkeypatch):
 
 def test_the_old_one_has_the_time_that_its_gpus_may_take():
     text = "TimeoutStartSec=300\nExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1\n"
-    assert _rollback.endpoint(UNIT, text, {})["timeout_s"] == 480
+    assert instance_kept.endpoint(UNIT, text, {})["timeout_s"] == 480
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def replaced(tmp_path, monkeypatch):
     (notes / "vllm-old.service").touch()
     for name in ("old", "by-hand"):
         (units / f"vllm-{name}.service").write_text(TEXT.replace("Instance=a", f"Instance={name}"))
-    monkeypatch.setattr(_units, "STOOD_DOWN", str(notes))
+    monkeypatch.setattr(units_unit, "STOOD_DOWN", str(notes))
     monkeypatch.setattr(vllm_rollback, "UNIT_DIR", str(units))
     return node
 

@@ -188,7 +188,7 @@ def test_the_front_and_what_is_left_over_are_told(tmp_path: Path, monkeypatch: p
     (tmp_path / "gpunode-gateway.service").write_text("[X-gpunode]\nListens=0.0.0.0 443, 127.0.0.1 9113\n")
     front = "Id=gpunode-gateway.service\nLoadState=loaded\nActiveState=active\nSubState=running\n"
     job = "Id=gpunode-pull-x.service\nActiveState=failed\n"
-    monkeypatch.setattr(vllm_status._brought, "read", lambda _path: {"images": ["image:0"], "models": []})
+    monkeypatch.setattr(vllm_status.node_brought, "read", lambda _path: {"images": ["image:0"], "models": []})
     told = run(monkeypatch, Module(tmp_path, [], f"{front}\n{job}"))
     assert (told["front"], told["front_listens"]) == ("active/running", ["0.0.0.0 443", "127.0.0.1 9113"])
     assert {"kind": "failed_job", "name": "gpunode-pull-x.service"} in told["leftovers"]

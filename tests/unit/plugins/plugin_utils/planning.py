@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus, parse
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome, make_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus, parse
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome, make_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 CATALOG = load_catalog()

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import Gpu, GpuProcess, NodeGpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, numbered, read_host, spec_of
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import Gpu, GpuProcess, NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, numbered, read_host, spec_of
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
     CATALOG,
     board,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils._file_plan import place, rendered
+from ansible_collections.gpunode.llm.plugins.plugin_utils.file_plan import place, rendered
 
 ITEMS = [{"name": "a"}, {"name": "b"}]
 

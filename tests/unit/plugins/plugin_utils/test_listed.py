@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils._listed import listed, sentence, unlisted
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import listed, sentence, unlisted
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus, read_host
-from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix import (
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import (
     Row,
     catalogue_hosts,
     matrix,
     matrix_models,
 )
-from ansible_collections.gpunode.llm.plugins.plugin_utils._matrix_screen import alone, table
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.matrix import alone, table
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, board, outcome
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
     heads_problem,
@@ -16,7 +17,6 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
     weights_bytes,
     weights_gib_per_gpu,
 )
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, FIXTURES, findings, one
 
 MEASURED = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _names, _values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import names, values
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 PLAYBOOKS = CHECKOUT / "playbooks"
@@ -50,12 +50,12 @@ MISSPELT = {
 
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT.items())
 def test_a_misspelt_name_is_told_with_the_one_that_was_meant(wrong: str, right: str) -> None:
-    (said,) = _names.misspelt([wrong], [])
+    (said,) = names.misspelt([wrong], [])
     assert said.startswith(f"{wrong} is no variable of this collection: did you mean {right}?")
 
 
 def test_no_name_of_ours_is_misspelt() -> None:
-    assert _names.misspelt([*_values.options(), *_names.OUTCOMES, "__vllm_anything"], []) == []
+    assert names.misspelt([*values.options(), *names.OUTCOMES, "__vllm_anything"], []) == []
 
 
 #: What AWX gives each job, what Ansible gives each play, and what inventories have.
@@ -102,16 +102,16 @@ OF_OTHERS = [
 
 
 def test_what_others_have_is_left_alone() -> None:
-    assert _names.misspelt(OF_OTHERS, []) == []
+    assert names.misspelt(OF_OTHERS, []) == []
 
 
 def test_a_stranger_with_a_prefix_of_ours_is_refused_until_it_is_named() -> None:
-    (said,) = _names.misspelt(["docker_zfs_pool", "docker_quux"], [])
+    (said,) = names.misspelt(["docker_zfs_pool", "docker_quux"], [])
     assert said == (
         "docker_quux, docker_zfs_pool are no variables of this collection, and near to none. If another role reads"
         " them, name them in other_variables."
     )
-    assert _names.misspelt(["docker_zfs_pool", "docker_user", "nodes_at_time"], ["docker_*", "nodes_at_time"]) == []
+    assert names.misspelt(["docker_zfs_pool", "docker_user", "nodes_at_time"], ["docker_*", "nodes_at_time"]) == []
 
 
 def found_in(value: Any) -> Iterator[str]:
@@ -136,7 +136,7 @@ def test_what_plays_of_ours_know_is_listed() -> None:
     for path in CHECKOUT.glob("roles/*/vars/*.yml"):
         found |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     public = {name for name in found if not name.startswith("__")}
-    assert public - set(_values.options()) == _names.OUTCOMES
+    assert public - set(values.options()) == names.OUTCOMES
 
 
 def strings(value: Any, key: str = "") -> Iterator[str]:
@@ -157,18 +157,18 @@ def read_by(path: Path, seen: set[Path]) -> set[str]:
     """The names that a playbook reads, and what it imports."""
     seen.add(path)
     text = path.read_text(encoding="utf-8")
-    found = {name for item in strings(yaml.safe_load(text)) for name in _names.roots(item, {})}
+    found = {name for item in strings(yaml.safe_load(text)) for name in names.roots(item, {})}
     for name in re.findall(r"(?:import|include)_tasks: ([\w/]+\.yml)", text):
         file = next(folder / name for folder in (path.parent, PLAYBOOKS) if (folder / name).exists())
         found |= read_by(file, seen) if file not in seen else set()
     return found
 
 
-@pytest.mark.parametrize("name", sorted(_values.playbooks()))
+@pytest.mark.parametrize("name", sorted(values.playbooks()))
 def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
     """Its own variables alone; those of roles stand with them."""
-    own = {key for names in _values.playbooks().values() for key in names}
-    assert read_by(PLAYBOOKS / f"{name}.yml", set()) & own | {"other_variables"} == _values.playbooks()[name]
+    own = {key for taken in values.playbooks().values() for key in taken}
+    assert read_by(PLAYBOOKS / f"{name}.yml", set()) & own | {"other_variables"} == values.playbooks()[name]
 
 
 @pytest.mark.parametrize(
@@ -185,17 +185,17 @@ def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
     ],
 )
 def test_a_variable_of_another_playbook_is_told(given: list[str], playbooks: list[str], said: str) -> None:
-    (sentence,) = _names.misplaced(given, playbooks)
+    (sentence,) = names.misplaced(given, playbooks)
     assert said in sentence
 
 
 def test_a_variable_that_one_of_the_playbooks_reads_is_fine() -> None:
     given = ["model", "json", "status_fail", "vllm_port", "their_own"]
-    assert _names.misplaced(given, ["site", "status"]) == []
+    assert names.misplaced(given, ["site", "status"]) == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "names"),
+    ("arguments", "called"),
     [
         (["gpunode.llm.site", str(PLAYBOOKS / "status.yml")], ["site", "status"]),
         ([str(CHECKOUT / "site.yml")], ["site"]),
@@ -204,5 +204,5 @@ def test_a_variable_that_one_of_the_playbooks_reads_is_fine() -> None:
         (["other.collection.site"], []),
     ],
 )
-def test_which_playbooks_were_called(arguments: list[str], names: list[str]) -> None:
-    assert _names.played(arguments) == names
+def test_which_playbooks_were_called(arguments: list[str], called: list[str]) -> None:
+    assert names.played(arguments) == called

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._node_lock import BEAT_S, VOID_S
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _one_play
-from ansible_collections.gpunode.llm.plugins.plugin_utils._one_play import HeldError
+from ansible_collections.gpunode.llm.plugins.module_utils.node.lock import BEAT_S, VOID_S
+from ansible_collections.gpunode.llm.plugins.plugin_utils import one_play
+from ansible_collections.gpunode.llm.plugins.plugin_utils.one_play import HeldError
 
 OTHER = {"id": "x", "who": "ann@ctl", "play": "site.yml", "job": "AWX job 12", "since": "2026-01-01 00:00:00 UTC"}
 
@@ -37,7 +37,7 @@ class World:
 
     def wait(self, timeout_s: float = 0) -> float:
         """When the node was this play's."""
-        _one_play.wait(self.call, timeout_s, self.shown.append, lambda: self.now, self.sleep)
+        one_play.wait(self.call, timeout_s, self.shown.append, lambda: self.now, self.sleep)
         return self.now
 
 
@@ -61,7 +61,7 @@ def test_a_play_that_lives_ends_the_second_which_says_whose_it_is() -> None:
 
 def test_it_is_waited_for_by_choice() -> None:
     world = World(ends=100)
-    assert 100 <= world.wait(600) <= 100 + _one_play.LOOK_S
+    assert 100 <= world.wait(600) <= 100 + one_play.LOOK_S
     assert len(world.shown) == 1
 
 
@@ -69,7 +69,7 @@ def test_the_wait_has_an_end() -> None:
     world = World()
     with pytest.raises(HeldError, match="This play waited 30 s for it"):
         world.wait(30)
-    assert 30 <= world.now <= 30 + _one_play.LOOK_S
+    assert 30 <= world.now <= 30 + one_play.LOOK_S
 
 
 @pytest.mark.parametrize("timeout_s", [0, 600])
@@ -83,13 +83,13 @@ def test_who_came_next_is_alive() -> None:
     """The play that is waited for ends, and a third one takes the node before this one looks again."""
     leases = iter([{**OTHER, "beat": "1"}, {**OTHER, "id": "y", "beat": "2", "who": "bob@ctl"}])
     with pytest.raises(HeldError, match="bob@ctl"):
-        _one_play.wait(lambda: {"lock": {**next(leases), "mine": False}}, 0, print, lambda: 0, lambda _s: None)
+        one_play.wait(lambda: {"lock": {**next(leases), "mine": False}}, 0, print, lambda: 0, lambda _s: None)
 
 
 def test_all_tasks_of_one_run_are_one_and_another_run_is_another() -> None:
-    one = _one_play.identity(os.getpid(), {"awx_job_id": 12})
-    assert one == _one_play.identity(os.getpid(), {"awx_job_id": 12})
-    assert one["id"] != _one_play.identity(os.getppid(), {})["id"]
+    one = one_play.identity(os.getpid(), {"awx_job_id": 12})
+    assert one == one_play.identity(os.getpid(), {"awx_job_id": 12})
+    assert one["id"] != one_play.identity(os.getppid(), {})["id"]
     assert one["job"] == "AWX job 12"
     # It goes into a shell's line and a pattern.
     assert all(letter.isalnum() or letter == "-" for letter in one["id"])
@@ -108,7 +108,7 @@ def keep(main: subprocess.Popen[bytes], told: Path) -> Callable[[float], str]:
     def tell(word: str) -> Callable[[], None]:
         return lambda: told.write_text(word)
 
-    _one_play.start_keeper(main.pid, tell("renewed "), tell("released "), set())
+    one_play.start_keeper(main.pid, tell("renewed "), tell("released "), set())
 
     def read(seconds: float) -> str:
         ready, *_rest = select.select([reader], [], [], seconds)
@@ -119,7 +119,7 @@ def keep(main: subprocess.Popen[bytes], told: Path) -> Callable[[float], str]:
 
 @pytest.mark.parametrize("signal", [9, 15])
 def test_the_lock_goes_with_the_play_however_it_dies(monkeypatch: pytest.MonkeyPatch, told: Path, signal: int) -> None:
-    monkeypatch.setattr(_one_play, "BEAT_S", 0.05)
+    monkeypatch.setattr(one_play, "BEAT_S", 0.05)
     with subprocess.Popen(["sleep", "600"]) as main:
         read = keep(main, told)
         assert set(read(30).split()) == {"renewed"}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._gpu import NodeGpus
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, Serving
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._render import Instance
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
     CATALOG,
     board,

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, Serving
-from ansible_collections.gpunode.llm.plugins.plugin_utils._catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._memory import (
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
     heads_problem,
     kv_bytes_per_token,
     overhead_gib,
 )
-from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import Outcome
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, outcome
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 SERVED = sorted(key for key, model in CATALOG.models.items() if model.device == "cuda")
 KINDS = sorted(CATALOG.gpus)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _plan_screen, _screen
-from ansible_collections.gpunode.llm.plugins.plugin_utils._boards import given_gpus
-from ansible_collections.gpunode.llm.plugins.plugin_utils._plan import make_plan
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import make_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import plan as screen_plan, text as screen_text
 
 GOLDEN = Path(__file__).parent / "golden_plans"
 HERE = {"paths": ["/var/lib/huggingface", "/var/lib/docker"], "free": 1_200_000_000_000, "bytes": 0}
@@ -56,9 +56,9 @@ def text(case: str) -> list[str]:
     gpus, options, check = CASES[case]
     plan = planned(gpus, options)
     instances = plan["plan"]["instances"]
-    restarts = {one["name"]: _plan_screen.restart({}, None) for one in instances}
+    restarts = {one["name"]: screen_plan.restart({}, None) for one in instances}
     check = {**check, "instances": instances}
-    return _plan_screen.plan_text("gpu-1", plan, check, restarts, system="Ubuntu 24.04", link_mbit_s=1000.0)
+    return screen_plan.plan_text("gpu-1", plan, check, restarts, system="Ubuntu 24.04", link_mbit_s=1000.0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,7 +69,7 @@ def test_the_plan_as_a_person_reads_it(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_line_is_wider_than_a_screen(case: str) -> None:
-    assert [line for line in text(case) if len(line) > _screen.WIDTH] == []
+    assert [line for line in text(case) if len(line) > screen_text.WIDTH] == []
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_no_line_is_wider_than_a_screen(case: str) -> None:
 )
 def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] | None, said: str) -> None:
     wanted = {"/e/a.yaml": "1", "/e/a.env": "2", "/s/vllm-a.service": "3"}
-    assert _plan_screen.restart(wanted, engine) == said
+    assert screen_plan.restart(wanted, engine) == said
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] 
     ],
 )
 def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed: float | None, said: str) -> None:
-    assert _plan_screen.download(fetch, speed) == said
+    assert screen_plan.download(fetch, speed) == said
 
 
 def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
@@ -114,17 +114,17 @@ def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
         {"instance": "a", "choice": "TP 8", "reason": "slow", "gain": "faster"},
         {"instance": "a", "choice": "PP 8", "reason": "no room", "gain": ""},
     ]
-    assert _plan_screen.better(ways) == ["a with TP 2 would be roomier; wide.", "a with TP 8 would be faster; slow."]
-    assert _plan_screen.better(ways[:2]) == [
+    assert screen_plan.better(ways) == ["a with TP 2 would be roomier; wide.", "a with TP 8 would be faster; slow."]
+    assert screen_plan.better(ways[:2]) == [
         "a with TP 2 would be roomier; wide.",
         "a with TP 4 would be roomier; wider.",
     ]
-    assert _plan_screen.better(ways[3:]) == []
+    assert screen_plan.better(ways[3:]) == []
 
 
 def test_a_wider_spread_answers_faster_and_a_smaller_cache_is_roomier() -> None:
     """8b on eight GPUs is eight engines, for the sake of all requests together."""
-    told = _plan_screen.better(planned("8xH100", {"model": "8b"})["plan"]["rejected"])
+    told = screen_plan.better(planned("8xH100", {"model": "8b"})["plan"]["rejected"])
     assert [line.split("; ")[0] for line in told] == [
         "8b with TP 2 x 4 replicas would be faster for a single answer",
         "8b with TP 1 x 8 replicas, KV cache in FP8 would be roomier",
@@ -137,7 +137,7 @@ ENDPOINTS = [{"name": "8b", "seconds": {"load": 31.4, "compile": 62.0, "token": 
 @pytest.mark.parametrize("keyed", [False, True])
 def test_the_card_has_lines_that_can_be_copied(keyed: bool) -> None:
     instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
-    lines = _plan_screen.ending(
+    lines = screen_plan.ending(
         instances, "gpu-1", {"image": 95.2, "weights": 141.0, "endpoints": ENDPOINTS}, keyed, changed=True
     )
     assert lines[0] == "gpu-1: it answers"
@@ -157,7 +157,7 @@ def test_the_card_has_lines_that_can_be_copied(keyed: bool) -> None:
 
 def test_each_of_several_has_its_own_times() -> None:
     instances = planned("4xH100", {"models": ["8b", "70b-fp8"]})["plan"]["instances"]
-    lines = _plan_screen.ending(instances, "gpu-1", {"image": 5, "endpoints": ENDPOINTS}, False, changed=True)
+    lines = screen_plan.ending(instances, "gpu-1", {"image": 5, "endpoints": ENDPOINTS}, False, changed=True)
     assert lines[0] == "gpu-1: all of them answer"
     told = [" ".join(line.split()) for line in lines if " took " in line]
     assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
@@ -165,12 +165,12 @@ def test_each_of_several_has_its_own_times() -> None:
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_what_no_list_names_any_more_is_said_at_the_end(changed: bool) -> None:
-    lines = _plan_screen.ending([], "gpu-1", {"unlisted": ["8b"]}, False, changed=changed)
+    lines = screen_plan.ending([], "gpu-1", {"unlisted": ["8b"]}, False, changed=changed)
     assert lines[1:] == ["gpu-1: 8b is no longer listed and stays: -e vllm_remove_unlisted=true removes it."]
 
 
 def test_where_nothing_was_to_do_one_line_says_so() -> None:
     instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
-    assert _plan_screen.ending(instances, "gpu-1", {}, False, changed=False) == [
+    assert screen_plan.ending(instances, "gpu-1", {}, False, changed=False) == [
         "gpu-1: nothing to do, 8b answers at http://127.0.0.1:8000/v1"
     ]

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils._serving import Here, Serving
-from ansible_collections.gpunode.llm.plugins.plugin_utils._ports import ports
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import read_request
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.ports import ports
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, findings, instances
 
 HERE = [Serving("8b", 8000, 8000)]

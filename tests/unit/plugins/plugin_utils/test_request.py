@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils._flags import check_args
-from ansible_collections.gpunode.llm.plugins.plugin_utils._reading import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils._request import (
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.flags import check_args
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import (
     context_length,
     host_address,
     indices,

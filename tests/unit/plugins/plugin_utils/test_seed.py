@@ -9,7 +9,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.filter.weights_seeders import weights_seeders
 from ansible_collections.gpunode.llm.plugins.filter.weights_share import weights_share
-from ansible_collections.gpunode.llm.plugins.plugin_utils._seed import seeders
+from ansible_collections.gpunode.llm.plugins.plugin_utils.weights import seeders
 
 COMMIT, NEWER = "0e9e39f249a16976918f6564b8830bc894c89659", "1605565b47bb9346c5515c34102e054115b4f98b"
 A = {"name": "a", "repo_id": "org/a", "revision": COMMIT, "ignore_patterns": ["original/*"]}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.filter.vllm_status_report import vllm_status_report
-from ansible_collections.gpunode.llm.plugins.plugin_utils._status_report import report
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.status import report
 
 SERVING: dict[str, Any] = {
     "name": "8b",

@@ -9,9 +9,8 @@ import csv
 import re
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _systemd
-from hypothesis import given
-from hypothesis import strategies as st
+from ansible_collections.gpunode.llm.plugins.plugin_utils import quoting
+from hypothesis import given, strategies as st
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00"), max_size=40)
 
@@ -35,12 +34,12 @@ TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="
     ],
 )
 def test_unit_arg(value, quoted):
-    assert _systemd.unit_arg(value) == quoted
+    assert quoting.unit_arg(value) == quoted
 
 
 def test_nul_is_refused():
     with pytest.raises(ValueError, match="NUL"):
-        _systemd.unit_arg("a\x00b")
+        quoting.unit_arg("a\x00b")
 
 
 def read_back(word: str) -> str:
@@ -58,7 +57,7 @@ def read_back(word: str) -> str:
 
 @given(TEXT)
 def test_what_goes_in_comes_out(value):
-    quoted = _systemd.unit_arg(value)
+    quoted = quoting.unit_arg(value)
     assert "\n" not in quoted
     assert "\r" not in quoted
     assert read_back(quoted) == value
@@ -66,19 +65,19 @@ def test_what_goes_in_comes_out(value):
 
 @given(TEXT)
 def test_free_text_stays_on_its_line(value):
-    for text in (_systemd.unit_text(value), _systemd.comment_text(value)):
+    for text in (quoting.unit_text(value), quoting.comment_text(value)):
         assert len(f"x{text}x".splitlines()) == 1 or not re.search(r"[\n\r]", text)
         assert not text.endswith("\\")
-    assert not re.search(r"(?<!%)(?:%%)*%(?!%)", _systemd.unit_text(value))
+    assert not re.search(r"(?<!%)(?:%%)*%(?!%)", quoting.unit_text(value))
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), TEXT, max_size=4))
 def test_env_file_comes_back_or_is_refused(variables):
     if any(re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value) for value in variables.values()):
         with pytest.raises(ValueError, match="control character"):
-            _systemd.env_file(variables)
+            quoting.env_file(variables)
         return
-    text = _systemd.env_file(variables)
+    text = quoting.env_file(variables)
     assert (dict(line.split("=", 1) for line in text.split("\n")) if text else {}) == variables
 
 
@@ -91,31 +90,31 @@ def test_env_file_comes_back_or_is_refused(variables):
     ],
 )
 def test_env_file(variables, text):
-    assert _systemd.env_file(variables) == text
+    assert quoting.env_file(variables) == text
 
 
 @pytest.mark.parametrize("variables", [{"A B": "1"}, {"1A": "1"}, {"": "1"}, {"A=": "1"}, {"A": "x\ny"}, {"A": "\x00"}])
 def test_env_file_refuses(variables):
     with pytest.raises(ValueError, match=r"not the name|control character"):
-        _systemd.env_file(variables)
+        quoting.env_file(variables)
 
 
 def test_a_refused_secret_is_not_repeated():
     with pytest.raises(ValueError, match="VLLM_API_KEY") as caught:
-        _systemd.env_file({"VLLM_API_KEY": "hush\nhush"})
+        quoting.env_file({"VLLM_API_KEY": "hush\nhush"})
     assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize("path", ["/srv/hub", "/srv/a,b", '/srv/a"b', "/srv/a b", "/srv/a:b"])
 def test_bind_mount_is_one_line_of_csv(path):
-    (fields,) = csv.reader([_systemd.bind_mount(path, "/hub", readonly=True)])
+    (fields,) = csv.reader([quoting.bind_mount(path, "/hub", readonly=True)])
     assert fields == ["type=bind", f"source={path}", "target=/hub", "readonly"]
 
 
 @pytest.mark.parametrize("path", ["srv", "", "/a\nb"])
 def test_bind_mount_refuses(path):
     with pytest.raises(ValueError, match="absolute path"):
-        _systemd.bind_mount(path, "/hub")
+        quoting.bind_mount(path, "/hub")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_bind_mount_refuses(path):
     ],
 )
 def test_mounts_for(paths, args, found):
-    assert _systemd.mounts_for(paths, args) == found
+    assert quoting.mounts_for(paths, args) == found
 
 
 @pytest.mark.parametrize(
@@ -143,4 +142,4 @@ def test_mounts_for(paths, args, found):
     ],
 )
 def test_mount_units(paths, found):
-    assert set(_systemd.mount_units(paths).split()) == found
+    assert set(quoting.mount_units(paths).split()) == found

@@ -9,13 +9,13 @@ import json
 import shlex
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _vllm
+from ansible_collections.gpunode.llm.plugins.plugin_utils import service
 
 INSTANCE = {"name": "8b", "served_model_name": "meta/8b", "image": "i:1", "host": "0.0.0.0", "port": "8001"}
 
 
 def test_endpoint():
-    assert _vllm.vllm_endpoint({**INSTANCE, "start_timeout_s": 600}, "/etc/vllm") == {
+    assert service.vllm_endpoint({**INSTANCE, "start_timeout_s": 600}, "/etc/vllm") == {
         "name": "8b",
         "unit": "vllm-8b.service",
         "host": "0.0.0.0",
@@ -35,24 +35,24 @@ def test_endpoint():
     ],
 )
 def test_curl(host, keyed, start):
-    assert _vllm.vllm_curl({**INSTANCE, "host": host}, keyed).startswith(start)
+    assert service.vllm_curl({**INSTANCE, "host": host}, keyed).startswith(start)
 
 
 def test_curl_is_quoted_for_a_shell():
-    words = shlex.split(_vllm.vllm_curl({**INSTANCE, "served_model_name": "it's; $(id)"}))
+    words = shlex.split(service.vllm_curl({**INSTANCE, "served_model_name": "it's; $(id)"}))
     assert json.loads(words[-1])["model"] == "it's; $(id)"
 
 
 def test_a_name_stands_in_where_no_served_name_is_given():
-    assert _vllm.served_name({"name": "8b", "served_model_name": None}) == "8b"
+    assert service.served_name({"name": "8b", "served_model_name": None}) == "8b"
 
 
 def test_a_second_instance_is_the_same_elsewhere():
     first = {**INSTANCE, "gpu_indices": [0, 1], "config": {"tensor-parallel-size": 2}}
-    (second,) = _vllm.vllm_beside([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
+    (second,) = service.vllm_beside([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
     moved = {"name": "8b-beside", "beside": "8b", "host": "127.0.0.1", "port": 18000, "gpu_indices": [6, 7]}
     assert second == {**first, **moved, "config": {"tensor-parallel-size": 2, "port": 8001}}
-    assert _vllm.vllm_unit(second, "/run/gpunode/beside")["files"] == [
+    assert service.vllm_unit(second, "/run/gpunode/beside")["files"] == [
         "/run/gpunode/beside/8b-beside.yaml",
         "/run/gpunode/beside/8b-beside.env",
         "/run/systemd/system/vllm-8b-beside.service",
@@ -60,8 +60,8 @@ def test_a_second_instance_is_the_same_elsewhere():
 
 
 def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
-    (second,) = _vllm.vllm_beside([{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}])
-    assert _vllm.served_name(second) == "8b"
+    (second,) = service.vllm_beside([{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}])
+    assert service.served_name(second) == "8b"
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
 )
 def test_an_instance_that_no_plan_made_is_looked_at_too(wrong, says):
     with pytest.raises(ValueError, match=says):
-        _vllm.vllm_unit({**INSTANCE, **wrong}, "/etc/vllm")
+        service.vllm_unit({**INSTANCE, **wrong}, "/etc/vllm")

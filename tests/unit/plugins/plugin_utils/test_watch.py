@@ -12,8 +12,8 @@ from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _refusal, _watch
-from ansible_collections.gpunode.llm.plugins.plugin_utils._watch import watch
+from ansible_collections.gpunode.llm.plugins.plugin_utils import actions, refusal
+from ansible_collections.gpunode.llm.plugins.plugin_utils.actions import watch
 
 
 class Node:
@@ -31,7 +31,7 @@ class Node:
 
 def run(node):
     shown = []
-    looks = count(step=_watch.STANDS_S)
+    looks = count(step=actions.STANDS_S)
     return watch(node, shown.append, sleep=lambda s: None, clock=lambda: float(next(looks))), shown
 
 
@@ -72,7 +72,7 @@ def test_two_in_a_row_are_unreachable():
 
 def test_other_numbers_are_shown_ever_more_rarely_and_other_words_at_once():
     shown, now = [], [0.0]
-    lines = _watch.Lines(shown.append, lambda: now[0])
+    lines = actions.Lines(shown.append, lambda: now[0])
     for at in range(0, 3600, 10):
         now[0] = float(at)
         lines.take(f"8b: loading weights ({at // 36} %) ({at} s); shard {'a' if at % 20 else 'b'}")
@@ -83,7 +83,7 @@ def test_other_numbers_are_shown_ever_more_rarely_and_other_words_at_once():
     assert shown[-1] == "8b: compiling (3600 s)"
 
 
-class Waiting(_watch.WatchingAction):
+class Waiting(actions.WatchingAction):
     """An action whose module answers as it is told."""
 
     def _call(self, resume: Any, task_vars: dict[str, Any] | None) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def act(answer: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_failure_in_words_comes_without_what_ansible_puts_around_it() -> None:
     told = {"failed": True, "done": True, "progress": "", "msg": "it ended.", "exception": "a traceback", "log": ["a"]}
-    with pytest.raises(_refusal.Refusal, match=r"^it ended\.$") as refused:
+    with pytest.raises(refusal.Refusal, match=r"^it ended\.$") as refused:
         act(told)
     assert refused.value.omit_exception_key
     assert "exception" not in refused.value.result

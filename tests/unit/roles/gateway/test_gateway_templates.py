@@ -21,8 +21,9 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _certificate, _preflight
-from ansible_collections.gpunode.llm.plugins.plugin_utils import _gateway
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate as tls_certificate
+from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
 
 ROLE = Path(__file__).parents[4] / "roles" / "gateway"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
@@ -168,7 +169,7 @@ def test_an_authority_finds_what_it_looks_for_and_nothing_else():
     assert acme["/"] == [["return", "404"]]
     assert ["root", "/var/lib/gpunode/gateway/acme"] in acme["^~ /.well-known/acme-challenge/"]
     assert findings(**settings) == []
-    assert _preflight.gateway_holds(render("gpunode-gateway.service.j2", **settings)) == {
+    assert preflight_checks.gateway_holds(render("gpunode-gateway.service.j2", **settings)) == {
         ("0.0.0.0", 443),
         ("0.0.0.0", 80),
     }
@@ -257,7 +258,7 @@ def test_the_defaults_are_not_refused():
 
 def test_the_node_knows_what_its_front_listens_on():
     text = render("gpunode-gateway.service.j2", gateway_metrics_port=9180)
-    assert _preflight.gateway_holds(text) == {("0.0.0.0", 443), ("127.0.0.1", 9180)}
+    assert preflight_checks.gateway_holds(text) == {("0.0.0.0", 443), ("127.0.0.1", 9180)}
 
 
 AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]
@@ -344,7 +345,7 @@ def settings(source, below):
 
 def asked(given):
     """What the role asks the filter gateway_plan."""
-    return {name: given.get(f"gateway_{name}", DEFAULTS[f"gateway_{name}"]) for name in _gateway.READERS}
+    return {name: given.get(f"gateway_{name}", DEFAULTS[f"gateway_{name}"]) for name in gateway.READERS}
 
 
 SPEC = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"]["options"]
@@ -359,10 +360,10 @@ def fuzzed(tmp_path_factory):
     for _each in range(520):
         given = settings(source, below)
         said = ArgumentSpecValidator(SPEC).validate(given).error_messages
-        said = said or _gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
+        said = said or gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
         if not said:
             # Asked for once: to have it anew for each file takes most of the time.
-            given["__gateway_plan"] = _gateway.plan(asked(given), given["gateway_instances"])
+            given["__gateway_plan"] = gateway.plan(asked(given), given["gateway_instances"])
             said = given["__gateway_plan"]["findings"]
         cases.append((given, said, {} if said else {name: render(f"{name}.j2", **given) for name in WRITTEN}))
     return cases
@@ -415,7 +416,7 @@ def test_fuzzed_units_are_whole(fuzzed, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not here to say what it thinks of its configuration")
 def test_nginx_reads_fuzzed_configurations(fuzzed, tmp_path):
-    words = _certificate.self_signed(str(tmp_path / "pem"), str(tmp_path / "key"), ["localhost"], 2)
+    words = tls_certificate.self_signed(str(tmp_path / "pem"), str(tmp_path / "key"), ["localhost"], 2)
     subprocess.run(words, check=True, capture_output=True)
     for given, _said, files in fuzzed:
         if not files:
@@ -439,9 +440,9 @@ def test_settings_and_their_specification_agree():
 
 
 def test_the_planner_s_defaults_are_the_role_s():
-    for field in dataclasses.fields(_gateway.Settings):
+    for field in dataclasses.fields(gateway.Settings):
         role = DEFAULTS[f"gateway_{field.name}"]
-        assert field.default == (_gateway.READERS[field.name](role) if role is not None else None), field.name
+        assert field.default == (gateway.READERS[field.name](role) if role is not None else None), field.name
 
 
 def test_site_hands_every_setting_to_preflight():
@@ -449,7 +450,7 @@ def test_site_hands_every_setting_to_preflight():
     (handed,) = (task["vars"]["__site_gateway"] for task in decide if "__site_gateway" in task.get("vars", {}))
     assert handed == "{{ __gateway_settings | combine({'key_findings': __site_key_findings}) }}"
     own = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__gateway_settings"]
-    assert set(own) == {field.name for field in dataclasses.fields(_gateway.Settings)}
+    assert set(own) == {field.name for field in dataclasses.fields(gateway.Settings)}
 
 
 def test_another_certificate_is_no_other_unit():

@@ -20,8 +20,8 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils import _units
-from ansible_collections.gpunode.llm.plugins.plugin_utils._vllm import vllm_beside, vllm_unit
+from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
+from ansible_collections.gpunode.llm.plugins.plugin_utils.service import vllm_beside, vllm_unit
 
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
@@ -145,7 +145,7 @@ def test_an_engine_that_is_not_root_has_a_home_of_its_own():
 
 def test_the_unit_names_what_is_its_own():
     text = render("vllm.service.j2", H100X8)
-    belongs = _units.parse_belongings(text)
+    belongs = units_unit.parse_belongings(text)
     assert belongs["instance"] == "405b-fp8"
     assert belongs["image"] == H100X8["image"]
     assert belongs["cache"] == "/var/cache/vllm/405b-fp8"
@@ -163,7 +163,7 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
     assert "--device=nvidia.com/gpu=GPU-5 " in text
     assert "--publish=127.0.0.1:18000:8000 " in text
     assert "/etc/systemd/system/vllm-405b-fp8-beside" not in text
-    belongs = _units.parse_belongings(text)
+    belongs = units_unit.parse_belongings(text)
     # What it shares with the first one is not its own to be removed.
     assert "cache" not in belongs
     assert "source=/var/cache/vllm/405b-fp8," in text
@@ -281,5 +281,5 @@ def test_settings_and_their_specification_agree():
 
 def test_secret_texts_are_an_option_that_ansible_never_logs():
     """Of a nested option with no_log the text did reach the node's journal."""
-    module = (HERE.parents[3] / "plugins" / "module_utils" / "_files_here.py").read_text()
+    module = (HERE.parents[3] / "plugins" / "module_utils" / "units" / "files.py").read_text()
     assert '"secrets": {"type": "dict", "default": {}, "no_log": True}' in module

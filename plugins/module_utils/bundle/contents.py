@@ -1,0 +1,304 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A bundle: all that a node without a network needs, as a folder or a tar of it, with a manifest of every byte.
+
+``manifest.json`` names each file with its size and SHA-256, each link with its target, and the system that the packages
+are for. It is the first file of the tar, so that what follows is compared while it is unpacked. It tells a damaged copy
+from a whole one. Who made it is another question: packages are checked by their publishers' signatures all the same. So
+nothing in it is believed to be harmless: what it names lies in it, a link leads to one of its files, no file lies below
+a link, and what the manifest does not name is refused.
+
+This file is also copied to the node for the job: standard library only, and nothing of Ansible.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+import re
+import shutil
+import stat
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, Callable, Mapping, Sequence
+
+from .. import paths
+from ..hub import snapshot as hub_snapshot
+from ..hub.progress import Progress
+from ..hub.snapshot import RepoFile
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SYSTEM = ("release", "architecture")
+WORKERS = 4
+#: What the hub's tools and interrupted transfers leave beside the files.
+_LEFTOVER = re.compile(r"(^|/)hub/\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
+#: A manifest of a hundred thousand files is no larger; and no header of a file that is in one. tarfile holds both in
+#: memory, so that what is larger is not begun with.
+LARGEST_MANIFEST = 64 << 20
+LARGEST_HEADER = 8 << 10
+
+
+class BundleError(Exception):
+    """The message is for people."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bundle's manifest says. ``system`` is what its packages are for: release and architecture.
+
+    Raises:
+        BundleError: it names what would not lie in the bundle.
+    """
+
+    system: Mapping[str, str]
+    files: Sequence[RepoFile]
+    links: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        own = [file.path for file in self.files]
+        try:
+            for path in self.links:
+                paths.relative(path)
+            paths.disjoint([MANIFEST, *own, *self.links])
+        except paths.Refused as refused:
+            raise BundleError(f"The bundle is not taken: {refused}.") from refused
+        there = set(own)
+        for path, target in self.links.items():
+            if leads_to(path, target) not in there:
+                raise BundleError(f"The bundle has a link that leads to none of its files: {path!r} to {target!r}.")
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def dump(self) -> str:
+        files = {file.path: {"size": file.size, "sha256": file.sha256} for file in self.files}
+        content = {"format": FORMAT, "system": dict(self.system), "files": files, "links": dict(self.links)}
+        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def load(cls, text: str) -> Contents:
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT:
+                raise BundleError(f"The bundle is of format {raw['format']}, and this release reads format {FORMAT}.")
+            files = [RepoFile(path, file["size"], "", file["sha256"]) for path, file in raw["files"].items()]
+            system = {key: str(raw["system"][key]) for key in SYSTEM}
+            return cls(system, files, {path: str(target) for path, target in raw["links"].items()})
+        except paths.Refused as refused:
+            raise BundleError(f"The bundle is not taken: {refused}.") from refused
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None
+
+
+def leads_to(path: str, target: str) -> str:
+    """Where a link leads, from its text alone: it may go up from its own folder, and then down. Empty where it may not.
+
+    What goes up after it went down would depend on what lies there, which may be another link.
+    """
+    if target.startswith("/") or posixpath.normpath(target) != target:
+        return ""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+
+
+# -- making -----------------------------------------------------------------------------------------------------------
+def survey(folder: str) -> tuple[dict[str, int], dict[str, str]]:
+    """The files with their sizes, and the links, that belong to the bundle.
+
+    Raises:
+        BundleError: there is something else, such as a device or a pipe.
+    """
+    files, links = {}, {}
+    for at, folders, names in os.walk(folder):
+        for name in sorted([*names, *(f for f in folders if os.path.islink(os.path.join(at, f)))]):
+            place = os.path.join(at, name)
+            path = os.path.relpath(place, folder).replace(os.sep, "/")
+            shown = os.lstat(place)
+            if stat.S_ISLNK(shown.st_mode):
+                links[path] = os.readlink(place)
+            elif not stat.S_ISREG(shown.st_mode):
+                raise BundleError(f"{place} is neither a file nor a link: a bundle holds nothing else. Remove it.")
+            elif path != MANIFEST and not _LEFTOVER.search(path):
+                files[path] = shown.st_size
+    return files, links
+
+
+def named_hash(path: str) -> str:
+    """The SHA-256 of a blob that is named by it and was compared with it when it was fetched; else nothing."""
+    folder, name = posixpath.split(path)
+    return name if posixpath.basename(folder) in ("blobs", "sha256") and paths.SHA256.fullmatch(name) else ""
+
+
+def seal(folder: str, system: Mapping[str, str], progress: Progress) -> Contents:
+    """What the folder holds, hashed."""
+    sizes, links = survey(folder)
+    known = [RepoFile(path, size, "", named_hash(path)) for path, size in sizes.items() if named_hash(path)]
+    rest = [RepoFile(path, size, "", "0" * 64) for path, size in sizes.items() if not named_hash(path)]
+    progress.begin("hashing", rest)
+    hashed = [RepoFile(file.path, file.size, "", got) for file, got in _digests(folder, rest, progress)]
+    return Contents(system, sorted([*known, *hashed], key=lambda file: file.path), links)
+
+
+def pack(folder: str, tar: str, contents: Contents, progress: Progress) -> None:
+    """The folder as a tar, the manifest first. The same bundle gives the same bytes."""
+    progress.begin("packing", contents.files)
+    partial = f"{tar}.partial"
+    with tarfile.open(partial, "w|", format=tarfile.PAX_FORMAT) as stream:
+        text = contents.dump().encode()
+        stream.addfile(_member(MANIFEST, len(text)), io.BytesIO(text))
+        for file in contents.files:
+            with open(os.path.join(folder, file.path), "rb") as source:
+                stream.addfile(_member(file.path, file.size), _Told(source, lambda n, f=file: progress.add(f, n)))  # type: ignore[misc]
+            progress.finished(file)
+        for path, target in contents.links.items():
+            link = _member(path, 0)
+            link.type, link.linkname, link.mode = tarfile.SYMTYPE, target, 0o777
+            stream.addfile(link)
+    os.replace(partial, tar)
+
+
+def _member(path: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(path)
+    member.size, member.mode = size, 0o644
+    return member
+
+
+class _Told(io.RawIOBase):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, stream: IO[bytes], seen: Callable[[int], None]) -> None:
+        super().__init__()
+        self.stream, self.seen = stream, seen
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.seen(len(data))
+        return data
+
+
+# -- opening ----------------------------------------------------------------------------------------------------------
+def packed_manifest(tar: str) -> str:
+    """The manifest in a tar, which is its first file.
+
+    Raises:
+        BundleError: it is none, or too large for one.
+    """
+    try:
+        with open(tar, "rb") as stream:
+            first = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "surrogateescape")
+            if (first.name, first.type) == (MANIFEST, tarfile.REGTYPE) and first.size <= LARGEST_MANIFEST:
+                return stream.read(first.size).decode()
+    except (tarfile.TarError, OSError, UnicodeDecodeError):
+        pass
+    raise BundleError(f"{tar} is no bundle, or damaged at its very beginning.")
+
+
+def check(folder: str, contents: Contents, progress: Progress) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        BundleError: it names what is missing or wrong.
+    """
+    sizes, links = survey(folder)
+    told = {file.path: file.size for file in contents.files}
+    wrong = [
+        f"{path} is not the link that it was (rsync -a and cp -a keep links, scp does not)"
+        for path, target in contents.links.items()
+        if links.get(path) != target
+    ]
+    known = {*told, *contents.links}
+    wrong += [f"{path!r} is there and not in its manifest: remove it" for path in [*sizes, *links] if path not in known]
+    for path, size in told.items():
+        here = sizes.get(path, -1)
+        if here != size:
+            wrong.append(f"{path} is missing" if here < 0 else f"{path} has {here} bytes of {size}")
+    whole = [file for file in contents.files if sizes.get(file.path) == file.size]
+    progress.begin("verifying", contents.files)
+    wrong += [
+        f"{f.path} has other bytes than when it was made"
+        for f, got in _digests(folder, whole, progress)
+        if got != f.sha256
+    ]
+    if wrong:
+        raise BundleError(damage(folder, wrong))
+
+
+def damage(where: str, wrong: Sequence[str]) -> str:
+    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return f"The bundle {where} is damaged: {'; '.join(wrong[:3])}{more}. Copy it again."
+
+
+def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> None:
+    """Unpack beside the place where it will be, comparing on the way; it comes to its place when all of it is right."""
+    partial = f"{folder}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    free = shutil.disk_usage(os.path.dirname(folder)).free
+    if contents.size > free:
+        raise BundleError(
+            f"{os.path.dirname(folder)} has {hub_snapshot.human(free)} free,"
+            f" and the bundle takes {hub_snapshot.human(contents.size)}"
+        )
+    headers = (len(contents.files) + len(contents.links)) * LARGEST_HEADER
+    if os.path.getsize(tar) > contents.size + headers + LARGEST_MANIFEST:
+        raise BundleError(damage(tar, ["it holds more than its manifest names"]))
+    progress.begin("unpacking", contents.files)
+    os.mkdir(partial, mode=0o755)  # what is there under this name, and could not be removed, may lead elsewhere
+    try:
+        with tarfile.open(tar, "r|") as stream:
+            _take(stream, partial, contents, progress)
+    except (BundleError, tarfile.TarError, ValueError) as trouble:  # tarfile's own, of numbers in a header
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is cut short ({trouble})"])
+        raise BundleError(reason) from trouble
+    hub_snapshot.write_atomically(os.path.join(partial, MANIFEST), contents.dump())
+    os.rename(partial, folder)
+
+
+def _take(stream: tarfile.TarFile, folder: str, contents: Contents, progress: Progress) -> None:
+    """The files that the manifest names, and last of all the links: nothing is ever written through one."""
+    lacking = {file.path: file for file in contents.files}
+    links = dict(contents.links)
+    for member in stream:
+        if member.name == MANIFEST or member.isdir():
+            continue
+        if member.issym() and links.pop(member.name, None) == member.linkname:
+            continue
+        file, data = lacking.pop(member.name, None), stream.extractfile(member) if member.isreg() else None
+        if file is None or data is None or member.size != file.size:
+            raise BundleError(damage(str(stream.name), [f"{member.name!r} is not what its manifest has"]))
+        place = os.path.join(folder, file.path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        if _copy(data, place, file, progress) != file.sha256:
+            raise BundleError(damage(str(stream.name), [f"{file.path} has other bytes than when it was made"]))
+        progress.finished(file)
+    if lacking or links:
+        raise BundleError(damage(str(stream.name), [f"{path} is missing" for path in [*lacking, *links]]))
+    for path, target in contents.links.items():
+        place = os.path.join(folder, path)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        os.symlink(target, place)
+
+
+def _copy(data: IO[bytes], place: str, file: RepoFile, progress: Progress) -> str:
+    hasher = hub_snapshot.Hasher(file)
+    with open(place, "xb") as target:
+        while block := data.read(hub_snapshot.BLOCK):
+            target.write(block)
+            hasher.update(block)
+            progress.add(file, len(block))
+    return hasher.hexdigest()
+
+
+def _digests(folder: str, files: Sequence[RepoFile], progress: Progress) -> list[tuple[RepoFile, str]]:
+    def one(file: RepoFile) -> tuple[RepoFile, str]:
+        got = hub_snapshot.digest(os.path.join(folder, file.path), file, lambda amount: progress.add(file, amount))
+        progress.finished(file)
+        return file, got
+
+    with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+        return list(pool.map(one, files))

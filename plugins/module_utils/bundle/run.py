@@ -1,0 +1,170 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module bundle does around its job: start it, say how far it is, and tell the node's apt of the packages."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+from typing import Any, Mapping
+
+from .. import paths
+from ..hub import progress as hub_progress, sight as hub_sight, snapshot as hub_snapshot
+from ..packages import apt as packages_apt
+from ..units import job as units_job
+from . import __main__ as bundle_job, contents as bundle_contents
+from .contents import BundleError, Contents
+
+RUN = "/run/gpunode"
+CODE = (bundle_contents, bundle_job, hub_snapshot, hub_progress, hub_sight, paths)
+#: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
+ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
+#: What apt calls a suite or a component; a flat repository's suite is a path.
+_NAME = re.compile(r"[\w.+~/-]+", re.ASCII)
+#: The records of ``apt_mirror``: one of each request.
+_RECORD = re.compile(r"apt/[^/]+\.json")
+#: Where each distribution keeps the keys that it came with.
+KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/ubuntu-archive-keyring.gpg")
+
+
+def unit(job: Mapping[str, Any]) -> str:
+    return units_job.unit_name(f"gpunode-bundle-{job['state']}", str(job["path"]))
+
+
+def start(run: units_job.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
+    """Start the job, or attach to the one that runs."""
+    name = unit(job)
+    folder = os.path.join(root, name)
+    if units_job.look(run, name).state == "running":
+        return
+    for source in CODE:
+        path = os.path.join(folder, *source.__name__.split(".")) + ".py"
+        hub_snapshot.write_atomically(path, inspect.getsource(source))
+    hub_snapshot.write_atomically(os.path.join(folder, "job.json"), json.dumps(dict(job)))
+    hub_snapshot.write_atomically(os.path.join(folder, "status.json"), "{}")
+    environment = f'PYTHONPATH="{folder}"\nPYTHONDONTWRITEBYTECODE="1"\n'
+    hub_snapshot.write_atomically(os.path.join(folder, "environment"), environment)
+    spec = units_job.JobSpec(
+        name=name,
+        argv=[sys.executable, "-m", str(bundle_job.__package__), folder],
+        description=f"Bundle {job['path']}",
+        environment_file=os.path.join(folder, "environment"),
+        properties={"User": "root", "UMask": "0022"},
+        paths=units_job.absolute(str(job["path"])),
+    )
+    units_job.start_or_attach(run, spec)
+
+
+def wait(run: units_job.Runner, job: Mapping[str, Any], seconds: float, root: str = RUN) -> tuple[bool, str, bool]:
+    """Whether it has ended, how far it is in words, and whether it changed anything.
+
+    Raises:
+        BundleError: it failed.
+    """
+    name = unit(job)
+    state = units_job.wait(run, name, seconds)
+    try:
+        status = hub_progress.Status(**json.loads(hub_snapshot.read_text(os.path.join(root, name, "status.json"))))
+    except (OSError, ValueError, TypeError):
+        status = hub_progress.Status()
+    if state.state == "running":
+        return False, status.line(), False
+    log = [] if status.error else units_job.log_tail(run, name, state.invocation, lines=3)
+    units_job.forget(run, name)
+    if status.error or state.state != "succeeded":
+        raise BundleError(status.error or f"The bundle's job ended before its time: {'; '.join(log) or state.result}")
+    return True, status.line(), status.changed
+
+
+def manifest_text(path: str, tar: str) -> str:
+    """The manifest of the folder, or of the tar where there is no folder yet; empty where there is neither."""
+    folder = os.path.join(path, bundle_contents.MANIFEST)
+    if os.path.exists(folder):
+        return hub_snapshot.read_text(folder)
+    if os.path.isdir(path):
+        raise BundleError(f"{path} is no bundle: it has no {bundle_contents.MANIFEST}.")
+    return bundle_contents.packed_manifest(tar) if os.path.exists(tar) else ""
+
+
+def check_system(contents: Contents, system: Mapping[str, str]) -> None:
+    """Packages of another release do not fit together with what is installed."""
+    made, here = ([s[key] for key in ("release", "architecture")] for s in (contents.system, system))
+    if made != here:
+        raise BundleError(
+            f"The bundle is for {' on '.join(made)}, and this node is {' on '.join(here)}: make one there."
+        )
+
+
+def mark(text: str, path: str) -> str:
+    """What stands for this very bundle at this place."""
+    return hashlib.sha256(f"{path}\n{text}".encode()).hexdigest() + "\n"
+
+
+def apt_files(path: str, root: str, contents: Contents, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
+    """The configuration of an apt that sees the bundle alone: the node's own sources need a network, and stay."""
+    keyring = next((one for one in keyrings if os.path.exists(one)), "")
+    if not keyring:
+        raise BundleError(f"The keys of the distribution are not on this node: {' or '.join(keyrings)}.")
+    sources = f"{root}/sources.list.d"
+    settings = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": sources,
+        "Dir::State::Lists": f"{root}/lists",
+        "Acquire::Languages": "none",
+        # A signature is good for ever, but an index says of itself that it is old after some days.
+        "Acquire::Check-Valid-Until": "false",
+        # The same versions as were chosen when the bundle was made.
+        "APT::Get::Always-Include-Phased-Updates": "true",
+        # A folder that root alone may enter is no trouble then.
+        "APT::Sandbox::User": "root",
+    }
+    stanzas = [
+        packages_apt.Source(
+            f"file://{path}/{row['path']}", row["suite"], tuple(row["components"]), (), keyring
+        ).render()
+        for row in distributions(path, contents)
+    ]
+    return {
+        f"{root}/apt.conf": packages_apt.configuration(settings),
+        f"{sources}/distribution.sources": "\n".join(stanzas),
+    }
+
+
+def distributions(path: str, contents: Contents) -> list[dict[str, Any]]:
+    """The repositories of the bundle that the distribution signs, each once, by the records that the manifest lists.
+
+    Raises:
+        BundleError: a record says what is no repository of the bundle.
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for record in sorted(file.path for file in contents.files if _RECORD.fullmatch(file.path)):
+        try:
+            repositories = json.loads(hub_snapshot.read_text(os.path.join(path, record)))["repositories"]
+            for row in map(repository, repositories):
+                if not row["own"]:
+                    rows[(row["path"], row["suite"])] = row
+        except (ValueError, KeyError, TypeError, AttributeError) as trouble:
+            raise BundleError(f"{record} of the bundle {path} is not taken: {trouble}.") from trouble
+    return list(rows.values())
+
+
+def repository(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A repository as a bundle's record has it: it lies below ``apt/``, and its names are what apt calls names.
+
+    Raises:
+        Refused: they are not.
+    """
+    place = paths.relative(row["path"])
+    # What apt reads a percent sign or a dollar sign for is another path.
+    if not place.startswith("apt/") or re.search(r"[\s%$]", place):
+        raise paths.Refused(f"{place!r} is no repository of the bundle")
+    names = [row["suite"], *row["components"]]
+    for name in names:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name.split("/"):
+            raise paths.Refused(f"{name!r} is no suite or component")
+    return {"path": place, "suite": names[0], "components": names[1:], "own": bool(row["own"])}

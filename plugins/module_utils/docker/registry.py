@@ -1,0 +1,255 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a registry has an image, asked before anything is pulled and in Docker's own way.
+
+Its mirrors first, its logins, its authorities, its proxy; HTTP only where Docker would speak it. The manifest's head is
+asked for, which no registry counts as a pull; the list of images itself only where the machine is of a rarer kind.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from .. import web
+from . import image as docker_image, layout as docker_layout
+
+HUB = "docker.io"
+#: Where Docker's own registry answers, and under which name its login is kept.
+HUB_HOST, HUB_LOGIN = "registry-1.docker.io", "https://index.docker.io/v1/"
+INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+
+
+UNREACHED = "Where Docker does reach it, preflight_skip: [registry] leaves the question out."
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``status`` 0: nothing answered, and ``reason`` says why."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Login:
+    """What Docker keeps for a registry. ``unknown``: something that this reader cannot use, and Docker can."""
+
+    user: str = ""
+    password: str = ""
+    unknown: bool = False
+
+    def basic(self) -> Dict[str, str]:
+        if not self.user:
+            return {}
+        return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
+
+
+#: (method, address, headers, whether the certificate counts) -> Answer. Follows no redirect.
+Ask = Callable[[str, str, Mapping[str, str], bool], Answer]
+
+
+@dataclass(frozen=True)
+class Docker:
+    """What the Docker of this node is going to know, and how to ask."""
+
+    ask: Ask
+    config: Mapping[str, Any] = field(default_factory=dict)
+    login: Callable[[str], Login] = lambda _registry: Login()
+
+
+def finding(image: str, docker: Docker, machine: str) -> str:
+    """Why a pull of this image would fail, in a sentence; nothing where it would not, or nobody can tell."""
+    reference = docker_image.parse_reference(image)
+    said = hint = ""
+    method = "HEAD" if machine == "x86_64" else "GET"
+    for origins, login in places(reference, docker):
+        answer = first_answer(origins, method, reference, docker.ask, login)
+        if answer.status in range(200, 300):
+            return built_for(answer, image, machine)
+        said = "" if login.unknown and answer.status in (401, 403) else line(answer)
+        # Docker may have a way of its own, such as containerd's list of hosts.
+        hint = "" if answer.status else f" {UNREACHED}"
+    return f"{docker_image.explain(image, [said]).sentence.rstrip('.')}.{hint}" if said else ""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a registry is asked: an address, and whether its certificate counts."""
+
+    url: str
+    verified: bool = True
+
+
+def places(reference: docker_image.Reference, docker: Docker) -> List[Tuple[List[Origin], Login]]:
+    """The mirrors of Docker's own registry, and the registry: Docker asks one after the other."""
+    registry = reference.registry
+    found = []
+    if registry == HUB:
+        for mirror in docker.config.get("registry-mirrors") or ():
+            host = urlsplit(str(mirror)).netloc.rpartition("@")[2]
+            found.append(([Origin(str(mirror).rstrip("/"), not insecure(host, docker.config))], docker.login(host)))
+    host = HUB_HOST if registry == HUB else registry
+    origins = [Origin(f"https://{host}")]
+    if insecure(host, docker.config):
+        origins = [Origin(f"https://{host}", False), Origin(f"http://{host}", False)]
+    return [*found, (origins, docker.login(registry))]
+
+
+def insecure(host: str, config: Mapping[str, Any]) -> bool:
+    """Whether Docker takes any certificate of this host, and plain HTTP: what is listed, and this machine itself."""
+    name = urlsplit(f"//{host}").hostname or host
+    if name == "localhost":
+        return True
+    listed = [str(one) for one in config.get("insecure-registries") or ()]
+    return host in listed or any(within(name, network) for network in [*listed, "127.0.0.0/8", "::1/128"])
+
+
+def within(host: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
+def path_of(reference: docker_image.Reference) -> str:
+    """The repository's path in its registry: Docker's own registry keeps its official images below library."""
+    name = reference.repository
+    if name.startswith(f"{reference.registry}/"):
+        name = name[len(reference.registry) + 1 :]
+    return f"library/{name}" if reference.registry == HUB and "/" not in name else name
+
+
+def first_answer(
+    origins: Sequence[Origin], method: str, reference: docker_image.Reference, ask: Ask, login: Login
+) -> Answer:
+    """Of the ways to a registry the first that is one; of none the first one's trouble."""
+    answers = []
+    for origin in origins:
+        url = f"{origin.url}/v2/{path_of(reference)}/manifests/{reference.digest or reference.tag}"
+        answers.append(manifest(method, url, origin, ask, login))
+        if answers[-1].status:
+            return answers[-1]
+    return answers[0]
+
+
+def manifest(method: str, url: str, origin: Origin, ask: Ask, login: Login) -> Answer:
+    """The manifest, or its head, from wherever the registry keeps it."""
+    headers = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
+    answer = ask(method, url, headers, origin.verified)
+    if answer.status == 401:
+        headers.update(credentials(answer.headers.get("www-authenticate", ""), origin, ask, login))
+        answer = ask(method, url, headers, origin.verified)
+    for _turn in range(web.MOST_REDIRECTS):
+        if answer.status not in web.REDIRECTS:
+            break
+        target = urljoin(url, answer.headers.get("location", ""))
+        if urlsplit(target).scheme not in ("http", "https"):  # a file of this node, for one
+            break
+        if not web.same_origin(target, url):
+            headers.pop("Authorization", None)
+        url = target
+        answer = ask(method, url, headers, origin.verified)
+    return answer
+
+
+def credentials(challenge: str, origin: Origin, ask: Ask, login: Login) -> Dict[str, str]:
+    """The header that a registry asks for, with what Docker has of a login."""
+    kind, _space, rest = challenge.partition(" ")
+    if kind.lower() == "basic":
+        return login.basic()
+    given = dict(re.findall(r'(\w+)="([^"]*)"', rest))
+    realm = given.pop("realm", "")
+    # A password goes over TLS, or to whom Docker was told to trust without.
+    if not realm.startswith("https://" if origin.verified else "http"):
+        return {}
+    query = {name: given[name] for name in ("service", "scope") if name in given}
+    answer = ask("GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", login.basic(), origin.verified)
+    try:
+        said = json.loads(answer.body or b"{}")
+        token = said.get("token") or said.get("access_token")
+    except (ValueError, AttributeError):
+        token = None
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def built_for(answer: Answer, image: str, machine: str) -> str:
+    """That a list of images has none for this machine; nothing where only its head is known."""
+    try:
+        docker_layout.choose(json.loads(answer.body or b"{}"), machine)
+    except (ValueError, AttributeError, KeyError) as error:
+        return f"{image} cannot be had for this machine: {error}."
+    return ""
+
+
+def line(answer: Answer) -> str:
+    """As Docker would say it, for the table of what its words mean; nothing for what nobody can tell."""
+    said = {
+        0: answer.reason,
+        401: "unauthorized: authentication required",
+        403: "denied: requested access to the resource is denied",
+        404: "manifest unknown",
+        429: "toomanyrequests",
+    }
+    busy = f"Service Unavailable ({answer.status})" if answer.status >= 500 else ""
+    return said.get(answer.status, busy)
+
+
+# -- what Docker keeps ------------------------------------------------------------------------------------------------
+def login_in(
+    config: Mapping[str, Any], registry: str, helper: Callable[[str, str], Optional[Mapping[str, Any]]]
+) -> Login:
+    """The login for a registry in Docker's ``config.json``.
+
+    Args:
+        helper: asks a credential helper, by its name, for an address; None where there is nothing to be had.
+    """
+    address = HUB_LOGIN if registry == HUB else registry
+    name = (config.get("credHelpers") or {}).get(address) or config.get("credsStore")
+    if name:
+        said = helper(str(name), address)
+        if said is None:
+            return Login(unknown=True)
+        user, secret = str(said.get("Username") or ""), str(said.get("Secret") or "")
+        return Login(unknown=True) if user == "<token>" else Login(user, secret)
+    for key, entry in (config.get("auths") or {}).items():
+        if key == address or re.sub(r"^https?://|/.*$", "", key) == registry:
+            return _written(entry)
+    return Login()
+
+
+def _written(entry: Any) -> Login:
+    try:
+        user, _colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
+    except (ValueError, KeyError, TypeError):  # a token, which only Docker has a use for
+        return Login(unknown=True)
+    return Login(user, password.rstrip("\0"), unknown=bool(entry.get("identitytoken")))
+
+
+def proxy_for(url: str, proxies: Mapping[str, str]) -> str:
+    """The proxy that Docker, a program in Go, takes to an address; empty for none.
+
+    Args:
+        proxies: ``http``, ``https`` and ``no_proxy``, as the role docker has them.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    if host == "localhost" or within(host, "127.0.0.0/8") or within(host, "::1/128"):
+        return ""
+    for entry in re.split(r"[,\s]+", str(proxies.get("no_proxy") or "")):
+        name, _colon, only = entry.lower().partition(":") if entry.count(":") == 1 else (entry.lower(), "", "")
+        bare = name[1:] if name.startswith("*.") else name
+        if only and only != str(port):
+            continue
+        if name == "*" or within(host, name) or (name and (host == name or host.endswith("." + bare.lstrip(".")))):
+            return ""
+    return str(proxies.get(parts.scheme) or "")

@@ -1,0 +1,100 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What lies in the cache and around it."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import re
+import stat
+from typing import Any, Sequence
+
+from .. import paths
+from ..units import job as units_job
+from . import snapshot as hub_snapshot
+from .snapshot import Cache, Found, Manifest
+
+#: Where the jobs that fetch have their files, each in a folder with its unit's name.
+RUN = "/run/gpunode"
+
+
+def job_unit(repo_id: str, commit: str) -> str:
+    """The unit of the job that fetches a commit."""
+    return units_job.unit_name("gpunode-weights", f"{repo_id}-{commit[:12]}")
+
+
+def fetch_seconds(found: Sequence[Found], folder: str = RUN) -> float:
+    """How long the longest of the jobs took that fetched them, as each noted; 0 where none did since the boot."""
+    took = [0.0]
+    for one in found:
+        status = os.path.join(folder, job_unit(one.snapshot.repo_id, one.commit), "status.json")
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            took.append(float(json.loads(hub_snapshot.read_text(status)).get("seconds", 0)))
+    return max(took)
+
+
+def row(found: Found) -> dict[str, Any]:
+    return {
+        "repo_id": found.snapshot.repo_id,
+        "revision": found.commit,
+        "path": found.path,
+        "bytes": found.bytes,
+        "complete": found.complete,
+        "missing": list(found.missing),
+    }
+
+
+def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
+    """Every revision in the cache but those that are wanted."""
+    wanted = {one.path for one in found}
+    rows = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "snapshots", "*"))):
+        if path in wanted or not paths.COMMIT.fullmatch(os.path.basename(path)):
+            continue
+        folder = os.path.basename(os.path.dirname(os.path.dirname(path)))
+        repo_id = folder[len("models--") :].replace("--", "/", 1)
+        rows.append({"repo_id": repo_id, "revision": os.path.basename(path), "path": path})
+    return rows
+
+
+def verified(home: str) -> list[dict[str, Any]]:
+    """Every snapshot that was fetched whole, as it would be asked for: less what was left out then."""
+    rows = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "manifests", "*.json"))):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            manifest = Manifest.load(hub_snapshot.read_text(path))
+            left_out = [glob.escape(file.path) for file in manifest.left_out]
+            rows.append({"repo_id": manifest.repo_id, "revision": manifest.revision, "ignore_patterns": left_out})
+    return rows
+
+
+def client_version(venv: str) -> str:
+    """Read off the folder's name: starting the venv's Python would cost half a second on every run."""
+    if not os.path.exists(os.path.join(venv, "bin", "python")):
+        return ""
+    pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "huggingface_hub-*.dist-info")
+    versions = [re.sub(r".*huggingface_hub-(.+)\.dist-info$", r"\1", path) for path in glob.glob(pattern)]
+    return versions[0] if len(versions) == 1 else ""
+
+
+def token_current(path: str, token: str) -> bool:
+    """No token means that whatever is there is right, also nothing."""
+    if not token:
+        return True
+    try:
+        safe = stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        return safe and hub_snapshot.read_text(path).strip() == token.strip()
+    except OSError:
+        return False
+
+
+def read_token(path: str) -> str:
+    """Empty where there is none."""
+    try:
+        return hub_snapshot.read_text(path).strip()
+    except OSError:
+        return ""

@@ -1,0 +1,97 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job of ``pull.py`` where a folder stands in for the hub: link or copy, compare, write the manifest.
+
+Its own file, since the hub's client is not needed for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from typing import Sequence
+
+from . import folder as hub_folder, snapshot as hub_snapshot
+from .api import HubError
+from .file import HashedFile
+from .folder import Offer
+from .progress import Progress
+from .pull import Job, Pull, PullError
+from .snapshot import RepoFile
+
+
+class Import(Pull):
+    """A snapshot's way from a folder of this node into the cache."""
+
+    def __init__(self, job: Job, progress: Progress, offer: Offer) -> None:
+        super().__init__(job, progress, self.copy)
+        self.offer = offer
+        self.links = hub_folder.linkable(job.source, job.home)
+
+    def check_space(self, lacking: Sequence[RepoFile]) -> None:
+        """A second name takes no room."""
+        copied = [file for file in lacking if not self.is_linked(file)]
+        if copied:
+            super().check_space(copied)
+
+    def is_linked(self, file: RepoFile) -> bool:
+        """Whether it gets a second name here, which nobody but root may write to once it was verified."""
+        return self.links and hub_folder.is_roots_own(self.offer.places[file.path])
+
+    def fetch(self, file: RepoFile) -> None:
+        """What lies in the folder does not get better with a second attempt."""
+        partial, blob = self.cache.partial(self.job.repo_id, file), self.cache.blob(self.job.repo_id, file)
+        os.makedirs(os.path.dirname(partial), mode=0o755, exist_ok=True)
+        got = self.link_here(file, partial) if self.is_linked(file) else self.attempt(file, partial)
+        if got != file.etag:
+            os.unlink(partial)
+            raise PullError(
+                f"{self.offer.places[file.path]} is damaged: its {file.hash_name} is {got}, and {file.etag} is expected"
+                f" by {self.offer.vouched}"
+            )
+        os.replace(partial, blob)
+
+    def link_here(self, file: RepoFile, partial: str) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+        os.link(os.path.realpath(self.offer.places[file.path]), partial)
+        return hub_snapshot.digest(partial, file, lambda amount: self.note(file, amount))
+
+    def copy(self, file: RepoFile, target: HashedFile) -> None:
+        """The rest of a file: a copy that was interrupted goes on where it was."""
+        with open(self.offer.places[file.path], "rb", buffering=0) as stream:
+            stream.seek(target.size)
+            while block := stream.read(hub_snapshot.BLOCK):
+                target.write(block)
+
+    def hashes(self, files: Sequence[RepoFile]) -> list[RepoFile]:
+        """What was found, with the hash that it has now."""
+        self.progress.begin("hashing", files)
+        found: list[RepoFile] = []
+
+        def hash_one(file: RepoFile) -> None:
+            wanted = replace(file, sha256="0" * 64)  # any: it says which hash is meant
+            place = self.offer.places[file.path]
+            found.append(replace(file, oid="", sha256=hub_snapshot.digest(place, wanted, lambda n: self.note(file, n))))
+            self.progress.finished(file)
+
+        self.in_parallel(hash_one, files)
+        return sorted(found, key=lambda file: file.path)
+
+
+def import_snapshot(job: Job, progress: Progress) -> None:
+    try:
+        offer = hub_folder.find(job.source, job.snapshot)
+    except HubError as refusal:
+        raise PullError(str(refusal).rstrip(".")) from refusal
+    work = Import(job, progress, offer)
+    how = "linked" if work.links else "copied"
+    progress.say(f"{job.repo_id} is {how} from {job.source}; its hashes are {offer.vouched}")
+    files = offer.files if offer.hashed else work.hashes(offer.files)
+    manifest = work.run(files)
+    if offer.listing:  # what the hub's own client reads offline
+        path = work.cache.listing(job.repo_id, job.commit)
+        hub_snapshot.write_atomically(path, hub_snapshot.listing_text(offer.listing))
+    work.write_manifest(replace(manifest, origin=f"{job.source}, {how}; hashes: {offer.vouched}"))

@@ -1,0 +1,133 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How far a pull is: in a file for the module that watches, in words for the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Callable, Iterator, Sequence
+
+from . import snapshot as hub_snapshot
+from .snapshot import RepoFile
+
+WORDS_EVERY_S = 15.0
+
+
+@dataclass
+class Status:
+    """How far it is.
+
+    ``rate`` is of the last ten seconds, ``seconds`` what it took up to now; ``current`` has the files on their way,
+    each with the bytes that are here and its size; ``wrong`` names the files that verification found changed.
+    """
+
+    phase: str = "starting"
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+    files_done: int = 0
+    files: int = 0
+    current: dict[str, list[int]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    changed: bool = False
+    error: str = ""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        """One line for people.
+
+        >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12, {"a.safetensors": [1, 3]}).line()
+        'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files; a.safetensors 33 %'
+        """
+        if not self.total:
+            return self.phase
+        share = self.done * 100 // self.total
+        parts = [f"{self.phase} {hub_snapshot.human(self.done)} of {hub_snapshot.human(self.total)} ({share} %)"]
+        if self.rate >= 1000 and self.done < self.total:
+            left = round((self.total - self.done) / self.rate)
+            parts += [f"{hub_snapshot.human(self.rate)}/s", f"{duration(left)} left"]
+        return "; ".join([", ".join([*parts, f"{self.files_done} of {self.files} files"]), *self.on_their_way()])
+
+    def on_their_way(self) -> list[str]:
+        """The largest first, as many as a line takes."""
+        largest = sorted(self.current.items(), key=lambda entry: -entry[1][1])
+        return [f"{path} {done * 100 // max(size, 1)} %" for path, (done, size) in largest[:4]]
+
+
+def duration(seconds: int) -> str:
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+class Progress:
+    """Counts under a lock, writes status.json every second and a line of words now and then."""
+
+    def __init__(self, folder: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = os.path.join(folder, "status.json")
+        self.say, self.clock = say, clock
+        self.lock = threading.Lock()
+        self.status = Status()
+        self.marks: list[tuple[float, int]] = []
+        self.began = self.said_at = clock()
+
+    def begin(self, phase: str, files: Sequence[RepoFile], done: int = 0, files_done: int = 0) -> None:
+        with self.lock:
+            self.status.phase, self.status.files, self.status.files_done = phase, len(files), files_done
+            self.status.done, self.status.total = done, sum(f.size for f in files)
+            self.marks = []
+        self.tick(words=True)
+
+    def begins(self, file: RepoFile, here: int = 0) -> None:
+        with self.lock:
+            self.status.current[file.path] = [here, file.size]
+
+    def add(self, file: RepoFile, amount: int) -> None:
+        with self.lock:
+            self.status.done += amount
+            self.status.current.setdefault(file.path, [0, file.size])[0] += amount
+
+    def finished(self, file: RepoFile) -> None:
+        with self.lock:
+            self.status.files_done += 1
+            self.status.current.pop(file.path, None)
+
+    def tick(self, words: bool = False) -> None:
+        with self.lock:
+            now = self.clock()
+            self.marks = [(at, done) for at, done in self.marks if now - at <= 10.0] + [(now, self.status.done)]
+            self.status.seconds = round(now - self.began, 1)
+            first_at, first = self.marks[0]
+            self.status.rate = max(0.0, (self.status.done - first) / (now - first_at)) if now > first_at else 0.0
+            content, line = json.dumps(asdict(self.status)), self.status.line()
+            words = words or now - self.said_at >= WORDS_EVERY_S
+            if words:
+                self.said_at = now
+            temporary = self.path + ".tmp"
+            with open(temporary, "w", encoding="utf-8") as stream:
+                stream.write(content)
+            os.replace(temporary, self.path)
+        if words:
+            self.say(line)
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def loop() -> None:
+            while not over.wait(1.0):
+                self.tick()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

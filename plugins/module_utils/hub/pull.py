@@ -1,0 +1,357 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The job that puts one snapshot on the node: fetch, resume, compare with the hub's hashes, write the manifest.
+
+hf_snapshot copies the files of the job (``run.CODE``) to the node and starts them as a transient systemd unit,
+see ``__main__.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
+what a killed process had fetched of a file, so it is called one level lower, with a file of ours that stays.
+
+``job.json`` in the folder says what to do, ``status.json`` how far it is. The journal gets the same in words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Protocol, Sequence
+
+from .. import paths
+from . import snapshot as hub_snapshot
+from .file import HashedFile
+from .progress import Progress
+from .snapshot import Cache, Manifest, RepoFile, Snapshot
+
+#: Room that a pull leaves free, so that the node's own logs still fit.
+RESERVE = 256 * 1024 * 1024
+#: In the job's folder: the password that a seeder asks for. Gone when the job is.
+SECRET = "secret"
+LONGEST_WAIT_S = 120.0
+
+
+class PullError(Exception):
+    """The pull is over; the message is for people."""
+
+
+class Stopped(PullError):
+    """Not a trouble of its own: another file has failed for good."""
+
+
+class Passing(Exception):
+    """A trouble that may pass; ``retry_after`` where the hub said when."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Job:
+    """What job.json holds. ``branch`` is what the commit was resolved from, if it was; ``source`` a folder."""
+
+    home: str
+    repo_id: str
+    commit: str
+    branch: str = ""
+    ignore_patterns: Sequence[str] = ()
+    endpoint: str = "https://huggingface.co"
+    source: str = ""
+    workers: int = 8
+    attempts: int = 8
+    xet: bool = False
+    verify: bool = False
+    fetch: bool = True
+    #: The node that has the files, see ``rsync.py``; empty where they come from the hub.
+    seeder: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
+
+
+#: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
+Transfer = Callable[[RepoFile, HashedFile], None]
+
+
+class Source(Protocol):
+    """Where the files come from. ``seal`` leaves the cache as huggingface_hub would."""
+
+    def tree(self) -> list[RepoFile]: ...
+
+    def transfer(self, file: RepoFile, target: HashedFile) -> None: ...
+
+    def seal(self) -> None: ...
+
+
+class Pull:
+    """One snapshot's way onto the disk."""
+
+    def __init__(
+        self,
+        job: Job,
+        progress: Progress,
+        transfer: Transfer,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self.job, self.progress, self.transfer = job, progress, transfer
+        self.over = threading.Event()
+        self.sleep = sleep or self.over.wait
+        self.cache = Cache(job.home)
+
+    # -- which files --------------------------------------------------------------------------------------------------
+    def run(self, tree: Sequence[RepoFile]) -> Manifest:
+        paths.disjoint(file.path for file in tree)
+        wanted = [f for f in tree if self.job.snapshot.wants(f.path)]
+        left_out = [f for f in tree if not self.job.snapshot.wants(f.path)]
+        if not wanted:
+            raise PullError(f"{self.job.repo_id} has no file that the patterns leave in")
+        lacking = self.lacking(wanted)
+        if lacking and not self.job.fetch:
+            # From now on the manifest vouches for the rest only, so the next run that may fetch mends just these.
+            rest = [f for f in wanted if f not in lacking]
+            self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, left_out, damaged=lacking))
+            raise PullError(self.damage(lacking))
+        if lacking:
+            self.check_space(lacking)
+            self.fetch_all(wanted, lacking)
+        if self.job.fetch:
+            self.progress.status.changed = (
+                bool(lacking) or not hub_snapshot.look(self.job.home, self.job.snapshot).complete
+            )
+        return Manifest(self.job.repo_id, self.job.commit, wanted, left_out)
+
+    def lacking(self, wanted: Sequence[RepoFile]) -> list[RepoFile]:
+        """Files that are not there or not right. What a manifest vouches for is hashed only when that was asked for."""
+        trusted = self.trusted()
+        doubtful = [f for f in wanted if f not in trusted and hub_snapshot.size_of(self.pointer(f)) == f.size]
+        wrong: list[RepoFile] = []
+        if doubtful:
+            self.progress.begin("verifying", doubtful)
+            self.in_parallel(lambda f: self.check(f, wrong), doubtful)
+        here = [f for f in wanted if f in trusted or (f in doubtful and f not in wrong)]
+        self.progress.status.wrong = sorted(f.path for f in wrong)
+        return [f for f in wanted if f not in here]
+
+    def trusted(self) -> set[RepoFile]:
+        found = hub_snapshot.look(self.job.home, self.job.snapshot)
+        if self.job.verify or found.manifest is None:
+            return set()
+        return {f for f in found.manifest.files if hub_snapshot.size_of(self.pointer(f)) == f.size}
+
+    def check(self, file: RepoFile, wrong: list[RepoFile]) -> None:
+        pointer = self.pointer(file)
+        if hub_snapshot.digest(pointer, file, lambda amount: self.note(file, amount)) != file.etag:
+            self.progress.say(f"{file.path}: its {file.hash_name} is not what the hub has")
+            wrong.append(file)
+        self.progress.finished(file)
+
+    def damage(self, lacking: Sequence[RepoFile]) -> str:
+        wrong = set(self.progress.status.wrong)
+        parts = [f"{f.path}: {'other bytes than the hub has' if f.path in wrong else 'missing'}" for f in lacking]
+        return f"{self.job.repo_id} at {self.job.commit} is damaged: {'; '.join(parts)}"
+
+    def check_space(self, lacking: Sequence[RepoFile]) -> None:
+        unique = {f.etag: f for f in lacking}.values()
+        need = sum(f.size - max(0, hub_snapshot.size_of(self.cache.partial(self.job.repo_id, f))) for f in unique)
+        os.makedirs(self.cache.hub, mode=0o755, exist_ok=True)
+        free = shutil.disk_usage(self.cache.hub).free
+        if need + RESERVE > free:
+            raise PullError(
+                f"{self.job.home} is too small for {self.job.repo_id}: {hub_snapshot.human(need)} to fetch and"
+                f" {hub_snapshot.human(RESERVE)} to spare, {hub_snapshot.human(free)} free"
+            )
+
+    # -- fetching -----------------------------------------------------------------------------------------------------
+    def fetch_all(self, wanted: Sequence[RepoFile], lacking: Sequence[RepoFile]) -> None:
+        here = sum(f.size for f in wanted if f not in lacking)
+        partial = sum(max(0, hub_snapshot.size_of(self.cache.partial(self.job.repo_id, f))) for f in lacking)
+        self.progress.begin("fetching", wanted, here + partial, len(wanted) - len(lacking))
+        for file in lacking:
+            self.unlink(self.pointer(file))
+        same: dict[str, list[RepoFile]] = {}
+        for file in lacking:
+            same.setdefault(file.etag, []).append(file)
+        # The largest first: the last minutes are not spent on one shard alone.
+        groups = sorted(same.values(), key=lambda group: -group[0].size)
+        self.in_parallel(self.fetch_group, groups)
+
+    def fetch_group(self, group: Sequence[RepoFile]) -> None:
+        """One content, under all its names."""
+        first = group[0]
+        self.fetch(first)
+        for file in group:
+            self.link(file)
+            self.progress.finished(file)
+        if first.size > 50_000_000:
+            self.progress.say(f"{first.path}: {hub_snapshot.human(first.size)} fetched and verified")
+
+    def fetch(self, file: RepoFile) -> None:
+        """Until the bytes are the hub's, with back-off and a bound. Bytes that came count as progress."""
+        partial, blob = self.cache.partial(self.job.repo_id, file), self.cache.blob(self.job.repo_id, file)
+        os.makedirs(os.path.dirname(partial), mode=0o755, exist_ok=True)
+        if os.path.exists(blob) and hub_snapshot.digest(blob, file) == file.etag:
+            self.progress.add(file, file.size)
+            return
+        self.progress.begins(file, max(0, hub_snapshot.size_of(partial)))
+        failures = wrong = 0
+        while True:
+            before = max(0, hub_snapshot.size_of(partial))
+            try:
+                got = self.attempt(file, partial)
+            except Passing as trouble:
+                failures = 0 if hub_snapshot.size_of(partial) > before else failures + 1
+                self.back_off(file, trouble, failures)
+                continue
+            if got == file.etag:
+                break
+            self.progress.add(file, -file.size)
+            os.unlink(partial)
+            wrong += 1
+            self.progress.say(f"{file.path}: wrong bytes came ({file.hash_name} {got}), fetching it again")
+            if wrong == 2:
+                raise PullError(self.twice_wrong(file, got))
+        os.replace(partial, blob)
+
+    def twice_wrong(self, file: RepoFile, got: str) -> str:
+        source, advice = "the hub", "A proxy or mirror on the way may hold a broken copy"
+        if self.job.seeder:
+            source, advice = self.job.seeder["name"], "Its copy is damaged: verify the weights there"
+        return (
+            f"{file.path} of {self.job.repo_id}: {source} sends bytes whose {file.hash_name} is {got}, while its own"
+            f" listing says {file.etag}; the second attempt brought no better ones. {advice}"
+        )
+
+    def attempt(self, file: RepoFile, partial: str) -> str:
+        target = HashedFile(partial, file, lambda amount: self.note(file, amount))
+        try:
+            if target.size < file.size:
+                self.transfer(file, target)
+            if target.size != file.size:
+                raise Passing(f"{target.size} bytes of {file.size} came")
+            return target.seal()
+        except OSError as trouble:
+            raise PullError(f"{partial}: {trouble.strerror or trouble}") from trouble
+        finally:
+            target.close()
+
+    def back_off(self, file: RepoFile, trouble: Passing, failures: int) -> None:
+        if failures >= self.job.attempts:
+            raise PullError(f"{file.path} of {self.job.repo_id}: {trouble} ({failures} attempts in a row)")
+        wait_s = min(2.0**failures, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
+        if trouble.retry_after is not None:
+            wait_s = min(trouble.retry_after, 10 * LONGEST_WAIT_S)
+        self.progress.say(f"{file.path}: {trouble}; again in {wait_s:.0f} s")
+        self.sleep(wait_s)
+
+    def note(self, file: RepoFile, amount: int) -> None:
+        """Called for every block, so this is also where a thread learns that another one has failed for good."""
+        if self.over.is_set():
+            raise Stopped("another file failed")
+        self.progress.add(file, amount)
+
+    def in_parallel(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
+        """The first trouble that will not pass ends it all, at once: what is on the disk stays for the next time."""
+
+        def guarded(item: Any) -> None:
+            try:
+                if not self.over.is_set():
+                    work(item)
+            except BaseException:
+                self.over.set()
+                raise
+
+        with ThreadPoolExecutor(max_workers=max(1, self.job.workers)) as pool:
+            troubles = [future.exception() for future in [pool.submit(guarded, item) for item in items]]
+        for trouble in sorted((t for t in troubles if t), key=lambda t: isinstance(t, Stopped)):
+            raise trouble
+
+    # -- the cache ----------------------------------------------------------------------------------------------------
+    def pointer(self, file: RepoFile) -> str:
+        return self.cache.pointer(self.job.repo_id, self.job.commit, file.path)
+
+    def unlink(self, path: str) -> None:
+        """Remove the name and, where it leads to a file of this repository's own, that file too."""
+        blob = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))) if os.path.islink(path) else ""
+        if os.path.dirname(blob) == os.path.join(self.cache.folder(self.job.repo_id), "blobs"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(blob)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def link(self, file: RepoFile) -> None:
+        pointer = self.pointer(file)
+        os.makedirs(os.path.dirname(pointer), mode=0o755, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(pointer)
+        os.symlink(os.path.relpath(self.cache.blob(self.job.repo_id, file), os.path.dirname(pointer)), pointer)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        hub_snapshot.write_atomically(self.cache.manifest(self.job.repo_id, self.job.commit), manifest.dump())
+        if self.job.branch:
+            hub_snapshot.write_atomically(self.cache.record(self.job.repo_id, self.job.branch), self.job.commit + "\n")
+            # The hub's own tools read a branch's commit here, without a newline.
+            ref = os.path.join(self.cache.folder(self.job.repo_id), "refs", *self.job.branch.split("/"))
+            hub_snapshot.write_atomically(ref, self.job.commit)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(folder: str) -> int:
+    progress = Progress(folder, _say)
+    try:
+        job = Job(**json.loads(hub_snapshot.read_text(os.path.join(folder, "job.json"))))
+        with progress.ticking():
+            work(job, progress)
+        progress.status.phase = "complete"
+    except (PullError, OSError, paths.Refused) as trouble:
+        progress.status.error = str(trouble)
+        progress.say(f"failed: {trouble}")
+        return 1
+    finally:
+        progress.tick(words=not progress.status.error)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, SECRET))
+    return 0
+
+
+def work(job: Job, progress: Progress) -> None:
+    found = hub_snapshot.look(job.home, job.snapshot)
+    if not job.fetch:
+        if found.manifest is None:
+            raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
+        verified = Pull(job, progress, lambda file, target: None)
+        manifest = verified.run(found.manifest.listing)
+        if found.manifest.damaged:  # somebody put it right
+            verified.write_manifest(manifest)
+        return
+    if job.source:
+        from .folder_pull import import_snapshot
+
+        import_snapshot(job, progress)
+        return
+    source = source_of(job, progress)
+    pull = Pull(job, progress, source.transfer)
+    manifest = pull.run(source.tree())
+    source.seal()
+    pull.write_manifest(manifest)
+
+
+def source_of(job: Job, progress: Progress) -> Source:
+    """Imported here: everything but the hub's client needs no more than the node's own Python."""
+    if job.seeder:
+        from .rsync import Neighbour
+
+        return Neighbour(job, job.seeder)
+    from .client import Client
+
+    return Client(job, progress.say)

@@ -1,0 +1,364 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What hf_snapshot does in one call: look, ask the hub, start or attach to the pulls, wait a little, report."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Callable, Mapping, Sequence
+
+from .. import paths, web
+from ..node import brought as node_brought
+from ..units import job as units_job
+from . import (
+    __main__ as hub_job,
+    api as hub_api,
+    cache as hub_cache,
+    client as hub_client,
+    file as hub_file,
+    folder as hub_folder,
+    folder_pull as hub_folder_pull,
+    http as hub_http,
+    progress as hub_progress,
+    pull as hub_pull,
+    rsync as hub_rsync,
+    sight as hub_sight,
+    snapshot as hub_snapshot,
+)
+from .cache import RUN, job_unit
+from .snapshot import Found, Snapshot
+
+TIMEOUT_S = 20.0
+#: What the job is made of.
+CODE = (
+    hub_snapshot,
+    hub_api,
+    hub_client,
+    hub_file,
+    hub_folder_pull,
+    hub_job,
+    hub_progress,
+    hub_pull,
+    hub_rsync,
+    hub_sight,
+    hub_folder,
+    paths,
+    web,
+)
+#: What of the task's environment a pull needs: how to get out, and whom to trust.
+PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+Params = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+class Failed(Exception):
+    """The message is for people."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside of this process."""
+
+    run: units_job.Runner
+    opener: hub_api.Opener
+    environment: Mapping[str, str]
+    sleep: Callable[[float], None] = time.sleep
+    folder: str = RUN
+    brought: str = node_brought.PATH
+
+
+@dataclass(frozen=True)
+class Target:
+    """A snapshot with the commit that is meant and the unit that fetches it; no unit where nothing is to be done."""
+
+    snapshot: Snapshot
+    commit: str
+    unit: str = ""
+
+    @property
+    def pinned(self) -> Snapshot:
+        return replace(self.snapshot, revision=self.commit)
+
+
+def run(params: Params, check_mode: bool, runner: units_job.Runner) -> Result:
+    opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
+    return step(params, check_mode, World(runner, opener, os.environ))
+
+
+def step(params: Params, check_mode: bool, world: World) -> Result:
+    if params["resume"]:
+        targets = [
+            Target(Snapshot(**raw["snapshot"]), raw["commit"], raw["unit"]) for raw in params["resume"]["targets"]
+        ]
+        return report(params, world, targets)
+    found = [
+        hub_snapshot.look(params["home"], snapshot) for snapshot in hub_snapshot.parse_snapshots(params["snapshots"])
+    ]
+    outside = [one.outside for one in found if one.outside]
+    if outside:
+        raise Failed(" ".join(outside))
+    if all(one.complete and not asks_again(params, one) for one in found):
+        return done(found, [False] * len(found))
+    if check_mode:
+        return predict(params, world, found)
+    targets = aim(params, world, found)
+    note(params, world, targets)
+    for target in targets:
+        if target.unit:
+            start(params, world, target)
+    if params["background"]:
+        return {**done(found, [bool(t.unit) for t in targets]), "progress": "started"}
+    return report(params, world, targets)
+
+
+def note(params: Params, world: World, targets: Sequence[Target]) -> None:
+    """Before it comes. A repository that was there before was brought by somebody else."""
+    cache = hub_snapshot.Cache(params["home"])
+    coming = [target.snapshot.repo_id for target in targets if target.unit]
+    node_brought.note(world.brought, models=[one for one in coming if not os.path.isdir(cache.folder(one))])
+
+
+def asks_again(params: Params, found: Found) -> bool:
+    return bool(params["verify"] or (params["update"] and not found.snapshot.pinned))
+
+
+def from_hub(params: Params) -> bool:
+    return bool(params["fetch"] and not params["seeder"])
+
+
+# -- what is meant ----------------------------------------------------------------------------------------------------
+def hub(params: Params, world: World) -> hub_api.Hub | hub_folder.Folder:
+    """Who is asked: the hub, or the folder that stands in for it."""
+    if params["source"]:
+        return hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["snapshots"]))
+    token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
+    return hub_api.Hub(params["endpoint"], world.opener, world.sleep, token)
+
+
+def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
+    """The commit of every snapshot, and a unit for each that has work to do. A seeder's are pinned: no hub is asked."""
+    asked, account = hub(params, world), None
+    targets = []
+    for one in found:
+        commit, work = one.commit, not one.complete or params["verify"]
+        if from_hub(params) and (not one.complete or (params["update"] and not one.snapshot.pinned)):
+            if account is None:
+                account = asked.account() if asked.token else ""
+            asked.check_access(one.snapshot, account)
+            if not commit or params["update"]:
+                commit = asked.commit(one.snapshot)
+            work = work or commit != one.commit
+        if not commit:
+            raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never fetched to this node.")
+        targets.append(Target(one.snapshot, commit, job_unit(one.snapshot.repo_id, commit) if work else ""))
+    return targets
+
+
+def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
+    """What a run would fetch. A hub that would not answer is no failure here: preflight says that."""
+    asked = hub(params, world)
+    result = done(found, [not one.complete for one in found])
+    for row, one in zip(result["snapshots"], found):
+        row["bytes_to_fetch"] = 0
+        if one.complete:
+            continue
+        try:
+            if params["seeder"]:
+                commit, tree = one.commit, seeded(params, one.snapshot).listing
+            else:
+                commit = one.commit or asked.commit(one.snapshot)
+                tree = asked.tree(one.snapshot, commit)
+        except (hub_api.HubError, Failed) as trouble:
+            row["bytes_to_fetch"] = -1
+            result.setdefault("warnings", []).append(f"How much there is to fetch is not known: {trouble}")
+            continue
+        row["revision"], row["bytes"] = commit, hub_snapshot.wanted_bytes(one.snapshot, tree)
+        row["bytes_to_fetch"] = row["bytes"] - hub_snapshot.bytes_here(params["home"], one.snapshot, commit, tree)
+    fetch = sum(max(0, row["bytes_to_fetch"]) for row in result["snapshots"])
+    result["diff"] = diff(found, [row["revision"] or "a commit not known yet" for row in result["snapshots"]])
+    return {**result, "progress": f"would fetch {hub_snapshot.human(fetch)}"}
+
+
+# -- the job ----------------------------------------------------------------------------------------------------------
+def start(params: Params, world: World, target: Target) -> None:
+    """Start the pull of a snapshot, or attach to the one that runs."""
+    folder = os.path.join(world.folder, target.unit)
+    client = from_hub(params) and not params["source"]
+    python = os.path.join(params["venv"], "bin", "python") if client else sys.executable
+    if not os.path.exists(python):
+        raise Failed(f"There is no {python}: the role huggingface makes this virtual environment.")
+    if units_job.look(world.run, target.unit).state == "running":
+        write_secret(params, folder)  # this play's seeder has another one than that of the play before
+        return
+    write_job(params, world, target, folder)
+    write_secret(params, folder)
+    spec = units_job.JobSpec(
+        name=target.unit,
+        argv=[python, "-m", str(hub_job.__package__), folder],
+        description=f"Weights of {target.snapshot.repo_id}",
+        environment_file=os.path.join(folder, "environment"),
+        # A puller that was killed is started again by systemd, with nobody's help; one that gave up is not.
+        properties={
+            "User": "root",
+            "UMask": "0022",
+            "Restart": "on-abnormal",
+            "RestartSec": "2",
+            "StartLimitIntervalSec": "300",
+            "StartLimitBurst": "5",
+        },
+        paths=units_job.absolute(params["home"], params["source"]),
+    )
+    units_job.start_or_attach(world.run, spec)
+
+
+def write_job(params: Params, world: World, target: Target, folder: str) -> None:
+    for source in CODE:
+        path = os.path.join(folder, *source.__name__.split(".")) + ".py"
+        hub_snapshot.write_atomically(path, inspect.getsource(source))
+    job = hub_pull.Job(
+        home=params["home"],
+        repo_id=target.snapshot.repo_id,
+        commit=target.commit,
+        branch=target.snapshot.branch if target.snapshot.pinned else target.snapshot.revision,
+        ignore_patterns=list(target.snapshot.ignore_patterns),
+        endpoint=params["endpoint"],
+        source=params["source"] or "",
+        workers=params["workers"],
+        attempts=params["attempts"],
+        xet=params["xet"],
+        verify=params["verify"],
+        fetch=params["fetch"],
+        seeder=write_seeder(params, target, folder) if params["fetch"] and params["seeder"] else {},
+    )
+    hub_snapshot.write_atomically(os.path.join(folder, "job.json"), json.dumps(asdict(job)))
+    hub_snapshot.write_atomically(os.path.join(folder, "environment"), environment(params, world, folder), mode=0o600)
+    hub_snapshot.write_atomically(os.path.join(folder, "status.json"), "{}")
+
+
+def write_secret(params: Params, folder: str) -> None:
+    if params["fetch"] and params["seeder"]:
+        # As it stands in the seeder's rsyncd.secrets: user and password.
+        password = (params["seeder_secret"] or "").strip().rpartition(":")[2]
+        hub_snapshot.write_atomically(os.path.join(folder, hub_pull.SECRET), password + "\n", mode=0o600)
+
+
+def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
+    """What a follower's job must know of its seeder."""
+    seeder, path = params["seeder"], os.path.join(folder, "manifest.json")
+    hub_snapshot.write_atomically(path, seeded(params, target.snapshot).dump())
+    address = f"[{seeder['address']}]" if ":" in seeder["address"] else seeder["address"]
+    return {
+        "name": seeder["name"],
+        "url": f"rsync://{hub_rsync.USER}@{address}:{seeder['port']}/{hub_rsync.MODULE}",
+        "bind": seeder["bind"] or "",
+        "secret": os.path.join(folder, hub_pull.SECRET),
+        "manifest": path,
+    }
+
+
+def seeded(params: Params, snapshot: Snapshot) -> hub_snapshot.Manifest:
+    """The seeder's manifest of a snapshot."""
+    for manifest in map(hub_snapshot.Manifest.read, params["seeder_manifests"]):
+        if (manifest.repo_id, manifest.revision) == (snapshot.repo_id, snapshot.revision):
+            return manifest
+    raise Failed(f"{params['seeder']['name']} does not have {snapshot.repo_id} at {snapshot.revision} yet.")
+
+
+def environment(params: Params, world: World, folder: str) -> str:
+    """The job's environment file. The token is in its own file and not in here."""
+    values = {
+        "PYTHONPATH": folder,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HOME": params["home"],
+        "HF_HUB_CACHE": hub_snapshot.Cache(params["home"]).hub,
+        "HF_ENDPOINT": params["endpoint"],
+        "HF_TOKEN_PATH": params["token_path"],
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    for name in PASSED_ON:
+        values.update({key: world.environment[key] for key in (name, name.lower()) if world.environment.get(key)})
+    if params["ca_path"]:
+        values["SSL_CERT_FILE"] = params["ca_path"]
+    escaped = {key: value.replace("\\", "\\\\").replace('"', '\\"') for key, value in values.items()}
+    return "".join(f'{key}="{value}"\n' for key, value in escaped.items())
+
+
+# -- how it goes ------------------------------------------------------------------------------------------------------
+def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
+    """Wait for a slice, then say how far it is or how it ended."""
+    states = {target.unit: units_job.look(world.run, target.unit) for target in targets if target.unit}
+    for name in [name for name, state in states.items() if state.state == "running"][:1]:
+        states[name] = units_job.wait(world.run, name, params["wait_s"], sleep=world.sleep)
+    running = [name for name, state in states.items() if state.state == "running"]
+    ended = [target for target in targets if target.unit and target.unit not in running]
+    troubles = [told for told in (trouble(params, world, one, states[one.unit]) for one in ended) if told]
+    # A pull that failed is told at once; a verification names all that is damaged.
+    if troubles and not (running and params["verify"]):
+        raise Failed("\n".join(troubles))
+    if running:
+        progress = "; ".join(f"{label(targets, name)}{status(world, name).line()}" for name in running)
+        resume = {"targets": [asdict(target) for target in targets]}
+        return {"changed": False, "done": False, "progress": progress, "resume": resume}
+    for name in states:
+        units_job.forget_ended(world.run, name)
+    found = [hub_snapshot.look(params["home"], target.pinned) for target in targets]
+    changed = [bool(target.unit) and status(world, target.unit).changed for target in targets]
+    result = {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+    result["fetch_seconds"] = hub_cache.fetch_seconds(found, world.folder)
+    if params["verify"]:
+        result["progress"] += ", and every file has the hash that it was fetched with"
+    return result
+
+
+def label(targets: Sequence[Target], name: str) -> str:
+    """Which repository, where there are several."""
+    return next((f"{t.snapshot.repo_id}: " for t in targets if t.unit == name and len(targets) > 1), "")
+
+
+def status(world: World, name: str) -> hub_progress.Status:
+    try:
+        return hub_progress.Status(
+            **json.loads(hub_snapshot.read_text(os.path.join(world.folder, name, "status.json")))
+        )
+    except (OSError, ValueError, TypeError):
+        return hub_progress.Status()
+
+
+def trouble(params: Params, world: World, target: Target, state: units_job.JobState) -> str:
+    """Empty if the job did its work; else the reason."""
+    said = status(world, target.unit)
+    failed = state.state == "failed" or said.error
+    if not failed and hub_snapshot.look(params["home"], target.pinned).complete:
+        return ""
+    if state.state == "absent" and not said.error:
+        return f"The pull of {target.snapshot.repo_id} was stopped before its end. What is there was kept."
+    log = units_job.log_tail(world.run, target.unit, lines=12) if not said.error else []
+    units_job.forget_ended(world.run, target.unit)
+    reason = said.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
+    return f"{reason.rstrip('.')}. Its log: journalctl -u {target.unit}"
+
+
+def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:
+    rows = [
+        {"repo_id": o.snapshot.repo_id, "revision": o.commit, "path": o.path, "bytes": o.bytes, "changed": c}
+        for o, c in zip(found, changed)
+    ]
+    total = hub_snapshot.human(sum(one.bytes for one in found))
+    return {"changed": any(changed), "done": True, "progress": f"{total} of weights are here", "snapshots": rows}
+
+
+def diff(found: Sequence[Found], commits: Sequence[str], changed: Sequence[bool] = ()) -> dict[str, str]:
+    before = [f"{o.snapshot.repo_id} {o.commit}\n" for o in found if o.complete]
+    after = [f"{o.snapshot.repo_id} {commit}\n" for o, commit in zip(found, commits)]
+    if changed:
+        before = [line for line, new in zip(after, changed) if not new]
+    return {"before": "".join(before), "after": "".join(after)}

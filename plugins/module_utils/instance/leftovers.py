@@ -1,0 +1,82 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of the collection's is on a node and belongs to no service: left by updates, removals and plays that died."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from typing import Any, Dict, Iterable, List, Mapping, Sequence
+
+from .status import Unit
+
+#: Long work goes on in units of its own, beside the play that began it.
+JOBS = ("gpunode-bundle-*.service", "gpunode-layout-*.service", "gpunode-pull-*.service", "gpunode-weights-*.service")
+#: What the role vllm writes into each file of an instance's.
+MARK = "Written by Ansible (gpunode.llm.vllm)"
+CONFIG_DIR, CACHE_DIR, KEPT_DIR = "/etc/vllm", "/var/cache/vllm", "/var/lib/gpunode/vllm"
+#: A second instance, which runs while the first one is exchanged.
+BESIDE = "/run/systemd/system/vllm-*-beside.service"
+Left = Dict[str, Any]
+
+
+def jobs(units: Iterable[Unit]) -> List[Left]:
+    """Work that goes on, and work that failed. What is done stays active/exited with systemd until it is asked for."""
+    found = []
+    for unit in units:
+        if not unit.name.startswith(tuple(pattern.partition("*")[0] for pattern in JOBS)):
+            continue
+        if unit.active == "failed":
+            found.append({"kind": "failed_job", "name": unit.name})
+        elif unit.active in ("active", "activating") and unit.sub != "exited":
+            found.append({"kind": "job", "name": unit.name})
+    return found
+
+
+def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Mapping[str, str]]) -> List[Left]:
+    """Images and models that the collection fetched and that no unit names any more."""
+    used = {kind: {one.get(kind, "") for one in served} for kind in ("image", "model")}
+    found = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
+    return found + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
+
+
+def _begins_with_mark(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return MARK in stream.read(1024)
+    except OSError:
+        return False
+
+
+def paths(names: Iterable[str], config_dirs: Iterable[str], cache: str = CACHE_DIR, kept: str = KEPT_DIR) -> List[Left]:
+    """Files and folders of instances that have no unit any more. An operator's own file beside them is none."""
+    known = set(names)
+    folders = sorted({CONFIG_DIR, *config_dirs})
+    files = [path for folder in folders for path in sorted(glob.glob(f"{glob.escape(folder)}/*.*"))]
+    found = [
+        path
+        for path in files
+        if path.endswith((".yaml", ".env")) and _instance(path) not in known and _begins_with_mark(path)
+    ]
+    for folder in (cache, kept):
+        inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        found += [os.path.join(folder, name) for name in inside if _whose(name) not in known]
+    return [{"kind": "file", "name": path} for path in found]
+
+
+def _instance(path: str) -> str:
+    """tiny of /etc/vllm/tiny.keys.yaml."""
+    name = os.path.basename(path)
+    return next(name[: -len(end)] for end in (".keys.yaml", ".yaml", ".env") if name.endswith(end))
+
+
+def _whose(name: str) -> str:
+    """tiny of tiny.new and tiny.old, which are there while one set takes the place of another, and of tiny-beside."""
+    return re.sub(r"(\.new|\.old|-beside)$", "", name)
+
+
+def seconds() -> List[Left]:
+    """Second instances: one is there for as long as a play exchanges the first one."""
+    return [{"kind": "second", "name": os.path.basename(path)} for path in sorted(glob.glob(BESIDE))]

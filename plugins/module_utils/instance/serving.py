@@ -1,0 +1,100 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node's units say of the engines that it has: their ports and their GPUs, which a plan leaves to them.
+
+A GPU goes by its name for the container toolkit (CDI): its UUID, which stays, or its index, which another GPU takes
+over when one before it is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+
+from ..units.unit import parse_belongings
+
+_GPU = re.compile(r"--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)")
+#: The name of a device in a CDI specification, YAML or JSON, that is a UUID.
+_UUID_NAME = re.compile(r"""name["']?:\s*["']?GPU-""")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """An engine that a node has, running or not. ``port_base``: where its port was counted from, None where untold."""
+
+    name: str
+    port: Optional[int] = None
+    port_base: Optional[int] = None
+    gpus: Tuple[str, ...] = ()
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Plain data, as a module returns it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a plan must know of a node besides its GPUs. ``gpus_by_uuid``: whether containers can have them so."""
+
+    engines: Tuple[Serving, ...] = ()
+    gpus_by_uuid: bool = True
+
+
+def gpu_names(unit_text: str) -> List[str]:
+    """The GPUs that a unit gives its container, in its order."""
+    return list(dict.fromkeys(_GPU.findall(unit_text)))
+
+
+def parse_unit(text: str) -> Optional[Serving]:
+    """The engine of a unit; None where the unit is not one of ours."""
+    belongs = parse_belongings(text)
+    if not belongs.get("instance"):
+        return None
+    return Serving(
+        name=belongs["instance"],
+        port=_number(belongs.get("port", "")),
+        port_base=_number(belongs.get("portbase", "")),
+        gpus=tuple(gpu_names(text)),
+    )
+
+
+def short_digest(text: bytes) -> str:
+    """Enough to tell two texts apart, and too little to tell what a secret one holds."""
+    return hashlib.sha256(text).hexdigest()[:8]
+
+
+def started_from(name: str, run: str = "/run") -> Dict[str, str]:
+    """The files that an engine was started from, path -> digest; its unit put them aside. Empty: it does not run."""
+    root = f"{run}/vllm-{name}/started-from"
+    found = {}
+    for folder, _folders, names in os.walk(root):
+        for path in (os.path.join(folder, one) for one in names):
+            try:
+                with open(path, "rb") as stream:
+                    found[path[len(root) :]] = short_digest(stream.read())
+            except OSError:  # it ends just now
+                continue
+    return found
+
+
+def _number(text: str) -> Optional[int]:
+    return int(text) if text.isdigit() else None
+
+
+def names_uuids(specs: Iterable[str]) -> Optional[bool]:
+    """Whether the CDI specifications of a node name GPUs by UUID; None where none names a GPU at all."""
+    ours = [text for text in specs if "nvidia.com/gpu" in text]
+    return any(_UUID_NAME.search(text) for text in ours) if ours else None
+
+
+def here_from(plain: Mapping[str, Any]) -> Here:
+    """The way back from what gpu_info returns, on the controller."""
+    engines = tuple(
+        Serving(one["name"], one.get("port"), one.get("port_base"), tuple(one.get("gpus") or ()))
+        for one in plain.get("engines") or ()
+    )
+    return Here(engines, plain.get("cdi_uuids") is not False)

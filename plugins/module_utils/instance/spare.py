@@ -1,0 +1,100 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a node has room for a second engine beside one that runs: free GPUs, or memory for one on the CPU."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Callable, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ..programs import gpu as programs_gpu
+
+#: Outside of the range from which Linux takes ports for connections, so that none is taken a moment later.
+PORTS = range(18000, 19000)
+#: What vLLM takes where nothing is said.
+UTILIZATION = 0.92
+
+
+@dataclass(frozen=True)
+class Want:
+    """An engine that is to be restarted: how many GPUs it has, and the memory that its processes hold."""
+
+    name: str
+    gpus: int
+    utilization: float = UTILIZATION
+    held_bytes: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a second one can run."""
+
+    name: str
+    port: int
+    gpu_indices: Tuple[int, ...] = ()
+    gpu_uuids: Tuple[str, ...] = ()
+
+
+def find(
+    wants: Sequence[Want],
+    taken: Iterable[int],
+    seen: programs_gpu.NodeGpus,
+    free_bytes: int,
+    is_free: Callable[[int], bool],
+) -> List[Room]:
+    """Room for as many as there is. ``taken``: GPUs that instances own, busy or not; ``is_free``: whether a port is."""
+    uuids = {gpu.index: gpu.uuid for gpu in seen.gpus}
+    owned, ports = set(taken), (port for port in PORTS if is_free(port))
+    found: List[Room] = []
+    for want in wants:
+        indices = _free_gpus(want, owned, seen)
+        # Half as much again: while weights are loaded an engine holds more than it does later.
+        bytes_wanted = 0 if want.gpus else (want.held_bytes or free_bytes + 1) * 3 // 2
+        if len(indices) < want.gpus or bytes_wanted > free_bytes:
+            continue
+        port = next(ports, None)
+        if port is None:
+            break
+        owned.update(indices)
+        free_bytes -= bytes_wanted
+        found.append(Room(want.name, port, indices, tuple(uuids[index] for index in indices)))
+    return found
+
+
+def _free_gpus(want: Want, owned: Iterable[int], seen: programs_gpu.NodeGpus) -> Tuple[int, ...]:
+    free = [
+        gpu.index
+        for gpu in seen.gpus
+        if gpu.index not in owned
+        and not (gpu.mig or gpu.lost or gpu.processes)
+        and not programs_gpu.not_ready(seen, [str(gpu.index)], want.utilization)
+    ]
+    return tuple(free[: want.gpus])
+
+
+def available_bytes(meminfo: str) -> int:
+    """What can be taken without swapping, from the text of /proc/meminfo."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return int(match.group(1)) * 1024 if match else 0
+
+
+def held_bytes(container: str, processes: Iterable[Tuple[str, str]]) -> Optional[int]:
+    """The memory of a container's processes, from the texts of each one's cgroup and status; None where it has none."""
+    held = [
+        int(match.group(1)) * 1024
+        for cgroup, status in processes
+        if container and programs_gpu.container_id(cgroup) == container
+        for match in [re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)]
+        if match
+    ]
+    return sum(held) if held else None
+
+
+def want(instance: Mapping[str, object], held: Optional[int]) -> Want:
+    """What an instance of a plan asks for."""
+    indices, config = instance.get("gpu_indices") or [], instance.get("config") or {}
+    share = config.get("gpu-memory-utilization") if isinstance(config, dict) else None
+    count = len(indices) if isinstance(indices, list) else 0
+    return Want(str(instance["name"]), count, float(share or UTILIZATION), held)

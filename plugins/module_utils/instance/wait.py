@@ -1,0 +1,217 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wait for endpoints: their units are watched, and an end is told with its cause."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Dict, List, Mapping, Sequence
+
+from ..node import clock
+from ..programs import diagnosis, vllm_wait
+from ..units import job as units_job
+
+Endpoint = Mapping[str, Any]
+
+OPTIONS: Dict[str, Any] = {
+    "endpoints": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "unit": {"type": "str"},
+            "host": {"type": "str", "default": "127.0.0.1"},
+            "port": {"type": "int", "default": 8000},
+            "model": {"type": "str", "required": True},
+            "env_file": {"type": "path"},
+            "timeout_s": {"type": "int", "default": 900},
+        },
+    },
+}
+#: For what looks again until they answer.
+WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type": "dict"}}
+
+PAUSE_S = 1
+#: The first exception counts, and each of eight workers tells its own in fifty lines.
+LOG_LINES = 2000
+UNIT_PROPERTIES = "ActiveState,SubState,Result,NRestarts,InvocationID,LoadState,ExecMainStatus,Job"
+
+
+#: What an engine's log says of the parts of its start. Of several processes the slowest counts.
+_PARTS = {
+    "load": re.compile(r"(?:Model loading|Loading weights) took .{0,60}?([\d.]+) seconds"),
+    "compile": re.compile(r"init engine \(.{0,80}?\) took ([\d.]+) s"),
+}
+
+
+def parts_of(lines: Sequence[str]) -> Dict[str, float]:
+    """The seconds that loading the weights took, and compiling with all that warms up."""
+    found: Dict[str, float] = {}
+    for line in lines:
+        for part, pattern in _PARTS.items():
+            match = pattern.search(line)
+            if match:
+                found[part] = max(found.get(part, 0.0), float(match[1]))
+    return found
+
+
+def url_of(endpoint: Endpoint) -> str:
+    host = vllm_wait.reachable_host(endpoint["host"])
+    return f"http://{'[' + host + ']' if ':' in host else host}:{endpoint['port']}/v1"
+
+
+class Wait:
+    """One call of it.
+
+    ``before``: what the first call did before it waited, which every answer tells. ``once``: nothing is waited for, and
+    an end is no failure.
+    """
+
+    def __init__(self, module: Any, before: Dict[str, Any], once: bool = False) -> None:
+        self.module = module
+        self.once = once or module.check_mode
+        begun: Dict[str, Any] = {**clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": before}
+        self.resume: Dict[str, Any] = module.params.get("resume") or begun
+        self.answers: Dict[str, vllm_wait.Answer] = {}
+
+    def unit_state(self, unit: str) -> Dict[str, str]:
+        rc, out, err = self.module.run_command(["systemctl", "show", unit, f"--property={UNIT_PROPERTIES}"])
+        if rc != 0:
+            self.end_in_failure(msg=f"systemctl show {unit} failed: {(err or out).strip()}")
+        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        return {**shown, "Job": shown.get("Job", "").lstrip("0")}
+
+    def log(self, endpoint: Endpoint) -> Sequence[str]:
+        """What this run of the unit said, and no other: the words of an earlier run would tell a wrong cause."""
+        run = self.resume["runs"].get(endpoint["name"])
+        unit = endpoint["unit"]
+        return units_job.log_tail(self.module.run_command, unit, run, LOG_LINES, manager=True) if run else []
+
+    def look(self, endpoint: Endpoint) -> None:
+        """Ask the unit first: another server, or the one that is on its way out, may answer on its port."""
+        name = endpoint["name"]
+        state = self.unit_state(endpoint["unit"]) if endpoint["unit"] else {"ActiveState": "active"}
+        ended, took = self.has_ended(name, state), 0.0
+        # When systemd has begun a new run already, the one that was seen before is the one that tells.
+        begun_anew = ended and self.is_up(state)
+        if state.get("InvocationID") and not (begun_anew and name in self.resume["runs"]):
+            self.resume["runs"][name] = state["InvocationID"]
+        if ended:
+            self.dead(endpoint, state)
+            answer = vllm_wait.Answer(False, "its unit does not run")
+        elif state["ActiveState"] == "deactivating" or (state["ActiveState"] == "active" and state.get("Job")):
+            answer = vllm_wait.Answer(False, "the one before is being stopped")
+        else:
+            began = time.monotonic()
+            answer = self.ask(endpoint)
+            took = time.monotonic() - began
+            # A unit that starts asks as well, and knows more: who has its port may be another server.
+            if answer.refused and state["ActiveState"] != "active":
+                answer = vllm_wait.Answer(False, answer.detail)
+        self.answers[name] = answer
+        # A unit waits for the same answer before it counts as started; the play ends after it and not before.
+        if answer.ready and state["ActiveState"] == "active":
+            self.resume["ready"][name] = answer.detail
+            if not self.once:
+                self.resume.setdefault("parts", {})[name] = {**parts_of(self.log(endpoint)), "token": round(took, 2)}
+
+    @staticmethod
+    def is_up(state: Mapping[str, str]) -> bool:
+        return state["ActiveState"] in ("active", "activating") and "auto-restart" not in state.get("SubState", "")
+
+    def has_ended(self, name: str, state: Mapping[str, str]) -> bool:
+        # systemd starts it again by itself; the first end is what tells the cause, so waiting stops there.
+        restarts = int(state.get("NRestarts") or 0)
+        again = restarts > self.resume["restarts"].setdefault(name, restarts)
+        gone = state["ActiveState"] in ("failed", "inactive") and not state.get("Job")
+        return again or gone or "auto-restart" in state.get("SubState", "")
+
+    def ask(self, endpoint: Endpoint) -> vllm_wait.Answer:
+        try:
+            key = vllm_wait.read_key(endpoint["env_file"])
+        except OSError as error:
+            return vllm_wait.Answer(False, f"its env file cannot be read: {error}", refused=True)
+        return vllm_wait.probe(vllm_wait.asker(endpoint["host"], endpoint["port"]), endpoint["model"], key)
+
+    def fail(self, sentence: str, endpoint: Endpoint) -> None:
+        """End with this sentence, the cause that the journal tells, and where the journal is."""
+        lines = self.log(endpoint)
+        found = diagnosis.diagnose(lines)
+        said = diagnosis.telling_lines(lines)
+        last = " / ".join(diagnosis.shortened(line) for line in said[-3:])
+        why = str(found) if found else f"Its last words: {last}" if last else "It said nothing."
+        journal = diagnosis.journal_of(endpoint["unit"]) if lines else ""
+        told = diagnosis.sentences(sentence, why, journal)
+        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=said)
+
+    def end_in_failure(self, **told: Any) -> None:
+        self.module.fail_json(**self.resume["before"], **told, done=True, progress="")
+
+    def dead(self, endpoint: Endpoint, state: Mapping[str, str]) -> None:
+        if self.once:
+            return
+        status = state.get("ExecMainStatus", "")
+        how = f"{state['ActiveState']}, {state['Result']}" + (f", status {status}" if status not in ("", "0") else "")
+        self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", endpoint)
+
+    def refused(self, endpoint: Endpoint, detail: str) -> None:
+        """It answers and will never say yes: told with what it answered, as its unit tells it."""
+        found = diagnosis.diagnose([f"vllm-wait: {endpoint['model']} on port {endpoint['port']}: {detail}"])
+        why = str(found) if found else f"{endpoint['name']} cannot be asked: {detail}"
+        told = diagnosis.sentences(why, diagnosis.journal_of(endpoint["unit"]))
+        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=[])
+
+    def late(self, endpoint: Endpoint, elapsed: float) -> None:
+        detail = self.answers[endpoint["name"]].detail
+        self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", endpoint)
+
+    def waiting_for(self) -> List[Endpoint]:
+        return [one for one in self.module.params["endpoints"] if one["name"] not in self.resume["ready"]]
+
+    def slice(self) -> None:
+        end = time.monotonic() + self.module.params.get("wait_s", 0)
+        while True:
+            for endpoint in self.waiting_for():
+                self.look(endpoint)
+            if self.once or not self.waiting_for() or time.monotonic() >= end:
+                return
+            elapsed = clock.elapsed(self.resume)
+            for endpoint in self.waiting_for():
+                answer = self.answers[endpoint["name"]]
+                if answer.refused:
+                    self.refused(endpoint, answer.detail)
+                if elapsed > endpoint["timeout_s"]:
+                    self.late(endpoint, elapsed)
+            time.sleep(PAUSE_S)
+
+    def progress(self) -> str:
+        elapsed = int(clock.elapsed(self.resume))
+        parts = []
+        for endpoint in self.waiting_for():
+            busy = diagnosis.phase(self.log(endpoint)) or self.answers[endpoint["name"]].detail
+            parts.append(f"{endpoint['name']}: {busy}")
+        return f"{'; '.join(parts)} ({elapsed} s)"
+
+    def endpoints(self) -> List[Dict[str, Any]]:
+        return [
+            {
+                "name": one["name"],
+                "url": url_of(one),
+                "model": one["model"],
+                "ready": one["name"] in self.resume["ready"],
+                "detail": self.resume["ready"].get(one["name"]) or self.answers[one["name"]].detail,
+                "seconds": self.resume.get("parts", {}).get(one["name"], {}),
+            }
+            for one in self.module.params["endpoints"]
+        ]
+
+    def end(self) -> None:
+        """Look for as long as a call does, and give the module's answer."""
+        self.slice()
+        before = self.resume["before"]
+        if self.waiting_for() and not self.once:
+            self.module.exit_json(**before, done=False, progress=self.progress(), resume=self.resume)
+        self.module.exit_json(**before, done=True, progress="", endpoints=self.endpoints())

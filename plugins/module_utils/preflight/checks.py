@@ -1,0 +1,324 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a node can become what the plan says. Each check returns its findings as sentences; none changes anything."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Callable, Iterable, Mapping, Sequence
+
+from ..docker.daemon_file import data_root
+from ..docker.engine import cdi_trouble, toolkit_trouble
+from ..docker.image import parse_reference
+from ..hub.api import Hub, HubError, Opener
+from ..hub.folder import Folder
+from ..hub.snapshot import Snapshot, at_commit, bytes_here, human, look, parse_snapshots, wanted_bytes
+from ..tls.certificate import ends_within, pair_trouble
+from ..units.unit import parse_belongings
+from ..web import without_password
+
+Instance = Mapping[str, Any]
+Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
+
+#: Left free on every filesystem, for logs and for what a service writes while it runs.
+RESERVE = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that will be written below a path."""
+
+    path: str
+    bytes: int
+    purpose: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """``device`` tells filesystems apart, ``path`` is the nearest folder that exists."""
+
+    device: int
+    path: str
+    free: int
+
+
+def filesystem(path: str) -> Filesystem:
+    """Where a path would come to lie that need not exist yet."""
+    folder = os.path.realpath(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    shown = os.statvfs(folder)
+    return Filesystem(os.stat(folder).st_dev, folder, shown.f_bavail * shown.f_frsize)
+
+
+def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = filesystem) -> list[str]:
+    """Needs that share a filesystem are added up before they are compared with what is free."""
+    groups: dict[int, tuple[Filesystem, list[Need]]] = {}
+    for need in needs:
+        if need.bytes > 0:
+            found = where(need.path)
+            groups.setdefault(found.device, (found, []))[1].append(need)
+    findings = []
+    for found, together in groups.values():
+        total = sum(need.bytes for need in together) + RESERVE
+        if total > found.free:
+            parts = " and ".join(f"{human(n.bytes)} for {n.purpose} in {n.path}" for n in together)
+            findings.append(
+                f"Too little disk: {human(total)} are needed ({parts}, {human(RESERVE)} to spare), and the filesystem"
+                f" of {found.path} has {human(found.free)} free. Make room, or move the folder to a larger filesystem."
+            )
+    return findings
+
+
+def told_needs(
+    needs: Iterable[Need], roots: Iterable[str], where: Callable[[str], Filesystem] = filesystem
+) -> dict[str, Any]:
+    """What is to be fetched, and on each filesystem that has one of the roots what is free before it."""
+    fetched = [need for need in needs if need.bytes > 0]
+    disks: dict[int, dict[str, Any]] = {}
+    for path in dict.fromkeys([*roots, *(need.path for need in fetched)]):
+        found = where(path)
+        disk = disks.setdefault(found.device, {"paths": [], "free": found.free, "bytes": 0})
+        disk["paths"].append(path)
+        disk["bytes"] += sum(need.bytes for need in fetched if need.path == path)
+    fetch = [{"kind": "image" if need.name else "weights", "bytes": need.bytes} for need in fetched]
+    return {"fetch": fetch, "disks": list(disks.values())}
+
+
+def weights_needs(
+    instances: Sequence[Instance],
+    home: str,
+    trees: Mapping[Snapshot, tuple[str, Sequence[Any]]],
+    linked: bool = False,
+) -> list[Need]:
+    """What is to be fetched: exact where the hub gave its listing, else the plan's own estimate.
+
+    ``linked``: what is on the node already gets a second name and takes no room.
+    """
+    planned = {(i["repo_id"], i.get("revision") or "main"): int(i.get("weights_bytes") or 0) for i in instances}
+    needs = []
+    for snapshot in parse_snapshots(instances):
+        found = look(home, snapshot)
+        if found.complete:
+            continue
+        if snapshot in trees:
+            commit, tree = trees[snapshot]
+            missing = wanted_bytes(snapshot, tree) - bytes_here(home, snapshot, commit, tree)
+        else:
+            missing = planned[(snapshot.repo_id, snapshot.revision)] - found.bytes
+        needs.append(Need(home, 0 if linked else max(0, missing), f"the weights of {snapshot.repo_id}"))
+    return needs
+
+
+def check_cache(instances: Sequence[Instance], home: str) -> list[str]:
+    """Whether an engine's container sees the weights: it has the cache alone, where links that lead out are dead."""
+    return list(dict.fromkeys(filter(None, (look(home, one).outside for one in parse_snapshots(instances)))))
+
+
+def pin(
+    instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+) -> list[Instance]:
+    """The instances, each with the commit that its branch stands for: the one that is here, else the hub's."""
+    pinned = []
+    for instance in instances:
+        (asked,) = parse_snapshots([instance])
+        known = next((commit for one, (commit, _tree) in trees.items() if same(one, asked)), "")
+        commit = known or look(home, asked).commit
+        if asked.pinned or not commit:
+            pinned.append(instance)
+            continue
+        pinned.append(at_commit(instance, commit, asked.revision))
+    return pinned
+
+
+def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
+    """The instances; those that come from another node carry its name as ``seeder``."""
+    assigned = []
+    for instance in instances:
+        (asked,) = parse_snapshots([instance])
+        seeder = seeders.get((asked.repo_id, asked.revision))
+        assigned.append({**instance, "seeder": seeder} if seeder else instance)
+    return assigned
+
+
+def same(one: Snapshot, other: Snapshot) -> bool:
+    return (one.repo_id, one.revision) == (other.repo_id, other.revision)
+
+
+def check_images(instances: Sequence[Instance]) -> list[str]:
+    """A name that stands for no one image, such as latest, is refused even where Docker has something of that name."""
+    findings = []
+    for image in sorted({str(i["image"]) for i in instances if i.get("image")}):
+        try:
+            parse_reference(image)
+        except ValueError as refusal:
+            findings.append(f"{refusal}.")
+    return findings
+
+
+def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:
+    """The images that are not on the node. Their size is not known before they are pulled, so a round figure counts."""
+    root = data_root()
+    needs = []
+    images = {str(i["image"]): str(i.get("device") or "cuda") for i in instances if i.get("image")}
+    for image, device in sorted(images.items()):
+        if docker and run([docker, "image", "inspect", "--format", "{{.Id}}", image])[0] == 0:
+            continue
+        needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}", image))
+    return needs
+
+
+def check_docker(
+    docker: Mapping[str, Any], instances: Sequence[Instance], keep_docker: bool, keep_toolkit: bool
+) -> list[str]:
+    """Whether the Docker of the node, as engine_info tells of it, will do; and for GPUs those that stay as they are."""
+    findings = [str(docker["obstacle"])]
+    if any(instance.get("gpu_indices") for instance in instances):
+        findings.append(cdi_trouble(str(docker["server_version"])) if keep_docker else "")
+        findings.append(toolkit_trouble(str(docker["toolkit_version"])) if keep_toolkit else "")
+    return [finding for finding in findings if finding]
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether the address can be bound. Docker listens on what it publishes, so a container's port counts too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def making_room(unit_texts: Mapping[str, str], instances: Sequence[Instance]) -> dict[int, str]:
+    """port -> the unit of ours that names it and that is not listed any more. ``unit_texts``: by the unit's name."""
+    listed = {str(one["name"]) for one in instances}
+    known = {unit: parse_belongings(text) for unit, text in unit_texts.items()}
+    return {
+        int(belongs["port"]): unit
+        for unit, belongs in known.items()
+        if belongs.get("instance") and belongs["instance"] not in listed and belongs.get("port", "").isdigit()
+    }
+
+
+def check_ports(
+    instances: Sequence[Instance],
+    run: Runner,
+    free: Callable[[str, int], bool] = port_is_free,
+    going: Mapping[int, str] = MappingProxyType({}),
+) -> list[str]:
+    """A port that our own service of that name holds is as it should be, and one of a service that makes room."""
+    taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
+    findings = []
+    for one in taken:
+        unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
+        # A container holds its port from the first moment of a start, long before its unit is active.
+        holders = [unit, *([going[int(one["port"])]] if int(one["port"]) in going else [])]
+        said = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
+        if {"active", "activating", "deactivating", "reloading"}.intersection(said):
+            continue
+        findings.append(
+            f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"
+            f" `ss -ltnp 'sport = :{one['port']}'` on the node names it. Stop it, or set another port than {address}."
+        )
+    return findings
+
+
+GATEWAY_UNIT = "gpunode-gateway.service"
+
+
+def gateway_holds(text: str) -> set[tuple[str, int]]:
+    """What the front's unit listens on, from the unit's own text."""
+    listens = parse_belongings(text).get("listens", "")
+    return {(host, int(port)) for host, port in (pair.split() for pair in listens.split(",") if pair.strip())}
+
+
+def check_gateway(
+    gateway: Mapping[str, Any], run: Runner, unit_text: str, free: Callable[[str, int], bool] = port_is_free
+) -> list[str]:
+    """Whether the front before the engines can listen where it is to, with a certificate that is the operator's."""
+    findings = []
+    up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
+    held = gateway_holds(unit_text) if up else set()
+    for one in gateway.get("listens") or []:
+        host, port = str(one["host"]), int(one["port"])
+        if (host, port) in held or free(host, port):
+            continue
+        findings.append(
+            f"The gateway cannot listen on {host}:{port}: the port is in use by something else, or the address is not"
+            f" this node's. `ss -ltnp 'sport = :{port}'` on the node names it."
+        )
+    certificate, key = str(gateway.get("certificate") or ""), str(gateway.get("certificate_key") or "")
+    if certificate:
+        trouble = pair_trouble(certificate, key)
+        if not trouble and ends_within(certificate, 0, run):
+            trouble = f"The time of {certificate} is over"
+        findings += [f"{trouble}; the gateway needs a certificate and its key on the node."] if trouble else []
+    return findings
+
+
+def check_platform(platform: Mapping[str, Any], supported: Mapping[str, Any]) -> list[str]:
+    """``platform`` is what the facts say; ``supported`` has versions per distribution, architectures and the init."""
+    findings = []
+    name, version = str(platform.get("distribution")), str(platform.get("version"))
+    versions = [str(v) for v in supported["distributions"].get(name, [])]
+    if version not in versions:
+        known = ", ".join(f"{n} {' '.join(map(str, v))}" for n, v in supported["distributions"].items())
+        findings.append(f"{name} {version} is not supported. Supported: {known}.")
+    architecture = str(platform.get("architecture"))
+    if architecture not in supported["architectures"]:
+        known = ", ".join(supported["architectures"])
+        findings.append(f"The architecture {architecture} is not supported. Supported: {known}.")
+    if platform.get("service_mgr") != "systemd":
+        findings.append(f"The node is run by {platform.get('service_mgr')}; its services need systemd.")
+    return findings
+
+
+@dataclass(frozen=True)
+class HubCheck:
+    """``trees``: commit and listing of each revision that can be had."""
+
+    findings: Sequence[str]
+    trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
+    account: str = ""
+
+
+def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
+    """The token first, then each repository. Nothing is asked if nothing is to be fetched and the token is known."""
+    account, findings, trees = "", [], {}
+    if not snapshots and not (token_is_new and hub.token):
+        return HubCheck((), {})
+    try:
+        if hub.token:
+            account = hub.account()
+        for snapshot in snapshots:
+            try:
+                hub.check_access(snapshot, account)
+                commit = hub.commit(snapshot)
+                trees[snapshot] = (commit, hub.tree(snapshot, commit))
+            except HubError as refusal:
+                if refusal.kind == "unreachable":
+                    raise
+                findings.append(str(refusal))
+    except HubError as trouble:
+        findings.append(str(trouble))
+    return HubCheck(findings, trees, account)
+
+
+def check_index(index: str, opener: Opener) -> list[str]:
+    """Whether an index of Python packages has the hub's client; asked as pip asks it."""
+    shown = without_password(index)
+    answer = opener("GET", f"{index.rstrip('/')}/huggingface-hub/", {"Accept": "text/html, */*"})
+    said = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
+    if 200 <= answer.status < 400:
+        return []
+    return [
+        f"The index of Python packages {shown} {said} for huggingface-hub, the client that fetches the weights. Set"
+        f" huggingface_pip_index_url to one that has it."
+    ]

@@ -1,0 +1,181 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What belongs into a support bundle: which programs are asked, which files are read, where secrets lie."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
+
+from . import redact
+
+#: At most this much of each text, its end.
+LIMIT = 8 << 20
+RELATED = (
+    "docker",
+    "containerd",
+    "gpunode-cdi",
+    "gpunode-cdi-current",
+    "gpunode-engines",
+    "gpunode-gateway",
+    "nvidia-persistenced",
+    "nvidia-fabricmanager",
+    "nvidia-cdi-refresh",
+)
+
+#: name in the bundle -> command
+COMMANDS: Mapping[str, Sequence[str]] = {
+    "system/kernel.txt": ("uname", "-a"),
+    "system/uptime.txt": ("uptime",),
+    "system/memory.txt": ("free", "-m"),
+    "system/disks.txt": ("df", "-hT"),
+    "system/inodes.txt": ("df", "-i"),
+    "system/block-devices.txt": ("lsblk", "-o", "NAME,SIZE,TYPE,FSTYPE,MOUNTPOINT,ROTA"),
+    "system/addresses.txt": ("ip", "-brief", "address"),
+    "system/listening.txt": ("ss", "-ltnp"),
+    "system/time.txt": ("timedatectl",),
+    "system/modules.txt": ("lsmod",),
+    "system/python.txt": ("python3", "--version"),
+    "system/packages.txt": ("dpkg-query", "-W", "-f=${db:Status-Abbrev} ${Package} ${Version}\n"),
+    "system/packages-rpm.txt": ("rpm", "-qa"),
+    "system/repositories.txt": ("apt-cache", "policy"),
+    "gpu/nvidia-smi.xml": ("nvidia-smi", "-q", "-x"),
+    "gpu/topology.txt": ("nvidia-smi", "topo", "-m"),
+    "gpu/cdi.txt": ("nvidia-ctk", "cdi", "list"),
+    "gpu/toolkit.txt": ("nvidia-ctk", "--version"),
+    "gpu/bus.txt": ("lspci", "-nn", "-d", "10de:"),
+    "docker/version.txt": ("docker", "version"),
+    "docker/info.txt": ("docker", "info"),
+    "docker/containers.txt": ("docker", "ps", "--all", "--no-trunc"),
+    "docker/images.txt": ("docker", "images", "--digests"),
+    "docker/disk.txt": ("docker", "system", "df"),
+    "units/failed.txt": ("systemctl", "--failed", "--no-pager"),
+    "units/jobs.txt": ("systemctl", "list-jobs", "--no-pager"),
+    "journal/kernel.txt": ("journalctl", "--dmesg", "--no-pager", "--lines={lines}"),
+}
+#: Files by patterns, as they are but for their secrets.
+FILES = (
+    "/etc/os-release",
+    "/etc/docker/daemon.json",
+    "/etc/systemd/system/vllm-*.service",
+    "/etc/systemd/system/vllm-*.service.d/*",
+    "/etc/systemd/system/docker.service.d/*.conf",
+    "/etc/systemd/system/gpunode-*.service",
+    "/etc/vllm/*.yaml",
+    "/etc/gpunode/gateway/nginx.conf",
+    "/etc/yum.repos.d/docker*.repo",
+    "/etc/yum.repos.d/nvidia-container-toolkit*.repo",
+    "/etc/apt/sources.list.d/docker.sources",
+    "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
+    "/proc/cmdline",
+)
+#: Files of which only the names of what is set are shown, and how.
+BLANKED: Tuple[Tuple[str, Callable[[str], str]], ...] = (
+    ("/etc/vllm/*.env", redact.blanked),
+    ("/etc/vllm/*.keys.yaml", redact.blanked_list),
+    ("/etc/docker/*.env", redact.blanked),
+)
+#: Where a node's secrets lie, and how each is read.
+SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
+    ("/etc/vllm/*.env", redact.of_environment),
+    ("/etc/vllm/*.keys.yaml", redact.of_list),
+    # Those from before a change, which a journal may still hold.
+    ("/var/lib/gpunode/vllm/*/etc/vllm/*.env", redact.of_environment),
+    ("/var/lib/gpunode/vllm/*/etc/vllm/*.keys.yaml", redact.of_list),
+    ("/run/vllm-*/started-from/etc/vllm/*.env", redact.of_environment),
+    ("/run/vllm-*/started-from/etc/vllm/*.keys.yaml", redact.of_list),
+    ("/etc/gpunode/gateway/keys.conf", redact.of_front),
+    ("/etc/huggingface/token", redact.of_token),
+    ("/root/.cache/huggingface/token", redact.of_token),
+    ("/home/*/.cache/huggingface/token", redact.of_token),
+    ("/root/.docker/config.json", redact.of_docker_config),
+    ("/home/*/.docker/config.json", redact.of_docker_config),
+    ("/etc/docker/daemon.json", redact.of_settings),
+    ("/etc/docker/*.env", redact.of_environment),
+    ("/etc/vllm/*.yaml", redact.of_settings),
+    ("/etc/systemd/system/vllm-*.service", redact.of_unit),
+    ("/etc/systemd/system/gpunode-*.service", redact.of_unit),
+    ("/etc/systemd/system/*.service.d/*", redact.of_unit),
+    ("/run/systemd/system/*.service.d/*", redact.of_unit),
+    ("/etc/environment", redact.of_environment),
+    ("/etc/yum.repos.d/*.repo", redact.of_settings),
+    ("/etc/dnf/dnf.conf", redact.of_settings),
+    ("/etc/apt/apt.conf", redact.of_urls),
+    ("/etc/apt/apt.conf.d/*", redact.of_urls),
+    ("/etc/apt/auth.conf", redact.of_apt),
+    ("/etc/apt/auth.conf.d/*", redact.of_apt),
+    ("/etc/apt/sources.list", redact.of_urls),
+    ("/etc/apt/sources.list.d/*", redact.of_urls),
+)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The node. ``run``: what a command prints, both streams; ``find``: paths of a pattern; ``read``: a file's text."""
+
+    run: Callable[[Sequence[str]], str]
+    find: Callable[[str], Iterable[str]]
+    read: Callable[[str], str]
+
+
+def secrets(node: Surroundings, further: Mapping[str, Callable[[str], Set[str]]]) -> Set[str]:
+    """All secrets that lie on the node. ``further``: files beside the usual ones."""
+    found: Set[str] = set()
+    for pattern, reader in [*SECRETS, *further.items()]:
+        for path in node.find(pattern):
+            text = node.read(path)
+            found |= reader(text)
+            for named in redact.environment_files(text) if reader is redact.of_unit else ():
+                found |= {one for path in node.find(named) for one in redact.of_environment(node.read(path))}
+    return found
+
+
+def unit_commands(units: Sequence[str], lines: int) -> Dict[str, Sequence[str]]:
+    """For each unit what systemd says of it, and its journal."""
+    found: Dict[str, Sequence[str]] = {}
+    for unit in units:
+        found[f"units/{unit}.status.txt"] = ("systemctl", "status", "--no-pager", "--lines=0", "--full", unit)
+        found[f"units/{unit}.show.txt"] = ("systemctl", "show", unit)
+        found[f"journal/{unit}.txt"] = (
+            *("journalctl", "--no-pager", "--all", "--output=short-iso-precise", f"--lines={lines}"),
+            f"--unit={unit}",
+        )
+    return found
+
+
+def gather(node: Surroundings, units: Sequence[str], lines: int) -> Dict[str, str]:
+    """The bundle's texts as they are: nothing is blotted out yet."""
+    told = {}
+    for name, command in {**COMMANDS, **unit_commands(units, lines)}.items():
+        told[name] = node.run([word.replace("{lines}", str(lines)) for word in command])
+    blanked = {path: blank for pattern, blank in BLANKED for path in node.find(pattern)}
+    for path in sorted({path for pattern in FILES for path in node.find(pattern)} | set(blanked)):
+        told[f"files{path}"] = blanked.get(path, str)(node.read(path))
+    return told
+
+
+def clean(texts: Mapping[str, str], known: Iterable[str]) -> Dict[str, str]:
+    """The texts with no secret in them, each no longer than is useful. First clean, then cut: half a secret is none."""
+    redactor = redact.Redactor(known)
+    return {name: redact.tail(redactor.clean(text), LIMIT) for name, text in texts.items()}
+
+
+def pack(folder: str, texts: Mapping[str, str], now: float) -> bytes:
+    """The bundle as a tar.gz of one folder."""
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w:gz") as tar:
+        for name in sorted(texts):
+            data = texts[name].encode("utf-8", "replace")
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size, member.mode, member.mtime = len(data), 0o600, int(now)
+            tar.addfile(member, io.BytesIO(data))
+    return held.getvalue()
+
+
+def instance_units(paths: Iterable[str]) -> List[str]:
+    """The units of the files that are called like one of ours, and those that they need."""
+    names = {path.rsplit("/", 1)[-1] for path in paths}
+    return sorted(name[: -len(".service")] for name in names if name.endswith(".service")) + list(RELATED)

@@ -1,0 +1,169 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The units of a call: what is due for each, and doing it. For units_current, and units_ready, which waits after it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from . import unit as units_unit
+
+Unit = Mapping[str, Any]
+
+OPTIONS: Dict[str, Any] = {
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "started_from": {"type": "path", "required": True},
+            "container": {"type": "str"},
+            "image": {"type": "str"},
+            "reloads": {"type": "bool", "default": False},
+        },
+    },
+}
+#: For what may change them.
+RUNNING = {
+    **OPTIONS,
+    "would_change": {"type": "list", "elements": "path", "default": []},
+    "instead_of": {"type": "list", "elements": "str", "default": []},
+}
+
+
+def checksum(path: str) -> Optional[str]:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.sha256(stream.read()).hexdigest()
+    except OSError:
+        return None
+
+
+class Units:
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.wanted = module.params["units"]
+        self.shown = self.show([unit["name"] for unit in self.wanted])
+
+    def systemctl(self, *words: str) -> str:
+        rc, out, err = self.module.run_command(["systemctl", *words])
+        if rc != 0:
+            self.module.fail_json(msg=f"systemctl {' '.join(words)} failed: {(err or out).strip()}", units=[])
+        return str(out)
+
+    def show(self, names: Sequence[str]) -> Dict[str, units_unit.Shown]:
+        found = units_unit.parse_show(self.systemctl("show", f"--property={','.join(units_unit.PROPERTIES)}", *names))
+        return {name: found.get(name, units_unit.Shown(name)) for name in names}
+
+    def changed_file(self, unit: Unit) -> str:
+        for path in unit["files"]:
+            if path in self.module.params.get("would_change", ()):
+                return str(path)
+        return units_unit.stale_file(unit["started_from"], unit["files"], checksum)
+
+    def moved(self, unit: Unit) -> str:
+        """What a unit runs that is not what its name stands for by now."""
+        if unit["reloads"]:
+            return "its program was replaced" if self.program_replaced(unit) else ""
+        return "its image's name stands for another image now" if self.image_moved(unit) else ""
+
+    def program_replaced(self, unit: Unit) -> bool:
+        try:
+            return os.readlink(f"/proc/{self.shown[unit['name']].pid}/exe").endswith(" (deleted)")
+        except OSError:
+            return False
+
+    def image_moved(self, unit: Unit) -> bool:
+        docker = self.module.get_bin_path("docker")
+        if not (docker and unit["container"] and unit["image"]):
+            return False
+        running = self.ask([docker, "container", "inspect", "--format={{.Image}}", unit["container"]])
+        named = self.ask([docker, "image", "inspect", "--format={{.Id}}", unit["image"]])
+        return bool(running and named and running != named)
+
+    def ask(self, command: Sequence[str]) -> str:
+        rc, out, _err = self.module.run_command(command)
+        return str(out).strip() if rc == 0 else ""
+
+    def decide(self, unit: Unit) -> units_unit.Decision:
+        shown = self.shown[unit["name"]]
+        changed = self.changed_file(unit) if shown.runs else ""
+        moved = self.moved(unit) if shown.runs and not changed else ""
+        return units_unit.decide(shown, changed, moved, unit["reloads"])
+
+    def in_the_way(self, decisions: Sequence[units_unit.Decision]) -> List[units_unit.Decision]:
+        """What stops before any of these starts: it may hold their GPUs or port. Nothing where all of them run."""
+        names = self.module.params.get("instead_of") or []
+        starting = [one for one in decisions if one.action in ("start", "restart")]
+        if not names or not (starting or any(shown.active != "active" for shown in self.shown.values())):
+            return []
+        running = [name for name, shown in self.show(names).items() if shown.runs]
+        return [units_unit.Decision(name, "stop", "it makes room for what is listed") for name in running]
+
+    def stand_down(self, names: Sequence[str]) -> None:
+        """Stop units, and note that it was not their operator who did; they stay enabled until others answer."""
+        os.makedirs(units_unit.STOOD_DOWN, mode=0o755, exist_ok=True)
+        for name in names:
+            with open(os.path.join(units_unit.STOOD_DOWN, name), "w", encoding="utf-8"):
+                pass
+        self.systemctl("stop", *names)
+
+    def apply(self, decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> None:
+        if any(shown.needs_reload or shown.load == "not-found" for shown in self.shown.values()):
+            self.systemctl("daemon-reload")
+        if to_enable:
+            self.systemctl("enable", "--quiet", *to_enable)
+        self.reload([decision.name for decision in decisions if decision.action == "reload"])
+        quick = {unit["name"] for unit in self.wanted if unit["reloads"]}
+        due = [decision.name for decision in decisions if decision.action in ("start", "restart")]
+        self.restart([name for name in due if name in quick])
+        self.restart([name for name in due if name not in quick], "--no-block")
+
+    def reload(self, names: Sequence[str]) -> None:
+        if names:
+            self.systemctl("reload", *names)
+
+    def restart(self, due: Sequence[str], *options: str) -> None:
+        if due:
+            # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so
+            # the fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails
+            # for a unit that systemd does not hold in memory, which has no count either.
+            self.module.run_command(["systemctl", "reset-failed", *due])
+            self.systemctl("restart", *options, *due)
+
+
+def due(module: Any) -> Tuple[Units, List[units_unit.Decision], List[str]]:
+    """The units, what is due for each, and which of them are to be enabled."""
+    units = Units(module)
+    decisions = [units.decide(unit) for unit in units.wanted]
+    return units, decisions, [name for name, shown in units.shown.items() if not shown.enabled]
+
+
+def told(decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> List[str]:
+    """What is due, a line each."""
+    lines = [f"{one.name}: {one.action}, {one.why}" for one in decisions if one.action != "none"]
+    return lines + [f"{name}: enable" for name in to_enable]
+
+
+def run(module: Any) -> Dict[str, Any]:
+    """What was done, as the module returns it; in check mode, what would be."""
+    if not module.params["units"]:
+        return {"changed": False, "units": [], "diff": {"before": "", "after": ""}}
+    units, decisions, to_enable = due(module)
+    stopped = units.in_the_way(decisions)
+    if not module.check_mode:
+        if stopped:
+            units.stand_down([one.name for one in stopped])
+        units.apply(decisions, to_enable)
+    decisions = [*stopped, *decisions]
+    lines = told(decisions, to_enable)
+    return {
+        "changed": bool(lines),
+        "units": [{"name": one.name, "action": one.action, "why": one.why} for one in decisions],
+        "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
+    }

@@ -1,0 +1,367 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front before a node's engines: what was asked for, read and refused, and the places that nginx is to serve."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..module_utils import paths
+from .planner.catalog import near
+from .planner.request import LOOPBACK, whole_number
+from .values import typed
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
+_ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*)\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+#: What a bearer token may consist of (RFC 6750), so that it means itself in every file and header.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+#: nginx finds a key in a table whose slots hold this much.
+KEY_LENGTH = (20, 256)
+#: The front's own sign of life.
+HEALTH = "/health"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What can be set of the front. The defaults are those of the role."""
+
+    host: str = "0.0.0.0"
+    port: int = 443
+    names: tuple[str, ...] = ()
+    certificate: str = ""
+    certificate_key: str = ""
+    acme_email: str = ""
+    routes: tuple[tuple[str, str], ...] = (
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("GET", "/v1/models"),
+    )
+    default_instance: str = ""
+    max_body_mib: int = 20
+    requests_per_second: int = 100
+    burst: int = 200
+    connections: int = 512
+    read_timeout_s: int = 3600
+    drain_timeout_s: int = 60
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    metrics_allow: tuple[str, ...] = ()
+    config_dir: str = "/etc/gpunode/gateway"
+
+
+def address(what: str, value: Any) -> str:
+    """An address to listen on, and no name: a name may stand for another address at the next start."""
+    try:
+        return paths.address(value)
+    except ValueError:
+        raise ValueError(f"{what} must be an address such as 0.0.0.0, not {value!r}.") from None
+
+
+def path(what: str, value: Any) -> str:
+    """A path that means itself in nginx's configuration, which takes a dollar for a variable's beginning."""
+    text = str(value)
+    if text and (not text.startswith("/") or "$" in text or _CONTROL.search(text)):
+        raise ValueError(f"{what} must be an absolute path without dollars and control characters, not {value!r}.")
+    return text
+
+
+def listed(what: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, (list, tuple)):
+        return value
+    raise ValueError(f"{what} must be a list, not {value!r}.")
+
+
+def names(value: Any) -> tuple[str, ...]:
+    """Names and addresses under which clients know the front."""
+    found = tuple(str(one) for one in listed("gateway_names", value))
+    for one in found:
+        if not _DNS_NAME.match(one) and not _is_address(one):
+            raise ValueError(f"gateway_names holds {one!r}, which is neither a name in the DNS nor an address.")
+    return found
+
+
+def _is_address(text: str) -> bool:
+    try:
+        paths.address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def routes(value: Any) -> tuple[tuple[str, str], ...]:
+    """What passes, each a method and a path."""
+    found = []
+    for one in listed("gateway_routes", value):
+        match = _ROUTE.match(str(one))
+        if not match:
+            raise ValueError(
+                f"gateway_routes holds {one!r}; a route is a method and a whole path, such as 'POST /v1/completions'."
+            )
+        if match[2] == HEALTH:
+            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the front's own sign of life.")
+        found.append((match[1], match[2]))
+    if not found:
+        raise ValueError("gateway_routes is empty, so nothing would pass. Leave it out for what clients usually need.")
+    return tuple(dict.fromkeys(found))
+
+
+def networks(value: Any) -> tuple[str, ...]:
+    found = []
+    for one in listed("gateway_metrics_allow", value):
+        try:
+            paths.address(str(one).partition("/")[0])
+            found.append(str(ipaddress.ip_network(str(one))))
+        except ValueError as error:
+            raise ValueError(f"gateway_metrics_allow holds {one!r}, which is no network: {error}.") from None
+    return tuple(found)
+
+
+def plain_text(what: str, value: Any, form: re.Pattern[str], wanted: str) -> str:
+    text = str(value)
+    if text and not form.match(text):
+        raise ValueError(f"{what} must be {wanted}, not {value!r}.")
+    return text
+
+
+def _number(name: str, low: int, high: int) -> Callable[[Any], int]:
+    return lambda value: whole_number(f"gateway_{name}", value, low, high)
+
+
+#: How each setting is read.
+READERS: dict[str, Callable[[Any], Any]] = {
+    "host": lambda value: address("gateway_host", value),
+    "port": _number("port", 1, 65535),
+    "names": names,
+    "certificate": lambda value: path("gateway_certificate", value),
+    "certificate_key": lambda value: path("gateway_certificate_key", value),
+    "acme_email": lambda value: plain_text(
+        "gateway_acme_email", value, re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\Z"), "a plain mail address"
+    ),
+    "routes": routes,
+    "default_instance": lambda value: plain_text("gateway_default_instance", value, _NAME, "an instance's name"),
+    "max_body_mib": _number("max_body_mib", 1, 4096),
+    "requests_per_second": _number("requests_per_second", 0, 100_000),
+    "burst": _number("burst", 0, 100_000),
+    "connections": _number("connections", 0, 65_000),
+    "read_timeout_s": _number("read_timeout_s", 1, 86_400),
+    "drain_timeout_s": _number("drain_timeout_s", 1, 86_400),
+    "metrics_host": lambda value: address("gateway_metrics_host", value),
+    "metrics_port": _number("metrics_port", 1, 65535),
+    "metrics_allow": networks,
+    "config_dir": lambda value: path("gateway_config_dir", value),
+}
+
+
+def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """The settings, and a sentence for each that cannot be read; its default stands in for it."""
+    findings: list[str] = []
+    seen: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in READERS:
+            meant = near(key, READERS)
+            findings.append(f"gateway_{key} is no setting{f'; did you mean gateway_{meant[0]}?' if meant else '.'}")
+        elif value is not None:
+            try:
+                seen[key] = READERS[key](typed(f"gateway_{key}", value))
+            except ValueError as error:
+                findings.append(str(error))
+    return Settings(**seen), findings
+
+
+def key_findings(keys: Any, engine_key: str = "") -> list[str]:
+    """What stands against the keys. No sentence holds one, nor a name that might be one by mistake."""
+    try:
+        keys = typed("gateway_keys", keys)
+    except ValueError as error:
+        return [str(error)]
+    if not isinstance(keys, Mapping) or not keys:
+        return [
+            "The gateway lets nobody in without a key, and gateway_keys holds none. It is a dictionary of one name for"
+            " each client and its key; `openssl rand -hex 32` makes one."
+        ]
+    findings = []
+    for number, (name, key) in enumerate(keys.items(), 1):
+        if not isinstance(name, str) or not _NAME.match(name):
+            findings.append(f"Name {number} of gateway_keys must be letters, digits, dots and dashes, 64 at the most.")
+        text = key if isinstance(key, str) else ""
+        if not KEY_LENGTH[0] <= len(text) <= KEY_LENGTH[1] or not _TOKEN.match(text):
+            findings.append(
+                f"Key {number} of gateway_keys must be a text of {KEY_LENGTH[0]} to {KEY_LENGTH[1]} letters, digits and"
+                " any of . _ ~ + / -; `openssl rand -hex 32` makes one."
+            )
+    if _CONTROL.search(str(engine_key)):
+        findings.append("The key that opens the engines holds a line break or another control character.")
+    # nginx looks them up without regard to capitals first.
+    if len({str(key).casefold() for key in keys.values()}) < len(keys):
+        findings.append("Two keys of gateway_keys are the same, or differ in capitals alone. Give each client its own.")
+    return findings
+
+
+def listen(host: str, port: int) -> str:
+    """As nginx takes it. :: means every address, those of IPv4 too."""
+    return f"[{host}]:{port}{' ipv6only=off' if host == '::' else ''}" if ":" in host else f"{host}:{port}"
+
+
+def _engine(instance: Mapping[str, Any]) -> str:
+    return f"http://{_upstream(instance)}"
+
+
+def _upstream(instance: Mapping[str, Any]) -> str:
+    return f"engine-{instance['name']}"
+
+
+def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Where each engine listens, and the file in which a second one that runs beside it for a while names itself."""
+    found = []
+    for instance in instances:
+        host = str(instance.get("host") or "127.0.0.1")
+        found.append(
+            {
+                "upstream": _upstream(instance),
+                "address": f"{f'[{host}]' if ':' in host else host}:{int(instance['port'])}",
+                "second": f"/run/vllm-{instance['name']}-beside/front.conf*",
+            }
+        )
+    return found
+
+
+def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
+    """Every instance below its own name; the default one at the root, too."""
+    return [f"/{instance['name']}", *([""] if instance["name"] == default else [])]
+
+
+def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> list[dict[str, Any]]:
+    """Every path that passes, its methods, and where it goes."""
+    places: dict[str, dict[str, Any]] = {}
+    passes_to: dict[str, Mapping[str, Any]] = {}
+    for instance in instances:
+        for prefix in _prefixes(instance, default):
+            for method, route in settings.routes:
+                place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
+                found = places.setdefault(prefix + route, place)
+                if passes_to.setdefault(prefix + route, instance) is not instance:
+                    raise ValueError(f"Two instances would be reached at {prefix}{route}: rename one of them.")
+                found["methods"].append(method)
+    return list(places.values())
+
+
+def _metrics(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> dict[str, Any]:
+    if settings.metrics_port is None:
+        return {}
+    places = {f"{prefix}/metrics": f"{_engine(one)}/metrics" for one in instances for prefix in _prefixes(one, default)}
+    return {
+        "listen": listen(settings.metrics_host, settings.metrics_port),
+        "allow": list(settings.metrics_allow),
+        "locations": [{"path": place, "engine": engine} for place, engine in places.items()],
+    }
+
+
+def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
+    """Whether two services cannot listen at both."""
+    wide = ("0.0.0.0", "::")
+    return one[1] == other[1] and (one[0] == other[0] or one[0] in wide or other[0] in wide)
+
+
+def listens(settings: Settings) -> list[dict[str, Any]]:
+    """Every address that the front takes on the node."""
+    found = [(settings.host, settings.port)]
+    if settings.metrics_port is not None:
+        found.append((settings.metrics_host, settings.metrics_port))
+    if settings.acme_email:
+        found.append((settings.host, 80))
+    return [{"host": host, "port": port} for host, port in found]
+
+
+def _acme_names(settings: Settings) -> list[str]:
+    return [name for name in settings.names if not _is_address(name)]
+
+
+def _against(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What cannot be had together."""
+    findings = []
+    if bool(settings.certificate) != bool(settings.certificate_key):
+        findings.append("gateway_certificate and gateway_certificate_key come together: the one is of no use alone.")
+    if settings.acme_email and settings.certificate:
+        findings.append("gateway_acme_email asks for a certificate and gateway_certificate names one. Set one of them.")
+    if settings.acme_email and not _acme_names(settings):
+        findings.append("ACME gives certificates to names, and gateway_names holds none.")
+    loopback = ipaddress.ip_address(settings.metrics_host).is_loopback
+    if settings.metrics_port is not None and not loopback and not settings.metrics_allow:
+        findings.append(
+            f"Metrics would be open to everybody who reaches {settings.metrics_host}:{settings.metrics_port}. Say who"
+            " may read them (gateway_metrics_allow), or keep gateway_metrics_host at 127.0.0.1."
+        )
+    return findings + _beside(settings, instances)
+
+
+def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the engines have against the front."""
+    findings = []
+    mine = [(one["host"], one["port"]) for one in listens(settings)]
+    strange = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
+    findings += [f"{name!r} is no name for an instance: letters, digits, dots and dashes are." for name in strange]
+    for number, one in enumerate(mine):
+        if any(_overlap(one, other) for other in mine[:number]):
+            findings.append(f"The gateway would listen twice at port {one[1]}.")
+    for instance in instances:
+        host, port = str(instance.get("host") or "127.0.0.1"), int(instance["port"])
+        if host not in LOOPBACK:
+            findings.append(
+                f"{instance['name']} answers on {host}:{port} itself, so whoever reaches that walks around the gateway."
+                " Keep vllm_host at 127.0.0.1."
+            )
+        if any(_overlap(one, (host, port)) for one in mine):
+            findings.append(f"The gateway and {instance['name']} both want port {port}.")
+    known = [str(instance["name"]) for instance in instances]
+    if settings.default_instance and instances and settings.default_instance not in known:
+        findings.append(f"gateway_default_instance is {settings.default_instance!r}; there is {', '.join(known)}.")
+    return findings
+
+
+def plan(
+    options: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], os_family: str = "Debian"
+) -> dict[str, Any]:
+    """What the front is to be, and all that stands against it in ``findings``."""
+    settings, findings = read(options)
+    if os_family != "Debian":
+        findings.append(f"The gateway needs nginx as Debian and Ubuntu have it; this node's system is {os_family}'s.")
+    findings += _against(settings, instances)
+    default = settings.default_instance or (str(instances[0]["name"]) if len(instances) == 1 else "")
+    try:
+        places = locations(settings, instances, default)
+    except ValueError as error:
+        places, findings = [], [*findings, str(error)]
+    shown = settings.names[0] if settings.names else "HOST" if settings.host in ("0.0.0.0", "::") else settings.host
+    base = f"https://{f'[{shown}]' if ':' in shown else shown}{'' if settings.port == 443 else f':{settings.port}'}"
+    made = not settings.certificate
+    return {
+        **asdict(settings),
+        "findings": list(dict.fromkeys(findings)),
+        "listens": listens(settings),
+        "listen": listen(settings.host, settings.port),
+        "listen_acme": listen(settings.host, 80) if settings.acme_email else "",
+        "acme_names": _acme_names(settings),
+        "made": made,
+        "certificate": f"{settings.config_dir}/certificate.pem" if made else settings.certificate,
+        "certificate_key": f"{settings.config_dir}/certificate.key" if made else settings.certificate_key,
+        "engines": engines(instances),
+        "locations": places,
+        "metrics": _metrics(settings, instances, default),
+        "urls": {str(one["name"]): f"{base}{_prefixes(one, default)[-1]}/v1" for one in instances},
+    }
+
+
+def nginx_text(value: Any) -> str:
+    """A text in nginx's configuration, in quotes and meaning itself; dollars are the caller's matter."""
+    text = str(value)
+    if _CONTROL.search(text):
+        raise ValueError("a text for nginx cannot hold a line break or another control character")
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))

@@ -1,0 +1,218 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is known about models, GPUs and engine releases. catalog/ holds the numbers, `catalog_files` reads them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Order versions as numbers: 0.9 is older than 0.33, and a driver's 580.65.06 is newer than 580.9."""
+    return tuple(int("0" + "".join(filter(str.isdigit, part))) for part in str(version).split("."))
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three names that the writer may have meant."""
+    folded = {item.casefold(): item for item in known}
+    return [folded[hit] for hit in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How the weights of the linear layers are stored."""
+
+    key: str
+    title: str
+    bits: int
+    min_compute_capability: str
+    native_compute_capability: str = "0.0"
+    group_size: int = 0
+    parts: tuple[str, ...] = ("attention", "mlp")
+    skip_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The fields of config.json that size a decoder."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of the catalogue, or of the user's `extra_models`."""
+
+    key: str
+    repo_id: str
+    shapes: Shapes
+    weights: WeightFormat
+    title: str = ""
+    revision: str | None = None
+    gated: bool = False
+    license: str = ""
+    device: str = "cuda"
+    max_model_len: int | None = None
+    tool_call_parser: str = ""
+    ignore_patterns: tuple[str, ...] = ("original/*",)
+    vllm: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    in_matrix: bool = True
+
+    @property
+    def context(self) -> int:
+        """The longest context that the model was made for, or that its entry allows."""
+        return min(self.max_model_len or self.shapes.max_position_embeddings, self.shapes.max_position_embeddings)
+
+
+@dataclass(frozen=True)
+class GpuSpec:
+    """One kind of GPU."""
+
+    key: str
+    names: tuple[str, ...]
+    memory_mib: int
+    compute_capability: str
+    reserved_mib: int | None = None
+    nvlink_domain: int = 1
+    fabric: bool = False
+    aliases: tuple[str, ...] = ()
+    matrix_counts: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Image:
+    """One build of an engine release and the driver that it needs."""
+
+    image: str
+    device: str
+    cuda: str = ""
+    min_driver: str = ""
+    compat_branches: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchDefault:
+    """How many tokens vLLM puts into one step on GPUs of this memory."""
+
+    min_memory_gib: float
+    batched_tokens: int
+    name_lacks: str = ""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One option of `vllm serve`."""
+
+    name: str
+    type: str
+    default: Any = None
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One release of vLLM."""
+
+    version: str
+    images: tuple[Image, ...]
+    gpu_memory_utilization: float
+    block_size: int
+    runtime_overhead_gib: float
+    batch_defaults: tuple[BatchDefault, ...]
+    flags: Mapping[str, Flag]
+    removed: Mapping[str, str] = field(default_factory=dict)
+    deprecated: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def spellings(self) -> Mapping[str, Flag]:
+        """Every way to write an option, `no-…` and `disable-…` forms included."""
+        return {name: flag for flag in self.flags.values() for name in (flag.name, *flag.also)}
+
+    def batched_tokens(self, memory_gib: float, name: str) -> int:
+        """vLLM's own default for a GPU of this memory and name."""
+        for rule in self.batch_defaults:
+            if memory_gib >= rule.min_memory_gib and not (rule.name_lacks and rule.name_lacks in name.casefold()):
+                return rule.batched_tokens
+        raise ValueError(f"engine {self.version}: batch_defaults has no rule for {memory_gib:.1f} GiB.")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The planner's own rules in numbers (catalog/planner.yml says where each comes from)."""
+
+    min_context: int
+    calibration_error: float
+    context_step: int
+    kv_share: float
+    activation_hidden: float
+    activation_intermediate: float
+    start_base_s: int
+    load_bytes_per_s: int
+    shm_size: Mapping[str, str]
+    cpu_kv_cache_gib: int
+    busy_mib: int
+    image_download_bytes: Mapping[str, int]
+    image_disk_bytes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that the planner knows before it sees a host."""
+
+    models: Mapping[str, ModelSpec]
+    gpus: Mapping[str, GpuSpec]
+    engines: Mapping[str, EngineSpec]
+    policy: Policy
+    reserved_fraction: float
+    architectures: Mapping[str, str]
+
+    @cached_property
+    def gpu_names(self) -> Mapping[str, GpuSpec]:
+        """Every name of every GPU, folded: its key, nvidia-smi's names, the short forms people type."""
+        return {name.casefold(): gpu for gpu in self.gpus.values() for name in (gpu.key, *gpu.names, *gpu.aliases)}
+
+    def model(self, name: str) -> ModelSpec:
+        """By key, or by the repository's id."""
+        wanted = str(name).casefold()
+        for model in self.models.values():
+            if wanted in (model.key.casefold(), model.repo_id.casefold()):
+                return model
+        guesses = near(name, self.models)
+        meant = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
+        raise ValueError(
+            f"Model {name!r} is not in the catalogue. {meant}Known: {', '.join(self.models)}. "
+            "Add your own with vllm_extra_models: a repo_id and the fields of its config.json."
+        )
+
+    def gpu(self, name: str) -> GpuSpec | None:
+        """The entry of a GPU, however it is called; None for a kind that the catalogue has not seen."""
+        return self.gpu_names.get(name.casefold())
+
+    def engine(self, version: str | None) -> EngineSpec:
+        """A release by its version; without one, the newest."""
+        if version is None:
+            return self.engines[max(self.engines, key=version_key)]
+        wanted = str(version).removeprefix("vllm-").removeprefix("v")
+        if wanted not in self.engines:
+            raise ValueError(
+                f"Engine release {version!r} is not in the catalogue. Known: {', '.join(self.engines)}. "
+                "Add your own with vllm_extra_engines."
+            )
+        return self.engines[wanted]

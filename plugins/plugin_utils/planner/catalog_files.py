@@ -1,0 +1,229 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read catalog/ and the user's own entries, and refuse what nobody would understand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .catalog import (
+    BatchDefault,
+    Catalog,
+    EngineSpec,
+    Flag,
+    GpuSpec,
+    Image,
+    ModelSpec,
+    Policy,
+    Shapes,
+    WeightFormat,
+    near,
+    version_key,
+)
+
+HOME = Path(__file__).resolve().parents[3] / "catalog"
+# The C loader reads the 320 options of an engine in 8 ms, the Python one in 150 ms.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Raw = Mapping[str, Any]
+
+
+def _only(what: str, raw: Raw, known: Iterable[str]) -> None:
+    """Refuse a key that nobody reads: it is a typing error, and silence would hide it."""
+    known = sorted(known)
+    for key in raw:
+        if key not in known:
+            meant = near(str(key), known)
+            raise ValueError(f"{what}: unknown key {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
+
+
+def _whole(what: str, raw: Raw, key: str, default: int | None = None) -> int:
+    """A positive whole number; numbers given on a command line arrive as strings."""
+    value = raw.get(key, default)
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise ValueError(f"{what}: {key} must be a whole number, not {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{what}: {key} must be at least 1, not {number}.")
+    return number
+
+
+UNSIZED = {
+    "num_local_experts": "a mixture of experts",
+    "num_experts": "a mixture of experts",
+    "n_routed_experts": "a mixture of experts",
+    "kv_lora_rank": "latent attention (MLA)",
+    "ssm_cfg": "a state-space model",
+    "layers_block_type": "a hybrid of attention and state-space layers",
+}
+
+
+def shapes_of(what: str, config: Raw) -> Shapes:
+    """Read config.json's fields; what the arithmetic does not cover is refused, not guessed."""
+    config = {**config, **(config.get("text_config") or {})}
+    for key, kind in UNSIZED.items():
+        if config.get(key):
+            raise ValueError(f"{what}: its config.json has {key}, {kind}: the planner sizes dense decoders only.")
+    heads = _whole(what, config, "num_attention_heads")
+    hidden = _whole(what, config, "hidden_size")
+    return Shapes(
+        hidden_size=hidden,
+        intermediate_size=_whole(what, config, "intermediate_size"),
+        num_hidden_layers=_whole(what, config, "num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=_whole(what, config, "num_key_value_heads", heads),
+        head_dim=_whole(what, {"head_dim": config.get("head_dim") or hidden // heads}, "head_dim"),
+        vocab_size=_whole(what, config, "vocab_size"),
+        max_position_embeddings=_whole(what, config, "max_position_embeddings"),
+        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+        attention_bias=bool(config.get("attention_bias", config.get("model_type") == "qwen2")),
+    )
+
+
+#: quantization_config's method and bits, as a key of weight_formats.
+QUANTIZED: dict[tuple[str, int | None], str] = {
+    ("compressed-tensors", 8): "fp8",
+    ("compressed-tensors", 4): "w4a16",
+    ("awq", 4): "w4a16",
+    ("gptq", 4): "w4a16",
+    ("fbgemm_fp8", None): "fbgemm-fp8",
+    ("fp8", None): "fp8",
+}
+
+
+def _format_key(what: str, raw: Raw) -> str:
+    """The weight format: as the entry says, else as config.json's quantization_config says, else BF16."""
+    if "weights" in raw:
+        return str(raw["weights"])
+    quantization = raw.get("config", {}).get("quantization_config") or {}
+    method = quantization.get("quant_method")
+    if not method:
+        return "bf16"
+    groups = (quantization.get("config_groups") or {}).values()
+    bits = {(group.get("weights") or {}).get("num_bits") for group in groups} or {quantization.get("bits")}
+    key = QUANTIZED.get((method, next(iter(bits)) if len(bits) == 1 else None))
+    if key is None:
+        raise ValueError(f"{what}: quantization_config {method!r} is not one that the planner sizes; say `weights:`.")
+    return key
+
+
+MODEL_KEYS = {field.name for field in fields(ModelSpec)} - {"key", "shapes"} | {"config", "config_of"}
+
+
+def model_spec(key: str, raw: Raw, formats: Mapping[str, WeightFormat], known: Mapping[str, Raw]) -> ModelSpec:
+    """One entry of models.yml, checked."""
+    what = f"model {key}"
+    _only(what, raw, MODEL_KEYS)
+    if not raw.get("repo_id"):
+        raise ValueError(f"{what}: repo_id is missing.")
+    config = raw.get("config") or known.get(str(raw.get("config_of")), {}).get("config")
+    if not config:
+        raise ValueError(f"{what}: give `config`, the fields of the repository's config.json, or `config_of`, a model.")
+    weights = _format_key(what, {**raw, "config": config})
+    if weights not in formats:
+        raise ValueError(f"{what}: weights {weights!r} is unknown; known: {', '.join(formats)}.")
+    device = str(raw.get("device", "cuda"))
+    if device not in ("cuda", "cpu"):
+        raise ValueError(f"{what}: device must be cuda or cpu, not {device!r}.")
+    plain = {name: raw[name] for name in ("title", "revision", "license", "tool_call_parser", "vllm") if name in raw}
+    return ModelSpec(
+        key=key,
+        repo_id=str(raw["repo_id"]),
+        shapes=shapes_of(what, config),
+        weights=formats[weights],
+        gated=bool(raw.get("gated", False)),
+        device=device,
+        max_model_len=_whole(what, raw, "max_model_len") if raw.get("max_model_len") is not None else None,
+        ignore_patterns=tuple(raw.get("ignore_patterns", ("original/*",))),
+        env={name: str(value) for name, value in (raw.get("env") or {}).items()},
+        in_matrix=bool(raw.get("in_matrix", True)),
+        **plain,
+    )
+
+
+GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key"}
+
+
+def gpu_spec(key: str, raw: Raw) -> GpuSpec:
+    """One entry of gpus.yml, checked."""
+    what = f"gpu {key}"
+    _only(what, raw, GPU_KEYS)
+    capability = str(raw.get("compute_capability", ""))
+    if len(version_key(capability)) != 2:
+        raise ValueError(f"{what}: compute_capability must look like 9.0, not {capability!r}.")
+    return GpuSpec(
+        key=key,
+        names=tuple(raw.get("names") or (key,)),
+        memory_mib=_whole(what, raw, "memory_mib"),
+        compute_capability=capability,
+        reserved_mib=_whole(what, raw, "reserved_mib") if raw.get("reserved_mib") is not None else None,
+        nvlink_domain=_whole(what, raw, "nvlink_domain", 1),
+        fabric=bool(raw.get("fabric", False)),
+        aliases=tuple(raw.get("aliases", ())),
+        matrix_counts=tuple(raw.get("matrix_counts", ())),
+    )
+
+
+def engine_spec(raw: Raw) -> EngineSpec:
+    """One file of catalog/engines."""
+    memory = raw["memory"]
+    images = (Image(**{**image, "compat_branches": tuple(image.get("compat_branches", ()))}) for image in raw["images"])
+    flags = (Flag(name, kind, default, tuple(*also)) for name, (kind, default, *also) in raw["flags"].items())
+    return EngineSpec(
+        version=str(raw["version"]),
+        images=tuple(images),
+        gpu_memory_utilization=float(memory["gpu_memory_utilization"]),
+        block_size=int(memory["block_size"]),
+        runtime_overhead_gib=float(memory["runtime_overhead_gib"]),
+        batch_defaults=tuple(BatchDefault(**rule) for rule in memory["batch_defaults"]),
+        flags={flag.name: flag for flag in flags},
+        removed=raw.get("removed") or {},
+        deprecated=raw.get("deprecated") or {},
+        config=raw.get("config") or {},
+        env=raw.get("env") or {},
+    )
+
+
+def _read(path: Path) -> Any:
+    with path.open(encoding="utf-8") as stream:
+        return yaml.load(stream, Loader=LOADER)
+
+
+def _merged(base: Raw, extra: Raw | None) -> dict[str, dict[str, Any]]:
+    """The user's entries over ours, key by key: an entry that exists is amended, not replaced."""
+    extra = extra or {}
+    return {key: {**(base.get(key) or {}), **(extra.get(key) or {})} for key in dict.fromkeys((*base, *extra))}
+
+
+def load_catalog(
+    extra_models: Raw | None = None,
+    extra_gpus: Raw | None = None,
+    extra_engines: Raw | None = None,
+    home: Path = HOME,
+) -> Catalog:
+    """Read catalog/ and lay the user's entries over it."""
+    models, gpus = _read(home / "models.yml"), _read(home / "gpus.yml")
+    formats = {
+        key: WeightFormat(key=key, **{**raw, "parts": tuple(raw.get("parts", ("attention", "mlp")))})
+        for key, raw in models["weight_formats"].items()
+    }
+    raw_models = _merged(models["models"], extra_models)
+    files = (_read(path) for path in sorted((home / "engines").glob("vllm-*.yml")))
+    raw_engines = _merged({str(raw["version"]): raw for raw in files}, extra_engines)
+    whole = [key for key, raw in raw_engines.items() if {"images", "memory", "flags"} <= raw.keys()]
+    newest = raw_engines[max(whole, key=version_key)]
+    engines = (engine_spec({**newest, "version": key, **raw}) for key, raw in raw_engines.items())
+    return Catalog(
+        models={key: model_spec(key, raw, formats, raw_models) for key, raw in raw_models.items()},
+        gpus={key: gpu_spec(key, raw) for key, raw in _merged(gpus["gpus"], extra_gpus).items()},
+        engines={engine.version: engine for engine in engines},
+        policy=Policy(**_read(home / "planner.yml")),
+        reserved_fraction=float(gpus["reserved_fraction"]),
+        architectures=gpus["architectures"],
+    )

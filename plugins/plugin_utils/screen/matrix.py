@@ -1,0 +1,113 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Models x hosts for a person: a table of at most 100 columns, below a row why it does not fit, and the sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..planner.host import numbered as gpus_of
+from ..planner.matrix import HEAD, Row, Together, cells
+from .text import columns, numbered, pairs, size, wrapped
+
+#: Longer names of models would push the columns behind them off the screen; the JSON has them whole.
+LONGEST_NAME = 28
+#: The columns of numbers, from the end: context, KV cache, download, minutes.
+NUMBERS = 4
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _below(row: Row) -> str:
+    """What a row has no column for: why it does not fit, or what stands behind the first comma of its layout."""
+    if not row.fits:
+        return f"{row.reason[:1].upper()}{row.reason[1:]}."
+    more = row.layout.partition(", ")[2]
+    return f"With {more}." if more else ""
+
+
+def _lines(head: Sequence[str], rows: Sequence[tuple[Row, Sequence[str]]]) -> list[str]:
+    """The table, and below a row what belongs to it."""
+    first, *others = columns([head, *(cells_ for _row, cells_ in rows)], range(len(head) - NUMBERS, len(head)))
+    lines = [first]
+    for line, (row, _cells) in zip(others, rows):
+        lines += [line, *(wrapped(_below(row), "    ") if _below(row) else ())]
+    return lines
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Each model alone. What is the same in all rows of several, model or host, has no column."""
+    one_host = len({row.host for row in rows}) == 1
+    one_model = not one_host and len({row.model for row in rows}) == 1
+
+    def kept(line: Sequence[str]) -> list[str]:
+        name, host, fits, layout, *numbers = line
+        head = [*([] if one_model else [_short(name)]), *([] if one_host else [host])]
+        return [*head, fits, layout.partition(", ")[0], *numbers]
+
+    return _lines(kept(HEAD), [(row, kept(_without_reason(row))) for row in rows])
+
+
+def _without_reason(row: Row) -> tuple[str, ...]:
+    told = cells(row)
+    return told if row.fits else (*told[:3], "", *told[4:])
+
+
+def _blocks(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
+    """One table for one model on many hosts; for many models, one for each host."""
+    hosts = list(dict.fromkeys(row.host for row in rows))
+    if len({row.model for row in rows}) == 1 and len(hosts) > 1:
+        yield f"Where {rows[0].model} fits, alone:", rows
+        return
+    for host in hosts:
+        yield f"What fits {host}, each model alone:", [row for row in rows if row.host == host]
+
+
+def _units(mbit_per_s: float) -> list[str]:
+    return wrapped(
+        "TP: GPUs that share each layer; PP: stages one after the other. The KV cache is counted in tokens, over all "
+        f"replicas; the minutes are those of the download at {mbit_per_s:g} Mbit/s (link_mbit_s)."
+    )
+
+
+def _noted(notes: Sequence[str]) -> list[str]:
+    return ["", *(line for note in notes for line in wrapped(note, "- "))] if notes else []
+
+
+def alone(rows: Sequence[Row], notes: Sequence[str], mbit_per_s: float) -> list[str]:
+    """All that there is to say of models that are planned one by one."""
+    lines = [line for title, part in _blocks(rows) for line in (title, "", *table(part), "")]
+    return [*lines, *_units(mbit_per_s), *_noted(notes)]
+
+
+def packed(one: Together, mbit_per_s: float) -> list[str]:
+    """The models of one host side by side, and the sum; or why they cannot be."""
+    where = one.host if one.title in ("", one.host) else f"{one.host} ({one.title})"
+    if one.findings:
+        return [f"On {where}, side by side, this cannot be:", "", *numbered(one.findings)]
+    head = ("model", "GPUs", "layout", *HEAD[-NUMBERS:])
+    rows = []
+    for row in one.rows:
+        name, _host, _fits, layout, *counted = cells(row)
+        rows.append((row, (_short(name), _gpus(row), layout, *counted)))
+    return [f"On {where}, side by side:", "", *_lines(head, rows), "", *_sum(one, mbit_per_s), *_noted(one.notes)]
+
+
+def _gpus(row: Row) -> str:
+    return gpus_of(row.gpu_indices).split(" ", 1)[1] if row.gpu_indices else "none"
+
+
+def _sum(one: Together, mbit_per_s: float) -> list[str]:
+    used, images = sum(len(row.gpu_indices) for row in one.rows), " and ".join(one.images)
+    weights, sent, disk = one.download_bytes, one.image_download_bytes, one.image_disk_bytes
+    return pairs(
+        [
+            ("GPUs", f"{used} of {one.gpus}"),
+            ("image", f"{images}: about {size(sent)} to download, {size(disk)} on the disk"),
+            ("download", f"{size(weights + sent)} in all, {one.download_minutes:.0f} min at {mbit_per_s:g} Mbit/s"),
+            ("disk", f"{size(weights + disk)} in all, {size(weights)} of it weights"),
+        ]
+    )

@@ -1,0 +1,88 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Text for a screen of 100 columns: aligned columns, wrapped sentences, sizes and durations in words.
+
+Whoever has something to tell a person makes its lines here and hands them to the action ``gpunode.llm.show``:
+
+>>> pairs([("GPUs", "8x H100"), ("context", "131072 tokens")])
+['GPUs     8x H100', 'context  131072 tokens']
+>>> columns([("model", "GiB"), ("8b", "15.0"), ("405b-fp8", "378.0")], right=(1,))
+['model       GiB', '8b         15.0', '405b-fp8  378.0']
+>>> duration(200), size(16_100_000_000)
+('3 min 20 s', '16.1 GB')
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Sequence
+
+from ...module_utils.hub.snapshot import human
+
+#: Columns of a screen.
+WIDTH = 100
+GAP = "  "
+
+
+def size(amount: float) -> str:
+    """Bytes in the decimal units that the hub and disks have: 16.1 GB."""
+    return human(amount)
+
+
+def duration(seconds: float) -> str:
+    """The two largest parts of a time: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    whole = max(round(seconds), 0)
+    counts = (whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60)
+    parts = list(zip(counts, ("d", "h", "min", "s")))
+    first = next((index for index, (count, _unit) in enumerate(parts) if count), len(parts) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count or first == 3)
+
+
+def wrapped(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
+    """A text as lines of at most ``width`` columns. A word that is longer, such as an address, is never broken.
+
+    ``first`` stands before the first line, ``rest`` before the others: as many blanks, where it is not given.
+    """
+    below = " " * len(first) if rest is None else rest
+    lines = [
+        textwrap.wrap(
+            paragraph,
+            width,
+            initial_indent=below if number else first,
+            subsequent_indent=below,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        or [""]
+        for number, paragraph in enumerate(text.splitlines() or [""])
+    ]
+    return [line for paragraph in lines for line in paragraph]
+
+
+def columns(rows: Iterable[Sequence[str]], right: Collection[int] = (), indent: str = "") -> list[str]:
+    """Rows of equal length as aligned lines; the columns ``right`` (from 0) are of numbers."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (cell.rjust(w) if at in right else cell.ljust(w) for at, (cell, w) in enumerate(zip(row, widths)))
+        return (indent + GAP.join(cells)).rstrip()
+
+    return [line(row) for row in table]
+
+
+def pairs(entries: Iterable[tuple[str, str]], indent: str = "", width: int = WIDTH) -> list[str]:
+    """Labels and what is to be said of each, wrapped beside its label. An empty value leaves its entry out."""
+    said = [(label, value) for label, value in entries if value]
+    wide = max((len(label) for label, _value in said), default=0)
+    return [line for label, value in said for line in wrapped(value, f"{indent}{label.ljust(wide)}{GAP}", width=width)]
+
+
+def numbered(sentences: Iterable[str], indent: str = "", width: int = WIDTH) -> list[str]:
+    """Sentences with their numbers, wrapped beside them."""
+    return [
+        line
+        for number, sentence in enumerate(sentences, 1)
+        for line in wrapped(sentence, f"{indent}{number}. ", width=width)
+    ]
