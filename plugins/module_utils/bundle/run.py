@@ -17,11 +17,11 @@ from .. import paths
 from ..hub import progress as hub_progress, sight as hub_sight, snapshot as hub_snapshot
 from ..packages import apt as packages_apt
 from ..units import job as units_job
-from . import __main__ as bundle_job, contents as bundle_contents
+from . import __main__ as bundle_main, contents as bundle_contents
 from .contents import BundleError, Contents
 
 RUN = "/run/gpunode"
-CODE = (bundle_contents, bundle_job, hub_snapshot, hub_progress, hub_sight, paths)
+CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, paths)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
 #: What apt calls a suite or a component; a flat repository's suite is a path.
@@ -51,7 +51,7 @@ def start(run: units_job.Runner, job: Mapping[str, Any], root: str = RUN) -> Non
     hub_snapshot.write_atomically(os.path.join(folder, "environment"), environment)
     spec = units_job.JobSpec(
         name=name,
-        argv=[sys.executable, "-m", str(bundle_job.__package__), folder],
+        argv=[sys.executable, "-m", str(bundle_main.__package__), folder],
         description=f"Bundle {job['path']}",
         environment_file=os.path.join(folder, "environment"),
         properties={"User": "root", "UMask": "0022"},

@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from .. import web
 from .file import HashedFile
-from .pull import Job, Passing, PullError
+from .job import Job, Passing, PullError
 from .snapshot import Cache, RepoFile
 
 #: The hub hands out files above this size through xet alone.

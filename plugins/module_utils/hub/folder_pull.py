@@ -17,8 +17,9 @@ from . import folder as hub_folder, snapshot as hub_snapshot
 from .api import HubError
 from .file import HashedFile
 from .folder import Offer
+from .job import Job, PullError
 from .progress import Progress
-from .pull import Job, Pull, PullError
+from .pull import Pull
 from .snapshot import RepoFile
 
 

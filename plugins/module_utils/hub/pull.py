@@ -3,91 +3,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The job that puts one snapshot on the node: fetch, resume, compare with the hub's hashes, write the manifest.
 
-hf_snapshot copies the files of the job (``run.CODE``) to the node and starts them as a transient systemd unit,
-see ``__main__.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
+hf_snapshot copies the files of the job (``run.CODE``) to the node and starts them as a transient systemd unit, see
+``__main__.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
 what a killed process had fetched of a file, so it is called one level lower, with a file of ours that stays.
-
-``job.json`` in the folder says what to do, ``status.json`` how far it is. The journal gets the same in words.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Protocol, Sequence
+from typing import Any, Callable, Sequence
 
 from .. import paths
 from . import snapshot as hub_snapshot
 from .file import HashedFile
+from .job import Job, Passing, PullError, Stopped, Transfer
 from .progress import Progress
-from .snapshot import Cache, Manifest, RepoFile, Snapshot
+from .snapshot import Cache, Manifest, RepoFile
 
 #: Room that a pull leaves free, so that the node's own logs still fit.
 RESERVE = 256 * 1024 * 1024
-#: In the job's folder: the password that a seeder asks for. Gone when the job is.
-SECRET = "secret"
 LONGEST_WAIT_S = 120.0
-
-
-class PullError(Exception):
-    """The pull is over; the message is for people."""
-
-
-class Stopped(PullError):
-    """Not a trouble of its own: another file has failed for good."""
-
-
-class Passing(Exception):
-    """A trouble that may pass; ``retry_after`` where the hub said when."""
-
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True)
-class Job:
-    """What job.json holds. ``branch`` is what the commit was resolved from, if it was; ``source`` a folder."""
-
-    home: str
-    repo_id: str
-    commit: str
-    branch: str = ""
-    ignore_patterns: Sequence[str] = ()
-    endpoint: str = "https://huggingface.co"
-    source: str = ""
-    workers: int = 8
-    attempts: int = 8
-    xet: bool = False
-    verify: bool = False
-    fetch: bool = True
-    #: The node that has the files, see ``rsync.py``; empty where they come from the hub.
-    seeder: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
-
-
-#: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
-Transfer = Callable[[RepoFile, HashedFile], None]
-
-
-class Source(Protocol):
-    """Where the files come from. ``seal`` leaves the cache as huggingface_hub would."""
-
-    def tree(self) -> list[RepoFile]: ...
-
-    def transfer(self, file: RepoFile, target: HashedFile) -> None: ...
-
-    def seal(self) -> None: ...
 
 
 class Pull:
@@ -299,59 +239,3 @@ class Pull:
             # The hub's own tools read a branch's commit here, without a newline.
             ref = os.path.join(self.cache.folder(self.job.repo_id), "refs", *self.job.branch.split("/"))
             hub_snapshot.write_atomically(ref, self.job.commit)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-def main(folder: str) -> int:
-    progress = Progress(folder, _say)
-    try:
-        job = Job(**json.loads(hub_snapshot.read_text(os.path.join(folder, "job.json"))))
-        with progress.ticking():
-            work(job, progress)
-        progress.status.phase = "complete"
-    except (PullError, OSError, paths.Refused) as trouble:
-        progress.status.error = str(trouble)
-        progress.say(f"failed: {trouble}")
-        return 1
-    finally:
-        progress.tick(words=not progress.status.error)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, SECRET))
-    return 0
-
-
-def work(job: Job, progress: Progress) -> None:
-    found = hub_snapshot.look(job.home, job.snapshot)
-    if not job.fetch:
-        if found.manifest is None:
-            raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
-        verified = Pull(job, progress, lambda file, target: None)
-        manifest = verified.run(found.manifest.listing)
-        if found.manifest.damaged:  # somebody put it right
-            verified.write_manifest(manifest)
-        return
-    if job.source:
-        from .folder_pull import import_snapshot
-
-        import_snapshot(job, progress)
-        return
-    source = source_of(job, progress)
-    pull = Pull(job, progress, source.transfer)
-    manifest = pull.run(source.tree())
-    source.seal()
-    pull.write_manifest(manifest)
-
-
-def source_of(job: Job, progress: Progress) -> Source:
-    """Imported here: everything but the hub's client needs no more than the node's own Python."""
-    if job.seeder:
-        from .rsync import Neighbour
-
-        return Neighbour(job, job.seeder)
-    from .client import Client
-
-    return Client(job, progress.say)

@@ -16,7 +16,7 @@ from typing import Mapping
 
 from . import snapshot as hub_snapshot
 from .file import HashedFile
-from .pull import Job, Passing, PullError
+from .job import Job, Passing, PullError
 from .snapshot import Cache, Manifest, RepoFile
 
 #: What the daemon calls the cache, and whom it lets in.

@@ -17,7 +17,7 @@ from .. import paths, web
 from ..node import brought as node_brought
 from ..units import job as units_job
 from . import (
-    __main__ as hub_job,
+    __main__ as hub_main,
     api as hub_api,
     cache as hub_cache,
     client as hub_client,
@@ -25,6 +25,7 @@ from . import (
     folder as hub_folder,
     folder_pull as hub_folder_pull,
     http as hub_http,
+    job as hub_job,
     progress as hub_progress,
     pull as hub_pull,
     rsync as hub_rsync,
@@ -43,6 +44,7 @@ CODE = (
     hub_file,
     hub_folder_pull,
     hub_job,
+    hub_main,
     hub_progress,
     hub_pull,
     hub_rsync,
@@ -201,7 +203,7 @@ def start(params: Params, world: World, target: Target) -> None:
     write_secret(params, folder)
     spec = units_job.JobSpec(
         name=target.unit,
-        argv=[python, "-m", str(hub_job.__package__), folder],
+        argv=[python, "-m", str(hub_main.__package__), folder],
         description=f"Weights of {target.snapshot.repo_id}",
         environment_file=os.path.join(folder, "environment"),
         # A puller that was killed is started again by systemd, with nobody's help; one that gave up is not.
@@ -222,7 +224,7 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
     for source in CODE:
         path = os.path.join(folder, *source.__name__.split(".")) + ".py"
         hub_snapshot.write_atomically(path, inspect.getsource(source))
-    job = hub_pull.Job(
+    job = hub_job.Job(
         home=params["home"],
         repo_id=target.snapshot.repo_id,
         commit=target.commit,
@@ -246,7 +248,7 @@ def write_secret(params: Params, folder: str) -> None:
     if params["fetch"] and params["seeder"]:
         # As it stands in the seeder's rsyncd.secrets: user and password.
         password = (params["seeder_secret"] or "").strip().rpartition(":")[2]
-        hub_snapshot.write_atomically(os.path.join(folder, hub_pull.SECRET), password + "\n", mode=0o600)
+        hub_snapshot.write_atomically(os.path.join(folder, hub_job.SECRET), password + "\n", mode=0o600)
 
 
 def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
@@ -258,7 +260,7 @@ def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
         "name": seeder["name"],
         "url": f"rsync://{hub_rsync.USER}@{address}:{seeder['port']}/{hub_rsync.MODULE}",
         "bind": seeder["bind"] or "",
-        "secret": os.path.join(folder, hub_pull.SECRET),
+        "secret": os.path.join(folder, hub_job.SECRET),
         "manifest": path,
     }
 

@@ -13,7 +13,7 @@ import tarfile
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.bundle import (
-    __main__ as bundle_job,
+    __main__ as bundle_main,
     contents as bundle_contents,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
@@ -52,7 +52,7 @@ def work(tmp_path):
         job.mkdir(exist_ok=True)
         given = {"state": state, "path": str(path), "tar": str(tar), "system": SYSTEM}
         (job / "job.json").write_text(json.dumps(given))
-        bundle_job.main(str(job))
+        bundle_main.main(str(job))
         status = json.loads((job / "status.json").read_text())
         return status["error"], status["changed"]
 

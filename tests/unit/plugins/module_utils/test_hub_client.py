@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import client as hub_client
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.file import HashedFile
-from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, Passing, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, Passing, PullError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, RepoFile
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"

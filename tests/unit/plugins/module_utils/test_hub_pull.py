@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
+    __main__ as hub_main,
     progress as hub_progress,
     pull as hub_pull,
     snapshot as hub_snapshot,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, Passing, PullError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress, Status
-from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, Passing, Pull, PullError
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Pull
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
@@ -422,7 +424,7 @@ def test_ticking_ends(tmp_path):
 def run_job(world, **changes) -> tuple[int, dict]:
     job = {**world.job.__dict__, **changes}
     (world.folder / "job.json").write_text(json.dumps(job))
-    code = hub_pull.main(str(world.folder))
+    code = hub_main.main(str(world.folder))
     return code, json.loads((world.folder / "status.json").read_text())
 
 
@@ -463,7 +465,7 @@ def test_job_fetches_through_the_client(world, monkeypatch):
         def seal(self):
             assert not world.look().complete  # the manifest is the very last
 
-    monkeypatch.setattr(hub_client, "Client", Client)
+    monkeypatch.setattr(hub_main, "Client", Client)
     code, status = run_job(world)
     assert (code, status["phase"], status["files_done"]) == (0, "complete", 3)
     assert world.look().complete

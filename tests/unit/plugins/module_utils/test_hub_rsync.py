@@ -12,10 +12,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import pull as hub_pull, snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import __main__ as hub_main, snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.file import HashedFile
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, Passing, PullError, Stopped
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress
-from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, Passing, PullError, Stopped
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.rsync import Neighbour, literal
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile
 
@@ -171,7 +171,7 @@ def test_the_whole_job(world, capsys):
     (world.folder / "manifest.json").write_text(Manifest("org/name", COMMIT, [FILE], [UNWANTED]).dump())
     job = replace(world.job, ignore_patterns=["original/*"])
     (world.folder / "job.json").write_text(json.dumps(vars(job)))
-    assert hub_pull.main(str(world.folder)) == 0
+    assert hub_main.main(str(world.folder)) == 0
     assert hub_snapshot.look(job.home, job.snapshot).complete
     tree = json.loads(
         hub_snapshot.read_text(os.path.join(Cache(world.job.home).folder("org/name"), "trees", f"{COMMIT}.json"))
@@ -192,7 +192,7 @@ def test_the_whole_job(world, capsys):
 def test_a_damaged_seeder_is_named(world):
     (world.told.parent / "told.content").write_bytes(b"X" + BIG[1:])
     (world.folder / "job.json").write_text(json.dumps(vars(world.job)))
-    assert hub_pull.main(str(world.folder)) == 1
+    assert hub_main.main(str(world.folder)) == 1
     error = json.loads((world.folder / "status.json").read_text())["error"]
     assert error.startswith("sub/model.safetensors of org/name: node-1 sends bytes whose SHA-256 is ")
     assert error.endswith("Its copy is damaged: verify the weights there")
@@ -210,7 +210,7 @@ def test_a_hostile_seeder_gets_nothing_out_of_the_snapshot(world, tmp_path, path
     good["files"][path.replace("ABSOLUTE", str(tmp_path))] = evil
     (world.folder / "manifest.json").write_text(json.dumps(good))
     (world.folder / "job.json").write_text(json.dumps(vars(world.job)))
-    assert hub_pull.main(str(world.folder)) == 1
+    assert hub_main.main(str(world.folder)) == 1
     assert "leads outside of its folder" in json.loads((world.folder / "status.json").read_text())["error"]
     assert not list(tmp_path.rglob(there))
     assert not os.path.exists(Cache(world.job.home).hub)

@@ -12,8 +12,8 @@ import os
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import folder as hub_folder, snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.folder_pull import import_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, PullError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress
-from ansible_collections.gpunode.llm.plugins.module_utils.hub.pull import Job, PullError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"

@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
     folder as hub_folder,
+    job as hub_job,
     pull as hub_pull,
     snapshot as hub_snapshot,
 )
@@ -157,7 +158,7 @@ def test_no_file_lies_below_another(paths):
     entries = [{"type": "file", "path": path, "size": 1, "oid": OID} for path in paths]
     tree = hub_snapshot.parse_tree(entries)
     with pytest.raises(ValueError, match=r"below|twice"):
-        hub_pull.Pull(hub_pull.Job("/nowhere", REPO, COMMIT), None, None).run(tree)
+        hub_pull.Pull(hub_job.Job("/nowhere", REPO, COMMIT), None, None).run(tree)
 
 
 @pytest.mark.parametrize(
