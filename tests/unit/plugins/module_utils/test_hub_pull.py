@@ -453,7 +453,6 @@ def test_job_without_a_manifest(world):
 
 
 def test_job_fetches_through_the_client(world, monkeypatch):
-    from ansible_collections.gpunode.llm.plugins.module_utils.hub import client as hub_client
 
     class Client:
         def __init__(self, job, say):
