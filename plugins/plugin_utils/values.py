@@ -64,7 +64,9 @@ class Unreadable(ValueError):
 @lru_cache(maxsize=1)
 def _specifications() -> tuple[Mapping[str, Any], ...]:
     """Entry points with their options: those of the playbooks, then of each role."""
-    files = (HOME / "playbooks/meta/argument_specs.yml", *sorted(HOME.glob("roles/*/meta/argument_specs.yml")))
+    # An internal role has no defaults: nobody sets anything of it.
+    roles = (path.parents[1] for path in sorted(HOME.glob("roles/*/defaults/main.yml")))
+    files = (HOME / "playbooks/meta/argument_specs.yml", *(role / "meta/argument_specs.yml" for role in roles))
     return tuple(yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)["argument_specs"] for path in files)
 
 

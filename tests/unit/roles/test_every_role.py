@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/tasks/main.yml"))
+ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/defaults/main.yml"))
+#: For the other roles alone: nobody sets anything of it.
+INTERNAL = ["packages"]
 # What a default of each type may be; a template stands for any.
 TYPES = {
     "str": str,
@@ -41,6 +43,48 @@ def test_keys_and_values(role: str) -> None:
     assert {name: option.get("default") for entry, name, option in options(role) if entry == "main"} == defaults
     for entry, name, option in options(role):
         assert option.get("default") == defaults.get(name), (entry, name)
+
+
+@pytest.mark.parametrize("role", ROLES + INTERNAL)
+def test_every_entry_point_is_there_and_described(role: str) -> None:
+    for entry, spec in read(role, "meta/argument_specs.yml")["argument_specs"].items():
+        assert (CHECKOUT / "roles" / role / "tasks" / f"{entry}.yml").exists(), entry
+        assert spec["short_description"], entry
+        for name, option in spec["options"].items():
+            assert option["description"], (entry, name)
+            assert option["type"], (entry, name)
+
+
+@pytest.mark.parametrize("role", ROLES + INTERNAL)
+def test_a_role_says_what_it_is_and_where_it_works(role: str) -> None:
+    """Galaxy shows it; one spelling of the systems' files serves all roles."""
+    told = read(role, "meta/main.yml")
+    assert told["dependencies"] == []
+    assert told["galaxy_info"]["description"]
+    assert told["galaxy_info"]["platforms"]
+    files = {path.name for path in (CHECKOUT / "roles" / role / "vars").glob("*.yml")}
+    assert files <= {"main.yml", "Debian.yml", "RedHat.yml"}
+
+
+def test_every_role_is_one_of_these() -> None:
+    assert sorted(path.name for path in (CHECKOUT / "roles").iterdir()) == sorted(ROLES + INTERNAL)
+
+
+def test_every_role_takes_away_what_it_put_there() -> None:
+    """preflight changes nothing, and packages does it for the others."""
+    assert [role for role in ROLES if not (CHECKOUT / f"roles/{role}/tasks/teardown.yml").exists()] == ["preflight"]
+    (play,) = yaml.safe_load((CHECKOUT / "playbooks/teardown.yml").read_text(encoding="utf-8"))
+    roles = [task.get(f"ansible.builtin.{how}_role") for task in play["tasks"] for how in ("import", "include")]
+    assert {role["name"].rpartition(".")[2] for role in roles if role} == {*ROLES} - {"preflight"}
+
+
+def test_an_internal_role_is_internal() -> None:
+    for role in INTERNAL:
+        for entry, spec in read(role, "meta/argument_specs.yml")["argument_specs"].items():
+            assert "internal" in f"{spec['short_description']} {spec['description']}".lower(), entry
+            assert all(name.startswith(f"__{role}_") for name in spec["options"]), entry
+        (refusal,) = yaml.safe_load((CHECKOUT / f"roles/{role}/tasks/main.yml").read_text(encoding="utf-8"))
+        assert refusal["gpunode.llm.refuse"]["msg"]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -83,6 +127,27 @@ def tasks_of(found: object) -> list[dict]:
     listed = [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     inner = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
     return [task for item in listed for task in [item, *(t for key in inner for t in tasks_of(item.get(key)))]]
+
+
+def test_packages_are_installed_held_and_removed_in_one_role() -> None:
+    """Each of its own had the same options, the same comment, and in the end other ones."""
+    modules = {
+        *(f"ansible.builtin.{name}" for name in ("apt", "dnf", "package", "dpkg_selections", "yum_repository")),
+        *(f"gpunode.llm.{name}" for name in ("apt_source", "rpm_source")),
+    }
+    pages = [*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/**/*.yml")]
+    users = {
+        (page.parents[1].name, module)
+        for page in pages
+        for task in tasks_of(yaml.safe_load(page.read_text(encoding="utf-8")))
+        for module in modules & set(task)
+    }
+    assert {role for role, _module in users} == {"packages"}
+    assert {module for _role, module in users} >= {
+        "ansible.builtin.apt",
+        "ansible.builtin.dnf",
+        "gpunode.llm.apt_source",
+    }
 
 
 def test_no_listing_of_a_folder_that_goes_is_in_a_diff() -> None:

@@ -9,6 +9,7 @@ The expected files lie in golden/. After a change that is meant: GOLDEN_UPDATE=1
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -25,6 +26,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.packages import (
 )
 
 HERE = Path(__file__).parent
+OMITTED = "left out"
 ROLES = HERE.parents[2] / "roles"
 SYSTEMS = {
     "debian12-amd64": ("Debian", "bookworm", "x86_64"),
@@ -51,16 +53,27 @@ def read(role: str, path: str):
     return trusted(yaml.safe_load((ROLES / role / path).read_text()))
 
 
+def variables_of(role: str, facts: dict, **settings) -> dict:
+    """What the role and the role packages know on a system with these facts, as the role's own task hands it over."""
+    own = {**read("packages", "vars/main.yml"), **read(role, "defaults/main.yml"), **read(role, "vars/main.yml")}
+    return {**own, "ansible_facts": {"env": {}, "user_id": "root", **facts}, "omit": OMITTED, **settings}
+
+
+def handed(role: str, page: str) -> dict:
+    """What a task file of the role hands to the role packages."""
+    (task,) = (t for t in read(role, f"tasks/{page}.yml") if "ansible.builtin.import_role" in t)
+    assert task["ansible.builtin.import_role"]["name"] == "gpunode.llm.packages"
+    return task["vars"]
+
+
 def task(role: str, manager: str, facts: dict, **settings) -> dict:
-    """The arguments of the role's task that settles the repository, on a system with these facts."""
-    facts = {"env": {}, "user_id": "root", **facts}
-    names = read(role, f"vars/{facts['os_family']}.yml")
-    assert names[f"__{role}_package_manager"] == manager
-    own = read(role, "vars/main.yml") if (ROLES / role / "vars" / "main.yml").exists() else {}
-    variables = {**read(role, "defaults/main.yml"), **own, **names, "ansible_facts": facts, "omit": None, **settings}
+    """The arguments of the task that adds the role's repository, on a system with these facts; others are omitted."""
     module = f"gpunode.llm.{'apt' if manager == 'apt' else 'rpm'}_source"
-    found = next(t for t in read(role, f"tasks/{manager}.yml") if module in t)
-    return Templar(loader=DataLoader(), variables=variables).template(found[module])
+    (found,) = (t for t in read("packages", "tasks/source.yml") if module in t)
+    variables = variables_of(role, facts, **handed(role, "install"), **settings)
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert templar.evaluate_conditional(trust_as_template(found["when"]))
+    return {key: value for key, value in templar.template(found[module]).items() if value != OMITTED}
 
 
 def arguments(role: str, system: str, **settings) -> dict:
@@ -139,15 +152,20 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
         "debian": (apt_here.SOURCES, f"{apt_here.KEYRINGS}/{name}.asc"),
         "redhat": (rpm_here.SOURCES, f"{rpm_here.KEYS}/RPM-GPG-KEY-{name}"),
     }[family]
-    playbooks = ROLES.parent / "playbooks"
-    tasks = yaml.safe_load((playbooks / "teardown.yml").read_text())[0]["tasks"]
-    (asked,) = (t["vars"] for t in tasks if t.get("vars", {}).get("__teardown_role") == role)
-    assert name in asked["__teardown_names"]
-    places = trusted(yaml.safe_load((playbooks / "vars" / f"{family}.yml").read_text()))
-    templar = Templar(loader=DataLoader(), variables={**places, "__teardown_name": name})
-    assert [templar.template(places[f"__teardown_{place}"]) for place in ("sources", "key")] == [sources, key]
+    # A teardown gathers no more of the facts.
+    facts = {"os_family": {"debian": "Debian", "redhat": "RedHat"}[family]}
+    asked = handed(role, "teardown")
+    templar = Templar(loader=DataLoader(), variables=variables_of(role, facts, **asked))
+    assert templar.template(asked["__packages_repository_name"]) == name
+    assert templar.template(asked["__packages_names"]) == given["packages"]
+    find, *_others, files = read("packages", "tasks/remove_repository.yml")
+    found = templar.template(find["ansible.builtin.find"])
+    ending = {"debian": "sources", "redhat": "repo"}[family]
+    assert (found["paths"], found["patterns"]) == ([sources], [f"{name}.{ending}"])
     # Its words are in the comment that the role has written at the top.
-    assert f"Managed by Ansible (gpunode.llm, role {role})" in given["description"]
+    assert re.fullmatch(found["contains"], given["description"].splitlines()[0])
+    templar.available_variables |= {"__packages_ours": {"files": [{"path": "that file"}]}}
+    assert templar.template(files["loop"]) == [key, "that file"]
 
 
 def test_a_mirror_is_one_variable() -> None:
@@ -202,15 +220,6 @@ def test_proxy(proxy: dict, lines: list[str]) -> None:
     templar = Templar(loader=DataLoader(), variables={**read("docker", "vars/main.yml"), "docker_proxy": proxy})
     text = templar.template(template, overrides={"trim_blocks": True, "lstrip_blocks": True})
     assert [line for line in text.splitlines() if not line.startswith("#")] == lines
-
-
-@pytest.mark.parametrize("role", ["docker", "nvidia_container_toolkit"])
-def test_defaults_are_the_argument_specs(role: str) -> None:
-    defaults = yaml.safe_load((ROLES / role / "defaults/main.yml").read_text())
-    specs = yaml.safe_load((ROLES / role / "meta/argument_specs.yml").read_text())["argument_specs"]
-    for entry in specs.values():
-        assert {name: option.get("default") for name, option in entry["options"].items()} == defaults
-        assert all(option["description"] and option["type"] for option in entry["options"].values())
 
 
 LOADED = {
