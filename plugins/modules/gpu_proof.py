@@ -64,13 +64,12 @@ fresh:
   returned: success
 """
 
-import hashlib
 import json
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker import engine as docker_engine
+from ..module_utils.docker import container_gpus, engine as docker_engine
 
 CONTAINER = "gpunode-gpu-proof"
 TIMED_OUT = 124
@@ -106,25 +105,7 @@ def state(module):
     outside = docker_engine.gpu_uuids(out)
     if rc != 0 or not outside:
         module.fail_json(msg=f"nvidia-smi shows no GPU on the node itself: {(err + out).strip()}")
-    spec = b""
-    if os.path.exists(module.params["spec"]):
-        with open(module.params["spec"], "rb") as stream:
-            spec = stream.read()
-    return {
-        "image": module.params["image"],
-        "method": "cdi" if engine.knows_cdi else "runtime",
-        "server": engine.server,
-        "spec": hashlib.sha256(spec).hexdigest(),
-        "uuids": outside,
-    }
-
-
-def earlier(path):
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError):
-        return None
+    return container_gpus.proof(module.params["image"], engine, outside, module.params["spec"])
 
 
 def docker(module, *words):
@@ -180,8 +161,8 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
-            "spec": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
-            "stamp": {"type": "path", "default": "/run/gpunode/gpu-proof.json"},
+            "spec": {"type": "path", "default": container_gpus.SPEC},
+            "stamp": {"type": "path", "default": container_gpus.PROOF},
             "timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
@@ -189,7 +170,7 @@ def main():
     if module.check_mode and not module.get_bin_path("docker"):
         module.exit_json(changed=False, uuids=[], method="cdi", fresh=False)
     now = state(module)
-    known = earlier(module.params["stamp"]) == now
+    known = container_gpus.last_proof(module.params["stamp"]) == now
     if not known and not module.check_mode:
         if not prove(module, now):
             tell(module, now["method"])

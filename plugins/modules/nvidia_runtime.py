@@ -72,18 +72,10 @@ server_version:
   returned: success
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker import daemon as docker_daemon, daemon_file, engine as docker_engine
+from ..module_utils.docker import container_gpus, daemon as docker_daemon, daemon_file, engine as docker_engine
 from ..module_utils.units import files as units_files
-
-# Links to what starts with the node.
-ENABLED = "/etc/systemd/system/multi-user.target.wants"
-CDI = {"features": {"cdi": True}}
-# As `nvidia-ctk runtime configure --runtime=docker` names it.
-RUNTIME = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
 
 
 def engine(module):
@@ -92,18 +84,6 @@ def engine(module):
         return docker_engine.Engine()
     _rc, out, _err = module.run_command([docker, "version", "--format", "{{json .}}"])
     return docker_engine.parse_version(out)
-
-
-def wanted(module, base):
-    """What is to be in daemon.json. A runtime that somebody else set is taken where its program is on the
-    node, or containerd is to find it by its type."""
-    runtimes = base.get("runtimes")
-    here = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
-    # Docker reads these names in any case.
-    said = {key.lower(): value for key, value in here.items()} if isinstance(here, dict) else {}
-    # Docker does not start with a path beside a type.
-    works = said.get("runtimetype") or (said.get("path") and module.get_bin_path(str(said["path"])))
-    return CDI if works else {**CDI, **RUNTIME}
 
 
 def must_restart(keys, docker):
@@ -115,7 +95,7 @@ def look(module):
     path = module.params["path"]
     try:
         before, base = daemon_file.read(path)
-        return before, base, daemon_file.merged(path, base, wanted(module, base))
+        return before, base, daemon_file.merged(path, base, container_gpus.settings(base, module.get_bin_path))
     except ValueError as error:
         module.fail_json(msg=str(error))
 
@@ -147,11 +127,8 @@ def settle_spec(module, nvidia_ctk):
     rc, now, err = module.run_command([nvidia_ctk, "cdi", "generate"])
     if rc != 0:
         module.fail_json(msg=f"nvidia-ctk finds no GPUs to describe for containers: {err.strip()}")
-    there = ""
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            there = stream.read()
-    if sorted(there.split("\n")) == sorted(now.split("\n")):
+    there = container_gpus.text(path)
+    if container_gpus.same_spec(there, now):
         return None
     if not module.check_mode:
         rc, out, err = module.run_command([nvidia_ctk, "cdi", "generate", f"--output={path}"])
@@ -181,10 +158,10 @@ def refuse(module, docker, nvidia_ctk):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
-            "spec": {"type": "path", "default": "/var/run/cdi/nvidia.yaml"},
+            "path": {"type": "path", "default": container_gpus.DAEMON},
+            "spec": {"type": "path", "default": container_gpus.SPEC},
             "require_cdi": {"type": "bool", "default": True},
-            "unit": {"type": "str", "default": "gpunode-cdi.service"},
+            "unit": {"type": "str", "default": container_gpus.UNIT},
         },
         supports_check_mode=True,
     )
@@ -201,7 +178,7 @@ def main():
         settings=keys,
         restart=must_restart(keys, docker),
         spec_changed=bool(spec_diff),
-        unit_enabled=os.path.lexists(os.path.join(ENABLED, module.params["unit"])),
+        unit_enabled=container_gpus.unit_enabled(module.params["unit"]),
         server_version=docker.server,
         diff=[diff for diff in (daemon_diff, spec_diff) if diff],
     )

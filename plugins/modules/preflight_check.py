@@ -124,6 +124,31 @@ options:
         description: Whether an NVIDIA Container Toolkit that the node came with is going to stay, so that it must do.
         type: bool
         default: true
+  toolkit:
+    description:
+      - Tells in RV(settled) whether the role P(gpunode.llm.nvidia_container_toolkit#role) has anything to do, and its
+        proof in a container. Whoever leaves both out then is spared several round trips.
+    type: dict
+    suboptions:
+      repository:
+        description: Where the packages come from, as an element of O(repositories).
+        type: dict
+        required: true
+      hold:
+        description: Whether the packages are to be held at their version. Not set, either will do.
+        type: bool
+      require_cdi:
+        description: Whether a Docker that is too old for CDI will not do.
+        type: bool
+        default: true
+      units:
+        description: The SHA-256 of each unit's file, by its path.
+        type: dict
+        default: {}
+      image:
+        description: The image in which the proof is made. Empty, none is asked for.
+        type: str
+        default: ""
   repositories:
     description:
       - The repositories of packages that the play is going to use. apt or dnf is asked for each, before it is written,
@@ -214,8 +239,8 @@ account:
   returned: success
 settled:
   description:
-    - Whether the node has all C(weights), complete and verified, with the token that it keeps; and all C(images). What
-      is settled needs no further call on the node.
+    - Whether the node has all C(weights), complete and verified, with the token that it keeps; all C(images); and with
+      O(toolkit), whether C(toolkit) is as it is to be. What is settled needs no further call on the node.
   type: dict
   returned: success
   sample: {"weights": true, "images": true}
@@ -241,13 +266,12 @@ bytes_to_write:
   returned: success
 """
 
-import glob
 import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.urls import open_url
 
-from ..module_utils.docker import engine_here
 from ..module_utils.hub import (
     api as hub_api,
     cache as hub_cache,
@@ -255,132 +279,52 @@ from ..module_utils.hub import (
     http as hub_http,
     snapshot as hub_snapshot,
 )
-from ..module_utils.preflight import checks as preflight_checks, reach as preflight_reach
+from ..module_utils.preflight import (
+    answer as preflight_answer,
+    checks as preflight_checks,
+    hub as preflight_hub,
+    reach as preflight_reach,
+)
 
 TIMEOUT_S = 20
-GATEWAY_UNIT = f"/etc/systemd/system/{preflight_checks.GATEWAY_UNIT}"
 
 
-def text_of(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
+class Elsewhere:
+    """Asks others than the node, all at once."""
 
+    def __init__(self, params):
+        self.params = params
 
-def units():
-    """The text of every unit that may be one of the role vllm."""
-    return {os.path.basename(path): text_of(path) for path in glob.glob("/etc/systemd/system/vllm-*.service")}
+    def __call__(self, asks):
+        params = self.params
+        run = preflight_reach.runner(dict(os.environ))
+        told, questions = preflight_reach.sources(asks.repositories, run, open_url)
+        if asks.images:
+            missing = [name for name in asks.images if not preflight_checks.check_images([{"image": name}])]
+            questions += preflight_reach.images(missing, params["registry"], os.uname().machine, run)
+        # From here on: the questions that are left have an environment of their own.
+        os.environ.update(preflight_reach.hub_environment(os.environ))
+        reach, hub = preflight_reach.ask(questions, lambda: self.hub(asks))
+        linked = bool(params["source"]) and hub_folder.linkable(params["source"], params["home"])
+        return preflight_answer.Found([*told, *reach], hub, linked)
 
-
-def check(module, docker):
-    params = module.params
-    instances, skip, run = params["instances"], params["skip"], module.run_command
-    findings, hub_check = preflight_checks.check_images(instances), preflight_checks.HubCheck((), {})
-    if "platform" not in skip and params["platform"]:
-        findings += preflight_checks.check_platform(params["platform"], params["supported"])
-    images = preflight_checks.image_needs(instances, params["image_bytes"], run, module.get_bin_path("docker") or "")
-    told, questions = reaching(params, docker, images)
-    # From here on: the questions that are left have an environment of their own.
-    os.environ.update(preflight_reach.hub_environment(os.environ))
-    asks_hub = "hub" not in skip and not only_follows(params)
-    reach, hub_check = preflight_reach.ask(questions, lambda: ask_hub(params) if asks_hub else hub_check)
-    findings += [*hub_check.findings, *told, *reach]
-    linked = bool(params["source"]) and hub_folder.linkable(params["source"], params["home"])
-    findings += preflight_checks.check_cache(instances, params["home"])
-    weights = preflight_checks.weights_needs(instances, params["home"], hub_check.trees, linked)
-    if "disk" not in skip:
-        findings += preflight_checks.check_disk(weights + images)
-    if "ports" not in skip:
-        going = preflight_checks.making_room(units(), instances) if params["remove_unlisted"] else {}
-        findings += preflight_checks.check_ports(instances, run, going=going)
-        findings += preflight_checks.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
-    return findings, hub_check, weights, images
-
-
-def reaching(params, docker, images):
-    """What is wrong with the keys of repositories, and the questions to them and to the registries of images."""
-    run = preflight_reach.runner(dict(os.environ))
-    told, questions = [], []
-    if "repositories" not in params["skip"] and params["repositories"]:
-        stays = docker.get("works", False) and not docker.get("ours", False)
-        told, questions = preflight_reach.sources(params["repositories"], stays, run, open_url)
-    if "registry" not in params["skip"] and params["registry"] is not None:
-        missing = [need.name for need in images if not preflight_checks.check_images([{"image": need.name}])]
-        questions += preflight_reach.images(missing, params["registry"], os.uname().machine, run)
-    return told, questions
-
-
-def open_url(*given, **more):
-    # Only here: loading it takes a node longer than all that a preflight with nothing to fetch looks at.
-    from ansible.module_utils.urls import open_url as ansibles
-
-    return ansibles(*given, **more)
-
-
-def settled(params, weights, images):
-    """What the roles need not be asked for. A token that others can read is not settled."""
-    token = hub_cache.token_current(params["token_path"], params["token"] or "")
-    token = token or bool(params["source"]) or only_follows(params)
-    return {"weights": not weights and token and not params["update"], "images": not images}
-
-
-def seeders(params):
-    return {(one["repo_id"], one["revision"]): one["seeder"] for one in params["elsewhere"]}
-
-
-def from_hub(params):
-    """What this node has to have from the hub."""
-    wanted, elsewhere = hub_snapshot.parse_snapshots(params["instances"]), seeders(params)
-    return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
-
-
-def only_follows(params):
-    """Whether hub and token are none of this node's business."""
-    return bool(params["elsewhere"]) and not from_hub(params)
-
-
-def ask_hub(params):
-    """What the hub has against it, and the index of packages that its client comes from."""
-    token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
-    opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
-    snapshots = [
-        snapshot
-        for snapshot in from_hub(params)
-        if not hub_snapshot.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
-    ]
-    if params["source"]:
-        folder = hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["instances"]))
-        return preflight_checks.check_hub(folder, snapshots, token_is_new=False)
-    token_is_new = token != hub_cache.read_token(params["token_path"])
-    hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
-    told = preflight_checks.check_hub(hub, snapshots, token_is_new)
-    index = params["client"]["index_url"] if params["client"] and snapshots else ""
-    if index and not hub_cache.client_version(params["client"]["venv"]):
-        told = preflight_checks.HubCheck(
-            [*told.findings, *preflight_checks.check_index(index, opener)], told.trees, told.account
-        )
-    return told
-
-
-def docker_here(module):
-    """The Docker of this node, and what stands against it."""
-    asked = module.params["docker"]
-    if asked is None:
-        # Whether it stays says whether its repository is wanted.
-        wanted = bool(module.params["repositories"])
-        return (engine_here.describe({}, module.run_command, module.get_bin_path) if wanted else {}), []
-    docker = engine_here.describe(asked, module.run_command, module.get_bin_path)
-    sockets = engine_here.rootless_sockets()
-    if sockets and not docker["works"]:
-        module.warn(
-            f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
-            " root's own Docker, started by docker.service, which comes beside it."
-        )
-    keep_docker = asked["keep_docker"] and not docker["ours"]
-    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
-    return docker, preflight_checks.check_docker(docker, module.params["instances"], keep_docker, keep_toolkit)
+    def hub(self, asks):
+        """What the hub has against it, and the index of packages that its client comes from."""
+        params = self.params
+        if not asks.snapshots and not asks.token:
+            return preflight_answer.NOTHING
+        if params["source"]:
+            folder = hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["instances"]))
+            return preflight_hub.check_hub(folder, asks.snapshots, token_is_new=False)
+        token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
+        opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
+        hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
+        told = preflight_hub.check_hub(hub, asks.snapshots, asks.token)
+        index = params["client"]["index_url"] if params["client"] and asks.snapshots else ""
+        if index and not hub_cache.client_version(params["client"]["venv"]):
+            findings = [*told.findings, *preflight_hub.check_index(index, opener)]
+            told = preflight_checks.HubCheck(findings, told.trees, told.account)
+        return told
 
 
 def main():
@@ -418,6 +362,16 @@ def main():
                     "keep_toolkit": {"type": "bool", "default": True},
                 },
             },
+            "toolkit": {
+                "type": "dict",
+                "options": {
+                    "repository": {"type": "dict", "required": True},
+                    "hold": {"type": "bool"},
+                    "require_cdi": {"type": "bool", "default": True},
+                    "units": {"type": "dict", "default": {}},
+                    "image": {"type": "str", "default": ""},
+                },
+            },
             "repositories": {
                 "type": "list",
                 "elements": "dict",
@@ -451,23 +405,15 @@ def main():
         },
         supports_check_mode=True,
     )
-    docker, against = docker_here(module)
     try:
-        findings, hub_check, weights, images = check(module, docker)
+        told, warnings = preflight_answer.answer(
+            module.params, module.run_command, module.get_bin_path, Elsewhere(module.params)
+        )
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
-    params = module.params
-    instances = preflight_checks.assign(params["instances"], seeders(params))
-    module.exit_json(
-        changed=False,
-        findings=findings + against,
-        instances=preflight_checks.pin(instances, params["home"], hub_check.trees),
-        account=hub_check.account,
-        bytes_to_write=sum(need.bytes for need in weights + images),
-        **preflight_checks.told_needs(weights + images, [params["home"], preflight_checks.data_root()]),
-        settled=settled(params, weights, images),
-        **({"docker": docker} if params["docker"] is not None else {}),
-    )
+    for warning in warnings:
+        module.warn(warning)
+    module.exit_json(changed=False, **told)
 
 
 if __name__ == "__main__":

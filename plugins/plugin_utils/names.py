@@ -33,6 +33,7 @@ OUTCOMES = frozenset(
         "nvidia_container_toolkit_mirror",
         "nvidia_container_toolkit_repository",
         "nvidia_container_toolkit_rpm_source",
+        "nvidia_container_toolkit_wanted",
         "preflight_check",
         "preflight_plan",
         "vllm_ready",

@@ -234,14 +234,5 @@ def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
 
 def settled(wanted: Wanted, run: Runner) -> bool:
     """Whether apt_source would change nothing, and would find nothing to install or to remove. Asks no network."""
-
-    def refuse() -> bytes:
-        raise ValueError("the key is not there")
-
-    try:
-        source, _diff = source_change(wanted)
-        key, _diff = packages_repository.key_change(paths(wanted["name"])[1], wanted["fingerprint"], "", refuse)
-    except ValueError:
-        return False
-    found = look(wanted, run)
-    return not (source or key or found["missing"] or found["conflicting"])
+    key_path = paths(wanted["name"])[1]
+    return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))

@@ -140,6 +140,26 @@ def due_key(
     return (data or read(path)) if moved or missing() else None
 
 
+def settled(change: Callable[[], Change], key_path: str, wanted: Mapping[str, Any], look: Callable[[], Any]) -> bool:
+    """Whether apt_source or rpm_source would change nothing, with no package to install or to remove. Asks no network.
+
+    Args:
+        change: the source to write.
+        look: what the node has of the packages, with ``missing`` and ``conflicting``.
+    """
+
+    def refuse() -> bytes:
+        raise ValueError("the key is not there")
+
+    try:
+        source, _diff = change()
+        key, _diff = key_change(key_path, wanted["fingerprint"], "", refuse)
+    except ValueError:
+        return False
+    found = look()
+    return not (source or key or found["missing"] or found["conflicting"])
+
+
 def _told(data: bytes) -> str:
     try:
         found = "".join(f"{packages_key.spelt(one)}\n" for one in packages_key.fingerprints(data)) if data else ""

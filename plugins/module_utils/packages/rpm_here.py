@@ -90,6 +90,12 @@ def kept(wanted: Wanted) -> bool:
     return bool(program) and os.path.exists(str(program)) and not ours
 
 
+def settled(wanted: Wanted, run: Runner) -> bool:
+    """Whether rpm_source would change nothing, and would find nothing to install or to remove. Asks no network."""
+    key_path = paths(wanted["name"])[1]
+    return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))
+
+
 def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
     """The key by which dnf has to be asked for the repository; None where nothing of it is wanted.
 

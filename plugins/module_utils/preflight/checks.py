@@ -14,12 +14,9 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from ..docker.daemon_file import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
-from ..hub.api import Hub, HubError, Opener
-from ..hub.folder import Folder
 from ..hub.snapshot import Snapshot, at_commit, bytes_here, human, look, parse_snapshots, wanted_bytes
 from ..tls.certificate import ends_within, pair_trouble
 from ..units.unit import parse_belongings
-from ..web import without_password
 
 Instance = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -287,38 +284,3 @@ class HubCheck:
     findings: Sequence[str]
     trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
     account: str = ""
-
-
-def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
-    """The token first, then each repository. Nothing is asked if nothing is to be fetched and the token is known."""
-    account, findings, trees = "", [], {}
-    if not snapshots and not (token_is_new and hub.token):
-        return HubCheck((), {})
-    try:
-        if hub.token:
-            account = hub.account()
-        for snapshot in snapshots:
-            try:
-                hub.check_access(snapshot, account)
-                commit = hub.commit(snapshot)
-                trees[snapshot] = (commit, hub.tree(snapshot, commit))
-            except HubError as refusal:
-                if refusal.kind == "unreachable":
-                    raise
-                findings.append(str(refusal))
-    except HubError as trouble:
-        findings.append(str(trouble))
-    return HubCheck(findings, trees, account)
-
-
-def check_index(index: str, opener: Opener) -> list[str]:
-    """Whether an index of Python packages has the hub's client; asked as pip asks it."""
-    shown = without_password(index)
-    answer = opener("GET", f"{index.rstrip('/')}/huggingface-hub/", {"Accept": "text/html, */*"})
-    said = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
-    if 200 <= answer.status < 400:
-        return []
-    return [
-        f"The index of Python packages {shown} {said} for huggingface-hub, the client that fetches the weights. Set"
-        f" huggingface_pip_index_url to one that has it."
-    ]

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
-from ..docker import layout as docker_layout, registry as docker_registry
+from ..docker import layout as docker_layout, registry as docker_registry, registry_here
 from ..packages import apt_here, rpm_here
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -41,21 +42,17 @@ def runner(environment: Mapping[str, str]) -> Runner:
 
 
 def sources(
-    entries: Iterable[Mapping[str, Any]], docker_stays: bool, run: Runner, open_url: Callable[..., Any]
+    entries: Iterable[Mapping[str, Any]], run: Runner, open_url: Callable[..., Any]
 ) -> Tuple[List[str], List[Question]]:
     """What is found wrong with the repositories' keys, and the questions to apt or dnf that are left.
 
     Args:
-        entries: each a ``manager``, V(apt) or V(dnf), the ``options`` of its module, and ``unless_docker``, whether a
-            Docker that stays on the node spares it the question.
-        docker_stays: whether there is one.
+        entries: each a ``manager``, V(apt) or V(dnf), and the ``options`` of its module.
     """
     findings: List[str] = []
     questions: List[Question] = []
     for entry in entries:
         here, wanted = MANAGERS[entry["manager"]], entry["options"]
-        if (entry.get("unless_docker") and docker_stays) or here.kept(wanted):
-            continue
         try:
             key = here.owed(wanted, run, open_url)
         except ValueError as trouble:
@@ -73,9 +70,6 @@ def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, ru
         return [lambda image=image: in_folder(image, source) for image in missing]  # type: ignore[misc]
     if not missing:
         return []
-    # Only here: loading what speaks to a network takes longer than all that a node with nothing to fetch is asked.
-    from ..docker import registry_here
-
     docker = registry_here.docker(registry, run)
     return [lambda image=image: docker_registry.finding(image, docker, machine) for image in missing]  # type: ignore[misc]
 
@@ -92,8 +86,6 @@ def ask(questions: Sequence[Question], meanwhile: Callable[[], Any]) -> Tuple[Li
     """What the questions find, all at once, and what is done meanwhile."""
     if not questions:
         return [], meanwhile()
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = [pool.submit(question) for question in questions]
         result = meanwhile()

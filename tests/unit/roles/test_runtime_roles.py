@@ -244,7 +244,7 @@ LOADED = {
     ],
 )
 def test_when_the_description_of_gpus_is_made_anew(tmp_path, loaded: str | None, spec: str | None, anew: bool) -> None:
-    unit = (ROLES / "nvidia_container_toolkit/templates/gpunode-cdi-current.service.j2").read_text()
+    unit = (ROLES / "nvidia_container_toolkit/files/gpunode-cdi-current.service").read_text()
     (condition,) = (line.partition("=")[2] for line in unit.splitlines() if line.startswith("ExecCondition="))
     driver, described = tmp_path / "version", tmp_path / "nvidia.yaml"
     for path, text in ((driver, None if loaded is None else LOADED[loaded]), (described, spec)):

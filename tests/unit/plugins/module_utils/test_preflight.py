@@ -11,7 +11,10 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
-from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
+    checks as preflight_checks,
+    hub as preflight_hub,
+)
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight.checks import Filesystem, Need
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
@@ -239,7 +242,7 @@ WANTED = [Snapshot("a/b"), Snapshot("c/d", COMMIT)]
 
 
 def test_hub_is_well():
-    told = preflight_checks.check_hub(Net().hub(), WANTED, False)
+    told = preflight_hub.check_hub(Net().hub(), WANTED, False)
     assert (told.findings, told.account) == ([], "ada")
     assert {s.repo_id: (commit, len(tree)) for s, (commit, tree) in told.trees.items()} == {
         "a/b": (COMMIT, 1),
@@ -250,14 +253,14 @@ def test_hub_is_well():
 @pytest.mark.parametrize(("token", "is_new", "asked"), [("", True, 0), ("hf_x", False, 0), ("hf_x", True, 1)])
 def test_a_converged_node_needs_no_hub(token, is_new, asked):
     net = Net()
-    assert preflight_checks.check_hub(net.hub(token), [], is_new).findings in ([], ())
+    assert preflight_hub.check_hub(net.hub(token), [], is_new).findings in ([], ())
     assert len(net.asked) == asked
 
 
 def test_each_repository_has_its_finding():
     refused = Answer(403, {"x-error-code": "GatedRepo"})
     gone = Answer(404, {"x-error-code": "RevisionNotFound"})
-    told = preflight_checks.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
+    told = preflight_hub.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
     assert len(told.findings) == 2
     assert "https://huggingface.co/a/b" in told.findings[0]
     assert "has no revision" in told.findings[1]
@@ -265,12 +268,12 @@ def test_each_repository_has_its_finding():
 
 def test_a_bad_token_is_one_finding():
     net = Net(who=Answer(401))
-    assert len(preflight_checks.check_hub(net.hub(), WANTED, False).findings) == 1
+    assert len(preflight_hub.check_hub(net.hub(), WANTED, False).findings) == 1
     assert len(net.asked) == 1
 
 
 def test_a_hub_that_is_away_is_one_finding():
-    told = preflight_checks.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
+    told = preflight_hub.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
     assert len(told.findings) == 1
     assert "no route" in told.findings[0]
 

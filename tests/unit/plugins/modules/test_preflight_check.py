@@ -8,8 +8,8 @@ import json
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.preflight.answer import from_hub, only_follows, settled
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check
-from ansible_collections.gpunode.llm.plugins.modules.preflight_check import from_hub, only_follows, settled
 
 
 @pytest.mark.parametrize(

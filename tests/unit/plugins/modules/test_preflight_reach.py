@@ -21,7 +21,9 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
 from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here, rpm_here
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
+    answer as preflight_answer,
     checks as preflight_checks,
+    hub as preflight_hub,
     reach as preflight_reach,
 )
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check
@@ -110,7 +112,7 @@ def test_what_is_here_is_not_asked_for(ask, node, monkeypatch):
     monkeypatch.setattr(registry_here, "docker", asked_nobody)
     monkeypatch.setattr(apt_here, "staged", asked_nobody)
     monkeypatch.setattr(apt_here.packages_repository, "fetched_key", asked_nobody)
-    monkeypatch.setattr(apt_here, "look", lambda *_given: {"missing": []})
+    monkeypatch.setattr(apt_here, "look", lambda *_given: {"missing": [], "conflicting": []})
     one = repository(node)
     source, key = apt_here.paths("docker")
     os.makedirs(os.path.dirname(key))
@@ -146,12 +148,12 @@ def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
         seen["apt"] = run(["sh", "-c", "echo $HTTPS_PROXY"])[1].strip()
         return ""
 
-    def hub(_params):
+    def hub(_self, _asks):
         seen["hub"] = os.environ["HTTPS_PROXY"]
         return preflight_checks.HubCheck((), {})
 
     monkeypatch.setattr(apt_here, "objection", question)
-    monkeypatch.setattr(preflight_check, "ask_hub", hub)
+    monkeypatch.setattr(preflight_check.Elsewhere, "hub", hub)
     ask(repositories=[repository(node)], skip=["platform", "disk", "ports"])
     assert seen == {"apt": "http://node:1", "hub": "http://hub:1"}
 
@@ -164,8 +166,10 @@ INDEX = "http://ada:s3cret@127.0.0.1:9/simple"
     [(INDEX, False, False, True), (INDEX, True, False, False), (INDEX, False, True, False), ("", False, False, False)],
 )
 def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypatch, index, here, complete, asked):
-    monkeypatch.setattr(preflight_checks, "check_hub", lambda *_given, **_more: preflight_checks.HubCheck((), {}))
-    monkeypatch.setattr(preflight_check, "from_hub", lambda _params: [] if complete else [hub_snapshot.Snapshot("a/b")])
+    monkeypatch.setattr(preflight_hub, "check_hub", lambda *_given, **_more: preflight_checks.HubCheck((), {}))
+    monkeypatch.setattr(
+        preflight_answer, "from_hub", lambda _params: [] if complete else [hub_snapshot.Snapshot("a/b")]
+    )
     if here:
         (node / "venv" / "bin").mkdir(parents=True)
         (node / "venv" / "bin" / "python").touch()
@@ -185,7 +189,7 @@ def test_what_an_index_answers(status, found):
         seen.append((method, url))
         return Answer(status, reason="no")
 
-    assert (preflight_checks.check_index("https://pypi.test/simple/", opener) == []) is found
+    assert (preflight_hub.check_index("https://pypi.test/simple/", opener) == []) is found
     assert seen == [("GET", "https://pypi.test/simple/huggingface-hub/")]
 
 
@@ -212,7 +216,7 @@ def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
         return 1, "", "Error: Failed to download metadata for repo 'docker-ce': Cannot download repomd.xml\n"
 
     entry = {"manager": "dnf", "options": RPM}
-    findings, questions = preflight_reach.sources([entry], False, run, asked_nobody)
+    findings, questions = preflight_reach.sources([entry], run, asked_nobody)
     assert findings == []
     (said,) = [question() for question in questions]
     assert said == (

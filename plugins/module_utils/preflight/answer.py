@@ -1,0 +1,196 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The answer of preflight_check: what this node says of itself, and what others say where it has to ask them.
+
+Who has to be asked is decided here, and who asks is handed in: a node that has everything asks nobody, and needs none
+of the code that speaks to a network.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+from ..docker import container_gpus, daemon_file, engine_here
+from ..hub import cache as hub_cache, snapshot as hub_snapshot
+from ..packages import apt_here, rpm_here
+from . import checks as preflight_checks
+
+Params = Mapping[str, Any]
+Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
+Which = Callable[[str], Optional[str]]
+
+UNITS = "/etc/systemd/system"
+GATEWAY_UNIT = f"{UNITS}/{preflight_checks.GATEWAY_UNIT}"
+MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
+
+
+NOTHING = preflight_checks.HubCheck((), {})
+
+
+@dataclass(frozen=True)
+class Found:
+    """What others than the node said. ``linked``: weights get a second name on the node and take no room."""
+
+    findings: Sequence[str] = ()
+    hub: preflight_checks.HubCheck = NOTHING
+    linked: bool = False
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What only others than the node can tell.
+
+    ``snapshots``: of these the hub is asked. ``repositories``: those that may have to be written. ``images``: those
+    that are missing. ``token``: whether the hub has to know a token that the node does not have.
+    """
+
+    snapshots: Sequence[hub_snapshot.Snapshot] = ()
+    repositories: Sequence[Params] = ()
+    images: Sequence[str] = ()
+    token: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.snapshots or self.repositories or self.images or self.token)
+
+
+Elsewhere = Callable[[Asks], Found]
+
+
+def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> Tuple[Dict[str, Any], List[str]]:
+    """What the module returns, and what it warns of.
+
+    Raises:
+        ValueError: an image, a repository or a folder cannot be what it is said to be; a sentence.
+    """
+    docker, against, warnings = docker_here(params, run, which)
+    images = preflight_checks.image_needs(params["instances"], params["image_bytes"], run, which("docker") or "")
+    said = elsewhere(asks(params, docker, [need.name for need in images], run))
+    weights = preflight_checks.weights_needs(params["instances"], params["home"], said.hub.trees, said.linked)
+    findings = [*against_images(params), *platform(params), *said.hub.findings, *said.findings]
+    findings += preflight_checks.check_cache(params["instances"], params["home"])
+    findings += [*room(params, [*weights, *images], run), *against]
+    instances = preflight_checks.assign(params["instances"], seeders(params))
+    told: Dict[str, Any] = {
+        "findings": findings,
+        "instances": preflight_checks.pin(instances, params["home"], said.hub.trees),
+        "account": said.hub.account,
+        "bytes_to_write": sum(need.bytes for need in [*weights, *images]),
+        **preflight_checks.told_needs([*weights, *images], [params["home"], daemon_file.data_root()]),
+        "settled": settled(params, weights, images),
+    }
+    if params["toolkit"] is not None:
+        server = str(docker.get("server_version") or "")
+        told["settled"]["toolkit"] = container_gpus.settled(params["toolkit"], server, run, which)
+    if params["docker"] is not None:
+        told["docker"] = docker
+    return told, warnings
+
+
+def against_images(params: Params) -> List[str]:
+    return preflight_checks.check_images(params["instances"])
+
+
+def platform(params: Params) -> List[str]:
+    asked = "platform" not in params["skip"] and params["platform"]
+    return preflight_checks.check_platform(params["platform"], params["supported"]) if asked else []
+
+
+def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) -> List[str]:
+    """What stands against the plan for want of disk, or of a port."""
+    findings: List[str] = []
+    if "disk" not in params["skip"]:
+        findings += preflight_checks.check_disk(needs)
+    if "ports" not in params["skip"]:
+        going = preflight_checks.making_room(units(), params["instances"]) if params["remove_unlisted"] else {}
+        findings += preflight_checks.check_ports(params["instances"], run, going=going)
+        findings += preflight_checks.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
+    return findings
+
+
+def text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def units() -> Dict[str, str]:
+    """The text of every unit that may be one of the role vllm."""
+    return {os.path.basename(path): text_of(path) for path in glob.glob(f"{UNITS}/vllm-*.service")}
+
+
+def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run: Runner) -> Asks:
+    """What only others can tell: of the rest the node knows enough."""
+    skip = params["skip"]
+    repositories = [] if "repositories" in skip else owed(params["repositories"], docker, run)
+    images = missing if "registry" not in skip and params["registry"] is not None else []
+    if "hub" in skip or only_follows(params):
+        return Asks((), repositories, images)
+    snapshots = [
+        snapshot
+        for snapshot in from_hub(params)
+        if not hub_snapshot.look(params["home"], snapshot).complete or (params["update"] and not snapshot.pinned)
+    ]
+    return Asks(snapshots, repositories, images, not params["source"] and token_is_new(params))
+
+
+def owed(repositories: Sequence[Params], docker: Mapping[str, Any], run: Runner) -> List[Params]:
+    """The repositories that something is to be fetched from, or that are to be written otherwise."""
+    stays = docker.get("works", False) and not docker.get("ours", False)
+    due = []
+    for entry in repositories:
+        here, wanted = MANAGERS[entry["manager"]], entry["options"]
+        if not ((entry.get("unless_docker") and stays) or here.kept(wanted) or here.settled(wanted, run)):
+            due.append(entry)
+    return due
+
+
+def token_is_new(params: Params) -> bool:
+    return bool(params["token"]) and params["token"].strip() != hub_cache.read_token(params["token_path"])
+
+
+def settled(params: Params, weights: Sequence[Any], images: Sequence[Any]) -> Dict[str, bool]:
+    """What the roles need not be asked for. A token that others can read is not settled."""
+    token = hub_cache.token_current(params["token_path"], params["token"] or "")
+    token = token or bool(params["source"]) or only_follows(params)
+    return {"weights": not weights and token and not params["update"], "images": not images}
+
+
+def seeders(params: Params) -> Dict[Tuple[str, str], str]:
+    return {(one["repo_id"], one["revision"]): one["seeder"] for one in params["elsewhere"]}
+
+
+def from_hub(params: Params) -> List[hub_snapshot.Snapshot]:
+    """What this node has to have from the hub."""
+    wanted, elsewhere = hub_snapshot.parse_snapshots(params["instances"]), seeders(params)
+    return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
+
+
+def only_follows(params: Params) -> bool:
+    """Whether hub and token are none of this node's business."""
+    return bool(params["elsewhere"]) and not from_hub(params)
+
+
+def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, Any], List[str], List[str]]:
+    """The Docker of this node, what stands against it, and what to know of it."""
+    asked = params["docker"]
+    if asked is None:
+        # Whether it stays says whether its repository is wanted.
+        wanted = bool(params["repositories"]) or params["toolkit"] is not None
+        return (engine_here.describe({}, run, which) if wanted else {}), [], []
+    docker = engine_here.describe(asked, run, which)
+    sockets = engine_here.rootless_sockets()
+    warnings = []
+    if sockets and not docker["works"]:
+        warnings.append(
+            f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
+            " root's own Docker, started by docker.service, which comes beside it."
+        )
+    keep_docker = asked["keep_docker"] and not docker["ours"]
+    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
+    return docker, preflight_checks.check_docker(docker, params["instances"], keep_docker, keep_toolkit), warnings
