@@ -124,6 +124,7 @@ from ansible.module_utils.urls import open_url
 
 from ..module_utils import paths
 from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.node import files as node_files
 from ..module_utils.packages import (
     apt as packages_apt,
     apt_here,
@@ -146,7 +147,7 @@ class Mirror:
     def recorded(self):
         """What an earlier run fetched for the same request, where all of it is still there."""
         try:
-            record = json.loads(hub_snapshot.read_text(self.record))
+            record = json.loads(node_files.read_text(self.record))
             files = record["files"]
         except (OSError, ValueError, KeyError):
             return None
@@ -161,7 +162,7 @@ class Mirror:
 
     def key_is_here(self):
         """Whether the bundle has the very key that was checked, and nothing beside it."""
-        there = packages_repository.read(self.key)
+        there = node_files.bytes_of(self.key)
         try:
             return there == packages_key.checked(there, self.params["fingerprint"], self.key)
         except ValueError:
@@ -180,15 +181,15 @@ class Mirror:
             signed_by=self.key,
         )
         own = os.path.join(parts, "gpunode-mirror.sources")
-        hub_snapshot.write_atomically(own, source.render())
+        node_files.write_atomically(own, source.render())
         others = apt_here.sources(self.module.run_command)
         # What this host has of the same repository stands back: apt stops at one repository with two keys.
         conflicting = apt_here.conflicts(own, others, self.work, self.module.run_command)
         for at, path in enumerate(others):
             if path not in conflicting:
                 os.symlink(path, os.path.join(parts, f"{at:04}-{os.path.basename(path)}"))
-        hub_snapshot.write_atomically(f"{self.work}/status", "")
-        hub_snapshot.write_atomically(
+        node_files.write_atomically(f"{self.work}/status", "")
+        node_files.write_atomically(
             f"{self.work}/apt.conf", packages_apt.configuration(packages_mirror.settings(self.work))
         )
 
@@ -227,13 +228,13 @@ class Mirror:
         repositories = packages_mirror.repositories(indexes, [own])
         record = {"request": self.request, "repositories": repositories, "files": files}
         record.update(repository=packages_mirror.place(own), packages=len(debs))
-        hub_snapshot.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        node_files.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
         return record, sum(deb.size for deb in lacking)
 
     def keep(self, files, copies):
         """Put the files to their places, and take away what an earlier answer had and this one has not."""
         records = {
-            path: json.loads(hub_snapshot.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")
+            path: json.loads(node_files.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")
         }
         before = records.pop(self.record, {})
         stale = [] if self.params["update"] else packages_mirror.outdated(files, records)
@@ -253,7 +254,7 @@ class Mirror:
     def index_files(self, index):
         """A list as it was published, and what signs it."""
         signed = [pair for pair in index.signatures() if os.path.exists(pair[0])]
-        listed = index.published(hub_snapshot.read_text(signed[0][0]))
+        listed = index.published(node_files.read_text(signed[0][0]))
         held = os.path.join(self.work, "index", packages_mirror.place(listed.uri))
         os.makedirs(os.path.dirname(held), exist_ok=True)
         self.apt("/usr/lib/apt/apt-helper", "download-file", listed.uri, held, f"SHA256:{listed.sha256}")

@@ -167,6 +167,7 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
+from ..module_utils.node import files as node_files
 from ..module_utils.packages import apt_here, key as packages_key, repository as packages_repository
 
 LISTS_LAST = 86400
@@ -251,7 +252,7 @@ def main():
         module.fail_json(msg=str(error))
     found = apt_here.look(module.params, module.run_command)
     asks = found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
-    fresh = ask(module, key or packages_repository.read(key_path)) if asks and not unsettled(module) else False
+    fresh = ask(module, key or node_files.bytes_of(key_path)) if asks and not unsettled(module) else False
     if not module.check_mode:
         # The key first: a source without it would stop every apt on the node.
         for path, data in ((key_path, key), (source_path, source)):

@@ -80,7 +80,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.bundle import contents as bundle_contents, run as bundle_run
-from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.node import files as node_files
 from ..module_utils.packages import apt as packages_apt
 from ..module_utils.units import job as units_job
 
@@ -105,7 +105,7 @@ class Bundle:
     def settled(self):
         """Whether this bundle was opened. Once it was, the folder may go: a node that has all it needs asks no more."""
         text = bundle_run.manifest_text(self.path, self.tar)
-        opened = hub_snapshot.read_text(self.mark) if os.path.exists(self.mark) else ""
+        opened = node_files.read_text(self.mark) if os.path.exists(self.mark) else ""
         if text:
             bundle_run.check_system(bundle_contents.Contents.load(text), self.params["system"])
         elif not opened:
@@ -130,7 +130,7 @@ class Bundle:
         files = bundle_run.apt_files(self.path, self.root, bundle_contents.Contents.load(text))
         os.makedirs(f"{self.root}/lists/partial", mode=0o755, exist_ok=True)
         for path, content in files.items():
-            hub_snapshot.write_atomically(path, content)
+            node_files.write_atomically(path, content)
         for name in bundle_run.ROLES_SOURCES:
             link = f"{self.root}/sources.list.d/{name}"
             if not os.path.islink(link):
@@ -148,7 +148,7 @@ class Bundle:
             raise bundle_contents.BundleError(
                 f"apt does not take the packages of {self.path}: {packages_apt.complaint(err)}"
             )
-        hub_snapshot.write_atomically(self.mark, bundle_run.mark(text, self.path))
+        node_files.write_atomically(self.mark, bundle_run.mark(text, self.path))
 
 
 def main():

@@ -122,21 +122,14 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.node import files as node_files
 from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certificate
-
-
-def text_of(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 def acme(module):
     """What certbot keeps against what it is asked for."""
     params, asked = module.params, module.params["acme"]
-    renewal = text_of(os.path.join(params["certbot_dir"], "renewal", f"{tls_certbot.LINEAGE}.conf"))
+    renewal = node_files.text_of(os.path.join(params["certbot_dir"], "renewal", f"{tls_certbot.LINEAGE}.conf"))
     kept = os.path.join(params["certbot_dir"], "live", tls_certbot.LINEAGE, "fullchain.pem")
     told = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
     if not asked:
@@ -146,8 +139,8 @@ def acme(module):
     return {
         **told,
         "acme_differs": tls_certbot.differs(wanted, renewal, names),
-        "acme_account": text_of(params["acme_note"]) != wanted.note,
-        "acme_deploy": os.path.exists(kept) and text_of(kept) != text_of(params["certificate"]),
+        "acme_account": node_files.text_of(params["acme_note"]) != wanted.note,
+        "acme_deploy": os.path.exists(kept) and node_files.text_of(kept) != node_files.text_of(params["certificate"]),
     }
 
 
@@ -175,7 +168,7 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
-    pair, mark = (params["certificate"], params["certificate_key"]), text_of(params["marker"]).strip()
+    pair, mark = (params["certificate"], params["certificate_key"]), node_files.text_of(params["marker"]).strip()
     if params["names"]:
         trouble = tls_certificate.self_signed_trouble(*pair, params["names"], module.run_command)
     else:

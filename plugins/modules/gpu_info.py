@@ -165,7 +165,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker.daemon_file import data_root
 from ..module_utils.instance import serving
-from ..module_utils.node import lock as node_lock, system as node_system
+from ..module_utils.node import files as node_files, lock as node_lock, system as node_system
 from ..module_utils.programs.gpu import container_id, look, scan_pci
 
 UNITS = "/etc/systemd/system"
@@ -173,17 +173,10 @@ RUN = "/run"
 CDI = ("/etc/cdi", "/var/run/cdi")
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # a process that has ended, or a file of somebody else
-        return ""
-
-
 @cache
 def _container_name(container: str) -> str:
     """Docker's own record, so that asking needs neither its socket nor its client."""
-    record = _read(Path(data_root()) / "containers" / container / "config.v2.json")
+    record = node_files.text_of(Path(data_root()) / "containers" / container / "config.v2.json")
     try:
         return str(json.loads(record)["Name"]).lstrip("/")
     except (ValueError, KeyError, TypeError):
@@ -192,24 +185,24 @@ def _container_name(container: str) -> str:
 
 def owner_of(pid: int) -> str:
     """The name of the container that a process runs in, "" outside of any."""
-    container = container_id(_read(Path(f"/proc/{pid}/cgroup")))
+    container = container_id(node_files.text_of(Path(f"/proc/{pid}/cgroup")))
     return _container_name(container) if container else ""
 
 
 def fabric_manager_runs() -> bool:
     """The kernel cuts a process's name after 15 letters."""
-    return any(_read(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
+    return any(node_files.text_of(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
 
 
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, by their units."""
-    found = (serving.parse_unit(_read(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
+    found = (serving.parse_unit(node_files.text_of(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
     return [{**one.as_dict(), "started_from": serving.started_from(one.name, RUN)} for one in found if one]
 
 
 def cdi_uuids() -> Optional[bool]:
     """Whether this node's CDI specifications name GPUs by UUID; None where there is none yet."""
-    return serving.names_uuids(_read(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
+    return serving.names_uuids(node_files.text_of(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
 
 
 def main() -> None:

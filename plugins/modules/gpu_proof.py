@@ -65,11 +65,11 @@ fresh:
 """
 
 import json
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker import container_gpus, engine as docker_engine
+from ..module_utils.node import files as node_files
 
 CONTAINER = "gpunode-gpu-proof"
 TIMED_OUT = 124
@@ -152,9 +152,7 @@ def prove(module, now):
 
 
 def remember(path, now):
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        json.dump(now, stream)
+    node_files.write_atomically(path, json.dumps(now))
 
 
 def main():

@@ -88,7 +88,7 @@ summary:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hub import prune as hub_prune, snapshot as hub_snapshot
-from ..module_utils.node import brought as node_brought
+from ..module_utils.node import brought as node_brought, words
 
 
 def lines(revisions):
@@ -121,7 +121,7 @@ def main():
         removed=[{"repo_id": one.repo_id, "revision": one.commit} for one in plan.old],
         kept=[{"repo_id": one.repo_id, "revision": one.commit, "reason": one.kept} for one in kept],
         bytes_freed=plan.freed,
-        summary=f"{len(plan.old)} old revisions {verb}, {hub_snapshot.human(plan.freed)}; {len(kept)} stay",
+        summary=f"{len(plan.old)} old revisions {verb}, {words.size(plan.freed)}; {len(kept)} stay",
         diff={"before": lines(plan.revisions), "after": lines(kept)},
     )
 

@@ -82,6 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker import image as docker_image, layout as docker_layout
 from ..module_utils.hub import snapshot as hub_snapshot
+from ..module_utils.node import files as node_files, words
 from ..module_utils.units import job as units_job
 
 
@@ -106,7 +107,7 @@ class Layout:
     def recorded(self):
         """The digest of the image that is here, whole."""
         try:
-            record = json.loads(hub_snapshot.read_text(os.path.join(self.folder, docker_layout.RECORD)))
+            record = json.loads(node_files.read_text(os.path.join(self.folder, docker_layout.RECORD)))
             image = docker_layout.parse_manifest(record["manifest"])
         except (OSError, ValueError, KeyError):
             return ""
@@ -149,7 +150,7 @@ class Layout:
         """The task's proxies for the job, in a file of root's: they may hold a password."""
         path = f"/run/gpunode/{self.unit}.env"
         names = [name for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if os.environ.get(name)]
-        hub_snapshot.write_atomically(path, "".join(f'{name}="{os.environ[name]}"\n' for name in names), mode=0o600)
+        node_files.write_atomically(path, "".join(f'{name}="{os.environ[name]}"\n' for name in names), mode=0o600)
         return path
 
     def step(self):
@@ -163,8 +164,8 @@ class Layout:
         state = units_job.wait(run, self.unit, self.params["wait_s"])
         image = docker_layout.parse_manifest(resume["manifest"])
         if state.state == "running":
-            here = hub_snapshot.human(min(sum(docker_layout.sizes(self.folder)), image.size))
-            progress = f"fetching {self.name}: {here} of {hub_snapshot.human(image.size)}"
+            here = words.size(min(sum(docker_layout.sizes(self.folder)), image.size))
+            progress = f"fetching {self.name}: {here} of {words.size(image.size)}"
             self.module.exit_json(changed=False, done=False, progress=progress, resume=resume)
         log = units_job.log_tail(run, self.unit, resume["job"])
         units_job.forget(run, self.unit)
@@ -176,17 +177,17 @@ class Layout:
     def seal(self, digest):
         """What Docker reads beside the layout, and last of all the record that says that it is whole."""
         path = os.path.join(self.folder, "index.json")
-        index = json.loads(hub_snapshot.read_text(path))
+        index = json.loads(node_files.read_text(path))
         # skopeo may have written configuration and manifest anew, in OCI's form; the layers are as they were.
         written = docker_layout.Blob(index["manifests"][0]["digest"], 0)
-        manifest = json.loads(hub_snapshot.read_text(os.path.join(self.folder, written.path)))
+        manifest = json.loads(node_files.read_text(os.path.join(self.folder, written.path)))
         image = docker_layout.parse_manifest(manifest)
-        hub_snapshot.write_atomically(path, docker_layout.named_index(index, self.name))
-        hub_snapshot.write_atomically(
+        node_files.write_atomically(path, docker_layout.named_index(index, self.name))
+        node_files.write_atomically(
             os.path.join(self.folder, docker_layout.MANIFEST), docker_layout.docker_manifest(image, self.name)
         )
         record = {"image": self.params["image"], "digest": digest, "manifest": manifest}
-        hub_snapshot.write_atomically(
+        node_files.write_atomically(
             os.path.join(self.folder, docker_layout.RECORD), json.dumps(record, indent=1) + "\n"
         )
 

@@ -75,6 +75,7 @@ server_version:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker import container_gpus, daemon as docker_daemon, daemon_file, engine as docker_engine
+from ..module_utils.node import files as node_files
 from ..module_utils.units import files as units_files
 
 
@@ -127,7 +128,7 @@ def settle_spec(module, nvidia_ctk):
     rc, now, err = module.run_command([nvidia_ctk, "cdi", "generate"])
     if rc != 0:
         module.fail_json(msg=f"nvidia-ctk finds no GPUs to describe for containers: {err.strip()}")
-    there = container_gpus.text(path)
+    there = node_files.text_of(path)
     if container_gpus.same_spec(there, now):
         return None
     if not module.check_mode:

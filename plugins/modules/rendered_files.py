@@ -68,18 +68,16 @@ changed_files:
   sample: [/etc/my/a.yaml]
 """
 
-import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.node import files as node_files
 from ..module_utils.units import files as units_files
 
 
 def note(owed):
     """Write down what is due for the change before there is one: a play that is stopped after it is finished later."""
-    os.makedirs(os.path.dirname(owed["path"]), mode=0o755, exist_ok=True)
-    with open(owed["path"], "w", encoding="utf-8") as stream:
-        stream.write(f"{owed['what']}\n")
+    node_files.write_atomically(owed["path"], f"{owed['what']}\n")
 
 
 def write(files, changed, owed):

@@ -154,6 +154,7 @@ key_path:
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
+from ..module_utils.node import files as node_files
 from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm_here
 
 
@@ -208,7 +209,7 @@ def main():
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
     if found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):
-        ask(module, key or packages_repository.read(key_path))
+        ask(module, key or node_files.bytes_of(key_path))
     if not module.check_mode:
         # The key first: dnf stops at a repository without it.
         for path, data in ((key_path, key), (source_path, source)):

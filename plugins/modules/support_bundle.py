@@ -88,11 +88,11 @@ bytes:
 
 import glob
 import os
-import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.node import files as node_files
 from ..module_utils.support import archive, redact
 
 #: Of one file, more than any configuration has.
@@ -115,8 +115,7 @@ def surroundings(module):
 
     def read(path):
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                return stream.read(READ_LIMIT)
+            return node_files.read_text(path, "replace", READ_LIMIT)
         except OSError as error:
             return f"(cannot be read: {error})\n"
 
@@ -134,12 +133,8 @@ def further_places(params):
 
 
 def write(path, data):
-    """As a whole or not at all, and for nobody else at any time."""
-    os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    os.replace(temporary, path)
+    """For nobody else at any time."""
+    node_files.write_atomically(path, data, mode=0o600, folder_mode=0o700)
 
 
 def main():

@@ -58,12 +58,12 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.node import files as node_files
 from ..module_utils.units import unit as units_unit
 
 
 def instance_of(path):
-    with open(path, encoding="utf-8", errors="replace") as stream:
-        belongs = units_unit.parse_belongings(stream.read())
+    belongs = units_unit.parse_belongings(node_files.read_text(path, "replace"))
     if not belongs.get("instance"):
         return None
     unit = os.path.basename(path)

@@ -90,11 +90,11 @@ endpoints:
 """
 
 import os
-import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import kept as instance_kept
+from ..module_utils.node import files as node_files
 from ..module_utils.units import unit as units_unit
 
 UNIT_DIR = "/etc/systemd/system"
@@ -106,11 +106,7 @@ def note_of(unit):
 
 def unit_text(unit):
     """Empty where its file is gone."""
-    try:
-        with open(os.path.join(UNIT_DIR, unit), encoding="utf-8") as stream:
-            return stream.read()
-    except OSError:
-        return ""
+    return node_files.text_of(os.path.join(UNIT_DIR, unit))
 
 
 class Rollback:
@@ -148,10 +144,7 @@ class Rollback:
             # First: where the image is gone there is nothing to go back to, and the files stay as they are.
             self.run(self.module.params["docker"], "tag", kept.image_id, kept.image)
         for path in paths:
-            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-            temporary = f"{path}.kept"
-            shutil.copy2(kept.files[path], temporary)
-            os.replace(temporary, path)
+            node_files.copy_atomically(kept.files[path], path)
 
     def stood_down(self):
         """Those that made room, and are there to come back."""

@@ -74,15 +74,8 @@ from dataclasses import asdict
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import spare
+from ..module_utils.node import files as node_files
 from ..module_utils.programs import gpu as programs_gpu
-
-
-def read(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 def is_free(port):
@@ -109,7 +102,7 @@ class Node:
         docker = self.module.params["docker"]
         _rc, out, _err = self.module.run_command([docker, "container", "inspect", "--format={{.Id}}", container])
         folders = glob.glob("/proc/[0-9]*")
-        texts = ((read(os.path.join(one, "cgroup")), read(os.path.join(one, "status"))) for one in folders)
+        texts = (tuple(node_files.text_of(os.path.join(one, name)) for name in ("cgroup", "status")) for one in folders)
         return spare.held_bytes(out.strip(), texts)
 
 
@@ -134,7 +127,7 @@ def main():
         wants,
         taken,
         node.gpus(),
-        spare.available_bytes(read("/proc/meminfo")),
+        spare.available_bytes(node_files.text_of("/proc/meminfo")),
         lambda port: port not in own and is_free(port),
     )
     module.exit_json(changed=False, rooms=[asdict(one) for one in rooms])

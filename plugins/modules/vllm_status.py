@@ -236,7 +236,7 @@ from ..module_utils.instance import (
     leftovers as instance_leftovers,
     status as instance_status,
 )
-from ..module_utils.node import brought as node_brought
+from ..module_utils.node import brought as node_brought, files as node_files
 from ..module_utils.programs import gpu as programs_gpu, vllm_wait
 from ..module_utils.units import unit as units_unit
 
@@ -249,21 +249,13 @@ PATIENCE_S = "20"
 APART_S = 1.0
 
 
-def read(path):
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 class Instance:
     """One unit of ours, and what its endpoint answered."""
 
     def __init__(self, path):
         self.unit = os.path.basename(path)
         self.path = path
-        self.text = read(path)
+        self.text = node_files.text_of(path)
         self.belongs = units_unit.parse_belongings(self.text)
         self.name = self.belongs.get("instance", "")
         self.endpoint = instance_kept.endpoint(self.unit, self.text, self.belongs)
@@ -324,7 +316,8 @@ class Instance:
 
     def revision(self):
         config = self.belongs.get("config", "")
-        return instance_status.setting(read(self.started_from(config)) or read(config), "revision")
+        said = node_files.text_of(self.started_from(config)) or node_files.text_of(config)
+        return instance_status.setting(said, "revision")
 
     def url(self):
         host = vllm_wait.reachable_host(self.endpoint["host"])
@@ -431,7 +424,8 @@ def instances(module):
 
 def listens(module):
     """What the front listens on, as its unit says."""
-    told = units_unit.parse_belongings(read(os.path.join(module.params["unit_dir"], FRONT))).get("listens", "")
+    text = node_files.text_of(os.path.join(module.params["unit_dir"], FRONT))
+    told = units_unit.parse_belongings(text).get("listens", "")
     return [place.strip() for place in told.split(",") if place.strip()]
 
 

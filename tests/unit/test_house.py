@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle import run as bundle_run
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import run as hub_run
+
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 COLLECTION = "ansible_collections.gpunode.llm"
-#: The first two are in a virtual environment on the node alone. The third takes a node longer to load than all that a
-#: play with nothing to do looks at, so only what asks a network loads it.
-LATE = {"huggingface_hub", "httpx2", "ansible.module_utils.urls"}
+#: In a virtual environment on the node alone, while modules carry the code that calls them.
+IN_THE_VENV = {"huggingface_hub", "httpx2"}
 
 
 @cache
@@ -51,9 +54,7 @@ def test_nothing_is_imported_inside_a_function() -> None:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
     inside = {(file, name) for file, function in functions for one in imports(function) for name in names(one)}
-    asks = "module_utils/preflight/reach.py"  # what it asks with is loaded where something is to be fetched
-    late = {(file, name) for file, name in inside if not {name, name.split(".")[0]} & LATE}
-    assert sorted(file for file, name in late if file != asks) == []
+    assert sorted((file, name) for file, name in inside if name.split(".")[0] not in IN_THE_VENV) == []
 
 
 def test_no_file_leads_back_to_itself() -> None:
@@ -78,3 +79,44 @@ def test_the_collection_imports_itself_relatively() -> None:
 def test_a_folder_is_seen_at_one_glance() -> None:
     for folder in ("module_utils", "plugin_utils"):
         assert len([path for path in (PLUGINS / folder).iterdir() if path.name != "__pycache__"]) <= 14
+
+
+#: What runs on a node apart from any module, and the list of what is copied there for it.
+JOBS = {"module_utils/hub/__main__.py": hub_run.CODE, "module_utils/bundle/__main__.py": bundle_run.CODE}
+
+
+@pytest.mark.parametrize("program", JOBS)
+def test_a_job_takes_along_all_that_it_imports_and_no_more(program: str) -> None:
+    needed, seen = {program}, set()
+    while more := needed - seen:
+        seen |= more
+        needed |= {to for file in more for one in imports(trees()[file]) for to in imported(file, one)}
+    copied = {module.__name__.partition(".plugins.")[2].replace(".", "/") + ".py" for module in JOBS[program]}
+    assert copied == needed
+
+
+#: What only these call. A name that ends in / is a folder.
+HOMES = {
+    # A file on its way from a hub, and a bundle as it is packed and unpacked, are more than a file to read or write.
+    "open": {
+        "module_utils/node/files.py",
+        "module_utils/programs/",
+        "module_utils/hub/file.py",
+        "module_utils/bundle/",
+    },
+    "os.replace": {"module_utils/node/files.py", "module_utils/hub/file.py", "module_utils/bundle/contents.py"},
+    "tempfile.mkstemp": {"module_utils/node/files.py"},
+}
+
+
+@pytest.mark.parametrize("called", HOMES)
+def test_a_kind_of_input_and_output_has_one_home(called: str) -> None:
+    who = {
+        file
+        for file, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == called
+    }
+    homes = {home for home in HOMES[called] if any(file.startswith(home) for file in who)}
+    assert homes == HOMES[called]
+    assert [file for file in sorted(who) if not any(map(file.startswith, homes))] == []

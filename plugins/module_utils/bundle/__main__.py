@@ -11,8 +11,8 @@ import sys
 from typing import Any, Mapping
 
 from .. import paths
-from ..hub import snapshot as hub_snapshot
 from ..hub.progress import Progress
+from ..node import files as node_files
 from . import contents as bundle_contents
 from .contents import BundleError, Contents
 
@@ -22,8 +22,8 @@ def seal(job: Mapping[str, Any], progress: Progress) -> None:
     folder, tar = job["path"], job["tar"]
     contents = bundle_contents.seal(folder, job["system"], progress)
     manifest = os.path.join(folder, bundle_contents.MANIFEST)
-    if not os.path.exists(manifest) or hub_snapshot.read_text(manifest) != contents.dump():
-        hub_snapshot.write_atomically(manifest, contents.dump())
+    if not os.path.exists(manifest) or node_files.read_text(manifest) != contents.dump():
+        node_files.write_atomically(manifest, contents.dump())
         progress.status.changed = True
     if tar and not (os.path.exists(tar) and bundle_contents.packed_manifest(tar) == contents.dump()):
         bundle_contents.pack(folder, tar, contents, progress)
@@ -34,7 +34,7 @@ def open_(job: Mapping[str, Any], progress: Progress) -> None:
     """Unpack the tar where the folder is not there, or compare what is in the folder."""
     folder, tar = job["path"], job["tar"]
     if os.path.isdir(folder):
-        manifest = hub_snapshot.read_text(os.path.join(folder, bundle_contents.MANIFEST))
+        manifest = node_files.read_text(os.path.join(folder, bundle_contents.MANIFEST))
         bundle_contents.check(folder, Contents.load(manifest), progress)
     else:
         bundle_contents.unpack(tar, folder, Contents.load(bundle_contents.packed_manifest(tar)), progress)
@@ -50,7 +50,7 @@ def say(line: str) -> None:
 def main(folder: str) -> int:
     progress = Progress(folder, say)
     try:
-        job = json.loads(hub_snapshot.read_text(os.path.join(folder, "job.json")))
+        job = json.loads(node_files.read_text(os.path.join(folder, "job.json")))
         with progress.ticking():
             {"sealed": seal, "opened": open_}[job["state"]](job, progress)
         progress.status.phase = "complete"

@@ -30,6 +30,7 @@ from .. import paths
 from ..hub import snapshot as hub_snapshot
 from ..hub.progress import Progress
 from ..hub.snapshot import RepoFile
+from ..node import files as node_files, words
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -240,8 +241,7 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
     free = shutil.disk_usage(os.path.dirname(folder)).free
     if contents.size > free:
         raise BundleError(
-            f"{os.path.dirname(folder)} has {hub_snapshot.human(free)} free,"
-            f" and the bundle takes {hub_snapshot.human(contents.size)}"
+            f"{os.path.dirname(folder)} has {words.size(free)} free, and the bundle takes {words.size(contents.size)}"
         )
     headers = (len(contents.files) + len(contents.links)) * LARGEST_HEADER
     if os.path.getsize(tar) > contents.size + headers + LARGEST_MANIFEST:
@@ -255,7 +255,7 @@ def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> Non
         shutil.rmtree(partial, ignore_errors=True)
         reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is cut short ({trouble})"])
         raise BundleError(reason) from trouble
-    hub_snapshot.write_atomically(os.path.join(partial, MANIFEST), contents.dump())
+    node_files.write_atomically(os.path.join(partial, MANIFEST), contents.dump())
     os.rename(partial, folder)
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import re
@@ -15,13 +14,14 @@ from typing import Any, Mapping
 
 from .. import paths
 from ..hub import progress as hub_progress, sight as hub_sight, snapshot as hub_snapshot
+from ..node import files as node_files, words
 from ..packages import apt as packages_apt
 from ..units import job as units_job
 from . import __main__ as bundle_main, contents as bundle_contents
 from .contents import BundleError, Contents
 
 RUN = "/run/gpunode"
-CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, paths)
+CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, node_files, paths, words)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
 #: What apt calls a suite or a component; a flat repository's suite is a path.
@@ -42,13 +42,11 @@ def start(run: units_job.Runner, job: Mapping[str, Any], root: str = RUN) -> Non
     folder = os.path.join(root, name)
     if units_job.look(run, name).state == "running":
         return
-    for source in CODE:
-        path = os.path.join(folder, *source.__name__.split(".")) + ".py"
-        hub_snapshot.write_atomically(path, inspect.getsource(source))
-    hub_snapshot.write_atomically(os.path.join(folder, "job.json"), json.dumps(dict(job)))
-    hub_snapshot.write_atomically(os.path.join(folder, "status.json"), "{}")
+    units_job.write_code(folder, CODE)
+    node_files.write_atomically(os.path.join(folder, "job.json"), json.dumps(dict(job)))
+    node_files.write_atomically(os.path.join(folder, "status.json"), "{}")
     environment = f'PYTHONPATH="{folder}"\nPYTHONDONTWRITEBYTECODE="1"\n'
-    hub_snapshot.write_atomically(os.path.join(folder, "environment"), environment)
+    node_files.write_atomically(os.path.join(folder, "environment"), environment)
     spec = units_job.JobSpec(
         name=name,
         argv=[sys.executable, "-m", str(bundle_main.__package__), folder],
@@ -69,7 +67,7 @@ def wait(run: units_job.Runner, job: Mapping[str, Any], seconds: float, root: st
     name = unit(job)
     state = units_job.wait(run, name, seconds)
     try:
-        status = hub_progress.Status(**json.loads(hub_snapshot.read_text(os.path.join(root, name, "status.json"))))
+        status = hub_progress.Status(**json.loads(node_files.read_text(os.path.join(root, name, "status.json"))))
     except (OSError, ValueError, TypeError):
         status = hub_progress.Status()
     if state.state == "running":
@@ -85,7 +83,7 @@ def manifest_text(path: str, tar: str) -> str:
     """The manifest of the folder, or of the tar where there is no folder yet; empty where there is neither."""
     folder = os.path.join(path, bundle_contents.MANIFEST)
     if os.path.exists(folder):
-        return hub_snapshot.read_text(folder)
+        return node_files.read_text(folder)
     if os.path.isdir(path):
         raise BundleError(f"{path} is no bundle: it has no {bundle_contents.MANIFEST}.")
     return bundle_contents.packed_manifest(tar) if os.path.exists(tar) else ""
@@ -144,7 +142,7 @@ def distributions(path: str, contents: Contents) -> list[dict[str, Any]]:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in sorted(file.path for file in contents.files if _RECORD.fullmatch(file.path)):
         try:
-            repositories = json.loads(hub_snapshot.read_text(os.path.join(path, record)))["repositories"]
+            repositories = json.loads(node_files.read_text(os.path.join(path, record)))["repositories"]
             for row in map(repository, repositories):
                 if not row["own"]:
                     rows[(row["path"], row["suite"])] = row

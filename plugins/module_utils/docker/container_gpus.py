@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from ..node import files as node_files
 from ..packages import apt_here, rpm_here
 from . import daemon_file, engine as docker_engine
 
@@ -47,15 +48,6 @@ def same_spec(one: str, other: str) -> bool:
     return sorted(one.split("\n")) == sorted(other.split("\n"))
 
 
-def text(path: str) -> str:
-    """Empty where there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 def unit_enabled(unit: str = UNIT) -> bool:
     """Whether a unit starts with the node."""
     return os.path.lexists(os.path.join(ENABLED, unit))
@@ -63,15 +55,11 @@ def unit_enabled(unit: str = UNIT) -> bool:
 
 def proof(image: str, engine: docker_engine.Engine, uuids: Sequence[str], spec: str) -> Dict[str, Any]:
     """All that a proof in a container depends on."""
-    data = b""
-    if os.path.exists(spec):
-        with open(spec, "rb") as stream:
-            data = stream.read()
     return {
         "image": image,
         "method": "cdi" if engine.knows_cdi else "runtime",
         "server": engine.server,
-        "spec": hashlib.sha256(data).hexdigest(),
+        "spec": hashlib.sha256(node_files.bytes_of(spec)).hexdigest(),
         "uuids": list(uuids),
     }
 
@@ -79,8 +67,7 @@ def proof(image: str, engine: docker_engine.Engine, uuids: Sequence[str], spec: 
 def last_proof(path: str) -> Any:
     """What the last proof depended on; None where there was none since the node's start."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+        return json.loads(node_files.read_text(path))
     except (OSError, ValueError):
         return None
 
@@ -120,7 +107,7 @@ def _packages_settled(asked: Mapping[str, Any], run: Runner) -> bool:
 
 
 def _digest(path: str) -> str:
-    return hashlib.sha256(text(path).encode("utf-8", "replace")).hexdigest()
+    return hashlib.sha256(node_files.text_of(path).encode("utf-8", "replace")).hexdigest()
 
 
 def _trouble(asked: Mapping[str, Any], server: str, run: Runner, nvidia_ctk: str) -> str:
@@ -138,7 +125,7 @@ def _daemon_settled(which: Which) -> bool:
 
 def _spec_settled(run: Runner, nvidia_ctk: str) -> bool:
     rc, now, _err = run([nvidia_ctk, "cdi", "generate"])
-    return rc == 0 and same_spec(text(SPEC), now)
+    return rc == 0 and same_spec(node_files.text_of(SPEC), now)
 
 
 def _proven(image: str, server: str, run: Runner) -> bool:

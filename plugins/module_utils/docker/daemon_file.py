@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any, Callable, Dict, Tuple
 
+from ..node import files as node_files
 from . import daemon as docker_daemon
 
 Runner = Callable[..., Tuple[int, str, str]]
@@ -26,8 +26,7 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
     """
     try:
         # Docker takes a byte order mark too.
-        with open(path, encoding="utf-8-sig") as stream:
-            text = stream.read()
+        text = node_files.read_text(path).lstrip("\ufeff")
         return text, docker_daemon.load(text)
     except FileNotFoundError:
         return "", {}
@@ -64,10 +63,7 @@ def data_root(path: str = "/etc/docker/daemon.json") -> str:
 
 def stage(text: str) -> str:
     """Write a candidate to a file of its own, which the caller has the module clean up."""
-    handle, staged = tempfile.mkstemp(prefix="daemon.", suffix=".json")
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    return staged
+    return node_files.staged(text, suffix=".json")
 
 
 def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
@@ -81,21 +77,15 @@ def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
 
 def due() -> str:
     """What Docker must still do for its settings; empty where it has taken them up."""
-    try:
-        with open(DUE, encoding="utf-8") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
+    return node_files.text_of(DUE).strip()
 
 
 def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool) -> None:
     """Move it into place, and write down what is due for it before. A file that was there keeps its mode, and a link
     stays one: what it points to is replaced."""
-    os.makedirs(os.path.dirname(DUE), mode=0o755, exist_ok=True)
     # A restart that an earlier play owes is not made a reload by this one.
     owed = "restarted" if restart else due() or "reloaded"
-    with open(DUE, "w", encoding="utf-8") as stream:
-        stream.write(f"{owed}\n")
+    node_files.write_atomically(DUE, f"{owed}\n")
     target = os.path.realpath(path)
     mode = os.stat(target).st_mode & 0o777 if os.path.exists(target) else 0o644
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)

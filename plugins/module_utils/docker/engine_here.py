@@ -12,6 +12,7 @@ import os
 import pwd
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from ..node import files as node_files
 from ..packages import apt_here
 from . import daemon_file, engine as docker_engine
 
@@ -110,10 +111,7 @@ def toolkit(run: Runner, nvidia_ctk: Optional[str]) -> str:
 
 
 def is_ours(marker: str) -> bool:
-    if not os.path.exists(marker):
-        return False
-    with open(marker, encoding="utf-8", errors="replace") as stream:
-        return "gpunode.llm" in stream.read()
+    return "gpunode.llm" in node_files.text_of(marker)
 
 
 def config_settled(path: str, wanted: Dict[str, Any]) -> bool:

@@ -20,6 +20,7 @@ import urllib.request
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
+from ..node import files as node_files
 from . import daemon as docker_daemon, daemon_file, registry as docker_registry
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -70,8 +71,7 @@ def service_proxies(run: Runner) -> Dict[str, str]:
     said: Dict[str, str] = {}
     for path in re.findall(r"^EnvironmentFiles=(\S+)", out, re.MULTILINE):
         if path != OWN_PROXY and os.path.isfile(path):
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                said.update(pairs(stream.read().splitlines()))
+            said.update(pairs(node_files.text_of(path).splitlines()))
     for line in re.findall(r"^Environment=(.*)$", out, re.MULTILINE):
         said = {**pairs(words(line)), **said}
     found = {kind: said.get(f"{kind}_proxy", "") for kind in ("http", "https")}
@@ -93,8 +93,7 @@ def pairs(lines: Sequence[str]) -> Dict[str, str]:
 def client() -> Mapping[str, Any]:
     """The logins of root, who pulls."""
     try:
-        with open(os.path.join(pwd.getpwuid(0).pw_dir, ".docker", "config.json"), encoding="utf-8") as stream:
-            said = json.load(stream)
+        said = json.loads(node_files.read_text(os.path.join(pwd.getpwuid(0).pw_dir, ".docker", "config.json")))
         return said if isinstance(said, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -14,6 +14,7 @@ import os
 import sys
 
 from .. import paths
+from ..node import files as node_files
 from . import snapshot as hub_snapshot
 from .client import Client
 from .folder_pull import import_snapshot
@@ -31,7 +32,7 @@ def _say(line: str) -> None:
 def main(folder: str) -> int:
     progress = Progress(folder, _say)
     try:
-        job = Job(**json.loads(hub_snapshot.read_text(os.path.join(folder, "job.json"))))
+        job = Job(**json.loads(node_files.read_text(os.path.join(folder, "job.json"))))
         with progress.ticking():
             work(job, progress)
         progress.status.phase = "complete"

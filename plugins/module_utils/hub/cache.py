@@ -14,8 +14,8 @@ import stat
 from typing import Any, Sequence
 
 from .. import paths
+from ..node import files as node_files
 from ..units import job as units_job
-from . import snapshot as hub_snapshot
 from .snapshot import Cache, Found, Manifest
 
 #: Where the jobs that fetch have their files, each in a folder with its unit's name.
@@ -33,7 +33,7 @@ def fetch_seconds(found: Sequence[Found], folder: str = RUN) -> float:
     for one in found:
         status = os.path.join(folder, job_unit(one.snapshot.repo_id, one.commit), "status.json")
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            took.append(float(json.loads(hub_snapshot.read_text(status)).get("seconds", 0)))
+            took.append(float(json.loads(node_files.read_text(status)).get("seconds", 0)))
     return max(took)
 
 
@@ -66,7 +66,7 @@ def verified(home: str) -> list[dict[str, Any]]:
     rows = []
     for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "manifests", "*.json"))):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            manifest = Manifest.load(hub_snapshot.read_text(path))
+            manifest = Manifest.load(node_files.read_text(path))
             left_out = [glob.escape(file.path) for file in manifest.left_out]
             rows.append({"repo_id": manifest.repo_id, "revision": manifest.revision, "ignore_patterns": left_out})
     return rows
@@ -87,7 +87,7 @@ def token_current(path: str, token: str) -> bool:
         return True
     try:
         safe = stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        return safe and hub_snapshot.read_text(path).strip() == token.strip()
+        return safe and node_files.read_text(path).strip() == token.strip()
     except OSError:
         return False
 
@@ -95,6 +95,6 @@ def token_current(path: str, token: str) -> bool:
 def read_token(path: str) -> str:
     """Empty where there is none."""
     try:
-        return hub_snapshot.read_text(path).strip()
+        return node_files.read_text(path).strip()
     except OSError:
         return ""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Iterator, Mapping, Sequence
 
 from .. import paths
+from ..node import files as node_files
 from . import snapshot as hub_snapshot
 from .api import HubError
 from .snapshot import Cache, Manifest, RepoFile, Snapshot
@@ -276,6 +277,6 @@ def _listdir(path: str) -> list[str]:
 
 def _read(path: str) -> str:
     try:
-        return hub_snapshot.read_text(path)
+        return node_files.read_text(path)
     except (OSError, UnicodeDecodeError):
         return ""

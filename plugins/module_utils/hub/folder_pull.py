@@ -13,9 +13,10 @@ import os
 from dataclasses import replace
 from typing import Sequence
 
+from ..node import files as node_files
 from . import folder as hub_folder, snapshot as hub_snapshot
 from .api import HubError
-from .file import HashedFile
+from .file import HashedFile, keep
 from .folder import Offer
 from .job import Job, PullError
 from .progress import Progress
@@ -52,7 +53,7 @@ class Import(Pull):
                 f"{self.offer.places[file.path]} is damaged: its {file.hash_name} is {got}, and {file.etag} is expected"
                 f" by {self.offer.vouched}"
             )
-        os.replace(partial, blob)
+        keep(partial, blob)
 
     def link_here(self, file: RepoFile, partial: str) -> str:
         with contextlib.suppress(FileNotFoundError):
@@ -62,10 +63,8 @@ class Import(Pull):
 
     def copy(self, file: RepoFile, target: HashedFile) -> None:
         """The rest of a file: a copy that was interrupted goes on where it was."""
-        with open(self.offer.places[file.path], "rb", buffering=0) as stream:
-            stream.seek(target.size)
-            while block := stream.read(hub_snapshot.BLOCK):
-                target.write(block)
+        for block in node_files.blocks(self.offer.places[file.path], hub_snapshot.BLOCK, target.size):
+            target.write(block)
 
     def hashes(self, files: Sequence[RepoFile]) -> list[RepoFile]:
         """What was found, with the hash that it has now."""
@@ -94,5 +93,5 @@ def import_snapshot(job: Job, progress: Progress) -> None:
     manifest = work.run(files)
     if offer.listing:  # what the hub's own client reads offline
         path = work.cache.listing(job.repo_id, job.commit)
-        hub_snapshot.write_atomically(path, hub_snapshot.listing_text(offer.listing))
+        node_files.write_atomically(path, hub_snapshot.listing_text(offer.listing))
     work.write_manifest(replace(manifest, origin=f"{job.source}, {how}; hashes: {offer.vouched}"))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any, Mapping
 from urllib.error import HTTPError, URLError
 
+from ansible.module_utils.urls import open_url
+
 from .. import web
 from .api import Answer, Opener
 
@@ -16,9 +18,6 @@ LARGEST_ANSWER = 64 * 1024 * 1024
 
 def opener(timeout_s: float, ca_path: str | None = None) -> Opener:
     def ask(method: str, url: str, headers: Mapping[str, str]) -> Answer:
-        # Only here: loading it takes a node longer than all that a preflight with nothing to fetch looks at.
-        from ansible.module_utils.urls import open_url
-
         try:
             response = open_url(
                 url,

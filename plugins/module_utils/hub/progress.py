@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Callable, Iterator, Sequence
 
-from . import snapshot as hub_snapshot
+from ..node import files as node_files, words
 from .snapshot import RepoFile
 
 WORDS_EVERY_S = 15.0
@@ -48,22 +48,16 @@ class Status:
         if not self.total:
             return self.phase
         share = self.done * 100 // self.total
-        parts = [f"{self.phase} {hub_snapshot.human(self.done)} of {hub_snapshot.human(self.total)} ({share} %)"]
+        parts = [f"{self.phase} {words.size(self.done)} of {words.size(self.total)} ({share} %)"]
         if self.rate >= 1000 and self.done < self.total:
             left = round((self.total - self.done) / self.rate)
-            parts += [f"{hub_snapshot.human(self.rate)}/s", f"{duration(left)} left"]
+            parts += [f"{words.size(self.rate)}/s", f"{words.duration(left)} left"]
         return "; ".join([", ".join([*parts, f"{self.files_done} of {self.files} files"]), *self.on_their_way()])
 
     def on_their_way(self) -> list[str]:
         """The largest first, as many as a line takes."""
         largest = sorted(self.current.items(), key=lambda entry: -entry[1][1])
         return [f"{path} {done * 100 // max(size, 1)} %" for path, (done, size) in largest[:4]]
-
-
-def duration(seconds: int) -> str:
-    if seconds < 120:
-        return f"{seconds} s"
-    return f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 class Progress:
@@ -109,10 +103,7 @@ class Progress:
             words = words or now - self.said_at >= WORDS_EVERY_S
             if words:
                 self.said_at = now
-            temporary = self.path + ".tmp"
-            with open(temporary, "w", encoding="utf-8") as stream:
-                stream.write(content)
-            os.replace(temporary, self.path)
+            node_files.write_atomically(self.path, content, power_cut=False)
         if words:
             self.say(line)
 

@@ -17,6 +17,7 @@ import shutil
 from dataclasses import dataclass
 from typing import Iterable, Iterator, Mapping, Sequence
 
+from ..node import files as node_files
 from ..units import unit as units_unit
 from . import cache as hub_cache, snapshot as hub_snapshot
 from .snapshot import Cache, Snapshot
@@ -111,7 +112,7 @@ def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
     for folder in (os.path.join(cache.folder(repo_id), "refs"), os.path.dirname(cache.record(repo_id, "x"))):
         for path in _walk(folder):
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                found[hub_snapshot.read_text(path).strip()] = os.path.relpath(path, folder)
+                found[node_files.read_text(path).strip()] = os.path.relpath(path, folder)
     return found
 
 
@@ -121,18 +122,10 @@ def unit_texts(folders: Sequence[str] = UNIT_DIRS) -> dict[str, str]:
     for folder in folders:
         for path in [*glob.glob(f"{folder}/*.service"), *glob.glob(f"{folder}/*.service.d/*.conf")]:
             name = os.path.basename(path if path.endswith(".service") else os.path.dirname(path)[: -len(".d")])
-            text = _read(path)
+            text = node_files.text_of(path)
             config = units_unit.parse_belongings(text).get("config", "")
-            texts[name] = texts.get(name, "") + text + (_read(config) if config.startswith("/") else "")
+            texts[name] = texts.get(name, "") + text + (node_files.text_of(config) if config.startswith("/") else "")
     return texts
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Sequence
 
 from .. import paths
+from ..node import files as node_files, words
 from . import snapshot as hub_snapshot
-from .file import HashedFile
+from .file import HashedFile, keep
 from .job import Job, Passing, PullError, Stopped, Transfer
 from .progress import Progress
 from .snapshot import Cache, Manifest, RepoFile
@@ -104,8 +105,8 @@ class Pull:
         free = shutil.disk_usage(self.cache.hub).free
         if need + RESERVE > free:
             raise PullError(
-                f"{self.job.home} is too small for {self.job.repo_id}: {hub_snapshot.human(need)} to fetch and"
-                f" {hub_snapshot.human(RESERVE)} to spare, {hub_snapshot.human(free)} free"
+                f"{self.job.home} is too small for {self.job.repo_id}: {words.size(need)} to fetch and"
+                f" {words.size(RESERVE)} to spare, {words.size(free)} free"
             )
 
     # -- fetching -----------------------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ class Pull:
             self.link(file)
             self.progress.finished(file)
         if first.size > 50_000_000:
-            self.progress.say(f"{first.path}: {hub_snapshot.human(first.size)} fetched and verified")
+            self.progress.say(f"{first.path}: {words.size(first.size)} fetched and verified")
 
     def fetch(self, file: RepoFile) -> None:
         """Until the bytes are the hub's, with back-off and a bound. Bytes that came count as progress."""
@@ -157,7 +158,7 @@ class Pull:
             self.progress.say(f"{file.path}: wrong bytes came ({file.hash_name} {got}), fetching it again")
             if wrong == 2:
                 raise PullError(self.twice_wrong(file, got))
-        os.replace(partial, blob)
+        keep(partial, blob)
 
     def twice_wrong(self, file: RepoFile, got: str) -> str:
         source, advice = "the hub", "A proxy or mirror on the way may hold a broken copy"
@@ -233,9 +234,9 @@ class Pull:
         os.symlink(os.path.relpath(self.cache.blob(self.job.repo_id, file), os.path.dirname(pointer)), pointer)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        hub_snapshot.write_atomically(self.cache.manifest(self.job.repo_id, self.job.commit), manifest.dump())
+        node_files.write_atomically(self.cache.manifest(self.job.repo_id, self.job.commit), manifest.dump())
         if self.job.branch:
-            hub_snapshot.write_atomically(self.cache.record(self.job.repo_id, self.job.branch), self.job.commit + "\n")
+            node_files.write_atomically(self.cache.record(self.job.repo_id, self.job.branch), self.job.commit + "\n")
             # The hub's own tools read a branch's commit here, without a newline.
             ref = os.path.join(self.cache.folder(self.job.repo_id), "refs", *self.job.branch.split("/"))
-            hub_snapshot.write_atomically(ref, self.job.commit)
+            node_files.write_atomically(ref, self.job.commit)

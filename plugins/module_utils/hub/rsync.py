@@ -14,6 +14,7 @@ import re
 import subprocess
 from typing import Mapping
 
+from ..node import files as node_files
 from . import snapshot as hub_snapshot
 from .file import HashedFile
 from .job import Job, Passing, PullError
@@ -34,7 +35,7 @@ class Neighbour:
 
     def __init__(self, job: Job, seeder: Mapping[str, str]) -> None:
         self.job, self.seeder = job, seeder
-        self.manifest = Manifest.load(hub_snapshot.read_text(seeder["manifest"]))
+        self.manifest = Manifest.load(node_files.read_text(seeder["manifest"]))
 
     def tree(self) -> list[RepoFile]:
         return self.manifest.listing
@@ -98,7 +99,7 @@ class Neighbour:
         if not all(f.oid for f in self.tree()):
             return  # the seeder has the weights from somewhere that did not tell
         path = Cache(self.job.home).listing(self.job.repo_id, self.job.commit)
-        hub_snapshot.write_atomically(path, hub_snapshot.listing_text(self.tree()))
+        node_files.write_atomically(path, hub_snapshot.listing_text(self.tree()))
 
 
 def literal(path: str) -> str:

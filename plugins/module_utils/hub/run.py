@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import paths, web
-from ..node import brought as node_brought
+from ..node import brought as node_brought, files as node_files, words
 from ..units import job as units_job
 from . import (
     __main__ as hub_main,
@@ -52,6 +51,8 @@ CODE = (
     hub_folder,
     paths,
     web,
+    node_files,
+    words,
 )
 #: What of the task's environment a pull needs: how to get out, and whom to trust.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -185,7 +186,7 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
         row["bytes_to_fetch"] = row["bytes"] - hub_snapshot.bytes_here(params["home"], one.snapshot, commit, tree)
     fetch = sum(max(0, row["bytes_to_fetch"]) for row in result["snapshots"])
     result["diff"] = diff(found, [row["revision"] or "a commit not known yet" for row in result["snapshots"]])
-    return {**result, "progress": f"would fetch {hub_snapshot.human(fetch)}"}
+    return {**result, "progress": f"would fetch {words.size(fetch)}"}
 
 
 # -- the job ----------------------------------------------------------------------------------------------------------
@@ -221,9 +222,7 @@ def start(params: Params, world: World, target: Target) -> None:
 
 
 def write_job(params: Params, world: World, target: Target, folder: str) -> None:
-    for source in CODE:
-        path = os.path.join(folder, *source.__name__.split(".")) + ".py"
-        hub_snapshot.write_atomically(path, inspect.getsource(source))
+    units_job.write_code(folder, CODE)
     job = hub_job.Job(
         home=params["home"],
         repo_id=target.snapshot.repo_id,
@@ -239,22 +238,22 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
         fetch=params["fetch"],
         seeder=write_seeder(params, target, folder) if params["fetch"] and params["seeder"] else {},
     )
-    hub_snapshot.write_atomically(os.path.join(folder, "job.json"), json.dumps(asdict(job)))
-    hub_snapshot.write_atomically(os.path.join(folder, "environment"), environment(params, world, folder), mode=0o600)
-    hub_snapshot.write_atomically(os.path.join(folder, "status.json"), "{}")
+    node_files.write_atomically(os.path.join(folder, "job.json"), json.dumps(asdict(job)))
+    node_files.write_atomically(os.path.join(folder, "environment"), environment(params, world, folder), mode=0o600)
+    node_files.write_atomically(os.path.join(folder, "status.json"), "{}")
 
 
 def write_secret(params: Params, folder: str) -> None:
     if params["fetch"] and params["seeder"]:
         # As it stands in the seeder's rsyncd.secrets: user and password.
         password = (params["seeder_secret"] or "").strip().rpartition(":")[2]
-        hub_snapshot.write_atomically(os.path.join(folder, hub_job.SECRET), password + "\n", mode=0o600)
+        node_files.write_atomically(os.path.join(folder, hub_job.SECRET), password + "\n", mode=0o600)
 
 
 def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
     """What a follower's job must know of its seeder."""
     seeder, path = params["seeder"], os.path.join(folder, "manifest.json")
-    hub_snapshot.write_atomically(path, seeded(params, target.snapshot).dump())
+    node_files.write_atomically(path, seeded(params, target.snapshot).dump())
     address = f"[{seeder['address']}]" if ":" in seeder["address"] else seeder["address"]
     return {
         "name": seeder["name"],
@@ -328,9 +327,7 @@ def label(targets: Sequence[Target], name: str) -> str:
 
 def status(world: World, name: str) -> hub_progress.Status:
     try:
-        return hub_progress.Status(
-            **json.loads(hub_snapshot.read_text(os.path.join(world.folder, name, "status.json")))
-        )
+        return hub_progress.Status(**json.loads(node_files.read_text(os.path.join(world.folder, name, "status.json"))))
     except (OSError, ValueError, TypeError):
         return hub_progress.Status()
 
@@ -354,7 +351,7 @@ def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:
         {"repo_id": o.snapshot.repo_id, "revision": o.commit, "path": o.path, "bytes": o.bytes, "changed": c}
         for o, c in zip(found, changed)
     ]
-    total = hub_snapshot.human(sum(one.bytes for one in found))
+    total = words.size(sum(one.bytes for one in found))
     return {"changed": any(changed), "done": True, "progress": f"{total} of weights are here", "snapshots": rows}
 
 

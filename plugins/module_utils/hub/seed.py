@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import paths
+from ..node import files as node_files
 from ..units import job as units_job
 from . import rsync as hub_rsync, snapshot as hub_snapshot
 from .snapshot import Cache, Found
@@ -124,9 +125,9 @@ def begin(params: Params, found: Sequence[Found], world: World) -> None:
         )
     secret = f"{hub_rsync.USER}:{secrets.token_urlsafe(32)}\n"
     os.makedirs(world.folder, mode=0o700, exist_ok=True)
-    hub_snapshot.write_atomically(os.path.join(world.folder, SECRETS), secret, mode=0o600)
+    node_files.write_atomically(os.path.join(world.folder, SECRETS), secret, mode=0o600)
     path = os.path.join(world.folder, "rsyncd.conf")
-    hub_snapshot.write_atomically(path, configuration(params, found, world.folder), mode=0o600)
+    node_files.write_atomically(path, configuration(params, found, world.folder), mode=0o600)
     spec = units_job.JobSpec(
         name=UNIT,
         argv=["rsync", "--daemon", "--no-detach", f"--config={path}"],

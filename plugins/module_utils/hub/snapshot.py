@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from .. import paths
+from ..node import files as node_files
 from ..paths import COMMIT, Refused
 from . import sight as hub_sight
 
@@ -270,11 +271,6 @@ class Found:
         return self.manifest is not None and not self.missing and self.recorded and not self.outside
 
 
-def read_text(path: str) -> str:
-    with open(path, encoding="utf-8") as stream:
-        return stream.read()
-
-
 def look(home: str, snapshot: Snapshot) -> Found:
     """What is here of a snapshot, from the manifest and the files' sizes alone."""
     cache = Cache(home)
@@ -285,7 +281,7 @@ def look(home: str, snapshot: Snapshot) -> Found:
         return Found(snapshot, outside=outside)
     path = cache.snapshot(snapshot.repo_id, commit)
     try:
-        manifest = Manifest.load(read_text(cache.manifest(snapshot.repo_id, commit)))
+        manifest = Manifest.load(node_files.read_text(cache.manifest(snapshot.repo_id, commit)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Found(snapshot, commit, path, outside=outside or hub_sight.out_of_sight(cache.hub, [path]))
     here = {f.path for f in manifest.files if size_of(cache.pointer(snapshot.repo_id, commit, f.path)) == f.size}
@@ -301,7 +297,7 @@ def look(home: str, snapshot: Snapshot) -> Found:
 def recorded_commit(cache: Cache, repo_id: str, branch: str) -> str:
     """The commit that a branch was resolved to when it was fetched here; empty when it never was."""
     try:
-        commit = read_text(cache.record(repo_id, branch)).strip()
+        commit = node_files.read_text(cache.record(repo_id, branch)).strip()
     except OSError:
         return ""
     return commit if COMMIT.fullmatch(commit) else ""
@@ -354,34 +350,7 @@ class Hasher:
 def digest(path: str, file: RepoFile, seen: Callable[[int], None] = lambda amount: None) -> str:
     """The hash of what is on disk; ``seen`` is told of every block."""
     hasher = Hasher(file)
-    with open(path, "rb", buffering=0) as stream:
-        while True:
-            block = stream.read(BLOCK)
-            if not block:
-                return hasher.hexdigest()
-            hasher.update(block)
-            seen(len(block))
-
-
-def write_atomically(path: str, text: str, mode: int = 0o644) -> None:
-    """The file is there whole or not at all, also after a power cut."""
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
-
-
-def human(amount: float) -> str:
-    """Bytes for people, in the decimal units that the hub itself shows.
-
-    >>> human(410_060_000_000)
-    '410.1 GB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(amount) < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.2f} TB"
+    for block in node_files.blocks(path, BLOCK):
+        hasher.update(block)
+        seen(len(block))
+    return hasher.hexdigest()

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Mapping, Sequence
 
+from ..node import files as node_files
 from ..units import unit as units_unit
 
 DEFAULT_START_S = 900
@@ -44,12 +45,12 @@ def read_kept(folder: str, unit: str) -> Kept:
     (unit_path,) = [path for path in files if os.path.basename(path) == unit] or [""]
     if not unit_path:
         raise FileNotFoundError(f"{folder} holds no {unit}")
-    text = _read(files[unit_path])
+    text = node_files.read_text(files[unit_path])
     belongs = units_unit.parse_belongings(text)
     return Kept(
         folder,
         dict(sorted(files.items())),
-        _read(os.path.join(folder, "image")).strip(),
+        node_files.read_text(os.path.join(folder, "image")).strip(),
         belongs.get("image", ""),
         endpoint(unit, text, belongs),
     )
@@ -70,8 +71,3 @@ def endpoint(unit: str, text: str, belongs: Mapping[str, str]) -> Dict[str, obje
         # The unit's own time-out comes first, so that the journal tells of it.
         "timeout_s": int(limit.group(1) if limit else DEFAULT_START_S) + int(gpus.group(1) if gpus else 0) + 60,
     }
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8") as stream:
-        return stream.read()

@@ -10,6 +10,7 @@ import os
 import re
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
+from ..node import files as node_files
 from .status import Unit
 
 #: Long work goes on in units of its own, beside the play that began it.
@@ -42,14 +43,6 @@ def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Mapping[str, st
     return found + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
 
 
-def _begins_with_mark(path: str) -> bool:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return MARK in stream.read(1024)
-    except OSError:
-        return False
-
-
 def paths(names: Iterable[str], config_dirs: Iterable[str], cache: str = CACHE_DIR, kept: str = KEPT_DIR) -> List[Left]:
     """Files and folders of instances that have no unit any more. An operator's own file beside them is none."""
     known = set(names)
@@ -58,7 +51,7 @@ def paths(names: Iterable[str], config_dirs: Iterable[str], cache: str = CACHE_D
     found = [
         path
         for path in files
-        if path.endswith((".yaml", ".env")) and _instance(path) not in known and _begins_with_mark(path)
+        if path.endswith((".yaml", ".env")) and _instance(path) not in known and MARK in node_files.text_of(path, 1024)
     ]
     for folder in (cache, kept):
         inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []

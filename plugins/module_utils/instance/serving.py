@@ -15,6 +15,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
+from ..node import files as node_files
 from ..units.unit import parse_belongings
 
 _GPU = re.compile(r"--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)")
@@ -74,8 +75,7 @@ def started_from(name: str, run: str = "/run") -> Dict[str, str]:
     for folder, _folders, names in os.walk(root):
         for path in (os.path.join(folder, one) for one in names):
             try:
-                with open(path, "rb") as stream:
-                    found[path[len(root) :]] = short_digest(stream.read())
+                found[path[len(root) :]] = short_digest(node_files.read_bytes(path))
             except OSError:  # it ends just now
                 continue
     return found

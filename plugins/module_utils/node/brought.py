@@ -14,7 +14,7 @@ import json
 import os
 from typing import Dict, Iterable, List, Mapping
 
-from ..hub import snapshot as hub_snapshot
+from . import files as node_files
 
 PATH = "/var/lib/gpunode/brought.json"
 KINDS = ("images", "models")
@@ -27,7 +27,7 @@ def read(path: str) -> Dict[str, List[str]]:
         ValueError: there is such a file, and it is not what this wrote.
     """
     try:
-        found = json.loads(hub_snapshot.read_text(path))
+        found = json.loads(node_files.read_text(path))
         return {kind: sorted(str(name) for name in found.get(kind, [])) for kind in KINDS}
     except FileNotFoundError:
         return {kind: [] for kind in KINDS}
@@ -47,7 +47,7 @@ def changed(
 def write(names: Mapping[str, List[str]], path: str) -> None:
     """Nothing is left of the file where there are no names."""
     if any(names.values()):
-        hub_snapshot.write_atomically(path, json.dumps(names, indent=1, sort_keys=True) + "\n")
+        node_files.write_atomically(path, json.dumps(names, indent=1, sort_keys=True) + "\n")
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

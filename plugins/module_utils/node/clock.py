@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Mapping
 
+from . import files as node_files
+
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -23,11 +25,7 @@ def seconds() -> float:
 
 def boot() -> str:
     """Which start of the node this is; empty where the kernel does not say."""
-    try:
-        with open(BOOT_ID, encoding="ascii") as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
+    return node_files.text_of(BOOT_ID).strip()
 
 
 def begin() -> Dict[str, Any]:

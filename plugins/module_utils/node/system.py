@@ -17,6 +17,8 @@ from typing import Any, Callable, Dict, Sequence, Tuple
 from ansible.module_utils import distro
 from ansible.module_utils.common import sys_info
 
+from . import files as node_files
+
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 #: Names that setup spells otherwise than sys_info does.
@@ -48,8 +50,7 @@ def _family(name: str) -> str:
 
 def _manager(run: Runner) -> Dict[str, Any]:
     if not os.path.isdir(SYSTEMD):
-        with open("/proc/1/comm", encoding="utf-8") as stream:
-            return {"service_mgr": stream.read().strip()}
+        return {"service_mgr": node_files.text_of("/proc/1/comm").strip()}
     # "systemd 252 (252.38-1~deb12u1)"
     _rc, out, _err = run(["systemctl", "--version"])
     words = out.split()

@@ -15,6 +15,7 @@ import re
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
+from ..node import files as node_files
 from . import apt as packages_apt, repository as packages_repository
 
 SOURCES = "/etc/apt/sources.list.d"
@@ -153,9 +154,7 @@ def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
             ).encode(),
         }
         for path, text in texts.items():
-            with open(path, "wb") as stream:
-                stream.write(text)
-            os.chmod(path, 0o644)
+            node_files.write(path, text)
         os.makedirs(f"{folder}/lists/partial")
         yield folder
 

@@ -10,32 +10,22 @@ import tempfile
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import web
+from ..node import files as node_files
 from . import key as packages_key
 
 Change = Tuple[bytes, Optional[Dict[str, str]]]
 
 
-def read(path: str) -> bytes:
-    """The file, or nothing where there is none."""
-    if not os.path.exists(path):
-        return b""
-    with open(path, "rb") as stream:
-        return stream.read()
-
-
 def write(path: str, data: bytes, move: Callable[[str, str], object]) -> None:
     """Put a file to its place in one step, for everybody to read: apt reads its own as a user of its own."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    handle, staged = tempfile.mkstemp()
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(data)
-    move(staged, path)
+    move(node_files.staged(data), path)
     os.chmod(path, 0o644)
 
 
 def text_change(path: str, after: str) -> Change:
     """The text to write, or nothing where it is there; and the change as a diff."""
-    before = read(path).decode("utf-8", "replace")
+    before = node_files.bytes_of(path).decode("utf-8", "replace")
     if before == after:
         return b"", None
     return after.encode(), {"before_header": path, "after_header": path, "before": before, "after": after}
@@ -59,11 +49,7 @@ def authorities(folder: str, certificate: Optional[str]) -> str:
     if not certificate:
         return ""
     path = os.path.join(folder, "authorities.pem")
-    with open(path, "wb") as stream:
-        for there in AUTHORITIES:
-            stream.write(read(there))
-        stream.write(b"\n" + certificate.encode() + b"\n")
-    os.chmod(path, 0o644)
+    node_files.write(path, b"".join(map(node_files.bytes_of, AUTHORITIES)) + b"\n" + certificate.encode() + b"\n")
     return path
 
 
@@ -106,7 +92,7 @@ def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], byt
     Raises:
         ValueError: it has another fingerprint, or there is something beside it.
     """
-    there = read(path)
+    there = node_files.bytes_of(path)
     try:
         wanted = packages_key.checked(there, fingerprint, path)
     except ValueError:
@@ -137,7 +123,7 @@ def due_key(
     """
     data, key_diff = key
     moved = matters(source_diff) or matters(key_diff)
-    return (data or read(path)) if moved or missing() else None
+    return (data or node_files.bytes_of(path)) if moved or missing() else None
 
 
 def settled(change: Callable[[], Change], key_path: str, wanted: Mapping[str, Any], look: Callable[[], Any]) -> bool:

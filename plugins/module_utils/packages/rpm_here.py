@@ -10,6 +10,7 @@ import os
 import tempfile
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
+from ..node import files as node_files
 from . import repository as packages_repository, rpm as packages_rpm
 
 SOURCES = "/etc/yum.repos.d"
@@ -31,7 +32,7 @@ def repo_id(wanted: Wanted) -> str:
 
 
 def text(path: str) -> str:
-    return packages_repository.read(path).decode("utf-8", "surrogateescape")
+    return node_files.bytes_of(path).decode("utf-8", "surrogateescape")
 
 
 def source(wanted: Wanted, key_path: str) -> packages_rpm.Source:
@@ -124,8 +125,7 @@ def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
         staged = source(wanted, f"{folder}/key").render() + (f"sslcacert={trusted}\n" if trusted else "")
         os.mkdir(f"{folder}/repos")
         for path, data in ((f"{folder}/key", key), (f"{folder}/repos/asked.repo", staged.encode())):
-            with open(path, "wb") as stream:
-                stream.write(data)
+            node_files.write(path, data)
         rc, out, err = run(question(folder))
     said = f"dnf does not take {wanted['uri']}: {packages_rpm.complaint(err or out).rstrip('.')}."
     return packages_repository.shown(said, wanted["uri"]) if rc != 0 else ""

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..docker import container_gpus, daemon_file, engine_here
 from ..hub import cache as hub_cache, snapshot as hub_snapshot
+from ..node import files as node_files
 from ..packages import apt_here, rpm_here
 from . import checks as preflight_checks
 
@@ -107,21 +108,13 @@ def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) ->
     if "ports" not in params["skip"]:
         going = preflight_checks.making_room(units(), params["instances"]) if params["remove_unlisted"] else {}
         findings += preflight_checks.check_ports(params["instances"], run, going=going)
-        findings += preflight_checks.check_gateway(params["gateway"], run, text_of(GATEWAY_UNIT))
+        findings += preflight_checks.check_gateway(params["gateway"], run, node_files.text_of(GATEWAY_UNIT))
     return findings
-
-
-def text_of(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
 
 
 def units() -> Dict[str, str]:
     """The text of every unit that may be one of the role vllm."""
-    return {os.path.basename(path): text_of(path) for path in glob.glob(f"{UNITS}/vllm-*.service")}
+    return {os.path.basename(path): node_files.text_of(path) for path in glob.glob(f"{UNITS}/vllm-*.service")}
 
 
 def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run: Runner) -> Asks:

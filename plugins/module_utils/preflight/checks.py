@@ -14,7 +14,8 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from ..docker.daemon_file import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
-from ..hub.snapshot import Snapshot, at_commit, bytes_here, human, look, parse_snapshots, wanted_bytes
+from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes
+from ..node import words
 from ..tls.certificate import ends_within, pair_trouble
 from ..units.unit import parse_belongings
 
@@ -64,10 +65,11 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
     for found, together in groups.values():
         total = sum(need.bytes for need in together) + RESERVE
         if total > found.free:
-            parts = " and ".join(f"{human(n.bytes)} for {n.purpose} in {n.path}" for n in together)
+            parts = " and ".join(f"{words.size(n.bytes)} for {n.purpose} in {n.path}" for n in together)
             findings.append(
-                f"Too little disk: {human(total)} are needed ({parts}, {human(RESERVE)} to spare), and the filesystem"
-                f" of {found.path} has {human(found.free)} free. Make room, or move the folder to a larger filesystem."
+                f"Too little disk: {words.size(total)} are needed ({parts}, {words.size(RESERVE)} to spare), and the"
+                f" filesystem of {found.path} has {words.size(found.free)} free. Make room, or move the folder to a"
+                " larger filesystem."
             )
     return findings
 

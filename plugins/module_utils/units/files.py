@@ -13,6 +13,8 @@ import shlex
 import stat
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ..node import files as node_files
+
 OPTIONS: Dict[str, Any] = {
     "files": {
         "type": "list",
@@ -61,8 +63,7 @@ class File:
 
     def read(self) -> Tuple[Optional[str], Optional[int]]:
         try:
-            with open(self.path, encoding="utf-8", errors="replace") as stream:
-                return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            return node_files.read_text(self.path, "replace"), stat.S_IMODE(os.stat(self.path).st_mode)
         except FileNotFoundError:
             return None, None
 
@@ -94,9 +95,7 @@ class File:
         folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.folder))}")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.staged = os.path.join(folder, os.path.basename(self.path))
-        with open(os.open(self.staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            stream.write(self.text)
-        os.chmod(self.staged, self.mode)
+        node_files.write(self.staged, self.text, self.mode)
 
     def check(self) -> None:
         """Let its program read it."""

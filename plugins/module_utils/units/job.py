@@ -15,10 +15,15 @@ The command line of a unit is world-readable and lands in the journal, so a secr
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
 import time
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Callable, List, Mapping, Optional, Sequence
+
+from ..node import files as node_files
 
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
@@ -121,6 +126,13 @@ def start_or_attach(run: Runner, spec: JobSpec) -> JobState:
             return attached
         raise JobError(f"{spec.description}: systemd would not start {spec.name}.service: {(err or out).strip()}")
     return look(run, spec.name)
+
+
+def write_code(folder: str, modules: Sequence[ModuleType]) -> None:
+    """Copy what a job is made of, under the names that it is imported by: ``PYTHONPATH`` is the folder."""
+    for module in modules:
+        path = os.path.join(folder, *module.__name__.split(".")) + ".py"
+        node_files.write_atomically(path, inspect.getsource(module))
 
 
 def start_command(spec: JobSpec) -> list[str]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..node import files as node_files
 from . import unit as units_unit
 
 Unit = Mapping[str, Any]
@@ -38,8 +39,7 @@ RUNNING = {
 
 def checksum(path: str) -> Optional[str]:
     try:
-        with open(path, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
+        return hashlib.sha256(node_files.read_bytes(path)).hexdigest()
     except OSError:
         return None
 
@@ -107,10 +107,8 @@ class Units:
 
     def stand_down(self, names: Sequence[str]) -> None:
         """Stop units, and note that it was not their operator who did; they stay enabled until others answer."""
-        os.makedirs(units_unit.STOOD_DOWN, mode=0o755, exist_ok=True)
         for name in names:
-            with open(os.path.join(units_unit.STOOD_DOWN, name), "w", encoding="utf-8"):
-                pass
+            node_files.write_atomically(os.path.join(units_unit.STOOD_DOWN, name), "")
         self.systemctl("stop", *names)
 
     def apply(self, decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ...module_utils.node.words import size
 from ..planner.host import numbered as gpus_of
 from ..planner.matrix import HEAD, Row, Together, cells
-from .text import columns, numbered, pairs, size, wrapped
+from .text import columns, numbered, pairs, wrapped
 
 #: Longer names of models would push the columns behind them off the screen; the JSON has them whole.
 LONGEST_NAME = 28

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...module_utils.node.words import duration, size
 from ..planner import listed as planner_listed
 from ..planner.host import numbered as gpus_of
 from ..service import base_url, served_name, vllm_curl
-from .text import duration, numbered, pairs, size, wrapped
+from .text import numbered, pairs, wrapped
 
 Plain = Mapping[str, Any]
 MARGIN = "  "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...module_utils.node import words
 from ...module_utils.programs.diagnosis import sentences
 from ..planner.host import numbered
 from . import text as screen_text
@@ -51,7 +52,7 @@ def _told(value: Any, form: str = "{}") -> str:
 
 
 def _up(seconds: int | None) -> str:
-    return NONE if seconds is None else screen_text.duration(seconds)
+    return NONE if seconds is None else words.duration(seconds)
 
 
 def load_cells(host: str, one: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text for a screen of 100 columns: aligned columns, wrapped sentences, sizes and durations in words.
+"""Text for a screen of 100 columns: aligned columns and wrapped sentences.
 
 Whoever has something to tell a person makes its lines here and hands them to the action ``gpunode.llm.show``:
 
@@ -9,8 +9,6 @@ Whoever has something to tell a person makes its lines here and hands them to th
 ['GPUs     8x H100', 'context  131072 tokens']
 >>> columns([("model", "GiB"), ("8b", "15.0"), ("405b-fp8", "378.0")], right=(1,))
 ['model       GiB', '8b         15.0', '405b-fp8  378.0']
->>> duration(200), size(16_100_000_000)
-('3 min 20 s', '16.1 GB')
 """
 
 from __future__ import annotations
@@ -18,25 +16,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 
-from ...module_utils.hub.snapshot import human
-
 #: Columns of a screen.
 WIDTH = 100
 GAP = "  "
-
-
-def size(amount: float) -> str:
-    """Bytes in the decimal units that the hub and disks have: 16.1 GB."""
-    return human(amount)
-
-
-def duration(seconds: float) -> str:
-    """The two largest parts of a time: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    whole = max(round(seconds), 0)
-    counts = (whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60)
-    parts = list(zip(counts, ("d", "h", "min", "s")))
-    first = next((index for index, (count, _unit) in enumerate(parts) if count), len(parts) - 1)
-    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count or first == 3)
 
 
 def wrapped(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:

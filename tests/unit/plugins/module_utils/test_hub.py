@@ -9,6 +9,7 @@ import os
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files, words
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -40,7 +41,7 @@ def put(home, files, commit=COMMIT, left_out=(), repo_id="org/name") -> Cache:
         with open(blob, "wb") as stream:
             stream.write(CONTENT[file.path])
         os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    hub_snapshot.write_atomically(cache.manifest(repo_id, commit), Manifest(repo_id, commit, files, left_out).dump())
+    node_files.write_atomically(cache.manifest(repo_id, commit), Manifest(repo_id, commit, files, left_out).dump())
     return cache
 
 
@@ -165,14 +166,14 @@ def test_a_file_that_is_gone_or_short_is_missing(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 2}'])
 def test_a_broken_manifest_vouches_for_nothing(tmp_path, text):
     cache = put(tmp_path, [CONFIG])
-    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), text)
+    node_files.write_atomically(cache.manifest("org/name", COMMIT), text)
     assert not hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT)).complete
 
 
 @pytest.mark.parametrize(("text", "commit"), [(COMMIT + "\n", COMMIT), (OTHER, OTHER), ("main", ""), ("", "")])
 def test_a_branch_is_what_was_recorded(tmp_path, text, commit):
     put(tmp_path, [CONFIG])
-    hub_snapshot.write_atomically(Cache(str(tmp_path)).record("org/name", "main"), text)
+    node_files.write_atomically(Cache(str(tmp_path)).record("org/name", "main"), text)
     found = hub_snapshot.look(str(tmp_path), Snapshot("org/name"))
     assert found.commit == commit
     assert found.complete is (commit == COMMIT)
@@ -181,7 +182,7 @@ def test_a_branch_is_what_was_recorded(tmp_path, text, commit):
 def test_a_commit_that_a_branch_stands_for_is_recorded_too(tmp_path):
     cache = put(tmp_path, [CONFIG])
     assert not hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
-    hub_snapshot.write_atomically(cache.record("org/name", "main"), COMMIT)
+    node_files.write_atomically(cache.record("org/name", "main"), COMMIT)
     assert hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT, branch="main")).complete
 
 
@@ -212,7 +213,7 @@ def test_digest_is_the_hubs(tmp_path, file):
 
 def test_written_whole_with_its_mode(tmp_path):
     path = tmp_path / "a" / "b"
-    hub_snapshot.write_atomically(str(path), "text", 0o600)
+    node_files.write_atomically(str(path), "text", 0o600)
     assert path.read_text() == "text"
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(path.parent) == ["b"]
@@ -222,7 +223,7 @@ def test_written_whole_with_its_mode(tmp_path):
     ("amount", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (410_060_000_000, "410.1 GB"), (2e12, "2.00 TB")]
 )
 def test_human(amount, text):
-    assert hub_snapshot.human(amount) == text
+    assert words.size(amount) == text
 
 
 def test_names_for_people():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import cache as hub_cache, snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -14,8 +15,8 @@ OTHER = "1605565b47bb9346c5515c34102e054115b4f98b"
 def test_others_are_what_was_not_asked_for(tmp_path):
     cache = Cache(str(tmp_path))
     for commit in (COMMIT, OTHER, "not-a-commit"):
-        hub_snapshot.write_atomically(cache.pointer("org/na--me", commit, "config.json"), "{}")
-    hub_snapshot.write_atomically(cache.manifest("org/na--me", COMMIT), Manifest("org/na--me", COMMIT, []).dump())
+        node_files.write_atomically(cache.pointer("org/na--me", commit, "config.json"), "{}")
+    node_files.write_atomically(cache.manifest("org/na--me", COMMIT), Manifest("org/na--me", COMMIT, []).dump())
     found = [hub_snapshot.look(str(tmp_path), Snapshot("org/na--me", COMMIT))]
     assert hub_cache.others(str(tmp_path), found) == [
         {"repo_id": "org/na--me", "revision": OTHER, "path": cache.snapshot("org/na--me", OTHER)}
@@ -27,8 +28,8 @@ def test_verified_is_what_has_a_manifest_less_what_was_left_out(tmp_path):
     cache = Cache(str(tmp_path))
     kept, odd = RepoFile("config.json", 2, "a" * 40), RepoFile("original/[1].pth", 3, "b" * 40)
     text = Manifest("org/name", COMMIT, [], [odd], damaged=[kept]).dump()
-    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), text)
-    hub_snapshot.write_atomically(cache.manifest("org/name", OTHER), "half a mani")
+    node_files.write_atomically(cache.manifest("org/name", COMMIT), text)
+    node_files.write_atomically(cache.manifest("org/name", OTHER), "half a mani")
     (row,) = hub_cache.verified(str(tmp_path))
     assert (row["repo_id"], row["revision"]) == ("org/name", COMMIT)
     (asked,) = hub_snapshot.parse_snapshots([row])
@@ -43,7 +44,7 @@ def test_verified_is_what_has_a_manifest_less_what_was_left_out(tmp_path):
 def test_how_long_the_job_took(tmp_path, status, seconds):
     """It ended while the play did something else, and what it noted is all that is left of it."""
     if status is not None:
-        hub_snapshot.write_atomically(str(tmp_path / hub_cache.job_unit("org/name", COMMIT) / "status.json"), status)
+        node_files.write_atomically(str(tmp_path / hub_cache.job_unit("org/name", COMMIT) / "status.json"), status)
     found = [
         hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT)),
         hub_snapshot.look(str(tmp_path), Snapshot("org/two", OTHER)),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import prune as hub_prune, snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import prune as hub_prune
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 OLD, NEW, THIRD = "a" * 40, "b" * 40, "c" * 40
 
@@ -25,21 +26,21 @@ class Home:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if shared:
             store = os.path.join(self.cache.hub, "blobs", shared[:2], shared)
-            hub_snapshot.write_atomically(store, text)
-            hub_snapshot.write_atomically(store + ".refs", "")
+            node_files.write_atomically(store, text)
+            node_files.write_atomically(store + ".refs", "")
             os.symlink(os.path.relpath(store, os.path.dirname(path)), path)
         else:
-            hub_snapshot.write_atomically(path, text)
+            node_files.write_atomically(path, text)
 
     def file(self, repo_id: str, commit: str, name: str, blob: str) -> None:
         pointer = self.cache.pointer(repo_id, commit, name)
         os.makedirs(os.path.dirname(pointer), exist_ok=True)
         os.symlink(f"../../blobs/{blob}", pointer)
-        hub_snapshot.write_atomically(self.cache.manifest(repo_id, commit), "{}")
+        node_files.write_atomically(self.cache.manifest(repo_id, commit), "{}")
 
     def branch(self, repo_id: str, name: str, commit: str, theirs: bool = False) -> None:
         ours = self.cache.record(repo_id, name)
-        hub_snapshot.write_atomically(f"{self.cache.folder(repo_id)}/refs/{name}" if theirs else ours, commit)
+        node_files.write_atomically(f"{self.cache.folder(repo_id)}/refs/{name}" if theirs else ours, commit)
 
     def everything(self) -> set[str]:
         found = [os.path.join(at, name) for at, _folders, names in os.walk(self.path) for name in names]

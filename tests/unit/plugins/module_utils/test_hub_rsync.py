@@ -18,6 +18,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, Pa
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.rsync import Neighbour, literal
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 BIG = bytes(range(256)) * 40_000
@@ -174,7 +175,7 @@ def test_the_whole_job(world, capsys):
     assert hub_main.main(str(world.folder)) == 0
     assert hub_snapshot.look(job.home, job.snapshot).complete
     tree = json.loads(
-        hub_snapshot.read_text(os.path.join(Cache(world.job.home).folder("org/name"), "trees", f"{COMMIT}.json"))
+        node_files.read_text(os.path.join(Cache(world.job.home).folder("org/name"), "trees", f"{COMMIT}.json"))
     )
     large = {
         "blob_id": "0" * 40,

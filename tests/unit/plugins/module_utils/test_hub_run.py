@@ -14,12 +14,11 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
     cache as hub_cache,
     run as hub_run,
-    snapshot as hub_snapshot,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.run import Failed, World
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile
-from ansible_collections.gpunode.llm.plugins.module_utils.node import brought as node_brought
+from ansible_collections.gpunode.llm.plugins.module_utils.node import brought as node_brought, files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 NEWER = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -114,13 +113,13 @@ class Node:
         """What a job leaves."""
         cache = Cache(self.home)
         for file in files:
-            hub_snapshot.write_atomically(cache.pointer("org/name", commit, file.path), "x" * file.size)
-        hub_snapshot.write_atomically(cache.manifest("org/name", commit), Manifest("org/name", commit, files).dump())
+            node_files.write_atomically(cache.pointer("org/name", commit, file.path), "x" * file.size)
+        node_files.write_atomically(cache.manifest("org/name", commit), Manifest("org/name", commit, files).dump())
         if branch:
-            hub_snapshot.write_atomically(cache.record("org/name", branch), commit)
+            node_files.write_atomically(cache.record("org/name", branch), commit)
 
     def status(self, unit=UNIT, **values) -> None:
-        hub_snapshot.write_atomically(str(self.tmp_path / "run" / unit / "status.json"), json.dumps(values))
+        node_files.write_atomically(str(self.tmp_path / "run" / unit / "status.json"), json.dumps(values))
 
     def started(self) -> list[list[str]]:
         return [argv for argv in self.ran if argv[0] == "systemd-run"]
@@ -148,7 +147,7 @@ def test_what_comes_is_noted_before_it_comes(node):
 
 
 def test_a_model_that_somebody_else_put_there_is_not_noted(node):
-    hub_snapshot.write_atomically(Cache(node.home).pointer("org/name", "b" * 40, FILE.path), "x")
+    node_files.write_atomically(Cache(node.home).pointer("org/name", "b" * 40, FILE.path), "x")
     node.step(background=True)
     assert node.started()
     assert node_brought.read(node.brought)["models"] == []
@@ -190,7 +189,7 @@ def test_a_pull_starts_and_is_reported(node):
     folder = str(node.tmp_path / "run" / UNIT)
     assert command[-4:] == [f"{node.params['venv']}/bin/python", "-m", command[-2], folder]
     assert "--property=Restart=on-abnormal" in command
-    job = json.loads(hub_snapshot.read_text(f"{folder}/job.json"))
+    job = json.loads(node_files.read_text(f"{folder}/job.json"))
     assert (job["repo_id"], job["commit"], job["branch"], job["workers"]) == ("org/name", COMMIT, "", 2)
 
 
@@ -198,7 +197,7 @@ def test_no_secret_beside_the_job(node):
     node.step(token="hf_given")
     for folder, _folders, names in os.walk(node.tmp_path / "run"):
         for name in names:
-            text = hub_snapshot.read_text(os.path.join(folder, name))
+            text = node_files.read_text(os.path.join(folder, name))
             assert "hf_given" not in text
             assert "hf_file" not in text
     assert not any("hf_given" in part for argv in node.ran for part in argv)
@@ -207,7 +206,7 @@ def test_no_secret_beside_the_job(node):
 def test_environment_of_the_job(node):
     node.step(ca_path="/etc/ca.pem")
     path = str(node.tmp_path / "run" / UNIT / "environment")
-    lines = hub_snapshot.read_text(path).splitlines()
+    lines = node_files.read_text(path).splitlines()
     assert os.stat(path).st_mode & 0o777 == 0o600
     assert f'HF_TOKEN_PATH="{node.tmp_path}/token"' in lines
     assert 'HF_HUB_DISABLE_TELEMETRY="1"' in lines
@@ -299,7 +298,7 @@ BRANCH = [{"repo_id": "org/name", "revision": None}]
 
 def test_a_branch_is_resolved_once(node):
     node.step(snapshots=BRANCH)
-    assert json.loads(hub_snapshot.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
+    assert json.loads(node_files.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
     node.arrive(branch="main")
     node.sha = NEWER
     node.asked.clear()
@@ -364,12 +363,12 @@ def test_verify_needs_no_hub(node):
 def test_verify_names_all_that_is_damaged(node):
     node.arrive()
     manifest = Manifest("org/other", NEWER, [])
-    hub_snapshot.write_atomically(Cache(node.home).manifest("org/other", NEWER), manifest.dump())
+    node_files.write_atomically(Cache(node.home).manifest("org/other", NEWER), manifest.dump())
     two = [{"repo_id": "org/name", "revision": COMMIT}, {"repo_id": "org/other", "revision": NEWER}]
     result = node.step(verify=True, fetch=False, snapshots=two)
     first, second = (target["unit"] for target in result["resume"]["targets"])
     for name, error in ((first, "one is bad"), (second, "two is bad")):
-        hub_snapshot.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
+        node_files.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
     node.states[first] = "failed"
     told = node.step(verify=True, fetch=False, snapshots=two, resume=result["resume"])
     assert told["done"] is False

@@ -9,9 +9,9 @@ import os
 import stat
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.seed import Failed, World, end, serve
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 FILE = RepoFile("config.json", 2, "9e26dfeeb6e641a33dae4961196235bdb965b21b")
@@ -32,9 +32,9 @@ class Node:
             "life_s": 60,
         }
         cache = Cache(self.home)
-        hub_snapshot.write_atomically(cache.pointer("org/name", COMMIT, FILE.path), "{}")
+        node_files.write_atomically(cache.pointer("org/name", COMMIT, FILE.path), "{}")
         self.manifest = Manifest("org/name", COMMIT, [FILE])
-        hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), self.manifest.dump())
+        node_files.write_atomically(cache.manifest("org/name", COMMIT), self.manifest.dump())
 
     def run(self, argv):
         self.ran.append(list(argv))
@@ -54,7 +54,7 @@ class Node:
         return serve({**self.params, **changes}, check_mode, World(self.run, self.free, lambda s: None, self.folder))
 
     def secret(self):
-        return hub_snapshot.read_text(os.path.join(self.folder, "rsyncd.secrets"))
+        return node_files.read_text(os.path.join(self.folder, "rsyncd.secrets"))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def node(tmp_path):
 def test_what_is_served(node):
     told = node.serve()
     assert told == {"changed": True, "address": "10.0.0.1", "port": 8730, "manifests": [node.manifest.content()]}
-    text = hub_snapshot.read_text(os.path.join(node.folder, "rsyncd.conf"))
+    text = node_files.read_text(os.path.join(node.folder, "rsyncd.conf"))
     lines = {key.strip(): value.strip() for key, _is, value in (line.partition("=") for line in text.splitlines())}
     snapshot = f"/models--org--name/snapshots/{COMMIT}/"
     expected = {
@@ -92,7 +92,7 @@ def test_the_password_is_in_its_file_alone(node):
     path = os.path.join(node.folder, "rsyncd.secrets")
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(node.folder).st_mode) == 0o700
-    assert password not in str(node.ran) + hub_snapshot.read_text(os.path.join(node.folder, "rsyncd.conf"))
+    assert password not in str(node.ran) + node_files.read_text(os.path.join(node.folder, "rsyncd.conf"))
 
 
 def test_each_play_has_its_own(node):

@@ -16,6 +16,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
     snapshot as hub_snapshot,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
@@ -34,7 +35,7 @@ def cache(tmp_path) -> Cache:
     with open(blob, "wb") as stream:
         stream.write(b"{}")
     os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    hub_snapshot.write_atomically(there.manifest(REPO, COMMIT), Manifest(REPO, COMMIT, [FILE]).dump())
+    node_files.write_atomically(there.manifest(REPO, COMMIT), Manifest(REPO, COMMIT, [FILE]).dump())
     return there
 
 

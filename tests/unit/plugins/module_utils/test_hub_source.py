@@ -15,6 +15,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub.folder_pull import
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.job import Job, PullError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.progress import Progress
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -41,20 +42,20 @@ def cache(home) -> str:
         with open(blob, "wb") as stream:
             stream.write(CONTENTS[file.path])
         os.symlink(os.path.relpath(blob, os.path.dirname(pointer)), pointer)
-    hub_snapshot.write_atomically(os.path.join(there.folder(REPO), "refs", "main"), COMMIT)
+    node_files.write_atomically(os.path.join(there.folder(REPO), "refs", "main"), COMMIT)
     return str(home)
 
 
 def with_manifest(home) -> str:
     manifest = Manifest(REPO, COMMIT, FILES, [LEFT_OUT])
-    hub_snapshot.write_atomically(Cache(cache(home)).manifest(REPO, COMMIT), manifest.dump())
+    node_files.write_atomically(Cache(cache(home)).manifest(REPO, COMMIT), manifest.dump())
     return str(home)
 
 
 def with_listing(home) -> str:
     entries = {f.path: {"size": f.size, "blob_id": f.oid, "lfs_sha256": f.sha256 or None} for f in [*FILES, LEFT_OUT]}
     path = os.path.join(Cache(cache(home)).folder(REPO), "trees", f"{COMMIT}.json")
-    hub_snapshot.write_atomically(path, json.dumps({"format_version": 1, "files": entries}))
+    node_files.write_atomically(path, json.dumps({"format_version": 1, "files": entries}))
     return str(home)
 
 
@@ -69,7 +70,7 @@ def plain(home) -> str:
 def noted(home) -> str:
     for file in FILES:
         path = os.path.join(plain(home), ".cache", "huggingface", "download", f"{file.path}.metadata")
-        hub_snapshot.write_atomically(path, f"{COMMIT}\n{file.etag}\n1763.5\n")
+        node_files.write_atomically(path, f"{COMMIT}\n{file.etag}\n1763.5\n")
     return str(home)
 
 

@@ -18,6 +18,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub import (
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 REPO = "org/name"
@@ -75,7 +76,7 @@ def seeder_leaves_out(tmp_path, *file):
 
 
 def own_manifest(tmp_path, *file):
-    hub_snapshot.write_atomically(Cache(str(tmp_path)).manifest(REPO, COMMIT), json.dumps(content(*file)))
+    node_files.write_atomically(Cache(str(tmp_path)).manifest(REPO, COMMIT), json.dumps(content(*file)))
     if hub_snapshot.look(str(tmp_path), Snapshot(REPO, COMMIT)).manifest is None:
         raise ValueError("it vouches for nothing")
 
@@ -84,7 +85,7 @@ def source(tmp_path, manifest="", listing=""):
     cache = Cache(str(tmp_path))
     os.makedirs(cache.snapshot(REPO, COMMIT))
     for path, text in {cache.manifest(REPO, COMMIT): manifest, cache.listing(REPO, COMMIT): listing}.items():
-        hub_snapshot.write_atomically(path, text)
+        node_files.write_atomically(path, text)
     hub_folder.find(str(tmp_path), Snapshot(REPO, COMMIT, ("*",)))
 
 

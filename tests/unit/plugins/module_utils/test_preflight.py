@@ -8,9 +8,9 @@ import os
 import socket
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
     checks as preflight_checks,
     hub as preflight_hub,
@@ -100,13 +100,13 @@ def test_branches_are_pinned(tmp_path):
     told = preflight_checks.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
     pinned = {"revision": COMMIT, "branch": "main", "config": {"port": 8000, "revision": COMMIT}}
     assert told == [ONE, {**ONE, **pinned}, tag]
-    hub_snapshot.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
+    node_files.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
     assert preflight_checks.pin([tag], home, {})[0]["revision"] == OTHER
 
 
 def test_weights_that_are_here(tmp_path):
     cache = Cache(str(tmp_path))
-    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
+    node_files.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
     assert preflight_checks.weights_needs([ONE], str(tmp_path), {}) == []
 
 

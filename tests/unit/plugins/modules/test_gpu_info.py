@@ -27,7 +27,7 @@ def _no_memory_between_tests() -> None:
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The node's files, by path; all others cannot be read."""
     there: dict[str, str] = {}
-    monkeypatch.setattr(gpu_info, "_read", lambda path: there.get(str(path), ""))
+    monkeypatch.setattr(gpu_info.node_files, "text_of", lambda path: there.get(str(path), ""))
     return there
 
 
@@ -50,16 +50,10 @@ def test_a_record_that_tells_nothing(files: dict[str, str], record: str) -> None
     assert gpu_info._container_name(CONTAINER) == ""
 
 
-def test_reading_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("text")
-    assert gpu_info._read(tmp_path / "a") == "text"
-    assert gpu_info._read(tmp_path / "b") == ""
-
-
 def test_fabric_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     glob = MagicMock(return_value=["1", "2"])
     monkeypatch.setattr(gpu_info.Path, "glob", glob)
-    monkeypatch.setattr(gpu_info, "_read", {"1": "bash\n", "2": "nv-fabricmanage\n"}.__getitem__)
+    monkeypatch.setattr(gpu_info.node_files, "text_of", {"1": "bash\n", "2": "nv-fabricmanage\n"}.__getitem__)
     assert gpu_info.fabric_manager_runs()
     glob.return_value = ["1"]
     assert not gpu_info.fabric_manager_runs()

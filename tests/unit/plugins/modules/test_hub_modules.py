@@ -10,9 +10,10 @@ import json
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub_http, snapshot as hub_snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub_http
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest
+from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 from ansible_collections.gpunode.llm.plugins.modules import hf_cache_info, hf_cache_prune, hf_snapshot, preflight_check
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
@@ -41,7 +42,7 @@ def ask(monkeypatch, capsys):
 
 def put(home) -> None:
     cache = Cache(str(home))
-    hub_snapshot.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
+    node_files.write_atomically(cache.manifest("org/name", COMMIT), Manifest("org/name", COMMIT, []).dump())
 
 
 def test_cache_info(ask, tmp_path):
@@ -86,7 +87,7 @@ def test_prune(ask, tmp_path, check_mode):
     put(tmp_path)
     old = "1605565b47bb9346c5515c34102e054115b4f98b"
     for commit in (COMMIT, old):
-        hub_snapshot.write_atomically(Cache(str(tmp_path)).pointer("org/name", commit, "x"), "12345")
+        node_files.write_atomically(Cache(str(tmp_path)).pointer("org/name", commit, "x"), "12345")
     told = ask(hf_cache_prune, check_mode=check_mode, home=str(tmp_path), snapshots=[WANTED])
     assert told["changed"]
     assert told["removed"] == [{"repo_id": "org/name", "revision": old}]

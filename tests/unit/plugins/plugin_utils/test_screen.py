@@ -7,30 +7,11 @@ from __future__ import annotations
 
 import doctest
 
-import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import text as screen_text
 
 
 def test_the_examples_hold() -> None:
     assert doctest.testmod(screen_text).failed == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (0.4, "0 s"),
-        (45, "45 s"),
-        (60, "1 min"),
-        (200, "3 min 20 s"),
-        (7200, "2 h"),
-        (7512, "2 h 5 min"),
-        (3 * 86400 + 4 * 3600 + 59, "3 d 4 h"),
-        (-3, "0 s"),
-    ],
-)
-def test_a_duration_has_its_two_largest_parts(seconds: float, words: str) -> None:
-    assert screen_text.duration(seconds) == words
 
 
 def test_a_sentence_is_wrapped_beside_its_label_and_a_long_word_stays_whole() -> None:
