@@ -1,0 +1,98 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The instances of a node, and its gateway: as they are to be, as they were started, and as they last answered."""
+
+from __future__ import annotations
+
+import glob
+import os
+from typing import Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from . import names, old_unit
+from .record import Record, document, parse
+
+#: The record's place in the folders that hold copies, and how a copy's path ends.
+_RECORD = ".json"
+
+
+def instances(
+    unit_dirs: Sequence[str] = (names.UNIT_DIR,),
+    record_dirs: Sequence[str] = names.RECORD_DIRS,
+    without_unit: bool = False,
+) -> List[Record]:
+    """The instances that have a unit in one of these folders, by its name; a link is none.
+
+    ``without_unit``: and those whose unit is gone and whose record is not, since their removal was interrupted.
+    """
+    paths = [path for folder in unit_dirs for path in sorted(glob.glob(f"{folder}/{names.UNITS}"))]
+    written = {record.unit: record for record in _written(record_dirs)}
+    found = [written.pop(os.path.basename(path), None) or _of_old(path) for path in paths if not os.path.islink(path)]
+    gone = [one for one in written.values() if not os.path.lexists(one.files.unit)] if without_unit else []
+    return [one for one in found if one] + gone
+
+
+def as_started(record: Record, root: str = "") -> Optional[Record]:
+    """What an instance's unit was started as; None where it does not run. ``root``: before the folder, for tests."""
+    return in_copies(root + names.started_from(record.unit), record.unit)
+
+
+def in_copies(folder: str, unit: str) -> Optional[Record]:
+    """The record among copies of an instance's files, each under its whole path; None where there is no such unit."""
+    copies = dict(copied(folder))
+    for path, copy in copies.items():
+        found = parse(read(copy)) if path.endswith(_RECORD) else None
+        if found and found.unit == unit:
+            return found
+    path = next((path for path in copies if os.path.basename(path) == unit), "")
+    text = read(copies[path]) if path else ""
+    return old_unit.record_of(path, text, read(copies.get(old_unit.config_path(text), "")))
+
+
+def copied(folder: str) -> Iterable[Tuple[str, str]]:
+    """The files that were copied into a folder, each under its whole path: the path, and the copy."""
+    for base, _folders, found in os.walk(folder):
+        for copy in (os.path.join(base, name) for name in found):
+            yield copy[len(folder.rstrip("/")) :], copy
+
+
+def is_record(path: str) -> bool:
+    """Whether a file of an instance's is its record, from which nothing is started."""
+    return path.endswith(_RECORD)
+
+
+def gateway_listens(
+    record: str = names.GATEWAY_RECORD, unit: str = f"{names.UNIT_DIR}/{names.GATEWAY_UNIT}"
+) -> List[Tuple[str, int]]:
+    """Every host and port that the gateway of the node is to listen on; nothing where there is none."""
+    value = document(read(record))
+    if value is None:
+        return old_unit.gateway_listens(read(unit))
+    return [(str(one["host"]), int(one["port"])) for one in value.get("listens") or ()]
+
+
+def by_unit(records: Iterable[Record]) -> Mapping[str, Record]:
+    """The instances by the names of their units."""
+    return {record.unit: record for record in records}
+
+
+def read(path: str) -> str:
+    """The text of a file; nothing where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def _written(folders: Iterable[str]) -> Iterable[Record]:
+    for folder in folders:
+        for path in sorted(glob.glob(f"{glob.escape(folder)}/*{_RECORD}")):
+            found = parse(read(path))
+            if found:
+                yield found
+
+
+def _of_old(path: str) -> Optional[Record]:
+    text = read(path)
+    return old_unit.record_of(path, text, read(old_unit.config_path(text)))
