@@ -19,7 +19,7 @@ OPTIONS = {
     "plan": {"type": "dict", "required": True},
     "check": {"type": "dict", "required": True},
     "instances": {"type": "list", "elements": "dict", "required": True},
-    "files": {"type": "list", "elements": "dict", "default": []},
+    "services": {"type": "list", "elements": "dict", "default": []},
     "item_var": {"type": "str", "default": "item"},
     "system": {"type": "str", "default": ""},
     "link_mbit_s": {"type": "float"},
@@ -38,8 +38,8 @@ class ActionModule(rendered_files.ActionModule):
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         engines = {one["name"]: one for one in options["plan"].get("engines") or []}
         restarts = {
-            one["name"]: screen_plan.restart(self._digests(one, options), engines.get(one["name"]))
-            for one in options["instances"]
+            one["name"]: screen_plan.restart(self._digests(one, options["item_var"]), engines.get(one["name"]))
+            for one in options["services"]
         }
         text = screen_plan.plan_text(
             str(self._task_vars.get("inventory_hostname", "node")),
@@ -52,12 +52,11 @@ class ActionModule(rendered_files.ActionModule):
         Display().display("\n".join(["", *text]))
         return {"changed": False, "restarts": restarts}
 
-    def _digests(self, instance: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-        """The files of an instance as they are going to be."""
-        own = [self._plain(file) for file in options["files"] if "{name}" in file["dest"]]
-        entries, secrets = file_plan.rendered(own, [instance], options["item_var"], self._text)
+    def _digests(self, service: Mapping[str, Any], item_var: str) -> dict[str, str]:
+        """The files that an engine is going to be started from."""
+        own = [self._plain(file) for file in service["to_write"] if file["dest"] in service["starts_from"]]
+        entries, secrets = file_plan.rendered(own, [service], item_var, self._text)
         return {
             entry["dest"]: short_digest((secrets.get(entry["dest"]) or entry.get("content") or "").encode())
             for entry in entries
-            if entry["present"]
         }

@@ -25,6 +25,9 @@ options:
           - C({field}) stands for that field of an item of O(each); there is one such file then for each item.
         type: path
         required: true
+      of:
+        description: The C(name) of the item of O(each) that it is of, where O(files[].dest) has no field.
+        type: str
       mode:
         description: Permissions. Default V(0600) for a secret file and V(0644) for another.
         type: str

@@ -17,6 +17,9 @@ options:
     description: Names and values. V(true) and V(false) become V(1) and V(0).
     type: dict
     required: true
+  further:
+    description: Further variables, each of them as a positional argument. Later ones win over those before.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -34,9 +37,9 @@ from ansible.errors import AnsibleFilterError
 from ..plugin_utils import quoting
 
 
-def env_file(variables):
+def env_file(variables, *further):
     try:
-        return quoting.env_file(variables)
+        return quoting.env_file({key: value for layer in (variables, *further) for key, value in layer.items()})
     except ValueError as error:
         raise AnsibleFilterError(f"gpunode.llm.env_file: {error}") from error
 

@@ -12,19 +12,19 @@ author:
 description:
   - Names the unit and the files of the second one, which runs beside an instance while that is changed, as
     M(gpunode.llm.units_removed) takes them.
+  - P(gpunode.llm.vllm_service#filter) says this, and all the rest of an instance, in one value.
 options:
   _input:
     description: An instance, as the action plugin P(gpunode.llm.serving_plan#module) returns it.
     type: dict
     required: true
   config_dir:
-    description: The folder that holds the second ones' files on the node.
+    description: The folder that holds the second ones' files on the node. It is always the same one, and is not read.
     type: path
-    required: true
 """
 
 EXAMPLES = r"""
-units: "{{ plan.instances | map('gpunode.llm.vllm_second', '/run/gpunode/beside') }}"
+units: "{{ plan.instances | map('gpunode.llm.vllm_second') }}"
 """
 
 RETURN = r"""
@@ -38,9 +38,9 @@ from ansible.errors import AnsibleFilterError
 from ..plugin_utils import service
 
 
-def vllm_second(instance, config_dir):
+def vllm_second(instance, config_dir=None):
     try:
-        return service.vllm_second(instance, config_dir)
+        return service.vllm_second(instance)
     except (KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.vllm_second: this is not an instance of a plan: {error!r}") from error
 

@@ -11,6 +11,7 @@ author:
   - gpunode contributors (@gpunode)
 description:
   - Names the unit of an instance with the files that it starts from, as M(gpunode.llm.units_current) takes it.
+  - P(gpunode.llm.vllm_service#filter) says this, and all the rest of an instance, in one value.
 options:
   _input:
     description: An instance, as the action plugin P(gpunode.llm.serving_plan#module) returns it.

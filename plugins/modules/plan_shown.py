@@ -32,15 +32,15 @@ options:
     type: list
     elements: dict
     required: true
-  files:
+  services:
     description:
-      - The files of each instance, as M(gpunode.llm.rendered_files) takes them. They are rendered here and compared
-        with those that its engine was started from.
+      - What each instance is made of, as P(gpunode.llm.vllm_service#filter) says it. Its files are rendered here and
+        compared with those that its engine was started from.
     type: list
     elements: dict
     default: []
   item_var:
-    description: The variable through which the templates see the instance.
+    description: The variable through which the templates see the service.
     type: str
     default: item
   system:

@@ -52,12 +52,22 @@ def rendered(
     return entries, secrets
 
 
+def _items(file: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Those that there is such a file of: the one that it names, each of them, or none in particular."""
+    if not file.get("of"):
+        return items if _FIELD.search(file["dest"]) else [{}]
+    named = [item for item in items if item.get("name") == file["of"]]
+    if len(named) != 1:
+        raise ValueError(f"{file['dest']} is of '{file['of']}', and {len(named)} items have that name")
+    return named
+
+
 def _entries(
     file: Mapping[str, Any], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
 ) -> Iterator[dict[str, Any]]:
     secret, present = bool(file.get("secret")), bool(file.get("present", True))
     template = bool(file.get("template", True))
-    for item in items if _FIELD.search(file["dest"]) else [{}]:
+    for item in _items(file, items):
         extra = {item_var: item} if item else {}
         yield {
             "src": file["src"],

@@ -1,51 +1,158 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an instance of a plan means for systemd, for the wait and for the person who tries it."""
+"""What an instance of a plan is made of on a node: one value, which templates print and modules are handed.
+
+``service`` says it. Everything else here is a part of that value, or a view of it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from ..module_utils.instance import names
+from ..module_utils.instance.record import START_S, Files, Record, patience_s, start_limit_s
+from ..module_utils.programs.gpu import UTILIZATION
 from ..module_utils.programs.vllm_wait import reachable_host
 from .planner.request import host_address, instance_name
+from .quoting import mounts_for
+
+#: How long requests in flight may take to finish at a stop where nobody says otherwise, in seconds.
+DRAIN_S = 30
+#: How much longer Docker waits before it ends an engine that drains, and systemd before it ends Docker, in seconds.
+DOCKER_MARGIN_S, STOP_MARGIN_S = 15, 45
+#: From this version on systemd can let the pause between starts grow, here to so many times as long.
+GROWING_PAUSE_SINCE, GROWTH = 254, 8
+#: Whom vLLM's images are made to run as beside root.
+USER = "2000:0"
+LOOPBACK, ANY_ADDRESS = "127.0.0.1", ("0.0.0.0", "::")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9._/-]+")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the role vllm sets for all of its instances; the defaults are the role's. Times are in seconds."""
+
+    config_dir: str = names.CONFIG_DIR
+    cache_dir: str = names.CACHE_DIR
+    kept_dir: str = names.KEPT_DIR
+    huggingface_home: str = "/var/lib/huggingface"
+    wait_program: str = "/usr/local/lib/gpunode/vllm-wait.py"
+    gpus_program: str = "/usr/local/lib/gpunode/vllm-gpus.py"
+    keep_program: str = "/usr/local/lib/gpunode/vllm-keep.sh"
+    back_program: str = "/usr/local/lib/gpunode/vllm-back.sh"
+    docker_program: str = "/usr/bin/docker"
+    drain_timeout_s: int | None = None
+    restart_pause_s: int = 15
+    restart_limit: int = 4
+    start_timeout_s: int | None = None
+    gpu_timeout_s: int = 120
+    hang_timeout_s: int = 300
+    env: Mapping[str, Any] = field(default_factory=dict)
+    docker_args: Sequence[str] = ()
+    run_as_root: bool = True
+    #: Whether there is more than one API key, which takes a file of its own.
+    several_keys: bool = False
+    systemd_version: int = 0
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Settings:
+        """The settings as templates have them: a whole number may be text."""
+        taken = {one.name: given[one.name] for one in fields(cls) if one.name in given}
+        numbers = {name: int(taken[name]) for name in _NUMBERS if taken.get(name) is not None}
+        return cls(**{**taken, **numbers})
+
+
+_NUMBERS = [one.name for one in fields(Settings) if str(one.type).startswith("int")]
+
+
+@dataclass(frozen=True)
+class Times:
+    """How long each step of a unit may take, in seconds; 0 where it has no such step."""
+
+    start_s: int
+    gpu_s: int
+    hang_s: int
+    drain_s: int
+    #: systemd's own limit of a start.
+    limit_s: int
+    #: Docker's limit of a stop, and systemd's.
+    docker_stop_s: int
+    stop_s: int
+    #: Between an end and the next start, at first and in the end.
+    pause_s: int
+    longest_pause_s: int
+    #: After so many failed starts within that time systemd gives up.
+    starts: int
+    starts_within_s: int
+
+    @property
+    def patience_s(self) -> int:
+        return patience_s(self.limit_s, self.gpu_s)
+
+
+@dataclass(frozen=True)
+class Service:
+    """An instance as its unit, its files and those who ask it must know it."""
+
+    name: str
+    unit: str
+    container: str
+    served: str
+    image: str
+    #: The repository of its model, and its commit or branch.
+    model: str
+    revision: str
+    #: The instance that this one stands in for, for a while.
+    beside: str
+    cpu: bool
+    host: str
+    port: int
+    #: Where its port was counted from, None where nothing says so.
+    port_base: int | None
+    #: What Docker publishes: address, port outside, port inside.
+    publish: str
+    health_url: str
+    #: The names of its GPUs for the container toolkit, and the share of their memory that it takes.
+    gpus: list[str]
+    gpus_by_uuid: bool
+    utilization: float
+    files: Files
+    started_from: str
+    #: The configuration that the container sees: with several keys a copy that has them all.
+    mounted_config: str
+    hub: str
+    #: What its engine compiled: of a second one the first one's.
+    cache: str
+    #: The folders of the cache that it needs where it is not root.
+    folders: list[str]
+    #: The folder of its weights where they are pinned, so that their absence can be seen.
+    snapshot: str
+    #: Every path that its unit uses, as RequiresMountsFor= takes them.
+    mounts: str
+    #: Whom it runs as where that is not root, and where it may write.
+    user: str
+    home: str
+    cache_target: str
+    shm_size: str
+    config: Mapping[str, Any]
+    #: Its environment without what is secret.
+    environment: Mapping[str, Any]
+    times: Times
+    standby_file: str
+    gateway_unit: str
+    several_keys: bool
 
 
 def served_name(instance: Mapping[str, Any]) -> str:
     return str(instance.get("served_model_name") or instance["name"])
-
-
-def second_name(name: str) -> str:
-    """What the one is called that runs beside an instance for a while."""
-    return f"{name}-beside"
-
-
-def unit_dir(instance: Mapping[str, Any]) -> str:
-    """Where its unit is: one that runs beside another is gone with the next boot."""
-    return "/run/systemd/system" if instance.get("beside") else "/etc/systemd/system"
-
-
-def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Second instances for those that there is room for: the same under the same name, elsewhere."""
-    by_name = {str(instance["name"]): instance for instance in instances}
-    return [
-        {
-            **by_name[room["name"]],
-            "name": second_name(room["name"]),
-            "beside": room["name"],
-            "served_model_name": served_name(by_name[room["name"]]),
-            "host": "127.0.0.1",
-            "port": int(room["port"]),
-            "gpu_indices": list(room["gpu_indices"]),
-            **({"gpu_uuids": list(room["gpu_uuids"])} if by_name[room["name"]].get("gpu_uuids") else {}),
-            # Inside its container it listens where the first one does.
-            "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
-        }
-        for room in rooms
-    ]
 
 
 def check(instance: Mapping[str, Any]) -> None:
@@ -56,53 +163,259 @@ def check(instance: Mapping[str, Any]) -> None:
     name = str(instance["name"])
     if not instance.get("beside") and instance_name(name) != name:
         raise ValueError(f"{name!r} is no name for an instance: {instance_name(name)!r} would be one.")
-    host_address(instance.get("host") or "127.0.0.1")
+    host_address(_host(instance))
 
 
-def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
-    """What units_current must know of an instance. The list of files is the one that its unit puts aside."""
+def times(instance: Mapping[str, Any], settings: Settings) -> Times:
+    """Each figure of a unit's start and stop, and those that follow from it."""
+    config = instance.get("config") or {}
+    start_s = int(settings.start_timeout_s or instance.get("start_timeout_s") or START_S)
+    gpu_s = settings.gpu_timeout_s if _gpus(instance) else 0
+    # An engine that is put to sleep on purpose shows no life either.
+    hang_s = 0 if config.get("enable-sleep-mode") else settings.hang_timeout_s
+    drain_s = int(_drain(config, settings)["shutdown-timeout"])
+    grows = settings.systemd_version >= GROWING_PAUSE_SINCE
+    longest_pause_s = settings.restart_pause_s * (GROWTH if grows else 1)
+    stop_s = drain_s + STOP_MARGIN_S
+    # It loads until its time is nearly up, answers, hangs at once, and takes its time to stop.
+    attempt_s = start_limit_s(start_s, 0) + gpu_s + longest_pause_s + stop_s + 2 * hang_s
+    return Times(
+        start_s=start_s,
+        gpu_s=gpu_s,
+        hang_s=hang_s,
+        drain_s=drain_s,
+        limit_s=start_limit_s(start_s, gpu_s),
+        docker_stop_s=drain_s + DOCKER_MARGIN_S,
+        stop_s=stop_s,
+        pause_s=settings.restart_pause_s,
+        longest_pause_s=longest_pause_s,
+        starts=settings.restart_limit,
+        starts_within_s=(settings.restart_limit + 1) * attempt_s,
+    )
+
+
+def files(instance: Mapping[str, Any], settings: Settings) -> Files:
+    """Where everything of an instance is. A second one has the first one's cache, and leaves nothing to return to."""
+    name, first = str(instance["name"]), str(instance.get("beside") or "")
+    folder = names.SECOND_DIR if first else settings.config_dir
+    return Files(
+        config=f"{folder}/{name}.yaml",
+        environment=f"{folder}/{name}.env",
+        api_keys=f"{folder}/{name}.keys.yaml",
+        cache="" if first else f"{settings.cache_dir}/{name}",
+        kept="" if first else f"{settings.kept_dir}/{name}",
+        unit=f"{names.SECOND_UNIT_DIR if first else names.UNIT_DIR}/{names.unit_of(name)}",
+        record=names.record_path(name),
+    )
+
+
+def made(instance: Mapping[str, Any], settings: Settings) -> Service:
+    """The service that an instance becomes. Raises ValueError for one that no unit can be made of."""
     check(instance)
-    unit = f"vllm-{instance['name']}"
-    files = [f"{config_dir}/{instance['name']}.yaml", f"{config_dir}/{instance['name']}.env"]
-    if several_keys:
-        files.append(f"{config_dir}/{instance['name']}.keys.yaml")
+    name, first = str(instance["name"]), str(instance.get("beside") or "")
+    host, port = _host(instance), int(instance["port"])
+    paths, config = files(instance, settings), instance.get("config") or {}
+    cache = f"{settings.cache_dir}/{first or name}"
+    home = "/root" if settings.run_as_root else "/home/vllm"
+    return Service(
+        name=name,
+        unit=names.unit_of(name),
+        container=names.container_of(name),
+        served=served_name(instance),
+        image=str(instance.get("image") or ""),
+        model=str(instance.get("repo_id") or ""),
+        revision=_revision(instance),
+        beside=first,
+        cpu=(instance.get("device") or "cuda") == "cpu",
+        host=host,
+        port=port,
+        port_base=None if first or instance.get("port_base") is None else int(instance["port_base"]),
+        publish=f"{bracketed(host)}:{port}:{int(config.get('port', port))}",
+        # Units that run have it in a comment just so: another text would restart them.
+        health_url=f"http://{LOOPBACK if host in ANY_ADDRESS else host}:{port}/health",
+        gpus=_gpus(instance),
+        gpus_by_uuid=bool(instance.get("gpu_uuids")),
+        utilization=float(config.get("gpu-memory-utilization", UTILIZATION)),
+        files=paths,
+        started_from=names.started_from(names.unit_of(name)),
+        mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,
+        hub=f"{settings.huggingface_home}/hub",
+        cache=cache,
+        folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", "/.cache/huggingface/hub")],
+        snapshot=_snapshot(instance, settings),
+        mounts=_mounts(os.path.dirname(paths.config), cache, settings),
+        user="" if settings.run_as_root else USER,
+        home=home,
+        cache_target=f"{home}/.cache/vllm" if settings.run_as_root else home,
+        shm_size=str(instance.get("shm_size", "16g")),
+        config={"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)},
+        environment=_environment(instance, settings),
+        times=times(instance, settings),
+        standby_file=names.standby_file(first) if first else "",
+        gateway_unit=names.GATEWAY_UNIT,
+        several_keys=settings.several_keys,
+    )
+
+
+def _host(instance: Mapping[str, Any]) -> str:
+    return str(instance.get("host") or LOOPBACK)
+
+
+def bracketed(host: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _gpus(instance: Mapping[str, Any]) -> list[str]:
+    """By UUID where the plan found that containers can have them so: an index is another GPU's after one is lost."""
+    return [str(one) for one in instance.get("gpu_uuids") or instance.get("gpu_indices") or ()]
+
+
+def _drain(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The last word on how long requests in flight may take at a stop."""
+    planned = config.get("shutdown-timeout", DRAIN_S)
+    return {"shutdown-timeout": planned if settings.drain_timeout_s is None else settings.drain_timeout_s}
+
+
+def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Later layers win: the plan's, which knows the role's own and has it in; a time that is set for the start."""
+    layers: dict[str, Any] = {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": int(instance.get("start_timeout_s", START_S)),
+        "VLLM_NO_USAGE_STATS": "1",
+        **settings.env,
+        **(instance.get("env") or {}),
+    }
+    if settings.start_timeout_s is not None:
+        layers["VLLM_ENGINE_READY_TIMEOUT_S"] = settings.start_timeout_s
+    return layers
+
+
+def _snapshot(instance: Mapping[str, Any], settings: Settings) -> str:
+    repo_id, commit = str(instance.get("repo_id") or ""), _revision(instance)
+    if not (_COMMIT.fullmatch(commit) and _REPOSITORY.fullmatch(repo_id)):
+        return ""
+    return f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
+
+
+def _revision(instance: Mapping[str, Any]) -> str:
+    return str((instance.get("config") or {}).get("revision") or "")
+
+
+def _mounts(config_dir: str, cache: str, settings: Settings) -> str:
+    """Every path that a unit reads or writes, what its container is given besides included."""
+    programs = (settings.wait_program, settings.gpus_program, settings.keep_program, settings.back_program)
+    folders = (f"{settings.huggingface_home}/hub", cache, config_dir, settings.kept_dir)
+    return mounts_for([*folders, *programs, settings.docker_program], settings.docker_args)
+
+
+def record(one: Service) -> Record:
+    """What the node is to know of an instance."""
+    return Record(
+        name=one.name,
+        unit=one.unit,
+        image=one.image,
+        model=one.model,
+        revision=one.revision,
+        served=one.served,
+        host=one.host,
+        port=one.port,
+        port_base=one.port_base,
+        gpus=tuple(one.gpus),
+        timeout_s=one.times.patience_s,
+        files=one.files,
+    )
+
+
+def starts_from(one: Service) -> list[str]:
+    """The files that an engine is started from, in the order in which its unit puts them aside."""
+    keys = [one.files.api_keys] if one.several_keys else []
+    return [one.files.config, one.files.environment, *keys, one.files.unit]
+
+
+def to_write(one: Service) -> list[dict[str, Any]]:
+    """Its files as rendered_files takes them. The record is the last: it speaks of what is there."""
+    verify, written = "systemd-analyze verify --man=no %s", one.files
+    wanted: list[dict[str, Any]] = [
+        {"src": "config.yaml.j2", "dest": written.config},
+        {"src": "env.j2", "dest": written.environment, "secret": True},
+        {"src": "keys.yaml.j2", "dest": written.api_keys, "secret": True, "present": one.several_keys},
+        {"src": "vllm.service.j2", "dest": written.unit, "validate": verify},
+        {"src": "record.json.j2", "dest": written.record},
+    ]
+    return [{**file, "of": one.name} for file in wanted]
+
+
+def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All of it as plain data: the fields of Service, and what each module is handed.
+
+    ``record``: its record's text. ``to_write``: its files, for rendered_files. ``runs``: its unit, for units_ready.
+    ``parsed``: its configuration, for engine_config_check. ``endpoint``: for endpoint_ready. ``second``: what there may
+    be of the one that ran beside it, for units_removed.
+    """
+    settings = Settings.read(given)
+    one = made(instance, settings)
+    written = record(one)
+    started = {"name": one.unit, "image": one.image, "files": starts_from(one)}
     return {
-        "name": f"{unit}.service",
-        "files": [*files, f"{unit_dir(instance)}/{unit}.service"],
-        "started_from": f"/run/{unit}/started-from",
-        "container": unit,
-        "image": instance["image"],
+        # Not asdict() of the whole: it copies what templates hand over lazily, which they refuse.
+        **{part.name: getattr(one, part.name) for part in fields(one)},
+        "files": asdict(one.files),
+        "times": asdict(one.times),
+        "record": written.text(),
+        "to_write": to_write(one),
+        "starts_from": started["files"],
+        "runs": {**started, "started_from": one.started_from, "container": one.container},
+        "parsed": {**started, "config": one.files.config},
+        "endpoint": written.endpoint,
+        "second": vllm_second(instance),
     }
 
 
-def vllm_second(instance: Mapping[str, Any], config_dir: str) -> dict[str, Any]:
-    """What there may be of the one that ran beside an instance, as units_removed takes it: the unit file comes last."""
-    second = {**instance, "name": second_name(str(instance["name"])), "beside": instance["name"]}
-    unit = vllm_unit(second, config_dir, several_keys=True)
-    return {"unit": unit["name"], "files": unit["files"]}
+def vllm_second(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """What there may be of the one that ran beside an instance, as units_removed takes it: the record comes last."""
+    name = names.second_of(str(instance["name"]))
+    paths = files({"name": name, "beside": instance["name"]}, Settings())
+    return {"unit": names.unit_of(name), "files": paths.all()}
+
+
+def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
+    """What units_ready must know of an instance."""
+    given = {"config_dir": config_dir, "several_keys": several_keys}
+    return dict(service({"port": 0, **instance}, given)["runs"])
 
 
 def vllm_endpoint(
     instance: Mapping[str, Any], config_dir: str, start_timeout_s: int | None = None, gpu_timeout_s: int = 0
 ) -> dict[str, Any]:
     """What endpoint_ready must know of an instance. Its start may wait for its GPUs before it begins."""
-    start_s = int(start_timeout_s or instance.get("start_timeout_s") or 900)
-    return {
-        "name": instance["name"],
-        "unit": f"vllm-{instance['name']}.service",
-        "host": instance.get("host") or "127.0.0.1",
-        "port": int(instance["port"]),
-        "model": served_name(instance),
-        "env_file": f"{config_dir}/{instance['name']}.env",
-        # The unit's own time-out comes first, so that the journal tells of it.
-        "timeout_s": start_s + int(gpu_timeout_s) + 120,
-    }
+    given = {"config_dir": config_dir, "start_timeout_s": start_timeout_s, "gpu_timeout_s": gpu_timeout_s}
+    return dict(service(instance, given)["endpoint"])
+
+
+def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Second instances for those that there is room for: the same under the same name, elsewhere."""
+    by_name = {str(instance["name"]): instance for instance in instances}
+    return [
+        {
+            **by_name[room["name"]],
+            "name": names.second_of(room["name"]),
+            "beside": room["name"],
+            "served_model_name": served_name(by_name[room["name"]]),
+            "host": LOOPBACK,
+            "port": int(room["port"]),
+            "gpu_indices": list(room["gpu_indices"]),
+            **({"gpu_uuids": list(room["gpu_uuids"])} if by_name[room["name"]].get("gpu_uuids") else {}),
+            # Inside its container it listens where the first one does.
+            "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
+        }
+        for room in rooms
+    ]
 
 
 def base_url(instance: Mapping[str, Any]) -> str:
     """Where an instance is reached from the node itself."""
-    host = reachable_host(str(instance.get("host") or "127.0.0.1"))
-    return f"http://{f'[{host}]' if ':' in host else host}:{int(instance['port'])}/v1"
+    return f"http://{bracketed(reachable_host(_host(instance)))}:{int(instance['port'])}/v1"
 
 
 def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:

@@ -13,8 +13,6 @@ from ..programs import gpu as programs_gpu
 
 #: Outside of the range from which Linux takes ports for connections, so that none is taken a moment later.
 PORTS = range(18000, 19000)
-#: What vLLM takes where nothing is said.
-UTILIZATION = 0.92
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Want:
 
     name: str
     gpus: int
-    utilization: float = UTILIZATION
+    utilization: float = programs_gpu.UTILIZATION
     held_bytes: Optional[int] = None
 
 
@@ -97,4 +95,4 @@ def want(instance: Mapping[str, object], held: Optional[int]) -> Want:
     indices, config = instance.get("gpu_indices") or [], instance.get("config") or {}
     share = config.get("gpu-memory-utilization") if isinstance(config, dict) else None
     count = len(indices) if isinstance(indices, list) else 0
-    return Want(str(instance["name"]), count, float(share or UTILIZATION), held)
+    return Want(str(instance["name"]), count, float(share or programs_gpu.UTILIZATION), held)

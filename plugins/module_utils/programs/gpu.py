@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 NVIDIA = "0x10de"
+#: The share of its GPUs' memory that vLLM takes where nobody says otherwise.
+UTILIZATION = 0.92
 # Run nvidia-smi: exit status, stdout, stderr. None where there is no nvidia-smi.
 Run = Optional[Callable[[], Tuple[int, str, str]]]
 # The name of the container that a process runs in, "" outside of any.
@@ -351,7 +353,9 @@ def _ask() -> Tuple[int, str, str]:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Wait until an engine can start on its GPUs.")
     parser.add_argument("gpus", nargs="+", help="their UUIDs, or their indices as nvidia-smi counts them")
-    parser.add_argument("--utilization", type=float, default=0.92, help="the share of their memory that it takes")
+    parser.add_argument(
+        "--utilization", type=float, default=UTILIZATION, help="the share of their memory that it takes"
+    )
     parser.add_argument("--timeout-s", type=float, default=120)
     options = parser.parse_args(argv)
 

@@ -2,7 +2,7 @@
 # Bring back what went down with Docker or with a mount, and leave what an operator stopped.
 #
 #   vllm-back.sh started UNIT   UNIT starts: nobody has stopped it by hand, and Docker and every mount that it requires are to
-#                               start gpunode-engines.service whenever they start themselves
+#                               start gpunode-engines.service whenever they start themselves; its record is put aside
 #   vllm-back.sh stopped UNIT   UNIT ends: where nothing that it requires is stopped as well, somebody stopped it by hand
 #   vllm-back.sh ended UNIT     UNIT has ended for good (gpunode-ended@): the same for a stop in the pause after a crash, in
 #                               which a unit has no command to run
@@ -12,7 +12,18 @@
 # By hand is the exception that is written down: what is missing from it comes back, as it does at a boot. The marks are gone
 # with the next boot. systemctl disable keeps an engine down for good.
 set -eu
-back=gpunode-engines.service units=/etc/systemd/system by_hand=/run/gpunode/stopped-by-hand
+back=gpunode-engines.service units=/etc/systemd/system by_hand=/run/gpunode/stopped-by-hand records=/etc/vllm
+
+# The record of an instance, by its unit.
+record() {
+    name=${1#vllm-}
+    printf '%s/%s.json\n' "$records" "${name%.service}"
+}
+
+# Whether a unit is one of ours. One that an earlier release wrote has no record, and says so itself (until release 1.1).
+ours() {
+    [ -e "$(record "$1")" ] || grep -qsxF '[X-gpunode]' "$units/$1"
+}
 
 # Docker and the mounts that a unit requires. What the root is mounted from is always there. A name with a backslash, as the mount
 # of a path with a hyphen has, is printed in quotation marks and with two of them.
@@ -34,6 +45,10 @@ mark() {
 case $1 in
 started)
     rm -f "$by_hand/$2"
+    # Beside what the unit itself puts aside: in its own text, this would have restarted every engine of an earlier release.
+    aside=/run/${2%.service}/started-from
+    record=$(record "$2")
+    [ ! -e "$record" ] || (umask 077 && mkdir -p "$aside" && cp --parents --preserve=mode -t "$aside" "$record")
     new=
     for other in $(required "$2"); do
         [ ! -L "$units/$other.wants/$back" ] || continue
@@ -75,7 +90,7 @@ all)
     case $(kinds docker.service) in stop | restart) exit 0 ;; esac
     for file in "$units"/vllm-*.service; do
         unit=${file##*/}
-        if grep -qsxF '[X-gpunode]' "$file" && [ ! -e "$by_hand/$unit" ] && systemctl is-enabled --quiet "$unit"; then
+        if ours "$unit" && [ ! -e "$by_hand/$unit" ] && systemctl is-enabled --quiet "$unit"; then
             # One that waits for its next start is not to be hurried.
             case $(systemctl is-active "$unit" || true) in inactive | failed) systemctl --no-block start "$unit" ;; esac
         fi

@@ -327,7 +327,8 @@ PLAY = """
   vars_files: [{files}]
   vars:
     role_path: /
-    __vllm_instance: {instance}
+    instance: {instance}
+    __vllm_service: "{{{{ instance | gpunode.llm.vllm_service(__vllm_settings) }}}}"
     ansible_facts: {{distribution: Debian, distribution_release: bookworm, os_family: Debian, architecture: x86_64}}
   tasks:
     - ansible.builtin.copy:
@@ -340,7 +341,7 @@ PLAY = """
         mode: "0600"
       loop: [{templates}]
 """
-TEMPLATES = ("config.yaml.j2", "env.j2", "keys.yaml.j2", "vllm.service.j2")
+TEMPLATES = ("config.yaml.j2", "env.j2", "keys.yaml.j2", "record.json.j2", "vllm.service.j2")
 
 
 def played(folder: Path, *given: str) -> dict[str, str]:

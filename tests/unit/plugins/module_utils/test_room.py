@@ -86,4 +86,4 @@ def test_a_container_s_memory_is_that_of_its_processes():
 def test_a_want_is_read_off_the_plan():
     plan = {"name": "70b", "gpu_indices": [0, 1], "config": {"gpu-memory-utilization": 0.9}}
     assert spare.want(plan, None) == spare.Want("70b", 2, 0.9, None)
-    assert spare.want({"name": "tiny"}, 5) == spare.Want("tiny", 0, spare.UTILIZATION, 5)
+    assert spare.want({"name": "tiny"}, 5) == spare.Want("tiny", 0, programs_gpu.UTILIZATION, 5)

@@ -57,6 +57,10 @@ def test_a_second_instance_is_the_same_elsewhere():
         "/run/gpunode/beside/8b-beside.env",
         "/run/systemd/system/vllm-8b-beside.service",
     ]
+    assert service.vllm_second(first)["files"][-2:] == [
+        "/run/systemd/system/vllm-8b-beside.service",
+        "/run/gpunode/beside/8b-beside.json",
+    ]
 
 
 def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():

@@ -13,6 +13,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 ROLE = Path(__file__).parents[4] / "roles" / "vllm"
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
 VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
 TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROLE / "tasks").glob("*.yml")}
 # What a module of these does, a node notices.
@@ -50,9 +51,14 @@ def test_nothing_goes_before_all_that_is_listed_was_rendered_checked_and_answers
     assert "__vllm_unlisted" in ready["instead_of"]
 
 
+def trusted(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: trusted(one) for key, one in value.items()}
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
 def value(name: str, **variables: object) -> list:
-    given = {key: trust_as_template(text) if isinstance(text, str) else text for key, text in VARS.items()}
-    given |= {"vllm_config_dir": "/etc/vllm", "vllm_api_keys": [], **variables}
+    given = {**DEFAULTS, **{key: trusted(text) for key, text in VARS.items()}, "ansible_facts": {}, **variables}
     return list(Templar(loader=DataLoader(), variables=given).template(trust_as_template(f"{{{{ {name} }}}}")))
 
 
@@ -69,11 +75,9 @@ def test_what_goes_is_not_listed_and_stands_in_for_nothing_that_is() -> None:
 def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     listed = [{"name": "a", "image": "i:1", "port": 8000}]
     (second,) = value("__vllm_seconds", vllm_instances=listed)
-    written = [
-        file["dest"].replace("{name}", "a-beside").replace("{{ __vllm_beside_dir }}", VARS["__vllm_beside_dir"])
-        for file in VARS["__vllm_beside_files"]
-    ]
-    assert (second["unit"], second["files"]) == ("vllm-a-beside.service", written)
+    room = {"rooms": [{"name": "a", "port": 18000, "gpu_indices": []}]}
+    (written,) = value("__vllm_second_services", vllm_instances=listed, __vllm_room=room)
+    assert (second["unit"], second["files"]) == (written["unit"], [file["dest"] for file in written["to_write"]])
     main = dict(flat("main"))
     assert "__vllm_seconds" in main["units_settled"]["absent"]
     assert [arguments["units"] for name, arguments in flat("serve") if name == "units_removed"] == [
@@ -88,7 +92,7 @@ def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
     """Docker wants gpunode-engines.service: what systemd still holds of it fails when Docker starts next."""
     tasks = flat("teardown")
     (forget,) = [at for at, (name, _arguments) in enumerate(tasks) if name == "command"]
-    written = {file["dest"] for file in VARS["__vllm_files"] if "{name}" not in file["dest"]}
+    written = {file["dest"] for file in VARS["__vllm_programs"]}
     (last,) = [arguments["units"] for name, arguments in tasks[forget:] if name == "units_removed"]
     ((unit, files),) = [(one["unit"], one["files"]) for one in last]
     assert (unit, set(files), files[-1]) == ("gpunode-engines.service", written, "{{ __vllm_engines_unit }}")

@@ -14,14 +14,17 @@ import random
 import shlex
 import shutil
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
-from ansible_collections.gpunode.llm.plugins.plugin_utils.service import vllm_beside, vllm_unit
+from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
+from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, vllm_beside
 
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
@@ -29,25 +32,87 @@ DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
 VARS = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
 H100X8 = json.loads((HERE / "golden" / "405b-fp8.instance.json").read_text())
 TEMPLATES = {"yaml": "config.yaml.j2", "env": "env.j2", "service": "vllm.service.j2", "keys.yaml": "keys.yaml.j2"}
+#: Instances with settings, and what the release before NAME.json made of them.
+CASES = json.loads((HERE / "golden" / "cases.json").read_text())
+
+
+def trusted(value):
+    if isinstance(value, dict):
+        return {key: trusted(one) for key, one in value.items()}
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def variables_of(instance, **settings):
+    """What the role knows of one instance."""
+    known = {**DEFAULTS, **trusted(VARS), "ansible_facts": {}, **settings, "vllm_instances": []}
+    service = "{{ one | gpunode.llm.vllm_service(__vllm_settings) }}"
+    return {**known, "__vllm_service": trust_as_template(service), "one": instance}
+
+
+def service_of(instance, **settings):
+    templar = Templar(loader=DataLoader(), variables=variables_of(instance, **settings))
+    return templar.template(trust_as_template("{{ __vllm_service }}"))
 
 
 def render(template, instance, **settings):
     """As the action plugin rendered_files does it."""
-    own = {name: trust_as_template(value) for name, value in VARS.items() if isinstance(value, str)}
-    variables = {**DEFAULTS, **own, "ansible_facts": {}, **settings, "__vllm_instance": instance}
+    variables = variables_of(instance, **settings)
     text = trust_as_template((ROLE / "templates" / template).read_text())
     overrides = {"trim_blocks": True, "lstrip_blocks": True}
     templar = Templar(loader=DataLoader(), variables=variables)
     return templar.template(text, escape_backslashes=False, overrides=overrides).rstrip("\n") + "\n"
 
 
-@pytest.mark.parametrize("kind", ["yaml", "env", "service"])
-def test_405b_on_eight_h100(kind):
-    expected = HERE / "golden" / f"405b-fp8.{kind}"
-    text = render(TEMPLATES[kind], H100X8)
-    if os.environ.get("GOLDEN_UPDATE"):
+@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("case", CASES)
+def test_an_upgrade_writes_what_runs(case, kind):
+    """Another text of any of these, be it in a comment, restarts every engine there is."""
+    expected = HERE / "golden" / f"{case}.{kind}"
+    text = render(TEMPLATES[kind], CASES[case]["instance"], **CASES[case]["settings"])
+    if os.environ.get("GOLDEN_UPDATE") and expected.exists():
         expected.write_text(text)
-    assert text == expected.read_text()
+    if kind != "keys.yaml" or len(CASES[case]["settings"].get("vllm_api_keys", [])) > 1:
+        assert text == expected.read_text()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_upgrade_restarts_nothing(case):
+    """By the rule of units_ready, where an engine was started from what the release before NAME.json wrote."""
+    instance, settings = CASES[case]["instance"], CASES[case]["settings"]
+    service = service_of(instance, **settings)
+    written = {file["dest"]: render(file["src"], instance, **settings) for file in service["to_write"]}
+    ends = {path: path.removeprefix(f"/etc/vllm/{service['name']}.") for path in service["starts_from"]}
+    before = {path: HERE / "golden" / f"{case}.{Path(path).name.split(service['name'] + '.')[-1]}" for path in ends}
+    aside = {service["started_from"] + path: file.read_text() for path, file in before.items()}
+    stale = units_unit.stale_file(service["started_from"], service["runs"]["files"], {**written, **aside}.get)
+    assert stale == ""
+    assert service["files"]["record"] in written
+    assert service["files"]["record"] not in service["runs"]["files"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_record_says_what_a_unit_of_an_earlier_release_says(case):
+    """Both ways in which a node tells of an instance lead to the same."""
+    service = service_of(CASES[case]["instance"], **CASES[case]["settings"])
+    unit, config = ((HERE / "golden" / f"{case}.{end}").read_text() for end in ("service", "yaml"))
+    told = record.parse(render("record.json.j2", CASES[case]["instance"], **CASES[case]["settings"]))
+    assert told == old_unit.record_of(service["files"]["unit"], unit, config)
+
+
+def test_a_record_holds_no_secret_and_says_who_wrote_it():
+    secret = {"vllm_api_keys": ["sk-one", "sk-two"], "vllm_secret_env": {"TOKEN": "hf_secret"}}
+    text = render("record.json.j2", H100X8, **secret, vllm_docker_args=["--env=PASSWORD=pw"], vllm_env={"A": "env"})
+    assert not [word for word in ("sk-", "hf_secret", "pw", "env-") if word in text]
+    told = json.loads(text)
+    assert (told["schema"], told["name"], told["unit"]) == (1, "405b-fp8", "vllm-405b-fp8.service")
+    assert record.MARK in told["about"]
+
+
+def test_settings_of_the_service_are_those_of_the_role():
+    mine = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
+    known = {name: DEFAULTS[f"vllm_{name}"] for name in mine if f"vllm_{name}" in DEFAULTS}
+    assert {**mine, "docker_args": list(mine["docker_args"])} == {**known, "several_keys": False, "systemd_version": 0}
+    assert set(VARS["__vllm_settings"]) == set(mine)
 
 
 @pytest.mark.parametrize("by_uuid", [True, False])
@@ -126,7 +191,7 @@ def test_keys_are_in_the_secret_files_alone(keys):
 @pytest.mark.parametrize("several", [False, True])
 def test_the_unit_puts_aside_the_files_that_are_compared(several):
     text = render("vllm.service.j2", H100X8, vllm_api_keys=["a", "b"] if several else [])
-    wanted = vllm_unit(H100X8, "/etc/vllm", several)
+    wanted = service_of(H100X8, vllm_api_keys=["a", "b"] if several else [])["runs"]
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStartPre=") and "cp --parents" in line]
     assert line.split("' ")[1].split() == [wanted["started_from"], *wanted["files"]]
 
@@ -145,17 +210,17 @@ def test_an_engine_that_is_not_root_has_a_home_of_its_own():
 
 def test_the_unit_names_what_is_its_own():
     text = render("vllm.service.j2", H100X8)
-    belongs = units_unit.parse_belongings(text)
-    assert belongs["instance"] == "405b-fp8"
-    assert belongs["image"] == H100X8["image"]
-    assert belongs["cache"] == "/var/cache/vllm/405b-fp8"
+    belongs = old_unit.record_of("/etc/systemd/system/vllm-405b-fp8.service", text)
+    assert belongs.name == "405b-fp8"
+    assert belongs.image == H100X8["image"]
+    assert belongs.files.cache == "/var/cache/vllm/405b-fp8"
 
 
 def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure():
     (second,) = vllm_beside(
         [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
     )
-    text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
+    text = render("vllm.service.j2", second)
     assert "[Install]" not in text
     assert "Restart=" not in text
     assert "ExecStartPost=-/usr/local/lib/gpunode/vllm-keep.sh" not in text
@@ -163,9 +228,9 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
     assert "--device=nvidia.com/gpu=GPU-5 " in text
     assert "--publish=127.0.0.1:18000:8000 " in text
     assert "/etc/systemd/system/vllm-405b-fp8-beside" not in text
-    belongs = units_unit.parse_belongings(text)
+    belongs = old_unit.record_of("/run/systemd/system/vllm-405b-fp8-beside.service", text)
     # What it shares with the first one is not its own to be removed.
-    assert "cache" not in belongs
+    assert belongs.files.cache == ""
     assert "source=/var/cache/vllm/405b-fp8," in text
     assert "/var/cache/vllm/405b-fp8-beside" not in text
 
@@ -174,11 +239,18 @@ def test_a_second_instance_tells_the_front_before_it_goes():
     (second,) = vllm_beside(
         [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
     )
-    text = render("vllm.service.j2", second, vllm_config_dir="/run/gpunode/beside")
+    text = render("vllm.service.j2", second)
     stops = [line for line in text.splitlines() if line.startswith("ExecStop=")]
-    assert "/run/vllm-405b-fp8-beside/front.conf" in stops[0]
+    file = names.standby_file("405b-fp8")
+    assert file in stops[0]
+    assert f"systemctl try-reload-or-restart {names.GATEWAY_UNIT}" in stops[0]
     assert "docker stop" in stops[1]
-    assert "front.conf" not in render("vllm.service.j2", H100X8)
+    assert file not in render("vllm.service.j2", H100X8)
+    # A unit's folder goes with it, so what does not answer any more is not asked.
+    assert f"\nRuntimeDirectory={Path(file).parent.name}\n" in text
+    # The other end of it: what the gateway takes in.
+    (engine,) = gateway.engines([H100X8])
+    assert engine["second"].rstrip("*") == file
 
 
 def test_the_unit_waits_for_every_mount_that_it_uses():
@@ -214,7 +286,7 @@ def awkward_unit(source, name):
         "repo_id": awkward(source),
         "image": awkward(source),
         "shm_size": awkward(source),
-        "host": awkward(source),
+        "host": source.choice(["127.0.0.1", "0.0.0.0", "::1", "::"]),
         "device": source.choice(["cpu", "cuda"]),
     }
     settings = {
