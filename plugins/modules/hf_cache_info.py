@@ -116,7 +116,7 @@ token_current:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hub import cache as hub_cache, snapshot as hub_snapshot
+from ..module_utils.hub import cache as hub_cache, snapshot as hub_snapshot, token as hub_token
 
 
 def main():
@@ -143,7 +143,7 @@ def main():
         verified=hub_cache.verified(params["home"]),
         fetch_seconds=hub_cache.fetch_seconds(found),
         client_version=hub_cache.client_version(params["venv"]),
-        token_current=hub_cache.token_current(params["token_path"], params["token"] or ""),
+        token_current=hub_token.current(params["token_path"], params["token"]),
     )
 
 

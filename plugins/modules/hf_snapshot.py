@@ -205,6 +205,10 @@ done:
   description: Whether there is nothing more to wait for.
   type: bool
   returned: always
+begun:
+  description: Whether a pull goes on in the background (O(background)).
+  type: bool
+  returned: where one does
 progress:
   description: Where the pull stands.
   type: str

@@ -278,6 +278,7 @@ from ..module_utils.hub import (
     folder as hub_folder,
     http as hub_http,
     snapshot as hub_snapshot,
+    token as hub_token,
 )
 from ..module_utils.preflight import (
     answer as preflight_answer,
@@ -316,7 +317,7 @@ class Elsewhere:
         if params["source"]:
             folder = hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["instances"]))
             return preflight_hub.check_hub(folder, asks.snapshots, token_is_new=False)
-        token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
+        token = hub_token.in_force(params["token"], params["token_path"])
         opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
         hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
         told = preflight_hub.check_hub(hub, asks.snapshots, asks.token)

@@ -10,7 +10,6 @@ import glob
 import json
 import os
 import re
-import stat
 from typing import Any, Sequence
 
 from .. import paths
@@ -79,22 +78,3 @@ def client_version(venv: str) -> str:
     pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "huggingface_hub-*.dist-info")
     versions = [re.sub(r".*huggingface_hub-(.+)\.dist-info$", r"\1", path) for path in glob.glob(pattern)]
     return versions[0] if len(versions) == 1 else ""
-
-
-def token_current(path: str, token: str) -> bool:
-    """No token means that whatever is there is right, also nothing."""
-    if not token:
-        return True
-    try:
-        safe = stat.S_IMODE(os.stat(path).st_mode) == 0o600
-        return safe and node_files.read_text(path).strip() == token.strip()
-    except OSError:
-        return False
-
-
-def read_token(path: str) -> str:
-    """Empty where there is none."""
-    try:
-        return node_files.read_text(path).strip()
-    except OSError:
-        return ""

@@ -30,6 +30,7 @@ from . import (
     rsync as hub_rsync,
     sight as hub_sight,
     snapshot as hub_snapshot,
+    token as hub_token,
 )
 from .cache import RUN, job_unit
 from .snapshot import Found, Snapshot
@@ -108,7 +109,7 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
     if outside:
         raise Failed(" ".join(outside))
     if all(one.complete and not asks_again(params, one) for one in found):
-        return done(found, [False] * len(found))
+        return {**done(found, [False] * len(found)), "fetch_seconds": hub_cache.fetch_seconds(found, world.folder)}
     if check_mode:
         return predict(params, world, found)
     targets = aim(params, world, found)
@@ -117,7 +118,7 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
         if target.unit:
             start(params, world, target)
     if params["background"]:
-        return {**done(found, [bool(t.unit) for t in targets]), "progress": "started"}
+        return {**done(found, [bool(t.unit) for t in targets]), "progress": "started", "begun": True}
     return report(params, world, targets)
 
 
@@ -141,7 +142,7 @@ def hub(params: Params, world: World) -> hub_api.Hub | hub_folder.Folder:
     """Who is asked: the hub, or the folder that stands in for it."""
     if params["source"]:
         return hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["snapshots"]))
-    token = (params["token"] or hub_cache.read_token(params["token_path"])).strip()
+    token = hub_token.in_force(params["token"], params["token_path"])
     return hub_api.Hub(params["endpoint"], world.opener, world.sleep, token)
 
 

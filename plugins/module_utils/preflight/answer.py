@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..docker import container_gpus, daemon_file, engine_here
-from ..hub import cache as hub_cache, snapshot as hub_snapshot
+from ..hub import snapshot as hub_snapshot, token as hub_token
 from ..node import files as node_files
 from ..packages import apt_here, rpm_here
 from . import checks as preflight_checks
@@ -144,12 +144,12 @@ def owed(repositories: Sequence[Params], docker: Mapping[str, Any], run: Runner)
 
 
 def token_is_new(params: Params) -> bool:
-    return bool(params["token"]) and params["token"].strip() != hub_cache.read_token(params["token_path"])
+    return bool(params["token"]) and params["token"].strip() != hub_token.read(params["token_path"])
 
 
 def settled(params: Params, weights: Sequence[Any], images: Sequence[Any]) -> Dict[str, bool]:
     """What the roles need not be asked for. A token that others can read is not settled."""
-    token = hub_cache.token_current(params["token_path"], params["token"] or "")
+    token = hub_token.current(params["token_path"], params["token"])
     token = token or bool(params["source"]) or only_follows(params)
     return {"weights": not weights and token and not params["update"], "images": not images}
 

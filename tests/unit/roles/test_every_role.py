@@ -150,6 +150,17 @@ def test_packages_are_installed_held_and_removed_in_one_role() -> None:
     }
 
 
+def test_only_preflight_asks_what_preflight_asks() -> None:
+    """The role huggingface had it ask a hub for a token, with everything else left out."""
+    users = {
+        page.parents[1].name
+        for page in [*CHECKOUT.glob("roles/*/tasks/*.yml"), *CHECKOUT.glob("playbooks/**/*.yml")]
+        for task in tasks_of(yaml.safe_load(page.read_text(encoding="utf-8")))
+        if "gpunode.llm.preflight_check" in task
+    }
+    assert users == {"preflight"}
+
+
 def test_no_listing_of_a_folder_that_goes_is_in_a_diff() -> None:
     """A teardown with --diff had more than three thousand lines, most of them names in a virtual environment."""
     pages = [*CHECKOUT.glob("roles/*/*/*.yml"), *CHECKOUT.glob("playbooks/**/*.yml")]

@@ -62,24 +62,3 @@ def test_client_version(tmp_path):
     assert hub_cache.client_version(str(tmp_path)) == "2.4.0"
     (site / "huggingface_hub-1.0.0.dist-info").mkdir()
     assert hub_cache.client_version(str(tmp_path)) == ""  # an upgrade that broke off
-
-
-@pytest.mark.parametrize(
-    ("content", "mode", "token", "current"),
-    [
-        ("hf_x", 0o600, "hf_x", True),
-        ("hf_x\n", 0o600, " hf_x", True),
-        ("hf_x", 0o644, "hf_x", False),
-        ("hf_y", 0o600, "hf_x", False),
-        ("hf_y", 0o600, "", True),
-        (None, 0, "hf_x", False),
-        (None, 0, "", True),
-    ],
-)
-def test_token_current(tmp_path, content, mode, token, current):
-    path = tmp_path / "token"
-    if content is not None:
-        path.write_text(content)
-        path.chmod(mode)
-    assert hub_cache.token_current(str(path), token) is current
-    assert hub_cache.read_token(str(path)) == (content or "").strip()

@@ -257,7 +257,7 @@ def test_a_running_pull_is_attached_to(node):
 
 def test_in_the_background(node):
     result = node.step(background=True)
-    assert (result["done"], result["progress"]) == (True, "started")
+    assert (result["done"], result["progress"], result["begun"]) == (True, "started", True)
     assert len(node.started()) == 1
 
 

@@ -14,7 +14,13 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest
 from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
-from ansible_collections.gpunode.llm.plugins.modules import hf_cache_info, hf_cache_prune, hf_snapshot, preflight_check
+from ansible_collections.gpunode.llm.plugins.modules import (
+    hf_cache_info,
+    hf_cache_prune,
+    hf_snapshot,
+    hf_token,
+    preflight_check,
+)
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 WANTED = {"repo_id": "org/name", "revision": COMMIT}
@@ -52,6 +58,58 @@ def test_cache_info(ask, tmp_path):
     put(tmp_path)
     told = ask(hf_cache_info, **options, token=TOKEN)
     assert (told["complete"], told["token_current"], told["others"]) == (True, False, [])
+
+
+@pytest.fixture
+def knows(monkeypatch):
+    """A hub that knows the token: how often it was asked, and by which."""
+    asked = []
+
+    def hub(timeout_s, ca_path):
+        def answer(method, url, headers):
+            asked.append((url, headers.get("Authorization")))
+            return Answer(200, {}, b'{"name": "ada"}')
+
+        return answer
+
+    monkeypatch.setattr(hub_http, "opener", hub)
+    return asked
+
+
+def test_a_token_is_confirmed_once_and_written_once(ask, knows, tmp_path):
+    path = tmp_path / "huggingface" / "token"
+    options = {"token": f" {TOKEN}\n", "path": str(path), "endpoint": "https://hub.example"}
+    told = ask(hf_token, check_mode=True, **options)
+    assert (told["changed"], told["account"], path.parent.exists()) == (True, "ada", False)
+    assert (told["diff"]["before"], told["diff"]["after"]) == ("", "the token of ada\n")
+    told = ask(hf_token, **options)
+    assert (told["changed"], path.read_text(), path.stat().st_mode & 0o777) == (True, TOKEN, 0o600)
+    assert knows == [("https://hub.example/api/whoami-v2", f"Bearer {TOKEN}")] * 2
+    assert ask(hf_token, **options)["changed"] is False
+    assert ask(hf_token, path=str(path))["changed"] is False
+    assert len(knows) == 2
+    path.chmod(0o644)
+    assert ask(hf_token, **options)["diff"]["before"] == "another token, or one that others can read\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_token_that_the_hub_does_not_know_is_not_written(ask, tmp_path):
+    told = ask(hf_token, token=TOKEN, path=str(tmp_path / "token"))
+    assert told["failed"]
+    assert "token is not valid" in told["msg"]
+    assert not (tmp_path / "token").exists()
+
+
+def test_a_token_that_cannot_be_written_is_told_in_one_sentence(ask, knows, tmp_path):
+    (tmp_path / "file").write_text("")
+    told = ask(hf_token, token=TOKEN, path=str(tmp_path / "file" / "token"))
+    assert told["failed"]
+    assert told["msg"].startswith(f"The token could not be written to {tmp_path}/file/token: ")
+
+
+def test_a_snapshot_that_came_in_the_background_tells_how_long_it_took(ask, tmp_path):
+    put(tmp_path)
+    assert ask(hf_snapshot, home=str(tmp_path), snapshots=[WANTED])["fetch_seconds"] == 0
 
 
 @pytest.mark.parametrize("module", [hf_cache_info, hf_cache_prune, hf_snapshot])
