@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write awx/surveys.yml, what each job template asks, from the catalogue and the plugins' own documentation."""
+"""Write awx/surveys.yml, what each job template asks, from the catalogue and the specifications of the variables."""
 
 from __future__ import annotations
 
@@ -18,20 +18,13 @@ PAGE = CHECKOUT / "awx" / "surveys.yml"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
-from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
-from ansible_collections.gpunode.llm.plugins.modules import serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import OBJECTIVES
 
 HEAD = """---
-# Made by `make surveys` from the catalogue and the plugins' documentation. Every answer reaches a play as text.
+# Made by `make surveys` from the catalogue and the variables' specifications. Every answer reaches a play as text.
 # A question without a default that is left empty leaves the matter to the inventory and the planner.
 """
-OPTIONS = {
-    key: option
-    for text in (serving_plan.DOCUMENTATION, planning.ModuleDocFragment.DOCUMENTATION)
-    for key, option in yaml.safe_load(text)["options"].items()
-}
 
 
 class Indented(yaml.SafeDumper):
@@ -41,10 +34,18 @@ class Indented(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
-def said(option: str) -> str:
-    """What the planner's documentation says of an option, as plain text."""
-    text = OPTIONS[option]["description"]
-    return re.sub(r"[VOCI]\(([^)]*)\)", r"\1", text if isinstance(text, str) else " ".join(text))
+def said(variable: str) -> str:
+    """What a variable's specification says of it, as plain text."""
+    text = values.options()[variable]["description"]
+    return re.sub(r"[A-Z]\(([^)#]*)(#\w+)?\)", r"\1", text if isinstance(text, str) else " ".join(text))
+
+
+def of(variable: str, name: str) -> dict[str, Any]:
+    """A question about a variable, as its specification has it."""
+    option = values.options()[variable]
+    choices = ["false", "true"] if option["type"] == "bool" else values.choices(option)
+    default = option.get("default")
+    return question(variable, name, said(variable), choices, "" if default is None else str(default).lower())
 
 
 def question(
@@ -68,26 +69,15 @@ def question(
 def surveys() -> dict[str, Any]:
     """All surveys by the key under which content.yml names them."""
     models = list(load_catalog().models)
-    teardown = yaml.safe_load((CHECKOUT / "playbooks" / "teardown.yml").read_text(encoding="utf-8"))[0]
-    levels = teardown["vars"]["__teardown_levels"]
-    wishes = [
-        question("vllm_objective", "What the GPUs are spread for", said("objective"), list(OBJECTIVES)),
-        question("vllm_max_model_len", "Context", said("max_model_len")),
-    ]
+    wishes = [of("vllm_objective", "What the GPUs are spread for"), of("vllm_max_model_len", "Context")]
     plan = [
         question("model", "Model", said("model"), ["all", *models], "all"),
         question("gpus", "GPUs", "To plan for GPUs that nobody has yet, such as 8xH100. Empty: the nodes' own."),
         *wishes,
     ]
     serve = [question("model", "Model", said("model"), models, models[0]), *wishes]
-    level = question("level", "Level", "What is taken away; each level includes those before it.", levels, levels[0])
-    fail = question(
-        "status_fail",
-        "Fail where something does not serve",
-        "true: the job fails with the cause, so that a schedule tells somebody. false: it only shows.",
-        ["false", "true"],
-        "false",
-    )
+    level = of("level", "Level")
+    fail = of("status_fail", "Fail where something does not serve")
     spec = {"plan": plan, "serve": serve, "status": [fail], "teardown": [level]}
     return {name: {"name": "", "description": "", "spec": questions} for name, questions in spec.items()}
 

@@ -122,7 +122,8 @@ def default(option: dict[str, Any]) -> str:
 
 
 def row(name: str, option: dict[str, Any], where: str = "") -> str:
-    kind = " \\| ".join(option["choices"]) if option.get("choices") and option["type"] == "str" else option["type"]
+    closed = [choice for choice in option.get("choices", ()) if choice is not None]
+    kind = " \\| ".join(closed) if closed and option["type"] == "str" else option["type"]
     return f"| `{name}` | {kind} | {cell(default(option))} | {where}{cell(plain(option['description']))} |\n"
 
 
@@ -136,7 +137,8 @@ def specified(role: str) -> dict[str, dict[str, Any]]:
 def handed_over(value: Any) -> Iterator[str]:
     """What the playbooks give to roles themselves."""
     if isinstance(value, dict):
-        if any(key.endswith(("_role", "import_tasks")) for key in value):
+        # A play has them for all of its roles, and a task for one.
+        if any(key == "hosts" or key.endswith(("_role", "import_tasks")) for key in value):
             yield from value.get("vars", {})
         for item in value.values():
             yield from handed_over(item)

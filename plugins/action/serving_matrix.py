@@ -12,11 +12,11 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils.instance.serving import Here, here_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
+from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
 from ..plugin_utils.planner.catalog_files import load_catalog
 from ..plugin_utils.planner.host import UNIT, given_gpus, read_host
 from ..plugin_utils.planner.matrix import catalogue_hosts, matrix, matrix_models, together
-from ..plugin_utils.planner.request import PLANNING
 from ..plugin_utils.refusal import Refusal
 from ..plugin_utils.screen import matrix as screen_matrix, text as screen_text
 
@@ -25,7 +25,7 @@ OPTIONS = {
     "together": {"type": "bool", "default": False},
     "gpus": {"type": "raw"},
     "link_mbit_s": {"type": "float", "default": 1000.0},
-    **PLANNING,
+    **planner_options.argument_spec(),
     "fail_on_findings": {"type": "bool", "default": True},
 }
 #: A host by what it is called here, its GPUs, and what it serves already.
@@ -43,6 +43,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         try:
+            if options["from_variables"]:
+                options |= planner_options.of_variables(self._task.args, task_vars or {}, self._templar.template)
             if options["link_mbit_s"] <= 0:
                 raise ValueError("link_mbit_s must be above 0.")
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])

@@ -11,11 +11,12 @@ from ..module_utils.instance.serving import Here, here_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
 from ..plugin_utils import gateway, quoting, service, weights
 from ..plugin_utils.one_play import LockingAction
+from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog_files import load_catalog
 from ..plugin_utils.planner.host import given_gpus
 from ..plugin_utils.planner.listed import unlisted
 from ..plugin_utils.planner.plan import Outcome, make_plan
-from ..plugin_utils.planner.request import PLANNING, read_request
+from ..plugin_utils.planner.request import read_request
 from ..plugin_utils.refusal import Refusal
 
 # Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
@@ -26,7 +27,7 @@ OPTIONS = {
     "model": {"type": "str"},
     "models": {"type": "list", "elements": "raw", "default": []},
     "gpus": {"type": "raw"},
-    **PLANNING,
+    **planner_options.argument_spec(),
     "fail_on_findings": {"type": "bool", "default": True},
     "gather_facts": {"type": "bool", "default": False},
     "lock_timeout_s": {"type": "float"},
@@ -46,6 +47,8 @@ class ActionModule(LockingAction):
         gpus, wants_facts = options["gpus"], options["gather_facts"]
         said = self._ask(task_vars or {}, options["lock_timeout_s"]) if self._must_ask(options) else {}
         try:
+            if options["from_variables"]:
+                options |= planner_options.of_variables(self._task.args, task_vars or {}, self._templar.template)
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
             here = here_from(said)

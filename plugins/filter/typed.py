@@ -53,7 +53,7 @@ def typed(value, name, otherwise=None):
     except ValueError as error:
         if otherwise is not None:
             return otherwise
-        raise AnsibleFilterError(values.by_users_name(str(error))) from None
+        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:

@@ -40,22 +40,26 @@ _value:
       description: All of its instances, pinned.
       type: list
       elements: dict
-    own:
-      description: Those that it has or fetches from the hub.
-      type: list
-      elements: dict
-    follows:
-      description: The others, as dictionaries of C(seeder), a node's name, and C(instances).
-      type: list
-      elements: dict
-    serves:
-      description: Those that it hands to other nodes in this play.
-      type: list
-      elements: dict
-    followers:
-      description: The names of those nodes.
-      type: list
-      elements: str
+    weights:
+      description: What it does about their weights.
+      type: dict
+      contains:
+        fetch:
+          description: Those that it has or downloads itself.
+          type: list
+          elements: dict
+        receive:
+          description: The others, as dictionaries of C(seeder), a node's name, and C(instances).
+          type: list
+          elements: dict
+        serve:
+          description: Those that it hands to other nodes in this play.
+          type: list
+          elements: dict
+        receivers:
+          description: The names of those nodes.
+          type: list
+          elements: str
 """
 
 from ansible.errors import AnsibleFilterError
@@ -65,7 +69,8 @@ from ..plugin_utils import weights
 
 def weights_share(checks, node, update=False):
     try:
-        return dict(vars(weights.share(checks, node, update)))
+        instances, part = weights.share(checks, node, update)
+        return {"instances": instances, "weights": dict(vars(part))}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AnsibleFilterError(f"gpunode.llm.weights_share: these are not checks of nodes: {error!r}") from error
 

@@ -114,14 +114,8 @@ options:
         description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
         type: dict
         default: {}
-      keep_docker:
-        description:
-          - Whether a Docker that the node came with is going to stay and to give GPUs by name (CDI), so that it must
-            know how.
-        type: bool
-        default: true
-      keep_toolkit:
-        description: Whether an NVIDIA Container Toolkit that the node came with is going to stay, so that it must do.
+      keep:
+        description: Whether a Docker that the node came with is going to stay, so that it must be new enough.
         type: bool
         default: true
   toolkit:
@@ -134,6 +128,10 @@ options:
         description: Where the packages come from, as an element of O(repositories).
         type: dict
         required: true
+      keep:
+        description: Whether a toolkit that the node came with is going to stay, so that it must be new enough.
+        type: bool
+        default: true
       hold:
         description: Whether the packages are to be held at their version. Not set, either will do.
         type: bool
@@ -213,7 +211,7 @@ options:
 EXAMPLES = r"""
 - name: Look for what stands against the plan
   gpunode.llm.preflight_check:
-    instances: "{{ preflight_plan.plan.instances }}"
+    instances: "{{ vllm_plan.plan.instances }}"
     token: "{{ huggingface_token }}"
     skip: [platform]
   register: check
@@ -359,8 +357,7 @@ def main():
                     "users": {"type": "list", "elements": "str"},
                     "config": {"type": "dict", "default": {}},
                     "apt": {"type": "dict", "default": {}},
-                    "keep_docker": {"type": "bool", "default": True},
-                    "keep_toolkit": {"type": "bool", "default": True},
+                    "keep": {"type": "bool", "default": True},
                 },
             },
             "toolkit": {

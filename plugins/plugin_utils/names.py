@@ -21,28 +21,59 @@ from . import values
 OUTCOMES = frozenset(
     (
         "docker_apt_source",
+        "docker_changed",
         "docker_mirror",
+        "docker_registry",
         "docker_repository",
         "docker_rpm_source",
+        "docker_wanted",
+        "gateway_changed",
+        "gateway_findings",
+        "gateway_needs",
+        "huggingface_access",
+        "huggingface_fetch_seconds",
         "huggingface_pruned",
         "huggingface_seed",
         "huggingface_seed_secret",
         "huggingface_verified",
         "huggingface_weights",
+        "node_instances",
         "nvidia_container_toolkit_apt_source",
+        "nvidia_container_toolkit_changed",
         "nvidia_container_toolkit_mirror",
         "nvidia_container_toolkit_repository",
         "nvidia_container_toolkit_rpm_source",
         "nvidia_container_toolkit_wanted",
         "preflight_check",
         "preflight_plan",
+        "vllm_changed",
+        "vllm_engine_key",
+        "vllm_left",
+        "vllm_plan",
+        "vllm_planned",
         "vllm_ready",
         "vllm_removed",
         "vllm_status",
+        "vllm_took",
         "weights_address",
-        "weights_share",
+        "weights_plan",
     )
 )
+#: Names of the releases before 1.0, and what to set in their place.
+RENAMED = {
+    "preflight_model": "model",
+    "preflight_models": "models",
+    "preflight_gpus": "vllm_gpus",
+    "preflight_options": "a variable for each option, such as vllm_port",
+    "preflight_gather_facts": "vllm_plan_gather_facts",
+    "preflight_lock_timeout_s": "node_lock_timeout_s",
+    "preflight_huggingface_client": "huggingface_pip_index_url and huggingface_venv",
+    "preflight_huggingface_elsewhere": "preflight_hub_elsewhere",
+    **{
+        f"preflight_huggingface_{name}": f"huggingface_{name}"
+        for name in ("ca_path", "endpoint", "environment", "home", "source", "token", "token_path", "update")
+    },
+}
 #: The variable that lists what is others'.
 OTHERS = "other_variables"
 #: The variable that parts the nodes of a play.
@@ -101,6 +132,9 @@ def misspelt(names: Iterable[str], others: Sequence[str]) -> list[str]:
     found, strangers = [], []
     for name in names:
         ours = name.startswith(prefixes())
+        if name in RENAMED:
+            found.append(f"{name} is no longer read: set {RENAMED[name]}.")
+            continue
         if name in known or name in OUTCOMES or not (ours or _may_be_near(name)):
             continue
         near = meant(name)

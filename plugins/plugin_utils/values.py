@@ -13,7 +13,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,6 @@ FORMS = {
         "numbers of nodes or shares of them, such as 1, 25% or 1,10,25%",
     ),
 }
-#: How the names begin (behind `preflight_`) under which preflight gets variables, and how the users' own names do.
-HANDED = {"options.": "vllm_", "huggingface_": "huggingface_", "lock_": "node_lock_", "": ""}
 #: More of a value says no more in a message.
 SHOWN = 60
 
@@ -61,13 +59,19 @@ class Unreadable(ValueError):
     """A value that is not what it should be. Its caller says which variable that is."""
 
 
-@lru_cache(maxsize=1)
-def _specifications() -> tuple[Mapping[str, Any], ...]:
-    """Entry points with their options: those of the playbooks, then of each role."""
+@cache
+def specification(home: str) -> Mapping[str, Any]:
+    """The entry points of `playbooks`, or of a role such as `roles/vllm`, with their options."""
+    text = (HOME / home / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
+    found: Mapping[str, Any] = yaml.load(text, Loader=LOADER)["argument_specs"]
+    return found
+
+
+def _specifications() -> list[Mapping[str, Any]]:
+    """Those of the playbooks, then of each role."""
     # An internal role has no defaults: nobody sets anything of it.
-    roles = (path.parents[1] for path in sorted(HOME.glob("roles/*/defaults/main.yml")))
-    files = (HOME / "playbooks/meta/argument_specs.yml", *(role / "meta/argument_specs.yml" for role in roles))
-    return tuple(yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)["argument_specs"] for path in files)
+    roles = sorted(path.parents[1].name for path in HOME.glob("roles/*/defaults/main.yml"))
+    return [specification(home) for home in ("playbooks", *(f"roles/{role}" for role in roles))]
 
 
 @lru_cache(maxsize=1)
@@ -83,9 +87,14 @@ def options() -> dict[str, Option]:
 
 def playbooks() -> dict[str, frozenset[str]]:
     """The variables that each playbook reads beside those of the roles."""
-    entries = dict(_specifications()[0])
+    entries = dict(specification("playbooks"))
     common = entries.pop(EVERY)["options"]
     return {name: frozenset((*common, *(entry.get("options") or ()))) for name, entry in entries.items()}
+
+
+def choices(option: Option) -> list[Any]:
+    """The values that a closed list has, without null, which a specification must list as well."""
+    return [choice for choice in option.get("choices", ()) if choice is not None]
 
 
 def may_be_nothing(option: Option) -> bool:
@@ -98,15 +107,6 @@ def typed(name: str, value: Any) -> Any:
     if name not in options():
         raise ValueError(f"{name} is no variable of this collection.")
     return read(name, value, options()[name])
-
-
-def by_users_name(message: str) -> str:
-    """A refusal of what a playbook handed to preflight, with the name under which its user set it."""
-    handed = re.match(r"preflight_(options\.|huggingface_|lock_|(?=models?\b))(\w+)", message)
-    if not handed:
-        return message
-    theirs = HANDED[handed[1]] + handed[2]
-    return theirs + message[handed.end() :] if theirs in options() else message
 
 
 def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
@@ -317,7 +317,7 @@ def _refusal(name: str, value: Any, option: Option, secret: bool, why: str = "")
 def _wanted(option: Option) -> str:
     kind = option.get("type", "str")
     if "choices" in option and kind != "list":
-        return f"one of {', '.join(map(str, option['choices']))}"
+        return f"one of {', '.join(map(str, choices(option)))}"
     example = option.get("default")
     numbers = {"int": "a whole number", "float": "a number"}
     wanted = {

@@ -35,30 +35,28 @@ def seeders(plans: Mapping[str, Sequence[Instance]], node: str) -> list[dict[str
 
 @dataclass(frozen=True)
 class Share:
-    """A node's part. ``instances``: all of it, pinned. ``own``: what is its own affair with the hub. ``follows``: what
-    comes from which seeder. ``serves``, ``followers``: what it hands to whom, in this play."""
+    """What a node does about its weights. ``fetch``: what it has or downloads itself. ``receive``: what it takes from
+    which seeder. ``serve``, ``receivers``: what it hands to whom, in this play."""
 
-    instances: Sequence[Instance]
-    own: Sequence[Instance]
-    follows: Sequence[Mapping[str, Any]]
-    serves: Sequence[Instance]
-    followers: Sequence[str]
+    fetch: Sequence[Instance]
+    receive: Sequence[Mapping[str, Any]]
+    serve: Sequence[Instance]
+    receivers: Sequence[str]
 
 
-def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> Share:
-    """``checks``: what preflight found of every node."""
+def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> tuple[Sequence[Instance], Share]:
+    """A node's instances, each pinned to a commit, and its part. ``checks``: what preflight found of every node."""
     found = {name: check["instances"] for name, check in checks.items() if "instances" in check}
     pinned = {name: [_pinned(one, found, update) for one in instances] for name, instances in found.items()}
     lacking = [name for name in found if not checks[name]["settled"]["weights"]]
     mine = pinned.get(node, [])
     asked = {name: {_asked(one) for one in pinned[name] if one.get("seeder") == node} for name in lacking}
     names = dict.fromkeys(one["seeder"] for one in mine if one.get("seeder"))
-    return Share(
-        instances=[_plain(one) for one in mine],
-        own=[_plain(one) for one in mine if not one.get("seeder")],
-        follows=[{"seeder": n, "instances": [_plain(one) for one in mine if one.get("seeder") == n]} for n in names],
-        serves=[_plain(one) for one in mine if any(_asked(one) in wanted for wanted in asked.values())],
-        followers=[name for name, wanted in asked.items() if wanted],
+    return [_plain(one) for one in mine], Share(
+        fetch=[_plain(one) for one in mine if not one.get("seeder")],
+        receive=[{"seeder": n, "instances": [_plain(one) for one in mine if one.get("seeder") == n]} for n in names],
+        serve=[_plain(one) for one in mine if any(_asked(one) in wanted for wanted in asked.values())],
+        receivers=[name for name, wanted in asked.items() if wanted],
     )
 
 

@@ -1,27 +1,33 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What holds for the collection as a whole: the action group is complete, and each list of options is the same list."""
+"""What holds for the whole collection: the action group is complete, and an option of the planner is defined once."""
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import option_places
+import pytest
 import yaml
 from ansible_collections.gpunode.llm.plugins.action.serving_matrix import OPTIONS as MATRIX_OPTIONS
 from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
 from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
 from ansible_collections.gpunode.llm.plugins.modules import serving_matrix, serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options as planner_options, request
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import PLANNING, READERS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
 ON_THE_CONTROLLER = {"plan_shown", "refuse", "serving_matrix", "serving_plan", "settings_check", "show"}
-#: What the module takes beside the options of an engine, and what stands for one instance alone.
-OF_THE_TASK = {"model", "models", "gpus", "fail_on_findings", "gather_facts", "lock_timeout_s"}
+#: What the two modules take beside the options that are variables, and what stands for one instance alone.
+OF_THE_MODULES = {"api_key_set", "from_variables"}
 OF_ONE_INSTANCE = {"name", "model", "served_model_name", "gpu_indices"}
 
 
@@ -36,45 +42,91 @@ def test_the_action_group_holds_every_module_that_works_on_a_node() -> None:
     assert group == sorted(modules - ON_THE_CONTROLLER)
 
 
-def test_every_option_of_the_plan_reaches_the_planner() -> None:
-    """Each list of them is the same list: one that is left out of one is lost without a word."""
-    options = set(OPTIONS) - OF_THE_TASK
+def test_every_option_of_the_plan_is_where_it_must_be() -> None:
+    assert option_places.complaints(CHECKOUT) == []
+
+
+def test_both_modules_of_the_planner_take_and_document_every_option() -> None:
     shared = set(yaml.safe_load(planning.ModuleDocFragment.DOCUMENTATION)["options"])
-    assert shared == set(PLANNING)
+    assert shared == set(planner_options.argument_spec()) == {*planner_options.definitions(), *OF_THE_MODULES}
     assert set(yaml.safe_load(serving_plan.DOCUMENTATION)["options"]) | shared == set(OPTIONS)
     assert set(yaml.safe_load(serving_matrix.DOCUMENTATION)["options"]) | shared == set(MATRIX_OPTIONS)
-    assert set(READERS) - OF_ONE_INSTANCE <= options
-    spec = read("roles/preflight/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(spec["preflight_options"]["options"]) == options
-    (task,) = read("roles/preflight/tasks/plan.yml")
-    assert set(task["gpunode.llm.serving_plan"]) == set(OPTIONS)
-    given = {
-        key: re.findall(r"__preflight_options\.(\w+)", str(value))
-        for key, value in task["gpunode.llm.serving_plan"].items()
-    }
-    assert {key: names for key, names in given.items() if names} == {key: [key] for key in options}
+    assert set(request.readers()) == {*planner_options.definitions(), *OF_ONE_INSTANCE} - set(request.OF_THE_HOST)
 
 
-def test_every_option_of_the_plan_has_a_variable() -> None:
-    handed = [task.get("vars", {}) for task in read("playbooks/tasks/decide.yml")]
-    (options,) = (given["preflight_options"] for given in handed if "preflight_options" in given)
-    assert set(options) == set(OPTIONS) - OF_THE_TASK
-    del options["api_key_set"]
-    for key, value in options.items():
-        # Without default(), which would take a template of an unknown name for a setting that is not set.
-        assert value == f"{{{{ vllm_{key} }}}}"
-        assert f"vllm_{key}" in read("roles/vllm/defaults/main.yml")
-
-
-def test_what_site_takes_plan_takes() -> None:
-    """A GPU that vllm_extra_gpus describes was unknown to plan.yml."""
-    settings, task = read("playbooks/tasks/fit.yml")
+def test_the_plan_and_the_table_of_what_fits_take_the_same_variables() -> None:
+    """A GPU that vllm_extra_gpus describes was unknown to plan.yml; vllm_env did not reach the planner."""
+    (plan,) = read("roles/vllm/tasks/plan.yml")
+    settings, fit = read("playbooks/tasks/fit.yml")
     assert settings["ansible.builtin.import_role"]["tasks_from"] == "settings"
-    given = task["gpunode.llm.serving_matrix"]
-    assert set(given) == set(MATRIX_OPTIONS)
-    for key in set(PLANNING) - {"api_key_set"}:
-        assert f"vllm_{key} | gpunode.llm.typed('vllm_{key}')" in given[key], key
-    assert "__vllm_api_keys" in given["api_key_set"]
+    for args in (plan["gpunode.llm.serving_plan"], fit["gpunode.llm.serving_matrix"]):
+        assert args["from_variables"] is True
+        assert "api_key_set" in args
+
+
+def with_option(home: Path, *places: str) -> None:
+    """A copy of the collection with a made-up option in these places."""
+    for folder in ("catalog", "meta", "playbooks", "plugins", "roles"):
+        shutil.copytree(CHECKOUT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(CHECKOUT / "galaxy.yml", home)
+    made_up = {
+        option_places.DEFINITION: (
+            "      vllm_host:\n",
+            "      vllm_frobs:\n        description: How many frobs.\n"
+            "        type: int\n        default: 3\n      vllm_host:\n",
+        ),
+        option_places.DEFAULTS: ("vllm_port: 8000\n", "vllm_port: 8000\n\n# How many frobs.\nvllm_frobs: 3\n"),
+        option_places.REQUEST: ("    port: int | None = None\n", "    port: int | None = None\n    frobs: int = 0\n"),
+    }
+    for place in places:
+        path = home / place
+        old, new = made_up[place]
+        text = path.read_text(encoding="utf-8")
+        assert text.count(old) == 1, place
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+#: As the playbooks call it, whose settings_check reads text.
+ROLE = {"name": "gpunode.llm.vllm", "tasks_from": "plan", "rolespec_validate": False}
+PLACES = (option_places.DEFINITION, option_places.DEFAULTS, option_places.REQUEST)
+
+
+@pytest.mark.parametrize("forgotten", PLACES)
+def test_a_new_option_is_in_three_files_and_each_that_was_forgotten_is_named(forgotten: str, tmp_path: Path) -> None:
+    with_option(tmp_path, *(place for place in PLACES if place != forgotten))
+    (said,) = option_places.complaints(tmp_path)
+    assert said.startswith("frobs ")
+    assert said.endswith(f" in {forgotten}")
+
+
+def test_a_new_option_in_three_files_is_documented_and_reaches_the_planner(tmp_path: Path) -> None:
+    """As a play hands it over: nothing else names it."""
+    home = tmp_path / "ansible_collections" / "gpunode" / "llm"
+    with_option(home, *PLACES)
+    assert option_places.complaints(home) == []
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "ansible.builtin.import_role": ROLE,
+                "vars": {"vllm_models": ["8b"], "vllm_gpus": "1xH100"},
+            },
+            {"gpunode.llm.refuse": {"findings": "{{ vllm_plan.findings }}"}},
+        ],
+    }
+    (tmp_path / "play.yml").write_text(json.dumps([play]), encoding="utf-8")
+    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_LOCAL_TEMP": str(tmp_path)}
+
+    def said(program: str, *args: str) -> str:
+        line = [sys.executable, "-m", "ansible.cli." + program, *args]
+        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    assert "How many frobs." in said("doc", "gpunode.llm.serving_plan")
+    assert "failed=0" in said("playbook", "play.yml", "-e", "vllm_frobs=4")
+    for wrong, words in (("many", "vllm_frobs must be a whole number such as 3"), ("0", "vllm_frobs must lie between")):
+        assert words in said("playbook", "play.yml", "-e", f"vllm_frobs={wrong}")
 
 
 def test_an_image_takes_the_same_room_in_a_plan_and_in_preflight() -> None:

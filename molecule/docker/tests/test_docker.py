@@ -142,7 +142,7 @@ def test_all_that_cannot_be_had_is_said_at_once_before_anything_changes(host) ->
     """Of a whole site.yml, in a check: two repositories and an image."""
     asked = {
         "model": "tiny",
-        "preflight_gpus": "1xH100",
+        "vllm_gpus": "1xH100",
         "docker_apt_url": NOWHERE,
         "nvidia_container_toolkit_apt_url": f"{NOWHERE}/deb",
         "vllm_image": "registry.gpunode.test:5000/vllm/nothing:v1",

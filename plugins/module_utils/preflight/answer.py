@@ -184,6 +184,8 @@ def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, An
             f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
             " root's own Docker, started by docker.service, which comes beside it."
         )
-    keep_docker = asked["keep_docker"] and not docker["ours"]
-    keep_toolkit = asked["keep_toolkit"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
+    toolkit = params["toolkit"] or {"keep": True, "require_cdi": True}
+    # A Docker that gives GPUs by the older runtime alone need not know CDI.
+    keep_docker = asked["keep"] and toolkit["require_cdi"] and not docker["ours"]
+    keep_toolkit = toolkit["keep"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
     return docker, preflight_checks.check_docker(docker, params["instances"], keep_docker, keep_toolkit), warnings

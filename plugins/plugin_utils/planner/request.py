@@ -9,17 +9,17 @@ import ipaddress
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from ...module_utils import paths
 from ..quoting import env_text
-from ..values import WHOLE, size
+from ..values import WHOLE, Option, choices, size
+from . import options as planner_options
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .flags import typed_args
 from .release import of_wished
 
-OBJECTIVES = ("throughput", "latency", "context")
-KV_DTYPES = ("auto", "fp8", "fp8_e4m3", "fp8_e5m2", "bfloat16")
 #: Variables of an engine's environment that the plan counts with, and the most that they may be: GiB and seconds.
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
 LOOPBACK = ("127.0.0.1", "::1")
@@ -27,29 +27,6 @@ LOOPBACK = ("127.0.0.1", "::1")
 NAME_LENGTH = 64
 #: Ends of names that another instance's files or units have: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
 RESERVED_ENDS = ("-beside", ".keys", ".new", ".old", ".service")
-#: What the planner takes, whoever asks it. plugins/doc_fragments/planning.py says what each is.
-PLANNING: Mapping[str, Any] = {
-    "device": {"type": "str"},
-    "objective": {"type": "str"},
-    "engine": {"type": "str"},
-    "image": {"type": "str"},
-    "host": {"type": "str"},
-    "port": {"type": "str"},
-    "max_model_len": {"type": "str"},
-    "gpu_memory_utilization": {"type": "str"},
-    "kv_cache_dtype": {"type": "str"},
-    "tensor_parallel_size": {"type": "str"},
-    "pipeline_parallel_size": {"type": "str"},
-    "data_parallel_size": {"type": "str"},
-    "weights": {"type": "str"},
-    "extra_args": {"type": "dict", "default": {}},
-    "env": {"type": "dict", "default": {}},
-    "extra_models": {"type": "dict", "default": {}},
-    "extra_gpus": {"type": "dict", "default": {}},
-    "extra_engines": {"type": "dict", "default": {}},
-    "api_key_set": {"type": "bool", "default": False},
-    "remove_unlisted": {"type": "bool", "default": False},
-}
 
 
 @dataclass(frozen=True)
@@ -234,27 +211,42 @@ def environment(value: Any) -> dict[str, str]:
     return found
 
 
-#: How each option of an instance is read.
+#: How the options are read of which a type does not say enough.
 READERS: dict[str, Callable[[Any], Any]] = {
     "name": lambda value: instance_name(text_of("name", value)),
     "model": lambda value: text_of("model", value),
-    "device": lambda value: choice_of("device", value, ("cuda", "cpu")),
-    "objective": lambda value: choice_of("objective", value, OBJECTIVES),
-    "image": lambda value: text_of("image", value),
     "host": host_address,
-    "port": lambda value: whole_number("port", value, 1, 65535),
     "served_model_name": names,
     "max_model_len": context_length,
     "gpu_memory_utilization": utilization,
-    "kv_cache_dtype": lambda value: choice_of("kv_cache_dtype", value, KV_DTYPES),
-    "tensor_parallel_size": lambda value: whole_number("tensor_parallel_size", value, 1, 1024),
-    "pipeline_parallel_size": lambda value: whole_number("pipeline_parallel_size", value, 1, 1024),
-    "data_parallel_size": lambda value: whole_number("data_parallel_size", value, 1, 1024),
     "gpu_indices": indices,
-    "weights": lambda value: choice_of("weights", value, ("published", "smaller")),
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
+#: The largest of each number that has a limit of its own.
+LARGEST = {"port": 65535}
+#: Options of the host as a whole. All others are one engine's, and a field of InstanceRequest.
+OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "remove_unlisted")
+
+
+def _reader(name: str, option: Option) -> Callable[[Any], Any]:
+    """How an option is read by what its definition says of it."""
+    if "choices" in option:
+        return lambda value: choice_of(name, value, choices(option))
+    if option["type"] == "int":
+        return lambda value: whole_number(name, value, 1, LARGEST.get(name, 1024))
+    if option["type"] == "dict":
+        return lambda value: mapping(name, value)
+    return lambda value: text_of(name, value)
+
+
+@lru_cache(maxsize=1)
+def readers() -> Mapping[str, Callable[[Any], Any]]:
+    """How each option of an engine is read."""
+    defined = {name: option for name, option in planner_options.definitions().items() if name not in OF_THE_HOST}
+    return {**{name: _reader(name, option) for name, option in defined.items()}, **READERS}
+
+
 SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
 #: These are merged from the host's and the instance's own; all else is replaced.
 MERGED = ("extra_args", "env")
@@ -269,12 +261,12 @@ def _read(options: Mapping[str, Any], findings: list[str], own: Container[str] =
     """
     seen: dict[str, Any] = {}
     for key, value in options.items():
-        if key not in READERS:
-            meant = near(key, READERS)
+        if key not in readers():
+            meant = near(key, readers())
             findings.append(f"models: unknown key {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
         elif value is not None and value != "":
             try:
-                seen[SHORT.get(key, key)] = READERS[key](value)
+                seen[SHORT.get(key, key)] = readers()[key](value)
             except ValueError as error:
                 findings.append(f"models: {error}" if key in own else str(error).replace(key, f"vllm_{key}", 1))
     return seen
@@ -340,7 +332,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
     if not wanted:
         raise ValueError(f"No model was named. Choose one with -e model=NAME: {', '.join(catalog.models)}.")
     engine = catalog.engine(options.get("engine") or None)
-    common = {key: options[key] for key in READERS if options.get(key) is not None and key not in OWN}
+    common = {key: options[key] for key in readers() if options.get(key) is not None and key not in OWN}
     found = (_instance(item, common, catalog, findings) for item in wanted)
     instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
     notes: list[str] = []

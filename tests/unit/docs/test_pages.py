@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils import names, values
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options as planner_options
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -58,7 +59,9 @@ def test_code_and_specifications_name_the_same_variables() -> None:
     """A variable that the code reads and no specification has is on no page; one that no code reads does nothing."""
     text = code()
     read = set(re.findall(r"\b[a-z]\w*\b", text))
-    assert {name for name in values.options() if name not in read} - {names.OTHERS} == set()
+    # An action takes these by itself.
+    planned = {f"vllm_{name}" for name in planner_options.definitions()}
+    assert {name for name in values.options() if name not in read} - {names.OTHERS} - planned == set()
     used = {name for item in re.findall(r"{{.*?}}", text, re.DOTALL) for name in names.roots(item, {})}
     assert {name for name in used if name.startswith(names.prefixes())} <= KNOWN
 

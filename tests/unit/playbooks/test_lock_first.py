@@ -44,7 +44,10 @@ def tasks(name: str) -> Iterator[dict[str, Any]]:
 
 
 def has_no_task(task: dict[str, Any]) -> bool:
-    """Whether it makes a role's settings known, and nothing more."""
+    """Whether it makes roles' settings known, and nothing more."""
+    if "ansible.builtin.import_tasks" in task:
+        page = PLAYBOOKS / "tasks" / task["ansible.builtin.import_tasks"]
+        return all(map(has_no_task, yaml.safe_load(page.read_text(encoding="utf-8"))))
     role = task.get("ansible.builtin.import_role", {})
     if role.get("tasks_from") != "settings":
         return False
@@ -65,5 +68,11 @@ def test_the_node_is_taken_first(name: str) -> None:
     assert first["ansible.builtin.import_tasks"] == DECIDES
     deciding = yaml.safe_load((PLAYBOOKS / DECIDES).read_text(encoding="utf-8"))
     (decide, *_others) = itertools.dropwhile(has_no_task, deciding)
-    assert decide["ansible.builtin.import_role"]["name"] == "gpunode.llm.preflight"
-    assert decide["vars"]["preflight_lock_timeout_s"] == "{{ node_lock_timeout_s | default(0) }}"
+    assert decide["ansible.builtin.import_role"] == {
+        "name": "gpunode.llm.vllm",
+        "tasks_from": "plan",
+        "rolespec_validate": False,
+    }
+    assert decide["vars"]["vllm_plan_lock_timeout_s"] == TIMEOUT
+    (plan,) = yaml.safe_load((PLAYBOOKS.parent / "roles/vllm/tasks/plan.yml").read_text(encoding="utf-8"))
+    assert "__vllm_plan_lock_timeout_s" in plan["gpunode.llm.serving_plan"]["lock_timeout_s"]

@@ -40,8 +40,8 @@ def test_what_is_given_counts() -> None:
 
 
 def uses(text: str) -> list[str]:
-    """Where a variable of the playbooks has a default, and what becomes of it; preflight reads what it gets itself."""
-    bare = re.sub(r"(?m)^ *(#|preflight_).*$", "", text)
+    """Where a variable of the playbooks has a default, and what becomes of it."""
+    bare = re.sub(r"(?m)^ *#.*$", "", text)
     names = "|".join(sorted({name for taken in values.playbooks().values() for name in taken}))
     return re.findall(rf"(?<![\w.'])(?:{names}) \| default\(.*?\}}\}}", bare)
 

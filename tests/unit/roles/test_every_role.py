@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.parent.parent.name for path in CHECKOUT.glob("roles/*/defaults/main.yml"))
@@ -96,6 +97,19 @@ def test_types(role: str) -> None:
         assert fits, (entry, name, value)
         assert option["type"] == "bool" or not isinstance(value, bool), (entry, name, value)
         assert ("elements" in option) == (option["type"] == "list"), (entry, name)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_accepts_its_own_defaults(role: str) -> None:
+    """By Ansible's own check: null was none of the choices of vllm_device."""
+    for entry, spec in read(role, "meta/argument_specs.yml")["argument_specs"].items():
+        given = {name: option["default"] for name, option in spec["options"].items() if "default" in option}
+        unset = {name: None for name, option in spec["options"].items() if not option.get("required")} | given
+        required = {name: {} for name, option in spec["options"].items() if option.get("required")}
+        plain = {name: value for name, value in unset.items() if "{{" not in str(value)}
+        samples = {name: [] if spec["options"][name]["type"] == "list" else value for name, value in required.items()}
+        said = ArgumentSpecValidator(spec["options"]).validate({**plain, **samples})
+        assert said.error_messages == [], entry
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -40,8 +40,8 @@ def is_read(option):
 READ = {name for name, option in values.options().items() if is_read(option)} - TEXTS
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
-#: Dictionaries whose values are read where they are taken apart: by gateway_plan, and as options of preflight_options.
-TAKEN_APART = ("__gateway_settings", "preflight_options")
+#: Dictionaries whose values are read where they are taken apart: by gateway_plan.
+TAKEN_APART = ("__gateway_settings",)
 CONDITIONS = ("when", "that", "failed_when", "changed_when", "until")
 PARSER = Environment()
 FOLDERS = ("tasks", "handlers", "vars", "templates")
@@ -215,7 +215,7 @@ def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(na
         "bool": "true or false",
         "list": "[one, two]",
         "dict": "{name: value}",
-        "str": f"one of {', '.join(option['choices'])}" if "choices" in option else "a text",
+        "str": f"one of {', '.join(values.choices(option))}" if "choices" in option else "a text",
         "int": f"a whole number such as {option['default']}" if option.get("default") else "a whole number",
         "float": "a number",
     }
@@ -297,28 +297,31 @@ def test_a_misspelt_suboption_is_refused() -> None:
 
 
 def test_what_is_omitted_in_a_dictionary_is_left_out() -> None:
-    variables = {"options": {"port": trust_as_template("{{ nowhere | default(omit) }}"), "host": "::1"}}
-    expression = trust_as_template("{{ options | gpunode.llm.typed('preflight_options') }}")
-    assert Templar(loader=DataLoader(), variables=variables).template(expression) == {"host": "::1"}
+    variables = {"hub": {"source": trust_as_template("{{ nowhere | default(omit) }}"), "home": "/srv"}}
+    expression = trust_as_template("{{ hub | gpunode.llm.typed('preflight_hub') }}")
+    assert Templar(loader=DataLoader(), variables=variables).template(expression) == {"home": "/srv"}
 
 
 @pytest.mark.parametrize(
-    ("handed", "value", "name"),
-    [
-        ("preflight_options", {"port": "abc"}, "vllm_port"),
-        ("preflight_options", {"extra_models": "x"}, "vllm_extra_models"),
-        ("preflight_models", {"a": 1}, "models"),
-        ("preflight_huggingface_environment", 5, "huggingface_environment"),
-        ("preflight_lock_timeout_s", "x", "node_lock_timeout_s"),
-        ("preflight_skip", "ports,wires", "preflight_skip[1]"),
-        ("vllm_port", "abc", "vllm_port"),
-    ],
+    ("variable", "value", "name"),
+    [("preflight_skip", "ports,wires", "preflight_skip[1]"), ("vllm_port", "abc", "vllm_port")],
 )
-def test_a_refusal_calls_a_variable_as_its_user_does(handed: str, value: Any, name: str) -> None:
-    """What follows from facts is read by preflight alone, to which it was handed under another name."""
-    expression = trust_as_template(f"{{{{ value | gpunode.llm.typed('{handed}') }}}}")
+def test_a_refusal_names_the_variable(variable: str, value: Any, name: str) -> None:
+    expression = trust_as_template(f"{{{{ value | gpunode.llm.typed('{variable}') }}}}")
     with pytest.raises(AnsibleError, match=f": {re.escape(name)} must be "):
         Templar(loader=DataLoader(), variables={"value": value}).template(expression)
+
+
+def test_what_follows_from_facts_is_refused_by_its_users_name() -> None:
+    """Each value is read before it is handed on under another name."""
+    tasks = yaml.safe_load((CHECKOUT / "playbooks/tasks/decide.yml").read_text(encoding="utf-8"))
+    (given,) = (task["vars"] for task in tasks if "vllm_models" in task.get("vars", {}))
+    for variable, wrong, name in (
+        ("vllm_models", {"models": {"a": 1}}, "models"),
+        ("vllm_plan_lock_timeout_s", {"node_lock_timeout_s": "x"}, "node_lock_timeout_s"),
+    ):
+        with pytest.raises(AnsibleError, match=f": {name} must be "):
+            Templar(loader=DataLoader(), variables=wrong).template(trust_as_template(given[variable]))
 
 
 PLAY = """
@@ -391,16 +394,15 @@ def test_a_play_with_text_is_the_play_with_values(tmp_path: Path) -> None:
 
 
 def test_a_template_of_an_unknown_name_leaves_no_option_out() -> None:
-    """With default() alone all options of the plan would be undefined, and left out without a word."""
+    """With default() alone all settings of the hub would be undefined, and left out without a word."""
     role = CHECKOUT / "roles/preflight"
     known = yaml.safe_load((role / "vars/main.yml").read_text(encoding="utf-8"))
-    args = yaml.safe_load((role / "tasks/plan.yml").read_text(encoding="utf-8"))[0]["gpunode.llm.serving_plan"]
-    options = {"image": "org/image:1", "env": {"WHERE": trust_as_template("{{ nowhere }}")}}
+    args = yaml.safe_load((role / "tasks/check.yml").read_text(encoding="utf-8"))[0]["gpunode.llm.preflight_check"]
     given = {
-        "__preflight_options": trust_as_template(known["__preflight_options"]),
-        "preflight_options": options,
+        "__preflight_hub": trust_as_template(known["__preflight_hub"]),
+        "preflight_hub": {"home": "/srv", "environment": {"WHERE": trust_as_template("{{ nowhere }}")}},
         "omit": "left out",
     }
     templar = Templar(loader=DataLoader(), variables=given)
     with pytest.raises(AnsibleUndefinedVariable, match="nowhere"):
-        templar.template(trust_as_template(args["api_key_set"]))
+        templar.template(trust_as_template(args["update"]))

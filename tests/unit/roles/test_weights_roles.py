@@ -23,13 +23,3 @@ def test_tokens_are_hidden(role):
     tokens = [name for name in options if name.endswith("_token")]
     assert tokens
     assert all(options[name]["no_log"] for name in tokens)
-
-
-def test_every_option_of_the_planner_can_be_set():
-    from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
-
-    given = load("preflight", "tasks/plan.yml")[0]["gpunode.llm.serving_plan"]
-    allowed = load("preflight", "meta/argument_specs.yml")["argument_specs"]["main"]["options"]["preflight_options"]
-    assert set(given) == set(OPTIONS)
-    own = {"model", "models", "gpus", "fail_on_findings", "gather_facts", "lock_timeout_s"}
-    assert set(allowed["options"]) == set(OPTIONS) - own

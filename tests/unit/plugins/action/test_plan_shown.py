@@ -24,10 +24,10 @@ NAMES = ["/etc/vllm/8b.yaml", "/etc/vllm/8b.env", "/etc/systemd/system/vllm-8b.s
 
 def shown(tmp_path: Path, engines: list[dict[str, Any]], *args: str) -> str:
     said = {
-        "plan": "{{ made | combine({'engines': engines}) }}",
-        "check": CHECK,
-        "system": "Debian 12",
-        "link_mbit_s": 1000,
+        "vllm_plan": "{{ made | combine({'engines': engines}) }}",
+        "vllm_check": CHECK,
+        "vllm_link_mbit_s": 1000,
+        "vllm_instances": "{{ made.plan.instances }}",
     }
     tasks = [
         {"name": "Plan", "gpunode.llm.serving_plan": {"model": "8b", "gpus": "1xH100"}, "register": "made"},
@@ -35,13 +35,13 @@ def shown(tmp_path: Path, engines: list[dict[str, Any]], *args: str) -> str:
             "name": "Show",
             "ansible.builtin.import_role": {
                 "name": "gpunode.llm.vllm",
-                "tasks_from": "plan",
+                "tasks_from": "show_plan",
                 "rolespec_validate": False,
             },
-            "vars": {"vllm_instances": "{{ made.plan.instances }}", "__vllm_said": said},
+            "vars": said,
         },
     ]
-    facts = {"ansible_facts": {"systemd": {"version": 252}}}
+    facts = {"ansible_facts": {"systemd": {"version": 252}, "distribution": "Debian", "distribution_version": "12"}}
     page = tmp_path / "play.yml"
     play = {"hosts": "localhost", "gather_facts": False, "vars": {"engines": engines, **facts}, "tasks": tasks}
     page.write_text(json.dumps([play]))

@@ -21,8 +21,7 @@ SENTENCES = [
     "Port 8000 of 127.0.0.1 is in use by something else.",
 ]
 FOUND = {
-    "preflight_plan": {"findings": SENTENCES[:1]},
-    "__preflight_front_findings": [],
+    "preflight_findings": SENTENCES[:1],
     "preflight_check": {"findings": SENTENCES[1:]},
 }
 

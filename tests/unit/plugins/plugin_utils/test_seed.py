@@ -55,7 +55,10 @@ def names(instances):
 
 def test_alone_everything_is_ones_own():
     share = weights_share({"n1": check(A, B)}, "n1")
-    assert share == {"instances": [A, B], "own": [A, B], "follows": [], "serves": [], "followers": []}
+    assert share == {
+        "instances": [A, B],
+        "weights": {"fetch": [A, B], "receive": [], "serve": [], "receivers": []},
+    }
 
 
 def test_a_seeder_serves_those_that_lack_something():
@@ -66,23 +69,23 @@ def test_a_seeder_serves_those_that_lack_something():
         "n4": check({**A, "revision": NEWER}),
         "n5": {},  # never got so far
     }
-    seeder, follower, content = (weights_share(nodes, name) for name in ("n1", "n3", "n2"))
-    assert (names(seeder["own"]), seeder["serves"], seeder["followers"]) == (["a", "b"], [A], ["n3"])
+    seeder, follower, content = (weights_share(nodes, name)["weights"] for name in ("n1", "n3", "n2"))
+    assert (names(seeder["fetch"]), seeder["serve"], seeder["receivers"]) == (["a", "b"], [A], ["n3"])
     assert follower == {
-        "instances": [A],
-        "own": [],
-        "follows": [{"seeder": "n1", "instances": [A]}],
-        "serves": [],
-        "followers": [],
+        "fetch": [],
+        "receive": [{"seeder": "n1", "instances": [A]}],
+        "serve": [],
+        "receivers": [],
     }
-    assert (content["own"], content["serves"]) == ([], [])
+    assert weights_share(nodes, "n3")["instances"] == [A]
+    assert (content["fetch"], content["serve"]) == ([], [])
     assert weights_share(nodes, "n5")["instances"] == []
 
 
 def test_nobody_is_served_where_nobody_lacks_anything():
     nodes = {"n1": check(A, settled=True), "n2": check(of(A, seeder="n1"), settled=True)}
-    share = weights_share(nodes, "n1")
-    assert (share["serves"], share["followers"]) == ([], [])
+    share = weights_share(nodes, "n1")["weights"]
+    assert (share["serve"], share["receivers"]) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expec
     (one,) = weights_share(nodes, "n2", update)["instances"]
     pinned = {"revision": expected, "branch": "main", "config": {"model": "org/b", "revision": expected}}
     assert one == {**B, **pinned}
-    assert weights_share(nodes, "n1", update)["serves"] == [seeder]
+    assert weights_share(nodes, "n1", update)["weights"]["serve"] == [seeder]
 
 
 @pytest.mark.parametrize("plugin", [weights_seeders, weights_share])

@@ -55,7 +55,7 @@ def render(template, **settings):
 
 def findings(**settings):
     """What the role's first task would refuse, where it would."""
-    task = trusted(yaml.safe_load((ROLE / "tasks" / "check.yml").read_text()))[0]
+    task = trusted(yaml.safe_load((ROLE / "tasks" / "plan.yml").read_text()))[0]
     return templar(settings).template(task["gpunode.llm.refuse"]["findings"])
 
 
@@ -445,12 +445,20 @@ def test_the_planner_s_defaults_are_the_role_s():
         assert field.default == (gateway.READERS[field.name](role) if role is not None else None), field.name
 
 
-def test_site_hands_every_setting_to_preflight():
-    decide = yaml.safe_load((ROLE.parents[1] / "playbooks" / "tasks" / "decide.yml").read_text())
-    (handed,) = (task["vars"]["__site_gateway"] for task in decide if "__site_gateway" in task.get("vars", {}))
-    assert handed == "{{ __gateway_settings | combine({'key_findings': __site_key_findings}) }}"
+def test_the_role_s_settings_are_the_planner_s():
     own = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["__gateway_settings"]
     assert set(own) == {field.name for field in dataclasses.fields(gateway.Settings)}
+
+
+def test_the_node_is_asked_for_what_the_gateway_needs_of_it():
+    """preflight takes `gateway_needs`: a certificate that the role makes itself is not looked for."""
+    needs = templar({"gateway_port": 8443}).template(trust_as_template("{{ gateway_needs }}"))
+    assert needs == {"listens": [{"host": "0.0.0.0", "port": 8443}], "certificate": "", "certificate_key": ""}
+    own = {"gateway_certificate": "/srv/own.pem", "gateway_certificate_key": "/srv/own.key"}
+    needs = templar(own).template(trust_as_template("{{ gateway_needs }}"))
+    assert (needs["certificate"], needs["certificate_key"]) == ("/srv/own.pem", "/srv/own.key")
+    spec = yaml.safe_load((ROLE.parent / "preflight" / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    assert set(spec["main"]["options"]["preflight_gateway"]["options"]) == set(needs)
 
 
 def test_another_certificate_is_no_other_unit():

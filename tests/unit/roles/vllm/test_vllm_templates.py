@@ -338,7 +338,7 @@ def test_the_check_of_units_does_complain(tmp_path):
 
 def test_settings_and_their_specification_agree():
     spec = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
-    kinds = {"list": list, "dict": dict, "bool": bool, "int": int, "str": str, "path": str}
+    kinds = {"list": list, "dict": dict, "bool": bool, "int": int, "str": str, "path": str, "raw": str}
     for entry in ("main", "image", "teardown"):
         options = spec[entry]["options"]
         assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
