@@ -364,6 +364,7 @@ def main():
                 "type": "dict",
                 "options": {
                     "repository": {"type": "dict", "required": True},
+                    "keep": {"type": "bool", "default": True},
                     "hold": {"type": "bool"},
                     "require_cdi": {"type": "bool", "default": True},
                     "units": {"type": "dict", "default": {}},

@@ -19,7 +19,7 @@ import yaml
 from ansible_collections.gpunode.llm.plugins.action.serving_matrix import OPTIONS as MATRIX_OPTIONS
 from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
 from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
-from ansible_collections.gpunode.llm.plugins.modules import serving_matrix, serving_plan
+from ansible_collections.gpunode.llm.plugins.modules import preflight_check, serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options as planner_options, request
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 
@@ -131,3 +131,42 @@ def test_a_new_option_in_three_files_is_documented_and_reaches_the_planner(tmp_p
 
 def test_an_image_takes_the_same_room_in_a_plan_and_in_preflight() -> None:
     assert load_catalog().policy.image_disk_bytes == read("roles/preflight/defaults/main.yml")["preflight_image_bytes"]
+
+
+class Taken(Exception):
+    """What a module says that it takes."""
+
+
+def spec_of(module: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The argument spec that a module's main() hands to Ansible."""
+
+    def takes(argument_spec: dict[str, Any], **_more: Any) -> None:
+        raise Taken(argument_spec)
+
+    monkeypatch.setattr(module, "AnsibleModule", takes)
+    with pytest.raises(Taken) as taken:
+        module.main()
+    spec: dict[str, Any] = taken.value.args[0]
+    return spec
+
+
+def test_preflight_takes_what_the_roles_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that the one end has and the other lacks ends a play that no unit test runs."""
+    spec = spec_of(preflight_check, monkeypatch)
+    (task,) = read("roles/preflight/tasks/check.yml")
+    assert set(task["gpunode.llm.preflight_check"]) <= set(spec)
+    for role, value, option in (
+        ("docker", "docker_wanted", "docker"),
+        ("docker", "docker_registry", "registry"),
+        ("nvidia_container_toolkit", "nvidia_container_toolkit_wanted", "toolkit"),
+    ):
+        assert set(read(f"roles/{role}/vars/main.yml")[value]) <= set(spec[option]["options"]), value
+    specified = read("roles/preflight/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    for role, value, variable in (
+        ("docker", "docker_wanted", "preflight_docker"),
+        ("huggingface", "huggingface_access", "preflight_hub"),
+        ("gateway", "gateway_needs", "preflight_gateway"),
+    ):
+        assert set(read(f"roles/{role}/vars/main.yml")[value]) == set(specified[variable]["options"]), value
+    hub = set(specified["preflight_hub"]["options"]) - {"environment"}
+    assert hub <= set(spec)
