@@ -37,8 +37,8 @@ options:
         type: str
       reloads:
         description:
-          - Whether the service takes up its files when it is told to reload, all but the unit itself, which must come
-            first in O(units[].files). Its reload has to put the files aside as its start does.
+          - Whether the service takes up its files when it is told to reload, all but the one that has the unit's own
+            name. Its reload has to put the files aside as its start does.
           - Such a service is reloaded as well when its program was replaced, as an update of a package does.
         type: bool
         default: false

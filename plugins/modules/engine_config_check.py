@@ -19,8 +19,8 @@ extends_documentation_fragment:
 options:
   units:
     description:
-      - The units, as the filter P(gpunode.llm.vllm_unit#filter) names them, each a dictionary of C(name), C(image),
-        which must be on the node, and C(files), of which the first is the configuration.
+      - The units, each a dictionary of C(name), C(config), the configuration, C(files), all that it starts from, and
+        C(image), which must be on the node. P(gpunode.llm.vllm_service#filter) has it as C(parsed).
       - Other keys are ignored.
     type: list
     elements: dict
@@ -46,7 +46,8 @@ EXAMPLES = r"""
     units:
       - name: vllm-8b.service
         image: vllm/vllm-openai:v0.33.0
-        files: [/etc/vllm/8b.yaml]
+        config: /etc/vllm/8b.yaml
+        files: [/etc/vllm/8b.yaml, /etc/vllm/8b.env]
     changed_files: [/etc/vllm/8b.yaml]
 """
 
@@ -77,7 +78,7 @@ def command(params, unit):
     return [
         *("timeout", str(params["timeout_s"]), params["docker"], "run", "--rm", "--pull=never", "--network=none"),
         *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
-        f"--volume={unit['files'][0]}:/etc/vllm/config.yaml:ro",
+        f"--volume={unit['config']}:/etc/vllm/config.yaml:ro",
         *(unit["image"], "-c", SHELL, PARSE),
     ]
 
@@ -109,13 +110,13 @@ def main():
         said = complaint(err or out)
         if rc == REFUSED:
             module.fail_json(
-                msg=f"{unit['image']} does not take {unit['files'][0]}, so {unit['name']} was not stopped: {said}",
+                msg=f"{unit['image']} does not take {unit['config']}, so {unit['name']} was not stopped: {said}",
                 checked=checked,
                 done=True,
             )
         if rc != 0:
             # Another release may keep its parser elsewhere. The start, and the way back, decide then.
-            module.warn(f"{unit['image']} could not be asked about {unit['files'][0]}: {said}")
+            module.warn(f"{unit['image']} could not be asked about {unit['config']}: {said}")
             continue
         checked.append(unit["name"])
     module.exit_json(changed=False, checked=checked)

@@ -164,12 +164,10 @@ from typing import Any, Dict, List, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker.daemon_file import data_root
-from ..module_utils.instance import serving
+from ..module_utils.instance import known, serving
 from ..module_utils.node import files as node_files, lock as node_lock, system as node_system
 from ..module_utils.programs.gpu import container_id, look, scan_pci
 
-UNITS = "/etc/systemd/system"
-RUN = "/run"
 CDI = ("/etc/cdi", "/var/run/cdi")
 
 
@@ -195,9 +193,9 @@ def fabric_manager_runs() -> bool:
 
 
 def engines() -> List[Dict[str, Any]]:
-    """The engines that this node has, by their units."""
-    found = (serving.parse_unit(node_files.text_of(path)) for path in sorted(Path(UNITS).glob("vllm-*.service")))
-    return [{**one.as_dict(), "started_from": serving.started_from(one.name, RUN)} for one in found if one]
+    """The engines that this node has, by their records."""
+    found = serving.engines(known.instances())
+    return [{**one.as_dict(), "started_from": serving.started_from(one.name)} for one in found]
 
 
 def cdi_uuids() -> Optional[bool]:

@@ -52,6 +52,15 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+settled:
+  description: Whether there was nothing to do, as M(gpunode.llm.units_settled) returns it.
+  type: bool
+  returned: always
+due:
+  description: What there was to do, a line each, likewise.
+  type: list
+  elements: str
+  returned: always
 units:
   description: What was done, for each unit.
   type: list

@@ -10,7 +10,7 @@ version_added: 1.0.0
 description:
   - Stops and disables units, removes their files, and has systemd forget them. Any number of units takes one call.
   - A unit that has failed stays in C(systemctl --failed) after its file is gone, until it is reset. This resets it.
-  - The unit's own file goes last. While it is there, a removal that was interrupted is found again and finished.
+  - Files go in their order. While the last one is there, a removal that was interrupted is found again and finished.
 author:
   - gpunode contributors (@gpunode)
 attributes:
@@ -32,7 +32,7 @@ options:
         type: str
         required: true
       files:
-        description: Its files and folders, its unit file last. What is not there is passed over.
+        description: Its files and folders, in the order in which they go. What is not there is passed over.
         type: list
         elements: path
         default: []

@@ -65,6 +65,11 @@ due:
   elements: str
   returned: success
   sample: ["/etc/vllm/8b.yaml differs", "vllm-8b.service: start, it does not run"]
+units:
+  description: What each unit needs, as M(gpunode.llm.units_current) returns it. Empty where files are not settled.
+  type: list
+  elements: dict
+  returned: success
 endpoints:
   description:
     - How each endpoint is, as M(gpunode.llm.endpoint_ready) returns it. Empty where files or units are not settled.
@@ -82,18 +87,18 @@ from ..module_utils.units import files as units_files, run as units_run
 
 
 def to_do(module):
-    """What differs, and how the endpoints are: they are asked only where nothing else is due."""
-    lines = [f"{file.path} differs" for file in units_files.wanted(module) if file.changed]
+    """What differs, what units need, and how endpoints are: each is asked only where nothing before it is due."""
+    decisions, lines = [], [f"{file.path} differs" for file in units_files.wanted(module) if file.changed]
     lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
     if module.params["units"] and not lines:
         _units, decisions, to_enable = units_run.due(module)
         lines += units_run.told(decisions, to_enable)
     if lines:
-        return lines, []
+        return lines, decisions, []
     wait = instance_wait.Wait(module, {}, once=True)
     wait.slice()
     endpoints = wait.endpoints()
-    return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], endpoints
+    return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], decisions, endpoints
 
 
 def main():
@@ -106,8 +111,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    lines, endpoints = to_do(module)
-    module.exit_json(changed=False, settled=not lines, due=lines, endpoints=endpoints)
+    lines, decisions, endpoints = to_do(module)
+    module.exit_json(changed=False, **units_run.answer(lines, decisions), endpoints=endpoints)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ module: vllm_instances_info
 short_description: List the vLLM instances that the role vllm put on a node
 version_added: 1.0.0
 description:
-  - Reads the units of the role P(gpunode.llm.vllm#role) and returns what belongs to each. Units of anybody else are
-    passed over, whatever their names are.
+  - Reads the records of the role P(gpunode.llm.vllm#role) and returns what belongs to each instance. Units of anybody
+    else are passed over, whatever their names are. Until release 1.1 a unit without a record is read itself, as
+    earlier releases wrote it.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -20,6 +21,11 @@ options:
     type: list
     elements: path
     default: [/etc/systemd/system, /run/systemd/system]
+  record_dirs:
+    description: The folders that hold the records, likewise.
+    type: list
+    elements: path
+    default: [/etc/vllm, /run/gpunode/beside]
 """
 
 EXAMPLES = r"""
@@ -48,34 +54,25 @@ instances:
       description: The repository of its model.
       type: str
     files:
-      description: Its files and folders that exist, the unit last.
+      description: Its files and folders that exist, the unit and then the record last.
       type: list
       elements: str
 """
 
-import glob
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.node import files as node_files
-from ..module_utils.units import unit as units_unit
+from ..module_utils.instance import known, names
 
 
-def instance_of(path):
-    belongs = units_unit.parse_belongings(node_files.read_text(path, "replace"))
-    if not belongs.get("instance"):
-        return None
-    unit = os.path.basename(path)
-    files = [belongs.get(key, "") for key in ("config", "environment", "keys", "cache", "kept")]
-    files.append(path)
+def row(one):
     return {
-        "name": belongs["instance"],
-        "unit": unit,
-        "image": belongs.get("image", ""),
-        "model": belongs.get("model", ""),
-        # A path that is not absolute is no path of ours.
-        "files": [file for file in files if file.startswith("/") and os.path.lexists(file)],
+        "name": one.name,
+        "unit": one.unit,
+        "image": one.image,
+        "model": one.model,
+        "files": [path for path in one.files.all() if os.path.lexists(path)],
     }
 
 
@@ -87,12 +84,12 @@ def main():
                 "elements": "path",
                 "default": ["/etc/systemd/system", "/run/systemd/system"],
             },
+            "record_dirs": {"type": "list", "elements": "path", "default": list(names.RECORD_DIRS)},
         },
         supports_check_mode=True,
     )
-    paths = [path for one in module.params["unit_dirs"] for path in sorted(glob.glob(f"{one}/vllm-*.service"))]
-    found = [instance_of(path) for path in paths if not os.path.islink(path)]
-    module.exit_json(changed=False, instances=[instance for instance in found if instance])
+    found = known.instances(module.params["unit_dirs"], module.params["record_dirs"], without_unit=True)
+    module.exit_json(changed=False, instances=[row(one) for one in found])
 
 
 if __name__ == "__main__":

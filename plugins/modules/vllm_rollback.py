@@ -93,20 +93,15 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.instance import kept as instance_kept
+from ..module_utils.instance import kept as instance_kept, known, names
 from ..module_utils.node import files as node_files
 from ..module_utils.units import unit as units_unit
 
-UNIT_DIR = "/etc/systemd/system"
+UNIT_DIR = names.UNIT_DIR
 
 
 def note_of(unit):
     return os.path.join(units_unit.STOOD_DOWN, unit)
-
-
-def unit_text(unit):
-    """Empty where its file is gone."""
-    return node_files.text_of(os.path.join(UNIT_DIR, unit))
 
 
 class Rollback:
@@ -127,29 +122,31 @@ class Rollback:
         return {name for name, shown in units_unit.parse_show(told).items() if shown.active == "active"}
 
     def kept(self, unit):
-        name = unit[len("vllm-") : -len(".service")]
         try:
-            return instance_kept.read_kept(os.path.join(self.module.params["kept_dir"], name), unit)
+            return instance_kept.read_kept(os.path.join(self.module.params["kept_dir"], names.name_of(unit)), unit)
         except (OSError, ValueError):
             return None
 
     def image_moved(self, kept):
         rc, out, _err = self.module.run_command(
-            [self.module.params["docker"], "image", "inspect", "--format={{.Id}}", kept.image]
+            [self.module.params["docker"], "image", "inspect", "--format={{.Id}}", kept.record.image]
         )
         return bool(kept.image_id) and (rc != 0 or out.strip() != kept.image_id)
 
     def restore(self, kept, paths, image_moved):
         if image_moved:
             # First: where the image is gone there is nothing to go back to, and the files stay as they are.
-            self.run(self.module.params["docker"], "tag", kept.image_id, kept.image)
+            self.run(self.module.params["docker"], "tag", kept.image_id, kept.record.image)
         for path in paths:
             node_files.copy_atomically(kept.files[path], path)
+        # The record goes back with what it tells of.
+        node_files.write_atomically(kept.record.files.record, kept.record.text())
 
     def stood_down(self):
         """Those that made room, and are there to come back."""
+        here = known.by_unit(known.instances((UNIT_DIR,)))
         noted = [unit for unit in self.module.params["replaced"] if os.path.exists(note_of(unit))]
-        return {unit: text for unit, text in zip(noted, map(unit_text, noted)) if text}
+        return [here[unit] for unit in noted if unit in here]
 
     def give_way(self, units):
         """End what took their place: it would come again with the next boot."""
@@ -180,8 +177,8 @@ def taken_back(rollback, units):
         paths, image_moved = kept.differing(rollback.module.sha256), rollback.image_moved(kept)
         if not paths and not image_moved:
             continue
-        rows.append({"unit": unit, "differed": [*paths, *([kept.image] if image_moved else [])]})
-        endpoints.append(kept.endpoint)
+        rows.append({"unit": unit, "differed": [*paths, *([kept.record.image] if image_moved else [])]})
+        endpoints.append(kept.record.endpoint)
         if not rollback.module.check_mode:
             rollback.restore(kept, paths, image_moved)
     return rows, endpoints
@@ -201,7 +198,8 @@ def main():
     rollback = Rollback(module)
     back = rollback.stood_down()
     rows, endpoints = taken_back(rollback, module.params["units"])
-    endpoints += [instance_kept.endpoint(unit, text, units_unit.parse_belongings(text)) for unit, text in back.items()]
+    endpoints += [one.endpoint for one in back]
+    back = [one.unit for one in back]
     if not module.check_mode:
         if back:
             rollback.give_way(module.params["units"])
@@ -214,7 +212,7 @@ def main():
     module.exit_json(
         changed=bool(rows or back),
         rolled_back=rows,
-        brought_back=list(back),
+        brought_back=back,
         endpoints=endpoints,
         diff={"before": told, "after": told and "as it was kept\n"},
     )

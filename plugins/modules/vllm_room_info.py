@@ -73,7 +73,7 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.instance import spare
+from ..module_utils.instance import known, spare
 from ..module_utils.node import files as node_files
 from ..module_utils.programs import gpu as programs_gpu
 
@@ -121,12 +121,16 @@ def main():
         if f"{unit}.service" in module.params["restarted"]:
             held = None if instance.get("gpu_indices") else node.held_bytes(unit)
             wants.append(spare.want(instance, held))
+    seen = node.gpus()
     taken = [index for instance in instances for index in instance.get("gpu_indices") or []]
+    # Also those of instances that are no longer listed, and of one that is stopped: they are its own.
+    owned = (programs_gpu.named(seen, name) for one in known.instances() for name in one.gpus)
+    taken += [gpu.index for gpu in owned if gpu]
     own = {int(instance["port"]) for instance in instances}
     rooms = spare.find(
         wants,
         taken,
-        node.gpus(),
+        seen,
         spare.available_bytes(node_files.text_of("/proc/meminfo")),
         lambda port: port not in own and is_free(port),
     )

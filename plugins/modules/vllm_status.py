@@ -222,7 +222,6 @@ gpu_message:
   returned: always
 """
 
-import glob
 import http.client
 import os
 import time
@@ -232,17 +231,18 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import (
     gpu_use,
-    kept as instance_kept,
+    known,
     leftovers as instance_leftovers,
+    names,
     status as instance_status,
 )
-from ..module_utils.node import brought as node_brought, files as node_files
+from ..module_utils.instance.names import GATEWAY_UNIT as FRONT
+from ..module_utils.node import brought as node_brought
 from ..module_utils.programs import gpu as programs_gpu, vllm_wait
 from ..module_utils.units import unit as units_unit
 
 LOG_LINES = 2000
 DOCKER = "docker.service"
-FRONT = "gpunode-gateway.service"
 #: For programs that may never answer: a daemon that hangs, a GPU that is lost.
 PATIENCE_S = "20"
 #: Between the two looks at what an instance works off.
@@ -252,18 +252,9 @@ APART_S = 1.0
 class Instance:
     """One unit of ours, and what its endpoint answered."""
 
-    def __init__(self, path):
-        self.unit = os.path.basename(path)
-        self.path = path
-        self.text = node_files.text_of(path)
-        self.belongs = units_unit.parse_belongings(self.text)
-        self.name = self.belongs.get("instance", "")
-        self.endpoint = instance_kept.endpoint(self.unit, self.text, self.belongs)
+    def __init__(self, record):
+        self.record, self.name, self.unit, self.endpoint = record, record.name, record.unit, record.endpoint
         self.answer, self.load, self.works, self.rates = None, None, None, None
-
-    def started_from(self, path):
-        """A file of its as it was when the unit was started, where that is known."""
-        return f"/run/{self.unit[: -len('.service')]}/started-from{path}"
 
     def ask(self, wait_s):
         """Whether it answers a completion; and where it does not in time, whether it works, if that is seen."""
@@ -309,15 +300,14 @@ class Instance:
         return text if status == 200 else ""
 
     def restart_due(self, checksum):
-        config, env = self.belongs.get("config", ""), self.belongs.get("environment", "")
-        if not os.path.isdir(self.started_from("")):
+        started_from, files = names.started_from(self.unit), self.record.files
+        if not os.path.isdir(started_from):
             return ""
-        return units_unit.stale_file(self.started_from(""), [config, env, self.path], checksum)
+        return units_unit.stale_file(started_from, [files.config, files.environment, files.unit], checksum)
 
     def revision(self):
-        config = self.belongs.get("config", "")
-        said = node_files.text_of(self.started_from(config)) or node_files.text_of(config)
-        return instance_status.setting(said, "revision")
+        """What it serves, or would serve."""
+        return (known.as_started(self.record) or self.record).revision
 
     def url(self):
         host = vllm_wait.reachable_host(self.endpoint["host"])
@@ -376,7 +366,7 @@ class Node:
         runs = [] if well else self.runs(one.unit)
         docker_runs = units.get(DOCKER, instance_status.Unit()).active == "active"
         verdict = instance_status.judge(unit, one.answer, one.works, runs, docker_runs)
-        mine, lost = instance_status.own_gpus(one.text, gpus)
+        mine, lost = instance_status.own_gpus(one.record.gpus, gpus)
         used, total = instance_status.gpu_memory(mine)
         use = gpu_use.together([self.uses.get(gpu.index, gpu_use.Use()) for gpu in mine])
         return {
@@ -391,11 +381,11 @@ class Node:
             "since_s": unit.since_s,
             "restarts": unit.restarts,
             "restart_due": one.restart_due(self.module.sha256) if unit.active == "active" else "",
-            "model": one.belongs.get("model", ""),
+            "model": one.record.model,
             "revision": one.revision(),
-            "served": one.belongs.get("served", ""),
-            "image": one.belongs.get("image", ""),
-            "image_id": images.get(one.unit[: -len(".service")], ""),
+            "served": one.record.served,
+            "image": one.record.image,
+            "image_id": images.get(names.container_of(one.name), ""),
             "url": one.url(),
             "requests_running": one.load.running if one.load else None,
             "requests_waiting": one.load.waiting if one.load else None,
@@ -403,7 +393,7 @@ class Node:
             "prompt_tokens_per_s": one.rates.prompt_tokens if one.rates else None,
             "generation_tokens_per_s": one.rates.generation_tokens if one.rates else None,
             "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
-            "gpus": instance_status.gpu_indices(one.text, gpus),
+            "gpus": instance_status.gpu_indices(one.record.gpus, gpus),
             "gpu_uuids": [gpu.uuid for gpu in mine],
             "gpus_lost": lost,
             "gpu_memory_used_mib": used,
@@ -416,30 +406,28 @@ class Node:
 
 
 def instances(module):
-    paths = sorted(glob.glob(os.path.join(module.params["unit_dir"], "vllm-*.service")))
-    found = [Instance(path) for path in paths if not os.path.islink(path)]
+    found = map(Instance, known.instances((module.params["unit_dir"],)))
     wanted = module.params["names"]
-    return [one for one in found if one.name and (not wanted or one.name in wanted)]
+    return [one for one in found if not wanted or one.name in wanted]
 
 
 def listens(module):
-    """What the front listens on, as its unit says."""
-    text = node_files.text_of(os.path.join(module.params["unit_dir"], FRONT))
-    told = units_unit.parse_belongings(text).get("listens", "")
-    return [place.strip() for place in told.split(",") if place.strip()]
+    """What the front listens on."""
+    found = known.gateway_listens(unit=os.path.join(module.params["unit_dir"], FRONT))
+    return [f"{host} {port}" for host, port in found]
 
 
 def leftovers(found, units):
-    belongs = [one.belongs for one in found]
+    records = [one.record for one in found]
     try:
         noted = node_brought.read(node_brought.PATH)
     except (OSError, ValueError):  # whoever changes it says what is wrong with it
         noted = {}
-    folders = [os.path.dirname(one["config"]) for one in belongs if one.get("config")]
+    folders = [os.path.dirname(one.files.config) for one in records if one.files.config]
     return [
         *instance_leftovers.jobs(units.values()),
         *instance_leftovers.seconds(),
-        *instance_leftovers.brought(noted, belongs),
+        *instance_leftovers.brought(noted, records),
         *instance_leftovers.paths([one.name for one in found], folders),
     ]
 
@@ -464,7 +452,7 @@ def main():
     with ThreadPoolExecutor(max_workers=16) as pool:
         asked = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
         # Meanwhile, since a look takes a second in any case.
-        images = node.images([one.unit[: -len(".service")] for one in active])
+        images = node.images([names.container_of(one.name) for one in active])
         gpus = node.gpus()
         for one in asked:
             one.result()

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..module_utils import paths
+from ..module_utils.instance import names as node_names
+from ..module_utils.instance.record import gateway_text
 from .planner.catalog import near
 from .planner.request import LOOPBACK, whole_number
 from .values import typed
@@ -227,7 +229,8 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             {
                 "upstream": _upstream(instance),
                 "address": f"{f'[{host}]' if ':' in host else host}:{int(instance['port'])}",
-                "second": f"/run/vllm-{instance['name']}-beside/front.conf*",
+                # With a star: nginx does not mind that it is not there.
+                "second": f"{node_names.standby_file(str(instance['name']))}*",
             }
         )
     return found
@@ -326,6 +329,18 @@ def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[
     return findings
 
 
+def _service(settings: Settings) -> dict[str, Any]:
+    """Its unit, where that is and what it keeps while it runs, and its record: where it is, and its text."""
+    return {
+        "unit": node_names.GATEWAY_UNIT,
+        "unit_path": f"{node_names.UNIT_DIR}/{node_names.GATEWAY_UNIT}",
+        "run_dir": node_names.run_dir(node_names.GATEWAY_UNIT),
+        "started_from": node_names.started_from(node_names.GATEWAY_UNIT),
+        "record_path": node_names.GATEWAY_RECORD,
+        "record": gateway_text(listens(settings)),
+    }
+
+
 def plan(
     options: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], os_family: str = "Debian"
 ) -> dict[str, Any]:
@@ -355,6 +370,7 @@ def plan(
         "engines": engines(instances),
         "locations": places,
         "metrics": _metrics(settings, instances, default),
+        **_service(settings),
         "urls": {str(one["name"]): f"{base}{_prefixes(one, default)[-1]}/v1" for one in instances},
     }
 

@@ -17,12 +17,13 @@ import shutil
 from dataclasses import dataclass
 from typing import Iterable, Iterator, Mapping, Sequence
 
+from ..instance import known
+from ..instance.names import RECORD_DIRS, SECOND_UNIT_DIR, UNIT_DIR
 from ..node import files as node_files
-from ..units import unit as units_unit
 from . import cache as hub_cache, snapshot as hub_snapshot
 from .snapshot import Cache, Snapshot
 
-UNIT_DIRS = ("/etc/systemd/system", "/run/systemd/system", "/run/systemd/transient", "/run/systemd/generator")
+UNIT_DIRS = (UNIT_DIR, SECOND_UNIT_DIR, "/run/systemd/transient", "/run/systemd/generator")
 
 
 _BRANCH = "it is the commit of "
@@ -116,15 +117,14 @@ def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
     return found
 
 
-def unit_texts(folders: Sequence[str] = UNIT_DIRS) -> dict[str, str]:
+def unit_texts(folders: Sequence[str] = UNIT_DIRS, record_dirs: Sequence[str] = RECORD_DIRS) -> dict[str, str]:
     """What each unit of the node says, with its drop-ins and, where it is ours, its configuration."""
-    texts: dict[str, str] = {}
+    configs = {one.unit: one.files.config for one in known.instances(folders, record_dirs)}
+    texts: dict[str, str] = {unit: node_files.text_of(path) for unit, path in configs.items()}
     for folder in folders:
         for path in [*glob.glob(f"{folder}/*.service"), *glob.glob(f"{folder}/*.service.d/*.conf")]:
             name = os.path.basename(path if path.endswith(".service") else os.path.dirname(path)[: -len(".d")])
-            text = node_files.text_of(path)
-            config = units_unit.parse_belongings(text).get("config", "")
-            texts[name] = texts.get(name, "") + text + (node_files.text_of(config) if config.startswith("/") else "")
+            texts[name] = texts.get(name, "") + node_files.text_of(path)
     return texts
 
 

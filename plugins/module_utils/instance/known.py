@@ -9,6 +9,7 @@ import glob
 import os
 from typing import Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from ..node.files import text_of
 from . import names, old_unit
 from .record import Record, document, parse
 
@@ -41,12 +42,12 @@ def in_copies(folder: str, unit: str) -> Optional[Record]:
     """The record among copies of an instance's files, each under its whole path; None where there is no such unit."""
     copies = dict(copied(folder))
     for path, copy in copies.items():
-        found = parse(read(copy)) if path.endswith(_RECORD) else None
+        found = parse(text_of(copy)) if path.endswith(_RECORD) else None
         if found and found.unit == unit:
             return found
     path = next((path for path in copies if os.path.basename(path) == unit), "")
-    text = read(copies[path]) if path else ""
-    return old_unit.record_of(path, text, read(copies.get(old_unit.config_path(text), "")))
+    text = text_of(copies[path]) if path else ""
+    return old_unit.record_of(path, text, text_of(copies.get(old_unit.config_path(text), "")))
 
 
 def copied(folder: str) -> Iterable[Tuple[str, str]]:
@@ -65,9 +66,9 @@ def gateway_listens(
     record: str = names.GATEWAY_RECORD, unit: str = f"{names.UNIT_DIR}/{names.GATEWAY_UNIT}"
 ) -> List[Tuple[str, int]]:
     """Every host and port that the gateway of the node is to listen on; nothing where there is none."""
-    value = document(read(record))
+    value = document(text_of(record))
     if value is None:
-        return old_unit.gateway_listens(read(unit))
+        return old_unit.gateway_listens(text_of(unit))
     return [(str(one["host"]), int(one["port"])) for one in value.get("listens") or ()]
 
 
@@ -76,23 +77,14 @@ def by_unit(records: Iterable[Record]) -> Mapping[str, Record]:
     return {record.unit: record for record in records}
 
 
-def read(path: str) -> str:
-    """The text of a file; nothing where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return ""
-
-
 def _written(folders: Iterable[str]) -> Iterable[Record]:
     for folder in folders:
         for path in sorted(glob.glob(f"{glob.escape(folder)}/*{_RECORD}")):
-            found = parse(read(path))
+            found = parse(text_of(path))
             if found:
                 yield found
 
 
 def _of_old(path: str) -> Optional[Record]:
-    text = read(path)
-    return old_unit.record_of(path, text, read(old_unit.config_path(text)))
+    text = text_of(path)
+    return old_unit.record_of(path, text, text_of(old_unit.config_path(text)))

@@ -11,15 +11,16 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, Sequence
 
 from ..node import files as node_files
+from . import names
+from .record import MARK, Record
 from .status import Unit
 
 #: Long work goes on in units of its own, beside the play that began it.
 JOBS = ("gpunode-bundle-*.service", "gpunode-layout-*.service", "gpunode-pull-*.service", "gpunode-weights-*.service")
-#: What the role vllm writes into each file of an instance's.
-MARK = "Written by Ansible (gpunode.llm.vllm)"
-CONFIG_DIR, CACHE_DIR, KEPT_DIR = "/etc/vllm", "/var/cache/vllm", "/var/lib/gpunode/vllm"
 #: A second instance, which runs while the first one is exchanged.
-BESIDE = "/run/systemd/system/vllm-*-beside.service"
+BESIDE = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.second_of('*'))}"
+#: How names of an instance's files end.
+ENDS = (".keys.yaml", ".yaml", ".env", ".json")
 Left = Dict[str, Any]
 
 
@@ -36,22 +37,24 @@ def jobs(units: Iterable[Unit]) -> List[Left]:
     return found
 
 
-def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Mapping[str, str]]) -> List[Left]:
+def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Record]) -> List[Left]:
     """Images and models that the collection fetched and that no unit names any more."""
-    used = {kind: {one.get(kind, "") for one in served} for kind in ("image", "model")}
+    used = {"image": {one.image for one in served}, "model": {one.model for one in served}}
     found = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
     return found + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
 
 
-def paths(names: Iterable[str], config_dirs: Iterable[str], cache: str = CACHE_DIR, kept: str = KEPT_DIR) -> List[Left]:
+def paths(
+    here: Iterable[str], config_dirs: Iterable[str], cache: str = names.CACHE_DIR, kept: str = names.KEPT_DIR
+) -> List[Left]:
     """Files and folders of instances that have no unit any more. An operator's own file beside them is none."""
-    known = set(names)
-    folders = sorted({CONFIG_DIR, *config_dirs})
+    known = set(here)
+    folders = sorted({names.CONFIG_DIR, *config_dirs})
     files = [path for folder in folders for path in sorted(glob.glob(f"{glob.escape(folder)}/*.*"))]
     found = [
         path
         for path in files
-        if path.endswith((".yaml", ".env")) and _instance(path) not in known and MARK in node_files.text_of(path, 1024)
+        if path.endswith(ENDS) and _instance(path) not in known and MARK in node_files.text_of(path, 1024)
     ]
     for folder in (cache, kept):
         inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -62,7 +65,7 @@ def paths(names: Iterable[str], config_dirs: Iterable[str], cache: str = CACHE_D
 def _instance(path: str) -> str:
     """tiny of /etc/vllm/tiny.keys.yaml."""
     name = os.path.basename(path)
-    return next(name[: -len(end)] for end in (".keys.yaml", ".yaml", ".env") if name.endswith(end))
+    return next(name[: -len(end)] for end in ENDS if name.endswith(end))
 
 
 def _whose(name: str) -> str:

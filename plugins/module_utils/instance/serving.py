@@ -10,15 +10,14 @@ over when one before it is lost.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from ..node import files as node_files
-from ..units.unit import parse_belongings
+from . import known, names
+from .record import Record
 
-_GPU = re.compile(r"--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)")
 #: The name of a device in a CDI specification, YAML or JSON, that is a UUID.
 _UUID_NAME = re.compile(r"""name["']?:\s*["']?GPU-""")
 
@@ -45,22 +44,9 @@ class Here:
     gpus_by_uuid: bool = True
 
 
-def gpu_names(unit_text: str) -> List[str]:
-    """The GPUs that a unit gives its container, in its order."""
-    return list(dict.fromkeys(_GPU.findall(unit_text)))
-
-
-def parse_unit(text: str) -> Optional[Serving]:
-    """The engine of a unit; None where the unit is not one of ours."""
-    belongs = parse_belongings(text)
-    if not belongs.get("instance"):
-        return None
-    return Serving(
-        name=belongs["instance"],
-        port=_number(belongs.get("port", "")),
-        port_base=_number(belongs.get("portbase", "")),
-        gpus=tuple(gpu_names(text)),
-    )
+def engines(records: Iterable[Record]) -> List[Serving]:
+    """The engines of these instances."""
+    return [Serving(one.name, one.port, one.port_base, one.gpus) for one in records]
 
 
 def short_digest(text: bytes) -> str:
@@ -68,21 +54,19 @@ def short_digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()[:8]
 
 
-def started_from(name: str, run: str = "/run") -> Dict[str, str]:
-    """The files that an engine was started from, path -> digest; its unit put them aside. Empty: it does not run."""
-    root = f"{run}/vllm-{name}/started-from"
+def started_from(name: str, root: str = "") -> Dict[str, str]:
+    """The files that an engine was started from, path -> digest; its unit put them aside. Empty: it does not run.
+
+    ``root`` stands before their folder, for tests.
+    """
     found = {}
-    for folder, _folders, names in os.walk(root):
-        for path in (os.path.join(folder, one) for one in names):
+    for path, copy in known.copied(root + names.started_from(names.unit_of(name))):
+        if not known.is_record(path):  # from which nothing is started
             try:
-                found[path[len(root) :]] = short_digest(node_files.read_bytes(path))
+                found[path] = short_digest(node_files.read_bytes(copy))
             except OSError:  # it ends just now
                 continue
     return found
-
-
-def _number(text: str) -> Optional[int]:
-    return int(text) if text.isdigit() else None
 
 
 def names_uuids(specs: Iterable[str]) -> Optional[bool]:

@@ -24,7 +24,6 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from ..programs import diagnosis
 from ..programs.gpu import Gpu, NodeGpus, named
 from ..programs.vllm_wait import Answer
-from .serving import gpu_names
 
 PROPERTIES = (
     "Id",
@@ -283,25 +282,16 @@ def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdi
     return Verdict("starting", busy)
 
 
-def setting(config: str, key: str) -> str:
-    """A plain setting in the text of an instance's configuration, empty where it is not there.
-
-    Nodes have no YAML reader of their own, and this file's settings of one word stand each on its line.
-    """
-    match = re.search(rf"^{re.escape(key)}: *['\"]?([^'\"\n]*?)['\"]? *$", config, re.MULTILINE)
-    return match.group(1) if match else ""
-
-
-def gpu_indices(unit_text: str, seen: NodeGpus) -> List[int]:
-    """The present indices of the GPUs that a unit gives its container; as it names them where the driver is silent."""
+def gpu_indices(names: Sequence[str], seen: NodeGpus) -> List[int]:
+    """The present indices of an instance's GPUs; as its record names them where the driver is silent."""
     if seen.gpus:
-        return [gpu.index for gpu in own_gpus(unit_text, seen)[0]]
-    return sorted(int(name) for name in gpu_names(unit_text) if name.isdigit())
+        return [gpu.index for gpu in own_gpus(names, seen)[0]]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
-def own_gpus(unit_text: str, seen: NodeGpus) -> Tuple[List[Gpu], List[str]]:
-    """The GPUs that a unit gives its container, by index; and the names of those that the node has lost."""
-    found = {name: named(seen, name) for name in gpu_names(unit_text)}
+def own_gpus(names: Sequence[str], seen: NodeGpus) -> Tuple[List[Gpu], List[str]]:
+    """An instance's GPUs, by index; and the names of those that the node has lost."""
+    found = {name: named(seen, name) for name in names}
     there = sorted((gpu for gpu in found.values() if gpu), key=lambda gpu: gpu.index)
     return there, [name for name, gpu in found.items() if gpu is None] if seen.gpus else []
 

@@ -9,14 +9,13 @@ of the code that speaks to a network.
 
 from __future__ import annotations
 
-import glob
 import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..docker import container_gpus, daemon_file, engine_here
 from ..hub import snapshot as hub_snapshot, token as hub_token
-from ..node import files as node_files
+from ..instance import known
 from ..packages import apt_here, rpm_here
 from . import checks as preflight_checks
 
@@ -24,8 +23,6 @@ Params = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
 
-UNITS = "/etc/systemd/system"
-GATEWAY_UNIT = f"{UNITS}/{preflight_checks.GATEWAY_UNIT}"
 MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
 
 
@@ -106,15 +103,12 @@ def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) ->
     if "disk" not in params["skip"]:
         findings += preflight_checks.check_disk(needs)
     if "ports" not in params["skip"]:
-        going = preflight_checks.making_room(units(), params["instances"]) if params["remove_unlisted"] else {}
+        going = (
+            preflight_checks.making_room(known.instances(), params["instances"]) if params["remove_unlisted"] else {}
+        )
         findings += preflight_checks.check_ports(params["instances"], run, going=going)
-        findings += preflight_checks.check_gateway(params["gateway"], run, node_files.text_of(GATEWAY_UNIT))
+        findings += preflight_checks.check_gateway(params["gateway"], run, known.gateway_listens())
     return findings
-
-
-def units() -> Dict[str, str]:
-    """The text of every unit that may be one of the role vllm."""
-    return {os.path.basename(path): node_files.text_of(path) for path in glob.glob(f"{UNITS}/vllm-*.service")}
 
 
 def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run: Runner) -> Asks:

@@ -15,9 +15,10 @@ from ..docker.daemon_file import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
 from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes
+from ..instance.names import GATEWAY_UNIT
+from ..instance.record import Record
 from ..node import words
 from ..tls.certificate import ends_within, pair_trouble
-from ..units.unit import parse_belongings
 
 Instance = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
@@ -195,15 +196,10 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def making_room(unit_texts: Mapping[str, str], instances: Sequence[Instance]) -> dict[int, str]:
-    """port -> the unit of ours that names it and that is not listed any more. ``unit_texts``: by the unit's name."""
+def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[int, str]:
+    """port -> the unit that holds it, of those ``here`` that are not listed any more."""
     listed = {str(one["name"]) for one in instances}
-    known = {unit: parse_belongings(text) for unit, text in unit_texts.items()}
-    return {
-        int(belongs["port"]): unit
-        for unit, belongs in known.items()
-        if belongs.get("instance") and belongs["instance"] not in listed and belongs.get("port", "").isdigit()
-    }
+    return {one.port: one.unit for one in here if one.port is not None and one.name not in listed}
 
 
 def check_ports(
@@ -229,22 +225,16 @@ def check_ports(
     return findings
 
 
-GATEWAY_UNIT = "gpunode-gateway.service"
-
-
-def gateway_holds(text: str) -> set[tuple[str, int]]:
-    """What the front's unit listens on, from the unit's own text."""
-    listens = parse_belongings(text).get("listens", "")
-    return {(host, int(port)) for host, port in (pair.split() for pair in listens.split(",") if pair.strip())}
-
-
 def check_gateway(
-    gateway: Mapping[str, Any], run: Runner, unit_text: str, free: Callable[[str, int], bool] = port_is_free
+    gateway: Mapping[str, Any],
+    run: Runner,
+    holds: Iterable[tuple[str, int]],
+    free: Callable[[str, int], bool] = port_is_free,
 ) -> list[str]:
-    """Whether the front before the engines can listen where it is to, with a certificate that is the operator's."""
+    """Check that the gateway can bind its ports and use the operator's certificate. ``holds``: what it has by now."""
     findings = []
     up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
-    held = gateway_holds(unit_text) if up else set()
+    held = set(holds) if up else set()
     for one in gateway.get("listens") or []:
         host, port = str(one["host"]), int(one["port"])
         if (host, port) in held or free(host, port):

@@ -10,8 +10,11 @@ import tarfile
 from dataclasses import dataclass
 from typing import Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
+from ..instance import names
 from . import redact
 
+#: What units put aside at their start.
+STARTED_FROM = names.started_from(names.UNITS)
 #: At most this much of each text, its end.
 LIMIT = 8 << 20
 RELATED = (
@@ -60,11 +63,13 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 FILES = (
     "/etc/os-release",
     "/etc/docker/daemon.json",
-    "/etc/systemd/system/vllm-*.service",
+    f"{names.UNIT_DIR}/{names.UNITS}",
     "/etc/systemd/system/vllm-*.service.d/*",
     "/etc/systemd/system/docker.service.d/*.conf",
     "/etc/systemd/system/gpunode-*.service",
     "/etc/vllm/*.yaml",
+    "/etc/vllm/*.json",
+    names.GATEWAY_RECORD,
     "/etc/gpunode/gateway/nginx.conf",
     "/etc/yum.repos.d/docker*.repo",
     "/etc/yum.repos.d/nvidia-container-toolkit*.repo",
@@ -85,8 +90,8 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     # Those from before a change, which a journal may still hold.
     ("/var/lib/gpunode/vllm/*/etc/vllm/*.env", redact.of_environment),
     ("/var/lib/gpunode/vllm/*/etc/vllm/*.keys.yaml", redact.of_list),
-    ("/run/vllm-*/started-from/etc/vllm/*.env", redact.of_environment),
-    ("/run/vllm-*/started-from/etc/vllm/*.keys.yaml", redact.of_list),
+    (f"{STARTED_FROM}/etc/vllm/*.env", redact.of_environment),
+    (f"{STARTED_FROM}/etc/vllm/*.keys.yaml", redact.of_list),
     ("/etc/gpunode/gateway/keys.conf", redact.of_front),
     ("/etc/huggingface/token", redact.of_token),
     ("/root/.cache/huggingface/token", redact.of_token),
@@ -96,7 +101,8 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     ("/etc/docker/daemon.json", redact.of_settings),
     ("/etc/docker/*.env", redact.of_environment),
     ("/etc/vllm/*.yaml", redact.of_settings),
-    ("/etc/systemd/system/vllm-*.service", redact.of_unit),
+    ("/etc/vllm/*.json", redact.of_settings),
+    (f"{names.UNIT_DIR}/{names.UNITS}", redact.of_unit),
     ("/etc/systemd/system/gpunode-*.service", redact.of_unit),
     ("/etc/systemd/system/*.service.d/*", redact.of_unit),
     ("/run/systemd/system/*.service.d/*", redact.of_unit),

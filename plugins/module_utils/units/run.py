@@ -61,10 +61,12 @@ class Units:
         return {name: found.get(name, units_unit.Shown(name)) for name in names}
 
     def changed_file(self, unit: Unit) -> str:
-        for path in unit["files"]:
+        # The unit first: what reloads takes up all the others.
+        files = sorted(unit["files"], key=lambda path: not units_unit.is_unit(path, unit["name"]) and unit["reloads"])
+        for path in files:
             if path in self.module.params.get("would_change", ()):
                 return str(path)
-        return units_unit.stale_file(unit["started_from"], unit["files"], checksum)
+        return units_unit.stale_file(unit["started_from"], files, checksum)
 
     def moved(self, unit: Unit) -> str:
         """What a unit runs that is not what its name stands for by now."""
@@ -148,10 +150,16 @@ def told(decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> 
     return lines + [f"{name}: enable" for name in to_enable]
 
 
+def answer(lines: Sequence[str], decisions: Sequence[units_unit.Decision]) -> Dict[str, Any]:
+    """What was due, as every module says it that looks at units, so that a play can read one in place of another."""
+    rows = [{"name": one.name, "action": one.action, "why": one.why} for one in decisions]
+    return {"settled": not lines, "due": list(lines), "units": rows}
+
+
 def run(module: Any) -> Dict[str, Any]:
     """What was done, as the module returns it; in check mode, what would be."""
     if not module.params["units"]:
-        return {"changed": False, "units": [], "diff": {"before": "", "after": ""}}
+        return {"changed": False, **answer([], []), "diff": {"before": "", "after": ""}}
     units, decisions, to_enable = due(module)
     stopped = units.in_the_way(decisions)
     if not module.check_mode:
@@ -162,6 +170,6 @@ def run(module: Any) -> Dict[str, Any]:
     lines = told(decisions, to_enable)
     return {
         "changed": bool(lines),
-        "units": [{"name": one.name, "action": one.action, "why": one.why} for one in decisions],
+        **answer(lines, decisions),
         "diff": {"before": "", "after": "".join(f"{line}\n" for line in lines)},
     }

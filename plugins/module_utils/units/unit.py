@@ -74,37 +74,25 @@ def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> s
     return ""
 
 
+def is_unit(path: str, name: str) -> bool:
+    """Whether a file is the unit itself."""
+    return path.rsplit("/", 1)[-1] == name
+
+
 def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -> Decision:
     """What a unit needs. ``changed``: a file of its that is not what it runs from. ``moved``: what else is not.
 
-    ``reloads``: it takes up its program and its files while it runs, all but the unit itself, the first of them.
+    ``reloads``: it takes up its program and its files while it runs, all but the unit itself.
     """
     if shown.active == "failed":
         return Decision(shown.name, "start", "it had failed")
     if not shown.runs:
         return Decision(shown.name, "start", "it was not running")
     if changed:
-        action = "reload" if reloads and not shown.needs_reload and not changed.endswith(".service") else "restart"
+        action = "reload" if reloads and not shown.needs_reload and not is_unit(changed, shown.name) else "restart"
         return Decision(shown.name, action, f"{changed} is not what it was started from")
     if shown.needs_reload:
         return Decision(shown.name, "restart", "systemd had not read its unit file again")
     if moved:
         return Decision(shown.name, "reload" if reloads else "restart", moved)
     return Decision(shown.name, "none", "it runs what is on disk")
-
-
-#: The section of a unit in which the role writes down what belongs to the instance. systemd passes over X- sections.
-SECTION = "[X-gpunode]"
-
-
-def parse_belongings(unit_text: str) -> dict[str, str]:
-    """What a unit of ours says of its instance, key by key; empty for a unit that is not ours."""
-    found: dict[str, str] = {}
-    inside = False
-    for line in unit_text.splitlines():
-        if line.startswith("["):
-            inside = line.strip() == SECTION
-        elif inside and "=" in line and not line.startswith("#"):
-            key, value = line.split("=", 1)
-            found[key.strip().lower()] = value.strip()
-    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...module_utils.instance.names import GATEWAY_UNIT
 from ...module_utils.node import words
 from ...module_utils.programs.diagnosis import sentences
 from ..planner.host import numbered
@@ -109,7 +110,7 @@ def _about(host: str, said: Mapping[str, Any]) -> list[tuple[str, str]]:
     if said.get("front"):
         places = [place.replace(" ", ":") for place in said.get("front_listens", [])]
         listens = f", listens on {' and '.join(places)}" if places else ""
-        told.append((f"{host} {FRONT}", f"gpunode-gateway.service {said['front']}{listens}"))
+        told.append((f"{host} {FRONT}", f"{GATEWAY_UNIT} {said['front']}{listens}"))
     return told
 
 

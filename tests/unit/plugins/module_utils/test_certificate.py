@@ -110,23 +110,23 @@ def test_an_installation_that_was_stopped_is_no_installation(capsys, tmp_path, m
     assert told["certificate_trouble"] == f"There is no file {tmp_path}/a.pem"
 
 
-UNIT = "[Service]\nExecStart=/bin/true\n[X-gpunode]\nListens=0.0.0.0 443, 127.0.0.1 9180\n"
+HOLDS = [("0.0.0.0", 443), ("127.0.0.1", 9180)]
 WANTED = [{"host": "0.0.0.0", "port": 443}, {"host": "127.0.0.1", "port": "9180"}]
 
 
 @pytest.mark.parametrize(
-    ("up", "unit", "free", "taken"),
+    ("up", "holds", "free", "taken"),
     [
-        (False, "", True, []),
-        (False, UNIT, False, ["0.0.0.0:443", "127.0.0.1:9180"]),  # it is not up, so somebody else is there
-        (True, UNIT, False, []),
-        (True, UNIT.replace("443", "8443"), False, ["0.0.0.0:443"]),
-        (True, "", False, ["0.0.0.0:443", "127.0.0.1:9180"]),
+        (False, [], True, []),
+        (False, HOLDS, False, ["0.0.0.0:443", "127.0.0.1:9180"]),  # it is not up, so somebody else is there
+        (True, HOLDS, False, []),
+        (True, [("0.0.0.0", 8443), HOLDS[1]], False, ["0.0.0.0:443"]),
+        (True, [], False, ["0.0.0.0:443", "127.0.0.1:9180"]),
     ],
 )
-def test_ports_of_the_front(up, unit, free, taken):
+def test_ports_of_the_front(up, holds, free, taken):
     found = preflight_checks.check_gateway(
-        {"listens": WANTED}, lambda _w: (0 if up else 3, "", ""), unit, lambda *_a: free
+        {"listens": WANTED}, lambda _w: (0 if up else 3, "", ""), holds, lambda *_a: free
     )
     assert [sentence.split(" on ")[1].split(": ")[0] for sentence in found] == taken
 
@@ -134,9 +134,9 @@ def test_ports_of_the_front(up, unit, free, taken):
 def test_a_certificate_of_the_operator_s_is_looked_at(made):
     certificate, key = made()
     pair = {"certificate": certificate, "certificate_key": key}
-    assert preflight_checks.check_gateway(pair, run, "") == []
-    assert preflight_checks.check_gateway({}, None, "") == []
-    (said,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, "")
+    assert preflight_checks.check_gateway(pair, run, []) == []
+    assert preflight_checks.check_gateway({}, None, []) == []
+    (said,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, [])
     assert said == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
-    (said,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), "")
+    (said,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), [])
     assert said.startswith(f"The time of {certificate} is over;")

@@ -161,7 +161,7 @@ def test_what_units_say(tmp_path):
     (tmp_path / "vllm-x.service.d").mkdir()
     (tmp_path / "vllm-x.service.d" / "override.conf").write_text(f"# {OLD}\n")
     (tmp_path / "gone.service").symlink_to(tmp_path / "nowhere")
-    texts = hub_prune.unit_texts([str(tmp_path), str(tmp_path / "none")])
+    texts = hub_prune.unit_texts([str(tmp_path), str(tmp_path / "none")], [])
     assert texts["gone.service"] == ""
     assert NEW in texts["vllm-x.service"]
     assert OLD in texts["vllm-x.service"]

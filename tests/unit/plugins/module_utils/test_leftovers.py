@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import leftovers as instance_leftovers
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import MARK, Record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.status import Unit
 
 
@@ -27,7 +28,7 @@ def test_jobs_that_go_on_and_jobs_that_failed() -> None:
 
 
 def test_what_was_fetched_and_no_unit_names() -> None:
-    served = [{"image": "image:2", "model": "org/a"}, {"image": "image:2"}]
+    served = [Record("a", "vllm-a.service", "image:2", "org/a"), Record("b", "vllm-b.service", "image:2")]
     noted = {"images": ["image:1", "image:2"], "models": ["org/a", "org/b"]}
     assert instance_leftovers.brought(noted, served) == [
         {"kind": "image", "name": "image:1"},
@@ -38,16 +39,16 @@ def test_what_was_fetched_and_no_unit_names() -> None:
 
 def test_files_of_instances_that_are_gone(tmp_path: Path) -> None:
     config, cache, kept = (tmp_path / name for name in ("config", "cache", "kept"))
-    for name in ("a.yaml", "a.keys.yaml", "gone.yaml", "gone.keys.yaml", "gone.env", "gone.txt"):
+    for name in ("a.yaml", "a.keys.yaml", "a.json", "gone.yaml", "gone.json", "gone.keys.yaml", "gone.env", "gone.txt"):
         config.mkdir(exist_ok=True)
-        (config / name).write_text(f"# {instance_leftovers.MARK}. A change here lasts\n")
+        (config / name).write_text(f"# {MARK}. A change here lasts\n")
     (config / "theirs.yaml").write_text("a: 1\n")
     for folder in (cache, kept):
         for name in ("a", "a.new", "gone"):
             (folder / name).mkdir(parents=True)
     found = instance_leftovers.paths(["a"], [str(config)], str(cache), str(kept))
     assert [one["name"] for one in found] == [
-        *(str(config / f"gone.{end}") for end in ("env", "keys.yaml", "yaml")),
+        *(str(config / f"gone.{end}") for end in ("env", "json", "keys.yaml", "yaml")),
         str(cache / "gone"),
         str(kept / "gone"),
     ]

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record
 from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
     checks as preflight_checks,
@@ -160,22 +162,23 @@ def test_ports(free, state, findings):
     assert all(argv[-1] == "vllm-8b.service" for argv in asked)
 
 
-OURS = "[X-gpunode]\nInstance=old\nPort=8000\n"
+OLD = Record("old", "vllm-old.service", port=8000)
 
 
 @pytest.mark.parametrize(
-    ("text", "state", "findings"),
+    ("here", "state", "findings"),
     [
-        (OURS, "active", 0),
-        (OURS, "inactive", 1),
-        (OURS.replace("8000", "8001"), "active", 1),
-        (OURS.replace("=old", "=8b"), "active", 1),
-        ("[Service]\n", "active", 1),
+        ([OLD], "active", 0),
+        ([OLD], "inactive", 1),
+        ([replace(OLD, port=8001)], "active", 1),
+        ([replace(OLD, name="8b")], "active", 1),
+        ([replace(OLD, port=None)], "active", 1),
+        ([], "active", 1),
     ],
 )
-def test_a_port_of_a_service_that_makes_room(text, state, findings):
+def test_a_port_of_a_service_that_makes_room(here, state, findings):
     """Another one's port is another one's, also where our old service is down or holds another."""
-    going = preflight_checks.making_room({"vllm-old.service": text}, [ONE])
+    going = preflight_checks.making_room(here, [ONE])
 
     def run(argv):
         return 3, f"{state if argv[-1] == 'vllm-old.service' else 'inactive'}\n", ""

@@ -8,32 +8,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import names
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import (
     Here,
     Serving,
+    engines,
     here_from,
     names_uuids,
-    parse_unit,
     short_digest,
     started_from,
 )
 
-GOLDEN = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden" / "405b-fp8.service"
-UUIDS = tuple(f"GPU-0000000{number}-0000-0000-0000-00000000000{number}" for number in range(1, 9))
-OLD = "[Service]\nExecStart=docker run \\\n  --device=nvidia.com/gpu=3 \\\n  i\n[X-gpunode]\nInstance=8b\nPort=8001\n"
 BY_INDEX = 'kind: nvidia.com/gpu\ndevices:\n    - name: "0"\n'
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (GOLDEN.read_text(encoding="utf-8"), Serving("405b-fp8", 8000, 8000, UUIDS)),
-        (OLD, Serving("8b", 8001, None, ("3",))),
-        ("[Service]\nExecStart=docker run --device=nvidia.com/gpu=0 i\n", None),
-    ],
-)
-def test_units(text: str, found: Serving | None) -> None:
-    assert parse_unit(text) == found
+def test_what_a_plan_must_know_of_an_engine() -> None:
+    record = Record("8b", "vllm-8b.service", port=8001, port_base=8000, gpus=("GPU-1", "3"))
+    assert engines([record]) == [Serving("8b", 8001, 8000, ("GPU-1", "3"))]
 
 
 @pytest.mark.parametrize(
@@ -57,11 +49,13 @@ def test_the_way_back() -> None:
 
 
 def test_the_files_that_an_engine_was_started_from_have_short_digests(tmp_path: Path) -> None:
-    aside = tmp_path / "vllm-8b" / "started-from"
-    for name, text in (("etc/vllm/8b.yaml", "model: m"), ("etc/vllm/8b.env", "VLLM_API_KEY=sk-secret")):
+    aside = tmp_path / names.started_from("vllm-8b.service").lstrip("/")
+    files = {"yaml": "model: m", "env": "VLLM_API_KEY=sk-secret", "json": "{}"}
+    for name, text in ((f"etc/vllm/8b.{end}", text) for end, text in files.items()):
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         (aside / name).write_text(text)
     found = started_from("8b", str(tmp_path))
+    # Not the record: an engine is not started from it.
     assert found == {
         "/etc/vllm/8b.yaml": short_digest(b"model: m"),
         "/etc/vllm/8b.env": short_digest(b"VLLM_API_KEY=sk-secret"),

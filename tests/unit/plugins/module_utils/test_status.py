@@ -206,23 +206,14 @@ def test_what_is_not_known_names_the_unit_whose_journal_has_it() -> None:
     )
 
 
-def test_settings_of_a_configuration() -> None:
-    golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
-    config = (golden / "405b-fp8.yaml").read_text(encoding="utf-8")
-    assert instance_status.setting(config, "revision") == "ca6a4018496537951173ffa7345083883edf69ff"
-    assert instance_status.setting("revision: 'main'\n", "revision") == "main"
-    assert instance_status.setting(config, "rev") == ""
-
-
 def test_the_gpus_of_a_unit_by_uuid_and_by_index() -> None:
-    golden = Path(__file__).resolve().parents[2] / "roles" / "vllm" / "golden"
-    unit = (golden / "405b-fp8.service").read_text(encoding="utf-8")
+    names = [f"GPU-0000000{number}-0000-0000-0000-00000000000{number}" for number in range(1, 9)]
     board = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h100x8.xml").read_text(encoding="utf-8"))
-    assert instance_status.gpu_indices(unit, board) == list(range(8))
-    assert instance_status.own_gpus("--device=nvidia.com/gpu=7 \\\n--device=nvidia.com/gpu=0", board)[0][1].index == 7
-    assert instance_status.gpu_indices("--device=nvidia.com/gpu=7", programs_gpu.NodeGpus("driver_not_loaded")) == [7]
+    assert instance_status.gpu_indices(names, board) == list(range(8))
+    assert instance_status.own_gpus(["7", "0"], board)[0][1].index == 7
+    assert instance_status.gpu_indices(["7"], programs_gpu.NodeGpus("driver_not_loaded")) == [7]
     lost = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h100x8-one-lost.xml").read_text(encoding="utf-8"))
-    mine, gone = instance_status.own_gpus(unit, lost)
+    mine, gone = instance_status.own_gpus(names, lost)
     assert (len(mine), gone) == (7, ["GPU-00000004-0000-0000-0000-000000000004"])
     said = instance_status.lost_text("vllm-405b-fp8.service", gone)
     assert said.startswith(

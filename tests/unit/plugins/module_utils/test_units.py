@@ -51,7 +51,7 @@ def test_show_of_several_units():
     ],
 )
 def test_decision(active, changed, reload, moved, reloads, action, why):
-    decision = units_unit.decide(units_unit.Shown("u", "loaded", active, "", reload), changed, moved, reloads)
+    decision = units_unit.decide(units_unit.Shown("u.service", "loaded", active, "", reload), changed, moved, reloads)
     assert decision.action == action
     assert why in decision.why
 
@@ -70,15 +70,3 @@ def test_decision(active, changed, reload, moved, reloads, action, why):
 def test_stale(aside, on_disk, stale):
     checksums = {**on_disk, **{f"/run/from{path}": checksum for path, checksum in aside.items()}}
     assert units_unit.stale_file("/run/from", ["/a", "/b"], checksums.get) == stale
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("[Unit]\nInstance=a\n", {}),
-        ("[X-gpunode]\n# Image=b\nInstance=a\nCache=/c=d\n[Install]\nImage=no", {"instance": "a", "cache": "/c=d"}),
-        ("", {}),
-    ],
-)
-def test_belongings(text, found):
-    assert units_unit.parse_belongings(text) == found

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.instance import kept as instance_kept
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, record
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Files, Record
 from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
 from ansible_collections.gpunode.llm.plugins.modules import vllm_rollback
 
@@ -25,6 +26,11 @@ Host=0.0.0.0
 Port=8001
 Served=org/a
 """
+
+
+@pytest.fixture(autouse=True)
+def records(tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "CONFIG_DIR", str(tmp_path / "records"))
 
 
 class Exit(Exception):
@@ -127,9 +133,28 @@ def test_check_mode_changes_nothing(tmp_path, monkeypatch):
     assert node.ran == []
 
 
-def test_the_old_one_has_the_time_that_its_gpus_may_take():
-    text = "TimeoutStartSec=300\nExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1\n"
-    assert instance_kept.endpoint(UNIT, text, {})["timeout_s"] == 480
+def test_the_record_returns_with_what_it_tells_of(tmp_path, monkeypatch):
+    """Of a set that an earlier release kept, which has none, too: what is written is what its unit says."""
+    node = Node(tmp_path, "failed")
+    path = tmp_path / "records" / "a.json"
+    path.parent.mkdir()
+    path.write_text(Record("a", UNIT, port=9999).text())
+    node.config.write_text("new\n")
+    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)]}]
+    assert record.parse(path.read_text()).port == 8001
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_record_that_was_kept_tells_where_it_answers_and_is_no_reason_to_go_back(tmp_path, monkeypatch):
+    node = Node(tmp_path, "failed")
+    path = tmp_path / "records" / "a.json"
+    kept = tmp_path / "kept" / "a" / str(path).lstrip("/")
+    kept.parent.mkdir(parents=True)
+    kept.write_text(Record("a", UNIT, port=8002, files=Files(record=str(path))).text())
+    assert run(node, monkeypatch)["rolled_back"] == []
+    node.config.write_text("new\n")
+    assert [one["port"] for one in run(node, monkeypatch)["endpoints"]] == [8002]
+    assert path.read_text() == kept.read_text()
 
 
 @pytest.fixture

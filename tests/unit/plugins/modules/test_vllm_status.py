@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import known
 from ansible_collections.gpunode.llm.plugins.modules import vllm_status
 
 KEY = "a-key"
@@ -92,7 +93,8 @@ def instance(folder: Path, port: int) -> vllm_status.Instance:
     (folder / "a.yaml").write_text("model: org/a\nrevision: abc\n")
     unit = folder / "vllm-a.service"
     unit.write_text(UNIT.format(folder=folder, port=port))
-    return vllm_status.Instance(str(unit))
+    (record,) = known.instances([str(folder)], [])
+    return vllm_status.Instance(record)
 
 
 def test_one_that_serves(tmp_path: Path, server: Callable[..., Server]) -> None:

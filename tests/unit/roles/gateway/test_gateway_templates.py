@@ -21,7 +21,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import known, names, old_unit
 from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate as tls_certificate
 from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
 
@@ -115,7 +115,7 @@ def test_one_instance_is_at_the_root_and_below_its_name():
 
 def test_a_second_engine_gets_what_the_first_does_not_answer():
     assert upstreams(render("nginx.conf.j2")) == {
-        "engine-8b": [["server", "127.0.0.1:8000", "max_fails=0"], ["include", "/run/vllm-8b-beside/front.conf*"]]
+        "engine-8b": [["server", "127.0.0.1:8000", "max_fails=0"], ["include", f"{names.standby_file('8b')}*"]]
     }
 
 
@@ -169,10 +169,10 @@ def test_an_authority_finds_what_it_looks_for_and_nothing_else():
     assert acme["/"] == [["return", "404"]]
     assert ["root", "/var/lib/gpunode/gateway/acme"] in acme["^~ /.well-known/acme-challenge/"]
     assert findings(**settings) == []
-    assert preflight_checks.gateway_holds(render("gpunode-gateway.service.j2", **settings)) == {
+    assert old_unit.gateway_listens(render("gpunode-gateway.service.j2", **settings)) == [
         ("0.0.0.0", 443),
         ("0.0.0.0", 80),
-    }
+    ]
 
 
 def test_a_renewed_certificate_is_laid_where_the_front_reads_it(tmp_path):
@@ -256,9 +256,25 @@ def test_the_defaults_are_not_refused():
     assert findings() == []
 
 
-def test_the_node_knows_what_its_front_listens_on():
-    text = render("gpunode-gateway.service.j2", gateway_metrics_port=9180)
-    assert preflight_checks.gateway_holds(text) == {("0.0.0.0", 443), ("127.0.0.1", 9180)}
+def test_the_node_knows_what_its_front_listens_on(tmp_path):
+    """By its record; by its unit, where an earlier release wrote that."""
+    wanted = [("0.0.0.0", 443), ("127.0.0.1", 9180)]
+    assert old_unit.gateway_listens(render("gpunode-gateway.service.j2", gateway_metrics_port=9180)) == wanted
+    (tmp_path / "gateway.json").write_text(render("record.json.j2", gateway_metrics_port=9180))
+    assert known.gateway_listens(str(tmp_path / "gateway.json"), "") == wanted
+
+
+def test_the_gateway_is_compared_with_what_its_unit_puts_aside_and_its_record_is_not_among_that():
+    (run,) = [task for task in yaml.safe_load((ROLE / "tasks" / "run.yml").read_text()) if "units_current" in str(task)]
+    (unit,) = templar({}).template(trusted(run["gpunode.llm.units_current"]["units"]))
+    text = render("gpunode-gateway.service.j2")
+    assert (unit["name"], unit["started_from"]) == (names.GATEWAY_UNIT, names.started_from(names.GATEWAY_UNIT))
+    assert f" {unit['started_from']} " in text
+    assert f"\nRuntimeDirectory={Path(unit['started_from']).parent.name}\n" in text
+    assert render("files.j2").split() == unit["files"]
+    written = [file["dest"] for file in templar({}).template(trusted(VARS["__gateway_files"]))]
+    assert names.GATEWAY_RECORD in written
+    assert names.GATEWAY_RECORD not in unit["files"]
 
 
 AWKWARD = ["%n", "$HOME", "${X}", '"', "'", "\\", " ", ";", "#", "\n", "\r", "\t", "{{ 7 * 7 }}", "{% raw %}", "`id`"]
