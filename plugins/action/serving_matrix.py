@@ -11,6 +11,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.instance.serving import Here, here_from
+from ..module_utils.node.schema import SCHEMA
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
@@ -56,7 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise Refusal(str(error)) from None
             findings = str(error).splitlines()
             found = {"rows": [], "sums": [], "notes": [], "text": screen_text.numbered(findings), "findings": findings}
-        return {"changed": False, "findings": [], **found}
+        return {"changed": False, "schema": SCHEMA, "findings": [], **found}
 
     def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
         """The hosts of the catalogue, hosts by description, or the node itself."""

@@ -25,8 +25,9 @@ text: "{{ ({'gpu-1': status} | gpunode.llm.vllm_status_report).text }}"
 RETURN = r"""
 _value:
   description:
-    - C(text), lines for a person. C(notes), sentences about what is not as it should be. C(nodes), the same as data.
-      C(unhealthy), the names of the instances that do not serve, and of a front that does not run.
+    - C(text), lines for a person. C(notes), sentences about what is not as it should be. C(nodes), the same as data,
+      and C(schema), the number of their form. C(unhealthy), the names of the instances that do not serve, and of a
+      front that does not run.
   type: dict
 """
 

@@ -124,7 +124,7 @@ from ansible.module_utils.urls import open_url
 
 from ..module_utils import paths
 from ..module_utils.hub import snapshot as hub_snapshot
-from ..module_utils.node import files as node_files
+from ..module_utils.node import files as node_files, schema as node_schema
 from ..module_utils.packages import (
     apt as packages_apt,
     apt_here,
@@ -228,7 +228,9 @@ class Mirror:
         repositories = packages_mirror.repositories(indexes, [own])
         record = {"request": self.request, "repositories": repositories, "files": files}
         record.update(repository=packages_mirror.place(own), packages=len(debs))
-        node_files.write_atomically(self.record, json.dumps(record, indent=1, sort_keys=True) + "\n")
+        node_files.write_atomically(
+            self.record, json.dumps(node_schema.numbered(record), indent=1, sort_keys=True) + "\n"
+        )
         return record, sum(deb.size for deb in lacking)
 
     def keep(self, files, copies):

@@ -82,7 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker import image as docker_image, layout as docker_layout
 from ..module_utils.hub import snapshot as hub_snapshot
-from ..module_utils.node import files as node_files, words
+from ..module_utils.node import files as node_files, schema as node_schema, words
 from ..module_utils.units import job as units_job
 
 
@@ -188,7 +188,7 @@ class Layout:
         )
         record = {"image": self.params["image"], "digest": digest, "manifest": manifest}
         node_files.write_atomically(
-            os.path.join(self.folder, docker_layout.RECORD), json.dumps(record, indent=1) + "\n"
+            os.path.join(self.folder, docker_layout.RECORD), json.dumps(node_schema.numbered(record), indent=1) + "\n"
         )
 
 

@@ -87,6 +87,10 @@ text:
   returned: success
   type: list
   elements: str
+schema:
+  description: The number of the form in which RV(rows) are, for a file of them.
+  returned: success
+  type: int
 rows:
   description: The same as data. None with O(together) for a host where they do not fit.
   returned: success

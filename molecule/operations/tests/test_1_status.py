@@ -25,7 +25,7 @@ def status(tmp_path: Path):
     def look(*args: str) -> tuple[Play, dict[str, Any]]:
         page = tmp_path / "status.json"
         told = run_play("playbooks/status.yml", "-e", f"json={page}", *args)
-        (one,) = json.loads(page.read_text())[nodes()[0]]["instances"]
+        (one,) = json.loads(page.read_text())["nodes"][nodes()[0]]["instances"]
         return told, one
 
     return look

@@ -31,8 +31,8 @@ from ..hub import snapshot as hub_snapshot
 from ..hub.progress import Progress
 from ..hub.snapshot import RepoFile
 from ..node import files as node_files, words
+from ..node.schema import SCHEMA, number_of, numbered
 
-FORMAT = 1
 MANIFEST = "manifest.json"
 SYSTEM = ("release", "architecture")
 WORKERS = 4
@@ -79,15 +79,15 @@ class Contents:
 
     def dump(self) -> str:
         files = {file.path: {"size": file.size, "sha256": file.sha256} for file in self.files}
-        content = {"format": FORMAT, "system": dict(self.system), "files": files, "links": dict(self.links)}
-        return json.dumps(content, indent=1, sort_keys=True) + "\n"
+        content = {"system": dict(self.system), "files": files, "links": dict(self.links)}
+        return json.dumps(numbered(content), indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def load(cls, text: str) -> Contents:
         try:
             raw = json.loads(text)
-            if raw["format"] != FORMAT:
-                raise BundleError(f"The bundle is of format {raw['format']}, and this release reads format {FORMAT}.")
+            if number_of(raw) != SCHEMA:
+                raise BundleError(f"The bundle is of schema {number_of(raw)}, and this release reads schema {SCHEMA}.")
             files = [RepoFile(path, file["size"], "", file["sha256"]) for path, file in raw["files"].items()]
             system = {key: str(raw["system"][key]) for key in SYSTEM}
             return cls(system, files, {path: str(target) for path, target in raw["links"].items()})

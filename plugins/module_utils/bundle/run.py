@@ -14,14 +14,14 @@ from typing import Any, Mapping
 
 from .. import paths
 from ..hub import progress as hub_progress, sight as hub_sight, snapshot as hub_snapshot
-from ..node import files as node_files, words
+from ..node import files as node_files, schema as node_schema, words
 from ..packages import apt as packages_apt
 from ..units import job as units_job
 from . import __main__ as bundle_main, contents as bundle_contents
 from .contents import BundleError, Contents
 
 RUN = "/run/gpunode"
-CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, node_files, paths, words)
+CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, node_files, node_schema, paths, words)
 #: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
 #: What apt calls a suite or a component; a flat repository's suite is a path.

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import paths, web
-from ..node import brought as node_brought, files as node_files, words
+from ..node import brought as node_brought, files as node_files, schema as node_schema, words
 from ..units import job as units_job
 from . import (
     __main__ as hub_main,
@@ -53,6 +53,7 @@ CODE = (
     paths,
     web,
     node_files,
+    node_schema,
     words,
 )
 #: What of the task's environment a pull needs: how to get out, and whom to trust.

@@ -23,10 +23,10 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from .. import paths
 from ..node import files as node_files
+from ..node.schema import SCHEMA, number_of
 from ..paths import COMMIT, Refused
 from . import sight as hub_sight
 
-FORMAT = 1
 BLOCK = 4 * 1024 * 1024
 
 
@@ -133,7 +133,7 @@ class Manifest:
 
     def content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
-            "format": FORMAT,
+            "schema": SCHEMA,
             "repo_id": self.repo_id,
             "revision": self.revision,
             "files": {f.path: _dump_file(f) for f in self.files},
@@ -166,8 +166,8 @@ class Manifest:
             ValueError: it is no manifest of this format.
         """
         try:
-            if raw.get("format") != FORMAT:
-                raise ValueError(f"a manifest of format {raw.get('format')!r}; this release reads format {FORMAT}")
+            if number_of(raw) != SCHEMA:
+                raise ValueError(f"a manifest of schema {number_of(raw)}; this release reads schema {SCHEMA}")
             groups = (raw["files"], raw["left_out"], raw.get("damaged", {}))
             files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
             paths.disjoint(file.path for file in (*files, *left_out, *damaged))

@@ -13,9 +13,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ..node.schema import SCHEMA, numbered
 from . import names
 
-SCHEMA = 1
 #: What the role vllm writes into each file of an instance's.
 MARK = "Written by Ansible (gpunode.llm.vllm)"
 ABOUT = f"What belongs to this instance, for the playbooks. The engine does not read it. {MARK}."
@@ -94,7 +94,7 @@ class Record:
 
     def text(self) -> str:
         """The record as it is written down."""
-        return json.dumps({"schema": SCHEMA, "about": ABOUT, **asdict(self)}, indent=2) + "\n"
+        return json.dumps(numbered({"about": ABOUT, **asdict(self)}), indent=2) + "\n"
 
 
 def parse(text: str) -> Optional[Record]:
@@ -137,5 +137,5 @@ def document(text: str) -> Optional[Mapping[str, Any]]:
 def gateway_text(listens: Any) -> str:
     """The gateway's record. ``listens``: every host and port that it takes on the node."""
     about = "What the gateway listens on, for the playbooks. Written by Ansible (gpunode.llm.gateway)."
-    value = {"schema": SCHEMA, "about": about, "unit": names.GATEWAY_UNIT, "listens": listens}
-    return json.dumps(value, indent=2) + "\n"
+    value = {"about": about, "unit": names.GATEWAY_UNIT, "listens": listens}
+    return json.dumps(numbered(value), indent=2) + "\n"

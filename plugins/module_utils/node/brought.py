@@ -15,6 +15,7 @@ import os
 from typing import Dict, Iterable, List, Mapping
 
 from . import files as node_files
+from .schema import numbered
 
 PATH = "/var/lib/gpunode/brought.json"
 KINDS = ("images", "models")
@@ -47,7 +48,7 @@ def changed(
 def write(names: Mapping[str, List[str]], path: str) -> None:
     """Nothing is left of the file where there are no names."""
     if any(names.values()):
-        node_files.write_atomically(path, json.dumps(names, indent=1, sort_keys=True) + "\n")
+        node_files.write_atomically(path, json.dumps(numbered(names), indent=1, sort_keys=True) + "\n")
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

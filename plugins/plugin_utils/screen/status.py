@@ -10,6 +10,7 @@ from typing import Any
 
 from ...module_utils.instance.names import GATEWAY_UNIT
 from ...module_utils.node import words
+from ...module_utils.node.schema import SCHEMA
 from ...module_utils.programs.diagnosis import sentences
 from ..planner.host import numbered
 from . import text as screen_text
@@ -200,4 +201,4 @@ def report(nodes: Mapping[str, Mapping[str, Any]], short: bool = False) -> dict[
     about = [] if short else screen_text.pairs([pair for host, said in asked.items() for pair in _about(host, said)])
     noted = [line for note in told for line in screen_text.wrapped(note, rest="  ")]
     text = _parts(tables(asked), about, noted)
-    return {"text": text, "notes": told, "nodes": data, "unhealthy": unhealthy}
+    return {"schema": SCHEMA, "text": text, "notes": told, "nodes": data, "unhealthy": unhealthy}

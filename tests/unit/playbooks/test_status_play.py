@@ -70,4 +70,4 @@ def test_one_look_ends_by_itself(tmp_path: Path) -> None:
     text = play.communicate(timeout=120)[0]
     assert play.returncode == 0, text
     assert f"As JSON: {tmp_path}/a.json" in text
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["here"]["instances"] == []
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["nodes"]["here"]["instances"] == []

@@ -226,11 +226,14 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
     told = plan(tmp_path, "gpus=4xH100", "json=plan.json", "models=70b,405b")
     assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), side by side, this cannot be:\n\n1. 405b (meta-llama" in told
     assert f"\nAs JSON: {tmp_path}/plan.json\n" in told
-    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"localhost": []}
+    assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"schema": 1, "nodes": {"localhost": []}}
     assert not (CHECKOUT / "playbooks/plan.json").exists()
     told = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
     assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in told
-    assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["localhost"][0]["max_model_len"] == 131072
+    assert (
+        json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["nodes"]["localhost"][0]["max_model_len"]
+        == 131072
+    )
 
 
 def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def flip(path) -> None:
         (lambda b: ((b / "vars.yml").unlink(), (b / "vars.yml").symlink_to("/etc/hostname")), "vars.yml is missing"),
         (lambda b: os.mkfifo(b / "pipe"), "neither a file nor a link"),
         (lambda b: (b / "manifest.json").write_text("{"), "manifest.json of the bundle is damaged"),
-        (lambda b: (b / "manifest.json").write_text('{"format": 9}'), "format 9"),
+        (lambda b: (b / "manifest.json").write_text('{"schema": 9}'), "schema 9"),
     ],
 )
 def test_a_folder_that_was_changed(bundle, work, harm, said):

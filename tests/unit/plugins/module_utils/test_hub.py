@@ -111,9 +111,9 @@ def test_manifest_survives_being_written():
     assert Manifest.load(manifest.dump()) == manifest
 
 
-def test_manifest_of_another_format_is_refused():
-    with pytest.raises(ValueError, match="format 9"):
-        Manifest.load('{"format": 9}')
+def test_manifest_of_another_schema_is_refused():
+    with pytest.raises(ValueError, match="schema 9"):
+        Manifest.load('{"schema": 9}')
 
 
 def test_listing():

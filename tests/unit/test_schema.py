@@ -1,0 +1,100 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every JSON that outlives a play carries the same number, and what an earlier release wrote is still read."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.gpunode.llm.plugins.filter.vllm_status_report import vllm_status_report
+from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Manifest
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record, gateway_text
+from ansible_collections.gpunode.llm.plugins.module_utils.node import brought
+from ansible_collections.gpunode.llm.plugins.module_utils.node.schema import SCHEMA, numbered
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MANIFEST = {"repo_id": "org/name", "revision": "0" * 40, "files": {}, "left_out": {}}
+CONTENTS: dict[str, Any] = {
+    "system": {"distribution": "Debian", "release": "bookworm", "version": "12", "architecture": "x86_64"},
+    "files": {},
+    "links": {},
+}
+#: Files in which a text of JSON is made that is no record: what it is instead.
+NO_RECORDS = {
+    "module_utils/bundle/run.py": "the job's order, in /run",
+    "module_utils/docker/daemon.py": "Docker's own daemon.json",
+    "module_utils/docker/layout.py": "the layout of an image, as OCI and Docker have it",
+    "module_utils/hub/progress.py": "how far a job is, in /run",
+    "module_utils/hub/run.py": "the job's order, in /run",
+    "module_utils/node/lock.py": "who has the node, in /run",
+    "module_utils/programs/vllm_wait.py": "a question to an engine",
+    "module_utils/support/redact.py": "how a secret is written in JSON",
+    "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
+    "plugin_utils/planner/options.py": "documentation",
+    "plugin_utils/service.py": "a command to copy",
+}
+
+
+def test_every_json_that_is_written_is_numbered_or_no_record() -> None:
+    plugins = CHECKOUT / "plugins"
+    writers = {
+        str(path.relative_to(plugins)): path.read_text(encoding="utf-8")
+        for path in plugins.rglob("*.py")
+        if re.search(r"json\.dumps?\(", path.read_text(encoding="utf-8"))
+    }
+    assert {
+        name for name, text in writers.items() if "numbered(" not in text and '"schema": SCHEMA' not in text
+    } == set(NO_RECORDS)
+    for page in (CHECKOUT / "playbooks").glob("*.yml"):
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert "to_nice_json" not in line or "'schema':" in line, page.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        Record("8b", "vllm-8b.service").text(),
+        gateway_text([]),
+        Manifest.read(numbered(MANIFEST)).dump(),
+        Contents.load(json.dumps(numbered(CONTENTS))).dump(),
+    ],
+)
+def test_a_record_has_the_number(text: str) -> None:
+    assert json.loads(text)["schema"] == SCHEMA == 1
+
+
+def test_names_of_what_was_brought_have_the_number(tmp_path: Path) -> None:
+    path = tmp_path / "brought.json"
+    path.write_text('{"images": ["a"], "models": []}')  # by a release that had no number
+    brought.note(str(path), models=["org/name"])
+    assert json.loads(path.read_text()) == {"schema": SCHEMA, "images": ["a"], "models": ["org/name"]}
+    assert brought.read(str(path)) == {"images": ["a"], "models": ["org/name"]}
+
+
+def test_what_was_written_before_it_was_called_so_is_read() -> None:
+    """Every node that was set up by then has such manifests, and hashes none of its files again."""
+    assert Manifest.read({"format": 1, **MANIFEST}) == Manifest.read(numbered(MANIFEST))
+    assert Contents.load(json.dumps({"format": 1, **CONTENTS})) == Contents.load(json.dumps(numbered(CONTENTS)))
+
+
+def test_a_newer_form_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match="a manifest of schema 2; this release reads schema 1"):
+        Manifest.read({**MANIFEST, "schema": 2})
+    with pytest.raises(BundleError, match="The bundle is of schema 2, and this release reads schema 1."):
+        Contents.load(json.dumps({**CONTENTS, "schema": 2}))
+
+
+def test_the_files_for_programs_have_it() -> None:
+    assert vllm_status_report({})["schema"] == SCHEMA
+    for page, name in (("plan", "__fit"), ("status", "__status_report")):
+        (play,) = yaml.safe_load((CHECKOUT / "playbooks" / f"{page}.yml").read_text(encoding="utf-8"))
+        (task,) = (task for task in play["tasks"] if task["name"] == "Write it as JSON")
+        content = task["ansible.builtin.copy"]["content"]
+        assert content.startswith(f"{{{{ {{'schema': {name}.schema, 'nodes': ")
