@@ -24,7 +24,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
-        args = dict(self._task.args)
+        return self._call(self._rendered(dict(self._task.args)), self._task_vars)
+
+    def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
+        return result
+
+    def _rendered(self, args: dict[str, Any]) -> dict[str, Any]:
+        """The module's arguments, with the texts in the place of their templates."""
         items = args.pop("each", None) or []
         item_var = args.pop("item_var", None) or "item"
         files = [self._plain(file) for file in args.get("files") or []]
@@ -32,8 +39,7 @@ class ActionModule(ActionBase):
             args["files"], args["secrets"] = file_plan.rendered(files, items, item_var, self._text)
         except ValueError as error:
             raise AnsibleActionFail(f"rendered_files: {error}") from error
-        result: dict[str, Any] = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
-        return result
+        return args
 
     @staticmethod
     def _plain(file: dict[str, Any]) -> dict[str, Any]:

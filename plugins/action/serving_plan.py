@@ -9,7 +9,7 @@ from typing import Any
 
 from ..module_utils.instance.serving import Here, here_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
-from ..plugin_utils import gateway, quoting, service, weights
+from ..plugin_utils import asked, gateway, quoting, service, weights
 from ..plugin_utils.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog_files import load_catalog
@@ -73,7 +73,9 @@ class ActionModule(LockingAction):
         """What the node says of its GPUs and its system; where a time-out is given, once the node is this play's."""
         if lock_timeout_s is None:
             return self._answer("gpunode.llm.gpu_info", {}, task_vars)
-        return self._locked("gpunode.llm.gpu_info", task_vars, lock_timeout_s)
+        said = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s)
+        asked.bring(str(task_vars.get("inventory_hostname", "node")), said.get("answers") or {})
+        return said
 
 
 def _one_message(findings: tuple[str, ...]) -> str:

@@ -1,10 +1,18 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Renders the files that units are to start from, as rendered_files does; the node only compares them."""
+"""Renders the files that units are to start from, as rendered_files does; the node only compares them.
+
+It is not asked where it has said with its first answer how they are.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ..plugin_utils import asked
 from . import rendered_files
 
 
@@ -12,3 +20,7 @@ class ActionModule(rendered_files.ActionModule):
     """units_settled"""
 
     MODULE = "gpunode.llm.units_settled"
+
+    def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        unchanged = boolean(args.pop("unchanged", False))
+        return asked.ask(self, self.MODULE, args, task_vars, unchanged)

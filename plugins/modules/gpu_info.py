@@ -16,12 +16,6 @@ description:
   - Runs C(nvidia-smi -q -x) once, and reads the PCI bus, so that GPUs without a driver are seen as well.
   - Never fails for want of GPUs. What is missing or broken is in RV(state), in words in RV(message); deciding whether
     that matters is left to M(gpunode.llm.serving_plan).
-options:
-  lock:
-    description:
-      - Take the node for a play in the same call, as M(gpunode.llm.node_lock) does. Where another play has it, only
-        that is reported. M(gpunode.llm.serving_plan) sets it.
-    type: dict
 seealso:
   - module: gpunode.llm.serving_plan
 """
@@ -143,10 +137,6 @@ cdi_uuids:
   description: Whether the node's CDI specification names GPUs by UUID; null where there is none yet.
   returned: always
   type: bool
-lock:
-  description: Who has the node now, as M(gpunode.llm.node_lock) returns it.
-  returned: where O(lock) is set
-  type: dict
 system:
   description:
     - What the roles of this collection want to know of the node's system besides, under the names of the facts that
@@ -156,69 +146,14 @@ system:
   sample: {"ansible_distribution": "Debian", "ansible_distribution_version": "12.11", "ansible_architecture": "x86_64"}
 """
 
-import json
-from functools import cache
-from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker.daemon_file import data_root
-from ..module_utils.instance import known, serving
-from ..module_utils.node import files as node_files, lock as node_lock, system as node_system
-from ..module_utils.programs.gpu import container_id, look, scan_pci
-
-CDI = ("/etc/cdi", "/var/run/cdi")
-
-
-@cache
-def _container_name(container: str) -> str:
-    """Docker's own record, so that asking needs neither its socket nor its client."""
-    record = node_files.text_of(Path(data_root()) / "containers" / container / "config.v2.json")
-    try:
-        return str(json.loads(record)["Name"]).lstrip("/")
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def owner_of(pid: int) -> str:
-    """The name of the container that a process runs in, "" outside of any."""
-    container = container_id(node_files.text_of(Path(f"/proc/{pid}/cgroup")))
-    return _container_name(container) if container else ""
-
-
-def fabric_manager_runs() -> bool:
-    """The kernel cuts a process's name after 15 letters."""
-    return any(node_files.text_of(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
-
-
-def engines() -> List[Dict[str, Any]]:
-    """The engines that this node has, by their records."""
-    found = serving.engines(known.instances())
-    return [{**one.as_dict(), "started_from": serving.started_from(one.name)} for one in found]
-
-
-def cdi_uuids() -> Optional[bool]:
-    """Whether this node's CDI specifications name GPUs by UUID; None where there is none yet."""
-    return serving.names_uuids(node_files.text_of(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
+from ..module_utils.node import gpus as node_gpus
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"lock": {"type": "dict"}}, supports_check_mode=True)
-    lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
-    if lock and not lock["lock"]["mine"]:
-        module.exit_json(changed=False, **lock)
-    tool = module.get_bin_path("nvidia-smi")
-
-    def run() -> Tuple[int, str, str]:
-        status, out, err = module.run_command([tool, "-q", "-x"])
-        return int(status), str(out), str(err)
-
-    pci = scan_pci()
-    manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
-    gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
-    system = node_system.facts(module.run_command)
-    module.exit_json(**gpus, **lock, engines=engines(), cdi_uuids=cdi_uuids(), system=system)
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    module.exit_json(**node_gpus.answer(module))
 
 
 if __name__ == "__main__":

@@ -206,6 +206,11 @@ options:
     description: The supported platforms, as C(distributions) with a list of versions each, and C(architectures).
     type: dict
     default: {}
+  digest:
+    description:
+      - A digest of the question. The node keeps the question under it, without what is secret, and
+        M(gpunode.llm.node_info) answers it once more where nobody else has to be asked. The action plugin sets it.
+    type: str
 """
 
 EXAMPLES = r"""
@@ -278,6 +283,7 @@ from ..module_utils.hub import (
     snapshot as hub_snapshot,
     token as hub_token,
 )
+from ..module_utils.node import asked as node_asked
 from ..module_utils.preflight import (
     answer as preflight_answer,
     checks as preflight_checks,
@@ -401,9 +407,12 @@ def main():
             },
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
+            "digest": {"type": "str"},
         },
         supports_check_mode=True,
     )
+    if module.params["digest"] and not module.check_mode:
+        node_asked.keep("preflight_check", module.params["digest"], preflight_answer.question(module.params))
     try:
         told, warnings = preflight_answer.answer(
             module.params, module.run_command, module.get_bin_path, Elsewhere(module.params)

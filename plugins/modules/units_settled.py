@@ -25,6 +25,17 @@ options:
     type: list
     elements: path
     default: []
+  digest:
+    description:
+      - A digest of the question. The node keeps the question under it, without what is secret, and
+        M(gpunode.llm.node_info) answers it once more. The action plugin sets it.
+    type: str
+  unchanged:
+    description:
+      - Whether nothing was changed on the node since this play asked it for the first time. What the first question
+        brought along is the answer then, and the node is not called again.
+    type: bool
+    default: false
 seealso:
   - module: gpunode.llm.rendered_files
   - module: gpunode.llm.units_ready
@@ -78,27 +89,11 @@ endpoints:
   returned: success
 """
 
-import os
-
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import wait as instance_wait
-from ..module_utils.units import files as units_files, run as units_run
-
-
-def to_do(module):
-    """What differs, what units need, and how endpoints are: each is asked only where nothing before it is due."""
-    decisions, lines = [], [f"{file.path} differs" for file in units_files.wanted(module) if file.changed]
-    lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
-    if module.params["units"] and not lines:
-        _units, decisions, to_enable = units_run.due(module)
-        lines += units_run.told(decisions, to_enable)
-    if lines:
-        return lines, decisions, []
-    wait = instance_wait.Wait(module, {}, once=True)
-    wait.slice()
-    endpoints = wait.endpoints()
-    return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], decisions, endpoints
+from ..module_utils.node import asked as node_asked
+from ..module_utils.units import files as units_files, run as units_run, settled as units_settled
 
 
 def main():
@@ -108,11 +103,14 @@ def main():
             **units_run.OPTIONS,
             **instance_wait.OPTIONS,
             "absent": {"type": "list", "elements": "path", "default": []},
+            "digest": {"type": "str"},
+            "unchanged": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
-    lines, decisions, endpoints = to_do(module)
-    module.exit_json(changed=False, **units_run.answer(lines, decisions), endpoints=endpoints)
+    if module.params["digest"] and not module.check_mode:
+        node_asked.keep("units_settled", module.params["digest"], units_settled.question(module.params))
+    module.exit_json(changed=False, **units_settled.answer(module))
 
 
 if __name__ == "__main__":

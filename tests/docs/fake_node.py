@@ -45,6 +45,7 @@ DOCKER = {
     "users_missing": [],
     "users_unknown": [],
 }
+GPUS: dict[str, Any] = {**parse(BOARD.read_text(encoding="utf-8")).as_dict(), "system": SYSTEM}
 SOURCE: dict[str, Any] = {
     "missing": [],
     "versions": {},
@@ -58,13 +59,14 @@ SEED = {"address": "192.0.2.10", "port": 8730, "manifests": []}
 ANSWERS: dict[str, dict[str, Any]] = {
     "apt_source": SOURCE,
     "engine_info": DOCKER,
-    "gpu_info": {**parse(BOARD.read_text(encoding="utf-8")).as_dict(), "system": SYSTEM},
+    "gpu_info": GPUS,
     "gpu_proof": {"uuids": [], "method": "container", "fresh": True},
     "hf_cache_info": {"complete": False, "snapshots": [], "verified": [], "client_version": "", "token_current": True},
     "hf_cache_prune": {"removed": [], "kept": [], "bytes_freed": 0, "summary": "Nothing to remove."},
     "hf_seed": SEED,
     "hf_snapshot": {"snapshots": [], "done": True, "progress": "all of it"},
     "image_pull": {"done": True, "progress": "", "image": "image", "image_id": "sha256:0"},
+    "node_info": GPUS,
     "nvidia_runtime": {"settings": [], "restart": False, "unit_enabled": True, "server_version": "29.1.0"},
     "preflight_check": {
         "findings": [],

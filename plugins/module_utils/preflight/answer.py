@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from ..docker import container_gpus, daemon_file, engine_here
 from ..hub import snapshot as hub_snapshot, token as hub_token
 from ..instance import known
+from ..node import asked as node_asked
 from ..packages import apt_here, rpm_here
 from . import checks as preflight_checks
 
@@ -86,6 +87,38 @@ def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> T
     if params["docker"] is not None:
         told["docker"] = docker
     return told, warnings
+
+
+#: What is kept of a question: with what speaks to others, secrets stay out of it.
+KEPT = (
+    *("instances", "skip", "home", "update", "remove_unlisted", "image_bytes", "source", "token_path", "elsewhere"),
+    *("gateway", "docker", "toolkit", "repositories", "platform", "supported"),
+)
+
+
+def question(params: Params) -> node_asked.Question:
+    """What is kept of it, for `again`."""
+    token = node_asked.sha256(params["token"].strip()) if params["token"] else ""
+    return {**{name: params[name] for name in KEPT}, "registry": params["registry"] is not None, "token": token}
+
+
+def again(asked: node_asked.Asked) -> Dict[str, Any]:
+    """The answer to what was kept, where nobody else has to be asked."""
+    token = hub_token.read(asked.params["token_path"])
+    if asked.params["token"] not in ("", node_asked.sha256(token)):
+        raise node_asked.CannotTell("the token is another")
+    registry: Any = {} if asked.params["registry"] else None
+    params = {**asked.params, "token": token if asked.params["token"] else None, "registry": registry}
+    told, warnings = answer(params, asked.run_command, asked.get_bin_path, _nobody)
+    if warnings:
+        raise node_asked.CannotTell(warnings[0])
+    return told
+
+
+def _nobody(asks: Asks) -> Found:
+    if asks:
+        raise node_asked.CannotTell("others have to be asked")
+    return Found()
 
 
 def against_images(params: Params) -> List[str]:

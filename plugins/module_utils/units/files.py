@@ -47,6 +47,14 @@ def summary(text: str, what: str) -> str:
     return f"({what} of {len(text.splitlines())} lines, sha256 {digest}…: they are not shown)\n"
 
 
+def here(path: str) -> Tuple[Optional[str], Optional[int]]:
+    """A file's text and its mode; None for both where there is none."""
+    try:
+        return node_files.read_text(path, "replace"), stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return None, None
+
+
 class File:
     def __init__(self, module: Any, entry: Mapping[str, Any]) -> None:
         self.module = module
@@ -59,13 +67,7 @@ class File:
         content = module.params["secrets"].get(self.path) if self.secret else entry["content"]
         self.text: str = content or ""
         self.staged = ""
-        self.before, self.mode_before = self.read()
-
-    def read(self) -> Tuple[Optional[str], Optional[int]]:
-        try:
-            return node_files.read_text(self.path, "replace"), stat.S_IMODE(os.stat(self.path).st_mode)
-        except FileNotFoundError:
-            return None, None
+        self.before, self.mode_before = here(self.path)
 
     @property
     def folder(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.node import gpus as node_gpus
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import PciScan
 from ansible_collections.gpunode.llm.plugins.modules import gpu_info
 
@@ -20,43 +21,43 @@ CONTAINER = "ab" * 32
 
 @pytest.fixture(autouse=True)
 def _no_memory_between_tests() -> None:
-    gpu_info._container_name.cache_clear()
+    node_gpus._container_name.cache_clear()
 
 
 @pytest.fixture
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The node's files, by path; all others cannot be read."""
     there: dict[str, str] = {}
-    monkeypatch.setattr(gpu_info.node_files, "text_of", lambda path: there.get(str(path), ""))
+    monkeypatch.setattr(node_gpus.node_files, "text_of", lambda path: there.get(str(path), ""))
     return there
 
 
 def test_the_owner_of_a_process(files: dict[str, str]) -> None:
     files["/proc/7/cgroup"] = f"0::/system.slice/docker-{CONTAINER}.scope\n"
     files[f"/var/lib/docker/containers/{CONTAINER}/config.v2.json"] = json.dumps({"Name": "/vllm-8b"})
-    assert gpu_info.owner_of(7) == "vllm-8b"
-    assert gpu_info.owner_of(8) == ""
+    assert node_gpus.owner_of(7) == "vllm-8b"
+    assert node_gpus.owner_of(8) == ""
 
 
 def test_docker_keeps_its_records_where_it_was_told(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_info, "data_root", lambda: "/big")
+    monkeypatch.setattr(node_gpus, "data_root", lambda: "/big")
     files[f"/big/containers/{CONTAINER}/config.v2.json"] = '{"Name": "/x"}'
-    assert gpu_info._container_name(CONTAINER) == "x"
+    assert node_gpus._container_name(CONTAINER) == "x"
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"ID": 1}'])
 def test_a_record_that_tells_nothing(files: dict[str, str], record: str) -> None:
     files[f"/var/lib/docker/containers/{CONTAINER}/config.v2.json"] = record
-    assert gpu_info._container_name(CONTAINER) == ""
+    assert node_gpus._container_name(CONTAINER) == ""
 
 
 def test_fabric_manager(monkeypatch: pytest.MonkeyPatch) -> None:
     glob = MagicMock(return_value=["1", "2"])
-    monkeypatch.setattr(gpu_info.Path, "glob", glob)
-    monkeypatch.setattr(gpu_info.node_files, "text_of", {"1": "bash\n", "2": "nv-fabricmanage\n"}.__getitem__)
-    assert gpu_info.fabric_manager_runs()
+    monkeypatch.setattr(node_gpus.Path, "glob", glob)
+    monkeypatch.setattr(node_gpus.node_files, "text_of", {"1": "bash\n", "2": "nv-fabricmanage\n"}.__getitem__)
+    assert node_gpus.fabric_manager_runs()
     glob.return_value = ["1"]
-    assert not gpu_info.fabric_manager_runs()
+    assert not node_gpus.fabric_manager_runs()
 
 
 def ran(monkeypatch: pytest.MonkeyPatch, tool: str | None, nvswitches: int = 0) -> tuple[dict[str, Any], MagicMock]:
@@ -64,9 +65,9 @@ def ran(monkeypatch: pytest.MonkeyPatch, tool: str | None, nvswitches: int = 0) 
     module.get_bin_path.return_value = tool
     module.run_command.return_value = (0, (BOARDS / "h200x2.xml").read_text(encoding="utf-8"), "")
     monkeypatch.setattr(gpu_info, "AnsibleModule", lambda **options: module)
-    monkeypatch.setattr(gpu_info.node_system, "facts", lambda run: {"ansible_nodename": "n"})
-    monkeypatch.setattr(gpu_info, "scan_pci", lambda: PciScan((), nvswitches))
-    monkeypatch.setattr(gpu_info, "fabric_manager_runs", lambda: False)
+    monkeypatch.setattr(node_gpus.node_system, "facts", lambda run: {"ansible_nodename": "n"})
+    monkeypatch.setattr(node_gpus, "scan_pci", lambda: PciScan((), nvswitches))
+    monkeypatch.setattr(node_gpus, "fabric_manager_runs", lambda: False)
     gpu_info.main()
     return module.exit_json.call_args.kwargs, module
 

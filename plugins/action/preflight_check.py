@@ -1,0 +1,20 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ask the node what stands against a plan, unless it has said so with its first answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ..plugin_utils import asked
+
+
+class ActionModule(ActionBase):
+    """preflight_check"""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        return asked.ask(self, "gpunode.llm.preflight_check", self._task.args, task_vars or {})

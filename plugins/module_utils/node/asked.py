@@ -1,0 +1,65 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a node was asked last. The first question of the next play has it answered once more, which spares that play a
+round trip for each question that it asks in the same words.
+
+Questions are kept in a folder that only root reads and that a restart of the node empties. They hold no secret: of a
+token or a secret file they have the SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence, Tuple
+
+from . import files
+
+FOLDER = Path("/run/gpunode/asked")
+
+Question = Dict[str, Any]
+
+
+class CannotTell(Exception):
+    """The node alone cannot answer it, or not without saying more than an answer."""
+
+
+class Asked:
+    """A question, as a module has its own: what the cores of modules take for one. It fails by CannotTell."""
+
+    check_mode = True
+
+    def __init__(self, params: Mapping[str, Any], module: Any) -> None:
+        self.params = params
+        self.get_bin_path: Callable[[str], Optional[str]] = module.get_bin_path
+        self.run_command: Callable[[Sequence[str]], Tuple[int, str, str]] = module.run_command
+
+    def fail_json(self, msg: str, **_more: Any) -> NoReturn:
+        raise CannotTell(msg)
+
+
+def keep(name: str, digest: str, question: Question) -> None:
+    """Keep a question, in the place of the one before. A node on which that cannot be is asked the longer way."""
+    kept = json.dumps({"digest": digest, "question": question})
+    with suppress(OSError):
+        files.write_atomically(FOLDER / name, kept, 0o600, 0o700, power_cut=False)
+
+
+def answers(module: Any, known: Mapping[str, Callable[[Asked], Dict[str, Any]]]) -> Dict[str, Any]:
+    """The answers to what was asked last. ``known``: how each is answered, by its name."""
+    found = {}
+    for name, answer in known.items():
+        try:
+            kept = json.loads(files.read_text(FOLDER / name))
+            found[name] = {"digest": kept["digest"], "answer": answer(Asked(kept["question"], module))}
+        # Whatever it is: the question comes again in its own call, which says what is wrong.
+        except Exception:
+            continue
+    return found
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,59 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether services run from the files that are wanted, and answer: the answer of units_settled."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from ..instance import wait as instance_wait
+from ..node import asked as node_asked
+from . import files as units_files, run as units_run
+
+
+def answer(module: Any) -> Dict[str, Any]:
+    """What the module returns."""
+    return _told(module, [file.path for file in units_files.wanted(module) if file.changed])
+
+
+def question(params: Mapping[str, Any]) -> node_asked.Question:
+    """What is kept of it: of each file the SHA-256."""
+    files = []
+    for entry in params["files"]:
+        content = params["secrets"].get(entry["dest"]) if entry["secret"] else entry["content"]
+        kept = {name: entry[name] for name in ("dest", "mode", "present")}
+        files.append({**kept, "sha256": node_asked.sha256(content or "")})
+    return {"files": files, **{name: params[name] for name in ("units", "endpoints", "absent")}}
+
+
+def again(asked: node_asked.Asked) -> Dict[str, Any]:
+    """The answer to what was kept."""
+    return _told(asked, [entry["dest"] for entry in asked.params["files"] if _differs(entry)])
+
+
+def _differs(entry: Mapping[str, Any]) -> bool:
+    text, mode = units_files.here(entry["dest"])
+    wanted = (entry["sha256"], int(entry["mode"] or "0644", 8)) if entry["present"] else (None, None)
+    return (None if text is None else node_asked.sha256(text), mode) != wanted
+
+
+def _told(module: Any, changed: Sequence[str]) -> Dict[str, Any]:
+    lines, decisions, endpoints = _to_do(module, changed)
+    return {**units_run.answer(lines, decisions), "endpoints": endpoints}
+
+
+def _to_do(module: Any, changed: Sequence[str]) -> Tuple[List[str], List[Any], List[Dict[str, Any]]]:
+    """What differs, what units need, and how endpoints are: each is asked only where nothing before it is due."""
+    decisions, lines = [], [f"{path} differs" for path in changed]
+    lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
+    if module.params["units"] and not lines:
+        _units, decisions, to_enable = units_run.due(module)
+        lines += units_run.told(decisions, to_enable)
+    if lines:
+        return lines, decisions, []
+    wait = instance_wait.Wait(module, {}, once=True)
+    wait.slice()
+    endpoints = wait.endpoints()
+    return [f"{one['name']}: {one['detail']}" for one in endpoints if not one["ready"]], decisions, endpoints

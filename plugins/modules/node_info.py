@@ -1,0 +1,78 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_info
+short_description: Ask a node the first question of a play
+version_added: 1.0.0
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.reads_only
+description:
+  - Takes the node for a play, says what M(gpunode.llm.gpu_info) says, and answers once more what
+    M(gpunode.llm.preflight_check) and M(gpunode.llm.units_settled) asked last. Where they are to ask the same again in
+    this play, they have their answer and no call of their own.
+  - Used by M(gpunode.llm.serving_plan). Its options may change in any release.
+options:
+  lock:
+    description:
+      - Take the node for a play, as M(gpunode.llm.node_lock) does. Where another play has it, only that is reported.
+    type: dict
+seealso:
+  - module: gpunode.llm.gpu_info
+  - module: gpunode.llm.serving_plan
+"""
+
+EXAMPLES = r"""
+- name: Ask the node
+  gpunode.llm.node_info:
+  register: node
+"""
+
+RETURN = r"""
+lock:
+  description: Who has the node now, as M(gpunode.llm.node_lock) returns it.
+  returned: where O(lock) is set
+  type: dict
+answers:
+  description:
+    - What was asked last, by the name of the module, each with the C(digest) of the question and the C(answer) to it
+      now. A question that nobody asked since the node's start, or that others than the node must be asked for, is
+      missing.
+  returned: where the node is this play's
+  type: dict
+gpus:
+  description: This and the rest is what M(gpunode.llm.gpu_info) returns.
+  returned: where the node is this play's
+  type: list
+  elements: dict
+"""
+
+from typing import Any, Callable, Dict, Mapping
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.node import asked as node_asked, gpus as node_gpus, lock as node_lock
+from ..module_utils.preflight import answer as preflight_answer
+from ..module_utils.units import settled as units_settled
+
+#: How each is answered, by the name of the module that asks it.
+ANSWERS: Mapping[str, Callable[[Any], Dict[str, Any]]] = {
+    "preflight_check": preflight_answer.again,
+    "units_settled": units_settled.again,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={"lock": {"type": "dict"}}, supports_check_mode=True)
+    lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
+    if lock and not lock["lock"]["mine"]:
+        module.exit_json(changed=False, **lock)
+    module.exit_json(**node_gpus.answer(module), **lock, answers=node_asked.answers(module, ANSWERS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the first question of a play brought along: the controller's side of ``module_utils/node/asked.py``.
+
+Answers lie in the folder that this run of ansible-playbook has for itself, and in no register: what they are answers to
+may hold secrets, and digests of it belong into no log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible import constants
+from ansible.plugins.action import ActionBase
+
+from ..module_utils.node import files
+
+Result = dict[str, Any]
+
+
+def digest(args: Mapping[str, Any]) -> str:
+    """The same for the same question alone."""
+    text = json.dumps(args, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _place(host: str) -> Path:
+    name = hashlib.sha256(host.encode()).hexdigest()[:16]
+    return Path(constants.DEFAULT_LOCAL_TMP) / f"gpunode-asked-{name}.json"
+
+
+def bring(host: str, answers: Mapping[str, Any]) -> None:
+    """Put down what the first question to a host brought along."""
+    with suppress(OSError):
+        files.write(_place(host), json.dumps(answers), 0o600)
+
+
+def take(host: str, name: str, asks: str) -> Result | None:
+    """The answer to a question, once: whoever asks again, asks since something may have changed."""
+    try:
+        answers = json.loads(files.read_text(_place(host)))
+        found = answers.pop(name)
+        bring(host, answers)
+    except (OSError, ValueError, KeyError):
+        return None
+    return dict(found["answer"]) if found["digest"] == asks else None
+
+
+def ask(
+    action: ActionBase, module: str, args: Mapping[str, Any], task_vars: dict[str, Any], unchanged: bool = True
+) -> Result:
+    """Take the answer that is there, or have the action call its module.
+
+    Args:
+        unchanged: whether the node is as it was when it answered.
+    """
+    asks = digest(args)
+    found = take(str(task_vars.get("inventory_hostname", "node")), module.rpartition(".")[2], asks)
+    if found is not None and unchanged:
+        return {"changed": False, **found}
+    called = {"module_name": module, "module_args": {**args, "digest": asks}, "task_vars": task_vars}
+    result: Result = action._execute_module(**called)
+    return result

@@ -1,0 +1,84 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether an answer that came along is the answer to what is asked now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible import constants
+from ansible_collections.gpunode.llm.plugins.plugin_utils import asked
+
+ARGS = {"files": [{"dest": "/etc/vllm/8b.yaml", "content": "model: a/b\n"}], "secrets": {}}
+ANSWER = {"settled": True, "due": []}
+
+
+class Action:
+    """Calls the node, which has changed meanwhile."""
+
+    def __init__(self) -> None:
+        self.called: list[dict[str, Any]] = []
+
+    def _execute_module(self, **given: Any) -> dict[str, Any]:
+        self.called.append(given)
+        return {"changed": False, "settled": False}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    return tmp_path
+
+
+def ask(args: dict[str, Any] = ARGS, host: str = "gpu-1", **more: Any) -> tuple[bool, list[dict[str, Any]]]:
+    action = Action()
+    said = asked.ask(action, "gpunode.llm.units_settled", args, {"inventory_hostname": host}, **more)
+    return said["settled"], action.called
+
+
+def bring(host: str = "gpu-1", args: dict[str, Any] = ARGS) -> None:
+    asked.bring(host, {"units_settled": {"digest": asked.digest(args), "answer": ANSWER}})
+
+
+def test_the_same_question_is_not_asked_again(folder: Path) -> None:
+    bring()
+    (kept,) = folder.iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert ask() == (True, [])
+
+
+def test_a_call_tells_the_node_what_to_keep_it_under() -> None:
+    settled, (called,) = ask()
+    assert not settled
+    assert called["module_args"] == {**ARGS, "digest": asked.digest(ARGS)}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param({"unchanged": False}, id="the play has changed the node"),
+        pytest.param({"args": {**ARGS, "secrets": {"/etc/vllm/8b.env": "KEY=b"}}}, id="another secret"),
+        pytest.param({"args": {**ARGS, "files": []}}, id="another file"),
+        pytest.param({"host": "gpu-2"}, id="another node"),
+    ],
+)
+def test_anything_else_is_asked(more: dict[str, Any]) -> None:
+    bring()
+    settled, called = ask(**more)
+    assert (settled, len(called)) == (False, 1)
+
+
+def test_whoever_asks_again_asks_the_node() -> None:
+    bring()
+    assert ask() == (True, [])
+    settled, called = ask()
+    assert (settled, len(called)) == (False, 1)
+
+
+def test_an_answer_from_before_a_change_is_gone_for_good() -> None:
+    bring()
+    ask(unchanged=False)
+    assert len(ask()[1]) == 1
