@@ -73,8 +73,9 @@ class ActionModule(LockingAction):
         """What the node says of its GPUs and its system; where a time-out is given, once the node is this play's."""
         if lock_timeout_s is None:
             return self._answer("gpunode.llm.gpu_info", {}, task_vars)
-        said = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s)
-        asked.bring(str(task_vars.get("inventory_hostname", "node")), said.get("answers") or {})
+        nonce = asked.nonce()
+        said = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s, nonce=nonce)
+        asked.bring(str(task_vars.get("inventory_hostname", "node")), said.get("answers") or {}, nonce)
         return said
 
 

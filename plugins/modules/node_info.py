@@ -21,6 +21,9 @@ options:
     description:
       - Take the node for a play, as M(gpunode.llm.node_lock) does. Where another play has it, only that is reported.
     type: dict
+  nonce:
+    description: A random text of this play, under which digests are sealed. Without one, RV(answers) is empty.
+    type: str
 seealso:
   - module: gpunode.llm.gpu_info
   - module: gpunode.llm.serving_plan
@@ -39,8 +42,8 @@ lock:
   type: dict
 answers:
   description:
-    - What was asked last, by the name of the module, each with the C(digest) of the question and the C(answer) to it
-      now. A question that nobody asked since the node's start, or that others than the node must be asked for, is
+    - What was asked last, by the name of the module, each with the sealed C(digest) of the question and the C(answer)
+      to it now. A question that nobody asked since the node's start, or that others than the node must be asked for, is
       missing.
   returned: where the node is this play's
   type: dict
@@ -67,11 +70,13 @@ ANSWERS: Mapping[str, Callable[[Any], Dict[str, Any]]] = {
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={"lock": {"type": "dict"}}, supports_check_mode=True)
+    options = {"lock": {"type": "dict"}, "nonce": {"type": "str", "no_log": True}}
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
     if lock and not lock["lock"]["mine"]:
         module.exit_json(changed=False, **lock)
-    module.exit_json(**node_gpus.answer(module), **lock, answers=node_asked.answers(module, ANSWERS))
+    answers = node_asked.answers(module, ANSWERS) if module.params["nonce"] else {}
+    module.exit_json(**node_gpus.answer(module), **lock, answers=answers)
 
 
 if __name__ == "__main__":

@@ -407,7 +407,7 @@ def main():
             },
             "platform": {"type": "dict", "default": {}},
             "supported": {"type": "dict", "default": {}},
-            "digest": {"type": "str"},
+            "digest": {"type": "str", "no_log": True},
         },
         supports_check_mode=True,
     )

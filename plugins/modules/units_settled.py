@@ -103,7 +103,7 @@ def main():
             **units_run.OPTIONS,
             **instance_wait.OPTIONS,
             "absent": {"type": "list", "elements": "path", "default": []},
-            "digest": {"type": "str"},
+            "digest": {"type": "str", "no_log": True},
             "unchanged": {"type": "bool", "default": False},
         },
         supports_check_mode=True,

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the first question of a play brought along: the controller's side of ``module_utils/node/asked.py``.
 
-Answers lie in the folder that this run of ansible-playbook has for itself, and in no register: what they are answers to
-may hold secrets, and digests of it belong into no log.
+Answers lie in the folder that this run of ansible-playbook has for itself, and in no register. What they are answers to
+may hold secrets: its digest is sealed for this play before it leaves the node, since -vvv shows what a node says.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.node import files
+from ..module_utils.node.asked import sealed
 
 Result = dict[str, Any]
 
@@ -35,21 +37,26 @@ def _place(host: str) -> Path:
     return Path(constants.DEFAULT_LOCAL_TMP) / f"gpunode-asked-{name}.json"
 
 
-def bring(host: str, answers: Mapping[str, Any]) -> None:
+def nonce() -> str:
+    """A random text for one first question."""
+    return secrets.token_hex(16)
+
+
+def bring(host: str, answers: Mapping[str, Any], sealed_under: str) -> None:
     """Put down what the first question to a host brought along."""
     with suppress(OSError):
-        files.write(_place(host), json.dumps(answers), 0o600)
+        files.write(_place(host), json.dumps({"nonce": sealed_under, "answers": answers}), 0o600)
 
 
 def take(host: str, name: str, asks: str) -> Result | None:
     """The answer to a question, once: whoever asks again, asks since something may have changed."""
     try:
-        answers = json.loads(files.read_text(_place(host)))
-        found = answers.pop(name)
-        bring(host, answers)
+        kept = json.loads(files.read_text(_place(host)))
+        found = kept["answers"].pop(name)
+        bring(host, kept["answers"], kept["nonce"])
     except (OSError, ValueError, KeyError):
         return None
-    return dict(found["answer"]) if found["digest"] == asks else None
+    return dict(found["answer"]) if found["digest"] == sealed(asks, kept["nonce"]) else None
 
 
 def ask(

@@ -44,15 +44,15 @@ class HeldError(ValueError):
 class LockingAction(ActionBase):  # type: ignore[misc]
     """Base of the action plugins whose module takes the node with the option ``lock`` and returns it as ``lock``."""
 
-    def _locked(self, module: str, task_vars: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def _locked(self, module: str, task_vars: dict[str, Any], timeout_s: float, **args: Any) -> dict[str, Any]:
         """Call the module until the node is this play's, and keep it so. With --check nothing changes: no lock."""
         if self._task.check_mode:
-            return self._answer(module, {}, task_vars)
+            return self._answer(module, args, task_vars)
         me = identity(os.getppid(), task_vars)
         host = task_vars.get("inventory_hostname", "node")
         try:
             said = wait(
-                lambda: self._answer(module, {"lock": me}, task_vars),
+                lambda: self._answer(module, {**args, "lock": me}, task_vars),
                 timeout_s,
                 lambda line: Display().display(f"  {host}: {line}"),
             )

@@ -30,6 +30,7 @@ class Module:
     """What a core wants of a module on this machine."""
 
     check_mode = False
+    params = {"nonce": "a1"}
     get_bin_path = staticmethod(shutil.which)
 
     @staticmethod
@@ -42,6 +43,9 @@ class Module:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(node_asked, "FOLDER", tmp_path / "run" / "asked")
     return tmp_path / "run" / "asked"
+
+
+SEALED = node_asked.sealed("d", "a1")
 
 
 def told() -> dict[str, Any]:
@@ -122,7 +126,7 @@ def test_services_are_told_of_as_in_a_call_of_its_own(
     assert call(units_settled, **service.question(digest="d"))["settled"] is True
     change(service)
     (name, again) = told().popitem()
-    assert (name, again["digest"], again["answer"]["settled"]) == ("units_settled", "d", settled)
+    assert (name, again["digest"], again["answer"]["settled"]) == ("units_settled", SEALED, settled)
     assert again["answer"] == call(units_settled, **service.question())
 
 
@@ -176,7 +180,7 @@ def test_preflight_is_told_of_as_in_a_call_of_its_own(
     alone = call(preflight_check, **preflight["question"])
     # What is free on a disk is another number at every look.
     assert [disk["paths"] for disk in again["answer"].pop("disks")] == [disk["paths"] for disk in alone.pop("disks")]
-    assert again == {"digest": "d", "answer": alone}
+    assert again == {"digest": SEALED, "answer": alone}
 
 
 IMAGE = {"name": "8b", "repo_id": "a/b", "image": "vllm/vllm-openai:v0.33.0", "device": "cuda"}
