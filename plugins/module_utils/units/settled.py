@@ -46,7 +46,8 @@ def _told(module: Any, changed: Sequence[str]) -> Dict[str, Any]:
 
 def _to_do(module: Any, changed: Sequence[str]) -> Tuple[List[str], List[Any], List[Dict[str, Any]]]:
     """What differs, what units need, and how endpoints are: each is asked only where nothing before it is due."""
-    decisions, lines = [], [f"{path} differs" for path in changed]
+    decisions: List[Any] = []
+    lines = [f"{path} differs" for path in changed]
     lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
     if module.params["units"] and not lines:
         _units, decisions, to_enable = units_run.due(module)
