@@ -65,6 +65,7 @@ surveys: venv  ## write awx/surveys.yml again
 docs: venv  ## write the pages that are made from data again
 	@$(BIN)/python docs/models_and_gpus.py
 	@$(BIN)/python docs/settings.py
+	@$(BIN)/python docs/settings_schema.py
 	@$(BIN)/python docs/troubleshooting.py
 
 site: venv  ## the documentation as a site: docs/_build/index.html

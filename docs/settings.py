@@ -70,6 +70,17 @@ reads an inventory's variables. Secrets belong into a vault (`ansible-vault encr
 # vars.yml
 %s```
 
+An editor with a YAML language server, such as VS Code with Red Hat's extension, knows every variable, shows what it is,
+completes it, and marks what is misspelt or of another form, where the file begins with this line:
+
+```yaml
+# vars.yml
+# yaml-language-server: $schema=https://raw.githubusercontent.com/gpunode/llm/main/docs/settings.schema.json
+```
+
+An installed collection has the file as `docs/settings.schema.json`, below the folder that `ansible-galaxy collection list`
+names. It is a JSON Schema, draft 7, for any other program as well.
+
 ## Values from a command line, a survey or `set_stats`
 
 These send text. Each variable is read as its specification says, and what cannot be read is refused before anything

@@ -17,7 +17,14 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
-    "maker", ["docs/models_and_gpus.py", "docs/settings.py", "docs/troubleshooting.py", "awx/make_surveys.py"]
+    "maker",
+    [
+        "docs/models_and_gpus.py",
+        "docs/settings.py",
+        "docs/settings_schema.py",
+        "docs/troubleshooting.py",
+        "awx/make_surveys.py",
+    ],
 )
 def test_the_page_is_in_step(maker: str) -> None:
     spec = importlib.util.spec_from_file_location("maker", CHECKOUT / maker)
