@@ -78,7 +78,7 @@ completes it, and marks what is misspelt or of another form, where the file begi
 # yaml-language-server: $schema=https://raw.githubusercontent.com/gpunode/llm/main/docs/settings.schema.json
 ```
 
-An installed collection has the file as `docs/settings.schema.json`, below the folder that `ansible-galaxy collection list`
+An installed collection has it as `docs/settings.schema.json`, below the folder that `ansible-galaxy collection list`
 names. It is a JSON Schema, draft 7, for any other program as well.
 
 ## Values from a command line, a survey or `set_stats`
