@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from . import files
+from .schema import SCHEMA, number_of, numbered
 
 FOLDER = Path("/run/gpunode/asked")
 
@@ -44,7 +45,7 @@ class Asked:
 
 def keep(name: str, digest: str, question: Question) -> None:
     """Keep a question, in the place of the one before. A node on which that cannot be is asked the longer way."""
-    kept = json.dumps({"digest": digest, "question": question})
+    kept = json.dumps(numbered({"digest": digest, "question": question}))
     with suppress(OSError):
         files.write_atomically(FOLDER / name, kept, 0o600, 0o700, power_cut=False)
 
@@ -55,6 +56,8 @@ def answers(module: Any, known: Mapping[str, Callable[[Asked], Dict[str, Any]]])
     for name, answer in known.items():
         try:
             kept = json.loads(files.read_text(FOLDER / name))
+            if number_of(kept) != SCHEMA:
+                continue
             told = answer(Asked(kept["question"], module))
             found[name] = {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": told}
         # Whatever it is: the question comes again in its own call, which says what is wrong.
