@@ -206,3 +206,13 @@ def test_a_variable_that_one_of_the_playbooks_reads_is_fine() -> None:
 )
 def test_which_playbooks_were_called(arguments: list[str], called: list[str]) -> None:
     assert names.played(arguments) == called
+
+
+def test_a_name_of_before_is_refused_with_the_one_to_set() -> None:
+    """Every one of them: it would be passed over without a word."""
+    for old, new in names.RENAMED.items():
+        assert names.misspelt([old], []) == [f"{old} is no longer read: set {new}."]
+        assert old not in values.options()
+        ours = [word for word in re.findall(r"\w+", new) if "_" in word or word in ("model", "models")]
+        assert ours
+        assert set(ours) <= set(values.options())
