@@ -23,10 +23,10 @@ A play stops with one sentence: what is there, what is needed, what would work. 
 | it stops in | nothing has changed | what to read |
 | --- | --- | --- |
 | *Decide what this node serves* | yes | the message: it lists all findings at once |
-| *Have Docker* | | [the role's own table][docker] |
-| *Have the NVIDIA Container Toolkit* | | [the role's own table][toolkit] |
-| *Have the weights* | | the message, and `journalctl -u 'gpunode-weights-*'` on the node |
-| *Serve* | | the cause below, and `journalctl -eu vllm-NAME` on the node |
+| *Install Docker* | | [the role's own table][docker] |
+| *Install the NVIDIA Container Toolkit* | | [the role's own table][toolkit] |
+| *Download the weights* | | the message, and `journalctl -u 'gpunode-weights-*'` on the node |
+| *Start the services* | | the cause below, and `journalctl -eu vllm-NAME` on the node |
 
 After any of them: mend it and run the same play again. It goes on where it was.
 

@@ -69,7 +69,7 @@ def hf_download() -> float:
 def role() -> float:
     told = json.dumps({"huggingface_home": "/var/tmp/role", "huggingface_instances": [{"repo_id": REPO}]})
     _wall, tasks = play(NODE, "molecule/shared/weights.yml", "-e", told)
-    return sum(seconds for name, seconds, ran in tasks if ran and name.endswith("Fetch the weights"))
+    return sum(seconds for name, seconds, ran in tasks if ran and name.endswith(": Download the weights"))
 
 
 def measure(title: str, run: Callable[[], float], cut: bool = False) -> float:

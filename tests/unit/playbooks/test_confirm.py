@@ -85,5 +85,5 @@ def test_site_asks_after_the_plan_and_before_the_first_role_that_changes() -> No
     names = [task["name"] for task in tasks]
     (at,) = [n for n, task in enumerate(tasks) if task.get("ansible.builtin.include_tasks") == "tasks/confirm.yml"]
     assert names[at - 1] == "Show the plan"
-    assert names[at + 1] == "Begin with the weights"
+    assert names[at + 1] == "Start to download the weights"
     assert "not ansible_check_mode" in tasks[at]["when"]
