@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -120,3 +121,73 @@ def test_a_kind_of_input_and_output_has_one_home(called: str) -> None:
     homes = {home for home in HOMES[called] if any(file.startswith(home) for file in who)}
     assert homes == HOMES[called]
     assert [file for file in sorted(who) if not any(map(file.startswith, homes))] == []
+
+
+# -- what two sides share, and what templates may do ------------------------------------------------------------------
+ROLES, PLAYBOOKS = PLUGINS.parent / "roles", PLUGINS.parent / "playbooks"
+#: Names that a role, a module and a unit must agree on: each is written in names.py, and templates get it as a value.
+SHARED = ("/run/vllm-", "started-from", "front.conf", "gpunode-gateway.service", "/run/gpunode/beside")
+NAMES = "module_utils/instance/names.py"
+#: Texts of modules that show an example.
+SHOWN = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
+
+
+def texts(tree: ast.Module) -> Iterator[str]:
+    """Every text of a file but those that only a reader sees: docstrings, and what documents a module."""
+    hidden = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr)
+        or (isinstance(node, ast.Assign) and SHOWN & {ast.unparse(target) for target in node.targets})
+    }
+    return (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in hidden
+    )
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_name_that_two_sides_share_is_written_once(name: str) -> None:
+    """Its parts are put together there: a name is found by asking that file for it, in the roles as well."""
+    who = {file for file, tree in trees().items() if any(name in text for text in texts(tree))}
+    assert who - {NAMES} == set()
+    assert name in (PLUGINS / NAMES).read_text() or name.startswith("/run/vllm-")
+    places = [path for folder in (ROLES, PLAYBOOKS) for end in ("yml", "j2", "sh") for path in folder.rglob(f"*.{end}")]
+    assert len(places) > 100
+    lines = [(path.name, line) for path in places for line in path.read_text("utf-8").splitlines()]
+    # A comment may name it, and a template is called after the unit that it makes.
+    said = [(file, line) for file, line in lines if name in line.partition("# ")[0].replace(f"{name}.j2", "")]
+    assert [(file, line) for file, line in said if file != "vllm-back.sh"] == []
+
+
+def test_a_unit_of_ours_is_read_as_text_in_one_file_alone() -> None:
+    """Until release 1.1. Everybody else reads records."""
+    who = {file for file, tree in trees().items() if any("X-gpunode" in text for text in texts(tree))}
+    assert who == {"module_utils/instance/old_unit.py"}
+    readers = ("status.py", "kept.py", "serving.py", "spare.py", "leftovers.py", "known.py", "record.py")
+    marks = ("TimeoutStartSec", "nvidia\\.com", "ExecStart", "--timeout-s")
+    for file in (f"module_utils/instance/{name}" for name in readers):
+        assert [text for text in texts(trees()[file]) if any(mark in text for mark in marks)] == []
+
+
+@pytest.mark.parametrize("template", sorted(ROLES.rglob("*.j2")), ids=lambda path: str(path.relative_to(ROLES)))
+def test_a_template_prints(template: Path) -> None:
+    text = template.read_text("utf-8")
+    assert len(re.findall(r"{%-? *set ", text)) <= 5
+    assert re.findall(r"\| *(?:combine|regex_\w+)\b|\bis match\b", text.replace("ansible.builtin.", "")) == []
+
+
+#: Where no expression is longer than a line. The rest of the roles is to follow.
+SHORT = ("roles/vllm", "roles/gateway", "roles/huggingface", "roles/preflight", "roles/_packages")
+
+
+@pytest.mark.parametrize("folder", SHORT)
+def test_no_expression_is_longer_than_a_reader_follows(folder: str) -> None:
+    long = [
+        (path.name, " ".join(found.split())[:60])
+        for path in (PLUGINS.parent / folder).rglob("*.yml")
+        for found in re.findall(r"{{(.*?)}}", path.read_text("utf-8"), re.DOTALL)
+        if len(" ".join(found.split())) > 150
+    ]
+    assert long == []

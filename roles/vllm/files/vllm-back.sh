@@ -48,7 +48,7 @@ started)
     # Beside what the unit itself puts aside: in its own text, this would have restarted every engine of an earlier release.
     aside=/run/${2%.service}/started-from
     record=$(record "$2")
-    [ ! -e "$record" ] || (umask 077 && mkdir -p "$aside" && cp --parents --preserve=mode -t "$aside" "$record")
+    [ ! -e "$record" ] || (umask 077 && mkdir -p "$aside${record%/*}" && cp "$record" "$aside$record")
     new=
     for other in $(required "$2"); do
         [ ! -L "$units/$other.wants/$back" ] || continue

@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import known, names
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record
 
 SCRIPT = Path(__file__).parents[4] / "roles" / "vllm" / "files" / "vllm-back.sh"
 #: As systemctl prints a list: a name with a backslash in quotation marks and with two of them. Jobs stand as they are.
@@ -46,7 +48,10 @@ class Node:
             SCRIPT.read_text()
             .replace("/etc/systemd/system", str(self.units))
             .replace("/run/gpunode", str(folder / "run"))
+            .replace("=/run/${", f"={folder}/run/${{")
+            .replace(f"={names.CONFIG_DIR}", f"={folder}/records")
         )
+        (folder / "records").mkdir()
         self.script = folder / "vllm-back.sh"
         self.script.write_text(text)
 
@@ -76,6 +81,31 @@ class Node:
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
+
+
+def test_a_record_is_put_aside_where_it_is_looked_for(node: Node, tmp_path: Path) -> None:
+    """Beside what the unit itself puts aside, and for root alone as that is."""
+    record = tmp_path / "records" / "a.json"
+    aside = tmp_path / names.started_from("vllm-a.service").lstrip("/")
+    node.run("started", "vllm-a.service")
+    assert not aside.exists()
+    record.write_text(Record("a", "vllm-a.service", port=8001).text())
+    node.run("started", "vllm-a.service")
+    (copy,) = [path for path in aside.rglob("*") if path.is_file()]
+    assert copy == aside / str(record).lstrip("/")
+    assert aside.stat().st_mode & 0o777 == 0o700
+    told = known.in_copies(str(aside), "vllm-a.service")
+    assert told is not None
+    assert told.port == 8001
+
+
+def test_a_unit_with_a_record_is_one_of_ours(node: Node, tmp_path: Path) -> None:
+    """As one is that an earlier release wrote, which says so itself; nobody else's is."""
+    for name, text in (("old", OURS), ("new", "[Service]\n"), ("theirs", "[Service]\n")):
+        (node.units / f"vllm-{name}.service").write_text(text)
+    (tmp_path / "records" / "new.json").write_text("{}")
+    started = [line.split()[-1] for line in node.run("all") if " start " in line]
+    assert started == ["vllm-new.service", "vllm-old.service"]
 
 
 @pytest.mark.parametrize(
