@@ -24,3 +24,18 @@ class ActionModule(rendered_files.ActionModule):
     def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         unchanged = boolean(args.pop("unchanged", False))
         return asked.ask(self, self.MODULE, args, task_vars, unchanged)
+
+    def _rendered(self, args: dict[str, Any]) -> dict[str, Any]:
+        return super()._rendered(spread(args))
+
+
+def spread(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with all that ``services`` stands for. Five templates in its place would take their time."""
+    services = args.pop("services", None) or []
+    if services:
+        args["each"] = services
+        args["files"] = [*args["files"], *(file for one in services for file in one["to_write"])]
+        args["units"] = [one["runs"] for one in services]
+        args["endpoints"] = [one["endpoint"] for one in services]
+        args["absent"] = [path for one in services for path in one["second"]["files"]]
+    return args

@@ -36,6 +36,13 @@ options:
         brought along is the answer then, and the node is not called again.
     type: bool
     default: false
+  services:
+    description:
+      - What is looked at, as P(gpunode.llm.vllm_service#filter) says it. It stands for O(each), O(units), O(endpoints),
+        O(absent), and for files beside O(files).
+    type: list
+    elements: dict
+    default: []
 seealso:
   - module: gpunode.llm.rendered_files
   - module: gpunode.llm.units_ready
@@ -105,6 +112,7 @@ def main():
             "absent": {"type": "list", "elements": "path", "default": []},
             "digest": {"type": "str", "no_log": True},
             "unchanged": {"type": "bool", "default": False},
+            "services": {"type": "list", "elements": "dict", "default": []},  # for the action plugin
         },
         supports_check_mode=True,
     )

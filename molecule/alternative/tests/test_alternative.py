@@ -48,7 +48,6 @@ def test_it_says_what_it_was_trained_to_say(name: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/etc/vllm",
         "/etc/huggingface",
         "/var/cache/vllm",
         "/var/lib/huggingface",
@@ -59,6 +58,13 @@ def test_it_says_what_it_was_trained_to_say(name: str) -> None:
 )
 def test_nothing_lies_where_the_defaults_say(host, path: str) -> None:
     assert not host.file(path).exists
+
+
+def test_records_lie_where_everybody_looks_for_them_and_tell_where_the_rest_is(host) -> None:
+    assert sorted(host.file("/etc/vllm").listdir()) == sorted(f"{name}.json" for name in ENGINES)
+    told = json.loads(host.file("/etc/vllm/first.json").content_string)
+    assert told["files"]["config"] == "/srv/vllm/etc/first.yaml"
+    assert [path for path in told["files"].values() if not host.file(path).exists] == []
 
 
 def test_secrets_lie_in_files_of_roots_alone(host) -> None:

@@ -22,6 +22,7 @@ OURS = {
         "test -e /etc/systemd/system/vllm-tiny.service",
         "test -e /etc/vllm/tiny.yaml",
         "test -e /etc/vllm/tiny.env",
+        "test -e /etc/vllm/tiny.json",
         "test -e /var/lib/gpunode/vllm/tiny",
         "test -e /usr/local/lib/gpunode/vllm-wait.py",
         "test -e /etc/systemd/system/gpunode-engines.service",

@@ -1,0 +1,33 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one value of each service stands for in a question to the node."""
+
+from __future__ import annotations
+
+from ansible_collections.gpunode.llm.plugins.action import units_settled
+from ansible_collections.gpunode.llm.plugins.plugin_utils import service
+
+ONE = service.service({"name": "a", "image": "i:1", "port": 8000}, {})
+PROGRAM = {"src": "p", "dest": "/lib/p", "template": False}
+
+
+def test_a_service_stands_for_all_that_is_looked_at() -> None:
+    found = units_settled.spread(dict(services=[ONE], files=[PROGRAM], units=[], endpoints=[], item_var="it"))
+    assert "services" not in found
+    assert found["each"] == [ONE]
+    assert [file["dest"] for file in found["files"]] == [
+        "/lib/p",
+        "/etc/vllm/a.yaml",
+        "/etc/vllm/a.env",
+        "/etc/vllm/a.keys.yaml",
+        "/etc/systemd/system/vllm-a.service",
+        "/etc/vllm/a.json",
+    ]
+    assert (found["units"], found["endpoints"]) == ([ONE["runs"]], [ONE["endpoint"]])
+    assert "/run/gpunode/beside/a-beside.env" in found["absent"]
+
+
+def test_without_one_the_arguments_are_as_they_were_given() -> None:
+    args = {"files": [PROGRAM], "units": [], "endpoints": [], "absent": ["/x"]}
+    assert units_settled.spread({**args, "services": []}) == args
