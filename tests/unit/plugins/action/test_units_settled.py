@@ -13,7 +13,8 @@ PROGRAM = {"src": "p", "dest": "/lib/p", "template": False}
 
 
 def test_a_service_stands_for_all_that_is_looked_at() -> None:
-    found = units_settled.spread(dict(services=[ONE], files=[PROGRAM], units=[], endpoints=[], item_var="it"))
+    args = {"services": [ONE], "files": [PROGRAM], "units": [], "endpoints": [], "item_var": "it"}
+    found = units_settled.spread(args)
     assert "services" not in found
     assert found["each"] == [ONE]
     assert [file["dest"] for file in found["files"]] == [
