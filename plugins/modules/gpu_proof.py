@@ -69,10 +69,9 @@ import json
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.docker import container_gpus, engine as docker_engine
-from ..module_utils.node import files as node_files
+from ..module_utils.node import commands, files as node_files
 
 CONTAINER = "gpunode-gpu-proof"
-TIMED_OUT = 124
 GPUS = {
     "cdi": ["--device=nvidia.com/gpu=all"],
     "runtime": ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"],
@@ -110,8 +109,8 @@ def state(module):
 
 def docker(module, *words):
     """One docker command, bounded. Its exit status, and what it said on either stream."""
-    rc, out, err = module.run_command(["timeout", str(module.params["timeout"]), "docker", *words])
-    if rc == TIMED_OUT:
+    rc, out, err = module.run_command(commands.within(module.params["timeout"], "docker", *words))
+    if rc in commands.TIMED_OUT:
         module.fail_json(msg=f"A container that asks for the GPUs did not answer within {module.params['timeout']} s.")
     return rc, out + err
 

@@ -94,7 +94,7 @@ manifests:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hub import seed as hub_seed
-from ..module_utils.preflight.checks import port_is_free
+from ..module_utils.node.network import port_is_free
 from ..module_utils.units import job as units_job
 
 

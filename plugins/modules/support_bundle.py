@@ -92,7 +92,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.node import files as node_files
+from ..module_utils.node import commands, files as node_files
 from ..module_utils.support import archive, redact
 
 #: Of one file, more than any configuration has.
@@ -100,14 +100,13 @@ READ_LIMIT = 16 << 20
 
 
 def surroundings(module):
-    timeout = module.get_bin_path("timeout", required=True)
     patience = str(module.params["timeout_s"])
 
     def run(command):
         if not module.get_bin_path(command[0]):
             return f"{command[0]} is not there\n"
-        rc, out, err = module.run_command([timeout, "--kill-after=5", patience, *command], errors="replace")
-        ended = f"\n({' '.join(command)} did not end within {patience} s)\n" if rc in (124, 137) else ""
+        rc, out, err = module.run_command(commands.within(patience, *command), errors="replace")
+        ended = f"\n({' '.join(command)} did not end within {patience} s)\n" if rc in commands.TIMED_OUT else ""
         return out + (f"\n{err}" if err.strip() else "") + ended
 
     def find(pattern):

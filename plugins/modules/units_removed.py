@@ -68,6 +68,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.node import commands
 from ..module_utils.units import unit as units_unit
 
 
@@ -75,7 +76,7 @@ class Removal:
     def __init__(self, module):
         self.module = module
         names = [unit["unit"] for unit in module.params["units"]]
-        found = units_unit.parse_show(self.systemctl("show", f"--property={','.join(units_unit.PROPERTIES)}", *names))
+        found = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
         # A pattern stands for whatever systemd holds under such a name.
         shown = (
             [*found.values()]

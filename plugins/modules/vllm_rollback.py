@@ -94,7 +94,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import kept as instance_kept, known, names
-from ..module_utils.node import files as node_files
+from ..module_utils.node import commands, files as node_files
 from ..module_utils.units import unit as units_unit
 
 UNIT_DIR = names.UNIT_DIR
@@ -118,7 +118,7 @@ class Rollback:
 
     def running(self, units):
         """A unit of ours that is active has answered."""
-        told = self.run("systemctl", "show", f"--property={','.join(units_unit.PROPERTIES)}", *units)
+        told = self.run(*commands.show(units_unit.PROPERTIES, *units))
         return {name for name, shown in units_unit.parse_show(told).items() if shown.active == "active"}
 
     def kept(self, unit):
@@ -128,10 +128,9 @@ class Rollback:
             return None
 
     def image_moved(self, kept):
-        rc, out, _err = self.module.run_command(
-            [self.module.params["docker"], "image", "inspect", "--format={{.Id}}", kept.record.image]
-        )
-        return bool(kept.image_id) and (rc != 0 or out.strip() != kept.image_id)
+        docker = self.module.params["docker"]
+        named = commands.inspected(self.module.run_command, docker, "image", "{{.Id}}", kept.record.image)
+        return bool(kept.image_id) and named != kept.image_id
 
     def restore(self, kept, paths, image_moved):
         if image_moved:

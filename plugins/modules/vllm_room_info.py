@@ -68,23 +68,13 @@ rooms:
 
 import glob
 import os
-import socket
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import known, spare
-from ..module_utils.node import files as node_files
+from ..module_utils.node import commands, files as node_files, network
 from ..module_utils.programs import gpu as programs_gpu
-
-
-def is_free(port):
-    with socket.socket() as one:
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 class Node:
@@ -93,17 +83,15 @@ class Node:
 
     def gpus(self):
         tool = self.module.get_bin_path("nvidia-smi")
-        return programs_gpu.look(
-            (lambda: self.module.run_command([tool, "-q", "-x"])) if tool else None, programs_gpu.scan_pci()
-        )
+        return programs_gpu.look(programs_gpu.asked(self.module.run_command, tool), programs_gpu.scan_pci())
 
     def held_bytes(self, container):
         """The memory of what runs in a container."""
         docker = self.module.params["docker"]
-        _rc, out, _err = self.module.run_command([docker, "container", "inspect", "--format={{.Id}}", container])
+        held_by = commands.inspected(self.module.run_command, docker, "container", "{{.Id}}", container)
         folders = glob.glob("/proc/[0-9]*")
         texts = (tuple(node_files.text_of(os.path.join(one, name)) for name in ("cgroup", "status")) for one in folders)
-        return spare.held_bytes(out.strip(), texts)
+        return spare.held_bytes(held_by, texts)
 
 
 def main():
@@ -132,7 +120,7 @@ def main():
         taken,
         seen,
         spare.available_bytes(node_files.text_of("/proc/meminfo")),
-        lambda port: port not in own and is_free(port),
+        lambda port: port not in own and network.port_is_free("127.0.0.1", port),
     )
     module.exit_json(changed=False, rooms=[asdict(one) for one in rooms])
 

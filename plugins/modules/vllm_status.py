@@ -237,7 +237,7 @@ from ..module_utils.instance import (
     status as instance_status,
 )
 from ..module_utils.instance.names import GATEWAY_UNIT as FRONT
-from ..module_utils.node import brought as node_brought
+from ..module_utils.node import brought as node_brought, commands
 from ..module_utils.programs import gpu as programs_gpu, vllm_wait
 from ..module_utils.units import unit as units_unit
 
@@ -310,41 +310,33 @@ class Instance:
         return (known.as_started(self.record) or self.record).revision
 
     def url(self):
-        host = vllm_wait.reachable_host(self.endpoint["host"])
-        return f"http://{'[' + host + ']' if ':' in host else host}:{self.endpoint['port']}/v1"
+        return vllm_wait.base_url(self.endpoint["host"], self.endpoint["port"])
 
 
 class Node:
     def __init__(self, module):
         self.module = module
-        self.timeout = module.get_bin_path("timeout")
         self.uses = {}
 
+    def run(self, command):
+        return self.module.run_command(commands.within(PATIENCE_S, *command))
+
     def said(self, *command):
-        """What a program prints, nothing where it is not there; its patience is ours."""
-        _rc, out, _err = self.module.run_command([self.timeout, PATIENCE_S, *command])
-        return out
+        """What a program prints, nothing where it is not there."""
+        return self.run(command)[1]
 
     def gpus(self):
         tool = self.module.get_bin_path("nvidia-smi")
 
-        def run():
-            rc, out, err = self.module.run_command([self.timeout, PATIENCE_S, tool, "-q", "-x"])
+        def run(command):
+            rc, out, err = self.run(command)
             self.uses = gpu_use.parse(out)
             return rc, out, err
 
-        return programs_gpu.look(run if tool else None, programs_gpu.scan_pci())
+        return programs_gpu.look(programs_gpu.asked(run, tool), programs_gpu.scan_pci())
 
     def units(self, names):
-        shown = self.said(
-            "systemctl",
-            "show",
-            f"--property={','.join(instance_status.PROPERTIES)}",
-            DOCKER,
-            FRONT,
-            *names,
-            *instance_leftovers.JOBS,
-        )
+        shown = self.said(*commands.show(instance_status.PROPERTIES, DOCKER, FRONT, *names, *instance_leftovers.JOBS))
         return instance_status.parse_units(shown, time.monotonic())
 
     def images(self, names):
@@ -352,7 +344,7 @@ class Node:
         docker = self.module.params["docker"]
         if not names or not os.path.exists(docker):
             return {}
-        told = self.said(docker, "container", "inspect", "--format={{.Name}} {{.Image}}", *names)
+        told = commands.inspected(self.run, docker, "container", "{{.Name}} {{.Image}}", *names)
         return dict(line.lstrip("/").split(" ", 1) for line in told.splitlines() if line.startswith("/"))
 
     def runs(self, unit):

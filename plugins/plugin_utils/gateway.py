@@ -14,6 +14,7 @@ from typing import Any
 from ..module_utils import paths
 from ..module_utils.instance import names as node_names
 from ..module_utils.instance.record import gateway_text
+from ..module_utils.node import network
 from .planner.catalog import near
 from .planner.request import LOOPBACK, whole_number
 from .values import typed
@@ -209,7 +210,7 @@ def key_findings(keys: Any, engine_key: str = "") -> list[str]:
 
 def listen(host: str, port: int) -> str:
     """As nginx takes it. :: means every address, those of IPv4 too."""
-    return f"[{host}]:{port}{' ipv6only=off' if host == '::' else ''}" if ":" in host else f"{host}:{port}"
+    return f"{network.bracketed(host)}:{port}{' ipv6only=off' if host == '::' else ''}"
 
 
 def _engine(instance: Mapping[str, Any]) -> str:
@@ -228,7 +229,7 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         found.append(
             {
                 "upstream": _upstream(instance),
-                "address": f"{f'[{host}]' if ':' in host else host}:{int(instance['port'])}",
+                "address": f"{network.bracketed(host)}:{int(instance['port'])}",
                 # With a star: nginx does not mind that it is not there.
                 "second": f"{node_names.standby_file(str(instance['name']))}*",
             }
@@ -355,7 +356,7 @@ def plan(
     except ValueError as error:
         places, findings = [], [*findings, str(error)]
     shown = settings.names[0] if settings.names else "HOST" if settings.host in ("0.0.0.0", "::") else settings.host
-    base = f"https://{f'[{shown}]' if ':' in shown else shown}{'' if settings.port == 443 else f':{settings.port}'}"
+    base = f"https://{network.bracketed(shown)}{'' if settings.port == 443 else f':{settings.port}'}"
     made = not settings.certificate
     return {
         **asdict(settings),

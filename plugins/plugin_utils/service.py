@@ -18,8 +18,9 @@ from typing import Any
 
 from ..module_utils.instance import names
 from ..module_utils.instance.record import START_S, Files, Record, patience_s, start_limit_s
+from ..module_utils.node import network
+from ..module_utils.programs import vllm_wait
 from ..module_utils.programs.gpu import UTILIZATION
-from ..module_utils.programs.vllm_wait import reachable_host
 from .planner.request import host_address, instance_name
 from .quoting import mounts_for
 
@@ -230,7 +231,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         host=host,
         port=port,
         port_base=None if first or instance.get("port_base") is None else int(instance["port_base"]),
-        publish=f"{bracketed(host)}:{port}:{int(config.get('port', port))}",
+        publish=f"{network.bracketed(host)}:{port}:{int(config.get('port', port))}",
         # Units that run have it in a comment just so: another text would restart them.
         health_url=f"http://{LOOPBACK if host in ANY_ADDRESS else host}:{port}/health",
         gpus=_gpus(instance),
@@ -259,11 +260,6 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
 
 def _host(instance: Mapping[str, Any]) -> str:
     return str(instance.get("host") or LOOPBACK)
-
-
-def bracketed(host: str) -> str:
-    """An address as it stands before a port."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _gpus(instance: Mapping[str, Any]) -> list[str]:
@@ -415,7 +411,7 @@ def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[
 
 def base_url(instance: Mapping[str, Any]) -> str:
     """Where an instance is reached from the node itself."""
-    return f"http://{bracketed(reachable_host(_host(instance)))}:{int(instance['port'])}/v1"
+    return vllm_wait.base_url(_host(instance), int(instance["port"]))
 
 
 def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:

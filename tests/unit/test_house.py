@@ -123,6 +123,28 @@ def test_a_kind_of_input_and_output_has_one_home(called: str) -> None:
     assert [file for file in sorted(who) if not any(map(file.startswith, homes))] == []
 
 
+#: Words of a command that only these have, as a list of words or as text.
+COMMANDS = {
+    # What it collects for a person to read is a table.
+    ("systemctl", "show"): {
+        "module_utils/node/commands.py",
+        "module_utils/programs/vllm_wait.py",
+        "module_utils/support/archive.py",
+    },
+    ("-q", "-x"): {"module_utils/programs/gpu.py", "module_utils/support/archive.py"},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_that_several_need_is_written_once(command: tuple[str, ...]) -> None:
+    def said(node: ast.AST) -> set[object]:
+        words = getattr(node, "elts", getattr(node, "args", []))
+        return {word.value for word in words if isinstance(word, ast.Constant)} if isinstance(words, list) else set()
+
+    files = {file for file, tree in trees().items() if any(set(command) <= said(node) for node in ast.walk(tree))}
+    assert files == COMMANDS[command]
+
+
 # -- what two sides share, and what templates may do ------------------------------------------------------------------
 ROLES, PLAYBOOKS = PLUGINS.parent / "roles", PLUGINS.parent / "playbooks"
 #: Names that a role, a module and a unit must agree on: each is written in names.py, and templates get it as a value.

@@ -14,7 +14,7 @@ from typing import Any, Mapping
 
 from .. import paths
 from ..hub import progress as hub_progress, sight as hub_sight, snapshot as hub_snapshot
-from ..node import files as node_files, schema as node_schema, words
+from ..node import commands, files as node_files, schema as node_schema, words
 from ..packages import apt as packages_apt
 from ..units import job as units_job
 from . import __main__ as bundle_main, contents as bundle_contents
@@ -36,7 +36,7 @@ def unit(job: Mapping[str, Any]) -> str:
     return units_job.unit_name(f"gpunode-bundle-{job['state']}", str(job["path"]))
 
 
-def start(run: units_job.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
+def start(run: commands.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
     """Start the job, or attach to the one that runs."""
     name = unit(job)
     folder = os.path.join(root, name)
@@ -58,7 +58,7 @@ def start(run: units_job.Runner, job: Mapping[str, Any], root: str = RUN) -> Non
     units_job.start_or_attach(run, spec)
 
 
-def wait(run: units_job.Runner, job: Mapping[str, Any], seconds: float, root: str = RUN) -> tuple[bool, str, bool]:
+def wait(run: commands.Runner, job: Mapping[str, Any], seconds: float, root: str = RUN) -> tuple[bool, str, bool]:
     """Whether it has ended, how far it is in words, and whether it changed anything.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, List, Tuple
 
 from ..programs import diagnosis
 
@@ -153,11 +153,6 @@ def toolkit_trouble(version: str) -> str:
         " containers GPUs by name (CDI). Upgrade it, or have the newest put in its place with"
         " nvidia_container_toolkit_keep_existing: false."
     )
-
-
-def parse_unit(answer: str) -> Dict[str, str]:
-    """``systemctl show`` as a dict."""
-    return dict(line.partition("=")[::2] for line in answer.splitlines() if "=" in line)
 
 
 def gpu_uuids(listing: str) -> List[str]:

@@ -12,11 +12,11 @@ import os
 import pwd
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from ..node import files as node_files
+from ..node import commands, files as node_files
+from ..node.commands import Runner
 from ..packages import apt_here
 from . import daemon_file, engine as docker_engine
 
-Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
 
 MARKERS = ["/etc/apt/sources.list.d/docker.sources", "/etc/yum.repos.d/docker-ce.repo"]
@@ -27,6 +27,7 @@ TOOLKIT_SOURCES = [
 ]
 CONFIG = "/etc/docker/daemon.json"
 SNAP = "snap.docker.dockerd.service"
+PROPERTIES = ("LoadState", "ActiveState", "UnitFileState", "DropInPaths")
 OWN_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 
 
@@ -60,13 +61,9 @@ def engine(run: Runner, docker: Optional[str]) -> docker_engine.Engine:
 
 def shown(run: Runner, systemctl: Optional[str]) -> Tuple[Dict[str, str], Dict[str, str]]:
     """What systemd says of docker.service, and of the one that snap's Docker has."""
-    blocks = [""]
-    if systemctl:
-        _rc, out, _err = run(
-            [systemctl, "show", "docker.service", SNAP, "-p", "LoadState,ActiveState,UnitFileState,DropInPaths"]
-        )
-        blocks = out.strip().split("\n\n")
-    return docker_engine.parse_unit(blocks[0]), docker_engine.parse_unit(blocks[1] if len(blocks) > 1 else "")
+    said = commands.shown(run(commands.show(PROPERTIES, "docker.service", SNAP))[1]) if systemctl else []
+    ours, snaps = [*said, {}, {}][:2]
+    return ours, snaps
 
 
 def service(said: Mapping[str, str]) -> Dict[str, Any]:

@@ -20,7 +20,7 @@ import urllib.request
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..node import files as node_files
+from ..node import commands, files as node_files
 from . import daemon as docker_daemon, daemon_file, registry as docker_registry
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -67,7 +67,7 @@ def daemon_proxies(config: Mapping[str, Any]) -> Dict[str, str]:
 
 def service_proxies(run: Runner) -> Dict[str, str]:
     """Those of the service's environment, which is all that a Docker without settings of its own goes by."""
-    _rc, out, _err = run(["systemctl", "show", "docker.service", "-p", "Environment,EnvironmentFiles"])
+    _rc, out, _err = run(commands.show(("Environment", "EnvironmentFiles"), "docker.service"))
     said: Dict[str, str] = {}
     for path in re.findall(r"^EnvironmentFiles=(\S+)", out, re.MULTILINE):
         if path != OWN_PROXY and os.path.isfile(path):

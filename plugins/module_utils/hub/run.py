@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import paths, web
-from ..node import brought as node_brought, files as node_files, schema as node_schema, words
+from ..node import brought as node_brought, commands, files as node_files, network, schema as node_schema, words
 from ..units import job as units_job
 from . import (
     __main__ as hub_main,
@@ -71,7 +71,7 @@ class Failed(Exception):
 class World:
     """Everything outside of this process."""
 
-    run: units_job.Runner
+    run: commands.Runner
     opener: hub_api.Opener
     environment: Mapping[str, str]
     sleep: Callable[[float], None] = time.sleep
@@ -92,7 +92,7 @@ class Target:
         return replace(self.snapshot, revision=self.commit)
 
 
-def run(params: Params, check_mode: bool, runner: units_job.Runner) -> Result:
+def run(params: Params, check_mode: bool, runner: commands.Runner) -> Result:
     opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
     return step(params, check_mode, World(runner, opener, os.environ))
 
@@ -256,7 +256,7 @@ def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
     """What a follower's job must know of its seeder."""
     seeder, path = params["seeder"], os.path.join(folder, "manifest.json")
     node_files.write_atomically(path, seeded(params, target.snapshot).dump())
-    address = f"[{seeder['address']}]" if ":" in seeder["address"] else seeder["address"]
+    address = network.bracketed(seeder["address"])
     return {
         "name": seeder["name"],
         "url": f"rsync://{hub_rsync.USER}@{address}:{seeder['port']}/{hub_rsync.MODULE}",

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Sequence
 
 from .. import paths
-from ..node import files as node_files
+from ..node import commands, files as node_files
 from ..units import job as units_job
 from . import rsync as hub_rsync, snapshot as hub_snapshot
 from .snapshot import Cache, Found
@@ -48,7 +48,7 @@ class Failed(Exception):
 class World:
     """Everything outside of this process. ``free``: whether an address and port can be bound."""
 
-    run: units_job.Runner
+    run: commands.Runner
     free: Callable[[str, int], bool]
     sleep: Callable[[float], None] = time.sleep
     folder: str = FOLDER

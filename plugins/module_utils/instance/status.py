@@ -21,6 +21,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..node import commands
 from ..programs import diagnosis
 from ..programs.gpu import Gpu, NodeGpus, named
 from ..programs.vllm_wait import Answer
@@ -133,10 +134,9 @@ def rates(first: Optional[Load], second: Optional[Load], seconds: float) -> Opti
 
 
 def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
-    """What ``systemctl show`` printed for several units. ``uptime_s``: the monotonic clock now."""
+    """What systemd said of units. ``uptime_s``: the monotonic clock now."""
     found = {}
-    for block in shown.split("\n\n"):
-        value = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+    for value in commands.shown(shown):
         if "Id" in value:
             found[value["Id"]] = Unit(
                 active=value.get("ActiveState", "inactive"),

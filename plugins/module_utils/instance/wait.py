@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any, Dict, List, Mapping, Sequence
 
-from ..node import clock
+from ..node import clock, commands
 from ..programs import diagnosis, vllm_wait
 from ..units import job as units_job
 
@@ -37,7 +37,16 @@ WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type
 PAUSE_S = 1
 #: The first exception counts, and each of eight workers tells its own in fifty lines.
 LOG_LINES = 2000
-UNIT_PROPERTIES = "ActiveState,SubState,Result,NRestarts,InvocationID,LoadState,ExecMainStatus,Job"
+UNIT_PROPERTIES = (
+    "ActiveState",
+    "SubState",
+    "Result",
+    "NRestarts",
+    "InvocationID",
+    "LoadState",
+    "ExecMainStatus",
+    "Job",
+)
 
 
 #: What an engine's log says of the parts of its start. Of several processes the slowest counts.
@@ -59,8 +68,7 @@ def parts_of(lines: Sequence[str]) -> Dict[str, float]:
 
 
 def url_of(endpoint: Endpoint) -> str:
-    host = vllm_wait.reachable_host(endpoint["host"])
-    return f"http://{'[' + host + ']' if ':' in host else host}:{endpoint['port']}/v1"
+    return vllm_wait.base_url(endpoint["host"], endpoint["port"])
 
 
 class Wait:
@@ -78,10 +86,10 @@ class Wait:
         self.answers: Dict[str, vllm_wait.Answer] = {}
 
     def unit_state(self, unit: str) -> Dict[str, str]:
-        rc, out, err = self.module.run_command(["systemctl", "show", unit, f"--property={UNIT_PROPERTIES}"])
+        rc, out, err = self.module.run_command(commands.show(UNIT_PROPERTIES, unit))
         if rc != 0:
             self.end_in_failure(msg=f"systemctl show {unit} failed: {(err or out).strip()}")
-        shown = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        (shown,) = commands.shown(out) or [{}]
         return {**shown, "Job": shown.get("Job", "").lstrip("0")}
 
     def log(self, endpoint: Endpoint) -> Sequence[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 from ..docker.daemon_file import data_root
 from ..instance import known, serving
-from ..programs.gpu import container_id, look, scan_pci
+from ..programs.gpu import asked, container_id, look, scan_pci
 from . import files as node_files, system as node_system
 
 CDI = ("/etc/cdi", "/var/run/cdi")
@@ -53,12 +53,7 @@ def cdi_uuids() -> Optional[bool]:
 def answer(module: Any) -> Dict[str, Any]:
     """All of it, with one call of nvidia-smi."""
     tool = module.get_bin_path("nvidia-smi")
-
-    def run() -> Tuple[int, str, str]:
-        status, out, err = module.run_command([tool, "-q", "-x"])
-        return int(status), str(out), str(err)
-
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
-    gpus = look(run if tool else None, pci, owner_of, manager).as_dict()
+    gpus = look(asked(module.run_command, tool), pci, owner_of, manager).as_dict()
     return {**gpus, "engines": engines(), "cdi_uuids": cdi_uuids(), "system": node_system.facts(module.run_command)}

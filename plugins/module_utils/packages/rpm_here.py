@@ -10,7 +10,7 @@ import os
 import tempfile
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
-from ..node import files as node_files
+from ..node import commands, files as node_files
 from . import repository as packages_repository, rpm as packages_rpm
 
 SOURCES = "/etc/yum.repos.d"
@@ -143,4 +143,4 @@ def question(folder: str) -> Sequence[str]:
         "*.skip_if_unavailable": "0",
     }
     options = [f"--setopt={name}={value}" for name, value in settings.items()]
-    return ["timeout", "-k", "5", str(4 * PATIENCE_S), "dnf", "-y", "-q", "--noplugins", *options, "makecache"]
+    return commands.within(4 * PATIENCE_S, "dnf", "-y", "-q", "--noplugins", *options, "makecache")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
@@ -17,11 +16,11 @@ from ..docker.image import parse_reference
 from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes
 from ..instance.names import GATEWAY_UNIT
 from ..instance.record import Record
-from ..node import words
+from ..node import commands, network, words
+from ..node.commands import Runner
 from ..tls.certificate import ends_within, pair_trouble
 
 Instance = Mapping[str, Any]
-Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 #: Left free on every filesystem, for logs and for what a service writes while it runs.
 RESERVE = 1_000_000_000
@@ -167,7 +166,7 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
     needs = []
     images = {str(i["image"]): str(i.get("device") or "cuda") for i in instances if i.get("image")}
     for image, device in sorted(images.items()):
-        if docker and run([docker, "image", "inspect", "--format", "{{.Id}}", image])[0] == 0:
+        if docker and commands.inspected(run, docker, "image", "{{.Id}}", image):
             continue
         needs.append(Need(root, int(sizes.get(device) or 0), f"the image {image}", image))
     return needs
@@ -184,18 +183,6 @@ def check_docker(
     return [finding for finding in findings if finding]
 
 
-def port_is_free(host: str, port: int) -> bool:
-    """Whether the address can be bound. Docker listens on what it publishes, so a container's port counts too."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
 def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[int, str]:
     """port -> the unit that holds it, of those ``here`` that are not listed any more."""
     listed = {str(one["name"]) for one in instances}
@@ -205,7 +192,7 @@ def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[i
 def check_ports(
     instances: Sequence[Instance],
     run: Runner,
-    free: Callable[[str, int], bool] = port_is_free,
+    free: Callable[[str, int], bool] = network.port_is_free,
     going: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
     """A port that our own service of that name holds is as it should be, and one of a service that makes room."""
@@ -229,7 +216,7 @@ def check_gateway(
     gateway: Mapping[str, Any],
     run: Runner,
     holds: Iterable[tuple[str, int]],
-    free: Callable[[str, int], bool] = port_is_free,
+    free: Callable[[str, int], bool] = network.port_is_free,
 ) -> list[str]:
     """Check that the gateway can bind its ports and use the operator's certificate. ``holds``: what it has by now."""
     findings = []

@@ -340,9 +340,17 @@ def wait_until_ready(
     return why
 
 
+QUERY = ("-q", "-x")
+
+
+def asked(run: Callable[[Sequence[str]], Tuple[int, str, str]], tool: Optional[str]) -> Run:
+    """nvidia-smi, called in a module's own way; ``tool``: its path, None where it is not there."""
+    return (lambda: run([tool, *QUERY])) if tool else None
+
+
 def _ask() -> Tuple[int, str, str]:
     # A unit runs this, with no module around it.
-    ask = ["nvidia-smi", "-q", "-x"]
+    ask = ["nvidia-smi", *QUERY]
     try:
         done = subprocess.run(ask, check=False, capture_output=True, timeout=120)  # pylint: disable=ansible-bad-function
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -63,6 +63,12 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(host, host.strip("[]"))
 
 
+def base_url(host: str, port: int) -> str:
+    """Where a client on its own machine reaches it."""
+    reached = reachable_host(host)
+    return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}/v1"
+
+
 def asker(host: str, port: int) -> Ask:
     """Ask over plain HTTP, never through a proxy: the server is on this machine."""
 

@@ -23,9 +23,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Callable, List, Mapping, Optional, Sequence
 
-from ..node import files as node_files
-
-Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
+from ..node import commands, files as node_files
+from ..node.commands import Runner
 
 #: What systemd allows in a unit's name, less the escape character.
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9:_.-]+")
@@ -77,8 +76,8 @@ def unit_name(prefix: str, subject: str) -> str:
 
 
 def parse_state(shown: str) -> JobState:
-    """What ``systemctl show`` printed, as a JobState."""
-    value = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    """What systemd said of a job's unit."""
+    (value,) = commands.shown(shown) or [{}]
     state = _state_of(value)
     status = value.get("ExecMainStatus", "")
     return JobState(
@@ -106,7 +105,7 @@ def _state_of(value: Mapping[str, str]) -> str:
 
 def look(run: Runner, name: str) -> JobState:
     """How the job is now."""
-    rc, out, err = run(["systemctl", "show", f"{name}.service", f"--property={','.join(_PROPERTIES)}"])
+    rc, out, err = run(commands.show(_PROPERTIES, f"{name}.service"))
     if rc != 0:
         raise JobError(f"systemctl show {name}.service failed: {(err or out).strip()}")
     return parse_state(out)

@@ -9,7 +9,7 @@ import hashlib
 import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..node import files as node_files
+from ..node import commands, files as node_files
 from . import unit as units_unit
 
 Unit = Mapping[str, Any]
@@ -57,7 +57,7 @@ class Units:
         return str(out)
 
     def show(self, names: Sequence[str]) -> Dict[str, units_unit.Shown]:
-        found = units_unit.parse_show(self.systemctl("show", f"--property={','.join(units_unit.PROPERTIES)}", *names))
+        found = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
         return {name: found.get(name, units_unit.Shown(name)) for name in names}
 
     def changed_file(self, unit: Unit) -> str:
@@ -84,13 +84,10 @@ class Units:
         docker = self.module.get_bin_path("docker")
         if not (docker and unit["container"] and unit["image"]):
             return False
-        running = self.ask([docker, "container", "inspect", "--format={{.Image}}", unit["container"]])
-        named = self.ask([docker, "image", "inspect", "--format={{.Id}}", unit["image"]])
+        run = self.module.run_command
+        running = commands.inspected(run, docker, "container", "{{.Image}}", unit["container"])
+        named = commands.inspected(run, docker, "image", "{{.Id}}", unit["image"])
         return bool(running and named and running != named)
-
-    def ask(self, command: Sequence[str]) -> str:
-        rc, out, _err = self.module.run_command(command)
-        return str(out).strip() if rc == 0 else ""
 
     def decide(self, unit: Unit) -> units_unit.Decision:
         shown = self.shown[unit["name"]]

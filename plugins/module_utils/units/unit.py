@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable, Optional, Sequence
 
+from ..node import commands
+
 #: Where it is noted which units were stopped to make room for others; gone with the next boot, which starts them again.
 STOOD_DOWN = "/run/gpunode/stood-down"
 
@@ -48,21 +50,20 @@ class Decision:
 
 
 def parse_show(text: str) -> dict[str, Shown]:
-    """What ``systemctl show`` printed for several units: blocks with a blank line between them."""
-    units = {}
-    for block in text.split("\n\n"):
-        value = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if "Id" in value:
-            units[value["Id"]] = Shown(
-                name=value["Id"],
-                load=value.get("LoadState", "not-found"),
-                active=value.get("ActiveState", "inactive"),
-                sub=value.get("SubState", "dead"),
-                needs_reload=value.get("NeedDaemonReload") == "yes",
-                enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "generated"),
-                pid=int(value.get("MainPID") or 0),
-            )
-    return units
+    """What systemd said of units, asked with ``commands.show(PROPERTIES, …)``."""
+    return {
+        value["Id"]: Shown(
+            name=value["Id"],
+            load=value.get("LoadState", "not-found"),
+            active=value.get("ActiveState", "inactive"),
+            sub=value.get("SubState", "dead"),
+            needs_reload=value.get("NeedDaemonReload") == "yes",
+            enabled=value.get("UnitFileState") in ("enabled", "enabled-runtime", "static", "generated"),
+            pid=int(value.get("MainPID") or 0),
+        )
+        for value in commands.shown(text)
+        if "Id" in value
+    }
 
 
 def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> str:

@@ -101,15 +101,6 @@ def test_a_toolkit_and_whether_it_is_too_old(answer: str, version: str, old: boo
     assert bool(docker_engine.toolkit_trouble(version)) is old
 
 
-def test_parse_unit() -> None:
-    said = "LoadState=loaded\nDropInPaths=/a.conf /b.conf\nEnvironment=A=1\nodd\n"
-    assert docker_engine.parse_unit(said) == {
-        "LoadState": "loaded",
-        "DropInPaths": "/a.conf /b.conf",
-        "Environment": "A=1",
-    }
-
-
 def test_gpu_uuids() -> None:
     listing = (
         "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-00000001-0000-0000-0000-000000000001)\n"

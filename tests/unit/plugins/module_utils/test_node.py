@@ -6,11 +6,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files, words as node_words
+from ansible_collections.gpunode.llm.plugins.module_utils.node import (
+    commands,
+    files as node_files,
+    network as node_network,
+    words as node_words,
+)
 
 
 def mode_of(path: Path) -> int:
@@ -88,3 +96,50 @@ def test_blocks_go_on_after_what_is_there(tmp_path: Path) -> None:
 )
 def test_a_duration_has_its_two_largest_parts(seconds: float, words: str) -> None:
     assert node_words.duration(seconds) == words
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_that_somebody_holds(host):
+    with socket.socket() as holder:
+        holder.bind((host, 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        assert not node_network.port_is_free(host, port)
+    assert node_network.port_is_free(host, port)
+
+
+def test_what_systemd_says_of_units_is_read_in_their_order() -> None:
+    assert commands.show(("Id", "Job"), "a.service", "b.service") == [
+        "systemctl",
+        "show",
+        "a.service",
+        "b.service",
+        "--property=Id,Job",
+    ]
+    said = "Id=a.service\nEnvironment=A=1 B=2\nodd\n\nId=b.service\nJob=\n"
+    assert commands.shown(said) == [
+        {"Id": "a.service", "Environment": "A=1 B=2"},
+        {"Id": "b.service", "Job": ""},
+    ]
+    assert commands.shown("") == []
+
+
+def test_docker_is_asked_for_what_it_has() -> None:
+    asked = []
+
+    def run(argv: Sequence[str]) -> tuple[int, str, str]:
+        asked.append(" ".join(argv))
+        return 1, "sha256:1\n", "No such image: b"
+
+    assert commands.inspected(run, "/bin/docker", "image", "{{.Id}}", "a", "b") == "sha256:1"
+    assert asked == ["/bin/docker image inspect --format={{.Id}} a b"]
+
+
+def test_a_command_that_hangs_is_killed() -> None:
+    done = subprocess.run(commands.within(0.1, "sleep", "60"), check=False)
+    assert done.returncode in commands.TIMED_OUT
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("127.0.0.1", "127.0.0.1"), ("gpu-1", "gpu-1")])
+def test_an_address_before_a_port(host: str, shown: str) -> None:
+    assert node_network.bracketed(host) == shown

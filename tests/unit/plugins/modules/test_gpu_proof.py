@@ -56,7 +56,9 @@ def test_they_are_seen_and_kept(method, uuids, inside, kept):
     assert gpu_proof.prove(module, node(method, uuids)) is kept
     assert ["systemctl", "daemon-reload"] in module.commands
     assert (
-        module.commands[0] == module.commands[-1] == ["timeout", "60", "docker", "rm", "--force", "gpunode-gpu-proof"]
+        module.commands[0]
+        == module.commands[-1]
+        == ["timeout", "--kill-after=5", "60", "docker", "rm", "--force", "gpunode-gpu-proof"]
     )
     (started,) = [argv for argv in module.commands if "run" in argv]
     assert ("--device=nvidia.com/gpu=all" in started) is (method == "cdi")

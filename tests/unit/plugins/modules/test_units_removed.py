@@ -25,7 +25,7 @@ class Node:
     def run_command(self, argv):
         if argv[1] == "show":
             blocks = []
-            for name in argv[3:]:
+            for name in (word for word in argv[2:] if not word.startswith("--")):
                 there = [path for unit in self.params["units"] if unit["unit"] == name for path in unit["files"]]
                 load = "loaded" if any(os.path.exists(path) for path in there) else "not-found"
                 state = self.states.get(name, "inactive")

@@ -1,0 +1,46 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs of a node that several ask: how they are called, and what they print. What runs them is handed in."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, Sequence, Tuple
+
+#: Exit status, stdout and stderr of a command.
+Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
+
+#: How `timeout` says that the time was up: the command ended when it was told to, or had to be killed.
+TIMED_OUT = (124, 137)
+
+
+def within(seconds: object, *argv: str) -> List[str]:
+    """A command that may never answer, with a limit: a daemon that hangs, a GPU that is lost."""
+    return ["timeout", "--kill-after=5", str(seconds), *argv]
+
+
+def show(properties: Sequence[str], *units: str) -> List[str]:
+    """The command that tells of units; ``shown`` reads what it prints."""
+    return ["systemctl", "show", *units, f"--property={','.join(properties)}"]
+
+
+def shown(text: str) -> List[Dict[str, str]]:
+    """The properties of each unit, in the order in which the units were named.
+
+    >>> shown("Id=a.service\\nJob=\\n\\nId=b.service\\n")
+    [{'Id': 'a.service', 'Job': ''}, {'Id': 'b.service'}]
+    """
+    blocks = ([line.split("=", 1) for line in block.splitlines() if "=" in line] for block in text.split("\n\n"))
+    return [dict(block) for block in blocks if block]
+
+
+def inspected(run: Runner, docker: str, kind: str, template: str, *names: str) -> str:
+    """What Docker says of images or containers, a line for each that is there; empty where none is.
+
+    Args:
+        docker: the program.
+        kind: V(image) or V(container).
+        template: what to print of each, in the language of Go's templates.
+    """
+    _rc, out, _err = run([docker, kind, "inspect", f"--format={template}", *names])
+    return str(out).strip()
