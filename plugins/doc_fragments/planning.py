@@ -9,4 +9,5 @@ from ..plugin_utils.planner import options
 class ModuleDocFragment:
     """What the planner takes, whoever asks it. Each option is defined in roles/vllm/meta/argument_specs.yml."""
 
-    DOCUMENTATION = options.documentation()
+    # With its type, since ansible-test's yamllint takes any plain assignment here for a literal text.
+    DOCUMENTATION: str = options.documentation()
