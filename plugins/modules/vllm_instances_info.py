@@ -79,11 +79,7 @@ def row(one):
 def main():
     module = AnsibleModule(
         argument_spec={
-            "unit_dirs": {
-                "type": "list",
-                "elements": "path",
-                "default": ["/etc/systemd/system", "/run/systemd/system"],
-            },
+            "unit_dirs": {"type": "list", "elements": "path", "default": [names.UNIT_DIR, names.SECOND_UNIT_DIR]},
             "record_dirs": {"type": "list", "elements": "path", "default": list(names.RECORD_DIRS)},
         },
         supports_check_mode=True,

@@ -187,7 +187,7 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "str", "required": True},
-            "kept_dir": {"type": "path", "default": "/var/lib/gpunode/vllm"},
+            "kept_dir": {"type": "path", "default": names.KEPT_DIR},
             "replaced": {"type": "list", "elements": "str", "default": []},
             "newcomers": {"type": "list", "elements": "str", "default": []},
             "docker": {"type": "path", "default": "/usr/bin/docker"},

@@ -433,7 +433,7 @@ def main():
             "watch_s": {"type": "float"},
             "models": {"type": "list", "elements": "raw", "default": []},
             "extra_models": {"type": "dict", "default": {}},
-            "unit_dir": {"type": "path", "default": "/etc/systemd/system"},
+            "unit_dir": {"type": "path", "default": names.UNIT_DIR},
             "docker": {"type": "path", "default": "/usr/bin/docker"},
         },
         supports_check_mode=True,

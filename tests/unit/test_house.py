@@ -193,6 +193,19 @@ def test_a_unit_of_ours_is_read_as_text_in_one_file_alone() -> None:
         assert [text for text in texts(trees()[file]) if any(mark in text for mark in marks)] == []
 
 
+@pytest.mark.parametrize(
+    ("figure", "home"), [(900, "module_utils/instance/record.py"), (0.92, "module_utils/programs/gpu.py")]
+)
+def test_a_figure_that_several_sides_count_with_is_written_once(figure: float, home: str) -> None:
+    who = [
+        file
+        for file, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and type(node.value) is type(figure) and node.value == figure
+    ]
+    assert who == [home]
+
+
 @pytest.mark.parametrize("template", sorted(ROLES.rglob("*.j2")), ids=lambda path: str(path.relative_to(ROLES)))
 def test_a_template_prints(template: Path) -> None:
     text = template.read_text("utf-8")

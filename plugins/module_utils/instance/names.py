@@ -19,8 +19,6 @@ SECOND_DIR = "/run/gpunode/beside"
 RECORD_DIRS = (CONFIG_DIR, SECOND_DIR)
 #: The gateway, and its record.
 GATEWAY_UNIT, GATEWAY_RECORD = "gpunode-gateway.service", "/etc/gpunode/gateway.json"
-#: Starts the engines that went down with Docker or with a mount.
-ENGINES_UNIT = "gpunode-engines.service"
 #: Every unit of an instance.
 UNITS = "vllm-*.service"
 _SECOND = "-beside"

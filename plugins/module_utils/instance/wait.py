@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 from ..node import clock, commands
 from ..programs import diagnosis, vllm_wait
 from ..units import job as units_job
+from .record import START_S
 
 Endpoint = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ OPTIONS: Dict[str, Any] = {
             "port": {"type": "int", "default": 8000},
             "model": {"type": "str", "required": True},
             "env_file": {"type": "path"},
-            "timeout_s": {"type": "int", "default": 900},
+            "timeout_s": {"type": "int", "default": START_S},
         },
     },
 }

@@ -13,6 +13,8 @@ from typing import Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 from ..instance import names
 from . import redact
 
+#: The units of instances.
+UNITS = f"{names.UNIT_DIR}/{names.UNITS}"
 #: What units put aside at their start.
 STARTED_FROM = names.started_from(names.UNITS)
 #: At most this much of each text, its end.
@@ -63,12 +65,12 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 FILES = (
     "/etc/os-release",
     "/etc/docker/daemon.json",
-    f"{names.UNIT_DIR}/{names.UNITS}",
-    "/etc/systemd/system/vllm-*.service.d/*",
-    "/etc/systemd/system/docker.service.d/*.conf",
-    "/etc/systemd/system/gpunode-*.service",
-    "/etc/vllm/*.yaml",
-    "/etc/vllm/*.json",
+    UNITS,
+    f"{names.UNIT_DIR}/{names.UNITS}.d/*",
+    f"{names.UNIT_DIR}/docker.service.d/*.conf",
+    f"{names.UNIT_DIR}/gpunode-*.service",
+    f"{names.CONFIG_DIR}/*.yaml",
+    f"{names.CONFIG_DIR}/*.json",
     names.GATEWAY_RECORD,
     "/etc/gpunode/gateway/nginx.conf",
     "/etc/yum.repos.d/docker*.repo",
@@ -79,19 +81,19 @@ FILES = (
 )
 #: Files of which only the names of what is set are shown, and how.
 BLANKED: Tuple[Tuple[str, Callable[[str], str]], ...] = (
-    ("/etc/vllm/*.env", redact.blanked),
-    ("/etc/vllm/*.keys.yaml", redact.blanked_list),
+    (f"{names.CONFIG_DIR}/*.env", redact.blanked),
+    (f"{names.CONFIG_DIR}/*.keys.yaml", redact.blanked_list),
     ("/etc/docker/*.env", redact.blanked),
 )
 #: Where a node's secrets lie, and how each is read.
 SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
-    ("/etc/vllm/*.env", redact.of_environment),
-    ("/etc/vllm/*.keys.yaml", redact.of_list),
+    (f"{names.CONFIG_DIR}/*.env", redact.of_environment),
+    (f"{names.CONFIG_DIR}/*.keys.yaml", redact.of_list),
     # Those from before a change, which a journal may still hold.
-    ("/var/lib/gpunode/vllm/*/etc/vllm/*.env", redact.of_environment),
-    ("/var/lib/gpunode/vllm/*/etc/vllm/*.keys.yaml", redact.of_list),
-    (f"{STARTED_FROM}/etc/vllm/*.env", redact.of_environment),
-    (f"{STARTED_FROM}/etc/vllm/*.keys.yaml", redact.of_list),
+    (f"{names.KEPT_DIR}/*{names.CONFIG_DIR}/*.env", redact.of_environment),
+    (f"{names.KEPT_DIR}/*{names.CONFIG_DIR}/*.keys.yaml", redact.of_list),
+    (f"{STARTED_FROM}{names.CONFIG_DIR}/*.env", redact.of_environment),
+    (f"{STARTED_FROM}{names.CONFIG_DIR}/*.keys.yaml", redact.of_list),
     ("/etc/gpunode/gateway/keys.conf", redact.of_front),
     ("/etc/huggingface/token", redact.of_token),
     ("/root/.cache/huggingface/token", redact.of_token),
@@ -100,12 +102,12 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     ("/home/*/.docker/config.json", redact.of_docker_config),
     ("/etc/docker/daemon.json", redact.of_settings),
     ("/etc/docker/*.env", redact.of_environment),
-    ("/etc/vllm/*.yaml", redact.of_settings),
-    ("/etc/vllm/*.json", redact.of_settings),
-    (f"{names.UNIT_DIR}/{names.UNITS}", redact.of_unit),
-    ("/etc/systemd/system/gpunode-*.service", redact.of_unit),
-    ("/etc/systemd/system/*.service.d/*", redact.of_unit),
-    ("/run/systemd/system/*.service.d/*", redact.of_unit),
+    (f"{names.CONFIG_DIR}/*.yaml", redact.of_settings),
+    (f"{names.CONFIG_DIR}/*.json", redact.of_settings),
+    (UNITS, redact.of_unit),
+    (f"{names.UNIT_DIR}/gpunode-*.service", redact.of_unit),
+    (f"{names.UNIT_DIR}/*.service.d/*", redact.of_unit),
+    (f"{names.SECOND_UNIT_DIR}/*.service.d/*", redact.of_unit),
     ("/etc/environment", redact.of_environment),
     ("/etc/yum.repos.d/*.repo", redact.of_settings),
     ("/etc/dnf/dnf.conf", redact.of_settings),
