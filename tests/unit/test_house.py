@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -226,3 +229,13 @@ def test_no_expression_is_longer_than_a_reader_follows(folder: str) -> None:
         if len(" ".join(found.split())) > 150
     ]
     assert long == []
+
+
+@pytest.mark.parametrize("program", sorted((PLUGINS / "module_utils" / "programs").glob("*.py")), ids=lambda p: p.stem)
+def test_a_program_starts_on_a_node_that_has_nothing_of_ours(program: Path, tmp_path: Path) -> None:
+    """Units run copies of them, with the system's Python, under names of their own."""
+    copy = shutil.copy(program, tmp_path / "program.py")
+    done = subprocess.run([sys.executable, "-I", "-S", copy, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+        name for one in imports(ast.parse(program.read_text("utf-8"))) for name in names(one) if name.startswith(".")
+    ] == []
