@@ -11,10 +11,18 @@ from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import asked
 
+#: The module's options that the option `hub` holds together, and what is as if it were not there.
+HUB = ("ca_path", "client", "endpoint", "home", "source", "token_path", "update")
+EMPTY = (None, "", {})
+
 
 class ActionModule(ActionBase):
     """preflight_check"""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        return asked.ask(self, "gpunode.llm.preflight_check", self._task.args, task_vars or {})
+        args = dict(self._task.args)
+        hub = {
+            name: value for name, value in (args.pop("hub", None) or {}).items() if name in HUB and value not in EMPTY
+        }
+        return asked.ask(self, "gpunode.llm.preflight_check", {**hub, **args}, task_vars or {})

@@ -82,6 +82,11 @@ options:
         description: The virtual environment that the client goes to.
         type: path
         required: true
+  hub:
+    description:
+      - O(ca_path), O(client), O(endpoint), O(home), O(source), O(token_path) and O(update) in one, by these names.
+      - Other keys, and what is null or empty, are passed over.
+    type: dict
   elsewhere:
     description:
       - What another node fetches and hands to this one, each a dictionary of C(repo_id), C(revision) and C(seeder),
@@ -355,6 +360,7 @@ def main():
                 "type": "dict",
                 "options": {"index_url": {"type": "str", "default": ""}, "venv": {"type": "path", "required": True}},
             },
+            "hub": {"type": "dict"},
             "elsewhere": {"type": "list", "elements": "dict", "default": []},
             "gateway": {"type": "dict", "default": {}},
             "docker": {

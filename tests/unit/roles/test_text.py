@@ -405,4 +405,4 @@ def test_a_template_of_an_unknown_name_leaves_no_option_out() -> None:
     }
     templar = Templar(loader=DataLoader(), variables=given)
     with pytest.raises(AnsibleUndefinedVariable, match="nowhere"):
-        templar.template(trust_as_template(args["update"]))
+        templar.template(trust_as_template(args["hub"]))

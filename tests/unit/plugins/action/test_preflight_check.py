@@ -1,0 +1,41 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The hub's settings in one option: each reaches the module under its own name, and what is empty leaves its default."""
+
+from __future__ import annotations
+
+from typing import Any
+from unittest.mock import MagicMock
+
+from ansible_collections.gpunode.llm.plugins.action import preflight_check
+
+HUB = {"endpoint": "https://hub.test", "source": "", "ca_path": None, "client": {}, "update": False, "environment": {}}
+
+
+def called(**args: Any) -> dict[str, Any]:
+    action = preflight_check.ActionModule(
+        task=MagicMock(args=args, async_val=0, check_mode=False),
+        connection=MagicMock(),
+        play_context=MagicMock(),
+        loader=MagicMock(),
+        templar=MagicMock(),
+        shared_loader_obj=MagicMock(),
+    )
+    action._execute_module = MagicMock(return_value={"changed": False})
+    action.run(task_vars={"inventory_hostname": "gpu-1"})
+    given: dict[str, Any] = action._execute_module.call_args.kwargs["module_args"]
+    assert len(given.pop("digest")) == 64
+    return given
+
+
+def test_the_hub_in_one() -> None:
+    assert called(hub=HUB, skip=["hub"]) == {"endpoint": "https://hub.test", "update": False, "skip": ["hub"]}
+
+
+def test_what_is_said_by_itself_counts() -> None:
+    assert called(hub=HUB, endpoint="https://other.test", update=True) == {
+        "endpoint": "https://other.test",
+        "update": True,
+    }
+    assert called() == {}
