@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The hub's settings in one option: each reaches the module under its own name, and what is empty leaves its default."""
+"""The settings of the hub in one option: each reaches the module under its own name, what is empty does not."""
 
 from __future__ import annotations
 
