@@ -63,3 +63,11 @@ def test_weights_stay_without_the_second_copy(host) -> None:
     snapshots = host.run("find /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots").stdout
     assert "model.safetensors" in snapshots
     assert "original" not in snapshots
+
+
+def test_with_nothing_to_do_the_node_is_asked_once(play) -> None:
+    """It keeps what it was asked last, and answers that with the first question of the next play."""
+    assert play("-e", "model=tiny").status == 0
+    told = play("-e", "model=tiny", "-vvv")
+    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
+    assert told.text.count("SSH: EXEC") == 1
