@@ -16,6 +16,8 @@ description:
   - What is there and belongs to the same request is not asked for again.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says whether anything would be fetched, and fetches nothing.

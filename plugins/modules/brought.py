@@ -14,6 +14,8 @@ description:
   - The notes lie in one JSON file, which is gone when nothing is noted any more.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says what would be noted or struck out, and tells the names as they would be.

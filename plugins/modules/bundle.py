@@ -18,6 +18,8 @@ description:
   - The work is done in a transient systemd unit on the node, and shows how far it is.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Compares the system only, and says whether the bundle would be sealed or opened.

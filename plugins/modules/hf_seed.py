@@ -17,6 +17,8 @@ description:
   - What it sends is not encrypted.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says what would be served as far as it is here, and starts nothing.

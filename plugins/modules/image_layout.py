@@ -14,6 +14,8 @@ description:
   - The image is the one for this host's architecture.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says whether the image would be fetched, and fetches nothing.

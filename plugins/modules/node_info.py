@@ -10,12 +10,12 @@ version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 description:
   - Takes the node for a play, says what M(gpunode.llm.gpu_info) says, and answers once more what
     M(gpunode.llm.preflight_check) and M(gpunode.llm.units_settled) asked last. Where they are to ask the same again in
     this play, they have their answer and no call of their own.
-  - Used by M(gpunode.llm.serving_plan). Its options may change in any release.
 options:
   lock:
     description:

@@ -9,6 +9,8 @@ short_description: Have a node for one play alone
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 description:
   - Takes the node for this run of C(ansible-playbook), all of whose plays share it, so that no second one changes the
     node meanwhile. M(gpunode.llm.serving_plan) does the same in a call that it makes anyway.

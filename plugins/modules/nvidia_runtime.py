@@ -16,6 +16,8 @@ description:
     or a new MIG layout would otherwise leave behind.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says what would change, also where the toolkit is not installed yet.

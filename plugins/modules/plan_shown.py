@@ -17,6 +17,7 @@ description:
     takes, what the disk holds after it, what to know, and what would be faster or roomier.
   - Makes no call on the node. It tells of what M(gpunode.llm.serving_plan) and M(gpunode.llm.preflight_check) found.
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 options:
   plan:

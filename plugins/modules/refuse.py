@@ -16,6 +16,7 @@ description:
     in between; this one is printed once.
   - Several findings are shown as numbered lines of text, and the failure itself says how many they are.
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 options:
   msg:

@@ -16,6 +16,7 @@ description:
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.files
 attributes:
   check_mode:

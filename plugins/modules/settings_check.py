@@ -20,6 +20,7 @@ description:
     playbooks of this collection read.
   - It makes no call on the node, and stands before the first task that does.
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 attributes:
   action:

@@ -17,6 +17,7 @@ description:
   - What it shows is shown the same with C(--check), and once for each node; with C(run_once) once for all of them.
   - Nothing is shown where there are no lines, or with C(no_log).
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 options:
   text:

@@ -9,6 +9,8 @@ short_description: Gather what somebody needs to help with a node
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 description:
   - Writes units, journals, configuration, and what systemd, Docker, the NVIDIA driver and the kernel say, into one
     tar.gz.

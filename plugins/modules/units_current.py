@@ -18,6 +18,7 @@ description:
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.units
 attributes:
   check_mode:

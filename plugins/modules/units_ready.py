@@ -14,6 +14,7 @@ description:
   - Where nothing is due and all endpoints answer, both take one call together.
   - While it waits, the play shows what the engine is busy with.
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.units
   - gpunode.llm.endpoints
   - gpunode.llm.waiting

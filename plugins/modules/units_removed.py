@@ -13,6 +13,8 @@ description:
   - Files go in their order. While the last one is there, a removal that was interrupted is found again and finished.
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says what would be stopped and removed.

@@ -15,6 +15,7 @@ description:
   - All of it takes one call, and changes nothing.
   - Where it says that all is settled, none of these has anything to do.
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.endpoints
   - gpunode.llm.files
   - gpunode.llm.reads_only

@@ -14,6 +14,7 @@ description:
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.internal
   - gpunode.llm.reads_only
 options:
   unit_dirs:

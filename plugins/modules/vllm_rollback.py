@@ -15,6 +15,8 @@ description:
   - Returns when systemd has accepted the work. Hand RV(endpoints) to M(gpunode.llm.endpoint_ready).
 author:
   - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
 attributes:
   check_mode:
     description: Says which units would be taken back.

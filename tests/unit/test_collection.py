@@ -42,6 +42,19 @@ def test_the_action_group_holds_every_module_that_works_on_a_node() -> None:
     assert group == sorted(modules - ON_THE_CONTROLLER)
 
 
+#: The modules that are meant for playbooks of users.
+PUBLIC = {
+    *("apt_source", "daemon_json", "endpoint_ready", "engine_info", "gpu_info", "gpu_proof", "hf_cache_info"),
+    *("hf_cache_prune", "hf_snapshot", "hf_token", "image_pull", "rpm_source", "self_signed_certificate"),
+    *("serving_matrix", "serving_plan", "vllm_status"),
+}
+
+
+def test_a_module_is_public_or_says_that_it_is_not() -> None:
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("[a-z]*.py")}
+    assert {name for name, text in texts.items() if "- gpunode.llm.internal\n" not in text} == PUBLIC
+
+
 def test_every_option_of_the_plan_is_where_it_must_be() -> None:
     assert option_places.complaints(CHECKOUT) == []
 

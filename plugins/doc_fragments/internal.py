@@ -1,0 +1,15 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What modules say that only the roles and playbooks of this collection use."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    DOCUMENTATION = r"""
+options: {}
+notes:
+  - The roles and playbooks of this collection use this module. Its options and what it returns may change in any
+    release.
+"""
