@@ -96,6 +96,6 @@ def test_the_files_for_programs_have_it() -> None:
     assert vllm_status_report({})["schema"] == SCHEMA
     for page, name in (("plan", "__fit"), ("status", "__status_report")):
         (play,) = yaml.safe_load((CHECKOUT / "playbooks" / f"{page}.yml").read_text(encoding="utf-8"))
-        (task,) = (task for task in play["tasks"] if task["name"] == "Write it as JSON")
+        (task,) = (task for task in play["tasks"] if task["name"] == f"Write the {page} as JSON")
         content = task["ansible.builtin.copy"]["content"]
         assert content.startswith(f"{{{{ {{'schema': {name}.schema, 'nodes': ")
