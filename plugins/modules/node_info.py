@@ -75,8 +75,9 @@ def main() -> None:
     lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
     if lock and not lock["lock"]["mine"]:
         module.exit_json(changed=False, **lock)
-    answers = node_asked.answers(module, ANSWERS) if module.params["nonce"] else {}
-    module.exit_json(**node_gpus.answer(module), **lock, answers=answers)
+    known = ANSWERS if module.params["nonce"] else {}
+    answers, gpus = node_asked.answers(module, known, lambda: node_gpus.answer(module))
+    module.exit_json(**gpus, **lock, answers=answers)
 
 
 if __name__ == "__main__":

@@ -289,7 +289,7 @@ from ..module_utils.hub import (
     snapshot as hub_snapshot,
     token as hub_token,
 )
-from ..module_utils.node import asked as node_asked
+from ..module_utils.node import asked as node_asked, commands as node_commands
 from ..module_utils.preflight import (
     answer as preflight_answer,
     checks as preflight_checks,
@@ -308,7 +308,7 @@ class Elsewhere:
 
     def __call__(self, asks):
         params = self.params
-        run = preflight_reach.runner(dict(os.environ))
+        run = node_commands.runner(dict(os.environ))
         told, questions = preflight_reach.sources(asks.repositories, run, open_url)
         if asks.images:
             missing = [name for name in asks.images if not preflight_checks.check_images([{"image": name}])]

@@ -13,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, NoReturn, Optional, Tuple
 
-from . import files
+from . import commands, files
 from .schema import SCHEMA, number_of, numbered
 
 FOLDER = Path("/run/gpunode/asked")
@@ -37,10 +39,14 @@ class Asked:
     def __init__(self, params: Mapping[str, Any], module: Any) -> None:
         self.params = params
         self.get_bin_path: Callable[[str], Optional[str]] = module.get_bin_path
-        self.run_command: Callable[[Sequence[str]], Tuple[int, str, str]] = module.run_command
+        # Not the module's own, which ends the module where a program is missing.
+        self.run_command = commands.runner(os.environ)
 
     def fail_json(self, msg: str, **_more: Any) -> NoReturn:
         raise CannotTell(msg)
+
+
+Answer = Callable[[Asked], Dict[str, Any]]
 
 
 def keep(name: str, digest: str, question: Question) -> None:
@@ -50,20 +56,29 @@ def keep(name: str, digest: str, question: Question) -> None:
         files.write_atomically(FOLDER / name, kept, 0o600, 0o700, power_cut=False)
 
 
-def answers(module: Any, known: Mapping[str, Callable[[Asked], Dict[str, Any]]]) -> Dict[str, Any]:
-    """The answers to what was asked last. ``known``: how each is answered, by its name."""
-    found = {}
-    for name, answer in known.items():
-        try:
-            kept = json.loads(files.read_text(FOLDER / name))
-            if number_of(kept) != SCHEMA:
-                continue
-            told = answer(Asked(kept["question"], module))
-            found[name] = {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": told}
-        # Whatever it is: the question comes again in its own call, which says what is wrong.
-        except Exception:
-            continue
-    return found
+def answers(module: Any, known: Mapping[str, Answer], meanwhile: Callable[[], Any]) -> Tuple[Dict[str, Any], Any]:
+    """The answers to what was asked last, and what is done meanwhile: all of it waits for other programs.
+
+    Args:
+        known: how each is answered, by its name.
+    """
+    with ThreadPoolExecutor(max_workers=len(known) or 1) as pool:
+        asked = {name: pool.submit(_told, module, name, answer) for name, answer in known.items()}
+        result = meanwhile()
+        found = {name: one.result() for name, one in asked.items()}
+    return {name: one for name, one in found.items() if one}, result
+
+
+def _told(module: Any, name: str, answer: Answer) -> Dict[str, Any]:
+    try:
+        kept = json.loads(files.read_text(FOLDER / name))
+        if number_of(kept) != SCHEMA:
+            return {}
+        told = answer(Asked(kept["question"], module))
+        return {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": told}
+    # Whatever it is: the question comes again in its own call, which says what is wrong.
+    except Exception:
+        return {}
 
 
 def sealed(digest: str, nonce: str) -> str:

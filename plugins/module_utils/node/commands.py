@@ -1,11 +1,12 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs of a node that several ask: how they are called, and what they print. What runs them is handed in."""
+"""Programs of a node that several ask: how they are called, what they print, and what runs several at a time."""
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List, Sequence, Tuple
+import subprocess
+from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
 #: Exit status, stdout and stderr of a command.
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -44,3 +45,22 @@ def inspected(run: Runner, docker: str, kind: str, template: str, *names: str) -
     """
     _rc, out, _err = run([docker, kind, "inspect", f"--format={template}", *names])
     return str(out).strip()
+
+
+def runner(environment: Mapping[str, str]) -> Runner:
+    """Run programs with an environment of their own, several at a time."""
+
+    def run(argv: Sequence[str]) -> Tuple[int, str, str]:
+        try:
+            done = subprocess.run(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env={**environment, "LC_ALL": "C"},
+                check=False,
+            )
+        except OSError as error:
+            return 127, "", str(error)
+        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+
+    return run

@@ -9,7 +9,6 @@ Nothing that is on the node is asked for, so a node with nothing to do asks nobo
 from __future__ import annotations
 
 import os
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
@@ -20,25 +19,6 @@ Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 #: A finding, or nothing.
 Question = Callable[[], str]
 MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
-
-
-def runner(environment: Mapping[str, str]) -> Runner:
-    """Run programs with an environment of their own, several at a time."""
-
-    def run(argv: Sequence[str]) -> Tuple[int, str, str]:
-        try:
-            done = subprocess.run(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                env={**environment, "LC_ALL": "C"},
-                check=False,
-            )
-        except OSError as error:
-            return 127, "", str(error)
-        return done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-
-    return run
 
 
 def sources(

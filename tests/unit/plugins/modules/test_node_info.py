@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,6 @@ class Module:
     params = {"nonce": "a1"}
     get_bin_path = staticmethod(shutil.which)
 
-    @staticmethod
-    def run_command(argv: list[str]) -> tuple[int, str, str]:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        return done.returncode, done.stdout, done.stderr
-
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -49,7 +43,7 @@ SEALED = node_asked.sealed("d", "a1")
 
 
 def told() -> dict[str, Any]:
-    return node_asked.answers(Module, node_info.ANSWERS)
+    return node_asked.answers(Module, node_info.ANSWERS, lambda: None)[0]
 
 
 @pytest.fixture
