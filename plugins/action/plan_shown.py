@@ -20,6 +20,7 @@ OPTIONS = {
     "check": {"type": "dict", "required": True},
     "instances": {"type": "list", "elements": "dict", "required": True},
     "services": {"type": "list", "elements": "dict", "default": []},
+    "settled": {"type": "bool", "default": False},
     "item_var": {"type": "str", "default": "item"},
     "system": {"type": "str", "default": ""},
     "link_mbit_s": {"type": "float"},
@@ -41,6 +42,8 @@ class ActionModule(rendered_files.ActionModule):
             one["name"]: screen_plan.restart(self._digests(one, options["item_var"]), engines.get(one["name"]))
             for one in options["services"]
         }
+        if options["settled"]:
+            restarts = {one["name"]: "no" for one in options["instances"]}
         text = screen_plan.plan_text(
             str(self._task_vars.get("inventory_hostname", "node")),
             options["plan"],

@@ -40,6 +40,10 @@ options:
     type: list
     elements: dict
     default: []
+  settled:
+    description: Whether all run from what they are to run from, so that none is started anew and no file is rendered.
+    type: bool
+    default: false
   item_var:
     description: The variable through which the templates see the service.
     type: str

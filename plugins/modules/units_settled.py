@@ -89,6 +89,10 @@ units:
   type: list
   elements: dict
   returned: success
+unchanged:
+  description: What O(unchanged) was.
+  type: bool
+  returned: success
 endpoints:
   description:
     - How each endpoint is, as M(gpunode.llm.endpoint_ready) returns it. Empty where files or units are not settled.

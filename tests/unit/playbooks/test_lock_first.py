@@ -40,7 +40,16 @@ WITHOUT = {
 def tasks(name: str) -> Iterator[dict[str, Any]]:
     """What it does on the node, in order; what only speaks is left out."""
     for play in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text(encoding="utf-8")):
-        yield from (task for task in play["tasks"] if not WORDS & set(task))
+        for task in play["tasks"]:
+            yield from (one for one in opened(task) if not WORDS & set(one))
+
+
+def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tasks of the bundle, under the condition under which they are included; any other task as it is."""
+    if task.get("ansible.builtin.include_tasks") != "tasks/bundle.yml":
+        return [task]
+    page = yaml.safe_load((PLAYBOOKS / "tasks/bundle.yml").read_text(encoding="utf-8"))
+    return [{**one, "when": task["when"]} for one in page]
 
 
 def has_no_task(task: dict[str, Any]) -> bool:
