@@ -94,7 +94,8 @@ def test_another_authority_is_asked_and_renews_it(authorities: list[Authority], 
     # As certbot's timer does it, when it is time.
     on_node("certbot renew --force-renewal --no-random-sleep-on-renew --quiet")
     assert (len(one.issued), len(two.issued)) == (count, 2)
-    assert served(address) != before
+    # Workers of before answer until they have ended.
+    wait_until(lambda: served(address) != before)
     again = acme(two, SECOND)
     assert (again.status, again.changed) == (0, 0), again.text[-3000:]
 
