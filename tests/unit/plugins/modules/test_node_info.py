@@ -228,6 +228,15 @@ def test_nothing_secret_is_kept_and_root_alone_reads_it(
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_the_digest_of_a_question_does_not_leave_the_node(
+    service: Service, call: Callable[..., dict[str, Any]]
+) -> None:
+    """With -vvv all that a node says is shown, and secrets could be tried against a digest of them."""
+    call(units_settled, **service.question(digest="d" * 64))
+    assert "d" * 64 not in json.dumps(told())
+    assert node_asked.sealed("d", "a1") != node_asked.sealed("d", "a2")
+
+
 def test_a_check_keeps_nothing(service: Service, call: Callable[..., dict[str, Any]], folder: Path) -> None:
     call(units_settled, **service.question(digest="d"), _ansible_check_mode=True)
     assert not folder.exists()
