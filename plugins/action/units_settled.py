@@ -30,7 +30,7 @@ class ActionModule(rendered_files.ActionModule):
 
 
 def spread(args: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, with all that ``services`` stands for. Five templates in its place would take their time."""
+    """The arguments, with all that ``services`` stands for: templated once, and not by each of the five."""
     services = args.pop("services", None) or []
     if services:
         args["each"] = services

@@ -11,7 +11,7 @@ import os
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..node import files as node_files
-from ..packages import apt_here, rpm_here
+from ..packages.managers import MANAGERS
 from . import daemon_file, engine as docker_engine
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -94,7 +94,7 @@ def settled(asked: Mapping[str, Any], server: str, run: Runner, which: Which) ->
 
 def _packages_settled(asked: Mapping[str, Any], run: Runner) -> bool:
     manager, wanted, hold = asked["repository"]["manager"], asked["repository"]["options"], asked.get("hold")
-    here: Any = {"apt": apt_here, "dnf": rpm_here}[manager]
+    here = MANAGERS[manager]
     if here.kept(wanted):
         return True
     if not here.settled(wanted, run):

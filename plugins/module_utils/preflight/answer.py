@@ -17,15 +17,12 @@ from ..docker import container_gpus, daemon_file, engine_here
 from ..hub import snapshot as hub_snapshot, token as hub_token
 from ..instance import known
 from ..node import asked as node_asked
-from ..packages import apt_here, rpm_here
+from ..packages.managers import MANAGERS
 from . import checks as preflight_checks
 
 Params = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
-
-MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
-
 
 NOTHING = preflight_checks.HubCheck((), {})
 

@@ -13,12 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 from ..docker import layout as docker_layout, registry as docker_registry, registry_here
-from ..packages import apt_here, rpm_here
+from ..packages.managers import MANAGERS
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 #: A finding, or nothing.
 Question = Callable[[], str]
-MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
 
 
 def sources(

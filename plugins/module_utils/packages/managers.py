@@ -1,0 +1,12 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The managers of packages, by the names that options have for them: each with the same functions."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from . import apt_here, rpm_here
+
+MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
