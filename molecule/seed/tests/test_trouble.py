@@ -115,7 +115,7 @@ def test_a_seeder_with_a_damaged_copy_is_named_and_mended(hub, late, seeder) -> 
     limited = ("--limit", seeder)
     told = run_play("playbooks/verify.yml", *options(), *limited)
     assert told.status != 0
-    assert f"{SHARDS[1]}: other bytes than the hub has" in told.words
+    assert f"{SHARDS[1]}: its bytes differ from the hub" in told.words
     hub.reset()
     told = run_play("playbooks/verify.yml", *options(huggingface_verify_mend=True), *limited)
     assert told.status == 0, told.text[-3000:]

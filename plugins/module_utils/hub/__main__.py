@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job that puts one snapshot on the node: ``python -m ….module_utils.hub FOLDER``.
+"""The job that downloads one snapshot to the node: ``python -m ….module_utils.hub FOLDER``.
 
-``job.json`` in the folder says what to do, ``status.json`` how far it is. The journal gets the same in words.
+``job.json`` in the folder holds the job, ``status.json`` its progress. The journal gets the progress in words.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def work(job: Job, progress: Progress) -> None:
     found = hub_snapshot.look(job.home, job.snapshot)
     if not job.fetch:
         if found.manifest is None:
-            raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: it was never fetched whole")
+            raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: its download never completed")
         verified = Pull(job, progress, lambda file, target: None)
         manifest = verified.run(found.manifest.listing)
-        if found.manifest.damaged:  # somebody put it right
+        if found.manifest.damaged:  # the damaged files were repaired since
             verified.write_manifest(manifest)
         return
     if job.source:

@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the hub says of a token, a repository and a revision, and what to do about a refusal. The opener is passed in.
+"""Questions to the hub about a token, a repository and a revision, and the remedy for each refusal.
 
-The standard library is enough for these questions, so they can be asked before anything was installed.
+Uses the standard library only, so these questions can be asked before anything is installed. The opener is passed in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from .. import paths, web
 from .snapshot import RepoFile, Snapshot, parse_tree
 
-#: Where people accept licences and make tokens. A mirror has no such pages.
+#: Where users accept licences and create tokens. A mirror has no such pages.
 PAGES = "https://huggingface.co"
 PASSING = (408, 429, 500, 502, 503, 504)
 ATTEMPTS = 4
@@ -25,7 +25,7 @@ LONGEST_WAIT_S = 30.0
 
 @dataclass(frozen=True)
 class Answer:
-    """Header names in lower case. Status 0: nobody answered, ``reason`` says why."""
+    """An HTTP answer. Header names are in lower case. Status 0: no connection, ``reason`` says why."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -41,12 +41,12 @@ class Answer:
         return self.headers.get("x-error-message", "") or self.reason
 
 
-#: method, address, headers -> answer. It raises nothing and follows no redirect.
+#: (method, address, headers) -> answer. Raises nothing and follows no redirect.
 Opener = Callable[[str, str, Mapping[str, str]], Answer]
 
 
 class HubError(Exception):
-    """A refusal, as one sentence or two with the remedy. ``kind`` tells them apart for programs."""
+    """A refusal in one or two sentences, with the remedy. ``kind`` names it for programs."""
 
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -55,7 +55,7 @@ class HubError(Exception):
 
 @dataclass(frozen=True)
 class Hub:
-    """The hub, seen with this token."""
+    """The hub, asked with this token."""
 
     endpoint: str
     opener: Opener
@@ -63,8 +63,8 @@ class Hub:
     token: str = field(default="", repr=False)
 
     def ask(self, method: str, path: str) -> Answer:
-        """One request, and again after a pause where the answer may pass; redirects on the same origin are followed."""
-        url, redirects = self.endpoint.rstrip("/") + path, 0  # a mirror may live below a path of its own
+        """Send one request. Retry transient errors after a pause; follow redirects on the same origin."""
+        url, redirects = self.endpoint.rstrip("/") + path, 0  # a mirror may have a path of its own
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         attempt = 1
         while True:
@@ -72,8 +72,8 @@ class Hub:
             location = answer.headers.get("location", "")
             if answer.status in web.REDIRECTS and location:
                 there = urljoin(url, location)
-                # A renamed repository stays on its host. Another one means a signed address: access was granted. The
-                # token is for this origin alone: the same host over plain HTTP would have it in clear.
+                # A renamed repository redirects on the same host. A redirect to another host is a signed address:
+                # access was granted. The token goes to this origin only: plain HTTP to the same host would expose it.
                 if not web.same_origin(there, url) or redirects == web.MOST_REDIRECTS:
                     return answer
                 url, redirects = there, redirects + 1
@@ -90,16 +90,16 @@ class Hub:
         try:
             return json.loads(answer.body), answer
         except ValueError:
-            raise HubError("unreachable", f"{self.endpoint} answers, but not as a Hugging Face hub does.") from None
+            raise HubError("unreachable", f"{self.endpoint} answers, but not like a Hugging Face hub.") from None
 
     def account(self) -> str:
-        """The name that the token belongs to."""
+        """The name of the account that owns the token."""
         answer = self.ask("GET", "/api/whoami-v2")
         if answer.status == 401:
             raise HubError(
                 "bad_token",
                 f"The Hugging Face token is not valid: {self.endpoint} does not know it."
-                f" Make one with read permission at {PAGES}/settings/tokens and set huggingface_token.",
+                f" Create one with read permission at {PAGES}/settings/tokens and set huggingface_token.",
             )
         if answer.status != 200:
             raise self.no_hub(answer)
@@ -109,17 +109,17 @@ class Hub:
             raise self.no_hub(answer) from None
 
     def check_access(self, snapshot: Snapshot, account: str = "") -> None:
-        """Whether files may be fetched. The listing of a gated repository is open to all, so a file is asked for."""
+        """Raise HubError unless files may be downloaded. Asks for a file, since anyone may list a gated repository."""
         path = f"/{snapshot.repo_id}/resolve/{quote(snapshot.revision, safe='')}/config.json"
         answer = self.ask("HEAD", path)
         if answer.status < 400 and answer.status != 0:
             return
-        if answer.code == "EntryNotFound":  # a repository without this file; its listing will tell what it has
+        if answer.code == "EntryNotFound":  # a repository without this file; the listing shows what it has
             return
         raise self.refusal(answer, snapshot, account)
 
     def commit(self, snapshot: Snapshot) -> str:
-        """The commit that a branch or a tag stands for."""
+        """The commit of a branch or a tag."""
         if snapshot.pinned:
             return snapshot.revision
         info, _answer = self.json(
@@ -144,7 +144,7 @@ class Hub:
         return files
 
     def no_answer(self, snapshot: Snapshot, refused: Exception) -> HubError:
-        return HubError("refused", f"What {self.endpoint} lists of {snapshot.repo_id} is not taken: {refused}.")
+        return HubError("refused", f"{self.endpoint} sent an invalid listing of {snapshot.repo_id}: {refused}.")
 
     def no_hub(self, answer: Answer) -> HubError:
         if answer.status == 0:
@@ -158,13 +158,13 @@ class Hub:
             there = web.without_password(urljoin(self.endpoint, location)).partition("?")[0]
             return HubError(
                 "unreachable",
-                f"{self.endpoint} answers {answer.status} and leads to {there}, where no token is sent: it is for"
-                " scheme, host and port together. Set huggingface_endpoint to the address that answers itself.",
+                f"{self.endpoint} answers {answer.status} and redirects to {there}. No token is sent there:"
+                " a token is for one scheme, host and port. Set huggingface_endpoint to an address without a redirect.",
             )
         return HubError("unreachable", f"{self.endpoint} answers {answer.status} {answer.message}".rstrip() + ".")
 
     def refusal(self, answer: Answer, snapshot: Snapshot, account: str = "") -> HubError:
-        """Which of the refusals it is, and what to do about it."""
+        """The error for an answer, with its remedy."""
         who = f"the account {account}" if account else "the token's account"
         page, status, code = f"{PAGES}/{snapshot.repo_id}", answer.status, answer.code
         if code == "RevisionNotFound":
@@ -180,17 +180,17 @@ class Hub:
             return HubError(
                 "gated",
                 f"{who[0].upper()}{who[1:]} has not been granted access to {snapshot.repo_id}."
-                f" Accept its licence at {page}, and wait where the owner approves each request.",
+                f" Accept its licence at {page}, and wait if its owner must approve the request.",
             )
         if code == "RepoNotFound" or status == 404 or (status == 401 and not self.token):
             seen_by = f"{who} may not see it" if self.token else "it is private and no token was given"
-            sentence = f"{snapshot.repo_id} does not exist on {self.endpoint}, or {seen_by}. Look at {page}."
+            sentence = f"{snapshot.repo_id} does not exist on {self.endpoint}, or {seen_by}. Check {page}."
             return HubError("no_repository", sentence)
         if status == 403:
             return HubError(
                 "scope",
                 f"The token may not read {snapshot.repo_id}: {answer.message.rstrip('.') or 'forbidden'}. It is a"
-                f" fine-grained token; give it read access to gated repositories at {PAGES}/settings/tokens.",
+                f" fine-grained token: give it read access to gated repositories at {PAGES}/settings/tokens.",
             )
         if status == 401:
             return HubError("bad_token", f"The token was refused for {snapshot.repo_id}: {answer.message.rstrip('.')}.")
@@ -198,7 +198,7 @@ class Hub:
 
 
 def pause(attempt: int, headers: Mapping[str, str]) -> float:
-    """How long to wait before the next attempt: what the hub asks for, else twice as long each time, with a bound."""
+    """Seconds until the next attempt: Retry-After if the hub sent one, else twice as long each time, up to a limit."""
     try:
         wait = float(headers.get("retry-after", ""))
     except ValueError:
@@ -207,7 +207,7 @@ def pause(attempt: int, headers: Mapping[str, str]) -> float:
 
 
 def next_page(link: str) -> str:
-    """The query of the page that a Link header calls the next; empty on the last. A mirror may leave the hub's host."""
+    """The query of the next page in a Link header; empty on the last. Ignores the host: a mirror may name another."""
     for part in link.split(","):
         address, _semicolon, relation = part.partition(";")
         if 'rel="next"' in relation:

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What lies in the cache and around it."""
+"""Revisions in the cache, and the jobs that download them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..node import files as node_files
 from ..units import job as units_job
 from .snapshot import Cache, Found, Manifest
 
-#: Where the jobs that fetch have their files, each in a folder with its unit's name.
+#: Each job has a folder here, named after its unit.
 RUN = "/run/gpunode"
 
 
 def job_unit(repo_id: str, commit: str) -> str:
-    """The unit of the job that fetches a commit."""
+    """The unit of the job that downloads a commit."""
     return units_job.unit_name("gpunode-weights", f"{repo_id}-{commit[:12]}")
 
 
 def fetch_seconds(found: Sequence[Found], folder: str = RUN) -> float:
-    """How long the longest of the jobs took that fetched them, as each noted; 0 where none did since the boot."""
+    """Seconds that the longest of these downloads took, from each job's status; 0 if none ran since the boot."""
     took = [0.0]
     for one in found:
         status = os.path.join(folder, job_unit(one.snapshot.repo_id, one.commit), "status.json")
@@ -48,7 +48,7 @@ def row(found: Found) -> dict[str, Any]:
 
 
 def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
-    """Every revision in the cache but those that are wanted."""
+    """Every revision in the cache that is not among ``found``."""
     wanted = {one.path for one in found}
     rows = []
     for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "snapshots", "*"))):
@@ -61,7 +61,7 @@ def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
 
 
 def verified(home: str) -> list[dict[str, Any]]:
-    """Every snapshot that was fetched whole, as it would be asked for: less what was left out then."""
+    """Every snapshot with a manifest, with patterns for the files that its download left out."""
     rows = []
     for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "manifests", "*.json"))):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -72,7 +72,7 @@ def verified(home: str) -> list[dict[str, Any]]:
 
 
 def client_version(venv: str) -> str:
-    """Read off the folder's name: starting the venv's Python would cost half a second on every run."""
+    """The version in the folder's name: starting the venv's Python would cost half a second on every run."""
     if not os.path.exists(os.path.join(venv, "bin", "python")):
         return ""
     pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "huggingface_hub-*.dist-info")

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one place that calls huggingface_hub. Runs in its venv on the node, never in a module or on the controller."""
+"""The only file that calls huggingface_hub. Runs in its venv on the node, never in a module or on the controller."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .file import HashedFile
 from .job import Job, Passing, PullError
 from .snapshot import Cache, RepoFile
 
-#: The hub hands out files above this size through xet alone.
+#: The hub serves larger files through xet only.
 LARGEST_PLAIN_FILE = 50_000_000_000
 PIECE = 256 * 1024
-#: What a second attempt cannot mend.
+#: Errors that a retry cannot fix.
 FINAL = (400, 401, 404, 410)
 
 
@@ -29,20 +29,20 @@ class Client:
         from huggingface_hub import constants
         from huggingface_hub.utils import _http, build_hf_headers
 
-        # It writes in pieces of this size, ten times as large by default, and what is in a piece when the connection
-        # breaks or the process dies is fetched again.
+        # The block size of a download. The default is ten times as large, and a block that is not complete when the
+        # connection or the process ends is downloaded again.
         constants.DOWNLOAD_CHUNK_SIZE = PIECE
         huggingface_hub.set_client_factory(lambda: self.kept_to_the_hub(_http.default_client_factory()))
         self.job, self.say = job, say
         self.api = huggingface_hub.HfApi(endpoint=job.endpoint)
-        # No compression: an offset into what came before must mean the same now.
+        # No compression: byte offsets must stay valid when a download resumes.
         self.headers = {**build_hf_headers(library_name="gpunode.llm"), "Accept-Encoding": "identity"}
 
     def kept_to_the_hub(self, client: Any) -> Any:
-        """The library's client, which sends the token for the hub alone: scheme, host and port.
+        """The library's HTTP client, limited to send the token to the hub's scheme, host and port.
 
-        It would send it to wherever a listing says that its next page is, and a mirror may hand on what the hub said,
-        or say http behind its TLS.
+        The library would send it to any address that a listing names as its next page. A mirror may pass on the
+        hub's own addresses, or write http although it serves TLS.
         """
 
         def keep(request: Any) -> None:
@@ -54,7 +54,7 @@ class Client:
         return client
 
     def tree(self) -> list[RepoFile]:
-        """The listing of the revision, with back-off: it is the first thing asked of a hub that may be busy."""
+        """The listing of the revision. Retries: it is the first request to a hub that may be busy."""
         for attempt in range(1, self.job.attempts + 1):
             try:
                 return [self.file(f) for f in self.listing()]
@@ -77,7 +77,7 @@ class Client:
         return RepoFile(listed.path, listed.size, listed.blob_id, sha256, getattr(listed, "xet_hash", None) or "")
 
     def transfer(self, file: RepoFile, target: HashedFile) -> None:
-        """The rest of a file into ``target``."""
+        """Download the rest of a file into ``target``."""
         try:
             if file.xet_hash and (self.job.xet or file.size > LARGEST_PLAIN_FILE):
                 self.by_xet(file, target)
@@ -101,7 +101,7 @@ class Client:
         )
 
     def by_xet(self, file: RepoFile, target: HashedFile) -> None:
-        """Through hf_xet, several connections for one file. It keeps nothing of a file that it did not finish."""
+        """Download through hf_xet, with several connections per file. An interrupted file starts again."""
         from huggingface_hub import hf_hub_download
 
         folder = f"{target.path}.xet"
@@ -112,7 +112,7 @@ class Client:
         shutil.rmtree(folder, ignore_errors=True)
 
     def translate(self, trouble: Exception) -> Passing:
-        """A trouble that may pass is returned, one that will not is raised."""
+        """Return a transient error; raise a permanent one."""
         import httpx2
         from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
@@ -121,7 +121,7 @@ class Client:
         if isinstance(trouble, HfHubHTTPError):
             status = trouble.response.status_code
             said = f"the hub answers {status}: {trouble.server_message or trouble.response.reason_phrase}"
-            # Elsewhere than on the hub, 403 is a signed address that has run out: the next attempt gets a new one.
+            # From another host, 403 means an expired signed address: the next attempt gets a new one.
             refused = status == 403 and str(trouble.response.url).startswith(self.job.endpoint)
             if refused or status in FINAL or isinstance(trouble, (GatedRepoError, RepositoryNotFoundError)):
                 raise PullError(f"{self.job.repo_id}: {said}") from trouble
@@ -129,13 +129,13 @@ class Client:
         if isinstance(trouble, httpx2.TransportError):
             return Passing(f"{type(trouble).__name__}: {str(trouble) or 'the connection broke'}")
         if isinstance(trouble, OSError) and trouble.errno is None:
-            return Passing(str(trouble).splitlines()[0])  # huggingface_hub's own check of the length
+            return Passing(str(trouble).splitlines()[0])  # huggingface_hub's own check of the length failed
         if isinstance(trouble, OSError):
             raise PullError(f"{self.job.home}: {trouble.strerror}") from trouble
         raise trouble
 
     def seal(self) -> None:
-        """Let huggingface_hub look over the snapshot: it writes the listing that its offline mode reads."""
+        """Let huggingface_hub check the snapshot: it writes the listing that its offline mode reads."""
         from huggingface_hub import snapshot_download
 
         snapshot_download(
@@ -145,7 +145,7 @@ class Client:
             ignore_patterns=list(self.job.ignore_patterns) or None,
             endpoint=self.job.endpoint,
         )
-        # It writes the listing for its own user alone, and calls it corrupted where another one asks.
+        # It writes the listing with mode 0600, and reports it as corrupted to any other user.
         with contextlib.suppress(FileNotFoundError):
             os.chmod(Cache(self.job.home).listing(self.job.repo_id, self.job.commit), 0o644)
 

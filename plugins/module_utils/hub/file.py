@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file on its way: what an earlier process left of it is taken up, and its hash grows with it."""
+"""A file that is being downloaded: resumes a partial file and updates its hash with every block."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Callable
 from . import snapshot as hub_snapshot
 from .snapshot import RepoFile
 
-#: Below this a file is fetched anew: small ones come compressed, where a byte offset means nothing.
+#: Smaller files start again: the hub sends them compressed, so a byte offset has no meaning.
 RESUME_FROM = 4 * 1024 * 1024
 
 
 class HashedFile:
-    """A partial file for huggingface_hub to write to: hashes what passes through and keeps it when the process dies."""
+    """A partial file that huggingface_hub writes to: hashes each block and stays when the process ends."""
 
     def __init__(self, path: str, file: RepoFile, seen: Callable[[int], None]) -> None:
         self.path, self.file, self.seen = path, file, seen
@@ -29,12 +29,12 @@ class HashedFile:
 
     def open(self) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        self.stream: FileIO = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 (it outlives this call)
+        self.stream: FileIO = open(descriptor, "r+b", buffering=0)  # noqa: SIM115 (stays open after this call)
         self.hasher = hub_snapshot.Hasher(self.file)
         self.size = os.fstat(self.stream.fileno()).st_size
 
     def adopt(self, path: str) -> None:
-        """Take over a file that another tool has fetched whole."""
+        """Take over a complete file from another tool."""
         self.restart()
         self.stream.close()
         os.replace(path, self.path)
@@ -43,7 +43,7 @@ class HashedFile:
         self.seen(self.size)
 
     def rehash(self) -> None:
-        """Take up the hash where an earlier process left the file."""
+        """Hash the part that an earlier process left."""
         while block := self.stream.read(hub_snapshot.BLOCK):
             self.hasher.update(block)
 
@@ -61,7 +61,7 @@ class HashedFile:
         self.stream.truncate()
         self.hasher = hub_snapshot.Hasher(self.file)
 
-    # What http_get uses of a file ------------------------------------------------------------------------------------
+    # The methods that http_get calls ---------------------------------------------------------------------------------
     def write(self, data: bytes) -> int:
         view = memoryview(data)
         while view:
@@ -75,7 +75,7 @@ class HashedFile:
         return self.size
 
     def seek(self, offset: int) -> int:
-        # It goes back to the start only, when a server answers a range with the whole file.
+        # Happens only if a server answers a range request with the whole file: start again.
         if offset != self.size:
             self.restart()
         return self.size
@@ -84,7 +84,7 @@ class HashedFile:
         return self.size
 
     def seal(self) -> str:
-        """On the disk for good; returns the hash."""
+        """Sync the file to the disk; return its hash."""
         os.fsync(self.stream.fileno())
         return self.hasher.hexdigest()
 
@@ -93,5 +93,5 @@ class HashedFile:
 
 
 def keep(partial: str, blob: str) -> None:
-    """Give a file that came whole its place in the cache."""
+    """Move a complete file to its place in the cache."""
     os.replace(partial, blob)

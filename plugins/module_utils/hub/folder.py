@@ -1,12 +1,12 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Weights in a folder of this node, a mounted share included, that answers what the hub would be asked.
+"""Weights in a folder of this node, which may be a mounted share: answers the same questions as the hub.
 
-Two layouts are known. The hub's own cache (an HF_HOME, or its folder ``hub``) holds many models, and says itself what
-each file's hash is: in our manifest, else in the hub's listing that its client keeps, else by the names of the blobs.
-A plain folder holds one model, and its ``config.json`` lies at the top; where ``hf download --local-dir`` made it, the
-client left commit and hash of each file beside them. Where nothing vouches for a file it is taken as it is found.
+There are two layouts. The hub's cache (an HF_HOME, or its folder ``hub``) holds many models. File hashes come from our
+manifest, else from the listing that the hub's client keeps, else from the names of the blobs. A plain folder holds one
+model, with ``config.json`` at the top. ``hf download --local-dir`` stores commit and hash of each file beside them.
+A file without a known hash is used as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AS_FOUND = "as found"
 
 
 class SourceError(HubError):
-    """What was asked for is not in the folder."""
+    """The folder does not hold what was asked for."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__("no_source", sentence)
@@ -38,33 +38,33 @@ class SourceError(HubError):
 
 @dataclass(frozen=True)
 class Offer:
-    """What a folder has of a snapshot. ``vouched``: what the hashes were taken from."""
+    """What a folder has of a snapshot. ``vouched``: where the hashes come from."""
 
     commit: str
     files: Sequence[RepoFile]
     places: Mapping[str, str]
     vouched: str
-    #: The hub's own, which may name more than is here; empty where it is not beside the files.
+    #: The hub's listing, which may name more files than the folder has; empty if there is none.
     listing: Sequence[RepoFile] = ()
 
     @property
     def hashed(self) -> bool:
-        """Whether the files' hashes are known, or are still to be taken from what is found."""
+        """Whether the hashes are known. If not, they are computed from the files."""
         return self.vouched != AS_FOUND
 
 
 def find(source: str, snapshot: Snapshot) -> Offer:
-    """The snapshot as the folder has it.
+    """Find the snapshot in the folder.
 
     Raises:
-        SourceError: it does not have it, or not all of it; or it names files that lie elsewhere.
+        SourceError: the snapshot or one of its files is missing, or a file lies outside of the folder.
     """
     cache = _cache(source, snapshot.repo_id)
     try:
         offer = _offer(cache, source, snapshot)
         paths.disjoint(file.path for file in offer.files)
     except paths.Refused as refused:
-        raise SourceError(f"What {source} lists of {snapshot.repo_id} is not taken: {refused}.") from refused
+        raise SourceError(f"{source} has an invalid listing of {snapshot.repo_id}: {refused}.") from refused
     _check_inside(source, cache, snapshot.repo_id, {f.path: offer.places[f.path] for f in offer.files})
     short = [
         f.path for f in offer.files if snapshot.wants(f.path) and hub_snapshot.size_of(offer.places[f.path]) != f.size
@@ -72,7 +72,7 @@ def find(source: str, snapshot: Snapshot) -> Offer:
     if short:
         names = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
         raise SourceError(
-            f"{source} does not hold all of {snapshot.repo_id} at {offer.commit}: {names} is missing or cut short."
+            f"{source} does not hold all of {snapshot.repo_id} at {offer.commit}: {names} is missing or incomplete."
         )
     return offer
 
@@ -84,29 +84,29 @@ def _offer(cache: Cache | None, source: str, snapshot: Snapshot) -> Offer:
         return _in_folder(source, snapshot)
     name = os.path.basename(Cache("").folder(snapshot.repo_id))
     raise SourceError(
-        f"{source} on this node holds no {snapshot.repo_id}: neither {name}, as"
-        " the hub's own tools lay it out, nor the config.json of one model. Is it mounted?"
+        f"{source} on this node holds no {snapshot.repo_id}: it has neither {name} (the layout of the hub's cache)"
+        " nor config.json (a folder of one model). Check that it is mounted."
     )
 
 
 def _check_inside(source: str, cache: Cache | None, repo_id: str, places: Mapping[str, str]) -> None:
-    """Whoever fills a share must not have root read out, or share out, what lies elsewhere on the node."""
+    """Reject links that leave the folder: a share must not make root read or publish other files of the node."""
     roots = [cache.home, cache.folder(repo_id)] if cache else [source]
     inside = tuple(os.path.join(os.path.realpath(root), "") for root in roots)
     for path, place in sorted(places.items()):
         if not os.path.exists(place):
-            continue  # said with the others that are missing
+            continue  # reported with the other missing files
         real = os.path.realpath(place)
         if not real.startswith(inside):
-            raise SourceError(f"{source} has {path} of {repo_id} as a link that leads out of it, to {real}.")
+            raise SourceError(f"{source} has {path} of {repo_id} as a link to {real}, outside of the folder.")
         if not stat.S_ISREG(os.stat(real).st_mode):
-            raise SourceError(f"{source} has {path} of {repo_id}, which is no file.")
+            raise SourceError(f"{source} has {path} of {repo_id}, which is not a file.")
 
 
 def linkable(source: str, home: str) -> bool:
-    """Whether files can get a second name in ``home`` instead of a copy: one filesystem, and root's own folder.
+    """Whether files can be hard-linked into ``home`` instead of copied: same filesystem, and the folder is root's own.
 
-    A file of somebody else is copied all the same.
+    A file of another user is copied all the same.
     """
     folder = os.path.realpath(home)
     while not os.path.exists(folder):
@@ -116,9 +116,9 @@ def linkable(source: str, home: str) -> bool:
 
 
 def is_roots_own(place: str) -> bool:
-    """Whether root alone may change a file, and so its bytes stay those that were verified.
+    """Whether root alone may change a file, so that its bytes stay as they were verified.
 
-    Whose the folder above is does not say whose a file in it is: anybody may have had a part in filling it.
+    The owner of the folder above is no proof: other users may have filled it.
     """
     there = os.stat(place)
     return there.st_uid == 0 and not there.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -126,7 +126,7 @@ def is_roots_own(place: str) -> bool:
 
 @dataclass(frozen=True)
 class Folder:
-    """A source with the manners of ``api.Hub``. It knows no token, and all that is asked of it."""
+    """Same interface as ``api.Hub``, for a local folder; needs no token."""
 
     source: str
     asked: Sequence[Snapshot]
@@ -139,8 +139,8 @@ class Folder:
         several = sorted({one.repo_id for one in self.asked})
         if len(several) > 1 and not _cache(self.source, snapshot.repo_id):
             raise SourceError(
-                f"{self.source} holds no {snapshot.repo_id} in the layout of the hub's cache, and a plain folder holds"
-                f" one model, while {' and '.join(several)} are asked for."
+                f"{self.source} holds no {snapshot.repo_id} in the layout of the hub's cache. A plain folder holds one"
+                f" model, but {len(several)} are requested: {', '.join(several)}."
             )
         find(self.source, snapshot)
 
@@ -151,9 +151,9 @@ class Folder:
         return list(find(self.source, replace(snapshot, revision=commit)).files)
 
 
-# -- the hub's own layout ---------------------------------------------------------------------------------------------
+# -- the layout of the hub's cache -----------------------------------------------------------------------------------
 def _cache(source: str, repo_id: str) -> Cache | None:
-    """The cache that holds the repository, whether its HF_HOME was given or the folder ``hub`` in it."""
+    """The cache that holds the repository: ``source`` is its HF_HOME, or the folder ``hub`` in it."""
     for home in (source, os.path.dirname(source.rstrip("/")) if os.path.basename(source.rstrip("/")) == "hub" else ""):
         if home and os.path.isdir(Cache(home).folder(repo_id)):
             return Cache(home)
@@ -166,7 +166,7 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
     if not commit or not os.path.isdir(cache.snapshot(repo_id, commit)):
         here = sorted(_listdir(os.path.join(cache.folder(repo_id), "snapshots")))
         raise SourceError(
-            f"{source} holds {repo_id}, and not at {snapshot.revision}: {', '.join(here) or 'no revision'} is there."
+            f"{source} holds {repo_id}, but not {snapshot.revision}. It has: {', '.join(here) or 'no revision'}."
         )
     listing = _listing(_read(cache.listing(repo_id, commit)))
     places = dict(_walk(cache.snapshot(repo_id, commit)))
@@ -182,7 +182,7 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
 
 
 def _branch(cache: Cache, repo_id: str, branch: str) -> str:
-    """The commit of a branch: as recorded by us, else as the hub's own tools note it."""
+    """The commit of a branch: from our record, else from the ref that the hub's own tools keep."""
     noted = _read(os.path.join(cache.folder(repo_id), "refs", *branch.split("/"))).strip()
     return hub_snapshot.recorded_commit(cache, repo_id, branch) or (noted if paths.COMMIT.fullmatch(noted) else "")
 
@@ -198,7 +198,7 @@ def _manifest(text: str) -> list[RepoFile]:
 
 
 def _listing(text: str) -> list[RepoFile]:
-    """What huggingface_hub keeps of the hub's listing, in ``trees``. What of it is not here is not on offer."""
+    """The files in the listing that huggingface_hub keeps in ``trees``. Skips files that are not on this node."""
     try:
         entries: Mapping[str, Mapping[str, Any]] = json.loads(text)["files"]
         return [
@@ -212,7 +212,7 @@ def _listing(text: str) -> list[RepoFile]:
 
 
 def _named(places: Mapping[str, str]) -> list[RepoFile]:
-    """Files by the names of their blobs. One that lies elsewhere (shared by xet) bears another name than its hash."""
+    """Files with the hashes in the names of their blobs. A blob outside (shared by xet) is not named after its hash."""
     files = []
     for path, place in places.items():
         blob = os.path.realpath(place)
@@ -236,19 +236,19 @@ def _in_folder(source: str, snapshot: Snapshot) -> Offer:
         commits.add(lines[0])
         files.append(_file(path, place, lines[1]))
     if len(files) == len(places) and len(commits) == 1:
-        offer = Offer(commits.pop(), files, places, "what hf download noted beside it")
+        offer = Offer(commits.pop(), files, places, "the metadata of hf download")
     else:
         found = _as_found(places)
         stands_for = hashlib.sha1("".join(f.oid for f in found).encode(), usedforsecurity=False).hexdigest()
         offer = Offer(snapshot.revision if snapshot.pinned else stands_for, found, places, AS_FOUND)
     if snapshot.pinned and offer.commit != snapshot.revision:
         asked = f"{snapshot.revision} of {snapshot.repo_id}"
-        raise SourceError(f"{source} holds commit {offer.commit}, and {asked} is asked for.")
+        raise SourceError(f"{source} holds commit {offer.commit}, but {asked} is requested.")
     return offer
 
 
 def _as_found(places: Mapping[str, str]) -> list[RepoFile]:
-    """Files without a hash: the oid only tells one state of the folder from another."""
+    """Files without a known hash. Their oid only shows whether the folder has changed."""
     files = []
     for path, place in sorted(places.items()):
         shown = os.stat(place)
@@ -263,7 +263,7 @@ def _file(path: str, place: str, etag: str) -> RepoFile:
 
 
 def _walk(folder: str) -> Iterator[tuple[str, str]]:
-    """Every file below a folder, by its path in the repository."""
+    """Every file below a folder, as (path in the repository, path on disk)."""
     for at, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The opener that modules hand to ``api.py``: ansible's own client, which honours the node's proxy settings."""
+"""The opener that modules pass to ``api.py``: Ansible's HTTP client, which uses the node's proxy settings."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def read(response: Any) -> Answer:
     try:
         body = response.read(LARGEST_ANSWER)
     except OSError as trouble:
-        return Answer(0, reason=f"the answer broke off: {trouble}")
+        return Answer(0, reason=f"the answer was cut short: {trouble}")
     return Answer(response.getcode(), headers, body, getattr(response, "reason", None) or "")

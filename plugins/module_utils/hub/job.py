@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a job of the weights is, where its files may come from, and how it may fail.
+"""The job of downloading weights: its parameters, its sources and its errors.
 
 ``pull.py`` does the work; ``client.py`` and ``rsync.py`` are its sources.
 """
@@ -14,20 +14,20 @@ from typing import Callable, Mapping, Protocol, Sequence
 from .file import HashedFile
 from .snapshot import RepoFile, Snapshot
 
-#: In the job's folder: the password that a seeder asks for. Gone when the job is.
+#: In the job's folder: the seeder's password. Deleted when the job ends.
 SECRET = "secret"
 
 
 class PullError(Exception):
-    """The pull is over; the message is for people."""
+    """The download failed. The message is for the user."""
 
 
 class Stopped(PullError):
-    """Not a trouble of its own: another file has failed for good."""
+    """Stopped because another file failed."""
 
 
 class Passing(Exception):
-    """A trouble that may pass; ``retry_after`` where the hub said when."""
+    """Transient error; ``retry_after`` if the hub sent one."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Passing(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What job.json holds. ``branch`` is what the commit was resolved from, if it was; ``source`` a folder."""
+    """The content of job.json. ``branch``: what the commit was resolved from, if anything. ``source``: a folder."""
 
     home: str
     repo_id: str
@@ -50,7 +50,7 @@ class Job:
     xet: bool = False
     verify: bool = False
     fetch: bool = True
-    #: The node that has the files, see ``rsync.py``; empty where they come from the hub.
+    #: The node that has the files, see ``rsync.py``; empty if they come from the hub.
     seeder: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -58,7 +58,7 @@ class Job:
         return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
 
 
-#: Fetch the rest of a file: file, where to write, how many bytes are there. Raises Passing or PullError.
+#: Download the rest of a file. Arguments: file, target. Raises Passing or PullError.
 Transfer = Callable[[RepoFile, HashedFile], None]
 
 

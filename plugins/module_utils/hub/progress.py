@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a pull is: in a file for the module that watches, in words for the journal."""
+"""The progress of a download: status.json for the module that waits, words for the journal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WORDS_EVERY_S = 15.0
 
 @dataclass
 class Status:
-    """How far it is.
+    """The progress of a job.
 
-    ``rate`` is of the last ten seconds, ``seconds`` what it took up to now; ``current`` has the files on their way,
-    each with the bytes that are here and its size; ``wrong`` names the files that verification found changed.
+    ``rate``: bytes per second over the last ten seconds. ``seconds``: the duration so far. ``current``: the files in
+    transfer, each with its bytes on disk and its size. ``wrong``: the files whose hash differs from the manifest.
     """
 
     phase: str = "starting"
@@ -40,7 +40,7 @@ class Status:
     seconds: float = 0.0
 
     def line(self) -> str:
-        """One line for people.
+        """One line for the user.
 
         >>> Status("fetching", 3_000_000_000, 16_000_000_000, 250e6, 1, 12, {"a.safetensors": [1, 3]}).line()
         'fetching 3.0 GB of 16.0 GB (19 %), 250.0 MB/s, 52 s left, 1 of 12 files; a.safetensors 33 %'
@@ -55,13 +55,13 @@ class Status:
         return "; ".join([", ".join([*parts, f"{self.files_done} of {self.files} files"]), *self.on_their_way()])
 
     def on_their_way(self) -> list[str]:
-        """The largest first, as many as a line takes."""
+        """The files in transfer, the largest first, as many as fit a line."""
         largest = sorted(self.current.items(), key=lambda entry: -entry[1][1])
         return [f"{path} {done * 100 // max(size, 1)} %" for path, (done, size) in largest[:4]]
 
 
 class Progress:
-    """Counts under a lock, writes status.json every second and a line of words now and then."""
+    """Counts bytes under a lock, writes status.json every second and a line to the journal now and then."""
 
     def __init__(self, folder: str, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self.path = os.path.join(folder, "status.json")

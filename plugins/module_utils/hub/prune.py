@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which revisions in the cache are old, what of their files nothing else leads to, and how both are removed.
+"""Which revisions in the cache are old, which files only they use, and their removal.
 
-A revision stays if it was asked for, if a branch leads to it, or if a unit of this node names it. A unit that names a
-repository and none of its commits keeps all of them: a pull that goes on, or somebody's own service.
+A revision stays if it was requested, if a branch points to it, or if a unit of this node names it. A unit that names a
+repository without a commit keeps all its commits: it may be a running download, or a user's own service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNUSED = "nothing of its repository is in use, and unlisted is false"
 
 @dataclass(frozen=True)
 class Revision:
-    """A commit of a repository in the cache; ``kept``: by what, empty for one that is old."""
+    """A commit of a repository in the cache. ``kept``: the reason why it stays, empty if it is old."""
 
     repo_id: str
     commit: str
@@ -41,7 +41,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Plan:
-    """What stays, what goes, and the files that go with it."""
+    """What stays, what is removed, and the files that are removed with it."""
 
     revisions: Sequence[Revision]
     files: Sequence[str]
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def whole(self) -> list[str]:
-        """The repositories of which nothing stays."""
+        """The repositories that are removed completely."""
         return sorted({one.repo_id for one in self.old} - {one.repo_id for one in self.revisions if one.kept})
 
 
@@ -64,10 +64,10 @@ def make_plan(
     unlisted: bool,
     brought: Sequence[str] = (),
 ) -> Plan:
-    """``unlisted``: also repositories of which nothing stays. Otherwise those are not touched.
+    """Decide what stays. ``unlisted``: also remove repositories with no revision in use, else leave them.
 
-    ``brought``: repositories that the collection brought. That a branch leads to a commit of one is its own doing, so
-    it keeps none where nothing of the repository is in use.
+    ``brought``: repositories that the collection downloaded. The collection set their branches, so a branch
+    alone does not keep a repository that is not in use.
     """
     commits: dict[str, list[str]] = {}
     for row in hub_cache.others(home, []):
@@ -94,7 +94,7 @@ def _reason(
     unit_texts: Mapping[str, str],
 ) -> str:
     if (repo_id, commit) in wanted:
-        return "it was asked for"
+        return "it was requested"
     name = re.compile(rf"(?<![\w.-])({re.escape(repo_id)}|models--{re.escape(repo_id.replace('/', '--'))})(?![\w.-])")
     for unit, text in sorted(unit_texts.items()):
         if commit in text or (name.search(text) and not any(other in text for other in here)):
@@ -108,7 +108,7 @@ def _in_use(reason: str) -> bool:
 
 
 def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
-    """commit -> a branch that leads to it, by our record and by that of the hub's own tools."""
+    """commit -> a branch that points to it, from our record or from the ref of the hub's own tools."""
     found = {}
     for folder in (os.path.join(cache.folder(repo_id), "refs"), os.path.dirname(cache.record(repo_id, "x"))):
         for path in _walk(folder):
@@ -118,7 +118,7 @@ def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
 
 
 def unit_texts(folders: Sequence[str] = UNIT_DIRS, record_dirs: Sequence[str] = RECORD_DIRS) -> dict[str, str]:
-    """What each unit of the node says, with its drop-ins and, where it is ours, its configuration."""
+    """The text of each unit of the node, with its drop-ins and, if it is ours, its configuration."""
     configs = {one.unit: one.files.config for one in known.instances(folders, record_dirs)}
     texts: dict[str, str] = {unit: node_files.text_of(path) for unit, path in configs.items()}
     for folder in folders:
@@ -130,25 +130,25 @@ def unit_texts(folders: Sequence[str] = UNIT_DIRS, record_dirs: Sequence[str] = 
 
 # -- files ------------------------------------------------------------------------------------------------------------
 def _files_of(home: str, revisions: Sequence[Revision]) -> tuple[list[str], int]:
-    """The files that only old revisions lead to, and their bytes. A blob may be shared, also between repositories."""
+    """The files that only old revisions use, and their bytes. A blob may be shared, also between repositories."""
     cache = Cache(home)
     gone: set[str] = set()
     stays: set[str] = set()
     for one in revisions:
         for path in _walk(cache.snapshot(one.repo_id, one.commit)):
             (stays if one.kept else gone).update(_leads_to(path))
-    # Blobs of other repositories lead to shared ones, also where no snapshot names them.
+    # Blobs of other repositories may link to shared ones, even if no snapshot names them.
     for path in glob.glob(os.path.join(glob.escape(cache.hub), "*--*", "blobs", "*")):
         if path not in gone:
             stays.update(_leads_to(path))
     files = sorted(path for path in gone - stays if _inside(path, cache.hub) and os.path.lexists(path))
-    # A file with a further name elsewhere, which was linked from a folder, does not free its bytes.
+    # A file with another hard link elsewhere, made by an import from a folder, frees no bytes.
     real = [os.lstat(path) for path in files if not os.path.islink(path)]
     return files, sum(shown.st_size for shown in real if shown.st_nlink == 1)
 
 
 def _leads_to(path: str) -> Iterator[str]:
-    """The path, and each that it leads to."""
+    """The path, and each path that it links to."""
     for _hop in range(8):
         yield path
         if not os.path.islink(path):
@@ -167,7 +167,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def remove(home: str, plan: Plan) -> None:
-    """First what says that the revision is here, so that a removal that breaks off leaves nothing half believed."""
+    """Delete the manifest first, so an interrupted removal never looks complete."""
     cache = Cache(home)
     for one in plan.old:
         folder = cache.folder(one.repo_id)
@@ -177,7 +177,7 @@ def remove(home: str, plan: Plan) -> None:
             shutil.rmtree(os.path.join(folder, kind, one.commit), ignore_errors=True)
     for path in plan.files:
         _unlink(path)
-        _unlink(f"{path}.refs")  # who shares it, where the hub's own tools keep that
+        _unlink(f"{path}.refs")  # the hub's own tools keep here which repositories share it
     for repo_id in plan.whole:
         shutil.rmtree(cache.folder(repo_id), ignore_errors=True)
 

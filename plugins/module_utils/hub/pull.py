@@ -1,11 +1,11 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job that puts one snapshot on the node: fetch, resume, compare with the hub's hashes, write the manifest.
+"""The job that downloads one snapshot to the node: fetch, resume, compare with the hub's hashes, write the manifest.
 
 hf_snapshot copies the files of the job (``run.CODE``) to the node and starts them as a transient systemd unit, see
-``__main__.py``. The transfer is huggingface_hub's, from the venv that runs this. Its own download throws away
-what a killed process had fetched of a file, so it is called one level lower, with a file of ours that stays.
+``__main__.py``. huggingface_hub does the transfer, from the venv that runs this job. Its own download function discards
+the partial file of a killed process, so this job calls the level below it, with a partial file that stays.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .job import Job, Passing, PullError, Stopped, Transfer
 from .progress import Progress
 from .snapshot import Cache, Manifest, RepoFile
 
-#: Room that a pull leaves free, so that the node's own logs still fit.
+#: Space that a download leaves free, for the node's own logs.
 RESERVE = 256 * 1024 * 1024
 LONGEST_WAIT_S = 120.0
 
 
 class Pull:
-    """One snapshot's way onto the disk."""
+    """Downloads one snapshot to the disk."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Pull:
         wanted = [f for f in tree if self.job.snapshot.wants(f.path)]
         left_out = [f for f in tree if not self.job.snapshot.wants(f.path)]
         if not wanted:
-            raise PullError(f"{self.job.repo_id} has no file that the patterns leave in")
+            raise PullError(f"{self.job.repo_id} has no file left after ignore_patterns")
         lacking = self.lacking(wanted)
         if lacking and not self.job.fetch:
-            # From now on the manifest vouches for the rest only, so the next run that may fetch mends just these.
+            # Keep only the good files in the manifest, so that the next download repairs just the others.
             rest = [f for f in wanted if f not in lacking]
             self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, left_out, damaged=lacking))
             raise PullError(self.damage(lacking))
@@ -69,7 +69,7 @@ class Pull:
         return Manifest(self.job.repo_id, self.job.commit, wanted, left_out)
 
     def lacking(self, wanted: Sequence[RepoFile]) -> list[RepoFile]:
-        """Files that are not there or not right. What a manifest vouches for is hashed only when that was asked for."""
+        """Files that are missing or wrong. Files in a manifest are hashed only if verification was requested."""
         trusted = self.trusted()
         doubtful = [f for f in wanted if f not in trusted and hub_snapshot.size_of(self.pointer(f)) == f.size]
         wrong: list[RepoFile] = []
@@ -89,13 +89,13 @@ class Pull:
     def check(self, file: RepoFile, wrong: list[RepoFile]) -> None:
         pointer = self.pointer(file)
         if hub_snapshot.digest(pointer, file, lambda amount: self.note(file, amount)) != file.etag:
-            self.progress.say(f"{file.path}: its {file.hash_name} is not what the hub has")
+            self.progress.say(f"{file.path}: its {file.hash_name} differs from the hub's")
             wrong.append(file)
         self.progress.finished(file)
 
     def damage(self, lacking: Sequence[RepoFile]) -> str:
         wrong = set(self.progress.status.wrong)
-        parts = [f"{f.path}: {'other bytes than the hub has' if f.path in wrong else 'missing'}" for f in lacking]
+        parts = [f"{f.path}: {'its bytes differ from the hub' if f.path in wrong else 'missing'}" for f in lacking]
         return f"{self.job.repo_id} at {self.job.commit} is damaged: {'; '.join(parts)}"
 
     def check_space(self, lacking: Sequence[RepoFile]) -> None:
@@ -105,8 +105,8 @@ class Pull:
         free = shutil.disk_usage(self.cache.hub).free
         if need + RESERVE > free:
             raise PullError(
-                f"{self.job.home} is too small for {self.job.repo_id}: {words.size(need)} to fetch and"
-                f" {words.size(RESERVE)} to spare, {words.size(free)} free"
+                f"{self.job.home} is too small for {self.job.repo_id}: {words.size(need)} to download and"
+                f" {words.size(RESERVE)} to leave free, but {words.size(free)} are free"
             )
 
     # -- fetching -----------------------------------------------------------------------------------------------------
@@ -119,22 +119,22 @@ class Pull:
         same: dict[str, list[RepoFile]] = {}
         for file in lacking:
             same.setdefault(file.etag, []).append(file)
-        # The largest first: the last minutes are not spent on one shard alone.
+        # The largest first, so that no single large file is left at the end.
         groups = sorted(same.values(), key=lambda group: -group[0].size)
         self.in_parallel(self.fetch_group, groups)
 
     def fetch_group(self, group: Sequence[RepoFile]) -> None:
-        """One content, under all its names."""
+        """Fetch one content and link it under all its names."""
         first = group[0]
         self.fetch(first)
         for file in group:
             self.link(file)
             self.progress.finished(file)
         if first.size > 50_000_000:
-            self.progress.say(f"{first.path}: {words.size(first.size)} fetched and verified")
+            self.progress.say(f"{first.path}: {words.size(first.size)} downloaded and verified")
 
     def fetch(self, file: RepoFile) -> None:
-        """Until the bytes are the hub's, with back-off and a bound. Bytes that came count as progress."""
+        """Fetch until the hash is right, with back-off and a limit. Received bytes reset the count of failures."""
         partial, blob = self.cache.partial(self.job.repo_id, file), self.cache.blob(self.job.repo_id, file)
         os.makedirs(os.path.dirname(partial), mode=0o755, exist_ok=True)
         if os.path.exists(blob) and hub_snapshot.digest(blob, file) == file.etag:
@@ -155,18 +155,18 @@ class Pull:
             self.progress.add(file, -file.size)
             os.unlink(partial)
             wrong += 1
-            self.progress.say(f"{file.path}: wrong bytes came ({file.hash_name} {got}), fetching it again")
+            self.progress.say(f"{file.path}: received bytes with a wrong {file.hash_name} ({got}), retrying")
             if wrong == 2:
                 raise PullError(self.twice_wrong(file, got))
         keep(partial, blob)
 
     def twice_wrong(self, file: RepoFile, got: str) -> str:
-        source, advice = "the hub", "A proxy or mirror on the way may hold a broken copy"
+        source, advice = "the hub", "A proxy or mirror in between may hold a broken copy"
         if self.job.seeder:
             source, advice = self.job.seeder["name"], "Its copy is damaged: verify the weights there"
         return (
-            f"{file.path} of {self.job.repo_id}: {source} sends bytes whose {file.hash_name} is {got}, while its own"
-            f" listing says {file.etag}; the second attempt brought no better ones. {advice}"
+            f"{file.path} of {self.job.repo_id}: {source} sends bytes whose {file.hash_name} is {got}, but its listing"
+            f" says {file.etag}; a second attempt gave the same result. {advice}"
         )
 
     def attempt(self, file: RepoFile, partial: str) -> str:
@@ -188,17 +188,17 @@ class Pull:
         wait_s = min(2.0**failures, LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
         if trouble.retry_after is not None:
             wait_s = min(trouble.retry_after, 10 * LONGEST_WAIT_S)
-        self.progress.say(f"{file.path}: {trouble}; again in {wait_s:.0f} s")
+        self.progress.say(f"{file.path}: {trouble}; retrying in {wait_s:.0f} s")
         self.sleep(wait_s)
 
     def note(self, file: RepoFile, amount: int) -> None:
-        """Called for every block, so this is also where a thread learns that another one has failed for good."""
+        """Count received bytes. Runs for every block, so it also stops this thread when another file has failed."""
         if self.over.is_set():
             raise Stopped("another file failed")
         self.progress.add(file, amount)
 
     def in_parallel(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
-        """The first trouble that will not pass ends it all, at once: what is on the disk stays for the next time."""
+        """The first permanent error stops all downloads; files on disk are kept for the next run."""
 
         def guarded(item: Any) -> None:
             try:
@@ -218,7 +218,7 @@ class Pull:
         return self.cache.pointer(self.job.repo_id, self.job.commit, file.path)
 
     def unlink(self, path: str) -> None:
-        """Remove the name and, where it leads to a file of this repository's own, that file too."""
+        """Remove a name and, if it links to a blob of this repository, that blob too."""
         blob = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))) if os.path.islink(path) else ""
         if os.path.dirname(blob) == os.path.join(self.cache.folder(self.job.repo_id), "blobs"):
             with contextlib.suppress(FileNotFoundError):

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The other way to a file: rsync from a node that has it. Takes the place of ``client.py`` in a follower's pull.
+"""Fetch files with rsync from a node that has them. Takes the place of ``client.py`` in a follower's job.
 
-What the files are and what they must hash to came with the play, from the seeder's manifest, and not over this line:
-rsync proves the follower to the seeder and not the reverse.
+The list of files and their hashes come from the seeder's manifest through the play, not over this connection:
+rsync authenticates the follower to the seeder, but not the seeder to the follower.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .file import HashedFile
 from .job import Job, Passing, PullError
 from .snapshot import Cache, Manifest, RepoFile
 
-#: What the daemon calls the cache, and whom it lets in.
+#: The names of the rsync module and of its user.
 MODULE, USER = "weights", "gpunode"
 LOOK_EVERY_S = 0.5
-#: A dead line is noticed after so long; the pull then begins again where it was.
+#: Seconds until a dead connection is noticed; the download then resumes.
 SILENCE_S, CONNECT_S = 60, 20
-#: rsync's exit codes for what a second attempt cannot mend: wrong usage, a file that is not there, a full disk. A
-#: refused password may pass: a play that was started again gives the seeder a new one, and this job too.
+#: rsync's exit codes that a retry cannot fix: wrong usage, a missing file, a full disk. A refused password is
+#: transient: a play that starts again gives the seeder, and then this job, a new one.
 FINAL = (1, 2, 3, 4, 11, 23)
 
 
 class Neighbour:
-    """The seeder: its ``name`` and ``url``, files with ``secret`` and ``manifest``, the address to ``bind`` here."""
+    """The seeder: its ``name`` and ``url``, files with ``secret`` and ``manifest``, the local address to ``bind``."""
 
     def __init__(self, job: Job, seeder: Mapping[str, str]) -> None:
         self.job, self.seeder = job, seeder
@@ -41,10 +41,10 @@ class Neighbour:
         return self.manifest.listing
 
     def transfer(self, file: RepoFile, target: HashedFile) -> None:
-        """The rest of a file, which rsync appends and this process hashes as it grows."""
+        """Fetch the rest of a file. rsync appends to it and this process hashes it as it grows."""
         command = self.command(file, target.path)
         try:
-            # A module's run_command would show no progress; this runs in a job of its own on the node.
+            # run_command would show no progress. This runs in a job of its own on the node.
             process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
             )
@@ -68,8 +68,8 @@ class Neighbour:
                 target.take_in()
 
     def command(self, file: RepoFile, path: str) -> list[str]:
-        # --append goes on within the file, --copy-links takes what the cache's link leads to, and --secluded-args
-        # (by its short name, which is the older one) leaves spaces alone.
+        # --append resumes within the file, --copy-links follows the cache's link, and -s (--secluded-args; older
+        # releases have only the short name) keeps spaces in names.
         here = [f"--address={self.seeder['bind']}"] if self.seeder.get("bind") else []
         remote = os.path.relpath(Cache("/").pointer(self.job.repo_id, self.job.commit, file.path), Cache("/").hub)
         return [
@@ -86,7 +86,7 @@ class Neighbour:
         ]
 
     def trouble(self, code: int, said: str, file: RepoFile) -> Passing:
-        """A trouble that may pass is returned, one that will not is raised."""
+        """Return a transient error; raise a permanent one."""
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         reason = lines[0] if lines else f"rsync ended with {code}"
         sentence = f"{self.seeder['name']}: {reason}"
@@ -97,11 +97,11 @@ class Neighbour:
     def seal(self) -> None:
         """Write the listing that huggingface_hub's offline mode reads, as its own download does."""
         if not all(f.oid for f in self.tree()):
-            return  # the seeder has the weights from somewhere that did not tell
+            return  # the seeder got the weights from a source without hashes
         path = Cache(self.job.home).listing(self.job.repo_id, self.job.commit)
         node_files.write_atomically(path, hub_snapshot.listing_text(self.tree()))
 
 
 def literal(path: str) -> str:
-    """A daemon reads wildcards in a path, and backslashes where there are wildcards."""
+    """Escape a path for the daemon, which reads wildcards in it, and backslashes if it has wildcards."""
     return re.sub(r"([][*?\\])", r"\\\1", path) if re.search(r"[][*?]", path) else path

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hf_snapshot does in one call: look, ask the hub, start or attach to the pulls, wait a little, report."""
+"""What hf_snapshot does in one call: inspect, ask the hub, start or attach to the downloads, wait briefly, report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .cache import RUN, job_unit
 from .snapshot import Found, Snapshot
 
 TIMEOUT_S = 20.0
-#: What the job is made of.
+#: The files that the job consists of.
 CODE = (
     hub_snapshot,
     hub_api,
@@ -56,7 +56,7 @@ CODE = (
     node_schema,
     words,
 )
-#: What of the task's environment a pull needs: how to get out, and whom to trust.
+#: The task's environment variables that a download needs: proxies and trusted certificates.
 PASSED_ON = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 Params = Mapping[str, Any]
@@ -64,7 +64,7 @@ Result = dict[str, Any]
 
 
 class Failed(Exception):
-    """The message is for people."""
+    """The message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class World:
 
 @dataclass(frozen=True)
 class Target:
-    """A snapshot with the commit that is meant and the unit that fetches it; no unit where nothing is to be done."""
+    """A snapshot with its commit and the unit that downloads it; no unit if there is nothing to do."""
 
     snapshot: Snapshot
     commit: str
@@ -124,7 +124,7 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
 
 
 def note(params: Params, world: World, targets: Sequence[Target]) -> None:
-    """Before it comes. A repository that was there before was brought by somebody else."""
+    """Note the repositories before they arrive. One that was there before belongs to somebody else and is not noted."""
     cache = hub_snapshot.Cache(params["home"])
     coming = [target.snapshot.repo_id for target in targets if target.unit]
     node_brought.note(world.brought, models=[one for one in coming if not os.path.isdir(cache.folder(one))])
@@ -138,9 +138,9 @@ def from_hub(params: Params) -> bool:
     return bool(params["fetch"] and not params["seeder"])
 
 
-# -- what is meant ----------------------------------------------------------------------------------------------------
+# -- which commits --------------------------------------------------------------------------------------------------
 def hub(params: Params, world: World) -> hub_api.Hub | hub_folder.Folder:
-    """Who is asked: the hub, or the folder that stands in for it."""
+    """The hub, or the folder that replaces it."""
     if params["source"]:
         return hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["snapshots"]))
     token = hub_token.in_force(params["token"], params["token_path"])
@@ -148,7 +148,7 @@ def hub(params: Params, world: World) -> hub_api.Hub | hub_folder.Folder:
 
 
 def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
-    """The commit of every snapshot, and a unit for each that has work to do. A seeder's are pinned: no hub is asked."""
+    """The commit of every snapshot, and a unit for each with work to do. A seeder's are pinned: no hub is asked."""
     asked, account = hub(params, world), None
     targets = []
     for one in found:
@@ -161,13 +161,13 @@ def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
                 commit = asked.commit(one.snapshot)
             work = work or commit != one.commit
         if not commit:
-            raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never fetched to this node.")
+            raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never downloaded to this node.")
         targets.append(Target(one.snapshot, commit, job_unit(one.snapshot.repo_id, commit) if work else ""))
     return targets
 
 
 def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
-    """What a run would fetch. A hub that would not answer is no failure here: preflight says that."""
+    """What a run would download. A hub error is not a failure here; preflight reports it."""
     asked = hub(params, world)
     result = done(found, [not one.complete for one in found])
     for row, one in zip(result["snapshots"], found):
@@ -182,25 +182,25 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
                 tree = asked.tree(one.snapshot, commit)
         except (hub_api.HubError, Failed) as trouble:
             row["bytes_to_fetch"] = -1
-            result.setdefault("warnings", []).append(f"How much there is to fetch is not known: {trouble}")
+            result.setdefault("warnings", []).append(f"The size of the download is unknown: {trouble}")
             continue
         row["revision"], row["bytes"] = commit, hub_snapshot.wanted_bytes(one.snapshot, tree)
         row["bytes_to_fetch"] = row["bytes"] - hub_snapshot.bytes_here(params["home"], one.snapshot, commit, tree)
     fetch = sum(max(0, row["bytes_to_fetch"]) for row in result["snapshots"])
-    result["diff"] = diff(found, [row["revision"] or "a commit not known yet" for row in result["snapshots"]])
+    result["diff"] = diff(found, [row["revision"] or "a commit that is not known yet" for row in result["snapshots"]])
     return {**result, "progress": f"would fetch {words.size(fetch)}"}
 
 
 # -- the job ----------------------------------------------------------------------------------------------------------
 def start(params: Params, world: World, target: Target) -> None:
-    """Start the pull of a snapshot, or attach to the one that runs."""
+    """Start the download of a snapshot, or attach to a running one."""
     folder = os.path.join(world.folder, target.unit)
     client = from_hub(params) and not params["source"]
     python = os.path.join(params["venv"], "bin", "python") if client else sys.executable
     if not os.path.exists(python):
-        raise Failed(f"There is no {python}: the role huggingface makes this virtual environment.")
+        raise Failed(f"{python} does not exist: the role huggingface creates this virtual environment.")
     if units_job.look(world.run, target.unit).state == "running":
-        write_secret(params, folder)  # this play's seeder has another one than that of the play before
+        write_secret(params, folder)  # the seeder of each play has a new password
         return
     write_job(params, world, target, folder)
     write_secret(params, folder)
@@ -209,7 +209,7 @@ def start(params: Params, world: World, target: Target) -> None:
         argv=[python, "-m", str(hub_main.__package__), folder],
         description=f"Weights of {target.snapshot.repo_id}",
         environment_file=os.path.join(folder, "environment"),
-        # A puller that was killed is started again by systemd, with nobody's help; one that gave up is not.
+        # systemd restarts a download that was killed, but not one that gave up.
         properties={
             "User": "root",
             "UMask": "0022",
@@ -247,13 +247,13 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
 
 def write_secret(params: Params, folder: str) -> None:
     if params["fetch"] and params["seeder"]:
-        # As it stands in the seeder's rsyncd.secrets: user and password.
+        # The format of the seeder's rsyncd.secrets: user and password.
         password = (params["seeder_secret"] or "").strip().rpartition(":")[2]
         node_files.write_atomically(os.path.join(folder, hub_job.SECRET), password + "\n", mode=0o600)
 
 
 def write_seeder(params: Params, target: Target, folder: str) -> dict[str, str]:
-    """What a follower's job must know of its seeder."""
+    """Write the seeder's password and manifest for a follower's job; return where they are."""
     seeder, path = params["seeder"], os.path.join(folder, "manifest.json")
     node_files.write_atomically(path, seeded(params, target.snapshot).dump())
     address = network.bracketed(seeder["address"])
@@ -275,7 +275,7 @@ def seeded(params: Params, snapshot: Snapshot) -> hub_snapshot.Manifest:
 
 
 def environment(params: Params, world: World, folder: str) -> str:
-    """The job's environment file. The token is in its own file and not in here."""
+    """The job's environment file. The token has its own file and is not in here."""
     values = {
         "PYTHONPATH": folder,
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -295,16 +295,16 @@ def environment(params: Params, world: World, folder: str) -> str:
     return "".join(f'{key}="{value}"\n' for key, value in escaped.items())
 
 
-# -- how it goes ------------------------------------------------------------------------------------------------------
+# -- progress and result ----------------------------------------------------------------------------------------------
 def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
-    """Wait for a slice, then say how far it is or how it ended."""
+    """Wait for a moment, then return the progress or the result."""
     states = {target.unit: units_job.look(world.run, target.unit) for target in targets if target.unit}
     for name in [name for name, state in states.items() if state.state == "running"][:1]:
         states[name] = units_job.wait(world.run, name, params["wait_s"], sleep=world.sleep)
     running = [name for name, state in states.items() if state.state == "running"]
     ended = [target for target in targets if target.unit and target.unit not in running]
     troubles = [told for told in (trouble(params, world, one, states[one.unit]) for one in ended) if told]
-    # A pull that failed is told at once; a verification names all that is damaged.
+    # Report a failed download at once; let a verification end, so that it names every damaged file.
     if troubles and not (running and params["verify"]):
         raise Failed("\n".join(troubles))
     if running:
@@ -318,12 +318,12 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
     result = {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
     result["fetch_seconds"] = hub_cache.fetch_seconds(found, world.folder)
     if params["verify"]:
-        result["progress"] += ", and every file has the hash that it was fetched with"
+        result["progress"] += ", and the hash of every file is right"
     return result
 
 
 def label(targets: Sequence[Target], name: str) -> str:
-    """Which repository, where there are several."""
+    """The name of the repository, if there are several."""
     return next((f"{t.snapshot.repo_id}: " for t in targets if t.unit == name and len(targets) > 1), "")
 
 
@@ -335,13 +335,13 @@ def status(world: World, name: str) -> hub_progress.Status:
 
 
 def trouble(params: Params, world: World, target: Target, state: units_job.JobState) -> str:
-    """Empty if the job did its work; else the reason."""
+    """Why the job failed; empty if it succeeded."""
     said = status(world, target.unit)
     failed = state.state == "failed" or said.error
     if not failed and hub_snapshot.look(params["home"], target.pinned).complete:
         return ""
     if state.state == "absent" and not said.error:
-        return f"The pull of {target.snapshot.repo_id} was stopped before its end. What is there was kept."
+        return f"The download of {target.snapshot.repo_id} was stopped before its end. Its files on disk were kept."
     log = units_job.log_tail(world.run, target.unit, lines=12) if not said.error else []
     units_job.forget_ended(world.run, target.unit)
     reason = said.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
@@ -354,7 +354,7 @@ def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:
         for o, c in zip(found, changed)
     ]
     total = words.size(sum(one.bytes for one in found))
-    return {"changed": any(changed), "done": True, "progress": f"{total} of weights are here", "snapshots": rows}
+    return {"changed": any(changed), "done": True, "progress": f"{total} of weights are on disk", "snapshots": rows}
 
 
 def diff(found: Sequence[Found], commits: Sequence[str], changed: Sequence[bool] = ()) -> dict[str, str]:

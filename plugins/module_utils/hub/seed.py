@@ -1,11 +1,11 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The service by which a node hands its weights to its neighbours: rsync's own daemon, for a while and for few.
+"""The service that serves a node's weights to other nodes of the play: rsync's daemon, for a limited time.
 
-It shows the files of the snapshots that are asked for and nothing else of the cache, read only, to the addresses of the
-followers, who also need a password that is made at every start. Its files and its end are its own: a transient unit
-that systemd stops after a time even where nobody comes back to do it.
+It serves only the files of the requested snapshots, read only, to the addresses of the followers, with a password that
+is new at every start. It runs as a transient unit with its own files. systemd stops it after a time limit, even if no
+play comes back to stop it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .snapshot import Cache, Found
 UNIT = "gpunode-weights-seed"
 FOLDER = "/run/gpunode/seed"
 SECRETS = "rsyncd.secrets"
-#: It serves as nobody, from within the cache; these are what it takes to get there.
+#: It serves as nobody, chrooted to the cache; these capabilities are needed for that.
 PROPERTIES = {
     "CapabilityBoundingSet": "CAP_SYS_CHROOT CAP_SETUID CAP_SETGID CAP_DAC_READ_SEARCH CAP_NET_BIND_SERVICE",
     "NoNewPrivileges": "yes",
@@ -41,7 +41,7 @@ Params = Mapping[str, Any]
 
 
 class Failed(Exception):
-    """The message is for people."""
+    """The message is for the user."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class World:
 
 
 def configuration(params: Params, found: Sequence[Found], folder: str) -> str:
-    """rsyncd.conf."""
+    """The text of rsyncd.conf."""
     names = [name for one in found for name in shown(one)]
     return f"""\
-# The weights, for the other nodes of one play. Gone when it is over.
+# The weights, for the other nodes of one play. Removed when the play ends.
 address = {params["address"]}
 port = {params["port"]}
 reverse lookup = no
@@ -75,14 +75,14 @@ reverse lookup = no
     secrets file = {os.path.join(folder, SECRETS)}
     strict modes = yes
     timeout = 600
-    # A file that the cache holds under another name or revision is none of the followers' business.
+    # Hide other files of the cache, and other names of these files.
     include = {" ".join(names)}
     exclude = *
 """
 
 
 def shown(found: Found) -> list[str]:
-    """What rsync must be told to show of a snapshot: every folder on the way, then all that is in it."""
+    """The include patterns of a snapshot: every parent folder, then its files."""
     parts = Cache("/").snapshot(found.snapshot.repo_id, found.commit).split("/")[2:]
     ways = ["/".join(["", *parts[: depth + 1], ""]) for depth in range(len(parts))]
     return [*ways, f"{ways[-1]}**"]
@@ -90,26 +90,26 @@ def shown(found: Found) -> list[str]:
 
 def check(params: Params) -> None:
     if not params["followers"]:
-        raise Failed("There are no followers: a service for nobody would be one for everybody.")
+        raise Failed("No follower is given. Without a list of followers the service would be open to every address.")
     for address in [params["address"], *params["followers"]]:
         try:
             paths.address(address)
         except paths.Refused as refused:
-            raise Failed(f"{refused}, and names are not trusted here.") from None
+            raise Failed(f"{refused}. Give the followers as IP addresses: names are not trusted here.") from None
 
 
 def serve(params: Params, check_mode: bool, world: World) -> dict[str, Any]:
-    """Start the service with a new password, in place of one that an earlier play has left."""
+    """Start the service with a new password; replace one that an earlier play left."""
     check(params)
     found = [
         hub_snapshot.look(params["home"], snapshot) for snapshot in hub_snapshot.parse_snapshots(params["snapshots"])
     ]
     outside = [one.outside for one in found if one.outside]
-    if outside:  # rsync's daemon sees the cache alone, as a container does
+    if outside:  # rsync's daemon is chrooted to the cache
         raise Failed(" ".join(outside))
     lacking = [f"{one.snapshot.repo_id} at {one.snapshot.revision}" for one in found if not one.complete]
     if lacking and not check_mode:
-        raise Failed(f"What is not here cannot be served: {', '.join(lacking)}.")
+        raise Failed(f"These weights are not on this node, so they cannot be served: {', '.join(lacking)}.")
     manifests = [one.manifest.content() for one in found if one.complete and one.manifest]
     if not check_mode:
         begin(params, found, world)
@@ -120,8 +120,8 @@ def begin(params: Params, found: Sequence[Found], world: World) -> None:
     units_job.forget(world.run, UNIT)
     if not world.free(params["address"], params["port"]):
         raise Failed(
-            f"Port {params['port']} of {params['address']} cannot be had: something else listens there, or it is not"
-            " an address of this node. Set huggingface_seed_port or huggingface_lan_address."
+            f"Port {params['port']} of {params['address']} cannot be bound: another program listens there, or the"
+            " address is not one of this node. Set huggingface_seed_port or huggingface_lan_address."
         )
     secret = f"{hub_rsync.USER}:{secrets.token_urlsafe(32)}\n"
     os.makedirs(world.folder, mode=0o700, exist_ok=True)
@@ -131,7 +131,7 @@ def begin(params: Params, found: Sequence[Found], world: World) -> None:
     spec = units_job.JobSpec(
         name=UNIT,
         argv=["rsync", "--daemon", "--no-detach", f"--config={path}"],
-        description="Weights for the neighbours",
+        description="Weights for other nodes",
         properties={**PROPERTIES, "RuntimeMaxSec": str(params["life_s"])},
         paths=units_job.absolute(params["home"]),
     )
@@ -140,13 +140,13 @@ def begin(params: Params, found: Sequence[Found], world: World) -> None:
 
 
 def await_port(params: Params, world: World) -> None:
-    """The unit counts as started before rsync listens."""
+    """Wait until rsync listens: systemd counts the unit as started before that."""
     pause = 0.1
     for _attempt in range(int(START_S / pause)):
         state = units_job.look(world.run, UNIT)
         if state.state != "running":
             log = "; ".join(units_job.log_tail(world.run, UNIT, lines=3)) or f"it ended with {state.exit_status}"
-            raise Failed(f"rsync's daemon did not stay: {log}")
+            raise Failed(f"rsync's daemon ended at once: {log}")
         if not world.free(params["address"], params["port"]):
             return
         world.sleep(pause)
@@ -154,7 +154,7 @@ def await_port(params: Params, world: World) -> None:
 
 
 def end(check_mode: bool, world: World) -> dict[str, Any]:
-    """Stop the service and drop its password."""
+    """Stop the service and delete its password."""
     there = units_job.look(world.run, UNIT).state != "absent" or os.path.exists(world.folder)
     if there and not check_mode:
         units_job.forget(world.run, UNIT)

@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of the cache is seen where its folder alone is mounted: in an engine's container, and by a seeder's rsync.
+"""Find links that leave the cache. They are dead in an engine's container and for a seeder's rsync.
 
-On the host a link to another disk is as good as a folder. There it leads nowhere.
+Both see the cache's folder alone. On the host such a link works, so nobody notices.
 
 This file is also copied to the node for the jobs: standard library only, and nothing of Ansible.
 """
@@ -15,9 +15,9 @@ from typing import Iterable, List, Sequence
 
 
 def out_of_sight(folder: str, paths: Iterable[str]) -> str:
-    """What of these paths below the folder is not seen where the folder alone is mounted, at another place: a sentence.
+    """Find the first of these paths that is not visible if only the folder is mounted, at another place.
 
-    Links are followed as they are read there. Empty where all is seen, or where nothing is here yet.
+    Returns a sentence with the remedy; empty if all paths are visible, or if nothing is there yet.
     """
     for path in paths:
         link = _way_out(folder, os.path.relpath(path, folder).split("/"))
@@ -28,17 +28,17 @@ def out_of_sight(folder: str, paths: Iterable[str]) -> str:
             remedy = f"Make it a relative one: ln -sfnr {there} {link}"
         elif os.path.isdir(link):
             remedy = (
-                f"Mount what it leads to in its place: rm {link} && mkdir {link} && mount --bind {there} {link}, and"
-                " the same in /etc/fstab; or set huggingface_home to a disk that holds all"
+                f"Mount its target in its place: rm {link} && mkdir {link} && mount --bind {there} {link}, and"
+                " the same in /etc/fstab; or set huggingface_home to a disk that has room for everything"
             )
         else:
-            remedy = f"Put the file itself there: cp --remove-destination {there} {link}"
-        return f"{link} is a link to {target}, and leads nowhere in a container, which has {folder} alone. {remedy}."
+            remedy = f"Replace it with the file itself: cp --remove-destination {there} {link}"
+        return f"{link} is a link to {target}, which a container cannot see: it gets {folder} alone. {remedy}."
     return ""
 
 
 def _way_out(folder: str, parts: Sequence[str]) -> str:
-    """The link by which a path below the folder leaves it; empty where none does, or where the path ends."""
+    """The link that leads out of the folder on this path; empty if none does, or if the path does not exist."""
     here: List[str] = []
     ahead, through, hops = list(reversed(parts)), "", 0
     while ahead:

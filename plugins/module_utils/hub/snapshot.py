@@ -1,15 +1,15 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a Hugging Face repository holds, what of it is on this node, and whether that is what the hub has.
+"""What a Hugging Face repository holds, which of its files are on this node, and whether their hashes are right.
 
-The cache is the hub's own (``HF_HOME/hub/models--ORG--NAME/{blobs,refs,snapshots}``), so every other tool finds the
-files. Beside them lies one folder more, ``manifests/``: ``COMMIT.json`` is written last, once every file was compared
-with the hash in the hub's listing, and names file, size and hash. A snapshot is complete if its manifest says so and
-the files are there at their sizes; that takes no network and no hashing. ``manifests/refs/BRANCH`` is the commit that a
-branch was resolved to here: ``refs/BRANCH`` is moved by whichever tool comes by.
+The cache has the hub's own layout (``HF_HOME/hub/models--ORG--NAME/{blobs,refs,snapshots}``), so every other tool finds
+the files. We add one folder, ``manifests/``: ``COMMIT.json`` holds name, size and hash of each file. It is written
+last, after every file was compared with the hash in the hub's listing. A snapshot is complete if its manifest says so
+and the files have their sizes; checking that needs no network and no hashing. ``manifests/refs/BRANCH`` holds the
+commit that this collection resolved a branch to: other tools may move ``refs/BRANCH``.
 
-This file is also copied to the node for the job that pulls: standard library only, and nothing of Ansible.
+This file is also copied to the node for the download job: standard library only, no import of Ansible.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ BLOCK = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class RepoFile:
-    """One file of a repository. ``sha256`` where the hub keeps it as a large file, else git's own hash counts.
+    """One file of a repository. ``sha256``: for large files; other files have only git's hash, ``oid``.
 
-    A cache that names a large file by its SHA-256 does not tell its ``oid``, which is empty then.
+    ``oid`` is empty if the file comes from a cache that names it by its SHA-256.
 
     Raises:
-        Refused: whoever lists it gives a path that leads elsewhere, or a hash or a size that is none.
+        Refused: the path leaves the repository, or a hash or a size is invalid.
     """
 
     path: str
@@ -68,9 +68,9 @@ class RepoFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One revision of one repository, less what is not wanted of it. No revision means the branch ``main``.
+    """One revision of one repository, without the files that match ``ignore_patterns``. Default revision: ``main``.
 
-    ``branch`` is what a commit was resolved from before it came here, to be recorded with it.
+    ``branch``: what the commit was resolved from before it came here; it is recorded with the snapshot.
     """
 
     repo_id: str
@@ -89,7 +89,7 @@ class Snapshot:
         return bool(COMMIT.fullmatch(self.revision))
 
     def wants(self, path: str) -> bool:
-        """Patterns as the hub's own tools read them."""
+        """Whether a file is wanted. Patterns work as in the hub's own tools."""
         return not any(fnmatchcase(path, p + "*" if p.endswith("/") else p) for p in self.ignore_patterns)
 
 
@@ -103,7 +103,7 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
         revision, branch = str(entry.get("revision") or "main"), str(entry.get("branch") or "")
         one = Snapshot(str(entry["repo_id"]), revision, tuple(map(str, patterns)), branch)
         key = (one.repo_id, one.revision)
-        if key in found:  # what one of them wants is fetched
+        if key in found:  # fetch a file if one of the entries wants it
             both = [p for p in found[key].ignore_patterns if p in one.ignore_patterns]
             one = Snapshot(one.repo_id, one.revision, tuple(both), one.branch or found[key].branch)
         found[key] = one
@@ -111,7 +111,7 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
 
 
 def at_commit(instance: Mapping[str, Any], commit: str, branch: str) -> Mapping[str, Any]:
-    """An instance of a branch as one of the commit that it stands for, by what the hub or a seeder says."""
+    """An instance of a branch, pinned to the commit that the hub or a seeder reported."""
     paths.commit(commit)
     config = {**instance.get("config", {}), "revision": commit}
     return {**instance, "revision": commit, "branch": branch, "config": config}
@@ -119,9 +119,9 @@ def at_commit(instance: Mapping[str, Any], commit: str, branch: str) -> Mapping[
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was verified, and what the revision holds besides.
+    """The verified files, and the other files of the revision.
 
-    ``origin``: where it came from, if not from the hub. ``damaged``: what was wanted, and is missing or wrong since.
+    ``origin``: where it came from, if not from the hub. ``damaged``: wanted files that are missing or wrong since.
     """
 
     repo_id: str
@@ -150,7 +150,7 @@ class Manifest:
 
     @property
     def listing(self) -> list[RepoFile]:
-        """Everything that the revision holds."""
+        """All files of the revision."""
         return [*self.files, *self.left_out, *self.damaged]
 
     @classmethod
@@ -159,22 +159,22 @@ class Manifest:
 
     @classmethod
     def read(cls, raw: Mapping[str, Any]) -> Manifest:
-        """What ``content`` made.
+        """Read what ``content`` returned.
 
         Raises:
-            Refused: it names what no file, hash, repository or commit may be called.
-            ValueError: it is no manifest of this format.
+            Refused: a file, hash, repository or commit has an invalid name.
+            ValueError: it is not a manifest of this format.
         """
         try:
             if number_of(raw) != SCHEMA:
-                raise ValueError(f"a manifest of schema {number_of(raw)}; this release reads schema {SCHEMA}")
+                raise ValueError(f"the manifest has schema {number_of(raw)}; this release reads schema {SCHEMA}")
             groups = (raw["files"], raw["left_out"], raw.get("damaged", {}))
             files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
             paths.disjoint(file.path for file in (*files, *left_out, *damaged))
             repo_id, revision = paths.repo_id(raw["repo_id"]), paths.commit(raw["revision"])
             return cls(repo_id, revision, files, left_out, str(raw.get("origin", "")), damaged)
         except (KeyError, TypeError, AttributeError):
-            raise ValueError("a manifest without what belongs into one") from None
+            raise ValueError("the manifest lacks a required key") from None
 
 
 def _dump_file(file: RepoFile) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def parse_tree(entries: Iterable[Mapping[str, Any]]) -> list[RepoFile]:
     """The files in the hub's listing of a revision.
 
     Raises:
-        Refused: it lists a file outside of its repository, or is no listing.
+        Refused: it lists a file outside of its repository, or it is not a listing.
     """
     try:
         files = []
@@ -206,7 +206,7 @@ def parse_tree(entries: Iterable[Mapping[str, Any]]) -> list[RepoFile]:
 
 
 def listing_text(files: Iterable[RepoFile]) -> str:
-    """The listing of a revision as the hub's own client keeps it in ``trees``, which its offline mode reads."""
+    """The listing of a revision in the format of the hub's client (``trees``), which its offline mode reads."""
     entries = {file.path: _entry(file) for file in sorted(files, key=lambda file: file.path)}
     return json.dumps({"format_version": 1, "files": entries}, indent=1)
 
@@ -219,7 +219,7 @@ def _entry(file: RepoFile) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where things lie under an HF_HOME."""
+    """The paths below an HF_HOME."""
 
     home: str
 
@@ -246,7 +246,7 @@ class Cache:
         return os.path.join(self.folder(repo_id), "manifests", f"{commit}.json")
 
     def listing(self, repo_id: str, commit: str) -> str:
-        """The hub's own tools keep what the hub has listed of a revision here."""
+        """Where the hub's own tools keep the hub's listing of a revision."""
         return os.path.join(self.folder(repo_id), "trees", f"{commit}.json")
 
     def record(self, repo_id: str, branch: str) -> str:
@@ -255,7 +255,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Found:
-    """How a snapshot stands on this node. ``outside``: a sentence of what a container would not see of it."""
+    """The state of a snapshot on this node. ``outside``: a sentence on files that a container would not see."""
 
     snapshot: Snapshot
     commit: str = ""
@@ -272,7 +272,7 @@ class Found:
 
 
 def look(home: str, snapshot: Snapshot) -> Found:
-    """What is here of a snapshot, from the manifest and the files' sizes alone."""
+    """Find a snapshot on this node, from the manifest and the files' sizes alone."""
     cache = Cache(home)
     commit = snapshot.revision if snapshot.pinned else recorded_commit(cache, snapshot.repo_id, snapshot.revision)
     blobs = os.path.join(cache.folder(snapshot.repo_id), "blobs")
@@ -295,7 +295,7 @@ def look(home: str, snapshot: Snapshot) -> Found:
 
 
 def recorded_commit(cache: Cache, repo_id: str, branch: str) -> str:
-    """The commit that a branch was resolved to when it was fetched here; empty when it never was."""
+    """The commit that a branch was resolved to at its last download here; empty if there was none."""
     try:
         commit = node_files.read_text(cache.record(repo_id, branch)).strip()
     except OSError:
@@ -304,7 +304,7 @@ def recorded_commit(cache: Cache, repo_id: str, branch: str) -> str:
 
 
 def size_of(path: str) -> int:
-    """The size of what the path leads to; -1 where it leads nowhere."""
+    """The size of the file that the path links to; -1 if there is none."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -312,7 +312,7 @@ def size_of(path: str) -> int:
 
 
 def bytes_here(home: str, snapshot: Snapshot, commit: str, tree: Sequence[RepoFile]) -> int:
-    """How many of the wanted bytes need no fetching: complete files, and what an interrupted pull left."""
+    """How many of the wanted bytes need no download: complete files and partial ones."""
     cache, total, seen = Cache(home), 0, set()
     for file in tree:
         if not snapshot.wants(file.path):
@@ -320,7 +320,7 @@ def bytes_here(home: str, snapshot: Snapshot, commit: str, tree: Sequence[RepoFi
         places = [cache.pointer(snapshot.repo_id, commit, file.path), cache.blob(snapshot.repo_id, file)]
         whole = any(size_of(place) == file.size for place in places)
         if not whole and file.etag in seen:
-            whole = True  # two names for one content: one blob, fetched once
+            whole = True  # two names with one content: one blob, fetched once
         seen.add(file.etag)
         partial = size_of(cache.partial(snapshot.repo_id, file))
         total += file.size if whole else min(max(partial, 0), file.size)
@@ -332,7 +332,7 @@ def wanted_bytes(snapshot: Snapshot, tree: Sequence[RepoFile]) -> int:
 
 
 class Hasher:
-    """The hash by which the hub knows a file, fed in pieces."""
+    """The hash that the hub has of a file, updated block by block."""
 
     def __init__(self, file: RepoFile) -> None:
         if file.sha256:
@@ -348,7 +348,7 @@ class Hasher:
 
 
 def digest(path: str, file: RepoFile, seen: Callable[[int], None] = lambda amount: None) -> str:
-    """The hash of what is on disk; ``seen`` is told of every block."""
+    """The hash of a file on disk; calls ``seen`` with the size of every block."""
     hasher = Hasher(file)
     for block in node_files.blocks(path, BLOCK):
         hasher.update(block)

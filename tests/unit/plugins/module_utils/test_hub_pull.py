@@ -141,7 +141,7 @@ def test_a_cut_link_goes_on_where_it_was(world):
     world.pull()
     assert world.sent["model.safetensors"] == len(BIG)
     assert len(world.slept) == 3
-    assert "the line went dead; again in" in world.said[1]
+    assert "the line went dead; retrying in" in world.said[1]
 
 
 def test_another_process_goes_on_where_the_first_was(world):
@@ -195,7 +195,7 @@ def test_wrong_bytes_are_fetched_again_alone(world):
     world.script = [wrong]
     world.pull()
     assert world.sent == {"config.json": 2, "model.safetensors": 2 * len(BIG)}
-    assert any("wrong bytes came (SHA-256" in line for line in world.said)
+    assert any("received bytes with a wrong SHA-256" in line for line in world.said)
     assert world.progress.status.done == world.look().bytes - len(BIG)
 
 
@@ -219,7 +219,7 @@ def test_short_answers_count_as_trouble(world):
 def test_a_full_disk_is_said_before_the_first_byte(world, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=hub_pull.RESERVE)
     monkeypatch.setattr(hub_pull.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PullError, match=r"too small for org/name: 10\.2 MB to fetch"):
+    with pytest.raises(PullError, match=r"too small for org/name: 10\.2 MB to download"):
         world.pull()
     assert world.sent == {}
 
@@ -291,7 +291,7 @@ def test_verify_without_a_hub_names_the_file_and_remembers(world):
     world.job = Job(**{**world.job.__dict__, "verify": True, "fetch": False})
     with pytest.raises(PullError) as caught:
         world.pull()
-    assert "model.safetensors: other bytes than the hub has" in str(caught.value)
+    assert "model.safetensors: its bytes differ from the hub" in str(caught.value)
     assert "config.json: missing" in str(caught.value)
     assert set(world.look().missing) == {"config.json", "model.safetensors", "sub/copy.safetensors"}
     world.sent.clear()
@@ -429,7 +429,7 @@ def test_job_verifies_without_a_client(world, capsys):
     world.flip()
     code, status = run_job(world, verify=True, fetch=False)
     assert code == 1
-    assert "model.safetensors: other bytes" in status["error"]
+    assert "model.safetensors: its bytes differ" in status["error"]
     assert "failed: org/name at" in capsys.readouterr().out
     # It stays named until somebody puts it right.
     assert run_job(world, verify=True, fetch=False)[0] == 1
@@ -441,7 +441,7 @@ def test_job_verifies_without_a_client(world, capsys):
 def test_job_without_a_manifest(world):
     code, status = run_job(world, verify=True, fetch=False)
     assert code == 1
-    assert "never fetched whole" in status["error"]
+    assert "its download never completed" in status["error"]
 
 
 def test_job_fetches_through_the_client(world, monkeypatch):

@@ -228,7 +228,7 @@ def test_what_is_copied_to_the_node_can_run_there(node):
         text=True,
         check=False,
     )
-    assert "damaged: config.json: other bytes than the hub has" in ran.stdout
+    assert "damaged: config.json: its bytes differ from the hub" in ran.stdout
     assert ran.returncode == 1
 
 
@@ -288,7 +288,7 @@ def test_a_job_that_somebody_collected_after_its_work(node):
 
 
 def test_no_venv(node):
-    with pytest.raises(Failed, match="the role huggingface makes"):
+    with pytest.raises(Failed, match="the role huggingface creates"):
         node.step(venv="/nonexistent")
 
 
@@ -378,7 +378,7 @@ def test_verify_names_all_that_is_damaged(node):
 
 
 def test_verify_of_what_was_never_here(node):
-    with pytest.raises(Failed, match="never fetched"):
+    with pytest.raises(Failed, match="never downloaded"):
         node.step(verify=True, fetch=False, snapshots=BRANCH)
 
 

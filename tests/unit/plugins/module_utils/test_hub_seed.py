@@ -116,7 +116,7 @@ def test_it_ends_by_itself(node):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"followers": []}, "no followers"),
+        ({"followers": []}, "No follower is given"),
         ({"followers": ["10.0.0.0/8"]}, "'10.0.0.0/8' is not an address"),
         ({"address": "node-1"}, "'node-1' is not an address"),
         ({"followers": ["10.0.0.2\nhosts allow = *"]}, "is not an address"),
@@ -134,14 +134,14 @@ def test_what_is_refused(node, changes, words):
 
 def test_a_port_that_is_taken(node):
     node.taken = True
-    with pytest.raises(Failed, match=r"Port 8730 of 10\.0\.0\.1 cannot be had"):
+    with pytest.raises(Failed, match=r"Port 8730 of 10\.0\.0\.1 cannot be bound"):
         node.serve()
     assert not os.path.exists(node.folder)
 
 
 def test_a_daemon_that_does_not_stay(node):
     node.listens = False
-    with pytest.raises(Failed, match="did not stay: bind\\(\\) failed"):
+    with pytest.raises(Failed, match="ended at once: bind\\(\\) failed"):
         node.serve()
 
 

@@ -78,7 +78,7 @@ LAYOUTS = [
     pytest.param(with_manifest, "its manifest", id="manifest"),
     pytest.param(with_listing, "the hub's listing beside it", id="listing"),
     pytest.param(cache, "the names of its blobs", id="blobs"),
-    pytest.param(noted, "what hf download noted beside it", id="local-dir"),
+    pytest.param(noted, "the metadata of hf download", id="local-dir"),
 ]
 
 
@@ -108,7 +108,7 @@ def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
     ("make", "asked", "said"),
     [
         (cache, Snapshot("org/other", COMMIT), "holds no org/other"),
-        (cache, Snapshot(REPO, "f" * 40), f"not at {'f' * 40}: {COMMIT} is there"),
+        (cache, Snapshot(REPO, "f" * 40), f"not {'f' * 40}. It has: {COMMIT}"),
         (with_manifest, Snapshot(REPO, COMMIT), "original/big.pth is missing"),
         (noted, Snapshot(REPO, "f" * 40), f"holds commit {COMMIT}"),
     ],
@@ -126,14 +126,14 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path, make):
     place = hub_folder.find(source, SNAPSHOT).places["config.json"]
     os.unlink(place)
     os.symlink(tmp_path / "shadow", place)
-    with pytest.raises(hub_folder.SourceError, match=f"as a link that leads out of it, to {tmp_path}/shadow"):
+    with pytest.raises(hub_folder.SourceError, match=f"as a link to {tmp_path}/shadow"):
         hub_folder.find(source, SNAPSHOT)
 
 
 def test_a_pipe_is_no_file(tmp_path):
     source = plain(tmp_path)
     os.mkfifo(os.path.join(source, "extra.bin"))
-    with pytest.raises(hub_folder.SourceError, match=r"extra\.bin of org/name, which is no file"):
+    with pytest.raises(hub_folder.SourceError, match=r"extra\.bin of org/name, which is not a file"):
         hub_folder.find(source, SNAPSHOT)
 
 
@@ -150,7 +150,7 @@ def test_the_listing_is_written_anew(tmp_path, monkeypatch):
 
 def test_a_plain_folder_holds_one_model(tmp_path):
     both = [Snapshot(REPO), Snapshot("org/other")]
-    with pytest.raises(hub_folder.SourceError, match="org/name and org/other are asked for"):
+    with pytest.raises(hub_folder.SourceError, match="2 are requested: org/name, org/other"):
         hub_folder.Folder(plain(tmp_path), both).check_access(both[0])
 
 

@@ -149,7 +149,7 @@ def test_prune(ask, tmp_path, check_mode):
     told = ask(hf_cache_prune, check_mode=check_mode, home=str(tmp_path), snapshots=[WANTED])
     assert told["changed"]
     assert told["removed"] == [{"repo_id": "org/name", "revision": old}]
-    assert told["kept"] == [{"repo_id": "org/name", "revision": COMMIT, "reason": "it was asked for"}]
+    assert told["kept"] == [{"repo_id": "org/name", "revision": COMMIT, "reason": "it was requested"}]
     assert told["bytes_freed"] == 5
     assert told["diff"]["after"] == f"org/name {COMMIT}\n"
     again = ask(hf_cache_prune, home=str(tmp_path), snapshots=[WANTED])
