@@ -9,7 +9,7 @@ from typing import Any
 
 from ..module_utils.instance.serving import Here, here_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
-from ..plugin_utils import asked, gateway, quoting, service, weights
+from ..plugin_utils import asked
 from ..plugin_utils.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog_files import load_catalog
@@ -18,10 +18,6 @@ from ..plugin_utils.planner.listed import unlisted
 from ..plugin_utils.planner.plan import Outcome, make_plan
 from ..plugin_utils.planner.request import read_request
 from ..plugin_utils.refusal import Refusal
-
-# Ansible runs each task in a fork of the play and keeps no compiled plugins of a collection. What the filters of later
-# tasks work with is loaded here, before the forks, and not by every one of them.
-FOR_LATER = (gateway, weights, quoting, service)
 
 OPTIONS = {
     "model": {"type": "str"},
