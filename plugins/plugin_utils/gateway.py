@@ -374,11 +374,3 @@ def plan(
         **_service(settings),
         "urls": {str(one["name"]): f"{base}{_prefixes(one, default)[-1]}/v1" for one in instances},
     }
-
-
-def nginx_text(value: Any) -> str:
-    """A text in nginx's configuration, in quotes and meaning itself; dollars are the caller's matter."""
-    text = str(value)
-    if _CONTROL.search(text):
-        raise ValueError("a text for nginx cannot hold a line break or another control character")
-    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text that lands in a unit, in an env file or in Docker's --mount, quoted by each one's own rules."""
+"""Text that lands in a unit, an env file, Docker's --mount or nginx's configuration, quoted by each one's own rules."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def env_text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else "" if value is None else str(value)
 
 
-def env_file(variables: Mapping[str, Any]) -> str:
+def env_file(variables: Mapping[str, Any], *further: Mapping[str, Any]) -> str:
     """Lines of an env file as Docker reads it: nothing is quoted, so a value is all there is up to the line's end.
 
     A message never holds a value, since it may be a secret.
     """
     lines = []
+    variables = {name: value for layer in (variables, *further) for name, value in layer.items()}
     for name in sorted(variables):
         if not _VARIABLE.fullmatch(str(name)):
             raise ValueError(f"{name!r} is not the name of an environment variable")
@@ -73,6 +74,14 @@ def bind_mount(source: Any, target: str, readonly: bool = False) -> str:
 
 def _csv(field: str) -> str:
     return '"{}"'.format(field.replace('"', '""')) if re.search(r'[",]', field) else field
+
+
+def nginx_text(value: Any) -> str:
+    """A text in nginx's configuration, in quotes and meaning itself; dollars are the caller's matter."""
+    text = str(value)
+    if _CONTROL.search(text):
+        raise ValueError("a text for nginx cannot hold a line break or another control character")
+    return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
 #: Options of docker run whose value begins with, or names, a path of the host.

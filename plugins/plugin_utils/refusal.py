@@ -9,11 +9,12 @@ fault of a play that is a help. What a node lacks, or a user misspelt, is none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 from ansible import constants
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleFilterError
 from ansible.utils.display import Display
 
 
@@ -52,3 +53,24 @@ def refusal(head: str, findings: Sequence[str], host: str) -> Refusal:
 def to_mend(count: int) -> str:
     """How a list of findings is headed."""
     return f"{count} thing{'' if count == 1 else 's'} to mend; nothing was changed."
+
+
+#: What Python raises where a value has another shape than a function reads.
+SHAPES = (AttributeError, KeyError, TypeError)
+
+
+def refusing(name: str, function: Callable[..., Any], shape: str = "") -> Callable[..., Any]:
+    """The filter of that name: where its input has another shape, it fails with ``shape``, a sentence's words.
+
+    Without them a ValueError is the whole message, since the input may hold a secret.
+    """
+
+    @wraps(function)
+    def called(*args: Any, **options: Any) -> Any:
+        try:
+            return function(*args, **options)
+        except (*SHAPES, ValueError) as error:
+            said = f"{shape}: {error!r}" if shape else error
+            raise AnsibleFilterError(f"gpunode.llm.{name}: {said}") from error
+
+    return called

@@ -364,32 +364,20 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         "runs": {**started, "started_from": one.started_from, "container": one.container},
         "parsed": {**started, "config": one.files.config},
         "endpoint": written.endpoint,
-        "second": vllm_second(instance),
+        "second": _second(instance),
     }
 
 
-def vllm_second(instance: Mapping[str, Any]) -> dict[str, Any]:
+def _second(instance: Mapping[str, Any]) -> dict[str, Any]:
     """What there may be of the one that ran beside an instance, as units_removed takes it: the record comes last."""
     name = names.second_of(str(instance["name"]))
     paths = files({"name": name, "beside": instance["name"]}, Settings())
     return {"unit": names.unit_of(name), "files": paths.all()}
 
 
-def vllm_unit(instance: Mapping[str, Any], config_dir: str, several_keys: bool = False) -> dict[str, Any]:
-    """What units_ready must know of an instance."""
-    given = {"config_dir": config_dir, "several_keys": several_keys}
-    return dict(service({"port": 0, **instance}, given)["runs"])
-
-
-def vllm_endpoint(
-    instance: Mapping[str, Any], config_dir: str, start_timeout_s: int | None = None, gpu_timeout_s: int = 0
-) -> dict[str, Any]:
-    """What endpoint_ready must know of an instance. Its start may wait for its GPUs before it begins."""
-    given = {"config_dir": config_dir, "start_timeout_s": start_timeout_s, "gpu_timeout_s": gpu_timeout_s}
-    return dict(service(instance, given)["endpoint"])
-
-
-def vllm_beside(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def second_instances(
+    instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Second instances for those that there is room for: the same under the same name, elsewhere."""
     by_name = {str(instance["name"]): instance for instance in instances}
     return [

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import shutil
@@ -24,6 +26,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+FILTERS = "ansible_collections.gpunode.llm.plugins.filter"
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
 ON_THE_CONTROLLER = {"plan_shown", "refuse", "serving_matrix", "serving_plan", "settings_check", "show"}
 #: What the two modules take beside the options that are variables, and what stands for one instance alone.
@@ -183,3 +186,19 @@ def test_preflight_takes_what_the_roles_offer(monkeypatch: pytest.MonkeyPatch) -
         assert set(read(f"roles/{role}/vars/main.yml")[value]) == set(specified[variable]["options"]), value
     hub = set(specified["preflight_hub"]["options"]) - {"environment"}
     assert hub <= set(spec)
+
+
+def test_filters_are_few_files_and_each_is_documented_as_it_is_called() -> None:
+    """Ansible loads every file of filters at each look-up. The documentation beside them it reads on demand."""
+    folder = CHECKOUT / "plugins" / "filter"
+    files = sorted(path.stem for path in folder.glob("*.py"))
+    assert files == ["plans", "quoting", "values"]
+    known: dict[str, Any] = {}
+    for file in files:
+        known |= importlib.import_module(f"{FILTERS}.{file}").FilterModule().filters()
+    assert sorted(known) == sorted(path.stem for path in folder.glob("*.yml"))
+    for name, function in known.items():
+        documented = read(f"plugins/filter/{name}.yml")["DOCUMENTATION"]
+        assert documented["name"] == name
+        (_input, *options) = inspect.signature(function).parameters
+        assert list(documented["options"]) == ["_input", *options], name

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.gpunode.llm.plugins.filter.vllm_status_report import vllm_status_report
+from ansible_collections.gpunode.llm.plugins.filter.plans import FilterModule
 from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import BundleError, Contents
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Manifest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record, gateway_text
@@ -93,7 +93,7 @@ def test_a_newer_form_is_refused_with_both_numbers() -> None:
 
 
 def test_the_files_for_programs_have_it() -> None:
-    assert vllm_status_report({})["schema"] == SCHEMA
+    assert FilterModule().filters()["vllm_status_report"]({})["schema"] == SCHEMA
     for page, name in (("plan", "__fit"), ("status", "__status_report")):
         (play,) = yaml.safe_load((CHECKOUT / "playbooks" / f"{page}.yml").read_text(encoding="utf-8"))
         (task,) = (task for task in play["tasks"] if task["name"] == f"Write the {page} as JSON")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.filter.from_here import from_here
+from ansible_collections.gpunode.llm.plugins.filter.values import from_here
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.filter.weights_seeders import weights_seeders
-from ansible_collections.gpunode.llm.plugins.filter.weights_share import weights_share
+from ansible_collections.gpunode.llm.plugins.filter.plans import FilterModule
 from ansible_collections.gpunode.llm.plugins.plugin_utils.weights import seeders
 
+FILTERS = FilterModule().filters()
+weights_seeders, weights_share = FILTERS["weights_seeders"], FILTERS["weights_share"]
 COMMIT, NEWER = "0e9e39f249a16976918f6564b8830bc894c89659", "1605565b47bb9346c5515c34102e054115b4f98b"
 A = {"name": "a", "repo_id": "org/a", "revision": COMMIT, "ignore_patterns": ["original/*"]}
 B = {"name": "b", "repo_id": "org/b", "revision": "main", "config": {"model": "org/b"}}

@@ -15,7 +15,7 @@ INSTANCE = {"name": "8b", "served_model_name": "meta/8b", "image": "i:1", "host"
 
 
 def test_endpoint():
-    assert service.vllm_endpoint({**INSTANCE, "start_timeout_s": 600}, "/etc/vllm") == {
+    assert service.service({**INSTANCE, "start_timeout_s": 600}, {"gpu_timeout_s": 0})["endpoint"] == {
         "name": "8b",
         "unit": "vllm-8b.service",
         "host": "0.0.0.0",
@@ -49,22 +49,24 @@ def test_a_name_stands_in_where_no_served_name_is_given():
 
 def test_a_second_instance_is_the_same_elsewhere():
     first = {**INSTANCE, "gpu_indices": [0, 1], "config": {"tensor-parallel-size": 2}}
-    (second,) = service.vllm_beside([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
+    (second,) = service.second_instances([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
     moved = {"name": "8b-beside", "beside": "8b", "host": "127.0.0.1", "port": 18000, "gpu_indices": [6, 7]}
     assert second == {**first, **moved, "config": {"tensor-parallel-size": 2, "port": 8001}}
-    assert service.vllm_unit(second, "/run/gpunode/beside")["files"] == [
+    assert service.service(second, {})["runs"]["files"] == [
         "/run/gpunode/beside/8b-beside.yaml",
         "/run/gpunode/beside/8b-beside.env",
         "/run/systemd/system/vllm-8b-beside.service",
     ]
-    assert service.vllm_second(first)["files"][-2:] == [
+    assert service.service(first, {})["second"]["files"][-2:] == [
         "/run/systemd/system/vllm-8b-beside.service",
         "/run/gpunode/beside/8b-beside.json",
     ]
 
 
 def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
-    (second,) = service.vllm_beside([{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}])
+    (second,) = service.second_instances(
+        [{"name": "8b", "port": 8000}], [{"name": "8b", "port": 18000, "gpu_indices": []}]
+    )
     assert service.served_name(second) == "8b"
 
 
@@ -78,4 +80,4 @@ def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
 )
 def test_an_instance_that_no_plan_made_is_looked_at_too(wrong, says):
     with pytest.raises(ValueError, match=says):
-        service.vllm_unit({**INSTANCE, **wrong}, "/etc/vllm")
+        service.service({**INSTANCE, **wrong}, {})

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.gpunode.llm.plugins.filter.vllm_status_report import vllm_status_report
+from ansible_collections.gpunode.llm.plugins.filter.plans import FilterModule
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.status import report
 
+vllm_status_report = FilterModule().filters()["vllm_status_report"]
 SERVING: dict[str, Any] = {
     "name": "8b",
     "unit": "vllm-8b.service",

@@ -24,7 +24,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
 from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
-from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, vllm_beside
+from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, second_instances
 
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
@@ -217,7 +217,7 @@ def test_the_unit_names_what_is_its_own():
 
 
 def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure():
-    (second,) = vllm_beside(
+    (second,) = second_instances(
         [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
     )
     text = render("vllm.service.j2", second)
@@ -236,7 +236,7 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
 
 
 def test_a_second_instance_tells_the_front_before_it_goes():
-    (second,) = vllm_beside(
+    (second,) = second_instances(
         [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
     )
     text = render("vllm.service.j2", second)

@@ -1,0 +1,55 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that read plans and answers of nodes. NAME.yml beside this file documents filter NAME."""
+
+from __future__ import annotations
+
+from ..plugin_utils import gateway, service, weights
+from ..plugin_utils.refusal import refusing
+from ..plugin_utils.screen import plan as screen_plan, status as screen_status
+
+
+def gateway_plan(settings, instances, os_family="Debian"):
+    return gateway.plan(settings, instances, os_family)
+
+
+def vllm_card(instances, host, parts=None, keyed=False, changed=True):
+    return screen_plan.ending(instances, host, parts or {}, keyed, changed)
+
+
+def vllm_service(instance, settings=None):
+    return service.service(instance, settings or {})
+
+
+def vllm_status_report(nodes):
+    return screen_status.report(nodes)
+
+
+def weights_seeders(plans, node):
+    instances = {name: (found.get("plan") or {}).get("instances", []) for name, found in plans.items()}
+    return weights.seeders(instances, node)
+
+
+def weights_share(checks, node, update=False):
+    instances, part = weights.share(checks, node, update)
+    return {"instances": instances, "weights": dict(vars(part))}
+
+
+#: Each filter, and what is said of an input that has another shape.
+FILTERS = {
+    "gateway_plan": (gateway_plan, "these are no settings or instances"),
+    "vllm_card": (vllm_card, "these are no instances of a plan"),
+    "vllm_second": (service.second_instances, "these are no instances and rooms"),
+    "vllm_service": (vllm_service, "this is not an instance of a plan"),
+    "vllm_status_report": (vllm_status_report, "this is not what vllm_status returned"),
+    "weights_seeders": (weights_seeders, "these are not plans of nodes"),
+    "weights_share": (weights_share, "these are not checks of nodes"),
+}
+
+
+class FilterModule:
+    def filters(self):
+        guarded = {name: refusing(name, function, what) for name, (function, what) in FILTERS.items()}
+        # It takes whatever is given for keys, and its sentences hold none.
+        return {"gateway_key_findings": gateway.key_findings, **guarded}
