@@ -67,7 +67,7 @@ def test_a_flipped_byte_is_named_before_anything_changes(deploy):
     told = deploy()
     assert told.status != 0
     assert "The bundle /srv/bundle.tar is damaged: huggingface/hub/models--gpunode--tiny-llama/blobs/" in told.words
-    assert "has other bytes than when it was made" in told.words
+    assert "differs from its SHA-256" in told.words
     assert told.changed == 0
     assert on_node("ls /srv /etc/docker /var/lib/huggingface /opt/huggingface-hub 2>/dev/null", check=False) == (
         "/srv:\nbundle.tar"
@@ -100,8 +100,8 @@ for path, text in {'apt/zz.json': json.dumps({'repositories': [row]}), 'apt/zz/P
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        ("unlisted", "'apt/zz.json' is there and not in its manifest: remove it"),
-        ("listed", "apt/zz.json of the bundle /srv/forged is not taken: './\\nTrusted: yes' is no suite or component"),
+        ("unlisted", "'apt/zz.json' is there but not in its manifest: remove it"),
+        ("listed", "apt/zz.json of the bundle /srv/forged is invalid: './\\nTrusted: yes' is not a suite or component"),
     ],
 )
 def test_apt_is_told_nothing_by_a_record_of_somebody_elses(deploy, forged, listed, said):

@@ -18,7 +18,7 @@ from .contents import BundleError, Contents
 
 
 def seal(job: Mapping[str, Any], progress: Progress) -> None:
-    """Write the manifest, and the tar where one is wanted and is not of this manifest."""
+    """Write the manifest and, if requested, the tar, unless the tar already has this manifest."""
     folder, tar = job["path"], job["tar"]
     contents = bundle_contents.seal(folder, job["system"], progress)
     manifest = os.path.join(folder, bundle_contents.MANIFEST)
@@ -31,7 +31,7 @@ def seal(job: Mapping[str, Any], progress: Progress) -> None:
 
 
 def open_(job: Mapping[str, Any], progress: Progress) -> None:
-    """Unpack the tar where the folder is not there, or compare what is in the folder."""
+    """Unpack the tar if the folder does not exist; else check the folder."""
     folder, tar = job["path"], job["tar"]
     if os.path.isdir(folder):
         manifest = node_files.read_text(os.path.join(folder, bundle_contents.MANIFEST))
@@ -42,7 +42,7 @@ def open_(job: Mapping[str, Any], progress: Progress) -> None:
 
 
 def say(line: str) -> None:
-    """To the unit's journal, at once."""
+    """Print a line to the unit's journal at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -1,15 +1,15 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bundle: all that a node without a network needs, as a folder or a tar of it, with a manifest of every byte.
+"""A bundle: everything that a node without a network needs, as a folder or a tar, with a manifest of every byte.
 
 ``manifest.json`` names each file with its size and SHA-256, each link with its target, and the system that the packages
-are for. It is the first file of the tar, so that what follows is compared while it is unpacked. It tells a damaged copy
-from a whole one. Who made it is another question: packages are checked by their publishers' signatures all the same. So
-nothing in it is believed to be harmless: what it names lies in it, a link leads to one of its files, no file lies below
-a link, and what the manifest does not name is refused.
+are for. It is the first file of the tar, so the other files are compared while they are unpacked. The manifest detects
+a damaged copy. It does not prove who made the bundle: packages are also checked by their publishers' signatures. So the
+manifest is treated as hostile: each path must lie in the bundle, a link must point to one of its files, no file may lie
+below a link, and a file that the manifest does not name is rejected.
 
-This file is also copied to the node for the job: standard library only, and nothing of Ansible.
+This file is also copied to the node for the job: standard library only, no import of Ansible.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from ..node.schema import SCHEMA, number_of, numbered
 MANIFEST = "manifest.json"
 SYSTEM = ("release", "architecture")
 WORKERS = 4
-#: What the hub's tools and interrupted transfers leave beside the files.
+#: Files of the hub's tools and of interrupted transfers, which do not belong to a bundle.
 _LEFTOVER = re.compile(r"(^|/)hub/\.locks/|\.incomplete$|\.tmp$|/oci-put-blob[^/]*$")
-#: A manifest of a hundred thousand files is no larger; and no header of a file that is in one. tarfile holds both in
-#: memory, so that what is larger is not begun with.
+#: More than a manifest of a hundred thousand files needs, and more than the header of any file. tarfile reads both into
+#: memory, so a larger one is rejected first.
 LARGEST_MANIFEST = 64 << 20
 LARGEST_HEADER = 8 << 10
 
 
 class BundleError(Exception):
-    """The message is for people."""
+    """The message is for the user."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a bundle's manifest says. ``system`` is what its packages are for: release and architecture.
+    """What a bundle's manifest holds. ``system``: the release and architecture that its packages are for.
 
     Raises:
-        BundleError: it names what would not lie in the bundle.
+        BundleError: a path leads out of the bundle.
     """
 
     system: Mapping[str, str]
@@ -67,11 +67,11 @@ class Contents:
                 paths.relative(path)
             paths.disjoint([MANIFEST, *own, *self.links])
         except paths.Refused as refused:
-            raise BundleError(f"The bundle is not taken: {refused}.") from refused
+            raise BundleError(f"The bundle is invalid: {refused}.") from refused
         there = set(own)
         for path, target in self.links.items():
             if leads_to(path, target) not in there:
-                raise BundleError(f"The bundle has a link that leads to none of its files: {path!r} to {target!r}.")
+                raise BundleError(f"The bundle has a link that points to none of its files: {path!r} to {target!r}.")
 
     @property
     def size(self) -> int:
@@ -87,20 +87,20 @@ class Contents:
         try:
             raw = json.loads(text)
             if number_of(raw) != SCHEMA:
-                raise BundleError(f"The bundle is of schema {number_of(raw)}, and this release reads schema {SCHEMA}.")
+                raise BundleError(f"The bundle has schema {number_of(raw)}; this release reads schema {SCHEMA}.")
             files = [RepoFile(path, file["size"], "", file["sha256"]) for path, file in raw["files"].items()]
             system = {key: str(raw["system"][key]) for key in SYSTEM}
             return cls(system, files, {path: str(target) for path, target in raw["links"].items()})
         except paths.Refused as refused:
-            raise BundleError(f"The bundle is not taken: {refused}.") from refused
+            raise BundleError(f"The bundle is invalid: {refused}.") from refused
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise BundleError(f"{MANIFEST} of the bundle is damaged.") from None
 
 
 def leads_to(path: str, target: str) -> str:
-    """Where a link leads, from its text alone: it may go up from its own folder, and then down. Empty where it may not.
+    """Where a link points, from its text alone. It may first go up from its own folder, and then down. Else empty.
 
-    What goes up after it went down would depend on what lies there, which may be another link.
+    A path that goes up after it went down depends on what is there, which may be another link.
     """
     if target.startswith("/") or posixpath.normpath(target) != target:
         return ""
@@ -109,7 +109,7 @@ def leads_to(path: str, target: str) -> str:
 
 # -- making -----------------------------------------------------------------------------------------------------------
 def survey(folder: str) -> tuple[dict[str, int], dict[str, str]]:
-    """The files with their sizes, and the links, that belong to the bundle.
+    """The files of the bundle with their sizes, and its links.
 
     Raises:
         BundleError: there is something else, such as a device or a pipe.
@@ -123,20 +123,20 @@ def survey(folder: str) -> tuple[dict[str, int], dict[str, str]]:
             if stat.S_ISLNK(shown.st_mode):
                 links[path] = os.readlink(place)
             elif not stat.S_ISREG(shown.st_mode):
-                raise BundleError(f"{place} is neither a file nor a link: a bundle holds nothing else. Remove it.")
+                raise BundleError(f"{place} is neither a file nor a link. A bundle holds nothing else: remove it.")
             elif path != MANIFEST and not _LEFTOVER.search(path):
                 files[path] = shown.st_size
     return files, links
 
 
 def named_hash(path: str) -> str:
-    """The SHA-256 of a blob that is named by it and was compared with it when it was fetched; else nothing."""
+    """The SHA-256 in the name of a blob, which was compared when it was downloaded; empty for other files."""
     folder, name = posixpath.split(path)
     return name if posixpath.basename(folder) in ("blobs", "sha256") and paths.SHA256.fullmatch(name) else ""
 
 
 def seal(folder: str, system: Mapping[str, str], progress: Progress) -> Contents:
-    """What the folder holds, hashed."""
+    """Hash the files in the folder and write the manifest."""
     sizes, links = survey(folder)
     known = [RepoFile(path, size, "", named_hash(path)) for path, size in sizes.items() if named_hash(path)]
     rest = [RepoFile(path, size, "", "0" * 64) for path, size in sizes.items() if not named_hash(path)]
@@ -146,7 +146,7 @@ def seal(folder: str, system: Mapping[str, str], progress: Progress) -> Contents
 
 
 def pack(folder: str, tar: str, contents: Contents, progress: Progress) -> None:
-    """The folder as a tar, the manifest first. The same bundle gives the same bytes."""
+    """Write the folder as a tar, the manifest first. The same bundle gives the same bytes."""
     progress.begin("packing", contents.files)
     partial = f"{tar}.partial"
     with tarfile.open(partial, "w|", format=tarfile.PAX_FORMAT) as stream:
@@ -170,7 +170,7 @@ def _member(path: str, size: int) -> tarfile.TarInfo:
 
 
 class _Told(io.RawIOBase):
-    """A file that tells how much of it was read."""
+    """A file that reports how much of it was read."""
 
     def __init__(self, stream: IO[bytes], seen: Callable[[int], None]) -> None:
         super().__init__()
@@ -184,10 +184,10 @@ class _Told(io.RawIOBase):
 
 # -- opening ----------------------------------------------------------------------------------------------------------
 def packed_manifest(tar: str) -> str:
-    """The manifest in a tar, which is its first file.
+    """The manifest of a tar, which is its first file.
 
     Raises:
-        BundleError: it is none, or too large for one.
+        BundleError: the first file is not a manifest, or is too large for one.
     """
     try:
         with open(tar, "rb") as stream:
@@ -196,35 +196,31 @@ def packed_manifest(tar: str) -> str:
                 return stream.read(first.size).decode()
     except (tarfile.TarError, OSError, UnicodeDecodeError):
         pass
-    raise BundleError(f"{tar} is no bundle, or damaged at its very beginning.")
+    raise BundleError(f"{tar} is not a bundle, or its first bytes are damaged.")
 
 
 def check(folder: str, contents: Contents, progress: Progress) -> None:
     """Compare every file with the manifest.
 
     Raises:
-        BundleError: it names what is missing or wrong.
+        BundleError: names the files that are missing or wrong.
     """
     sizes, links = survey(folder)
     told = {file.path: file.size for file in contents.files}
     wrong = [
-        f"{path} is not the link that it was (rsync -a and cp -a keep links, scp does not)"
+        f"{path} is not the original link (rsync -a and cp -a keep links, scp does not)"
         for path, target in contents.links.items()
         if links.get(path) != target
     ]
     known = {*told, *contents.links}
-    wrong += [f"{path!r} is there and not in its manifest: remove it" for path in [*sizes, *links] if path not in known]
+    wrong += [f"{path!r} is there but not in its manifest: remove it" for path in [*sizes, *links] if path not in known]
     for path, size in told.items():
         here = sizes.get(path, -1)
         if here != size:
             wrong.append(f"{path} is missing" if here < 0 else f"{path} has {here} bytes of {size}")
     whole = [file for file in contents.files if sizes.get(file.path) == file.size]
     progress.begin("verifying", contents.files)
-    wrong += [
-        f"{f.path} has other bytes than when it was made"
-        for f, got in _digests(folder, whole, progress)
-        if got != f.sha256
-    ]
+    wrong += [f"{f.path} differs from its SHA-256" for f, got in _digests(folder, whole, progress) if got != f.sha256]
     if wrong:
         raise BundleError(damage(folder, wrong))
 
@@ -235,32 +231,32 @@ def damage(where: str, wrong: Sequence[str]) -> str:
 
 
 def unpack(tar: str, folder: str, contents: Contents, progress: Progress) -> None:
-    """Unpack beside the place where it will be, comparing on the way; it comes to its place when all of it is right."""
+    """Unpack to a temporary folder, verify, then rename."""
     partial = f"{folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     free = shutil.disk_usage(os.path.dirname(folder)).free
     if contents.size > free:
         raise BundleError(
-            f"{os.path.dirname(folder)} has {words.size(free)} free, and the bundle takes {words.size(contents.size)}"
+            f"{os.path.dirname(folder)} has {words.size(free)} free, but the bundle needs {words.size(contents.size)}"
         )
     headers = (len(contents.files) + len(contents.links)) * LARGEST_HEADER
     if os.path.getsize(tar) > contents.size + headers + LARGEST_MANIFEST:
-        raise BundleError(damage(tar, ["it holds more than its manifest names"]))
+        raise BundleError(damage(tar, ["it holds more files than its manifest names"]))
     progress.begin("unpacking", contents.files)
-    os.mkdir(partial, mode=0o755)  # what is there under this name, and could not be removed, may lead elsewhere
+    os.mkdir(partial, mode=0o755)  # fails if something with this name could not be removed: it may be a link
     try:
         with tarfile.open(tar, "r|") as stream:
             _take(stream, partial, contents, progress)
-    except (BundleError, tarfile.TarError, ValueError) as trouble:  # tarfile's own, of numbers in a header
+    except (BundleError, tarfile.TarError, ValueError) as trouble:  # tarfile raises ValueError for numbers in a header
         shutil.rmtree(partial, ignore_errors=True)
-        reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is cut short ({trouble})"])
+        reason = str(trouble) if isinstance(trouble, BundleError) else damage(tar, [f"it is incomplete ({trouble})"])
         raise BundleError(reason) from trouble
     node_files.write_atomically(os.path.join(partial, MANIFEST), contents.dump())
     os.rename(partial, folder)
 
 
 def _take(stream: tarfile.TarFile, folder: str, contents: Contents, progress: Progress) -> None:
-    """The files that the manifest names, and last of all the links: nothing is ever written through one."""
+    """Extract the files that the manifest names, then the links: so nothing is written through a link."""
     lacking = {file.path: file for file in contents.files}
     links = dict(contents.links)
     for member in stream:
@@ -270,11 +266,11 @@ def _take(stream: tarfile.TarFile, folder: str, contents: Contents, progress: Pr
             continue
         file, data = lacking.pop(member.name, None), stream.extractfile(member) if member.isreg() else None
         if file is None or data is None or member.size != file.size:
-            raise BundleError(damage(str(stream.name), [f"{member.name!r} is not what its manifest has"]))
+            raise BundleError(damage(str(stream.name), [f"{member.name!r} differs from the manifest"]))
         place = os.path.join(folder, file.path)
         os.makedirs(os.path.dirname(place), exist_ok=True)
         if _copy(data, place, file, progress) != file.sha256:
-            raise BundleError(damage(str(stream.name), [f"{file.path} has other bytes than when it was made"]))
+            raise BundleError(damage(str(stream.name), [f"{file.path} differs from its SHA-256"]))
         progress.finished(file)
     if lacking or links:
         raise BundleError(damage(str(stream.name), [f"{path} is missing" for path in [*lacking, *links]]))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the module bundle does around its job: start it, say how far it is, and tell the node's apt of the packages."""
+"""What the module bundle does around its job: start it, report progress, configure the node's apt for its packages."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .contents import BundleError, Contents
 
 RUN = "/run/gpunode"
 CODE = (bundle_contents, bundle_main, hub_snapshot, hub_progress, hub_sight, node_files, node_schema, paths, words)
-#: The sources that the roles write, in which docker and the toolkit are trusted by a key of their own.
+#: The sources that the roles write. Docker and the toolkit are signed with keys of their own there.
 ROLES_SOURCES = ("docker.sources", "nvidia-container-toolkit.sources")
-#: What apt calls a suite or a component; a flat repository's suite is a path.
+#: Valid names of a suite or a component; the suite of a flat repository is a path.
 _NAME = re.compile(r"[\w.+~/-]+", re.ASCII)
-#: The records of ``apt_mirror``: one of each request.
+#: The records of ``apt_mirror``: one for each request.
 _RECORD = re.compile(r"apt/[^/]+\.json")
-#: Where each distribution keeps the keys that it came with.
+#: The keys that each distribution comes with.
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/ubuntu-archive-keyring.gpg")
 
 
@@ -37,7 +37,7 @@ def unit(job: Mapping[str, Any]) -> str:
 
 
 def start(run: commands.Runner, job: Mapping[str, Any], root: str = RUN) -> None:
-    """Start the job, or attach to the one that runs."""
+    """Start the job, or attach to a running one."""
     name = unit(job)
     folder = os.path.join(root, name)
     if units_job.look(run, name).state == "running":
@@ -59,10 +59,10 @@ def start(run: commands.Runner, job: Mapping[str, Any], root: str = RUN) -> None
 
 
 def wait(run: commands.Runner, job: Mapping[str, Any], seconds: float, root: str = RUN) -> tuple[bool, str, bool]:
-    """Whether it has ended, how far it is in words, and whether it changed anything.
+    """Whether the job has ended, its progress in words, and whether it changed anything.
 
     Raises:
-        BundleError: it failed.
+        BundleError: the job failed.
     """
     name = unit(job)
     state = units_job.wait(run, name, seconds)
@@ -75,50 +75,50 @@ def wait(run: commands.Runner, job: Mapping[str, Any], seconds: float, root: str
     log = [] if status.error else units_job.log_tail(run, name, state.invocation, lines=3)
     units_job.forget(run, name)
     if status.error or state.state != "succeeded":
-        raise BundleError(status.error or f"The bundle's job ended before its time: {'; '.join(log) or state.result}")
+        raise BundleError(status.error or f"The bundle's job was stopped: {'; '.join(log) or state.result}")
     return True, status.line(), status.changed
 
 
 def manifest_text(path: str, tar: str) -> str:
-    """The manifest of the folder, or of the tar where there is no folder yet; empty where there is neither."""
+    """The manifest of the folder, or of the tar if there is no folder; empty if there is neither."""
     folder = os.path.join(path, bundle_contents.MANIFEST)
     if os.path.exists(folder):
         return node_files.read_text(folder)
     if os.path.isdir(path):
-        raise BundleError(f"{path} is no bundle: it has no {bundle_contents.MANIFEST}.")
+        raise BundleError(f"{path} is not a bundle: it has no {bundle_contents.MANIFEST}.")
     return bundle_contents.packed_manifest(tar) if os.path.exists(tar) else ""
 
 
 def check_system(contents: Contents, system: Mapping[str, str]) -> None:
-    """Packages of another release do not fit together with what is installed."""
+    """Raise BundleError for another release or architecture: its packages do not fit what is installed."""
     made, here = ([s[key] for key in ("release", "architecture")] for s in (contents.system, system))
     if made != here:
         raise BundleError(
-            f"The bundle is for {' on '.join(made)}, and this node is {' on '.join(here)}: make one there."
+            f"The bundle is for {' on '.join(made)}, but this node is {' on '.join(here)}: make one for it."
         )
 
 
 def mark(text: str, path: str) -> str:
-    """What stands for this very bundle at this place."""
+    """A text that identifies this bundle at this path."""
     return hashlib.sha256(f"{path}\n{text}".encode()).hexdigest() + "\n"
 
 
 def apt_files(path: str, root: str, contents: Contents, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
-    """The configuration of an apt that sees the bundle alone: the node's own sources need a network, and stay."""
+    """The configuration of an apt that sees only the bundle: the node's own sources need a network, and stay."""
     keyring = next((one for one in keyrings if os.path.exists(one)), "")
     if not keyring:
-        raise BundleError(f"The keys of the distribution are not on this node: {' or '.join(keyrings)}.")
+        raise BundleError(f"This node lacks the keys of its distribution: {' or '.join(keyrings)}.")
     sources = f"{root}/sources.list.d"
     settings = {
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": sources,
         "Dir::State::Lists": f"{root}/lists",
         "Acquire::Languages": "none",
-        # A signature is good for ever, but an index says of itself that it is old after some days.
+        # Signatures do not expire, but the index has Valid-Until.
         "Acquire::Check-Valid-Until": "false",
-        # The same versions as were chosen when the bundle was made.
+        # Choose the versions that were chosen when the bundle was made.
         "APT::Get::Always-Include-Phased-Updates": "true",
-        # A folder that root alone may enter is no trouble then.
+        # apt as root can then read a folder that only root may enter.
         "APT::Sandbox::User": "root",
     }
     stanzas = [
@@ -134,10 +134,10 @@ def apt_files(path: str, root: str, contents: Contents, keyrings: tuple[str, ...
 
 
 def distributions(path: str, contents: Contents) -> list[dict[str, Any]]:
-    """The repositories of the bundle that the distribution signs, each once, by the records that the manifest lists.
+    """The repositories of the bundle that the distribution signs, each once, from the records in the manifest.
 
     Raises:
-        BundleError: a record says what is no repository of the bundle.
+        BundleError: a record names something that is not a repository of the bundle.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for record in sorted(file.path for file in contents.files if _RECORD.fullmatch(file.path)):
@@ -147,22 +147,22 @@ def distributions(path: str, contents: Contents) -> list[dict[str, Any]]:
                 if not row["own"]:
                     rows[(row["path"], row["suite"])] = row
         except (ValueError, KeyError, TypeError, AttributeError) as trouble:
-            raise BundleError(f"{record} of the bundle {path} is not taken: {trouble}.") from trouble
+            raise BundleError(f"{record} of the bundle {path} is invalid: {trouble}.") from trouble
     return list(rows.values())
 
 
 def repository(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A repository as a bundle's record has it: it lies below ``apt/``, and its names are what apt calls names.
+    """Check a repository from a bundle's record: it must lie below ``apt/``, with valid names.
 
     Raises:
-        Refused: they are not.
+        Refused: its path or a name is invalid.
     """
     place = paths.relative(row["path"])
-    # What apt reads a percent sign or a dollar sign for is another path.
+    # apt expands percent and dollar signs, which would give another path.
     if not place.startswith("apt/") or re.search(r"[\s%$]", place):
-        raise paths.Refused(f"{place!r} is no repository of the bundle")
+        raise paths.Refused(f"{place!r} is not a repository of the bundle")
     names = [row["suite"], *row["components"]]
     for name in names:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name.split("/"):
-            raise paths.Refused(f"{name!r} is no suite or component")
+            raise paths.Refused(f"{name!r} is not a suite or component")
     return {"path": place, "suite": names[0], "components": names[1:], "own": bool(row["own"])}

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How containers have the GPUs: what nvidia_runtime and gpu_proof settle, and whether all of it is settled already."""
+"""How containers get the GPUs: what nvidia_runtime and gpu_proof set up, and whether it is done already."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ Which = Callable[[str], Optional[str]]
 DAEMON = "/etc/docker/daemon.json"
 #: The CDI specification: what Docker gives a container that asks for a GPU by name.
 SPEC = "/var/run/cdi/nvidia.yaml"
-#: The unit that writes it at every start of the node, and the links to what starts with the node.
+#: The unit that writes it at every boot, and the folder with the links that enable it.
 UNIT = "gpunode-cdi.service"
 ENABLED = "/etc/systemd/system/multi-user.target.wants"
-#: What the last proof in a container depended on.
+#: The inputs of the last successful test in a container.
 PROOF = "/run/gpunode/gpu-proof.json"
 
 CDI = {"features": {"cdi": True}}
-# As `nvidia-ctk runtime configure --runtime=docker` names it.
+# The name that `nvidia-ctk runtime configure --runtime=docker` uses.
 RUNTIME = {"runtimes": {"nvidia": {"path": "nvidia-container-runtime", "args": []}}}
 
 
 def settings(base: Mapping[str, Any], which: Which) -> Dict[str, Any]:
-    """What is to be in daemon.json. A runtime that somebody else set is taken where its program is on the node, or
-    containerd is to find it by its type."""
+    """The settings for daemon.json. Keeps a runtime that a user set if its program is on the node, or if containerd
+    finds it by its type."""
     runtimes = base.get("runtimes")
     here = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
-    # Docker reads these names in any case.
+    # Docker ignores the case of these names.
     said = {key.lower(): value for key, value in here.items()} if isinstance(here, dict) else {}
-    # Docker does not start with a path beside a type.
+    # Docker does not start if a runtime has both a path and a type.
     works = said.get("runtimetype") or (said.get("path") and which(str(said["path"])))
     return CDI if works else {**CDI, **RUNTIME}
 
 
 def same_spec(one: str, other: str) -> bool:
-    """Whether two CDI specifications say the same: nvidia-ctk writes its entries in any order."""
+    """Whether two CDI specifications are equal: nvidia-ctk writes the entries in any order."""
     return sorted(one.split("\n")) == sorted(other.split("\n"))
 
 
@@ -54,7 +54,7 @@ def unit_enabled(unit: str = UNIT) -> bool:
 
 
 def proof(image: str, engine: docker_engine.Engine, uuids: Sequence[str], spec: str) -> Dict[str, Any]:
-    """All that a proof in a container depends on."""
+    """The inputs of a test in a container: it is repeated if one of them changes."""
     return {
         "image": image,
         "method": "cdi" if engine.knows_cdi else "runtime",
@@ -65,7 +65,7 @@ def proof(image: str, engine: docker_engine.Engine, uuids: Sequence[str], spec: 
 
 
 def last_proof(path: str) -> Any:
-    """What the last proof depended on; None where there was none since the node's start."""
+    """The inputs of the last test; None if there was none since the boot."""
     try:
         return json.loads(node_files.read_text(path))
     except (OSError, ValueError):
@@ -73,11 +73,11 @@ def last_proof(path: str) -> Any:
 
 
 def settled(asked: Mapping[str, Any], server: str, run: Runner, which: Which) -> bool:
-    """Whether the role nvidia_container_toolkit would change nothing, and the proof would need no container.
+    """Whether the role nvidia_container_toolkit would change nothing and start no test container.
 
     Args:
         asked: the option ``toolkit`` of preflight_check.
-        server: the version of the Docker that answers, empty where none does.
+        server: the version of the running Docker, empty if none answers.
     """
     nvidia_ctk = which("nvidia-ctk")
     return bool(
@@ -99,7 +99,7 @@ def _packages_settled(asked: Mapping[str, Any], run: Runner) -> bool:
         return True
     if not here.settled(wanted, run):
         return False
-    # dnf's hold is in the repository's file.
+    # For dnf, the repository's file holds the excluded packages.
     if hold is None or manager == "dnf":
         return True
     held = here.look(wanted, run)["held"]

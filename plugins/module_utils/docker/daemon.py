@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""daemon.json: merged key by key, and which changes Docker takes without a restart."""
+"""daemon.json: merge settings key by key; tell which changes need a restart of Docker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Tuple
 
 Config = Dict[str, Any]
 
-# dockerd reads these again at a SIGHUP, with every container running on; all others ask for a restart.
+# dockerd reloads these at a SIGHUP, without stopping containers; all others need a restart.
 RELOADABLE = frozenset(
     [
         "allow-nondistributable-artifacts",
@@ -36,21 +36,21 @@ KINDS = {dict: "a dictionary", list: "a list", str: "a text", bool: "true or fal
 
 
 def _once(pairs: List[Tuple[str, Any]]) -> Config:
-    """An object's keys, each of which stands in it once: of two, a merge would drop one."""
+    """An object, rejected if a key occurs twice: a merge would drop one of them."""
     keys = [key for key, _value in pairs]
     for key in keys:
         if keys.count(key) > 1:
-            raise ValueError(f"{key} stands in it twice, and Docker would take only one of them")
+            raise ValueError(f"the key {key} occurs twice, and Docker would use only one of them")
     return dict(pairs)
 
 
 def _cause(text: str, error: json.JSONDecodeError) -> str:
-    """The decoder's complaint, in the words of what people write into a file that is meant to be JSON."""
+    """The decoder's error in words that name the usual mistakes."""
     before, after = text[: error.pos].rstrip()[-1:], text[error.pos :].lstrip()
     if any(re.match(r",\s*[}\]]", place) for place in (before + after, after)):
-        cause = "a comma stands before a closing bracket"
+        cause = "a comma before a closing bracket"
     elif after[:1] == "#" or after[:2] in ("//", "/*"):
-        cause = "a comment, which JSON does not have"
+        cause = "a comment, which JSON does not allow"
     else:
         cause = error.msg[:1].lower() + error.msg[1:]
     return f"{cause}, in line {error.lineno}, column {error.colno}"
@@ -60,7 +60,7 @@ def load(text: str) -> Config:
     """The settings in a file's text; an empty file has none.
 
     Raises:
-        ValueError: it is not a JSON object, or one of its keys stands in it twice.
+        ValueError: it is not a JSON object, or a key occurs twice.
     """
     if not text.strip():
         return {}
@@ -69,15 +69,15 @@ def load(text: str) -> Config:
     except json.JSONDecodeError as error:
         raise ValueError(_cause(text, error)) from error
     if not isinstance(config, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     return config
 
 
 def merge(base: Config, wanted: Config) -> Config:
-    """``base`` with the keys of ``wanted`` in it, at any depth. A null takes its key away; a list replaces a list.
+    """``base`` updated with ``wanted``, at any depth. A null removes its key; a list replaces a list.
 
     Raises:
-        ValueError: where a dictionary is to be merged there is something else, which would be lost.
+        ValueError: a dictionary would replace something else, which would be lost.
     """
     merged = dict(base)
     for key, value in wanted.items():
@@ -86,7 +86,7 @@ def merge(base: Config, wanted: Config) -> Config:
         elif isinstance(value, dict):
             here = {} if merged.get(key) is None else merged[key]
             if not isinstance(here, dict):
-                raise ValueError(f"{key} is {KINDS.get(type(here), 'a number')}, where a dictionary belongs")
+                raise ValueError(f"{key} is {KINDS.get(type(here), 'a number')}, but must be a dictionary")
             merged[key] = merge(here, value)
         else:
             merged[key] = value
@@ -94,12 +94,12 @@ def merge(base: Config, wanted: Config) -> Config:
 
 
 def dump(config: Config) -> str:
-    """Readable, in the order of the keys as they came."""
+    """The settings as text, with the keys in their original order."""
     return json.dumps(config, indent=4, ensure_ascii=False) + "\n"
 
 
 def changed_keys(before: Config, after: Config) -> List[str]:
-    """The settings at the top that differ."""
+    """The top-level settings that differ."""
     return sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
 
 

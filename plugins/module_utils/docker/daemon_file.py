@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file daemon.json on a node: read, staged, checked by dockerd itself, landed."""
+"""The file daemon.json on a node: read it, stage a new one, validate it with dockerd, move it into place."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from . import daemon as docker_daemon
 
 Runner = Callable[..., Tuple[int, str, str]]
 
-#: What Docker must do for settings that are written and not taken up: "restarted" or "reloaded". A play that is stopped
-#: in between leaves a file that looks settled and a Docker that does not know it. Gone with the node's next start.
+#: What Docker must still do to apply written settings: "restarted" or "reloaded". Without this file, a play that is
+#: stopped in between would leave settings that Docker has not loaded, and the next play would not notice. A reboot
+#: removes it.
 DUE = "/run/gpunode/docker-settings-due"
 
 
 def read(path: str) -> Tuple[str, Dict[str, Any]]:
-    """The file's text and settings; both empty where there is none.
+    """The file's text and settings; both empty if there is no file.
 
     Raises:
-        ValueError: it cannot be read, or is not a JSON object that names each of its keys once.
+        ValueError: the file cannot be read, or is not a JSON object with unique keys.
     """
     try:
-        # Docker takes a byte order mark too.
+        # Docker accepts a byte order mark too.
         text = node_files.read_text(path).lstrip("\ufeff")
         return text, docker_daemon.load(text)
     except FileNotFoundError:
@@ -34,7 +35,7 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not UTF-8 text, so nothing was written to it: its byte {error.start + 1} is"
+            f"{path} is not UTF-8 text, so nothing was written to it: byte {error.start + 1} is"
             f" {error.object[error.start]:#04x}. Save it as UTF-8."
         ) from error
     except ValueError as error:
@@ -42,19 +43,19 @@ def read(path: str) -> Tuple[str, Dict[str, Any]]:
 
 
 def merged(path: str, base: Dict[str, Any], wanted: Dict[str, Any]) -> Dict[str, Any]:
-    """The file's settings with the wanted ones in them. Nothing else that was in the file is lost.
+    """The file's settings, updated with the wanted ones. Other settings stay.
 
     Raises:
-        ValueError: something else stands where a dictionary is to be merged.
+        ValueError: a dictionary would replace something else.
     """
     try:
         return docker_daemon.merge(base, wanted)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be merged into, so nothing was written to it: {error}.") from error
+        raise ValueError(f"{path} cannot be merged with the new settings, so nothing was written: {error}.") from error
 
 
 def data_root(path: str = "/etc/docker/daemon.json") -> str:
-    """Where Docker keeps containers and images; its own default where the file says nothing that can be read."""
+    """Where Docker keeps containers and images; its default if the file cannot be read or does not say."""
     try:
         return str(read(path)[1].get("data-root") or "/var/lib/docker")
     except (OSError, ValueError):
@@ -62,12 +63,12 @@ def data_root(path: str = "/etc/docker/daemon.json") -> str:
 
 
 def stage(text: str) -> str:
-    """Write a candidate to a file of its own, which the caller has the module clean up."""
+    """Write a candidate to a temporary file, which the caller must register for clean-up."""
     return node_files.staged(text, suffix=".json")
 
 
 def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
-    """Why dockerd would not start with it; empty where it would, or is older than the option that tells."""
+    """Why dockerd would not start with the file; empty if it would, or if it is too old to validate."""
     rc, out, err = run([dockerd, "--validate", "--config-file", staged])
     said = (err + out).strip()
     if rc == 0 or "unknown flag: --validate" in said:
@@ -76,14 +77,14 @@ def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
 
 
 def due() -> str:
-    """What Docker must still do for its settings; empty where it has taken them up."""
+    """What Docker must still do to apply its settings; empty if it has."""
     return node_files.text_of(DUE).strip()
 
 
 def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool) -> None:
-    """Move it into place, and write down what is due for it before. A file that was there keeps its mode, and a link
-    stays one: what it points to is replaced."""
-    # A restart that an earlier play owes is not made a reload by this one.
+    """Note the pending restart or reload, then move the file into place. An existing file keeps its mode. A link stays
+    a link: its target is replaced."""
+    # A pending restart from an earlier play must not become a reload.
     owed = "restarted" if restart else due() or "reloaded"
     node_files.write_atomically(DUE, f"{owed}\n")
     target = os.path.realpath(path)

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""References to container images, and what ``docker pull`` says about fetching them."""
+"""References to container images, and the errors of ``docker pull``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reference:
 
     @property
     def registry(self) -> str:
-        """The host that is asked; Docker's own registry where the name does not start with a host."""
+        """The registry's host; Docker's own registry if the name does not start with a host."""
         first, slash, _rest = self.repository.partition("/")
         return first if slash and re.search(r"[.:]|^localhost$", first) else "docker.io"
 
@@ -40,26 +40,26 @@ class Present:
 
 
 def parse_reference(text: str) -> Reference:
-    """A reference that names one image for good, or a ValueError that says what is wrong with it."""
+    """A reference to one fixed image. Raises ValueError, which says what is wrong."""
     match = _REFERENCE.fullmatch(text)
-    # "host:5000" alone would read as repository and tag; a repository path never has a slash in its tag.
+    # "host:5000" alone would parse as repository and tag; a tag never contains a slash.
     if not match or match["repository"].endswith(("/", ":", ".")):
         raise ValueError(f"'{text}' is not the name of a container image (registry/name:tag or registry/name@sha256:…)")
     found = Reference(match["repository"], match["tag"] or "", match["digest"] or "")
     if found.digest:
         return found
     if not found.tag:
-        raise ValueError(f"'{text}' names no release: Docker would take 'latest', which is another image every week")
+        raise ValueError(f"'{text}' names no release: Docker would use 'latest', which changes with every release")
     if found.tag == "latest":
-        raise ValueError(f"'{text}' is another image every week: name a release's tag, or a digest (@sha256:…)")
+        raise ValueError(f"'{text}' changes with every release: give a release's tag or a digest (@sha256:…)")
     return found
 
 
 def parse_inspect(text: str, reference: Reference) -> Present:
-    """What ``docker image inspect`` printed."""
+    """Parse the output of ``docker image inspect``."""
     image: dict[str, Any] = json.loads(text)[0]
     digests = [entry.partition("@") for entry in image.get("RepoDigests") or []]
-    # Docker leaves its own registry's name out of what it lists.
+    # Docker leaves its own registry out of the names that it lists.
     names = {reference.repository, re.sub(r"^docker\.io/(library/)?", "", reference.repository)}
     listed = [digest for name, _at, digest in digests if name in names]
     return Present(
@@ -70,7 +70,7 @@ def parse_inspect(text: str, reference: Reference) -> Present:
 
 
 def progress(lines: Sequence[str]) -> str:
-    """Where a pull stands, from its output so far."""
+    """The progress of a pull, from its output so far."""
     status: dict[str, str] = {}
     for line in lines:
         match = _LAYER.match(line)
@@ -86,23 +86,23 @@ def progress(lines: Sequence[str]) -> str:
 @dataclass(frozen=True)
 class PullError:
     sentence: str
-    #: Whether the same pull may succeed when tried again: docker keeps the layers that it has completed.
+    #: Whether a retry may succeed: docker keeps complete layers.
     passing: bool = False
 
 
-# Order matters: the first pattern that is found names the cause, so the specific ones come first.
+# Order matters: the first matching pattern names the cause, so specific patterns come first.
 _ERRORS: tuple[tuple[str, str, bool], ...] = (
     (
         r"no space left on device",
-        "The disk that holds Docker's images is full: free space (docker system df shows what images take), or move "
-        "Docker's data-root, and containerd's root where Docker 29 keeps the images there",
+        "The disk with Docker's images is full. Free space (docker system df shows what images take), or move "
+        "Docker's data-root, or containerd's root if Docker 29 keeps the images there",
         False,
     ),
     (r"no matching manifest for", "{image} was not built for this machine's processor architecture: {line}", False),
     (r"toomanyrequests|429 Too Many", "{registry} limits how often this address pulls: log in, or use a mirror", True),
     (
         r"manifest (for .*)?(unknown|not found)|manifest unknown|: not found$",
-        "{registry} is reached and has no such image: check the name and the tag of {image}",
+        "{registry} answers, but has no such image: check the name and the tag of {image}",
         False,
     ),
     (
@@ -112,12 +112,12 @@ _ERRORS: tuple[tuple[str, str, bool], ...] = (
     ),
     (
         r"unauthorized|authentication required|no basic auth credentials|denied:",
-        "{registry} refuses this node for {image}: log in (docker login {registry}, as root on the node)",
+        "{registry} denies this node access to {image}: log in (docker login {registry}, as root on the node)",
         False,
     ),
     (
         r"x509|certificate signed by unknown authority|tls: failed to verify",
-        "{registry} shows a certificate that this node does not trust: put its CA into "
+        "This node does not trust the certificate of {registry}: put its CA into "
         "/etc/docker/certs.d/{registry}/ca.crt or into the system's store. {line}",
         False,
     ),
@@ -134,7 +134,7 @@ _ERRORS: tuple[tuple[str, str, bool], ...] = (
     (
         r"dial tcp|connection refused|i/o timeout|Client\.Timeout|TLS handshake timeout|network is unreachable"
         r"|no route to host|proxyconnect|context deadline exceeded",
-        "{registry} cannot be reached from this node: check its route, its proxy, or name a mirror. {line}",
+        "{registry} cannot be reached from this node: check its route and its proxy, or name a mirror. {line}",
         True,
     ),
     (
@@ -151,7 +151,7 @@ _ERRORS: tuple[tuple[str, str, bool], ...] = (
 
 
 def explain(image: str, lines: Sequence[str]) -> PullError:
-    """Why a pull failed, from the end of its output, in a sentence with what to do."""
+    """Why a pull failed, from the end of its output, as one sentence with the remedy."""
     said = [line for line in lines if not _LAYER.match(line)]
     registry = parse_reference(image).registry
     for pattern, sentence, passing in _ERRORS:
@@ -159,5 +159,5 @@ def explain(image: str, lines: Sequence[str]) -> PullError:
             if re.search(pattern, line, re.IGNORECASE):
                 text = sentence.format(image=image, registry=registry, line=line.strip())
                 return PullError(text.rstrip("."), passing)
-    last = said[-1].strip() if said else "it said nothing"
+    last = said[-1].strip() if said else "it printed nothing"
     return PullError(f"docker pull {image} failed: {last}")

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A container image as a folder: the OCI layout, and beside it the list by which Docker of any age loads it.
+"""A container image as a folder in the OCI layout, with the manifest.json that every version of Docker can load.
 
-Blobs lie under their SHA-256, so a copy that was interrupted goes on with the next layer. Docker's classic store does
-not read the layout's own index; ``manifest.json``, as ``docker save`` writes it, tells it the same of the same blobs.
+Blobs are named after their SHA-256, so an interrupted copy resumes with the next layer. Docker's classic store does not
+read the layout's own index. ``manifest.json``, in the format of ``docker save``, describes the same blobs for it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class Blob:
-    """A part of an image, by its digest.
+    """A part of an image, with its digest.
 
     Raises:
-        Refused: a registry or a layout gives a digest or a size that is none.
+        Refused: a registry or a layout gives an invalid digest or size.
     """
 
     digest: str
@@ -45,7 +45,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Image:
-    """What a manifest names."""
+    """The blobs of an image, from its manifest."""
 
     config: Blob
     layers: tuple[Blob, ...]
@@ -56,7 +56,7 @@ class Image:
 
 
 def layout_name(image: str) -> str:
-    """The folder of an image among others.
+    """The folder's name for an image.
 
     >>> layout_name("vllm/vllm-openai:v0.33.0")
     'vllm-vllm-openai-v0.33.0'
@@ -65,19 +65,19 @@ def layout_name(image: str) -> str:
 
 
 def layouts(source: str) -> list[str]:
-    """The images in a folder of them."""
+    """The image folders in a folder."""
     if not os.path.isdir(source):
         return []
     return sorted(name for name in os.listdir(source) if os.path.exists(os.path.join(source, name, MANIFEST)))
 
 
 def loaded_name(reference: Reference) -> str:
-    """The name under which Docker has the image once it was loaded: a digest without a tag is no name for it."""
+    """The image's name in Docker after loading: Docker gives no name to an image known only by its digest."""
     return f"{reference.repository}:{reference.tag or reference.digest.replace(':', '-')[:19]}"
 
 
 def choose(index: Mapping[str, Any], machine: str) -> str:
-    """The digest of the image for this machine in a list of images; empty where this is no list."""
+    """The digest of the image for this machine in an index; empty if this is not an index."""
     entries = index.get("manifests")
     if entries is None:
         return ""
@@ -86,7 +86,7 @@ def choose(index: Mapping[str, Any], machine: str) -> str:
         platform = entry.get("platform") or {}
         if (platform.get("os"), platform.get("architecture")) == ("linux", wanted):
             return paths.image_digest(entry["digest"])
-    raise ValueError(f"the image was not built for linux on {wanted}")
+    raise ValueError(f"the image has no variant for linux on {wanted}")
 
 
 def parse_manifest(raw: Mapping[str, Any]) -> Image:
@@ -96,17 +96,17 @@ def parse_manifest(raw: Mapping[str, Any]) -> Image:
     try:
         return Image(blob(raw["config"]), tuple(blob(layer) for layer in raw["layers"]))
     except (KeyError, TypeError):
-        raise ValueError("the registry gives a manifest of a kind that is no longer in use") from None
+        raise ValueError("the registry gives a manifest of an obsolete type") from None
 
 
 def docker_manifest(image: Image, name: str) -> str:
-    """What ``docker load`` reads."""
+    """The manifest.json that ``docker load`` reads."""
     entry = {"Config": image.config.path, "RepoTags": [name], "Layers": [layer.path for layer in image.layers]}
     return json.dumps([entry], indent=1) + "\n"
 
 
 def named_index(index: Mapping[str, Any], name: str) -> str:
-    """The layout's index with the name under which containerd takes the image."""
+    """The layout's index, with the name that containerd gives the image."""
     first = name.partition("/")[0]
     full = name if "/" in name and re.search(r"[.:]|^localhost$", first) else f"docker.io/{name}"
     entries = [
@@ -117,10 +117,10 @@ def named_index(index: Mapping[str, Any], name: str) -> str:
 
 
 def sizes(folder: str) -> Iterator[int]:
-    """The bytes of all files in a layout, those on their way included."""
+    """The sizes of all files in a layout, partial ones included."""
     for at, _folders, names in os.walk(folder):
         for name in names:
             try:
                 yield os.stat(os.path.join(at, name)).st_size
-            except OSError:  # renamed meanwhile
+            except OSError:  # renamed in between
                 continue

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a registry has an image, asked before anything is pulled and in Docker's own way.
+"""Whether a registry has an image: asks as Docker would, before anything is pulled.
 
-Its mirrors first, its logins, its authorities, its proxy; HTTP only where Docker would speak it. The manifest's head is
-asked for, which no registry counts as a pull; the list of images itself only where the machine is of a rarer kind.
+Uses Docker's mirrors, logins, certificates and proxy; plain HTTP only where Docker would use it. Asks with HEAD, which
+registries do not count as a pull. The index itself is read only for a rare architecture.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .. import web
 from . import image as docker_image, layout as docker_layout
 
 HUB = "docker.io"
-#: Where Docker's own registry answers, and under which name its login is kept.
+#: The address of Docker's own registry, and the name of its login.
 HUB_HOST, HUB_LOGIN = "registry-1.docker.io", "https://index.docker.io/v1/"
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 
 
-UNREACHED = "Where Docker does reach it, preflight_skip: [registry] leaves the question out."
+UNREACHED = "If Docker does reach it, skip this check with preflight_skip: [registry]."
 
 
 @dataclass(frozen=True)
 class Answer:
-    """``status`` 0: nothing answered, and ``reason`` says why."""
+    """``status`` 0: no answer, ``reason`` says why."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Login:
-    """What Docker keeps for a registry. ``unknown``: something that this reader cannot use, and Docker can."""
+    """Docker's login for a registry. ``unknown``: a kind that only Docker can use."""
 
     user: str = ""
     password: str = ""
@@ -54,13 +54,13 @@ class Login:
         return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
 
 
-#: (method, address, headers, whether the certificate counts) -> Answer. Follows no redirect.
+#: (method, address, headers, whether to verify the certificate) -> Answer. Follows no redirect.
 Ask = Callable[[str, str, Mapping[str, str], bool], Answer]
 
 
 @dataclass(frozen=True)
 class Docker:
-    """What the Docker of this node is going to know, and how to ask."""
+    """The settings that the node's Docker will have, and the function that sends requests."""
 
     ask: Ask
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Docker:
 
 
 def finding(image: str, docker: Docker, machine: str) -> str:
-    """Why a pull of this image would fail, in a sentence; nothing where it would not, or nobody can tell."""
+    """Why a pull of this image would fail, in one sentence; empty if it would not, or if that is unknown."""
     reference = docker_image.parse_reference(image)
     said = hint = ""
     method = "HEAD" if machine == "x86_64" else "GET"
@@ -77,21 +77,21 @@ def finding(image: str, docker: Docker, machine: str) -> str:
         if answer.status in range(200, 300):
             return built_for(answer, image, machine)
         said = "" if login.unknown and answer.status in (401, 403) else line(answer)
-        # Docker may have a way of its own, such as containerd's list of hosts.
+        # Docker may have another way, such as containerd's list of hosts.
         hint = "" if answer.status else f" {UNREACHED}"
     return f"{docker_image.explain(image, [said]).sentence.rstrip('.')}.{hint}" if said else ""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a registry is asked: an address, and whether its certificate counts."""
+    """An address of a registry, and whether its certificate is verified."""
 
     url: str
     verified: bool = True
 
 
 def places(reference: docker_image.Reference, docker: Docker) -> List[Tuple[List[Origin], Login]]:
-    """The mirrors of Docker's own registry, and the registry: Docker asks one after the other."""
+    """The places that Docker asks in turn: the mirrors of its own registry, then the registry."""
     registry = reference.registry
     found = []
     if registry == HUB:
@@ -106,7 +106,7 @@ def places(reference: docker_image.Reference, docker: Docker) -> List[Tuple[List
 
 
 def insecure(host: str, config: Mapping[str, Any]) -> bool:
-    """Whether Docker takes any certificate of this host, and plain HTTP: what is listed, and this machine itself."""
+    """Whether Docker accepts any certificate and plain HTTP: for listed hosts and for this machine itself."""
     name = urlsplit(f"//{host}").hostname or host
     if name == "localhost":
         return True
@@ -122,7 +122,7 @@ def within(host: str, network: str) -> bool:
 
 
 def path_of(reference: docker_image.Reference) -> str:
-    """The repository's path in its registry: Docker's own registry keeps its official images below library."""
+    """The repository's path in its registry. Docker's own registry has its official images below library."""
     name = reference.repository
     if name.startswith(f"{reference.registry}/"):
         name = name[len(reference.registry) + 1 :]
@@ -132,7 +132,7 @@ def path_of(reference: docker_image.Reference) -> str:
 def first_answer(
     origins: Sequence[Origin], method: str, reference: docker_image.Reference, ask: Ask, login: Login
 ) -> Answer:
-    """Of the ways to a registry the first that is one; of none the first one's trouble."""
+    """The first of the addresses that answers; if none does, the first error."""
     answers = []
     for origin in origins:
         url = f"{origin.url}/v2/{path_of(reference)}/manifests/{reference.digest or reference.tag}"
@@ -143,7 +143,7 @@ def first_answer(
 
 
 def manifest(method: str, url: str, origin: Origin, ask: Ask, login: Login) -> Answer:
-    """The manifest, or its head, from wherever the registry keeps it."""
+    """The manifest, or its headers, from the registry or from where it redirects."""
     headers = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
     answer = ask(method, url, headers, origin.verified)
     if answer.status == 401:
@@ -153,7 +153,7 @@ def manifest(method: str, url: str, origin: Origin, ask: Ask, login: Login) -> A
         if answer.status not in web.REDIRECTS:
             break
         target = urljoin(url, answer.headers.get("location", ""))
-        if urlsplit(target).scheme not in ("http", "https"):  # a file of this node, for one
+        if urlsplit(target).scheme not in ("http", "https"):  # for example a local file
             break
         if not web.same_origin(target, url):
             headers.pop("Authorization", None)
@@ -163,13 +163,13 @@ def manifest(method: str, url: str, origin: Origin, ask: Ask, login: Login) -> A
 
 
 def credentials(challenge: str, origin: Origin, ask: Ask, login: Login) -> Dict[str, str]:
-    """The header that a registry asks for, with what Docker has of a login."""
+    """The header that a registry asks for, from Docker's login if there is one."""
     kind, _space, rest = challenge.partition(" ")
     if kind.lower() == "basic":
         return login.basic()
     given = dict(re.findall(r'(\w+)="([^"]*)"', rest))
     realm = given.pop("realm", "")
-    # A password goes over TLS, or to whom Docker was told to trust without.
+    # Send a password only over TLS, or to a host that Docker was told to trust without TLS.
     if not realm.startswith("https://" if origin.verified else "http"):
         return {}
     query = {name: given[name] for name in ("service", "scope") if name in given}
@@ -183,16 +183,16 @@ def credentials(challenge: str, origin: Origin, ask: Ask, login: Login) -> Dict[
 
 
 def built_for(answer: Answer, image: str, machine: str) -> str:
-    """That a list of images has none for this machine; nothing where only its head is known."""
+    """A sentence if an index has no image for this machine; empty if only headers are known."""
     try:
         docker_layout.choose(json.loads(answer.body or b"{}"), machine)
     except (ValueError, AttributeError, KeyError) as error:
-        return f"{image} cannot be had for this machine: {error}."
+        return f"{image} cannot run on this machine: {error}."
     return ""
 
 
 def line(answer: Answer) -> str:
-    """As Docker would say it, for the table of what its words mean; nothing for what nobody can tell."""
+    """An answer in Docker's words, which image.explain understands; empty if the answer proves nothing."""
     said = {
         0: answer.reason,
         401: "unauthorized: authentication required",
@@ -204,14 +204,14 @@ def line(answer: Answer) -> str:
     return said.get(answer.status, busy)
 
 
-# -- what Docker keeps ------------------------------------------------------------------------------------------------
+# -- Docker's own configuration ---------------------------------------------------------------------------------------
 def login_in(
     config: Mapping[str, Any], registry: str, helper: Callable[[str, str], Optional[Mapping[str, Any]]]
 ) -> Login:
     """The login for a registry in Docker's ``config.json``.
 
     Args:
-        helper: asks a credential helper, by its name, for an address; None where there is nothing to be had.
+        helper: asks a credential helper, by its name, about an address; returns None if it has nothing.
     """
     address = HUB_LOGIN if registry == HUB else registry
     name = (config.get("credHelpers") or {}).get(address) or config.get("credsStore")
@@ -230,16 +230,16 @@ def login_in(
 def _written(entry: Any) -> Login:
     try:
         user, _colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-    except (ValueError, KeyError, TypeError):  # a token, which only Docker has a use for
+    except (ValueError, KeyError, TypeError):  # an identity token, which only Docker can use
         return Login(unknown=True)
     return Login(user, password.rstrip("\0"), unknown=bool(entry.get("identitytoken")))
 
 
 def proxy_for(url: str, proxies: Mapping[str, str]) -> str:
-    """The proxy that Docker, a program in Go, takes to an address; empty for none.
+    """The proxy that Docker (written in Go) uses for an address; empty for none.
 
     Args:
-        proxies: ``http``, ``https`` and ``no_proxy``, as the role docker has them.
+        proxies: ``http``, ``https`` and ``no_proxy``, as in the role docker.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the Docker of this node knows of registries, whether it is here already or only to be: see registry.py."""
+"""What the node's Docker knows about registries, whether it is installed already or not: see registry.py."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 DAEMON = "/etc/docker/daemon.json"
 CERTIFICATES = "/etc/docker/certs.d"
-#: The file of the role docker, which is written anew with the play's own setting.
+#: The role docker rewrites this file with the play's own setting.
 OWN_PROXY = "/etc/docker/gpunode-proxy.env"
 TIMEOUT_S = 15
 LARGEST_ANSWER = 4 << 20
 
 
 def docker(wanted: Mapping[str, Any], run: Runner) -> docker_registry.Docker:
-    """The Docker that is going to pull.
+    """The Docker that will pull.
 
     Args:
-        wanted: ``config``, what is merged into daemon.json; ``proxy`` and ``ca_certificate``, as the role docker has
-            them. All may be missing.
+        wanted: ``config``, which is merged into daemon.json; ``proxy`` and ``ca_certificate``, as in the role docker.
+        All may be missing.
     """
     config = daemon(wanted.get("config") or {})
     own = {kind: value for kind, value in (wanted.get("proxy") or {}).items() if value}
@@ -52,7 +52,7 @@ def docker(wanted: Mapping[str, Any], run: Runner) -> docker_registry.Docker:
 
 
 def daemon(wanted: Dict[str, Any]) -> Mapping[str, Any]:
-    """daemon.json as it is going to be. Whoever merges it says what is wrong with it."""
+    """daemon.json as it will be after the play. A merge error is reported by daemon_json, not here."""
     try:
         return docker_daemon.merge(daemon_file.read(DAEMON)[1], wanted)
     except ValueError:
@@ -66,7 +66,7 @@ def daemon_proxies(config: Mapping[str, Any]) -> Dict[str, str]:
 
 
 def service_proxies(run: Runner) -> Dict[str, str]:
-    """Those of the service's environment, which is all that a Docker without settings of its own goes by."""
+    """The proxies in the environment of Docker's service."""
     _rc, out, _err = run(commands.show(("Environment", "EnvironmentFiles"), "docker.service"))
     said: Dict[str, str] = {}
     for path in re.findall(r"^EnvironmentFiles=(\S+)", out, re.MULTILINE):
@@ -100,7 +100,7 @@ def client() -> Mapping[str, Any]:
 
 
 def helped(run: Runner, name: str, address: str) -> Optional[Mapping[str, Any]]:
-    """What a credential helper has. It reads the address from its standard input."""
+    """The login from a credential helper, which reads the address from its standard input."""
     program = f"docker-credential-{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         return None
@@ -117,7 +117,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def context(host: str, verified: bool, authority: str) -> ssl.SSLContext:
-    """The system's authorities, the site's that is yet to come, and what Docker has for this host alone."""
+    """Trust the system's certificates, the site's CA that is not installed yet, and Docker's CA for this host."""
     made = ssl.create_default_context()
     if not verified:
         made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
@@ -134,7 +134,7 @@ def context(host: str, verified: bool, authority: str) -> ssl.SSLContext:
 def asker(
     proxies: Mapping[str, str], authority: str, sleep: Callable[[float], None] = time.sleep
 ) -> docker_registry.Ask:
-    """Ask as Docker does; what passes by itself is asked for once more."""
+    """Ask as Docker does; retry a transient error once."""
 
     def once(method: str, url: str, headers: Mapping[str, str], verified: bool) -> docker_registry.Answer:
         parts = urlsplit(url)
@@ -166,7 +166,7 @@ def read(answer: Any) -> docker_registry.Answer:
 
 
 def reason(trouble: Exception) -> str:
-    """In Docker's words, since one table has what they mean."""
+    """The error in Docker's words, so that one table of causes is enough."""
     inner = getattr(trouble, "reason", trouble)
     if isinstance(inner, ssl.SSLCertVerificationError):
         return f"x509: {inner.verify_message}"

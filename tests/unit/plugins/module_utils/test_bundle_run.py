@@ -85,7 +85,7 @@ def test_a_record_that_is_not_listed_is_not_read(bundle, tmp_path):
 )
 def test_no_record_writes_a_field_of_its_own(bundle, tmp_path, change):
     record(tmp_path, "zz", [{**DEBIAN, **change}])
-    with pytest.raises(BundleError, match=r"apt/zz\.json of the bundle .* is not taken"):
+    with pytest.raises(BundleError, match=r"apt/zz\.json of the bundle .* is invalid"):
         bundle_run.distributions(bundle, sealed(bundle, "zz"))
 
 
@@ -99,7 +99,7 @@ def test_it_is_for_one_system(key, value):
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
     assert bundle_run.manifest_text(str(tmp_path / "none"), str(tmp_path / "none.tar")) == ""
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         bundle_run.manifest_text(str(tmp_path), "")
 
 
@@ -142,8 +142,8 @@ def test_the_job_is_started_once_and_followed(tmp_path):
     ("state", "status", "said"),
     [
         ("failed", {"error": "x is missing"}, "x is missing"),
-        ("failed", {}, "before its time: .*"),
-        ("absent", {}, "before its time"),
+        ("failed", {}, "was stopped: .*"),
+        ("absent", {}, "was stopped"),
     ],
 )
 def test_its_end_is_told(tmp_path, state, status, said):

@@ -38,7 +38,7 @@ def test_merge(base: dict, wanted: dict, merged: dict) -> None:
 
 @pytest.mark.parametrize("odd", ["text", [], 1, True])
 def test_what_would_be_lost_is_refused(odd: object) -> None:
-    with pytest.raises(ValueError, match=r"^c is (a text|a list|a number|true or false), where a dictionary belongs$"):
+    with pytest.raises(ValueError, match=r"^c is (a text|a list|a number|true or false), but must be a dictionary$"):
         docker_daemon.merge({"a": {"b": {"c": odd}}}, {"a": {"b": {"c": {"d": 1}}}})
 
 
@@ -56,14 +56,14 @@ def test_load_nothing(text: str) -> None:
     ("text", "said"),
     [
         ("{", "line 1, column 2"),
-        ("[]", "no JSON object"),
-        ('"x"', "no JSON object"),
+        ("[]", "not a JSON object"),
+        ('"x"', "not a JSON object"),
         ("{'a': 1}", "line 1, column 2"),
-        ('{"a": 1,}', "a comma stands before a closing bracket, in line 1"),
-        ('{"a": [1,\n 2,\n]\n}', "a comma stands before a closing bracket, in line"),
-        ('{\n  // ours\n  "a": 1}', "a comment, which JSON does not have, in line 2"),
-        ('{\n  "a": 1 # ours\n}', "a comment, which JSON does not have, in line 2"),
-        ('{"a": 1, "b": {"c": 1, "c": 2}}', "c stands in it twice"),
+        ('{"a": 1,}', "a comma before a closing bracket, in line 1"),
+        ('{"a": [1,\n 2,\n]\n}', "a comma before a closing bracket, in line"),
+        ('{\n  // ours\n  "a": 1}', "a comment, which JSON does not allow, in line 2"),
+        ('{\n  "a": 1 # ours\n}', "a comment, which JSON does not allow, in line 2"),
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key c occurs twice"),
         ('{"a": 1} {"b": 2}', "line 1, column 10"),
     ],
 )
@@ -99,7 +99,7 @@ def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_bytes('{"labels": ["büro"]}'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"daemon\.json is not UTF-8 text, .* its byte 15 is 0xfc"):
+    with pytest.raises(ValueError, match=r"daemon\.json is not UTF-8 text, .* byte 15 is 0xfc"):
         daemon_file.read(str(file))
     file.write_bytes(b'\xef\xbb\xbf{"debug": true}')
     assert daemon_file.read(str(file))[1] == {"debug": True}

@@ -34,7 +34,7 @@ def test_reference(text, repository, tag, digest, registry):
     [
         ("vllm/vllm-openai", "names no release"),
         ("reg.example:5000/a/b", "names no release"),
-        ("vllm/vllm-openai:latest", "another image every week"),
+        ("vllm/vllm-openai:latest", "changes with every release"),
         ("", "not the name"),
         ("a b:1", "not the name"),
         ("--help:1", "not the name"),
@@ -93,8 +93,8 @@ def test_progress(lines, text):
             "does not exist or needs a login",
             False,
         ),
-        ("Error response from daemon: unauthorized: authentication required", "refuses this node", False),
-        ("Error response from daemon: Get https://reg.example/v2/: no basic auth credentials", "refuses", False),
+        ("Error response from daemon: unauthorized: authentication required", "denies this node access", False),
+        ("Error response from daemon: Get https://reg.example/v2/: no basic auth credentials", "denies", False),
         ("toomanyrequests: You have reached your pull rate limit.", "limits how often", True),
         ('Get "https://reg.example/v2/": dial tcp: lookup reg.example on 10.0.0.2:53: no such host', "resolve", True),
         ('Get "https://reg.example/v2/": dial tcp 10.1.1.1:443: connection refused', "cannot be reached", True),
@@ -116,4 +116,4 @@ def test_explain(line, said, passing):
 
 
 def test_a_pull_that_said_nothing():
-    assert "it said nothing" in docker_image.explain("a/b:v1", []).sentence
+    assert "it printed nothing" in docker_image.explain("a/b:v1", []).sentence

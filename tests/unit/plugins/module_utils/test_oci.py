@@ -64,7 +64,7 @@ def test_a_registry_names_no_other_files(digest):
 
 @pytest.mark.parametrize("raw", [{}, {"schemaVersion": 1, "fsLayers": []}, {"config": 1, "layers": []}])
 def test_a_manifest_of_old(raw):
-    with pytest.raises(ValueError, match="no longer in use"):
+    with pytest.raises(ValueError, match="of an obsolete type"):
         docker_layout.parse_manifest(raw)
 
 

@@ -45,20 +45,20 @@ def finding(answers, image=IMAGE, machine="x86_64", config=None, login=NOBODY):
         (Answer(200), ""),
         (
             Answer(404),
-            "docker.io is reached and has no such image: check the name and the tag of vllm/vllm-openai:v0.33.0.",
+            "docker.io answers, but has no such image: check the name and the tag of vllm/vllm-openai:v0.33.0.",
         ),
-        (Answer(401), "docker.io refuses this node for vllm/vllm-openai:v0.33.0: log in (docker login docker.io"),
-        (Answer(403), "docker.io refuses this node"),
+        (Answer(401), "docker.io denies this node access to vllm/vllm-openai:v0.33.0: log in (docker login docker.io"),
+        (Answer(403), "docker.io denies this node access"),
         (Answer(429), "docker.io limits how often this address pulls"),
         (Answer(503), "The transfer from docker.io was cut: Service Unavailable (503)."),
         (Answer(0, reason="no such host: Name or service not known"), "docker.io cannot be reached: its name does not"),
         (
             Answer(0, reason="x509: self-signed certificate"),
-            "docker.io shows a certificate that this node does not trust",
+            "This node does not trust the certificate of docker.io",
         ),
         (
             Answer(0, reason="dial tcp: timed out"),
-            "docker.io cannot be reached from this node: check its route, its proxy",
+            "docker.io cannot be reached from this node: check its route and its proxy",
         ),
         (Answer(418), ""),  # nobody can tell, and Docker may
     ],
@@ -67,7 +67,7 @@ def test_what_an_answer_means(answer, words):
     said = finding({HUB: answer})
     assert said.startswith(words)
     assert bool(said) is bool(words)
-    assert said.endswith("preflight_skip: [registry] leaves the question out.") is (answer.status == 0)
+    assert said.endswith("skip this check with preflight_skip: [registry].") is (answer.status == 0)
 
 
 def test_the_head_alone_is_asked_for():
@@ -95,7 +95,7 @@ def test_another_architecture_is_named_where_it_counts():
     listed = {HUB: Answer(200, body=json.dumps(ARM).encode())}
     assert finding(listed, machine="aarch64") == ""
     told = finding(listed, machine="riscv64")
-    assert told == f"{IMAGE} cannot be had for this machine: the image was not built for linux on riscv64."
+    assert told == f"{IMAGE} cannot run on this machine: the image has no variant for linux on riscv64."
 
 
 CHALLENGE = {"www-authenticate": 'Bearer realm="https://auth.test/token",service="registry",scope="repository:v:pull"'}
@@ -116,7 +116,7 @@ def test_a_token_is_fetched_as_docker_does(login):
 def test_a_password_does_not_go_to_a_realm_without_tls():
     plain = {"www-authenticate": CHALLENGE["www-authenticate"].replace("https", "http")}
     ask = Registries({HUB: Answer(401, plain)})
-    assert "refuses this node" in docker_registry.finding(
+    assert "denies this node access" in docker_registry.finding(
         IMAGE, Docker(ask, login=lambda _r: Login("a", "b")), "x86_64"
     )
     assert [url for _method, url, _headers, _verified in ask.asked] == [HUB, HUB]
@@ -270,7 +270,7 @@ def test_a_registry_on_this_machine(registry, monkeypatch, tmp_path):
     docker = registry_here.docker({}, lambda _command: (0, "", ""))
     assert docker_registry.finding(f"{registry}/vllm:v1", docker, "x86_64") == ""
     said = docker_registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
-    assert said == f"{registry} is reached and has no such image: check the name and the tag of {registry}/vllm:v2."
+    assert said == f"{registry} answers, but has no such image: check the name and the tag of {registry}/vllm:v2."
 
 
 def test_what_the_service_has_of_a_proxy(tmp_path):

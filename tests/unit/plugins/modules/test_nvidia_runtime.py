@@ -129,7 +129,7 @@ def test_a_runtime_by_its_type_gets_no_path(node, own) -> None:
     [
         (b'{"runtimes": []}', "runtimes is a list"),
         (b'{"features": "cdi"}', "features is a text"),
-        (b'{"features": {}, "features": {"cdi": true}}', "features stands in it twice"),
+        (b'{"features": {}, "features": {"cdi": true}}', "features occurs twice"),
         ('{"labels": ["büro"]}'.encode("latin-1"), "is not UTF-8 text"),
         (b'{\n  "debug": true,\n}', "line 3"),
     ],

@@ -88,7 +88,7 @@ def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
     key, first, second = told["findings"]
     assert "it is not trusted" in key
     assert first.startswith(f"apt does not take file://{node}/nothing ./: ")
-    assert second == f"docker.io is reached and has no such image: check the name and the tag of {IMAGE}."
+    assert second == f"docker.io answers, but has no such image: check the name and the tag of {IMAGE}."
     assert [path.name for path in (node / "sources.list.d").iterdir()] == []
     assert not (node / "keyrings").exists()
     assert list((node / "lists").rglob("*Release*")) == []
@@ -99,7 +99,7 @@ def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
 def test_either_can_be_left_out(ask, node, skip):
     given = {"repositories": [repository(node)], "registry": {}}
     (said,) = ask(**given, skip=["platform", "disk", "ports", "hub", skip])["findings"]
-    assert said.startswith("docker.io is" if skip == "repositories" else "apt does not")
+    assert said.startswith("docker.io answers" if skip == "repositories" else "apt does not")
 
 
 def asked_nobody(*_given, **_more):
