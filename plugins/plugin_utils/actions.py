@@ -94,9 +94,7 @@ def _is_final(result: Result) -> bool:
 
 
 class WatchingAction(ActionBase):  # type: ignore[misc]
-    """Base of the action plugins that share a name with such a module; ``MODULE`` is its full name."""
-
-    MODULE = ""
+    """Calls the task's module until it is done."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         super().run(tmp, task_vars)
@@ -116,7 +114,9 @@ class WatchingAction(ActionBase):  # type: ignore[misc]
         args = dict(self._task.args)
         if resume is not None:
             args["resume"] = resume
-        result: Result = self._execute_module(module_name=self.MODULE, module_args=args, task_vars=task_vars)
+        # The module's full name, whichever name the task has for it.
+        name = self._task.resolved_action
+        result: Result = self._execute_module(module_name=name, module_args=args, task_vars=task_vars)
         return result
 
     def _show(self, host: str, line: str) -> None:

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -202,3 +203,34 @@ def test_filters_are_few_files_and_each_is_documented_as_it_is_called() -> None:
         assert documented["name"] == name
         (_input, *options) = inspect.signature(function).parameters
         assert list(documented["options"]) == ["_input", *options], name
+
+
+def routes() -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = read("meta/runtime.yml")["plugin_routing"]["modules"]
+    return found
+
+
+def test_every_module_that_says_when_it_is_done_has_the_plugin_that_asks_it() -> None:
+    watched = {
+        path.stem
+        for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py")
+        if re.search(r"\bdone=|WAITING", path.read_text(encoding="utf-8"))
+    }
+    handed = {name for name, to in routes().items() if to.get("action_plugin") == "gpunode.llm.endpoint_ready"}
+    assert len(watched) > 5
+    assert handed | {"endpoint_ready"} == watched
+
+
+def test_each_name_in_the_routes_leads_to_its_module(tmp_path: Path) -> None:
+    """Also where the plugin that calls it has another name, and where the module has got a new one."""
+    names = ["endpoint_ready", *routes()]
+    # Refused by the module itself, so nothing else happens.
+    tasks = [{f"gpunode.llm.{name}": {"no_such_option": 1}, "ignore_errors": True} for name in names]
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
+    (tmp_path / "play.yml").write_text(json.dumps([play]), encoding="utf-8")
+    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / "collections"), "ANSIBLE_LOCAL_TEMP": str(tmp_path)}
+    line = [sys.executable, "-m", "ansible.cli.playbook", "-vvv", "play.yml"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    called = re.findall(r"Using module file \S+/modules/(\w+)\.py", done.stdout)
+    assert called == [routes().get(name, {}).get("redirect", f"gpunode.llm.{name}").split(".")[-1] for name in names]
+    assert f"ignored={len(names)} " in done.stdout
