@@ -31,8 +31,10 @@ options:
     description:
       - What is to be there. Each is a dictionary of C(repo_id), which is organisation/name, C(revision), which is a
         commit, or a branch or tag that is resolved once (V(main) where it is left out), and C(ignore_patterns), a list
-        of files that are left out, as the hub's own tools read patterns. C(branch) is recorded as the name of the
-        commit that C(revision) gives.
+        of files that are left out, as the hub's own tools read patterns. Of the rest, C(allow_patterns) are all that is
+        fetched, where there are some. C(branch) is recorded as the name of the commit that C(revision) gives, and
+        C(gated) as what the hub said of it.
+      - One with a C(folder) is served from that folder of the node, and is passed over.
       - Other keys are ignored, so the instances of M(gpunode.llm.serving_plan) can be handed over as they are. A
         revision that several of them name is fetched once.
     type: list

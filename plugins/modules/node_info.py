@@ -54,30 +54,14 @@ gpus:
   elements: dict
 """
 
-from typing import Any, Callable, Dict, Mapping
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.node import asked as node_asked, gpus as node_gpus, lock as node_lock
-from ..module_utils.preflight import answer as preflight_answer
-from ..module_utils.units import settled as units_settled
-
-#: How each is answered, by the name of the module that asks it.
-ANSWERS: Mapping[str, Callable[[Any], Dict[str, Any]]] = {
-    "preflight_check": preflight_answer.again,
-    "units_settled": units_settled.again,
-}
+from ..module_utils.node import first as node_first
 
 
 def main() -> None:
-    options = {"lock": {"type": "dict"}, "nonce": {"type": "str", "no_log": True}}
-    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
-    lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
-    if lock and not lock["lock"]["mine"]:
-        module.exit_json(changed=False, **lock)
-    known = ANSWERS if module.params["nonce"] else {}
-    answers, gpus = node_asked.answers(module, known, lambda: node_gpus.answer(module))
-    module.exit_json(**gpus, **lock, answers=answers)
+    module = AnsibleModule(argument_spec=node_first.OPTIONS, supports_check_mode=True)
+    module.exit_json(**node_first.answer(module))
 
 
 if __name__ == "__main__":

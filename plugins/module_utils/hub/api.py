@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 from urllib.parse import quote, urljoin, urlsplit
 
 from .. import paths, web
-from .snapshot import RepoFile, Snapshot, parse_tree
+from .snapshot import Hasher, RepoFile, Snapshot, parse_tree
 
 #: Where users accept licences and create tokens. A mirror has no such pages.
 PAGES = "https://huggingface.co"
@@ -51,6 +51,16 @@ class HubError(Exception):
     def __init__(self, kind: str, sentence: str) -> None:
         super().__init__(sentence)
         self.kind = kind
+
+
+@dataclass(frozen=True)
+class About:
+    """A revision of a repository: its commit, whether a licence must be accepted, which one, and its files."""
+
+    commit: str
+    gated: bool
+    license: str
+    files: Sequence[RepoFile]
 
 
 @dataclass(frozen=True)
@@ -120,15 +130,45 @@ class Hub:
 
     def commit(self, snapshot: Snapshot) -> str:
         """The commit of a branch or a tag."""
-        if snapshot.pinned:
-            return snapshot.revision
+        return snapshot.revision if snapshot.pinned else self._info(snapshot)[0]
+
+    def about(self, snapshot: Snapshot) -> About:
+        """What the hub says of a revision, in two questions."""
+        commit, info = self._info(snapshot)
+        card = info.get("cardData")
+        licence = card.get("license") if isinstance(card, dict) else None
+        files = self.tree(snapshot, commit)
+        return About(commit, bool(info.get("gated")), licence if isinstance(licence, str) else "", files)
+
+    def _info(self, snapshot: Snapshot) -> tuple[str, dict[str, Any]]:
+        """The commit of a revision, and all that the hub says of it."""
         info, _answer = self.json(
             f"/api/models/{snapshot.repo_id}/revision/{quote(snapshot.revision, safe='')}", snapshot
         )
         try:
-            return paths.commit(info.get("sha") if isinstance(info, dict) else info)
+            return paths.commit(info.get("sha") if isinstance(info, dict) else info), info
         except paths.Refused as refused:
             raise self.no_answer(snapshot, refused) from refused
+
+    def read(self, snapshot: Snapshot, commit: str, file: RepoFile) -> bytes:
+        """A small file's content, compared with its hash in the listing."""
+        answer = self.ask("GET", f"/{snapshot.repo_id}/resolve/{commit}/{quote(file.path)}")
+        hops = 0
+        while answer.status in web.REDIRECTS and answer.headers.get("location") and hops < web.MOST_REDIRECTS:
+            # A signed address elsewhere, which wants no token. What comes from there is compared with the listing.
+            answer = self.opener("GET", urljoin(f"{self.endpoint.rstrip('/')}/", answer.headers["location"]), {})
+            hops += 1
+        if answer.status != 200:
+            raise self.refusal(answer, snapshot)
+        hasher = Hasher(file)
+        hasher.update(answer.body)
+        if hasher.hexdigest() != file.etag:
+            raise HubError(
+                "refused",
+                f"{self.endpoint} sends {file.path} of {snapshot.repo_id} with other bytes than its own listing says:"
+                f" its {file.hash_name} is not {file.etag}. A proxy or mirror on the way may hold a broken copy.",
+            )
+        return answer.body
 
     def tree(self, snapshot: Snapshot, commit: str) -> list[RepoFile]:
         """Every file of a revision, with its hash."""

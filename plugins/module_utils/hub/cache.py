@@ -67,7 +67,8 @@ def verified(home: str) -> list[dict[str, Any]]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             manifest = Manifest.load(node_files.read_text(path))
             left_out = [glob.escape(file.path) for file in manifest.left_out]
-            rows.append({"repo_id": manifest.repo_id, "revision": manifest.revision, "ignore_patterns": left_out})
+            row = {"repo_id": manifest.repo_id, "revision": manifest.revision, "ignore_patterns": left_out}
+            rows.append({**row, "gated": True} if manifest.gated else row)
     return rows
 
 

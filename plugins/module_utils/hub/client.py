@@ -143,6 +143,7 @@ class Client:
             revision=self.job.commit,
             cache_dir=os.path.join(self.job.home, "hub"),
             ignore_patterns=list(self.job.ignore_patterns) or None,
+            allow_patterns=list(self.job.allow_patterns) or None,
             endpoint=self.job.endpoint,
         )
         # It writes the listing with mode 0600, and reports it as corrupted to any other user.

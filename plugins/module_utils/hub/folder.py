@@ -22,7 +22,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from .. import paths
 from ..node import files as node_files
 from . import snapshot as hub_snapshot
-from .api import HubError
+from .api import About, HubError
 from .snapshot import Cache, Manifest, RepoFile, Snapshot
 
 _ETAG = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -46,6 +46,7 @@ class Offer:
     vouched: str
     #: The hub's listing, which may name more files than the folder has; empty if there is none.
     listing: Sequence[RepoFile] = ()
+    gated: bool = False
 
     @property
     def hashed(self) -> bool:
@@ -59,13 +60,7 @@ def find(source: str, snapshot: Snapshot) -> Offer:
     Raises:
         SourceError: the snapshot or one of its files is missing, or a file lies outside of the folder.
     """
-    cache = _cache(source, snapshot.repo_id)
-    try:
-        offer = _offer(cache, source, snapshot)
-        paths.disjoint(file.path for file in offer.files)
-    except paths.Refused as refused:
-        raise SourceError(f"{source} has an invalid listing of {snapshot.repo_id}: {refused}.") from refused
-    _check_inside(source, cache, snapshot.repo_id, {f.path: offer.places[f.path] for f in offer.files})
+    offer = listed(source, snapshot)
     short = [
         f.path for f in offer.files if snapshot.wants(f.path) and hub_snapshot.size_of(offer.places[f.path]) != f.size
     ]
@@ -74,6 +69,22 @@ def find(source: str, snapshot: Snapshot) -> Offer:
         raise SourceError(
             f"{source} does not hold all of {snapshot.repo_id} at {offer.commit}: {names} is missing or incomplete."
         )
+    return offer
+
+
+def listed(source: str, snapshot: Snapshot) -> Offer:
+    """What the folder says that the snapshot holds, whether all of it is there or not.
+
+    Raises:
+        SourceError: it does not have the snapshot, or names files that lie elsewhere.
+    """
+    cache = _cache(source, snapshot.repo_id)
+    try:
+        offer = _offer(cache, source, snapshot)
+        paths.disjoint(file.path for file in offer.files)
+    except paths.Refused as refused:
+        raise SourceError(f"{source} has an invalid listing of {snapshot.repo_id}: {refused}.") from refused
+    _check_inside(source, cache, snapshot.repo_id, {f.path: offer.places[f.path] for f in offer.files})
     return offer
 
 
@@ -150,6 +161,19 @@ class Folder:
     def tree(self, snapshot: Snapshot, commit: str) -> list[RepoFile]:
         return list(find(self.source, replace(snapshot, revision=commit)).files)
 
+    def about(self, snapshot: Snapshot) -> About:
+        """What is known of a revision and its files, also of those that are not here."""
+        offer = listed(self.source, snapshot)
+        return About(offer.commit, offer.gated, "", offer.files)
+
+    def read(self, snapshot: Snapshot, commit: str, file: RepoFile) -> bytes:
+        """A small file's content."""
+        place = listed(self.source, replace(snapshot, revision=commit)).places[file.path]
+        try:
+            return node_files.read_bytes(place)
+        except OSError as trouble:
+            raise SourceError(f"{place} cannot be read: {trouble.strerror}.") from trouble
+
 
 # -- the layout of the hub's cache -----------------------------------------------------------------------------------
 def _cache(source: str, repo_id: str) -> Cache | None:
@@ -169,8 +193,10 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
             f"{source} holds {repo_id}, but not {snapshot.revision}. It has: {', '.join(here) or 'no revision'}."
         )
     listing = _listing(_read(cache.listing(repo_id, commit)))
-    places = dict(_walk(cache.snapshot(repo_id, commit)))
-    files, vouched = _manifest(_read(cache.manifest(repo_id, commit))), "its manifest"
+    places = dict(walk(cache.snapshot(repo_id, commit)))
+    manifest = _manifest(_read(cache.manifest(repo_id, commit)))
+    gated = manifest is not None and manifest.gated
+    files, vouched = [*manifest.files, *manifest.left_out] if manifest else [], "its manifest"
     if not files and listing:
         files, vouched = listing, "the hub's listing beside it"
     if not files:
@@ -178,7 +204,7 @@ def _in_cache(cache: Cache, source: str, snapshot: Snapshot) -> Offer:
     if not files:
         files, vouched = _as_found(places), AS_FOUND
     every = {**{f.path: cache.pointer(repo_id, commit, f.path) for f in files}, **places}
-    return Offer(commit, files, every, vouched, listing)
+    return Offer(commit, files, every, vouched, listing, gated)
 
 
 def _branch(cache: Cache, repo_id: str, branch: str) -> str:
@@ -187,14 +213,13 @@ def _branch(cache: Cache, repo_id: str, branch: str) -> str:
     return hub_snapshot.recorded_commit(cache, repo_id, branch) or (noted if paths.COMMIT.fullmatch(noted) else "")
 
 
-def _manifest(text: str) -> list[RepoFile]:
+def _manifest(text: str) -> Manifest | None:
     try:
-        manifest = Manifest.load(text)
-        return [*manifest.files, *manifest.left_out]
+        return Manifest.load(text)
     except paths.Refused:
         raise
     except ValueError:
-        return []
+        return None
 
 
 def _listing(text: str) -> list[RepoFile]:
@@ -226,7 +251,7 @@ def _named(places: Mapping[str, str]) -> list[RepoFile]:
 
 # -- a plain folder ---------------------------------------------------------------------------------------------------
 def _in_folder(source: str, snapshot: Snapshot) -> Offer:
-    places = {path: place for path, place in _walk(source) if not path.split("/")[0].startswith(".")}
+    places = {path: place for path, place in walk(source) if not path.split("/")[0].startswith(".")}
     commits, files = set(), []
     for path, place in places.items():
         # commit, etag and time, as hf download --local-dir writes them
@@ -262,7 +287,7 @@ def _file(path: str, place: str, etag: str) -> RepoFile:
     return RepoFile(path, size, "", etag) if len(etag) == 64 else RepoFile(path, size, etag)
 
 
-def _walk(folder: str) -> Iterator[tuple[str, str]]:
+def walk(folder: str) -> Iterator[tuple[str, str]]:
     """Every file below a folder, as (path in the repository, path on disk)."""
     for at, folders, names in os.walk(folder):
         folders.sort()

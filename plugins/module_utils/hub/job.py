@@ -43,6 +43,8 @@ class Job:
     commit: str
     branch: str = ""
     ignore_patterns: Sequence[str] = ()
+    allow_patterns: Sequence[str] = ()
+    gated: bool = False
     endpoint: str = "https://huggingface.co"
     source: str = ""
     workers: int = 8
@@ -55,7 +57,8 @@ class Job:
 
     @property
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.repo_id, self.commit, tuple(self.ignore_patterns))
+        ignored, allowed = tuple(self.ignore_patterns), tuple(self.allow_patterns)
+        return Snapshot(self.repo_id, self.commit, ignored, allow_patterns=allowed)
 
 
 #: Download the rest of a file. Arguments: file, target. Raises Passing or PullError.

@@ -16,6 +16,7 @@ import random
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Callable, Sequence
 
 from .. import paths
@@ -57,7 +58,7 @@ class Pull:
         if lacking and not self.job.fetch:
             # Keep only the good files in the manifest, so that the next download repairs just the others.
             rest = [f for f in wanted if f not in lacking]
-            self.write_manifest(Manifest(self.job.repo_id, self.job.commit, rest, left_out, damaged=lacking))
+            self.write_manifest(replace(self.manifest(rest, left_out), damaged=lacking))
             raise PullError(self.damage(lacking))
         if lacking:
             self.check_space(lacking)
@@ -66,7 +67,10 @@ class Pull:
             self.progress.status.changed = (
                 bool(lacking) or not hub_snapshot.look(self.job.home, self.job.snapshot).complete
             )
-        return Manifest(self.job.repo_id, self.job.commit, wanted, left_out)
+        return self.manifest(wanted, left_out)
+
+    def manifest(self, files: Sequence[RepoFile], left_out: Sequence[RepoFile]) -> Manifest:
+        return Manifest(self.job.repo_id, self.job.commit, files, left_out, gated=self.job.gated)
 
     def lacking(self, wanted: Sequence[RepoFile]) -> list[RepoFile]:
         """Files that are missing or wrong. Files in a manifest are hashed only if verification was requested."""

@@ -231,6 +231,8 @@ def write_job(params: Params, world: World, target: Target, folder: str) -> None
         commit=target.commit,
         branch=target.snapshot.branch if target.snapshot.pinned else target.snapshot.revision,
         ignore_patterns=list(target.snapshot.ignore_patterns),
+        allow_patterns=list(target.snapshot.allow_patterns),
+        gated=target.snapshot.gated,
         endpoint=params["endpoint"],
         source=params["source"] or "",
         workers=params["workers"],

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
@@ -71,12 +71,16 @@ class Snapshot:
     """One revision of one repository, without the files that match ``ignore_patterns``. Default revision: ``main``.
 
     ``branch``: what the commit was resolved from before it came here; it is recorded with the snapshot.
+    ``gated``: what the hub said of it; that is recorded as well.
     """
 
     repo_id: str
     revision: str = "main"
     ignore_patterns: Sequence[str] = ()
     branch: str = ""
+    #: Where there are some, only what one of them matches is wanted.
+    allow_patterns: Sequence[str] = ()
+    gated: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         paths.repo_id(self.repo_id)
@@ -89,25 +93,51 @@ class Snapshot:
         return bool(COMMIT.fullmatch(self.revision))
 
     def wants(self, path: str) -> bool:
-        """Whether a file is wanted. Patterns work as in the hub's own tools."""
-        return not any(fnmatchcase(path, p + "*" if p.endswith("/") else p) for p in self.ignore_patterns)
+        return wanted(path, self.allow_patterns, self.ignore_patterns)
+
+
+def wanted(path: str, allow_patterns: Sequence[str], ignore_patterns: Sequence[str]) -> bool:
+    """Whether a file is fetched. Patterns work as in the hub's own tools."""
+
+    def one_of(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(path, p + "*" if p.endswith("/") else p) for p in patterns)
+
+    return (not allow_patterns or one_of(allow_patterns)) and not one_of(ignore_patterns)
 
 
 def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
-    """Each revision once, whatever else the entries hold: several instances may serve one model."""
+    """Each revision once, whatever else the entries hold: several instances may serve one model.
+
+    One that is served from a ``folder`` of the node's own has no revision.
+    """
     found: dict[tuple[str, str], Snapshot] = {}
     for entry in raw:
         if not isinstance(entry, Mapping) or not entry.get("repo_id"):
             raise ValueError(f"a snapshot needs a repo_id: {entry!r}")
-        patterns = entry.get("ignore_patterns") or ()
-        revision, branch = str(entry.get("revision") or "main"), str(entry.get("branch") or "")
-        one = Snapshot(str(entry["repo_id"]), revision, tuple(map(str, patterns)), branch)
+        if entry.get("folder"):
+            continue
+        one = Snapshot(
+            repo_id=str(entry["repo_id"]),
+            revision=str(entry.get("revision") or "main"),
+            ignore_patterns=tuple(map(str, entry.get("ignore_patterns") or ())),
+            branch=str(entry.get("branch") or ""),
+            allow_patterns=tuple(map(str, entry.get("allow_patterns") or ())),
+            gated=bool(entry.get("gated")),
+        )
         key = (one.repo_id, one.revision)
-        if key in found:  # fetch a file if one of the entries wants it
-            both = [p for p in found[key].ignore_patterns if p in one.ignore_patterns]
-            one = Snapshot(one.repo_id, one.revision, tuple(both), one.branch or found[key].branch)
-        found[key] = one
+        found[key] = _either(found[key], one) if key in found else one
     return list(found.values())
+
+
+def _either(one: Snapshot, other: Snapshot) -> Snapshot:
+    """What one of them wants is fetched."""
+    allowed = (*one.allow_patterns, *other.allow_patterns) if one.allow_patterns and other.allow_patterns else ()
+    return replace(
+        other,
+        ignore_patterns=tuple(p for p in one.ignore_patterns if p in other.ignore_patterns),
+        branch=other.branch or one.branch,
+        allow_patterns=tuple(dict.fromkeys(allowed)),
+    )
 
 
 def at_commit(instance: Mapping[str, Any], commit: str, branch: str) -> Mapping[str, Any]:
@@ -122,6 +152,7 @@ class Manifest:
     """The verified files, and the other files of the revision.
 
     ``origin``: where it came from, if not from the hub. ``damaged``: wanted files that are missing or wrong since.
+    ``gated``: whether the hub asks for an accepted licence.
     """
 
     repo_id: str
@@ -130,6 +161,7 @@ class Manifest:
     left_out: Sequence[RepoFile] = ()
     origin: str = ""
     damaged: Sequence[RepoFile] = ()
+    gated: bool = False
 
     def content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
@@ -143,6 +175,8 @@ class Manifest:
             content["origin"] = self.origin
         if self.damaged:
             content["damaged"] = {f.path: _dump_file(f) for f in self.damaged}
+        if self.gated:
+            content["gated"] = True
         return content
 
     def dump(self) -> str:
@@ -172,7 +206,8 @@ class Manifest:
             files, left_out, damaged = ([_load_file(path, file) for path, file in group.items()] for group in groups)
             paths.disjoint(file.path for file in (*files, *left_out, *damaged))
             repo_id, revision = paths.repo_id(raw["repo_id"]), paths.commit(raw["revision"])
-            return cls(repo_id, revision, files, left_out, str(raw.get("origin", "")), damaged)
+            origin, gated = str(raw.get("origin", "")), raw.get("gated") is True
+            return cls(repo_id, revision, files, left_out, origin, damaged, gated)
         except (KeyError, TypeError, AttributeError):
             raise ValueError("the manifest lacks a required key") from None
 

@@ -94,6 +94,29 @@ def test_instances_of_one_model_are_one_snapshot():
     assert hub_snapshot.parse_snapshots([pinned, {**pinned, "branch": None}])[0].branch == "v1"
 
 
+def test_of_what_is_allowed_the_rest_is_left_out():
+    one = Snapshot("org/name", ignore_patterns=("*.bin",), allow_patterns=("*.json", "q4/"))
+    assert [one.wants(path) for path in ("config.json", "q4/a.gguf", "q4/a.bin", "model.safetensors")] == [True] * 2 + [
+        False
+    ] * 2
+
+
+def test_what_one_of_two_instances_allows_is_fetched():
+    both = [{"repo_id": "a/b", "allow_patterns": ["*.json"]}, {"repo_id": "a/b", "allow_patterns": ["*.txt"]}]
+    assert hub_snapshot.parse_snapshots(both)[0].allow_patterns == ("*.json", "*.txt")
+    assert hub_snapshot.parse_snapshots([*both, {"repo_id": "a/b"}])[0].allow_patterns == ()
+
+
+def test_a_folder_of_the_node_is_no_snapshot():
+    assert hub_snapshot.parse_snapshots([{"repo_id": "/srv/mine", "folder": "/srv/mine"}]) == []
+
+
+def test_that_a_repository_is_gated_is_kept_with_it():
+    kept = Manifest.load(Manifest("org/name", COMMIT, [], gated=True).dump())
+    assert kept.gated
+    assert "gated" not in Manifest("org/name", COMMIT, []).content()
+
+
 def test_a_branch_is_a_name():
     with pytest.raises(ValueError, match="not a branch"):
         Snapshot("org/name", COMMIT, branch="../x")

@@ -196,10 +196,11 @@ def test_by_xet(library, tmp_path):
 
 
 def test_seal(library, tmp_path):
-    client(tmp_path, ignore_patterns=["original/*"]).seal()
+    client(tmp_path, ignore_patterns=["original/*"], allow_patterns=["*.json"]).seal()
     ((args, options),) = library.calls
     assert args == ("org/name",)
     assert (options["revision"], options["ignore_patterns"]) == (COMMIT, ["original/*"])
+    assert options["allow_patterns"] == ["*.json"]
     assert options["cache_dir"] == str(tmp_path / "hub")
 
 

@@ -460,3 +460,8 @@ def test_job_fetches_through_the_client(world, monkeypatch):
     code, status = run_job(world)
     assert (code, status["phase"], status["files_done"]) == (0, "complete", 3)
     assert world.look().complete
+
+
+def test_the_manifest_says_what_the_hub_said_of_it(world):
+    world.job = Job(**{**world.job.__dict__, "gated": True})
+    assert world.pull().gated

@@ -16,10 +16,10 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils.docker import container_gpus, engine_here
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
-from ansible_collections.gpunode.llm.plugins.module_utils.node import asked as node_asked
+from ansible_collections.gpunode.llm.plugins.module_utils.node import asked as node_asked, first as node_first
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
 from ansible_collections.gpunode.llm.plugins.module_utils.units import run as units_run, unit as units_unit
-from ansible_collections.gpunode.llm.plugins.modules import node_info, preflight_check, units_settled
+from ansible_collections.gpunode.llm.plugins.modules import preflight_check, units_settled
 
 SECRET = "hf_never_in_a_file_but_its_own"
 DOCKER = {"works": True, "ours": True, "obstacle": "", "server_version": "28.5.1", "toolkit_version": "1.20.0"}
@@ -43,7 +43,7 @@ SEALED = node_asked.sealed("d", "a1")
 
 
 def told() -> dict[str, Any]:
-    return node_asked.answers(Module, node_info.ANSWERS, lambda: None)[0]
+    return node_asked.answers(Module, node_first.ANSWERS, lambda: None)[0]
 
 
 @pytest.fixture

@@ -1,0 +1,171 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a model is that is known by its name alone: its config.json and its files, as the planner wants to know them.
+
+Three are asked, in this order. What was fetched to this node says it all without a network: its manifest has the whole
+listing, and config.json lies among the weights. Else the hub, or the folder that stands in for it. A folder of the
+node's own is read as it is. Nothing is judged here, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Mapping, Sequence, Union
+
+from .. import paths
+from ..node import files as node_files
+from . import sight as hub_sight, snapshot as hub_snapshot
+from .api import About, Hub, HubError
+from .folder import Folder, walk
+from .snapshot import Cache, Manifest, RepoFile, Snapshot
+
+CONFIG = "config.json"
+#: Which tensors lie in which file, by the kind of the files. The second counts where there is none of the first.
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+#: Far more than any that was published: 5 MB is a long config.json, and 20 MB an index of 100,000 tensors.
+LARGEST = {CONFIG: 16_000_000}
+LARGEST_INDEX = 60_000_000
+
+Described = dict[str, Any]
+#: The content of a file of the listing. Raises HubError where it cannot be had.
+Read = Callable[[RepoFile], bytes]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model by what its user calls it: a repository and a revision, or a ``folder`` of this node."""
+
+    name: str
+    repo_id: str = ""
+    revision: str = "main"
+    folder: str = ""
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any]) -> Wanted:
+        return cls(**{key: str(raw[key]) for key in ("name", "repo_id", "revision", "folder") if raw.get(key)})
+
+
+def describe(wanted: Iterable[Wanted], hub: Union[Hub, Folder], home: str, update: bool) -> dict[str, Described]:
+    """Each model by its name: what it is, or in ``refused`` the sentence that says why that is not known.
+
+    Args:
+        home: where what was fetched lies.
+        update: whether a branch is asked for again that was resolved here before.
+    """
+    found: dict[str, Described] = {}
+    for one in wanted:
+        try:
+            found[one.name] = of_folder(one.folder) if one.folder else of_repository(one, hub, home, update)
+        except (HubError, paths.Refused) as refusal:
+            found[one.name] = {"refused": str(refusal)}
+    return found
+
+
+def of_repository(wanted: Wanted, hub: Union[Hub, Folder], home: str, update: bool) -> Described:
+    """A repository's revision, by what is kept of it here or by what the hub says."""
+    snapshot = Snapshot(wanted.repo_id, wanted.revision)
+    kept = None if update and not snapshot.pinned else _kept(snapshot, home)
+    if kept is not None:
+        return kept
+    about = hub.about(snapshot)
+    paths.disjoint(file.path for file in about.files)
+    return _described(snapshot, about, lambda file: hub.read(snapshot, about.commit, file))
+
+
+def _kept(snapshot: Snapshot, home: str) -> Described | None:
+    """What was fetched to this node and verified; None where that does not say enough."""
+    found = hub_snapshot.look(home, snapshot)
+    if found.manifest is None:
+        return None
+    about = About(found.commit, found.manifest.gated, "", found.manifest.listing)
+    try:
+        return _described(snapshot, about, lambda file: _here(home, found.manifest, file))
+    except (OSError, HubError):
+        return None
+
+
+def _here(home: str, manifest: Manifest | None, file: RepoFile) -> bytes:
+    assert manifest is not None
+    return node_files.read_bytes(Cache(home).pointer(manifest.repo_id, manifest.revision, file.path))
+
+
+def _described(snapshot: Snapshot, about: About, read: Read) -> Described:
+    files = {file.path: file for file in about.files}
+    what = f"{snapshot.repo_id} at {about.commit}"
+    return {
+        "repo_id": snapshot.repo_id,
+        "revision": about.commit,
+        "branch": "" if snapshot.pinned else snapshot.revision,
+        "gated": about.gated,
+        "license": about.license,
+        "files": {path: file.size for path, file in files.items()},
+        **_contents(what, files, read),
+    }
+
+
+def _contents(what: str, files: Mapping[str, RepoFile], read: Read) -> Described:
+    """What config.json says, nothing where there is none, and the files that the index of the weights names."""
+    config = _json(what, files[CONFIG], read) if CONFIG in files else None
+    index = next((name for name in INDEXES if name in files), "") if config is not None else ""
+    if index and not index.startswith("model.") and any(path.endswith(".safetensors") for path in files):
+        index = ""
+    return {"config": config, "index": index, "shards": _shards(what, files[index], read) if index else []}
+
+
+def _shards(what: str, file: RepoFile, read: Read) -> Sequence[str]:
+    tensors = _json(what, file, read).get("weight_map")
+    if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors.values()):
+        raise HubError(
+            "refused", f"{file.path} of {what} has no weight_map, so which files hold its weights is not known."
+        )
+    return sorted(set(tensors.values()))
+
+
+def _json(what: str, file: RepoFile, read: Read) -> dict[str, Any]:
+    most = LARGEST.get(file.path, LARGEST_INDEX)
+    if file.size > most:
+        raise HubError(
+            "refused",
+            f"{file.path} of {what} has {file.size / 1e6:.0f} MB, and no more than {most / 1e6:.0f} MB are read: it is"
+            " hardly what its name says.",
+        )
+    try:
+        # Python writes Infinity where JSON has no word for it, and so do configurations of state-space models.
+        found = json.loads(read(file), parse_constant=str)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise HubError("refused", f"{file.path} of {what} is no JSON object, so what model this is is not known.")
+    return found
+
+
+# -- a folder of the node's own ---------------------------------------------------------------------------------------
+def of_folder(folder: str) -> Described:
+    """A folder with config.json and weights, as it is found."""
+    if not os.path.isdir(folder):
+        raise HubError("no_folder", f"There is no folder {folder} here. Is it mounted?")
+    places = {path: place for path, place in walk(folder) if not path.startswith(".")} if _is_model(folder) else {}
+    outside = hub_sight.out_of_sight(folder, places.values())
+    if outside:
+        raise HubError("no_folder", outside)
+    # No hash is known of them, and none is asked for: the names of the blobs are those of no file.
+    files = {path: RepoFile(path, os.stat(place).st_size, "0" * 40) for path, place in places.items()}
+    contents = _contents(folder, files, lambda file: _read_here(places[file.path]))
+    names = files or dict.fromkeys(os.listdir(folder))
+    sizes = {path: file.size if file else 0 for path, file in names.items()}
+    return {"folder": folder, "gated": False, "license": "", "files": sizes, **contents}
+
+
+def _is_model(folder: str) -> bool:
+    """Without it nothing below is listed: the folder may be any, such as a whole disk."""
+    return os.path.isfile(os.path.join(folder, CONFIG))
+
+
+def _read_here(place: str) -> bytes:
+    try:
+        return node_files.read_bytes(place)
+    except OSError as trouble:
+        raise HubError("no_folder", f"{place} cannot be read: {trouble.strerror}.") from trouble
