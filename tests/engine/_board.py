@@ -1,0 +1,178 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs inside a release's environment: let vLLM decide as on a GPU, where there is none.
+
+A model's shapes, its attention backend, the size of a block and the kernels of its weights follow from the board that
+vLLM sees. `pretend` names one. What is asked of the board is answered from the table, a kernel is a name without a body,
+and the other ranks of a group are torch's own "fake" backend. So a model can be built on the meta device, and never run.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+GIB = 1 << 30
+#: The wheel's compiled parts, as far as something imports them by name.
+COMPILED = ("_C", "_C_stable_libtorch", "_moe_C", "vllm_flash_attn._vllm_fa2_C", "vllm_flash_attn._vllm_fa3_C")
+
+
+@dataclass(frozen=True)
+class Board:
+    """What vLLM asks of a board before it builds a model."""
+
+    name: str
+    major: int
+    minor: int
+    total_memory: int
+    multi_processor_count: int
+    warp_size: int = 32
+    is_integrated: bool = False
+    shared_memory_per_block_optin: int = 232448
+    L2_cache_size: int = 50 << 20
+
+
+BOARDS = {
+    "h100": Board("NVIDIA H100 80GB HBM3", 9, 0, 80 * GIB, 132),
+    "a10g": Board("NVIDIA A10G", 8, 6, 24 * GIB, 80, shared_memory_per_block_optin=101376),
+    "l40s": Board("NVIDIA L40S", 8, 9, 48 * GIB, 142, shared_memory_per_block_optin=101376),
+    "b200": Board("NVIDIA B200", 10, 0, 180 * GIB, 148),
+}
+
+
+class Kernel:
+    """A compiled operation that can be looked up and not called."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, overload: str) -> Kernel:
+        if overload.startswith("__"):
+            raise AttributeError(overload)
+        return self
+
+    def __call__(self, *_args: object, **_more: object) -> None:
+        raise RuntimeError(f"{self.name} has no body here")
+
+
+class Nothing:
+    """A stream or an event: it is made and passed on."""
+
+    def __init__(self, *_args: object, **_more: object) -> None:
+        self.cuda_stream = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_args, **_more: None
+
+    def __enter__(self) -> Nothing:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+def _modules() -> None:
+    for name in COMPILED:
+        module = types.ModuleType(f"vllm.{name}")
+        module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None)
+        sys.modules[module.__name__] = module
+
+
+def _cuda(board: Board) -> None:
+    cuda: Any = torch.cuda
+    cuda.is_available = lambda: True
+    cuda.device_count = lambda: 8
+    cuda.current_device = lambda: 0
+    cuda.get_device_capability = lambda *_: (board.major, board.minor)
+    cuda.get_device_name = lambda *_: board.name
+    cuda.get_device_properties = lambda *_: board
+    for name in ("set_device", "synchronize", "empty_cache", "_lazy_init"):
+        setattr(cuda, name, lambda *_: None)  # one each: torch's compiler wants no function under two names
+    for name in ("Stream", "Event", "current_stream", "stream"):
+        setattr(cuda, name, type(name, (Nothing,), {}))
+    torch.version.cuda = "13.0"
+
+
+def _kernels(board: Board) -> torch.library.Library:
+    """What vLLM asks its compiled parts while it is imported, and a name for every other kernel."""
+    here = (board.major, board.minor)
+    answers = {
+        "cutlass_scaled_mm_supports_fp8": here >= (8, 9),
+        "cutlass_scaled_mm_supports_block_fp8": here >= (9, 0),
+        "cutlass_scaled_mm_supports_fp4": here >= (10, 0),
+        "cutlass_group_gemm_supported": (9, 0) <= here < (12, 0),
+        "mxfp4_experts_quant_supported": here >= (10, 0),
+    }
+    library = torch.library.Library("_C", "FRAGMENT")
+    for name, answer in answers.items():
+        library.define(f"{name}(int capability) -> bool")
+        library.impl(name, lambda _capability, answer=answer: answer, "CompositeImplicitAutograd")
+    return library
+
+
+def _name_every_kernel() -> None:
+    import vllm._custom_ops  # noqa: F401  it asks which kernels there are: before there are all of them
+
+    space: Any = torch._ops._OpNamespace
+    found = space.__getattr__
+
+    def kernel(self: Any, name: str) -> Any:
+        try:
+            return found(self, name)
+        except AttributeError:
+            if self.name in ("_C", "_moe_C", "_C_cache_ops"):
+                return Kernel(name)
+            raise
+
+    space.__getattr__ = kernel
+
+
+def _tuned(_sizes: object = None, num_stages: int = 3, num_warps: int = 4, **_more: object) -> types.SimpleNamespace:
+    return types.SimpleNamespace(num_stages=num_stages, num_warps=num_warps, kwargs=_sizes)
+
+
+def pretend(name: str) -> torch.library.Library:
+    """Let everything of vLLM that is imported from now on see this board. Keep what is returned."""
+    board = BOARDS[name]
+    _modules()
+    _cuda(board)
+    library = _kernels(board)
+    import vllm.platforms as platforms
+    from vllm.platforms import cuda
+
+    platforms._current_platform = cuda.NonNvmlCudaPlatform()
+    import vllm.config.vllm
+    import vllm.triton_utils as triton_utils
+
+    triton_utils.triton.Config = _tuned  # what a kernel is tuned with is read, and never used
+    vllm.config.vllm.HAS_TRITON = True  # or vLLM takes another model runner, which may count otherwise
+    _name_every_kernel()
+    return library
+
+
+def group(size: int) -> None:
+    """A group of ranks of which only this one is there."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+    from vllm.distributed import parallel_state
+
+    dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
+    new_group, new_parallel = dist.new_group, parallel_state.init_model_parallel_group
+    dist.new_group = lambda ranks=None, **_more: new_group(ranks, backend="fake")
+
+    def alone(*args: Any, **more: Any) -> Any:
+        return new_parallel(*args, **{**more, "use_message_queue_broadcaster": False, "use_device_communicator": False})
+
+    parallel_state.init_model_parallel_group = alone
+    parallel_state.init_distributed_environment(
+        world_size=size, rank=0, local_rank=0, distributed_init_method="env://", backend="fake"
+    )
+    parallel_state.initialize_model_parallel(size, 1)
