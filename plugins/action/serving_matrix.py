@@ -10,7 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ..module_utils.instance.serving import Here, here_from
+from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.node.schema import SCHEMA
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
 from ..plugin_utils.planner import options as planner_options
@@ -29,8 +29,8 @@ OPTIONS = {
     **planner_options.argument_spec(),
     "fail_on_findings": {"type": "bool", "default": True},
 }
-#: A host by what it is called here, its GPUs, and what it serves already.
-Place = tuple[str, NodeGpus, Here]
+#: A host's label, its GPUs, and what it serves already.
+Place = tuple[str, NodeGpus, NodeServing]
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -51,13 +51,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
             places = self._places(options["gpus"], catalog, task_vars or {})
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
-            found = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
+            result = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:
             if options["fail_on_findings"]:
                 raise Refusal(str(error)) from None
             findings = str(error).splitlines()
-            found = {"rows": [], "sums": [], "notes": [], "text": screen_text.numbered(findings), "findings": findings}
-        return {"changed": False, "schema": SCHEMA, "findings": [], **found}
+            result = {"rows": [], "sums": [], "notes": [], "text": screen_text.numbered(findings), "findings": findings}
+        return {"changed": False, "schema": SCHEMA, "findings": [], **result}
 
     def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
         """The hosts of the catalogue, hosts by description, or the node itself."""
@@ -67,13 +67,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
             given = [(item, _some(item, catalog)) for item in described]
             return [
-                (item if isinstance(item, str) else read_host(node, catalog).title, node, Here())
+                (item if isinstance(item, str) else read_host(node, catalog).title, node, NodeServing())
                 for item, node in given
             ]
-        said = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
-        if said.get("failed"):
-            raise AnsibleActionFail(f"gpu_info failed on the node: {said.get('msg')}", result=said)
-        return [(_host(task_vars), node_gpus_from(said), here_from(said))]
+        answer = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
+        if answer.get("failed"):
+            raise AnsibleActionFail(f"gpu_info failed on the node: {answer.get('msg')}", result=answer)
+        return [(_host(task_vars), node_gpus_from(answer), serving_from(answer))]
 
 
 def _host(task_vars: dict[str, Any] | None) -> str:
@@ -90,7 +90,9 @@ def _some(described: Any, catalog: Catalog) -> NodeGpus:
 
 def _one_by_one(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:
     # What this collection serves there now would be replaced, so it does not count as in use.
-    hosts = [(label, read_host(node, catalog, lambda owner: owner.startswith(UNIT))) for label, node, _here in places]
+    hosts = [
+        (label, read_host(node, catalog, lambda owner: owner.startswith(UNIT))) for label, node, _serving in places
+    ]
     link = options["link_mbit_s"]
     rows, findings = matrix(options, hosts, catalog, link)
     if findings:
@@ -102,11 +104,11 @@ def _one_by_one(options: dict[str, Any], places: list[Place], catalog: Catalog) 
 
 def _side_by_side(options: dict[str, Any], places: list[Place], catalog: Catalog) -> dict[str, Any]:
     link = options["link_mbit_s"]
-    found = [together(options, label, node, here, catalog, link) for label, node, here in places]
-    text = [line for one in found for line in ("", *screen_matrix.packed(one, link))][1:]
+    hosts = [together(options, label, node, serving, catalog, link) for label, node, serving in places]
+    text = [line for host in hosts for line in ("", *screen_matrix.packed(host, link))][1:]
     return {
-        "rows": [row.as_dict() for one in found for row in one.rows],
-        "sums": [one.as_dict() for one in found],
-        "notes": [note for one in found for note in one.notes],
+        "rows": [row.as_dict() for host in hosts for row in host.rows],
+        "sums": [host.as_dict() for host in hosts],
+        "notes": [note for host in hosts for note in host.notes],
         "text": text,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..module_utils.instance.serving import Here, here_from
+from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
 from ..plugin_utils import asked
 from ..plugin_utils.one_play import LockingAction
@@ -41,25 +41,25 @@ class ActionModule(LockingAction):
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         gpus, wants_facts = options["gpus"], options["gather_facts"]
-        said = self._ask(task_vars or {}, options["lock_timeout_s"]) if self._must_ask(options) else {}
+        answer = self._ask(task_vars or {}, options["lock_timeout_s"]) if self._must_ask(options) else {}
         try:
             if options["from_variables"]:
                 options |= planner_options.of_variables(self._task.args, task_vars or {}, self._templar.template)
             catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(said)
-            here = here_from(said)
-            outcome = make_plan(read_request(options, catalog), node, catalog, here)
+            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(answer)
+            serving = serving_from(answer)
+            outcome = make_plan(read_request(options, catalog), node, catalog, serving)
         except ValueError as error:
-            node, here, outcome = NodeGpus("unknown"), Here(), Outcome(None, (str(error),))
+            node, serving, outcome = NodeGpus("unknown"), NodeServing(), Outcome(None, (str(error),))
         if outcome.findings and options["fail_on_findings"]:
             raise Refusal(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
-        facts = {"ansible_facts": said["system"]} if wants_facts else {}
-        names = [one.name for one in outcome.plan.instances] if outcome.plan else []
-        found = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
-        found["unlisted"] = unlisted([one.name for one in here.engines], names) if plan else []
-        found["engines"] = said.get("engines") or []
-        return {"changed": False, **found, **facts}
+        facts = {"ansible_facts": answer["system"]} if wants_facts else {}
+        names = [instance.name for instance in outcome.plan.instances] if outcome.plan else []
+        result = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
+        result["unlisted"] = unlisted([engine.name for engine in serving.engines], names) if plan else []
+        result["engines"] = answer.get("engines") or []
+        return {"changed": False, **result, **facts}
 
     @staticmethod
     def _must_ask(options: dict[str, Any]) -> bool:
@@ -70,12 +70,12 @@ class ActionModule(LockingAction):
         if lock_timeout_s is None:
             return self._answer("gpunode.llm.gpu_info", {}, task_vars)
         nonce = asked.nonce()
-        said = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s, nonce=nonce)
-        asked.bring(str(task_vars.get("inventory_hostname", "node")), said.get("answers") or {}, nonce)
-        return said
+        answer = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s, nonce=nonce)
+        asked.bring(str(task_vars.get("inventory_hostname", "node")), answer.get("answers") or {}, nonce)
+        return answer
 
 
 def _one_message(findings: tuple[str, ...]) -> str:
     if len(findings) == 1:
         return findings[0]
-    return "\n".join([f"{len(findings)} things stand against this plan:", *(f"- {finding}" for finding in findings)])
+    return "\n".join([f"{len(findings)} problems with this plan:", *(f"- {finding}" for finding in findings)])

@@ -142,7 +142,7 @@ def test_a_new_option_in_three_files_is_documented_and_reaches_the_planner(tmp_p
 
     assert "How many frobs." in said("doc", "gpunode.llm.serving_plan")
     assert "failed=0" in said("playbook", "play.yml", "-e", "vllm_frobs=4")
-    for wrong, words in (("many", "vllm_frobs must be a whole number such as 3"), ("0", "vllm_frobs must lie between")):
+    for wrong, words in (("many", "vllm_frobs must be a whole number such as 3"), ("0", "vllm_frobs must be between")):
         assert words in said("playbook", "play.yml", "-e", f"vllm_frobs={wrong}")
 
 

@@ -37,7 +37,7 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Here:
+class NodeServing:
     """What a plan must know of a node besides its GPUs. ``gpus_by_uuid``: whether containers can have them so."""
 
     engines: Tuple[Serving, ...] = ()
@@ -75,10 +75,10 @@ def names_uuids(specs: Iterable[str]) -> Optional[bool]:
     return any(_UUID_NAME.search(text) for text in ours) if ours else None
 
 
-def here_from(plain: Mapping[str, Any]) -> Here:
+def serving_from(plain: Mapping[str, Any]) -> NodeServing:
     """The way back from what gpu_info returns, on the controller."""
     engines = tuple(
         Serving(one["name"], one.get("port"), one.get("port_base"), tuple(one.get("gpus") or ()))
         for one in plain.get("engines") or ()
     )
-    return Here(engines, plain.get("cdi_uuids") is not False)
+    return NodeServing(engines, plain.get("cdi_uuids") is not False)

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is known about models, GPUs and engine releases. catalog/ holds the numbers, `catalog_files` reads them."""
+"""Types for the facts about models, GPUs and engine releases. `catalog_files` fills them from catalog/."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def version_key(version: str) -> tuple[int, ...]:
 
 
 def near(name: str, known: Iterable[str]) -> list[str]:
-    """Up to three names that the writer may have meant."""
+    """Up to three known names that resemble this one."""
     folded = {item.casefold(): item for item in known}
     return [folded[hit] for hit in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
 
 
 @dataclass(frozen=True)
 class WeightFormat:
-    """How the weights of the linear layers are stored."""
+    """Storage format of the linear layers' weights."""
 
     key: str
     title: str
@@ -39,7 +39,7 @@ class WeightFormat:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The fields of config.json that size a decoder."""
+    """The fields of config.json that determine a decoder's size."""
 
     hidden_size: int
     intermediate_size: int
@@ -55,7 +55,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """One model of the catalogue, or of the user's `extra_models`."""
+    """A model from the catalogue or from the user's `extra_models`."""
 
     key: str
     repo_id: str
@@ -75,13 +75,13 @@ class ModelSpec:
 
     @property
     def context(self) -> int:
-        """The longest context that the model was made for, or that its entry allows."""
+        """The model's longest context, or the entry's limit if that is lower."""
         return min(self.max_model_len or self.shapes.max_position_embeddings, self.shapes.max_position_embeddings)
 
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """One kind of GPU."""
+    """A GPU type."""
 
     key: str
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ class GpuSpec:
 
 @dataclass(frozen=True)
 class Image:
-    """One build of an engine release and the driver that it needs."""
+    """One image of an engine release, and the driver it needs."""
 
     image: str
     device: str
@@ -107,7 +107,7 @@ class Image:
 
 @dataclass(frozen=True)
 class BatchDefault:
-    """How many tokens vLLM puts into one step on GPUs of this memory."""
+    """vLLM's default number of tokens per step, for GPUs with at least this memory."""
 
     min_memory_gib: float
     batched_tokens: int
@@ -116,7 +116,7 @@ class BatchDefault:
 
 @dataclass(frozen=True)
 class Flag:
-    """One option of `vllm serve`."""
+    """An option of `vllm serve`."""
 
     name: str
     type: str
@@ -142,11 +142,11 @@ class EngineSpec:
 
     @cached_property
     def spellings(self) -> Mapping[str, Flag]:
-        """Every way to write an option, `no-…` and `disable-…` forms included."""
+        """Options by every accepted spelling, including `no-…` and `disable-…`."""
         return {name: flag for flag in self.flags.values() for name in (flag.name, *flag.also)}
 
     def batched_tokens(self, memory_gib: float, name: str) -> int:
-        """vLLM's own default for a GPU of this memory and name."""
+        """vLLM's default for a GPU with this memory and name. Raises ValueError if no rule matches."""
         for rule in self.batch_defaults:
             if memory_gib >= rule.min_memory_gib and not (rule.name_lacks and rule.name_lacks in name.casefold()):
                 return rule.batched_tokens
@@ -155,7 +155,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Policy:
-    """The planner's own rules in numbers (catalog/planner.yml says where each comes from)."""
+    """The planner's constants. catalog/planner.yml gives the source of each."""
 
     min_context: int
     calibration_error: float
@@ -174,7 +174,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Everything that the planner knows before it sees a host."""
+    """Everything the planner knows before it sees a host."""
 
     models: Mapping[str, ModelSpec]
     gpus: Mapping[str, GpuSpec]
@@ -185,11 +185,11 @@ class Catalog:
 
     @cached_property
     def gpu_names(self) -> Mapping[str, GpuSpec]:
-        """Every name of every GPU, folded: its key, nvidia-smi's names, the short forms people type."""
+        """GPUs by each of their names in lower case: key, nvidia-smi's names, aliases."""
         return {name.casefold(): gpu for gpu in self.gpus.values() for name in (gpu.key, *gpu.names, *gpu.aliases)}
 
     def model(self, name: str) -> ModelSpec:
-        """By key, or by the repository's id."""
+        """Find a model by key or repository id. Raises ValueError, with suggestions, if it is unknown."""
         wanted = str(name).casefold()
         for model in self.models.values():
             if wanted in (model.key.casefold(), model.repo_id.casefold()):
@@ -202,11 +202,11 @@ class Catalog:
         )
 
     def gpu(self, name: str) -> GpuSpec | None:
-        """The entry of a GPU, however it is called; None for a kind that the catalogue has not seen."""
+        """Find a GPU by any of its names; None if the catalogue does not have it."""
         return self.gpu_names.get(name.casefold())
 
     def engine(self, version: str | None) -> EngineSpec:
-        """A release by its version; without one, the newest."""
+        """Find a release by version; None selects the newest. Raises ValueError if it is unknown."""
         if version is None:
             return self.engines[max(self.engines, key=version_key)]
         wanted = str(version).removeprefix("vllm-").removeprefix("v")

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of `vllm serve` against the release's own list: what it does not know it must not be given."""
+"""Check `vllm serve` options against the list of the release."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..values import read, size
 from .catalog import EngineSpec, near
 
-#: Options that follow from the plan. Given by hand they would contradict it.
+#: Options that the plan sets, and the variable to use instead. In extra_args they would contradict the plan.
 PLANNED = {
     "model": "model",
     "revision": "`revision` of the model in vllm_extra_models",
@@ -25,10 +25,10 @@ PLANNED = {
     "gpu-memory-utilization": "vllm_gpu_memory_utilization",
     "kv-cache-dtype": "vllm_kv_cache_dtype",
 }
-#: A configuration file is readable and is shown in diffs.
+#: Secrets, and the variable to use instead: the configuration file is world-readable and appears in diffs.
 SECRET = {"api-key": "vllm_api_keys", "hf-token": "huggingface_token"}
 
-#: Options that change how much memory is left, in ways that the prediction does not follow.
+#: Options that change memory use in ways that the planner does not model.
 UNCOUNTED = (
     "kv-cache-memory-bytes",
     "num-gpu-blocks-override",
@@ -42,7 +42,7 @@ UNCOUNTED = (
 
 def _unknown(name: str, engine: EngineSpec) -> str:
     if name in engine.removed:
-        return f"vLLM {engine.version} has no option {name} any more: {engine.removed[name]}."
+        return f"vLLM {engine.version} no longer has the option {name}: {engine.removed[name]}."
     guesses = near(name, engine.spellings)
     meant = f" Did you mean {' or '.join(guesses)}?" if guesses else ""
     return f"vLLM {engine.version} has no option {name}.{meant}"
@@ -52,7 +52,7 @@ def _is_number(value: Any, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-#: Which values a type of option takes, and how that is said.
+#: For each option type: a check of the value, and the words for what it accepts.
 TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bool": (lambda value: isinstance(value, bool), "true or false"),
     "int": (lambda value: _is_number(value, int), "a whole number"),
@@ -68,12 +68,12 @@ def _wrong_type(name: str, kind: str, value: Any) -> str | None:
 
 
 def typed_args(args: Mapping[str, Any], engine: EngineSpec) -> dict[str, Any]:
-    """A user's own options with numbers for their text. What cannot be read stays, and check_args refuses it."""
+    """Convert the text of numeric options to numbers. Unreadable values stay, and check_args rejects them."""
     return {name: _typed_arg(name, value, engine) for name, value in args.items()}
 
 
 def _typed_arg(name: str, value: Any, engine: EngineSpec) -> Any:
-    """Only text of these types is read: all other text is text to vLLM as well."""
+    """Convert text for options of these four types only; vLLM takes any other as text."""
     flag = engine.spellings.get(name)
     if flag is None or flag.type not in ("bool", "int", "float", "size") or not isinstance(value, str):
         return value
@@ -84,15 +84,17 @@ def _typed_arg(name: str, value: Any, engine: EngineSpec) -> Any:
 
 
 def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[str], list[str]]:
-    """Findings and warnings about a user's own options."""
+    """Findings and warnings about the user's options."""
     findings: list[str] = []
     warnings: list[str] = []
     for name, value in extra_args.items():
         flag = engine.spellings.get(name)
         if name in SECRET:
-            findings.append(f"{name} does not belong into vllm_extra_args, which all can read: use {SECRET[name]}.")
+            findings.append(
+                f"{name} is a secret, and vllm_extra_args is written to a world-readable file: use {SECRET[name]}."
+            )
         elif name in PLANNED:
-            findings.append(f"{name} follows from the plan: set {PLANNED[name]} instead of vllm_extra_args.")
+            findings.append(f"{name} is set by the plan: use {PLANNED[name]} instead of vllm_extra_args.")
         elif flag is None:
             findings.append(_unknown(name, engine))
         elif value is not None:
@@ -101,5 +103,5 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
         if name in engine.deprecated:
             warnings.append(f"{name} is deprecated in vLLM {engine.version}: {engine.deprecated[name]}.")
         if name in UNCOUNTED:
-            warnings.append(f"{name} changes the memory that is left for KV cache, and this plan does not count it.")
+            warnings.append(f"{name} changes the memory left for the KV cache; this plan does not account for it.")
     return findings, warnings

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was decided, written down as an instance: vLLM's configuration, its environment, its time to start."""
+"""Turn a decision into an instance: vLLM's configuration, environment and start time-out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
-from .request import InstanceRequest, Request
+from .request import HostRequest, InstanceRequest
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One engine to run. Its field names are a contract with the roles and with users."""
+    """One engine to run. Roles and users rely on these field names."""
 
     name: str
     model: str
@@ -49,10 +49,10 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """An instance before it is written down: what was chosen, on the CPU or on which GPUs."""
+class Decision:
+    """What was decided for one instance: port, image, context, and its GPUs or the CPU."""
 
-    wish: InstanceRequest
+    request: InstanceRequest
     port: int
     image: str
     context: int
@@ -66,83 +66,83 @@ class Settled:
     warnings: tuple[str, ...] = ()
 
 
-def served_names(wish: InstanceRequest) -> tuple[str, ...]:
-    """Clients know the repository's name; people type the short one."""
-    return wish.served_model_name or tuple(dict.fromkeys((wish.model.repo_id, wish.name)))
+def served_names(request: InstanceRequest) -> tuple[str, ...]:
+    """Names that clients may use: the user's, else the repository id and the instance's name."""
+    return request.served_model_name or tuple(dict.fromkeys((request.model.repo_id, request.name)))
 
 
-def config(settled: Settled, engine: EngineSpec) -> dict[str, Any]:
-    """vLLM's own configuration file. Later layers win; a null takes an option out."""
-    wish, spread = settled.wish, settled.spread
+def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
+    """The content of vLLM's configuration file. Later layers win; null removes an option."""
+    request, spread = decision.request, decision.spread
     planned: dict[str, Any] = {
-        "model": wish.model.repo_id,
-        "revision": wish.model.revision,
-        "served-model-name": list(served_names(wish)),
-        "host": "0.0.0.0",  # inside the container; the address that is published is the instance's host
-        "port": settled.port,
+        "model": request.model.repo_id,
+        "revision": request.model.revision,
+        "served-model-name": list(served_names(request)),
+        "host": "0.0.0.0",  # in the container; Docker publishes it on the instance's host address
+        "port": decision.port,
         "tensor-parallel-size": spread.tp,
         "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
-        "data-parallel-size": settled.replicas if settled.replicas > 1 else None,
-        "max-model-len": settled.context,
-        "kv-cache-dtype": settled.kv_dtype if settled.kv_dtype != "auto" else None,
-        "max-num-batched-tokens": settled.batched_tokens,
+        "data-parallel-size": decision.replicas if decision.replicas > 1 else None,
+        "max-model-len": decision.context,
+        "kv-cache-dtype": decision.kv_dtype if decision.kv_dtype != "auto" else None,
+        "max-num-batched-tokens": decision.batched_tokens,
     }
-    if wish.device == "cuda":
-        planned["gpu-memory-utilization"] = wish.gpu_memory_utilization or engine.gpu_memory_utilization
-    if wish.model.tool_call_parser:
-        planned |= {"enable-auto-tool-choice": True, "tool-call-parser": wish.model.tool_call_parser}
-    merged = {**planned, **engine.config, **wish.model.vllm, **wish.extra_args}
+    if request.device == "cuda":
+        planned["gpu-memory-utilization"] = request.gpu_memory_utilization or engine.gpu_memory_utilization
+    if request.model.tool_call_parser:
+        planned |= {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
+    merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def start_timeout_s(wish: InstanceRequest, policy: Policy) -> int:
-    """How long a start may take: what the user's environment says, else as long as the bytes take to load."""
-    own = {**wish.model.env, **wish.env}.get("VLLM_ENGINE_READY_TIMEOUT_S")
+def start_timeout_s(request: InstanceRequest, policy: Policy) -> int:
+    """Seconds that a start may take: from the user's environment, else from the size of the weights."""
+    own = {**request.model.env, **request.env}.get("VLLM_ENGINE_READY_TIMEOUT_S")
     if own is not None:
         return int(own)
-    return policy.start_base_s + weights_bytes(wish.model) // policy.load_bytes_per_s
+    return policy.start_base_s + weights_bytes(request.model) // policy.load_bytes_per_s
 
 
-def env(settled: Settled, engine: EngineSpec, policy: Policy, timeout: int) -> dict[str, str]:
-    """The engine's environment, which never holds a secret. The user's own has the last word."""
+def env(decision: Decision, engine: EngineSpec, policy: Policy, timeout: int) -> dict[str, str]:
+    """The engine's environment, without secrets. The user's values win."""
     base = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
-    if settled.wish.device == "cpu":
+    if decision.request.device == "cpu":
         base["VLLM_CPU_KVCACHE_SPACE"] = str(policy.cpu_kv_cache_gib)
-    return {**base, **settled.wish.model.env, **settled.wish.env}
+    return {**base, **decision.request.model.env, **decision.request.env}
 
 
-def instance(settled: Settled, request: Request, policy: Policy) -> Instance:
-    """The instance as roles and users read it."""
-    wish, engine = settled.wish, request.engine_of(settled.wish)
-    size = weights_bytes(wish.model)
-    timeout = start_timeout_s(wish, policy)
+def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> Instance:
+    """Build the instance that roles and users read."""
+    request, engine = decision.request, host_request.engine_of(decision.request)
+    size = weights_bytes(request.model)
+    timeout = start_timeout_s(request, policy)
     return Instance(
-        name=wish.name,
-        model=wish.model.key,
-        repo_id=wish.model.repo_id,
-        revision=wish.model.revision,
-        image=settled.image,
-        device=wish.device,
-        gpu_indices=settled.indices,
+        name=request.name,
+        model=request.model.key,
+        repo_id=request.model.repo_id,
+        revision=request.model.revision,
+        image=decision.image,
+        device=request.device,
+        gpu_indices=decision.indices,
         gpu_uuids=(),
-        tensor_parallel_size=settled.spread.tp,
-        pipeline_parallel_size=settled.spread.pp,
-        data_parallel_size=settled.replicas,
-        max_model_len=settled.context,
-        model_context=wish.model.context,
-        precision=wish.model.weights.title,
-        weights_gib_per_gpu=round(settled.weights_gib, 2),
-        kv_cache_tokens=settled.kv_tokens,
-        config=config(settled, engine),
-        env=env(settled, engine, policy, timeout),
-        host=wish.host,
-        port=settled.port,
-        port_base=request.port,
-        served_model_name=served_names(wish)[0],
+        tensor_parallel_size=decision.spread.tp,
+        pipeline_parallel_size=decision.spread.pp,
+        data_parallel_size=decision.replicas,
+        max_model_len=decision.context,
+        model_context=request.model.context,
+        precision=request.model.weights.title,
+        weights_gib_per_gpu=round(decision.weights_gib, 2),
+        kv_cache_tokens=decision.kv_tokens,
+        config=config(decision, engine),
+        env=env(decision, engine, policy, timeout),
+        host=request.host,
+        port=decision.port,
+        port_base=host_request.port,
+        served_model_name=served_names(request)[0],
         weights_bytes=size,
-        gated=wish.model.gated,
-        ignore_patterns=wish.model.ignore_patterns,
+        gated=request.model.gated,
+        ignore_patterns=request.model.ignore_patterns,
         start_timeout_s=timeout,
-        shm_size=policy.shm_size[wish.device],
-        warnings=settled.warnings,
+        shm_size=policy.shm_size[request.device],
+        warnings=decision.warnings,
     )

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of a node's instances are not in the list of what it is to serve: they go on serving until somebody says so."""
+"""Find a node's instances that are no longer in its list of models. They keep serving until the user removes them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import Any
 from .catalog_files import load_catalog
 from .request import read_request
 
-#: What removes them.
+#: The command-line option that removes them.
 REMEDY = "-e vllm_remove_unlisted=true removes"
 
 
 def listed(models: Sequence[Any], extra_models: Mapping[str, Any] | None = None) -> frozenset[str] | None:
-    """The names of the instances of a list of models; None where there is none, or one that cannot be read."""
+    """Names of the instances of a list of models; None if the list is empty or cannot be read."""
     if not models:
         return None
     try:
-        request = read_request({"models": list(models)}, load_catalog(extra_models))
+        host_request = read_request({"models": list(models)}, load_catalog(extra_models))
     except ValueError:
         return None
-    return None if len(request.instances) < len(models) else frozenset(one.name for one in request.instances)
+    names = [request.name for request in host_request.instances]
+    return None if len(names) < len(models) else frozenset(names)
 
 
-def unlisted(here: Iterable[str], wanted: Iterable[str]) -> list[str]:
-    """Those that are on the node and not wanted."""
-    return sorted(set(here) - set(wanted))
+def unlisted(present: Iterable[str], wanted: Iterable[str]) -> list[str]:
+    """Names of instances that are on the node but not wanted, sorted."""
+    return sorted(set(present) - set(wanted))
 
 
 def sentence(names: Sequence[str]) -> str:
-    """What to say of them at the end of a play; empty where there are none."""
+    """The notice about them at the end of a play; empty if there are none."""
     if not names:
         return ""
     if len(names) == 1:

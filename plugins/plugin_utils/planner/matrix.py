@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models x hosts: what fits and how, what does not and why, what must be downloaded; one by one, or side by side."""
+"""Which models fit which hosts, how, and what must be downloaded; alone or side by side."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...module_utils.instance.serving import Here
+from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus
 from .catalog import Catalog
 from .host import UNIT, Group, Host, read_host
 from .instance import Instance
 from .memory import Parallel, weights_bytes
 from .messages import Advice, nodes_needed, short_why
-from .placement import Seat, pack
+from .placement import Placement, pack
 from .plan import make_plan, on_cpu_context
 from .request import InstanceRequest, read_request
 
-#: Joining hosts of fewer GPUs is no advice: one larger host is.
+#: Only hosts with at least this many GPUs are suggested to be joined; below that, one larger host is better.
 WORTH_JOINING = 4
 HEAD = ("model", "host", "fits", "layout", "context", "KV cache", "download", "minutes")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one host: alone, or with GPUs by their indices where it is planned beside others."""
+    """One model on one host. `gpu_indices` is set if it is planned side by side with others."""
 
     model: str
     host: str
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Together:
-    """What a host would serve side by side, and what that takes; or `findings`, which say why it cannot."""
+    """Models side by side on one host and what they need; or `findings`, the reasons why they do not fit."""
 
     host: str
     title: str
@@ -65,17 +65,17 @@ class Together:
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as an action returns it; the rows stand elsewhere."""
+        """Plain data, as an action returns it, without the rows."""
         return {key: value for key, value in asdict(self).items() if key != "rows"}
 
 
 def catalogue_hosts(catalog: Catalog) -> list[str]:
-    """The hosts that are worth a row: each GPU in the sizes in which it is sold."""
+    """One host for each GPU type and each number of GPUs that it is sold in."""
     return [f"{count}x{gpu.key}" for gpu in catalog.gpus.values() for count in gpu.matrix_counts]
 
 
 def matrix_models(models: Sequence[Any], catalog: Catalog) -> list[Any]:
-    """`all` stands for every model that is meant to be served."""
+    """Replace `all` with every model of the catalogue that belongs in the matrix."""
     named = [key for key, model in catalog.models.items() if model.in_matrix]
     return [item for model in models for item in (named if model == "all" else [model])]
 
@@ -84,8 +84,8 @@ def _minutes(size: int, bits_per_s: float) -> float:
     return round(size * 8 / bits_per_s / 60, 1)
 
 
-def _seated(row: dict[str, Any], seat: Seat) -> Row:
-    choice = seat.choice
+def _fitting_row(row: dict[str, Any], placement: Placement) -> Row:
+    choice = placement.choice
     return Row(
         **row,
         fits=True,
@@ -99,47 +99,47 @@ def _seated(row: dict[str, Any], seat: Seat) -> Row:
     )
 
 
-def _nodes(wish: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
+def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
     if len(groups[0].indices) < WORTH_JOINING:
         return ""
-    found = nodes_needed(wish, groups[0], advice)
-    return f"; {found[0]} such nodes would hold it ({found[1].spread})" if found else ""
+    needed = nodes_needed(request, groups[0], advice)
+    return f"; {needed[0]} such nodes would hold it ({needed[1].spread})" if needed else ""
 
 
-def _row(wish: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
-    size = weights_bytes(wish.model)
+def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
+    size = weights_bytes(request.model)
     minutes = _minutes(size, bits_per_s)
-    row: dict[str, Any] = {"model": wish.name, "host": label, "download_bytes": size, "download_minutes": minutes}
-    if wish.device == "cpu":
-        context, tokens = on_cpu_context(wish, advice.catalog)
+    row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
+    if request.device == "cpu":
+        context, tokens = on_cpu_context(request, advice.catalog)
         return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)
     if not host.groups:
-        return Row(**row, fits=False, reason="no GPU that is free")
-    packing = pack([wish], host.groups, advice.engine, advice.catalog.policy)
-    if packing.seats:
-        return _seated(row, packing.seats[0])
-    reason = packing.pinned[0] if packing.pinned else short_why(wish, host.groups[0], advice)
-    return Row(**row, fits=False, reason=reason + _nodes(wish, host.groups, advice))
+        return Row(**row, fits=False, reason="no free GPU")
+    packing = pack([request], host.groups, advice.engine, advice.catalog.policy)
+    if packing.placements:
+        return _fitting_row(row, packing.placements[0])
+    reason = packing.pinned[0] if packing.pinned else short_why(request, host.groups[0], advice)
+    return Row(**row, fits=False, reason=reason + _nodes(request, host.groups, advice))
 
 
 def matrix(
     options: Mapping[str, Any], hosts: Iterable[tuple[str, Host]], catalog: Catalog, mbit_per_s: float
 ) -> tuple[list[Row], list[str]]:
-    """A row for each model on each host; and what could not be read of the models."""
-    request = read_request(options, catalog)
-    wishes = sorted(request.instances, key=lambda wish: list(catalog.models).index(wish.model.key))
-    advice = Advice(request.engine, catalog)
-    rows = [_row(wish, label, host, advice, mbit_per_s * 1e6) for label, host in hosts for wish in wishes]
-    return rows, list(request.findings)
+    """One row per model and host, and findings about models that could not be read."""
+    host_request = read_request(options, catalog)
+    requests = sorted(host_request.instances, key=lambda request: list(catalog.models).index(request.model.key))
+    advice = Advice(host_request.engine, catalog)
+    rows = [_row(request, label, host, advice, mbit_per_s * 1e6) for label, host in hosts for request in requests]
+    return rows, list(host_request.findings)
 
 
 def _count(number: int) -> str:
-    """1014816 as 1014k: a column of tokens is read by its order."""
+    """Shorten large numbers: 1014816 becomes 1014k."""
     return f"{number // 1000}k" if number >= 10000 else str(number)
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row as people read it."""
+    """The row as table cells."""
     gigabytes = f"{row.download_bytes / 1e9:.1f} GB"
     minutes = f"{row.download_minutes:.0f}" if row.download_minutes >= 1 else "<1"
     if not row.fits:
@@ -148,47 +148,47 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.model, row.host, "yes", row.layout, str(row.max_model_len), tokens, gigabytes, minutes)
 
 
-def _planned(one: Instance, label: str, bits_per_s: float) -> Row:
-    layout = str(Parallel(one.tensor_parallel_size, one.pipeline_parallel_size))
-    replicas = f" x {one.data_parallel_size} replicas" if one.data_parallel_size > 1 else ""
+def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
+    layout = str(Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size))
+    replicas = f" x {instance.data_parallel_size} replicas" if instance.data_parallel_size > 1 else ""
     return Row(
-        model=one.name,
+        model=instance.name,
         host=label,
         fits=True,
         reason="",
-        download_bytes=one.weights_bytes,
-        download_minutes=_minutes(one.weights_bytes, bits_per_s),
-        layout=f"{layout}{replicas}" if one.device == "cuda" else "CPU",
-        tensor_parallel_size=one.tensor_parallel_size,
-        pipeline_parallel_size=one.pipeline_parallel_size,
-        data_parallel_size=one.data_parallel_size,
-        max_model_len=one.max_model_len,
-        kv_cache_tokens=one.kv_cache_tokens,
-        gpu_indices=one.gpu_indices,
+        download_bytes=instance.weights_bytes,
+        download_minutes=_minutes(instance.weights_bytes, bits_per_s),
+        layout=f"{layout}{replicas}" if instance.device == "cuda" else "CPU",
+        tensor_parallel_size=instance.tensor_parallel_size,
+        pipeline_parallel_size=instance.pipeline_parallel_size,
+        data_parallel_size=instance.data_parallel_size,
+        max_model_len=instance.max_model_len,
+        kv_cache_tokens=instance.kv_cache_tokens,
+        gpu_indices=instance.gpu_indices,
     )
 
 
 def together(
-    options: Mapping[str, Any], label: str, node: NodeGpus, here: Here, catalog: Catalog, mbit_per_s: float
+    options: Mapping[str, Any], label: str, node: NodeGpus, serving: NodeServing, catalog: Catalog, mbit_per_s: float
 ) -> Together:
-    """The plan that site.yml would make for this host. Weights of one revision, and an image, are counted once."""
-    outcome = make_plan(read_request(options, catalog), node, catalog, here)
+    """The plan that site.yml would make for this host. Shared weights and images are counted once."""
+    outcome = make_plan(read_request(options, catalog), node, catalog, serving)
     title = read_host(node, catalog, lambda owner: owner.startswith(UNIT)).title
     if outcome.plan is None:
         return Together(label, title, len(node.gpus), findings=outcome.findings)
-    found, bits_per_s, policy = outcome.plan.instances, mbit_per_s * 1e6, catalog.policy
-    weights = sum({(one.repo_id, one.revision): one.weights_bytes for one in found}.values())
-    images = {one.image: one.device for one in found}
-    sent = sum(policy.image_download_bytes[device] for device in images.values())
+    planned, bits_per_s, policy = outcome.plan.instances, mbit_per_s * 1e6, catalog.policy
+    weights = sum({(item.repo_id, item.revision): item.weights_bytes for item in planned}.values())
+    images = {item.image: item.device for item in planned}
+    image_bytes = sum(policy.image_download_bytes[device] for device in images.values())
     return Together(
         host=label,
         title=title,
         gpus=len(node.gpus),
-        rows=tuple(_planned(one, label, bits_per_s) for one in found),
+        rows=tuple(_planned_row(instance, label, bits_per_s) for instance in planned),
         images=tuple(images),
         download_bytes=weights,
-        image_download_bytes=sent,
+        image_download_bytes=image_bytes,
         image_disk_bytes=sum(policy.image_disk_bytes[device] for device in images.values()),
-        download_minutes=_minutes(weights + sent, bits_per_s),
+        download_minutes=_minutes(weights + image_bytes, bits_per_s),
         notes=outcome.plan.warnings,
     )

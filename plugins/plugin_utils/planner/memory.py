@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much memory a model takes, per GPU, and what is left for the KV cache. Arithmetic only, no choices.
+"""Memory of a model per GPU, and what is left for the KV cache. Arithmetic only, no choices.
 
 ``usable = total x utilization``; ``kv = usable - weights - overhead``; a context fits when one request of that length
 fits into ``kv``. vLLM decides the same way, after it has measured what is computed here.
@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Parallel:
-    """How one replica of a model is spread over GPUs."""
+    """How one replica is split over GPUs: tensor (tp) and pipeline (pp) parallelism."""
 
     tp: int = 1
     pp: int = 1
@@ -34,7 +34,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Footprint:
-    """One replica's memory on its fullest GPU."""
+    """Memory of one replica on its fullest GPU."""
 
     weights_gib: float
     overhead_gib: float
@@ -43,7 +43,7 @@ class Footprint:
 
 
 def _layer_parts(shapes: Shapes) -> dict[str, int]:
-    """Parameters of one layer's linear parts."""
+    """Number of parameters of one layer's linear parts."""
     queries = shapes.num_attention_heads * shapes.head_dim
     keys = shapes.num_key_value_heads * shapes.head_dim
     return {
@@ -53,18 +53,18 @@ def _layer_parts(shapes: Shapes) -> dict[str, int]:
 
 
 def _biases(shapes: Shapes) -> int:
-    """Query, key and value biases of one layer, where the model has them."""
+    """Number of query, key and value biases of one layer; 0 if the model has none."""
     heads = shapes.num_attention_heads + 2 * shapes.num_key_value_heads
     return heads * shapes.head_dim if shapes.attention_bias else 0
 
 
 def embedding_bytes(shapes: Shapes) -> int:
-    """The input embedding, which is as large as the output head; both stay BF16 in every format."""
+    """Bytes of the input embedding. The output head has the same size; both stay BF16 in every format."""
     return 2 * shapes.vocab_size * shapes.hidden_size
 
 
 def layer_bytes(model: ModelSpec, quantised: bool = True) -> float:
-    """One layer's weights: linear parts in the model's format, norms in BF16."""
+    """Bytes of one layer's weights: linear parts in the model's format, norms in BF16."""
     stored = model.weights
     total = 2.0 * (2 * model.shapes.hidden_size + _biases(model.shapes))
     for part, parameters in _layer_parts(model.shapes).items():
@@ -75,7 +75,7 @@ def layer_bytes(model: ModelSpec, quantised: bool = True) -> float:
 
 
 def weights_bytes(model: ModelSpec) -> int:
-    """All weights: what is downloaded and lies on the disk."""
+    """Bytes of all weights, as downloaded and stored on disk."""
     shapes = model.shapes
     plain = min(model.weights.skip_layers, shapes.num_hidden_layers)
     layers = (shapes.num_hidden_layers - plain) * layer_bytes(model) + plain * layer_bytes(model, quantised=False)
@@ -89,7 +89,7 @@ def layers_per_stage(shapes: Shapes, pp: int) -> int:
 
 
 def weights_gib_per_gpu(model: ModelSpec, spread: Parallel) -> float:
-    """Weights on the fullest GPU. Stages other than the ends carry neither embedding nor head."""
+    """GiB of weights on the fullest GPU. Only the first and last pipeline stage hold the embedding or the head."""
     if spread.pp == 1:
         return weights_bytes(model) / spread.tp / GIB
     layers = layers_per_stage(model.shapes, spread.pp)
@@ -99,14 +99,14 @@ def weights_gib_per_gpu(model: ModelSpec, spread: Parallel) -> float:
 
 
 def kv_bytes_per_token(shapes: Shapes, spread: Parallel, kv_dtype: str) -> int:
-    """KV cache of one token on one GPU. Beyond the KV heads, tensor parallelism only repeats them."""
+    """Bytes of KV cache per token on one GPU. With more GPUs than KV heads, each GPU still holds one head."""
     heads = max(1, shapes.num_key_value_heads // spread.tp)
     element = 1 if kv_dtype.startswith("fp8") else 2
     return 2 * layers_per_stage(shapes, spread.pp) * heads * shapes.head_dim * element
 
 
 def overhead_gib(model: ModelSpec, spread: Parallel, batched_tokens: int, engine: EngineSpec, policy: Policy) -> float:
-    """What an engine takes beside weights and KV cache: CUDA and NCCL, graphs, the activations of one full step."""
+    """GiB for everything but weights and KV cache: CUDA, NCCL, graphs and the activations of one full step."""
     hidden = policy.activation_hidden * model.shapes.hidden_size
     inner = policy.activation_intermediate * model.shapes.intermediate_size / spread.tp
     return engine.runtime_overhead_gib + 2 * batched_tokens * (hidden + inner) / GIB
@@ -115,7 +115,7 @@ def overhead_gib(model: ModelSpec, spread: Parallel, batched_tokens: int, engine
 def footprint(
     model: ModelSpec, spread: Parallel, kv_dtype: str, usable_gib: float, overhead: float, block_size: int
 ) -> Footprint:
-    """One replica's memory on one GPU; `kv_tokens` is 0 where nothing is left."""
+    """One replica's memory on one GPU; `kv_tokens` is 0 if nothing is left."""
     weights = weights_gib_per_gpu(model, spread)
     kv = usable_gib - weights - overhead
     tokens = int(max(kv, 0) * GIB // kv_bytes_per_token(model.shapes, spread, kv_dtype))
@@ -123,7 +123,7 @@ def footprint(
 
 
 def heads_problem(shapes: Shapes, tp: int) -> str | None:
-    """Why this width cannot be, in the words of the numbers; None where it can."""
+    """Why attention cannot be split over `tp` GPUs; None if it can."""
     heads, kv_heads = shapes.num_attention_heads, shapes.num_key_value_heads
     if heads % tp:
         return f"{heads} attention heads do not divide by TP {tp}"

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Several models on one host: who gets how many GPUs of which group, and which ones. Nobody's GPUs overlap."""
+"""Place several models on one host: how many GPUs of which group each gets, and which. GPUs are never shared."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from .catalog import EngineSpec, Policy
 from .host import Group, numbered
 from .request import InstanceRequest
-from .spread import Bench, Choice, Options, options, too_old
+from .spread import Candidate, Choice, Options, options, too_old
 
-#: The GPUs that each engine runs on already, in its order.
-Own = Mapping[str, tuple[int, ...]]
+#: The GPUs that each running engine uses, in its order, by the instance's name.
+Current = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where one instance runs and what was decided for it."""
+class Placement:
+    """The GPUs of one instance and the layout chosen for it."""
 
-    wish: InstanceRequest
-    bench: Bench
+    request: InstanceRequest
+    candidate: Candidate
     options: Options
     choice: Choice
     indices: tuple[int, ...]
@@ -30,100 +30,102 @@ class Seat:
 
 @dataclass(frozen=True)
 class Packing:
-    """All instances seated, or the ones that fit nowhere."""
+    """The placements of all instances, or why there are none."""
 
-    seats: tuple[Seat, ...] = ()
-    alone: tuple[InstanceRequest, ...] = ()  # do not fit even with the whole host to themselves
-    together: tuple[tuple[InstanceRequest, int], ...] = ()  # fit alone, with so many GPUs at least, but not all at once
-    pinned: tuple[str, ...] = ()  # what is wrong with the GPUs that were named
+    placements: tuple[Placement, ...] = ()
+    alone: tuple[InstanceRequest, ...] = ()  # do not fit even with the whole host
+    together: tuple[tuple[InstanceRequest, int], ...] = ()  # fit alone, with at least so many GPUs, but not all at once
+    pinned: tuple[str, ...] = ()  # findings about the users' gpu_indices
 
 
 class Table:
-    """Options per instance, group and budget; asked for often, worked out once."""
+    """A cache of options per instance, group and budget."""
 
     def __init__(self, engine: EngineSpec, policy: Policy) -> None:
         self._engine = engine
         self._policy = policy
-        self._known: dict[tuple[str, Group, int], Options] = {}
+        self._cache: dict[tuple[str, Group, int], Options] = {}
 
-    def bench(self, wish: InstanceRequest, group: Group) -> Bench:
-        """What this wish is judged against on this group."""
-        return Bench(wish, group, wish.engine or self._engine, self._policy)
+    def candidate(self, request: InstanceRequest, group: Group) -> Candidate:
+        """The request on this group."""
+        return Candidate(request, group, request.engine or self._engine, self._policy)
 
-    def options(self, wish: InstanceRequest, group: Group, budget: int) -> Options:
-        """All ways for this wish on so many GPUs of this group."""
-        key = (wish.name, group, budget)
-        if key not in self._known:
-            bench = self.bench(wish, group)
-            self._known[key] = Options((), ()) if too_old(bench) else options(bench, budget)
-        return self._known[key]
+    def options(self, request: InstanceRequest, group: Group, budget: int) -> Options:
+        """All options for this request on `budget` GPUs of this group."""
+        key = (request.name, group, budget)
+        if key not in self._cache:
+            candidate = self.candidate(request, group)
+            self._cache[key] = Options((), ()) if too_old(candidate) else options(candidate, budget)
+        return self._cache[key]
 
-    def least(self, wish: InstanceRequest, group: Group, scarce: bool) -> int | None:
-        """The fewest GPUs of this group with which the wish can be met.
+    def least(self, request: InstanceRequest, group: Group, scarce: bool) -> int | None:
+        """The fewest GPUs of this group that fit the request; None if it does not fit.
 
-        It is met as it would be with the whole group to itself. Where GPUs are scarce it may be met in any way: a model
-        that fits a whole group without pipeline stages may fit fewer GPUs with them.
+        Normally only options count that also fit the whole group. If GPUs are scarce, all options count: a model that
+        fits the whole group without pipeline stages may fit fewer GPUs with them.
         """
         size = len(group.indices)
-        ways = (self.options(wish, group, budget) for budget in range(1 if scarce else size, size + 1))
-        return min((one.spread.gpus * (wish.dp or 1) for way in ways for one in way.fitting), default=None)
+        ways = (self.options(request, group, budget) for budget in range(1 if scarce else size, size + 1))
+        return min((choice.spread.gpus * (request.dp or 1) for way in ways for choice in way.fitting), default=None)
 
 
 def _assign(
-    wishes: Sequence[InstanceRequest], groups: Sequence[Group], table: Table, scarce: bool
+    requests: Sequence[InstanceRequest], groups: Sequence[Group], table: Table, scarce: bool
 ) -> dict[str, Group] | None:
-    """A group for each instance, so that the least of all of them is there. Tries everything; hosts are small."""
-    needs = [{group: table.least(wish, group, scarce) for group in groups} for wish in wishes]
+    """Choose a group for each instance so that all get their minimum. Tries every combination; hosts are small."""
+    needs = [{group: table.least(request, group, scarce) for group in groups} for request in requests]
 
     def place(which: int, left: Mapping[Group, int]) -> dict[str, Group] | None:
-        if which == len(wishes):
+        if which == len(requests):
             return {}
         for group in groups:
             need = needs[which][group]
             if need is not None and need <= left[group]:
                 rest = place(which + 1, {**left, group: left[group] - need})
                 if rest is not None:
-                    return {wishes[which].name: group, **rest}
+                    return {requests[which].name: group, **rest}
         return None
 
     return place(0, {group: len(group.indices) for group in groups})
 
 
-def _next_budget(wish: InstanceRequest, group: Group, table: Table, now: int, left: int) -> int | None:
-    """The next number of GPUs that this instance would use up to the last one."""
+def _next_budget(request: InstanceRequest, group: Group, table: Table, now: int, left: int) -> int | None:
+    """The next larger number of GPUs that this instance would use completely; None if there is none."""
     for budget in range(now + 1, now + left + 1):
-        best = table.options(wish, group, budget).best
+        best = table.options(request, group, budget).best
         if best is not None and best.gpus == budget:
             return budget
     return None
 
 
-def _shares(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, own: Own) -> dict[str, int]:
-    """GPUs per instance: the least for everybody, then whoever has fewest gets the next step, while there are any.
+def _shares(
+    requests: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, current: Current
+) -> dict[str, int]:
+    """GPUs per instance: the minimum for each, then the one with the fewest gets its next step, until none is left.
 
-    Who runs on GPUs of this group already comes before the others until it has as many as before.
+    Instances that already run on this group come first until they have as many GPUs as before.
     """
-    had = {name: len(set(indices) & set(group.indices)) for name, indices in own.items()}
-    if len(wishes) == 1:
-        return {wishes[0].name: len(group.indices)}
-    budget = {wish.name: table.least(wish, group, scarce) or 0 for wish in wishes}
+    before = {name: len(set(indices) & set(group.indices)) for name, indices in current.items()}
+    if len(requests) == 1:
+        return {requests[0].name: len(group.indices)}
+    budget = {request.name: table.least(request, group, scarce) or 0 for request in requests}
     while True:
         left = len(group.indices) - sum(budget.values())
 
-        def turn(wish: InstanceRequest) -> tuple[bool, int, str]:
-            return budget[wish.name] >= had.get(wish.name, 0) > 0, budget[wish.name], wish.name
+        def turn(request: InstanceRequest) -> tuple[bool, int, str]:
+            return budget[request.name] >= before.get(request.name, 0) > 0, budget[request.name], request.name
 
-        for wish in sorted(wishes, key=turn):
-            more = _next_budget(wish, group, table, budget[wish.name], left)
+        for request in sorted(requests, key=turn):
+            more = _next_budget(request, group, table, budget[request.name], left)
             if more is not None:
-                budget[wish.name] = more
+                budget[request.name] = more
                 break
         else:
             return budget
 
 
 def _block(free: list[int], width: int, domain: int) -> list[int]:
-    """GPUs for one tensor-parallel group: within the fullest NVLink island that has room, else the first ones."""
+    """GPUs for one tensor-parallel group: in the smallest NVLink island with enough free GPUs, else the first ones."""
     islands: dict[int, list[int]] = {}
     for index in free:
         islands.setdefault(index // domain, []).append(index)
@@ -131,39 +133,41 @@ def _block(free: list[int], width: int, domain: int) -> list[int]:
     return (min(roomy, key=lambda island: (len(island), island)) if roomy else free)[:width]
 
 
-def _pool(wanted: int, mine: list[int], free: list[int], others: set[int], domain: int) -> list[int]:
-    """What an instance takes its GPUs from: those that it runs on, then those on which nobody runs, then all others."""
-    mine = [index for index in mine if index in free]
-    nobodys = [index for index in free if index not in mine and index not in others]
-    if len(mine) + len(nobodys) < wanted:
+def _pool(wanted: int, in_use: list[int], free: list[int], others: set[int], domain: int) -> list[int]:
+    """The GPUs to choose from: those it runs on, then unused ones, then all free ones."""
+    in_use = [index for index in in_use if index in free]
+    unused = [index for index in free if index not in in_use and index not in others]
+    if len(in_use) + len(unused) < wanted:
         return free
-    if not mine:
-        return nobodys
-    return mine if len(mine) >= wanted else sorted(mine + _block(nobodys, wanted - len(mine), domain))
+    if not in_use:
+        return unused
+    return in_use if len(in_use) >= wanted else sorted(in_use + _block(unused, wanted - len(in_use), domain))
 
 
-def _seats(wishes: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, own: Own) -> list[Seat]:
-    budgets = _shares(wishes, group, table, scarce, own)
-    found = []
-    for wish in wishes:
-        ways = table.options(wish, group, budgets[wish.name])
-        found.append((wish, ways, ways.fitting[0]))  # there is one: _assign has seen to it
+def _placements(
+    requests: Sequence[InstanceRequest], group: Group, table: Table, scarce: bool, current: Current
+) -> list[Placement]:
+    budgets = _shares(requests, group, table, scarce, current)
+    chosen = []
+    for request in requests:
+        ways = table.options(request, group, budgets[request.name])
+        chosen.append((request, ways, ways.fitting[0]))  # never empty: _assign gave it a group that fits
     free = list(group.indices)
-    seats = []
-    for wish, ways, choice in sorted(found, key=lambda item: (-item[2].spread.tp, item[0].name)):
-        taken = _taken(choice, wish.name, free, group.spec.nvlink_domain, own)
+    placements = []
+    for request, ways, choice in sorted(chosen, key=lambda item: (-item[2].spread.tp, item[0].name)):
+        taken = _pick_gpus(choice, request.name, free, group.spec.nvlink_domain, current)
         free = [index for index in free if index not in taken]
-        seats.append(Seat(wish, table.bench(wish, group), ways, choice, tuple(taken)))
-    return seats
+        placements.append(Placement(request, table.candidate(request, group), ways, choice, tuple(taken)))
+    return placements
 
 
-def _taken(choice: Choice, name: str, free: list[int], domain: int, own: Own) -> list[int]:
-    """The GPUs that an instance gets of those that are free, one tensor-parallel group after the other."""
-    width, mine = choice.spread.tp, list(own.get(name, ()))
-    if len(mine) == choice.gpus and set(mine) <= set(free) and _joined(mine, width, domain):
-        return mine
-    others = {index for other, indices in own.items() if other != name for index in indices}
-    pool = _pool(choice.gpus, mine, free, others, domain)
+def _pick_gpus(choice: Choice, name: str, free: list[int], domain: int, current: Current) -> list[int]:
+    """Choose an instance's GPUs among the free ones, one tensor-parallel group after the other."""
+    width, in_use = choice.spread.tp, list(current.get(name, ()))
+    if len(in_use) == choice.gpus and set(in_use) <= set(free) and _within_islands(in_use, width, domain):
+        return in_use
+    others = {index for other, indices in current.items() if other != name for index in indices}
+    pool = _pool(choice.gpus, in_use, free, others, domain)
     taken: list[int] = []
     for _block_number in range(choice.gpus // width):
         block = _block(pool, width, domain)
@@ -172,22 +176,28 @@ def _taken(choice: Choice, name: str, free: list[int], domain: int, own: Own) ->
     return taken
 
 
-def _joined(indices: Sequence[int], width: int, domain: int) -> bool:
-    """Whether each tensor-parallel group of these lies within one NVLink island, where it can."""
+def _within_islands(indices: Sequence[int], width: int, domain: int) -> bool:
+    """Whether each tensor-parallel group lies in one NVLink island, or is too wide for any."""
     groups = (indices[start : start + width] for start in range(0, len(indices), width))
     return width > domain or all(len({index // domain for index in group}) == 1 for group in groups)
 
 
-def _pinned_group(wish: InstanceRequest, groups: Sequence[Group]) -> Group | str:
-    """The GPUs that an instance names, as a group of their own; or what is wrong with them."""
-    named = set(wish.gpu_indices or ())
+def _pinned_group(request: InstanceRequest, groups: Sequence[Group]) -> Group | str:
+    """The GPUs in an instance's gpu_indices as a group; or a finding about them."""
+    named = set(request.gpu_indices or ())
     for group in groups:
         if named <= set(group.indices):
             return replace(group, indices=tuple(sorted(named)))
-    there = {index for group in groups for index in group.indices}
-    if named - there:
-        return f"{wish.name}: {numbered(sorted(named - there))} of gpu_indices cannot be had on this host."
-    return f"{wish.name}: {numbered(sorted(named))} of gpu_indices differ in kind, and an engine spans one kind only."
+    available = {index for group in groups for index in group.indices}
+    if named - available:
+        verb = "is" if len(named - available) == 1 else "are"
+        return (
+            f"{request.name}: {numbered(sorted(named - available))} of gpu_indices {verb} not available on this host."
+        )
+    return (
+        f"{request.name}: {numbered(sorted(named))} of gpu_indices are of different types; an"
+        " engine can use GPUs of one type only."
+    )
 
 
 def _without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:
@@ -195,59 +205,62 @@ def _without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:
     return tuple(group for group in rest if group.indices)
 
 
-def _pin(wishes: Sequence[InstanceRequest], groups: Sequence[Group]) -> tuple[dict[str, Group], list[str]]:
-    """Each instance that names its GPUs with a group of exactly those."""
+def _pin(requests: Sequence[InstanceRequest], groups: Sequence[Group]) -> tuple[dict[str, Group], list[str]]:
+    """A group for each instance with gpu_indices, made of exactly those GPUs; and findings."""
     pinned: dict[str, Group] = {}
     problems: list[str] = []
     taken: dict[int, str] = {}
-    for wish in wishes:
-        if wish.gpu_indices is None:
+    for request in requests:
+        if request.gpu_indices is None:
             continue
-        for index in wish.gpu_indices:
+        for index in request.gpu_indices:
             if index in taken:
-                problems.append(f"GPU {index} is named by both {taken[index]} and {wish.name}.")
-            taken[index] = wish.name
-        group = _pinned_group(wish, groups)
+                problems.append(f"GPU {index} is in gpu_indices of both {taken[index]} and {request.name}.")
+            taken[index] = request.name
+        group = _pinned_group(request, groups)
         if isinstance(group, str):
             problems.append(group)
         else:
-            pinned[wish.name] = group
+            pinned[request.name] = group
     return pinned, problems
 
 
 def pack(
-    wishes: Sequence[InstanceRequest],
+    requests: Sequence[InstanceRequest],
     groups: Sequence[Group],
     engine: EngineSpec,
     policy: Policy,
-    own: Own | None = None,
+    current: Current | None = None,
 ) -> Packing:
-    """Seat every instance, or say which cannot be seated. ``own``: the GPUs that the node's engines run on, by name."""
-    own = own or {}
+    """Place every instance, or say which cannot be placed. ``current``: the GPUs of the node's engines, by name."""
+    current = current or {}
     table = Table(engine, policy)
-    pinned, problems = _pin(wishes, groups)
+    pinned, problems = _pin(requests, groups)
     if problems:
         return Packing(pinned=tuple(problems))
     rest = _without(groups, {index for group in pinned.values() for index in group.indices})
 
-    def least(wish: InstanceRequest) -> int | None:
-        choices = [pinned[wish.name]] if wish.name in pinned else groups
-        return min((need for group in choices if (need := table.least(wish, group, True)) is not None), default=None)
+    def least(request: InstanceRequest) -> int | None:
+        choices = [pinned[request.name]] if request.name in pinned else groups
+        return min((need for group in choices if (need := table.least(request, group, True)) is not None), default=None)
 
-    needs = {wish.name: least(wish) for wish in wishes}
-    alone = tuple(wish for wish in wishes if needs[wish.name] is None)
+    needs = {request.name: least(request) for request in requests}
+    alone = tuple(request for request in requests if needs[request.name] is None)
     if alone:
         return Packing(alone=alone)
-    loose = [wish for wish in wishes if wish.name not in pinned]
-    loose.sort(key=lambda wish: (-(needs[wish.name] or 0), wish.name))
-    scarce = _assign(loose, rest, table, scarce=False) is None
-    placed = _assign(loose, rest, table, scarce)
-    if placed is None:
-        return Packing(together=tuple((wish, needs[wish.name] or 0) for wish in wishes))
-    seats = [
-        seat for wish in wishes if wish.name in pinned for seat in _seats([wish], pinned[wish.name], table, scarce, own)
+    unpinned = [request for request in requests if request.name not in pinned]
+    unpinned.sort(key=lambda request: (-(needs[request.name] or 0), request.name))
+    scarce = _assign(unpinned, rest, table, scarce=False) is None
+    group_of = _assign(unpinned, rest, table, scarce)
+    if group_of is None:
+        return Packing(together=tuple((request, needs[request.name] or 0) for request in requests))
+    placements = [
+        placement
+        for request in requests
+        if request.name in pinned
+        for placement in _placements([request], pinned[request.name], table, scarce, current)
     ]
     for group in rest:
-        here = [wish for wish in loose if placed[wish.name] == group]
-        seats += _seats(here, group, table, scarce, own) if here else []
-    return Packing(seats=tuple(sorted(seats, key=lambda seat: seat.wish.name)))
+        in_group = [request for request in unpinned if group_of[request.name] == group]
+        placements += _placements(in_group, group, table, scarce, current) if in_group else []
+    return Packing(placements=tuple(sorted(placements, key=lambda placement: placement.request.name)))

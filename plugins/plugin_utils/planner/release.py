@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which release of vLLM an image is of: its options are the ones that count, whatever the catalogue's newest is."""
+"""Find the vLLM release of an image. That release's options apply, not those of the catalogue's newest."""
 
 from __future__ import annotations
 
@@ -12,52 +12,57 @@ from .catalog import Catalog, EngineSpec
 _TAG = re.compile(r"v?(\d+\.\d+\.\d+(?:rc\d+|\.post\d+|\.dev\d+)?)(?:[-_+].*)?")
 
 
-def tagged(image: str) -> str:
-    """The release that an image's tag names, v0.33.0-cu129 or 0.33.0; empty where it names none."""
+def tag_release(image: str) -> str:
+    """The release in an image's tag, such as v0.33.0-cu129 or 0.33.0; empty if there is none."""
     tag = image.partition("@")[0].rpartition("/")[2].partition(":")[2]
     match = _TAG.fullmatch(tag)
     return match.group(1) if match else ""
 
 
-def _told(image: str, asked: EngineSpec, catalog: Catalog) -> str:
-    """The release of an image, by the catalogue's lists or by its tag; empty where neither tells."""
-    tag = tagged(image)
-    listed = [engine.version for engine in catalog.engines.values() if image in (one.image for one in engine.images)]
+def _image_release(image: str, default: EngineSpec, catalog: Catalog) -> str:
+    """The release of an image, from its tag or from the catalogue; empty if unknown."""
+    tag = tag_release(image)
+    listed = [
+        engine.version for engine in catalog.engines.values() if image in (build.image for build in engine.images)
+    ]
     if tag in listed or not listed:
         return tag
-    return asked.version if asked.version in listed else listed[0]
+    return default.version if default.version in listed else listed[0]
 
 
-def of_wished(image: str, asked: EngineSpec, named: bool, catalog: Catalog) -> tuple[EngineSpec, str]:
-    """The release whose options count for an image that the user chose, and what to know of that.
+def chosen_image_release(image: str, default: EngineSpec, explicit: bool, catalog: Catalog) -> tuple[EngineSpec, str]:
+    """The release whose options apply to an image that the user chose, and a note, or "".
 
-    ``asked``: the host's release; ``named``: the user named it.
+    ``default``: the host's release; ``explicit``: the user set vllm_engine.
     """
-    told, reckoned = _told(image, asked, catalog), f"options and memory are reckoned as {asked.version} has them"
-    if told == asked.version or (named and not told):
-        return asked, ""
-    if named:
-        return asked, f"{image} is vLLM {told} by its name, and vllm_engine says {asked.version}: {reckoned}."
-    if told in catalog.engines:
-        return catalog.engines[told], ""
+    release, assumed = (
+        _image_release(image, default, catalog),
+        f"options and memory are planned as for {default.version}",
+    )
+    if release == default.version or (explicit and not release):
+        return default, ""
+    if explicit:
+        return default, f"{image} is vLLM {release} by its tag, but vllm_engine is {default.version}: {assumed}."
+    if release in catalog.engines:
+        return catalog.engines[release], ""
     known = ", ".join(catalog.engines)
-    if told:
-        return asked, (
-            f"{image} is vLLM {told}, and the catalogue knows {known}: {reckoned}, and what {told} does not take ends"
-            f" its start. Describe it in vllm_extra_engines, as in {{'{told}': {{}}}} where it is like the newest."
+    if release:
+        return default, (
+            f"{image} is vLLM {release}, but the catalogue has {known}: {assumed}, and an option that"
+            f" {release} does not accept stops its start. Add it to vllm_extra_engines, as in {{'{release}': {{}}}}."
         )
-    return asked, (
-        f"{image} does not tell its release of vLLM: {reckoned}, and what it does not take ends its start. Name the"
-        f" release with vllm_engine ({known})."
+    return default, (
+        f"{image} does not name its vLLM release: {assumed}, and an option that it does not accept stops its start. Set"
+        f" vllm_engine to its release ({known})."
     )
 
 
-def of_picked(image: str, engine: EngineSpec, catalog: Catalog) -> str:
-    """What to know of an image that the catalogue gave: a user's entry without images has the newest release's."""
-    told = _told(image, engine, catalog)
-    if told in ("", engine.version):
+def catalog_image_note(image: str, engine: EngineSpec, catalog: Catalog) -> str:
+    """A note if a catalogue image is of another release: an extra engine without images uses the newest's."""
+    release = _image_release(image, engine, catalog)
+    if release in ("", engine.version):
         return ""
     return (
-        f"{image} is vLLM {told} by its name, and serves as {engine.version}, whose options count: name the images of"
+        f"{image} is vLLM {release} by its tag, but is used as {engine.version}, whose options apply: set the images of"
         f" {engine.version} in vllm_extra_engines, or set vllm_image."
     )

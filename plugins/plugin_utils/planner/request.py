@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the user asked for, as values that can be trusted: numbers are numbers, names are unique, ports are free."""
+"""Read and validate what the user requests: types, ranges, unique names and ports."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..values import WHOLE, Option, choices, size
 from . import options as planner_options
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .flags import typed_args
-from .release import of_wished
+from .release import chosen_image_release
 
-#: Variables of an engine's environment that the plan counts with, and the most that they may be: GiB and seconds.
+#: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
 LOOPBACK = ("127.0.0.1", "::1")
-#: The longest name of an instance: it is part of units, containers, files and paths of the gateway.
+#: Maximum length of an instance's name, which is part of names of units, containers and files, and of URLs.
 NAME_LENGTH = 64
-#: Ends of names that another instance's files or units have: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
-RESERVED_ENDS = ("-beside", ".keys", ".new", ".old", ".service")
+#: Suffixes that an instance's files and units use: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
+RESERVED_SUFFIXES = ("-beside", ".keys", ".new", ".old", ".service")
 
 
 @dataclass(frozen=True)
 class InstanceRequest:
-    """One engine that is wanted. None: the planner chooses."""
+    """One requested instance. None: the planner chooses."""
 
     name: str
     model: ModelSpec
@@ -51,19 +51,19 @@ class InstanceRequest:
     weights: str = "published"
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    #: The release that its image is of; without one, the host's.
+    #: The release of its image; None: the host's release.
     engine: EngineSpec | None = None
 
     @property
     def batched_tokens(self) -> int | None:
-        """The user's own max-num-batched-tokens, which the memory of a step follows."""
+        """The user's max-num-batched-tokens, which determines the memory of a step."""
         value = {**self.model.vllm, **self.extra_args}.get("max-num-batched-tokens")
-        return value if isinstance(value, int) else None  # anything else is refused
+        return value if isinstance(value, int) else None  # check_args rejects anything else
 
 
 @dataclass(frozen=True)
-class Request:
-    """Everything that is wanted on one host. `findings` are the wishes that cannot be read."""
+class HostRequest:
+    """All that is requested of one host. `findings`: options that are invalid."""
 
     engine: EngineSpec
     instances: tuple[InstanceRequest, ...]
@@ -72,23 +72,23 @@ class Request:
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def engine_of(self, wish: InstanceRequest) -> EngineSpec:
-        """The release that a wish is served by: its image's."""
-        return wish.engine or self.engine
+    def engine_of(self, request: InstanceRequest) -> EngineSpec:
+        """The release that serves this instance."""
+        return request.engine or self.engine
 
 
 def whole_number(what: str, value: Any, low: int, high: int) -> int:
-    """A whole number within bounds; `-e port=9000` arrives as a string."""
+    """Read a whole number within bounds; `-e port=9000` arrives as a string."""
     if not WHOLE.fullmatch(str(value).strip()):
         raise ValueError(f"{what} must be a whole number, not {value!r}.")
     number = int(str(value))
     if not low <= number <= high:
-        raise ValueError(f"{what} must lie between {low} and {high}, not {number}.")
+        raise ValueError(f"{what} must be between {low} and {high}, not {number}.")
     return number
 
 
 def context_length(value: Any) -> int | None:
-    """A context as vLLM takes it: 32768, 32k, 32K; `auto` and -1 leave it to the planner."""
+    """Read a context as vLLM writes it: 32768, 32k, 32K; None (planner's choice) for `auto` and -1."""
     if str(value).strip().lower() in ("auto", "-1"):
         return None
     try:
@@ -101,33 +101,33 @@ def context_length(value: Any) -> int | None:
 
 
 def utilization(value: Any) -> float:
-    """A share of a GPU's memory."""
+    """Read a share of a GPU's memory."""
     try:
         share = float(text_of("gpu_memory_utilization", value))
     except ValueError:
         raise ValueError(f"gpu_memory_utilization must be a share such as 0.92, not {value!r}.") from None
     if not 0 < share <= 1:
         raise ValueError(
-            f"gpu_memory_utilization must lie above 0 and at most at 1, not {share:g}; vLLM's own is 0.92."
+            f"gpu_memory_utilization must be above 0 and at most 1, not {share:g}; vLLM's default is 0.92."
         )
     return share
 
 
 def choice_of(what: str, value: Any, known: Sequence[str]) -> str:
-    """One of a closed list."""
+    """Read one of a closed list of values."""
     if value not in known:
         raise ValueError(f"{what} must be one of {', '.join(known)}, not {value!r}.")
     return str(value)
 
 
 def indices(value: Any) -> tuple[int, ...]:
-    """GPU numbers, in ascending order, each once."""
+    """Read GPU indices; returned in ascending order, without duplicates."""
     items = value if isinstance(value, (list, tuple)) else str(value).split(",")
     return tuple(sorted({whole_number("gpu_indices", item, 0, 1023) for item in items}))
 
 
 def text_of(what: str, value: Any) -> str:
-    """A text, for which a number will do. YAML reads some words as truth values, and what was meant is gone by then."""
+    """Read text or a number. A boolean is rejected: YAML turns words such as `no` into one, and the word is lost."""
     if isinstance(value, (bool, Mapping, list, tuple)):
         quoted = ": put it in quotes, since YAML reads yes, no, on and off as true and false" * isinstance(value, bool)
         raise ValueError(f"{what} must be a text, not {value!r}{quoted}.")
@@ -135,83 +135,83 @@ def text_of(what: str, value: Any) -> str:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """One name or several."""
+    """Read one name or a list of names."""
     return tuple(
         text_of("served_model_name", item) for item in (value if isinstance(value, (list, tuple)) else [value])
     )
 
 
 def mapping(what: str, value: Any) -> Mapping[str, Any]:
-    """A dictionary, and not the text of one."""
+    """Read a dictionary; text is rejected."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{what} must be a dictionary, not {value!r}.")
     return value
 
 
 def safe_name(text: str) -> str:
-    """Fit for a unit, a container and a file."""
+    """Reduce text to a name that is valid for units, containers and files."""
     return re.sub(r"[^a-z0-9.-]+", "-", text.casefold()).strip("-.")
 
 
 def instance_name(text: Any) -> str:
-    """An instance's name as everything on the node is called by it. Raises ValueError for one that cannot be."""
+    """Read an instance's name, which names its unit, container and files. Raises ValueError if it is invalid."""
     name = safe_name(str(text))
     if not name:
         raise ValueError(
-            f"{str(text)!r} leaves nothing to call an instance by: set a `name` of letters a-z, digits, dots and"
-            " dashes."
+            f"{str(text)!r} is not usable as an instance's name: set a `name` of letters a-z, digits, dots and dashes."
         )
     if len(name) > NAME_LENGTH:
         raise ValueError(
-            f"An instance's name has {NAME_LENGTH} characters at the most, and {name!r} has {len(name)}: set a shorter"
+            f"An instance's name can have at most {NAME_LENGTH} characters, but {name!r} has {len(name)}: set a shorter"
             " `name`."
         )
-    for end in RESERVED_ENDS:
+    for end in RESERVED_SUFFIXES:
         if name.endswith(end):
             raise ValueError(
-                f"An instance's name cannot end in {end!r}, as {name!r} does: what belongs to {name[: -len(end)]!r} is"
-                " called so. Set another `name`."
+                f"{name!r} ends in {end!r}, which is reserved for files and units of the instance "
+                f"{name[: -len(end)]!r}: set another `name`."
             )
     return name
 
 
 def host_address(value: Any) -> str:
-    """An address that Docker publishes a port on.
+    """Read an address for Docker to publish a port on.
 
-    Raises ValueError for a name, which Docker does not take, and for an address that no node has or that takes a zone.
+    Raises ValueError for a host name, which Docker refuses, and for a multicast, reserved or link-local address.
     """
     text = str(value).strip()
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         address = ipaddress.ip_address(paths.address(bare))
-        # Docker takes it for the IPv4 address in it.
+        # Docker treats an IPv4-mapped IPv6 address as IPv4.
         address = getattr(address, "ipv4_mapped", None) or address
         if address.is_multicast or (address.is_link_local if address.version == 6 else address.is_reserved):
             raise ValueError(bare)
         return str(address)
     except ValueError:
-        meant = (
-            "127.0.0.1" if bare.casefold().startswith("localhost") else "127.0.0.1, 0.0.0.0 or one of the node's own"
+        suggestion = (
+            "127.0.0.1" if bare.casefold().startswith("localhost") else "127.0.0.1, 0.0.0.0 or one of the node's"
         )
         raise ValueError(
-            f"host must be an address, since Docker publishes ports on addresses only, not {text!r}: set {meant}."
+            f"host must be an IP address, not {text!r}, since Docker publishes ports on addresses only: set"
+            f" {suggestion}."
         ) from None
 
 
 def hyphened(name: Any) -> str:
-    """vLLM takes underscores too; a configuration file should not mix them."""
+    """Normalise an option's name to dashes; vLLM accepts underscores too."""
     return str(name).strip().removeprefix("--").replace("_", "-")
 
 
 def environment(value: Any) -> dict[str, str]:
-    """The engine's environment as text. What the plan counts with must be a number."""
-    found = {str(key): env_text(text) for key, text in mapping("env", value).items()}
-    for name in found.keys() & ENV_NUMBERS.keys():
-        whole_number(f"{name} in env", found[name], 1, ENV_NUMBERS[name])
-    return found
+    """Read the engine's environment as text. Variables that the plan uses as numbers must be numbers."""
+    variables = {str(key): env_text(text) for key, text in mapping("env", value).items()}
+    for name in variables.keys() & ENV_NUMBERS.keys():
+        whole_number(f"{name} in env", variables[name], 1, ENV_NUMBERS[name])
+    return variables
 
 
-#: How the options are read of which a type does not say enough.
+#: Readers for options that need more than their type's check.
 READERS: dict[str, Callable[[Any], Any]] = {
     "name": lambda value: instance_name(text_of("name", value)),
     "model": lambda value: text_of("model", value),
@@ -223,14 +223,14 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
-#: The largest of each number that has a limit of its own.
+#: Upper limits of numbers; the default is 1024.
 LARGEST = {"port": 65535}
-#: Options of the host as a whole. All others are one engine's, and a field of InstanceRequest.
+#: Options of the whole host. All others belong to one instance and are fields of InstanceRequest.
 OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "remove_unlisted")
 
 
 def _reader(name: str, option: Option) -> Callable[[Any], Any]:
-    """How an option is read by what its definition says of it."""
+    """The reader for an option, from its definition."""
     if "choices" in option:
         return lambda value: choice_of(name, value, choices(option))
     if option["type"] == "int":
@@ -242,51 +242,51 @@ def _reader(name: str, option: Option) -> Callable[[Any], Any]:
 
 @lru_cache(maxsize=1)
 def readers() -> Mapping[str, Callable[[Any], Any]]:
-    """How each option of an engine is read."""
+    """The reader of each instance option, by name."""
     defined = {name: option for name, option in planner_options.definitions().items() if name not in OF_THE_HOST}
     return {**{name: _reader(name, option) for name, option in defined.items()}, **READERS}
 
 
 SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
-#: These are merged from the host's and the instance's own; all else is replaced.
+#: Options merged from the host's and the instance's values; for others, the instance's value replaces the host's.
 MERGED = ("extra_args", "env")
-#: These cannot hold for all instances of a host.
-OWN = ("model", "name", "port", "gpu_indices", "served_model_name")
+#: Options that belong to one instance, so a host-wide value does not apply.
+PER_INSTANCE = ("model", "name", "port", "gpu_indices", "served_model_name")
 
 
 def _read(options: Mapping[str, Any], findings: list[str], own: Container[str] = ()) -> dict[str, Any]:
-    """Each option through its reader; what cannot be read is a finding, and all of them are found.
+    """Read all options and collect findings about invalid ones.
 
-    A finding names an option as its writer does: by the key in an entry of `models` (own), else by the variable.
+    A finding names an option as the user wrote it: the key in an entry of `models` (`own`), else the variable.
     """
-    seen: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     for key, value in options.items():
         if key not in readers():
             meant = near(key, readers())
             findings.append(f"models: unknown key {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
         elif value is not None and value != "":
             try:
-                seen[SHORT.get(key, key)] = readers()[key](value)
+                read[SHORT.get(key, key)] = readers()[key](value)
             except ValueError as error:
                 findings.append(f"models: {error}" if key in own else str(error).replace(key, f"vllm_{key}", 1))
-    return seen
+    return read
 
 
-def _laid_over(common: Any, own: Any) -> Any:
-    """An instance's own entries over the host's; what is no dictionary is left for its reader to refuse."""
+def _merged(common: Any, own: Any) -> Any:
+    """Merge an instance's dictionary over the host's; leave other types for the reader to reject."""
     if isinstance(common or {}, Mapping) and isinstance(own or {}, Mapping):
         return {**(common or {}), **(own or {})}
     return own or common
 
 
 def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings: list[str]) -> InstanceRequest | None:
-    """One item of `models`: a name, or a dictionary of options over the host's."""
+    """Read one entry of `models`: a name, or a dictionary of options over the host's."""
     own = dict(wanted) if isinstance(wanted, Mapping) else {"model": wanted}
-    merged = {key: _laid_over(common.get(key), own.get(key)) for key in MERGED}
+    merged = {key: _merged(common.get(key), own.get(key)) for key in MERGED}
     options = _read({**common, **own, **merged}, findings, own)
     try:
         model = catalog.model(options.pop("model", ""))
-        # One that was set and refused is told of already.
+        # If the user's name was invalid, there is a finding about it already.
         name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(model.key)
     except ValueError as error:
         findings.append(str(error))
@@ -309,39 +309,38 @@ def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
     if instance.host in LOOPBACK or api_key_set:
         return []
     return [
-        f"{instance.name} would answer on {instance.host} without an API key, so everybody who reaches this host could "
-        "use it. Set a key (vllm_api_keys), or keep the host at 127.0.0.1."
+        f"{instance.name} would listen on {instance.host} without an API key, so anybody who reaches this host could "
+        "use it. Set a key (vllm_api_keys), or set vllm_host to 127.0.0.1."
     ]
 
 
-def _released(
-    wish: InstanceRequest, engine: EngineSpec, named: bool, catalog: Catalog, notes: list[str]
+def _with_release(
+    request: InstanceRequest, engine: EngineSpec, explicit: bool, catalog: Catalog, notes: list[str]
 ) -> InstanceRequest:
-    """The wish with the release that its image is of, and its options as that release's parser would read them: text
-    that is a number counts as that number."""
-    own, note = of_wished(wish.image, engine, named, catalog) if wish.image else (engine, "")
+    """Add the release of the image to a request, and convert its options as that release's parser does."""
+    release, note = chosen_image_release(request.image, engine, explicit, catalog) if request.image else (engine, "")
     notes += [note] if note else []
-    model = replace(wish.model, vllm=typed_args(wish.model.vllm, own))
-    return replace(wish, engine=own, model=model, extra_args=typed_args(wish.extra_args, own))
+    model = replace(request.model, vllm=typed_args(request.model.vllm, release))
+    return replace(request, engine=release, model=model, extra_args=typed_args(request.extra_args, release))
 
 
-def read_request(options: Mapping[str, Any], catalog: Catalog) -> Request:
-    """Turn an action's options into a request. Raises ValueError where there is nothing to plan."""
+def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
+    """Turn an action's options into a request. Raises ValueError if no model is named."""
     findings: list[str] = []
     wanted = list(options.get("models") or ([options["model"]] if options.get("model") else []))
     if not wanted:
         raise ValueError(f"No model was named. Choose one with -e model=NAME: {', '.join(catalog.models)}.")
     engine = catalog.engine(options.get("engine") or None)
-    common = {key: options[key] for key in readers() if options.get(key) is not None and key not in OWN}
-    found = (_instance(item, common, catalog, findings) for item in wanted)
-    instances = sorted((item for item in found if item is not None), key=lambda item: item.name)
+    common = {key: options[key] for key in readers() if options.get(key) is not None and key not in PER_INSTANCE}
+    items = (_instance(item, common, catalog, findings) for item in wanted)
+    instances = sorted((item for item in items if item is not None), key=lambda item: item.name)
     notes: list[str] = []
-    instances = [_released(item, engine, bool(options.get("engine")), catalog, notes) for item in instances]
+    instances = [_with_release(item, engine, bool(options.get("engine")), catalog, notes) for item in instances]
     findings += _duplicates(instances)
     key_set = bool(options.get("api_key_set"))
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
-    return Request(
+    return HostRequest(
         engine=engine,
         instances=tuple(instances),
         port=port,

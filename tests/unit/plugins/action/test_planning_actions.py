@@ -113,7 +113,7 @@ def test_facts_come_with_the_gpus_or_alone() -> None:
 def test_findings_fail_in_one_message() -> None:
     with pytest.raises(AnsibleActionFail) as raised:
         run(serving_plan.ActionModule, model="8b", gpus="1xH100", port="x", kv_cache_dtype="y")
-    said = "2 things stand against this plan:\n- vllm_kv_cache_dtype must be one of"
+    said = "2 problems with this plan:\n- vllm_kv_cache_dtype must be one of"
     assert str(raised.value.message).startswith(said)
     with pytest.raises(AnsibleActionFail, match=r"^Model '8x' is not in the catalogue"):
         run(serving_plan.ActionModule, model="8x", gpus="1xH100")

@@ -11,11 +11,11 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import names
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import (
-    Here,
+    NodeServing,
     Serving,
     engines,
-    here_from,
     names_uuids,
+    serving_from,
     short_digest,
     started_from,
 )
@@ -44,8 +44,8 @@ def test_specifications(specs: list[str], said: bool | None) -> None:
 
 def test_the_way_back() -> None:
     one = Serving("8b", 8001, 8000, ("GPU-1",))
-    assert here_from({"engines": [one.as_dict()], "cdi_uuids": None}) == Here((one,), True)
-    assert here_from({"cdi_uuids": False}) == Here((), False)
+    assert serving_from({"engines": [one.as_dict()], "cdi_uuids": None}) == NodeServing((one,), True)
+    assert serving_from({"cdi_uuids": False}) == NodeServing((), False)
 
 
 def test_the_files_that_an_engine_was_started_from_have_short_digests(tmp_path: Path) -> None:

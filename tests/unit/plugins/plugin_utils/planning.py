@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus, parse
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
@@ -27,10 +27,10 @@ def board(name: str, owner: str = "") -> NodeGpus:
     return parse(xml, lambda pid: owner)
 
 
-def outcome(gpus: Any, catalog: Catalog = CATALOG, here: Here | None = None, **options: Any) -> Outcome:
+def outcome(gpus: Any, catalog: Catalog = CATALOG, serving: NodeServing | None = None, **options: Any) -> Outcome:
     """Plan for GPUs by description, or for a node."""
     node = gpus if isinstance(gpus, NodeGpus) else given_gpus(gpus, catalog)
-    return make_plan(read_request(options, catalog), node, catalog, here)
+    return make_plan(read_request(options, catalog), node, catalog, serving)
 
 
 def instances(gpus: Any, catalog: Catalog = CATALOG, **options: Any) -> dict[str, Instance]:

@@ -68,7 +68,7 @@ def test_boards_that_serve(name: str, model: str, tp: int, dp: int) -> None:
         ("h100x8-driver-535", "8b", "The NVIDIA driver is 535.274.02, and the image needs at least 580.65.06"),
         ("h100x8-one-lost", "405b", "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus: restart the host"),
         ("a100-80x8-mig", "405b-fp8-meta", "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) are in MIG mode"),
-        ("h200x2-busy", "70b", "GPU 0 (NVIDIA H200) is in use: 8.5 GiB are held by python3 (pid 583): stop that"),
+        ("h200x2-busy", "70b", "GPU 0 (NVIDIA H200) is in use: 8.5 GiB are held by python3 (pid 583): stop it"),
     ],
 )
 def test_boards_that_do_not(name: str, model: str, says: str) -> None:
@@ -79,10 +79,10 @@ def test_boards_that_do_not(name: str, model: str, says: str) -> None:
     ("name", "model", "indices", "warns"),
     [
         ("h100x8-one-lost", "70b", (0, 1, 2, 4), "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus"),
-        ("a100-80x8-mig", "8b", (2, 3, 4, 5, 6, 7), "turn it off with `nvidia-smi -mig 0 -i` and its number"),
+        ("a100-80x8-mig", "8b", (2, 3, 4, 5, 6, 7), "turn it off with `nvidia-smi -mig 0 -i` and its index"),
         ("h200x2-busy", "8b", (1,), "GPU 0 (NVIDIA H200) is in use"),
-        ("mixed", "8b", (2, 3, 4, 5), "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) stay idle. An engine spans GPUs of one kind"),
-        ("h100x8-driver-575", "8b", tuple(range(8)), "vllm/vllm-openai:v0.33.0-cu129 it is"),
+        ("mixed", "8b", (2, 3, 4, 5), "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) stay idle. An engine can use GPUs of one"),
+        ("h100x8-driver-575", "8b", tuple(range(8)), "using vllm/vllm-openai:v0.33.0-cu129"),
     ],
 )
 def test_boards_that_serve_with_what_is_left(name: str, model: str, indices: tuple[int, ...], warns: str) -> None:
@@ -114,7 +114,7 @@ def gpu(**changes: Any) -> NodeGpus:
 
 def test_memory_in_use() -> None:
     assert one(gpu(used_mib=500), model="8b")  # a display server or an agent
-    assert "by a process that this host does not show" in findings(gpu(used_mib=5000), model="8b")
+    assert "by a process that is not visible on this host" in findings(gpu(used_mib=5000), model="8b")
     mine, other = GpuProcess(1, "VLLM::EngineCore", 70000, "vllm-8b"), GpuProcess(2, "python3", None)
     assert one(gpu(used_mib=70400, processes=(mine, other)), model="8b")
     assert "9.8 GiB are held by python3 (pid 2)" in findings(gpu(used_mib=80000, processes=(mine, other)), model="8b")
@@ -138,7 +138,7 @@ def test_a_gpu_without_a_driver_beside_others() -> None:
 def test_nvswitches_before_hopper_need_fabric_manager() -> None:
     a100 = replace(board("a100-80x8"), nvswitches=6)
     assert one(replace(a100, fabric_manager=True), model="8b")
-    assert "6 NVSwitches and Fabric Manager does not run" in findings(replace(a100, fabric_manager=False), model="8b")
+    assert "6 NVSwitches but Fabric Manager is not running" in findings(replace(a100, fabric_manager=False), model="8b")
     assert one(replace(board("h100x8"), nvswitches=4, fabric_manager=False), model="8b")  # its own state says more
 
 
@@ -180,7 +180,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
     [
         ("8xH10O", "'H10O' is not in the catalogue. Did you mean h100 or "),
         ("8xzzz", "'zzz' is not in the catalogue. Known: a100-40, a100-80, "),
-        ("8xB300", ", l40s, a10g, a10. Of any other say memory_mib and compute_capability, or add it with vllm_extra_"),
+        ("8xB300", ", l40s, a10g, a10. For another GPU, give memory_mib and compute_capability, or add it with"),
         ([{"name": "h100", "memory": 1}], "unknown key 'memory'"),
         ([8], "8 is neither a text such as 8xH100 nor a dictionary"),
         ([{"name": "h100", "count": "many"}], "must be whole numbers"),

@@ -174,7 +174,7 @@ MIXED = {"a": {"weights": {"num_bits": 8}}, "b": {"weights": {"num_bits": 4}}}
         ({"repo_id": "a/b", "config": {**SHAPE, "kv_lora_rank": 512}}, "latent attention"),
         (
             {"repo_id": "a/b", "config": {**SHAPE, "quantization_config": {"quant_method": "bitnet"}}},
-            "'bitnet' is not one that the planner sizes",
+            "'bitnet' is not supported by the planner",
         ),
         (
             {
@@ -184,7 +184,7 @@ MIXED = {"a": {"weights": {"num_bits": 8}}, "b": {"weights": {"num_bits": 4}}}
                     "quantization_config": {"quant_method": "compressed-tensors", "config_groups": MIXED},
                 },
             },
-            "is not one that the planner sizes",
+            "is not supported by the planner",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_one_h100_is_too_little_in_one_message(model: str) -> None:
     assert "GiB of weights" in said  # what is needed
     assert "72.8 GiB of each are usable (79.2 GiB x 0.92)" in said
     assert "It fits " in said  # what would work
-    assert "What fits 1x NVIDIA H100 80GB HBM3: 70b" in said
+    assert "Models that fit 1x NVIDIA H100 80GB HBM3: 70b" in said
 
 
 def test_weight_only_fp8_is_a_warning() -> None:
@@ -135,4 +135,4 @@ def test_models_that_fit_only_one_by_one() -> None:
     said = findings("8xH100", models=["3.3-70b", "70b", "405b-fp8"])
     assert "3.3-70b at least 2, 405b-fp8 at least 6, 70b at least 2, 10 GPUs in all" in said
     assert "smaller weights: 70b-fp8, 70b-w4a16, 405b-w4a16" in said
-    assert "here." in findings("1xH100", models=["8b-w4a16", {"model": "8b-w4a16", "name": "again"}])
+    assert "on this host." in findings("1xH100", models=["8b-w4a16", {"model": "8b-w4a16", "name": "again"}])

@@ -62,8 +62,8 @@ def test_reasons() -> None:
     assert reason("1xL40S", little) == "54192 tokens fit the KV cache with TP 1, 131072 are needed"
     assert "need 8.0 or newer" in reason([old], "8b")
     assert "heads do not divide" in reason("8xH100", {"model": "8b", "tensor_parallel_size": 3})
-    assert "cannot be had" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
-    assert reason(board("h100x8-fabric-in-progress"), "8b") == "no GPU that is free"
+    assert "is not available" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
+    assert reason(board("h100x8-fabric-in-progress"), "8b") == "no free GPU"
     assert "such nodes" not in reason("8xA10G", "405b")
 
 

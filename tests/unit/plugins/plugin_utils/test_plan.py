@@ -1,14 +1,14 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The contract of a plan, the way from a choice to a configuration, and what is said beside it."""
+"""The contract of a plan, the way from a choice to a configuration, and what is sentences beside it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
@@ -58,9 +58,9 @@ def test_an_instance() -> None:
     assert instance.ignore_patterns == ("original/*",)
 
 
-def serving(plan: dict[str, Instance]) -> Here:
+def serving_of(plan: dict[str, Instance]) -> NodeServing:
     """What a node's units say once a plan is carried out."""
-    return Here(tuple(Serving(one.name, one.port, one.port_base, one.gpu_uuids) for one in plan.values()))
+    return NodeServing(tuple(Serving(item.name, item.port, item.port_base, item.gpu_uuids) for item in plan.values()))
 
 
 def without(node: NodeGpus, index: int) -> NodeGpus:
@@ -75,8 +75,8 @@ TWO = ["8b", {"model": "8b", "name": "b"}]
 def test_a_gpu_is_named_by_its_uuid_where_containers_can_have_it_so() -> None:
     node = board("h100x8")
     assert one(node, model="405b-fp8").gpu_uuids == tuple(gpu.uuid for gpu in node.gpus)
-    assert one(node, model="405b-fp8", here=Here(gpus_by_uuid=False)).gpu_uuids == ()
-    assert "names GPUs by index only" in warnings(node, model="405b-fp8", here=Here(gpus_by_uuid=False))
+    assert one(node, model="405b-fp8", serving=NodeServing(gpus_by_uuid=False)).gpu_uuids == ()
+    assert "names GPUs by index only" in warnings(node, model="405b-fp8", serving=NodeServing(gpus_by_uuid=False))
     assert one("8xH100", model="405b-fp8").gpu_uuids == ()
 
 
@@ -85,21 +85,21 @@ def test_engines_keep_their_gpus_when_another_one_is_lost(index: int) -> None:
     node = board("h100x8")
     before = instances(node, models=TWO)
     uuid = node.gpus[index].uuid
-    after = instances(without(node, index), models=TWO, here=serving(before))
+    after = instances(without(node, index), models=TWO, serving=serving_of(before))
     hit = [name for name, item in before.items() if uuid in item.gpu_uuids]
     for name, item in before.items():
         if name not in hit:
             assert (after[name].gpu_uuids, after[name].port) == (item.gpu_uuids, item.port)
         assert uuid not in after[name].gpu_uuids
-    said = warnings(without(node, index), models=TWO, here=serving(before))
-    assert [f"{name} ran on GPU {uuid}, which this node has lost" in said for name in hit] == [True]
+    sentences = warnings(without(node, index), models=TWO, serving=serving_of(before))
+    assert [f"{name} ran on GPU {uuid}, which this node has lost" in sentences for name in hit] == [True]
 
 
 def test_units_that_named_indices_keep_those_gpus_by_uuid() -> None:
     node = board("h100x8")
-    here = Here((Serving("8b", 8000, None, ("6", "7")), Serving("b", 8001, None, ("0", "1"))))
+    serving = NodeServing((Serving("8b", 8000, None, ("6", "7")), Serving("b", 8001, None, ("0", "1"))))
     models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 2}]
-    found = instances(node, models=models, here=here)
+    found = instances(node, models=models, serving=serving)
     assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((6, 7), (0, 1))
     assert found["8b"].gpu_uuids == (node.gpus[6].uuid, node.gpus[7].uuid)
 
@@ -107,16 +107,16 @@ def test_units_that_named_indices_keep_those_gpus_by_uuid() -> None:
 def test_who_comes_later_takes_gpus_that_nobody_has() -> None:
     node = board("h100x8")
     alone = {"model": "8b", "data_parallel_size": 2}
-    here = serving(instances(node, models=[{**alone, "name": "m"}]))
-    found = instances(node, models=[{**alone, "name": "m"}, {**alone, "name": "a"}], here=here)
+    serving = serving_of(instances(node, models=[{**alone, "name": "m"}]))
+    found = instances(node, models=[{**alone, "name": "m"}, {**alone, "name": "a"}], serving=serving)
     assert (found["m"].gpu_indices, found["a"].gpu_indices) == ((0, 1), (2, 3))
 
 
 def test_who_comes_later_takes_what_another_gives_up_where_nobodys_do_not_suffice() -> None:
     node = board("h100x8")
-    here = Here((Serving("8b", 8000, None, ("0", "1", "2", "3", "4", "5")),))
+    serving = NodeServing((Serving("8b", 8000, None, ("0", "1", "2", "3", "4", "5")),))
     models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 6}]
-    found = instances(node, models=models, here=here)
+    found = instances(node, models=models, serving=serving)
     assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((0, 1), (2, 3, 4, 5, 6, 7))
 
 
@@ -139,8 +139,8 @@ def test_a_model_on_the_cpu_by_request() -> None:
     )
     wide = one("1xH100", model="8b", device="cpu", kv_cache_dtype="fp8", env={"VLLM_CPU_KVCACHE_SPACE": 8})
     assert (wide.kv_cache_tokens, wide.config["kv-cache-dtype"]) == (131072, "fp8")
-    said = findings("1xH100", model="8b", device="cpu", max_model_len="40K")
-    assert "a context of 40960 does not fit a KV cache of 32768 tokens; raise VLLM_CPU_KVCACHE_SPACE" in said
+    sentences = findings("1xH100", model="8b", device="cpu", max_model_len="40K")
+    assert "a context of 40960 does not fit a KV cache of 32768 tokens; raise VLLM_CPU_KVCACHE_SPACE" in sentences
 
 
 def test_the_flag_that_metas_own_fp8_needs() -> None:
@@ -164,9 +164,14 @@ def test_images_follow_the_driver(driver: str, env: dict[str, str], image: str) 
 
 def test_a_driver_that_is_too_old() -> None:
     node = board("h100x8-driver-535")
-    said = findings(node, model="8b")
-    assert "needs at least 580.65.06 (vllm/vllm-openai:v0.33.0) or 575.51.03 (vllm/vllm-openai:v0.33.0-cu129)" in said
-    assert "set VLLM_ENABLE_CUDA_COMPATIBILITY=1 in vllm_env on a data-centre GPU with driver branch 535 or 570" in said
+    sentences = findings(node, model="8b")
+    assert (
+        "needs at least 580.65.06 (vllm/vllm-openai:v0.33.0) or 575.51.03 (vllm/vllm-openai:v0.33.0-cu129)" in sentences
+    )
+    assert (
+        "set VLLM_ENABLE_CUDA_COMPATIBILITY=1 in vllm_env on a data-centre GPU with driver branch 535 or 570"
+        in sentences
+    )
     assert one(node, model="8b", image="registry.example/vllm:v0.33.0").image == "registry.example/vllm:v0.33.0"
     assert "575.51.03" in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
     assert "or set" not in findings(node, model="8b", image="vllm/vllm-openai:v0.33.0-cu129")
@@ -180,15 +185,15 @@ def test_a_release_without_an_image_for_the_device() -> None:
 
 
 def test_what_a_default_context_gave_up() -> None:
-    said = warnings("4xA10G", model="8b")
-    assert "8b: The context is 37888 of the model's 131072, since 39984 tokens of KV cache fit." in said
-    assert "TP 2 x 2 replicas would hold it (vllm_objective: context)" in said
+    sentences = warnings("4xA10G", model="8b")
+    assert "8b: The context is 37888 of the model's 131072, since 39984 tokens of KV cache fit." in sentences
+    assert "TP 2 x 2 replicas would hold it (vllm_objective: context)" in sentences
     assert "would hold it" not in warnings("1xA10G", model="8b")
     assert "context" not in warnings("1xA10G", model="8b", max_model_len=8192)
 
 
 def test_wide_without_nvlink() -> None:
-    assert "TP 4 spans GPUs that no NVLink joins" in warnings("4xL40S", model="70b-fp8")
+    assert "TP 4 spans GPUs without NVLink between them" in warnings("4xL40S", model="70b-fp8")
 
 
 def test_fp8_cache_where_nothing_else_holds_the_context() -> None:
@@ -213,11 +218,11 @@ def test_rejected_choices_and_their_reasons() -> None:
     assert plan
     reasons = {item["choice"]: item["reason"] for item in plan.rejected}
     assert all(item["instance"] == "70b" for item in plan.rejected)
-    assert reasons["TP 2 x 4 replicas"] == "leaves 8% of the usable memory to the KV cache, 20% are wanted"
+    assert reasons["TP 2 x 4 replicas"] == "leaves 8% of the usable memory for the KV cache, 20% are wanted"
     assert reasons["TP 8"].startswith("wider than the model needs")
     assert reasons["TP 1"].startswith("131.4 GiB of weights")
     assert reasons["TP 3"] == "64 attention heads do not divide by TP 3"
-    assert reasons["pipeline stages"] == "the model fits without them, and they wait for each other"
+    assert reasons["pipeline stages"] == "the model fits without them, and stages wait for each other"
     assert "at a lower precision" in reasons["TP 4 x 2 replicas, KV cache in FP8"]
     assert "they would run as TP 2 x 4 replicas" in reasons["model 70b-fp8"]
 
@@ -247,7 +252,7 @@ def test_reasons_under_other_objectives() -> None:
 def test_smaller_weights_by_leave() -> None:
     instance = one("1xH100", model="70b", weights="smaller")
     assert (instance.name, instance.model) == ("70b", "70b-fp8")
-    assert "70b-fp8 (RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8, 67.7 GiB of FP8 weights) is served" in warnings(
+    assert "70b-fp8 (RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8, 67.7 GiB of FP8 weights) instead" in warnings(
         "1xH100", model="70b", weights="smaller"
     )
     assert one("8xH100", model="70b", weights="smaller").model == "70b"
@@ -255,8 +260,8 @@ def test_smaller_weights_by_leave() -> None:
 
 
 def test_nothing_of_the_catalogue_fits() -> None:
-    said = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
-    assert "What fits" not in said
+    sentences = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
+    assert "What fits" not in sentences
     catalog = load_catalog(
         {"huge": {"repo_id": "a/b", "config": {**vars(CATALOG.models["405b"].shapes), "num_hidden_layers": 5000}}}
     )

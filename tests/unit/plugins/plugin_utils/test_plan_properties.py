@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
@@ -150,7 +150,7 @@ def test_what_runs_is_planned_as_it_runs(wanted: list[str], gpus: list[dict[str,
         engines = tuple(
             Serving(one.name, one.port, one.port_base, tuple(map(str, one.gpu_indices))) for one in first.plan.instances
         )
-        assert outcome(gpus, models=wanted, objective=objective, here=Here(engines)) == first
+        assert outcome(gpus, models=wanted, objective=objective, serving=NodeServing(engines)) == first
 
 
 @SLOW
@@ -160,6 +160,6 @@ def test_who_comes_later_takes_nobodys_port(wanted: list[str], later: str, kind:
     first = outcome(gpus, models=wanted)
     if first.plan and later not in wanted:
         engines = tuple(Serving(one.name, one.port, one.port_base) for one in first.plan.instances)
-        second = outcome(gpus, models=[*wanted, later], here=Here(engines))
+        second = outcome(gpus, models=[*wanted, later], serving=NodeServing(engines))
         kept = {one.name: one.port for one in second.plan.instances if one.name in wanted} if second.plan else {}
         assert not kept or kept == {one.name: one.port for one in first.plan.instances}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import Here, Serving
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.ports import ports
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
 from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, findings, instances
@@ -52,23 +52,23 @@ def test_who_gets_which_port(engines: list[Serving], options: dict[str, Any], fo
         (
             HERE,
             {"models": ["8b", {"model": "8b", "name": "a", "port": 8000}]},
-            "a wants port 8000, on which 8b serves: give a another, or 8b a `port` of its own.",
+            "a wants port 8000, which 8b uses: give a another, or give 8b its own `port`.",
         ),
         (
             [],
             wanted("a", "b", port=65535),
             "No port is left for b: counting up from port 65535 ends at 65535. Set a lower port (vllm_port), or give"
-            " it a `port` of its own.",
+            " it its own `port`.",
         ),
     ],
 )
 def test_ports_that_cannot_be_had(engines: list[Serving], options: dict[str, Any], says: str) -> None:
-    assert findings("8xH100", here=Here(tuple(engines)), **options) == says
+    assert findings("8xH100", serving=NodeServing(tuple(engines)), **options) == says
 
 
 def test_a_plan_keeps_what_serves_and_says_what_it_counted_from() -> None:
-    here = Here((Serving("8b", 8000, 8000),))
-    found = instances("8xH100", here=here, models=["8b", {"model": "70b", "name": "3.3-70b"}])
+    serving = NodeServing((Serving("8b", 8000, 8000),))
+    found = instances("8xH100", serving=serving, models=["8b", {"model": "70b", "name": "3.3-70b"}])
     assert {name: (one.port, one.port_base) for name, one in found.items()} == {
         "3.3-70b": (8001, 8000),
         "8b": (8000, 8000),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.release import tagged
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.release import tag_release
 from planning import CATALOG, findings, one, outcome, warnings
 
 NEWEST = max(CATALOG.engines)
@@ -33,7 +33,7 @@ OWN = {"0.35.0": {"images": [{"image": "site/llm:blue", "device": "cuda"}], "fla
     ],
 )
 def test_the_release_in_a_name(image: str, release: str) -> None:
-    assert tagged(image) == release
+    assert tag_release(image) == release
 
 
 @pytest.mark.parametrize("image", ["vllm/vllm-openai:v0.32.0", f"mirror.example/vllm:v0.32.0{DIGEST}"])
@@ -68,9 +68,9 @@ def test_a_release_of_the_users_own_counts() -> None:
 @pytest.mark.parametrize(
     ("image", "said"),
     [
-        ("site/vllm:v0.31.0", ("site/vllm:v0.31.0 is vLLM 0.31.0", "vllm_extra_engines", f"as {NEWEST} has them")),
-        (f"site/vllm{DIGEST}", ("does not tell its release", "vllm_engine", f"as {NEWEST} has them")),
-        ("site/vllm:nightly", ("does not tell its release", "vllm_engine", f"as {NEWEST} has them")),
+        ("site/vllm:v0.31.0", ("site/vllm:v0.31.0 is vLLM 0.31.0", "vllm_extra_engines", f"planned as for {NEWEST}")),
+        (f"site/vllm{DIGEST}", ("does not name its vLLM release", "vllm_engine", f"planned as for {NEWEST}")),
+        ("site/vllm:nightly", ("does not name its vLLM release", "vllm_engine", f"planned as for {NEWEST}")),
     ],
 )
 def test_a_release_that_is_not_known_is_said_once(image: str, said: tuple[str, ...]) -> None:
@@ -90,7 +90,7 @@ def test_an_option_of_a_release_that_nobody_knows_is_refused_with_the_way_out() 
 def test_who_names_the_release_is_believed_and_told_where_the_image_says_another() -> None:
     assert warnings("1xH100", model="8b", image=f"site/vllm{DIGEST}", engine=NEWEST) == warnings("1xH100", model="8b")
     told = warnings("1xH100", model="8b", image="site/vllm:v0.31.0", engine=NEWEST)
-    assert f"site/vllm:v0.31.0 is vLLM 0.31.0 by its name, and vllm_engine says {NEWEST}" in told
+    assert f"site/vllm:v0.31.0 is vLLM 0.31.0 by its tag, but vllm_engine is {NEWEST}" in told
 
 
 def test_a_release_without_images_of_its_own_is_not_served_as_another() -> None:

@@ -54,14 +54,14 @@ def test_small_readers() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("日本", "'日本' leaves nothing to call an instance by: set a `name` of letters a-z"),
-        ("--", "'--' leaves nothing to call an instance by"),
-        ("8b-beside", "cannot end in '-beside', as '8b-beside' does: what belongs to '8b' is called so."),
-        ("8B.keys", "cannot end in '.keys', as '8b.keys' does"),
-        ("8b.new", "cannot end in '.new'"),
-        ("8b.old", "cannot end in '.old'"),
-        ("8b.service", "cannot end in '.service'"),
-        ("8" * 65, "has 64 characters at the most, and '888"),
+        ("日本", "'日本' is not usable as an instance's name: set a `name` of letters a-z"),
+        ("--", "'--' is not usable as an instance's name"),
+        ("8b-beside", "'8b-beside' ends in '-beside', which is reserved for files and units of the instance '8b'"),
+        ("8B.keys", "'8b.keys' ends in '.keys'"),
+        ("8b.new", "ends in '.new'"),
+        ("8b.old", "ends in '.old'"),
+        ("8b.service", "ends in '.service'"),
+        ("8" * 65, "can have at most 64 characters, but '888"),
     ],
 )
 def test_names_that_an_instance_cannot_have(name: str, says: str) -> None:
@@ -81,7 +81,7 @@ def test_names_that_an_instance_can_have() -> None:
     ("host", "meant"),
     [
         ("localhost", "set 127.0.0.1."),
-        ("node1.example", "set 127.0.0.1, 0.0.0.0 or one of the node's own."),
+        ("node1.example", "set 127.0.0.1, 0.0.0.0 or one of the node's."),
         ("0.0.0.0.0", "set 127.0.0.1, 0.0.0.0"),
         ("127.0.0.01", "set 127.0.0.1, 0.0.0.0"),
         ("fe80::1%eth0", "set 127.0.0.1, 0.0.0.0"),
@@ -94,7 +94,7 @@ def test_names_that_an_instance_can_have() -> None:
 )
 def test_hosts_that_docker_refuses(host: str, meant: str) -> None:
     said = findings("1xH100", model="8b", host=host, api_key_set=True)
-    start = f"vllm_host must be an address, since Docker publishes ports on addresses only, not {host!r}: "
+    start = f"vllm_host must be an IP address, not {host!r}, since Docker publishes ports on addresses only: "
     assert said.startswith(start + meant)
 
 
@@ -126,7 +126,7 @@ def test_numbers_from_a_command_line() -> None:
         ({"model": "8b", "port": "http"}, "port must be a whole number, not 'http'."),
         ({"model": "8b", "port": "8_000"}, "port must be a whole number, not '8_000'."),
         ({"models": [{"model": "8b", "gpu_indices": "1_0"}]}, "gpu_indices must be a whole number, not '1_0'."),
-        ({"model": "8b", "port": 70000}, "port must lie between 1 and 65535, not 70000."),
+        ({"model": "8b", "port": 70000}, "port must be between 1 and 65535, not 70000."),
         ({"model": "8b", "max_model_len": "long"}, "max_model_len must be a number of tokens"),
         ({"model": "8b", "max_model_len": "0.5M"}, "max_model_len must be a number of tokens"),
         (
@@ -134,8 +134,8 @@ def test_numbers_from_a_command_line() -> None:
             "VLLM_CPU_KVCACHE_SPACE in vllm_env must be a whole number",
         ),
         ({"model": "8b", "max_model_len": 0}, "max_model_len must be a number of tokens"),
-        ({"model": "8b", "max_model_len": 200000}, "200000 is beyond the model's own context of 131072"),
-        ({"model": "8b", "gpu_memory_utilization": 1.2}, "must lie above 0 and at most at 1, not 1.2"),
+        ({"model": "8b", "max_model_len": 200000}, "200000 exceeds the model's context of 131072"),
+        ({"model": "8b", "gpu_memory_utilization": 1.2}, "must be above 0 and at most 1, not 1.2"),
         ({"model": "8b", "gpu_memory_utilization": True}, "must be a share such as 0.92, not True"),
         ({"models": [{"model": "8b", "name": False}]}, "name must be a text, not False: put it in quotes"),
         ({"models": [{"model": "8b", "served_model_name": ["a", True]}]}, "served_model_name must be a text, not True"),
@@ -155,17 +155,17 @@ def test_numbers_from_a_command_line() -> None:
             {"models": [{"model": "8b", "port": 80}, {"model": "8b", "name": "b", "port": 80}]},
             "Two instances want port 80.",
         ),
-        ({"model": "8b", "host": "0.0.0.0"}, "8b would answer on 0.0.0.0 without an API key"),
+        ({"model": "8b", "host": "0.0.0.0"}, "8b would listen on 0.0.0.0 without an API key"),
         ({"model": "8b", "tensor_parallel_size": 3}, "32 attention heads do not divide by TP 3"),
         ({"model": "8b", "pipeline_parallel_size": 99}, "32 layers cannot be split into 99 stages"),
         (
             {"model": "8b", "tensor_parallel_size": 4, "data_parallel_size": 4},
-            "x 4 replicas takes 16 GPUs, 8 are there",
+            "x 4 replicas needs 16 GPUs, 8 are available",
         ),
-        ({"models": [{"model": "8b", "gpu_indices": [7, 8]}]}, "8b: GPU 8 of gpu_indices cannot be had on this host."),
+        ({"models": [{"model": "8b", "gpu_indices": [7, 8]}]}, "8b: GPU 8 of gpu_indices is not available"),
         (
             {"models": [{"model": "8b", "gpu_indices": "0,1"}, {"model": "70b", "gpu_indices": [1]}]},
-            "GPU 1 is named by both 70b and 8b.",
+            "GPU 1 is in gpu_indices of both 70b and 8b.",
         ),
     ],
 )
@@ -224,7 +224,7 @@ def test_named_gpus() -> None:
     assert found["8b"].gpu_indices == (0, 3)
     assert found["70b"].gpu_indices == (1, 2, 4, 5)  # one NVLink island, so any four will do
     said = findings("2xA100,2xH100", models=[{"model": "8b", "gpu_indices": [1, 2]}])
-    assert "GPUs 1, 2 of gpu_indices differ in kind" in said
+    assert "GPUs 1, 2 of gpu_indices are of different types" in said
 
 
 def test_names_to_serve_under() -> None:
@@ -246,12 +246,12 @@ def test_a_users_options_win_and_a_null_takes_one_out() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"swap-space": 16}, "vLLM 0.33.0 has no option swap-space any more: it has no successor"),
-        ({"swap_space": 16}, "no option swap-space any more"),
+        ({"swap-space": 16}, "vLLM 0.33.0 no longer has the option swap-space: it has no successor"),
+        ({"swap_space": 16}, "no longer has the option swap"),
         ({"--max-num-sequences": 1}, "no option max-num-sequences. Did you mean max-num-seqs"),
         ({"zzzzzzzzzzzz": 1}, "no option zzzzzzzzzzzz."),
-        ({"tensor-parallel-size": 2}, "tensor-parallel-size follows from the plan: set vllm_tensor_parallel_size"),
-        ({"api-key": "s"}, "api-key does not belong into vllm_extra_args, which all can read"),
+        ({"tensor-parallel-size": 2}, "tensor-parallel-size is set by the plan: use vllm_tensor_parallel_size"),
+        ({"api-key": "s"}, "api-key is a secret, and vllm_extra_args is written to a world-readable file"),
         ({"enforce-eager": "ja"}, "enforce-eager takes true or false, not 'ja'."),
         ({"max-num-seqs": "many"}, "max-num-seqs takes a whole number, not 'many'."),
         ({"max-num-seqs": True}, "max-num-seqs takes a whole number, not True."),
@@ -271,7 +271,7 @@ def test_options_that_vllm_would_refuse(arguments: dict[str, Any], says: str) ->
     ("arguments", "says"),
     [
         ({"log-config-file": "x"}, "log-config-file is deprecated in vLLM 0.33.0: use logging-config."),
-        ({"enable-lora": True}, "enable-lora changes the memory that is left"),
+        ({"enable-lora": True}, "enable-lora changes the memory left"),
     ],
 )
 def test_options_that_deserve_a_word(arguments: dict[str, Any], says: str) -> None:

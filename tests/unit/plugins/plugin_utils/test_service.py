@@ -73,9 +73,9 @@ def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"name": "8b-beside"}, "cannot end in '-beside'"),
+        ({"name": "8b-beside"}, "ends in '-beside'"),
         ({"name": "Big One"}, "'Big One' is no name for an instance: 'big-one' would be one."),
-        ({"host": "localhost"}, "host must be an address"),
+        ({"host": "localhost"}, "host must be an IP address"),
     ],
 )
 def test_an_instance_that_no_plan_made_is_looked_at_too(wrong, says):

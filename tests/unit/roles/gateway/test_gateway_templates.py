@@ -216,7 +216,7 @@ REFUSED = [
     ({"gateway_keys": {"a b": "x" * 32}}, "Name 1 of gateway_keys"),
     ({"gateway_keys": {"ada": "x" * 32, "grace": "X" * 32}}, "Two keys of gateway_keys are the same"),
     ({"gateway_port": "https"}, "gateway_port must be a whole number such as 443, not 'https'"),
-    ({"gateway_port": 70000}, "gateway_port must lie between 1 and 65535, not 70000"),
+    ({"gateway_port": 70000}, "gateway_port must be between 1 and 65535, not 70000"),
     ({"gateway_port": 8000}, "The gateway and 8b both want port 8000"),
     ({"gateway_host": "localhost"}, "gateway_host must be an address"),
     ({"gateway_host": "fe80::1%x;}\n"}, "gateway_host must be an address"),
@@ -240,7 +240,7 @@ REFUSED = [
     ({"gateway_default_instance": "70b"}, "gateway_default_instance is '70b'; there is 8b."),
     ({"gateway_instances": [INSTANCE, {**INSTANCE, "port": 8001}]}, "Two instances would be reached at /8b/v1"),
     ({"ansible_facts": {"os_family": "RedHat"}}, "this node's system is RedHat's"),
-    ({"gateway_max_body_mib": 0}, "gateway_max_body_mib must lie between 1 and 4096"),
+    ({"gateway_max_body_mib": 0}, "gateway_max_body_mib must be between 1 and 4096"),
 ]
 
 
