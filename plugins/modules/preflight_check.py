@@ -104,7 +104,7 @@ options:
     default: {}
   docker:
     description:
-      - Tells of the Docker of this node, as M(gpunode.llm.engine_info) does. Whoever needs that next is spared a round
+      - Tells of the Docker of this node, as M(gpunode.llm.docker_info) does. Whoever needs that next is spared a round
         trip.
     type: dict
     suboptions:
@@ -254,7 +254,7 @@ settled:
   returned: success
   sample: {"weights": true, "images": true}
 docker:
-  description: The Docker of this node, as M(gpunode.llm.engine_info) returns it.
+  description: The Docker of this node, as M(gpunode.llm.docker_info) returns it.
   type: dict
   returned: where O(docker) is set
 fetch:

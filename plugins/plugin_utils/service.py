@@ -346,7 +346,7 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     """All of it as plain data: the fields of Service, and what each module is handed.
 
     ``record``: its record's text. ``to_write``: its files, for rendered_files. ``runs``: its unit, for units_ready.
-    ``parsed``: its configuration, for engine_config_check. ``endpoint``: for endpoint_ready. ``second``: what there may
+    ``parsed``: its configuration, for vllm_config_check. ``endpoint``: for endpoint_ready. ``second``: what there may
     be of the one that ran beside it, for units_removed.
     """
     settings = Settings.read(given)

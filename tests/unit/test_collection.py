@@ -48,7 +48,7 @@ def test_the_action_group_holds_every_module_that_works_on_a_node() -> None:
 
 #: The modules that are meant for playbooks of users.
 PUBLIC = {
-    *("apt_source", "daemon_json", "endpoint_ready", "engine_info", "gpu_info", "gpu_proof", "hf_cache_info"),
+    *("apt_source", "daemon_json", "docker_info", "endpoint_ready", "gpu_info", "gpu_proof", "hf_cache_info"),
     *("hf_cache_prune", "hf_snapshot", "hf_token", "image_pull", "rpm_source", "self_signed_certificate"),
     *("serving_matrix", "serving_plan", "vllm_status"),
 }

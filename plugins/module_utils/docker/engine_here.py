@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Docker engine of this node: engine_info's answer, which preflight_check gives as well."""
+"""The Docker engine of this node: docker_info's answer, which preflight_check gives as well."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OWN_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 
 
 def describe(asked: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, Any]:
-    """``asked`` holds the options of engine_info; those that are left out are its defaults."""
+    """``asked`` holds the options of docker_info; those that are left out are its defaults."""
     docker, systemctl = which("docker"), which("systemctl")
     found, units = engine(run, docker), shown(run, systemctl)
     names = asked.get("users")

@@ -175,7 +175,7 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
 def check_docker(
     docker: Mapping[str, Any], instances: Sequence[Instance], keep_docker: bool, keep_toolkit: bool
 ) -> list[str]:
-    """Whether the Docker of the node, as engine_info tells of it, will do; and for GPUs those that stay as they are."""
+    """Whether the Docker of the node, as docker_info tells of it, will do; and for GPUs those that stay as they are."""
     findings = [str(docker["obstacle"])]
     if any(instance.get("gpu_indices") for instance in instances):
         findings.append(cdi_trouble(str(docker["server_version"])) if keep_docker else "")

@@ -44,7 +44,7 @@ PAGES = sorted(
 )
 #: They begin as variables of ours do: a package, and what the page of variables shows as another role's.
 NO_VARIABLES = {"huggingface_hub", "docker_compose_version", "docker_compose_", "docker_install_compose"}
-PLUGINS = {path.stem for path in CHECKOUT.glob("plugins/*/[a-z]*.py")}
+PLUGINS = {path.stem for end in ("py", "yml") for path in CHECKOUT.glob(f"plugins/*/[a-z]*.{end}")}
 NAME = re.compile(rf"(?<![\w.{{/-])(?:{'|'.join(names.prefixes())})[a-z0-9_]+\b")
 KNOWN = {*values.options(), *names.OUTCOMES}
 

@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).resolve().parents[4]
 STAMPS = {
     "molecule/shared/acme.py": 1,  # from when to when a certificate is valid
     "plugins/modules/apt_source.py": 1,  # the age of apt's lists, by the stamps of their files
-    "plugins/modules/support_bundle.py": 1,  # the files in the archive
+    "plugins/modules/support_archive.py": 1,  # the files in the archive
     "tests/lab/stand-ins/nvidia-ctk": 1,  # its log
 }
 WALL = re.compile(r"\btime\.time(_ns)?\(|\bdatetime\.(now|utcnow|today)\(|\bdate \+%s|ansible_date_time|EPOCHSECONDS")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.support import archive, redact
-from ansible_collections.gpunode.llm.plugins.modules import support_bundle
+from ansible_collections.gpunode.llm.plugins.modules import support_archive
 
 AUTH = base64.b64encode(b"robot:registry-pass").decode()
 FILES = {
@@ -132,17 +132,17 @@ class Module:
     ],
 )
 def test_a_program_that_fails_is_told_of(said, text) -> None:
-    assert support_bundle.surroundings(Module(said)).run(["a"]) == text
+    assert support_archive.surroundings(Module(said)).run(["a"]) == text
 
 
 def test_the_file_is_for_root_alone(tmp_path) -> None:
     path = tmp_path / "new" / "support.tar.gz"
-    support_bundle.write(str(path), b"x")
+    support_archive.write(str(path), b"x")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"x", 0o600)
     assert [file.name for file in path.parent.iterdir()] == ["support.tar.gz"]
 
 
 def test_where_a_site_keeps_its_secrets() -> None:
-    places = support_bundle.further_places({"token_path": "/srv/token", "config_dir": "/srv/vllm"})
+    places = support_archive.further_places({"token_path": "/srv/token", "config_dir": "/srv/vllm"})
     assert list(places) == ["/srv/token", "/srv/vllm/*.env", "/srv/vllm/*.keys.yaml", "/srv/vllm/*.yaml"]
-    assert support_bundle.further_places({"token_path": None, "config_dir": None}) == {}
+    assert support_archive.further_places({"token_path": None, "config_dir": None}) == {}

@@ -44,7 +44,7 @@ def flat(name: str) -> list[tuple[str, dict]]:
 def test_nothing_goes_before_all_that_is_listed_was_rendered_checked_and_answers() -> None:
     modules = [name for name, _arguments in flat("main")]
     assert modules.index("units_settled") < min(modules.index(name) for name in CHANGING if name in modules)
-    assert modules.index("rendered_files") < modules.index("engine_config_check") < modules.index("units_ready")
+    assert modules.index("rendered_files") < modules.index("vllm_config_check") < modules.index("units_ready")
     assert "brought" not in modules[: modules.index("units_ready")]
     assert modules[modules.index("brought") :] == ["brought", "units_removed"]
     (ready,) = [arguments for name, arguments in flat("main") if name == "units_ready"]

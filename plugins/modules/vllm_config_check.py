@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: engine_config_check
+module: vllm_config_check
 short_description: Have vLLM's own parser read configurations, before a service is stopped for them
 version_added: 1.0.0
 description:
@@ -43,7 +43,7 @@ options:
 
 EXAMPLES = r"""
 - name: Have the new release read its configuration
-  gpunode.llm.engine_config_check:
+  gpunode.llm.vllm_config_check:
     units:
       - name: vllm-8b.service
         image: vllm/vllm-openai:v0.33.0

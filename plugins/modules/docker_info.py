@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: engine_info
+module: docker_info
 short_description: The Docker engine that is on a node
 version_added: 1.0.0
 description:
@@ -44,7 +44,7 @@ options:
 
 EXAMPLES = r"""
 - name: Look at the Docker of this node
-  gpunode.llm.engine_info:
+  gpunode.llm.docker_info:
     users: [ada]
   register: engine
 """

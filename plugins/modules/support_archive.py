@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-module: support_bundle
+module: support_archive
 short_description: Gather what somebody needs to help with a node
 version_added: 1.0.0
 author:
@@ -64,7 +64,7 @@ seealso:
 
 EXAMPLES = r"""
 - name: Gather what is known of this node
-  gpunode.llm.support_bundle:
+  gpunode.llm.support_archive:
     dest: /var/tmp/support.tar.gz
     name: "{{ inventory_hostname }}"
     secrets: "{{ vllm_api_keys }}"
