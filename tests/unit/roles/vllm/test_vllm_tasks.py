@@ -45,9 +45,11 @@ def test_nothing_goes_before_all_that_is_listed_was_rendered_checked_and_answers
     modules = [name for name, _arguments in flat("main")]
     assert modules.index("units_settled") < min(modules.index(name) for name in CHANGING if name in modules)
     assert modules.index("rendered_files") < modules.index("vllm_config_check") < modules.index("units_ready")
-    assert "brought" not in modules[: modules.index("units_ready")]
+    # The first one is for the instances that run beside others.
+    assert modules.count("units_ready") == 2
+    assert "brought" not in modules[: -modules[::-1].index("units_ready")]
     assert modules[modules.index("brought") :] == ["brought", "units_removed"]
-    (ready,) = [arguments for name, arguments in flat("main") if name == "units_ready"]
+    _second, ready = (arguments for name, arguments in flat("main") if name == "units_ready")
     assert "__vllm_unlisted" in ready["instead_of"]
 
 
@@ -70,6 +72,12 @@ def test_what_goes_is_not_listed_and_stands_in_for_nothing_that_is() -> None:
     assert value("__vllm_unlisted", vllm_instances=listed, __vllm_here={"skipped": True}) == []
     new = value("__vllm_newcomers", vllm_instances=listed, __vllm_here={"instances": here})
     assert new == ["vllm-c.service"]
+
+
+def test_second_instances_are_started_and_awaited_in_one_call() -> None:
+    written, started = flat("beside_run")
+    assert (written[0], started[0]) == ("rendered_files", "units_ready")
+    assert set(started[1]) == {"units", "endpoints"}
 
 
 def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
