@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs inside a release's environment: let vLLM decide as on a GPU, where there is none.
 
-A model's shapes, its attention backend, the size of a block and the kernels of its weights follow from the board that
-vLLM sees. `pretend` names one. What is asked of the board is answered from the table, a kernel is a name without a body,
-and the other ranks of a group are torch's own "fake" backend. So a model can be built on the meta device, and never run.
+A model's shapes, its attention backend, the size of a block and the kernels of its weights follow from the board
+that vLLM sees. `pretend` names one. What is asked of the board is answered from the table, a kernel is a name without
+a body, and the other ranks of a group are torch's own "fake" backend. So a model can be built on the meta device, and
+never run.
 """
 
 from __future__ import annotations
 
+import importlib.abc
 import importlib.machinery
 import sys
 import types
@@ -18,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.overrides import TorchFunctionMode
 
 GIB = 1 << 30
 #: The wheel's compiled parts, as far as something imports them by name.
@@ -78,6 +81,50 @@ class Nothing:
 
     def __exit__(self, *_error: object) -> None:
         return None
+
+
+class Anything(type):
+    """A class in the place of each name of a package that is not there; image processors import it and are not used."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Anything(name, (), {})
+
+    def __or__(cls, other: object) -> Any:
+        return other
+
+
+class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds every module of such a package."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, *_more: object) -> Any:
+        if name.split(".")[0] == self.package:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec: Any) -> Any:
+        module = types.ModuleType(spec.name)
+        module.__getattr__ = lambda name: getattr(Anything("absent", (), {}), name)  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: Any) -> None:
+        pass
+
+
+class Shapes(TorchFunctionMode):
+    """What a model makes is a shape without memory, also where its code says that it shall lie on the board."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if isinstance(kwargs.get("device"), int) or "cuda" in str(kwargs.get("device")):
+            kwargs["device"] = "meta"
+        if func in (torch.Tensor.to, torch.Tensor.cuda):
+            return args[0] if isinstance(args[0], torch.Tensor) and "cuda" in str(args[1:]) else func(*args, **kwargs)
+        return func(*args, **kwargs)
 
 
 def _modules() -> None:
@@ -146,16 +193,26 @@ def pretend(name: str) -> torch.library.Library:
     _modules()
     _cuda(board)
     library = _kernels(board)
+    from transformers.utils import is_torchvision_available
+
+    if not is_torchvision_available():  # it remembers what it found
+        sys.meta_path.append(Absent("torchvision"))
     import vllm.platforms as platforms
     from vllm.platforms import cuda
 
     platforms._current_platform = cuda.NonNvmlCudaPlatform()
+    import vllm.utils.import_utils
+
+    vllm.utils.import_utils.has_deep_gemm = lambda: True  # the image brings it, the wheel does not
     import vllm.config.vllm
     import vllm.triton_utils as triton_utils
 
     triton_utils.triton.Config = _tuned  # what a kernel is tuned with is read, and never used
     vllm.config.vllm.HAS_TRITON = True  # or vLLM takes another model runner, which may count otherwise
     _name_every_kernel()
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no board
     return library
 
 

@@ -5,8 +5,8 @@
 
 Reads a JSON list of cases from stdin, each {"repo_id", "config": config.json, "hf_quant_config"?, "tensor_parallel",
 "board"?: a name of _board.BOARDS}, and prints one JSON line for each. The model is built on torch's meta device, one
-process each. Its parameters are counted, its layers asked for their KVCacheSpecs, and the engine's own planning is asked
-what MEMORY bytes for the KV cache of one GPU hold: the figures that it logs as "GPU KV cache size".
+process each. Its parameters are counted, its layers are asked for their KVCacheSpecs, and the engine's own planning is
+asked what MEMORY bytes for the KV cache of one GPU hold: the figures that it logs as "GPU KV cache size".
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
+os.environ["VLLM_CACHE_ROOT"] = (
+    tempfile.mkdtemp()
+)  # it keeps what it finds out of a model's class, here on another board
 
 import torch
-from _board import GIB, group, pretend
+from _board import GIB, Shapes, group, pretend
 
 MEMORY = 40 * GIB
 LENGTHS = (8192, 32768)
@@ -65,6 +68,8 @@ FIELDS = (
 
 def kind(spec: Any) -> dict[str, Any]:
     told = {"kind": type(spec).__name__, "block_tokens": spec.block_size, "block_bytes": spec.page_size_bytes}
+    if hasattr(spec, "kv_cache_specs"):  # layers of one type and of several sizes
+        return {**told, "of": kinds(spec.kv_cache_specs.values())}
     found = {name: getattr(spec, name, None) for name in FIELDS}
     return {**told, **{name: plain(value) for name, value in found.items() if value not in (None, 1, -1, "none")}}
 
@@ -105,7 +110,7 @@ def build(config: Any, size: int) -> Any:
     with set_current_vllm_config(config):
         group(size)
         torch.set_default_dtype(config.model_config.dtype)
-        with torch.device("meta"):
+        with torch.device("meta"), Shapes():
             model = initialize_model(config)
     current_platform.update_block_size_for_backend(config)
     return model
