@@ -256,3 +256,16 @@ def test_a_program_starts_on_a_node_that_has_nothing_of_ours(program: Path, tmp_
     copy = shutil.copy(program, tmp_path / "program.py")
     done = subprocess.run([sys.executable, "-I", "-S", copy, "--help"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- the tests themselves ---------------------------------------------------------------------------------------------
+UNIT = Path(__file__).parent
+
+
+def test_tests_of_plugins_lie_in_the_rooms_that_they_are_about() -> None:
+    """Never in a folder of a kind of plugin: a concept has a core, a module and a screen, and is found in one place."""
+    rooms = {path.name for folder in ("module_utils", "plugin_utils") for path in (PLUGINS / folder).iterdir()}
+    folders = {path.relative_to(UNIT / "plugins").parts[0] for path in (UNIT / "plugins").rglob("*/test_*.py")}
+    assert len(folders) > 10
+    # What users set is read in plugin_utils/values.py and names.py.
+    assert folders - rooms == {"settings"}

@@ -16,7 +16,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import 
     matrix_models,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.matrix import alone, table
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, board, outcome
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, board, outcome
 
 
 def rows(gpus: Any, *models: Any, link: float = 1000) -> list[Row]:

@@ -18,7 +18,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import 
     overhead_gib,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, outcome
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, outcome
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 SERVED = sorted(key for key, model in CATALOG.models.items() if model.device == "cuda")

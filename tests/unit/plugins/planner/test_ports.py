@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.ports import ports
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, findings, instances
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, findings, instances
 
 HERE = [Serving("8b", 8000, 8000)]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import near, version_key
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, FIXTURES, findings, one
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, FIXTURES, findings, one
 
 RECORDED: dict[str, Any] = json.loads((FIXTURES / "vllm" / "flags-0.33.0.json").read_text(encoding="utf-8"))
 SHAPE = {

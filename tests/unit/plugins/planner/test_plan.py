@@ -12,7 +12,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving impor
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     board,
     findings,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import Gpu, GpuProcess, NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, numbered, read_host, spec_of
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     board,
     findings,

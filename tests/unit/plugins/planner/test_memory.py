@@ -17,7 +17,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import 
     weights_bytes,
     weights_gib_per_gpu,
 )
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import CATALOG, FIXTURES, findings, one
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, FIXTURES, findings, one
 
 MEASURED = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))
 TOLERANCE = 0.03

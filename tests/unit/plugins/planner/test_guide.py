@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     findings,
     instances,
     one,

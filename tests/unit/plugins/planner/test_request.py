@@ -18,7 +18,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import
     read_request,
     safe_name,
 )
-from ansible_collections.gpunode.llm.tests.unit.plugins.plugin_utils.planning import (
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     findings,
     instances,
