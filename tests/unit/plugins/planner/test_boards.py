@@ -92,9 +92,9 @@ def test_boards_that_serve_with_what_is_left(name: str, model: str, indices: tup
 
 @pytest.mark.parametrize("state", ["no_gpu", "no_driver", "driver_not_loaded", "no_devices", "gpu_lost", "failed"])
 def test_no_gpus_to_be_had(state: str) -> None:
-    said = findings(NodeGpus(state, "What is wrong."), model="70b")
-    assert said.splitlines()[0] == "What is wrong."
-    assert "70b (131.4 GiB of BF16 weights) needs NVIDIA GPUs, for example 8x NVIDIA A100-SXM4-40GB" in said
+    message = findings(NodeGpus(state, "What is wrong."), model="70b")
+    assert message.splitlines()[0] == "What is wrong."
+    assert "70b (131.4 GiB of BF16 weights) needs NVIDIA GPUs, for example 8x NVIDIA A100-SXM4-40GB" in message
 
 
 def test_the_cpu_needs_none() -> None:
@@ -122,8 +122,8 @@ def test_memory_in_use() -> None:
 
 def test_mig_that_waits_for_a_reset_and_a_fabric_that_failed() -> None:
     assert "in MIG mode" in findings(gpu(mig_pending=True), model="8b")
-    said = findings(gpu(fabric_state="Completed", fabric_status="Invalid State"), model="8b")
-    assert "'Completed with Invalid State'" in said
+    message = findings(gpu(fabric_state="Completed", fabric_status="Invalid State"), model="8b")
+    assert "'Completed with Invalid State'" in message
 
 
 def test_a_driver_that_asks_for_recovery() -> None:

@@ -98,10 +98,10 @@ def test_models_are_found_by_key_and_by_repository() -> None:
 
 @pytest.mark.parametrize(("wrong", "meant"), [("405b-fp", "405b-fp8"), ("7b", "70b"), ("tinny", "tiny")])
 def test_an_unknown_model_names_near_ones(wrong: str, meant: str) -> None:
-    said = findings("1xH100", model=wrong)
-    assert said.startswith(f"Model {wrong!r} is not in the catalogue. Did you mean ")
-    assert meant in said.split("?", maxsplit=1)[0]
-    assert "extra_models" in said
+    message = findings("1xH100", model=wrong)
+    assert message.startswith(f"Model {wrong!r} is not in the catalogue. Did you mean ")
+    assert meant in message.split("?", maxsplit=1)[0]
+    assert "extra_models" in message
 
 
 def test_nothing_is_near() -> None:

@@ -68,22 +68,22 @@ def test_8b_takes_one_gpu_per_engine() -> None:
 
 
 def test_405b_in_bf16_says_how_many_nodes() -> None:
-    said = findings("8xH100", model="405b")
-    assert "2 nodes of 8x NVIDIA H100 80GB HBM3 (TP 8 x PP 2)" in said
-    assert "8x NVIDIA H200 (TP 8)" in said
-    assert "405b-fp8-meta, 405b-fp8, 405b-w4a16" in said
+    message = findings("8xH100", model="405b")
+    assert "2 nodes of 8x NVIDIA H100 80GB HBM3 (TP 8 x PP 2)" in message
+    assert "8x NVIDIA H200 (TP 8)" in message
+    assert "405b-fp8-meta, 405b-fp8, 405b-w4a16" in message
 
 
 @pytest.mark.parametrize("model", ["70b", "405b-fp8"])
 def test_one_h100_is_too_little_in_one_message(model: str) -> None:
     made = outcome("1xH100", model=model)
     assert len(made.findings) == 1
-    said = made.findings[0]
-    assert "does not fit 1x NVIDIA H100 80GB HBM3" in said  # what is there
-    assert "GiB of weights" in said  # what is needed
-    assert "72.8 GiB of each are usable (79.2 GiB x 0.92)" in said
-    assert "It fits " in said  # what would work
-    assert "Models that fit 1x NVIDIA H100 80GB HBM3: 70b" in said
+    message = made.findings[0]
+    assert "does not fit 1x NVIDIA H100 80GB HBM3" in message  # what is there
+    assert "GiB of weights" in message  # what is needed
+    assert "72.8 GiB of each are usable (79.2 GiB x 0.92)" in message
+    assert "It fits " in message  # what would work
+    assert "Models that fit 1x NVIDIA H100 80GB HBM3: 70b" in message
 
 
 def test_weight_only_fp8_is_a_warning() -> None:
@@ -93,8 +93,10 @@ def test_weight_only_fp8_is_a_warning() -> None:
 
 
 def test_too_old() -> None:
-    said = findings([{"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0", "count": 4}], model="8b")
-    assert "compute capability 7.0, and BF16 weights need 8.0" in said
+    message = findings(
+        [{"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0", "count": 4}], model="8b"
+    )
+    assert "compute capability 7.0, and BF16 weights need 8.0" in message
 
 
 def test_objectives() -> None:
@@ -110,20 +112,20 @@ def test_objectives() -> None:
 
 
 def test_several_models_share_a_host() -> None:
-    found = instances("8xH100", models=["8b", "70b"])
-    assert {name: (i.tensor_parallel_size, i.data_parallel_size) for name, i in found.items()} == {
+    planned = instances("8xH100", models=["8b", "70b"])
+    assert {name: (i.tensor_parallel_size, i.data_parallel_size) for name, i in planned.items()} == {
         "70b": (4, 1),
         "8b": (1, 4),
     }
-    assert found["70b"].gpu_indices == (0, 1, 2, 3)
-    assert found["8b"].gpu_indices == (4, 5, 6, 7)
-    assert (found["70b"].port, found["8b"].port) == (8000, 8001)
+    assert planned["70b"].gpu_indices == (0, 1, 2, 3)
+    assert planned["8b"].gpu_indices == (4, 5, 6, 7)
+    assert (planned["70b"].port, planned["8b"].port) == (8000, 8001)
 
 
 def test_a_model_that_would_take_the_whole_host_makes_room_with_pipeline_stages() -> None:
     plan = outcome("8xH100", models=["70b", "405b-fp8"]).plan
     assert plan
-    spread = {one.model: (one.tensor_parallel_size, one.pipeline_parallel_size) for one in plan.instances}
+    spread = {item.model: (item.tensor_parallel_size, item.pipeline_parallel_size) for item in plan.instances}
     assert spread == {"405b-fp8": (2, 3), "70b": (2, 1)}
     made = outcome("8xH100", model="405b-fp8").plan
     assert made
@@ -132,7 +134,7 @@ def test_a_model_that_would_take_the_whole_host_makes_room_with_pipeline_stages(
 
 
 def test_models_that_fit_only_one_by_one() -> None:
-    said = findings("8xH100", models=["3.3-70b", "70b", "405b-fp8"])
-    assert "3.3-70b at least 2, 405b-fp8 at least 6, 70b at least 2, 10 GPUs in all" in said
-    assert "smaller weights: 70b-fp8, 70b-w4a16, 405b-w4a16" in said
+    message = findings("8xH100", models=["3.3-70b", "70b", "405b-fp8"])
+    assert "3.3-70b at least 2, 405b-fp8 at least 6, 70b at least 2, 10 GPUs in all" in message
+    assert "smaller weights: 70b-fp8, 70b-w4a16, 405b-w4a16" in message
     assert "on this host." in findings("1xH100", models=["8b-w4a16", {"model": "8b-w4a16", "name": "again"}])

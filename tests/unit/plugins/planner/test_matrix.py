@@ -21,9 +21,9 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
 
 def rows(gpus: Any, *models: Any, link: float = 1000) -> list[Row]:
     node = gpus if isinstance(gpus, NodeGpus) else given_gpus(gpus, CATALOG)
-    found, findings = matrix({"models": list(models)}, [("host", read_host(node, CATALOG))], CATALOG, link)
+    rows, findings = matrix({"models": list(models)}, [("host", read_host(node, CATALOG))], CATALOG, link)
     assert not findings
-    return found
+    return rows
 
 
 def test_a_row_says_what_the_plan_says() -> None:
@@ -104,11 +104,11 @@ def test_the_table() -> None:
 
 
 def test_what_is_the_same_in_all_rows_has_no_column() -> None:
-    here, there = (Row("m", host, True, "", 1, 1, "TP 1") for host in ("1xH100", "1xL40S"))
-    assert table([here, there])[0].startswith("host    fits")
-    assert [line for line in alone([here, there], [], 1000) if line.endswith(":")] == ["Where m fits, alone:"]
+    h100, l40s = (Row("m", host, True, "", 1, 1, "TP 1") for host in ("1xH100", "1xL40S"))
+    assert table([h100, l40s])[0].startswith("host    fits")
+    assert [line for line in alone([h100, l40s], [], 1000) if line.endswith(":")] == ["Where m fits, alone:"]
     other = Row("other", "1xL40S", True, "", 1, 1, "TP 1")
-    titles = [line for line in alone([here, other], [], 1000) if line.endswith(":")]
+    titles = [line for line in alone([h100, other], [], 1000) if line.endswith(":")]
     assert titles == ["What fits 1xH100, each model alone:", "What fits 1xL40S, each model alone:"]
 
 
@@ -116,8 +116,8 @@ def test_all_of_the_catalogue_fits_a_screen() -> None:
     every = matrix_models(["all"], CATALOG)
     hosts = [(label, read_host(given_gpus(label, CATALOG), CATALOG)) for label in catalogue_hosts(CATALOG)]
     for objective in ("throughput", "latency", "context"):
-        found, _findings = matrix({"models": every, "objective": objective}, hosts, CATALOG, 1000)
-        assert max(map(len, alone(found, ["a word " * 40], 1000))) <= 100
+        rows, _findings = matrix({"models": every, "objective": objective}, hosts, CATALOG, 1000)
+        assert max(map(len, alone(rows, ["a word " * 40], 1000))) <= 100
     long = Row("m" * 64, "8xrtx-pro-6000", True, "", 1, 1, "TP 4 x PP 2 x 2 replicas, KV cache in FP8, steps of 2048 t")
     lines = alone([long, Row("n", "1xH100", True, "", 1, 1, "TP 1")], [], 1000)
     assert max(map(len, lines)) <= 100

@@ -99,25 +99,25 @@ def test_units_that_named_indices_keep_those_gpus_by_uuid() -> None:
     node = board("h100x8")
     serving = NodeServing((Serving("8b", 8000, None, ("6", "7")), Serving("b", 8001, None, ("0", "1"))))
     models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 2}]
-    found = instances(node, models=models, serving=serving)
-    assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((6, 7), (0, 1))
-    assert found["8b"].gpu_uuids == (node.gpus[6].uuid, node.gpus[7].uuid)
+    planned = instances(node, models=models, serving=serving)
+    assert (planned["8b"].gpu_indices, planned["b"].gpu_indices) == ((6, 7), (0, 1))
+    assert planned["8b"].gpu_uuids == (node.gpus[6].uuid, node.gpus[7].uuid)
 
 
 def test_who_comes_later_takes_gpus_that_nobody_has() -> None:
     node = board("h100x8")
     alone = {"model": "8b", "data_parallel_size": 2}
     serving = serving_of(instances(node, models=[{**alone, "name": "m"}]))
-    found = instances(node, models=[{**alone, "name": "m"}, {**alone, "name": "a"}], serving=serving)
-    assert (found["m"].gpu_indices, found["a"].gpu_indices) == ((0, 1), (2, 3))
+    planned = instances(node, models=[{**alone, "name": "m"}, {**alone, "name": "a"}], serving=serving)
+    assert (planned["m"].gpu_indices, planned["a"].gpu_indices) == ((0, 1), (2, 3))
 
 
 def test_who_comes_later_takes_what_another_gives_up_where_nobodys_do_not_suffice() -> None:
     node = board("h100x8")
     serving = NodeServing((Serving("8b", 8000, None, ("0", "1", "2", "3", "4", "5")),))
     models = [{"model": "8b", "data_parallel_size": 2}, {"model": "8b", "name": "b", "data_parallel_size": 6}]
-    found = instances(node, models=models, serving=serving)
-    assert (found["8b"].gpu_indices, found["b"].gpu_indices) == ((0, 1), (2, 3, 4, 5, 6, 7))
+    planned = instances(node, models=models, serving=serving)
+    assert (planned["8b"].gpu_indices, planned["b"].gpu_indices) == ((0, 1), (2, 3, 4, 5, 6, 7))
 
 
 def test_the_tiny_one() -> None:
@@ -271,15 +271,15 @@ def test_nothing_of_the_catalogue_fits() -> None:
 def test_bridged_pairs_stay_together() -> None:
     """GPU 1 is taken, so the pair 2-3 goes to the model that needs two."""
     gpus = [{"name": "h100-nvl", "index": i, "used_mib": 9000 if i == 1 else 0} for i in range(4)]
-    found = instances(gpus, models=["8b", {"model": "70b-fp8", "tensor_parallel_size": 2}])
-    assert found["70b-fp8"].gpu_indices == (2, 3)
-    assert found["8b"].gpu_indices == (0,)
+    planned = instances(gpus, models=["8b", {"model": "70b-fp8", "tensor_parallel_size": 2}])
+    assert planned["70b-fp8"].gpu_indices == (2, 3)
+    assert planned["8b"].gpu_indices == (0,)
 
 
 def test_islands_are_left_only_where_there_is_no_other_way() -> None:
     gpus = [{"name": "h100-nvl", "index": i} for i in (0, 2, 3, 5)]
-    found = instances(gpus, models=[{"model": "8b", "tensor_parallel_size": 2, "data_parallel_size": 2}])
-    assert found["8b"].gpu_indices == (2, 3, 0, 5)
+    planned = instances(gpus, models=[{"model": "8b", "tensor_parallel_size": 2, "data_parallel_size": 2}])
+    assert planned["8b"].gpu_indices == (2, 3, 0, 5)
 
 
 def test_pipeline_stages_by_request() -> None:
@@ -294,6 +294,6 @@ def test_idle_gpus() -> None:
 
 
 def test_a_group_that_is_too_small_for_everybody() -> None:
-    found = instances("2xA100-80,2xH200", models=["70b", "8b"])
-    assert found["70b"].gpu_indices == (2, 3)  # 141 GB do not fit two A100 with room to spare, so it takes the H200
-    assert found["8b"].gpu_indices == (0, 1)
+    planned = instances("2xA100-80,2xH200", models=["70b", "8b"])
+    assert planned["70b"].gpu_indices == (2, 3)  # 141 GB do not fit two A100 with room to spare, so it takes the H200
+    assert planned["8b"].gpu_indices == (0, 1)

@@ -148,7 +148,8 @@ def test_what_runs_is_planned_as_it_runs(wanted: list[str], gpus: list[dict[str,
     first = outcome(gpus, models=wanted, objective=objective)
     if first.plan:
         engines = tuple(
-            Serving(one.name, one.port, one.port_base, tuple(map(str, one.gpu_indices))) for one in first.plan.instances
+            Serving(item.name, item.port, item.port_base, tuple(map(str, item.gpu_indices)))
+            for item in first.plan.instances
         )
         assert outcome(gpus, models=wanted, objective=objective, serving=NodeServing(engines)) == first
 
@@ -159,7 +160,7 @@ def test_who_comes_later_takes_nobodys_port(wanted: list[str], later: str, kind:
     gpus = [{"name": kind, "count": count}]
     first = outcome(gpus, models=wanted)
     if first.plan and later not in wanted:
-        engines = tuple(Serving(one.name, one.port, one.port_base) for one in first.plan.instances)
+        engines = tuple(Serving(item.name, item.port, item.port_base) for item in first.plan.instances)
         second = outcome(gpus, models=[*wanted, later], serving=NodeServing(engines))
-        kept = {one.name: one.port for one in second.plan.instances if one.name in wanted} if second.plan else {}
-        assert not kept or kept == {one.name: one.port for one in first.plan.instances}
+        kept = {item.name: item.port for item in second.plan.instances if item.name in wanted} if second.plan else {}
+        assert not kept or kept == {item.name: item.port for item in first.plan.instances}

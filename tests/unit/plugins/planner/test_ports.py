@@ -21,7 +21,7 @@ def wanted(*names: str, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("engines", "options", "found"),
+    ("engines", "options", "expected"),
     [
         pytest.param([], wanted("3b", "8b"), {"3b": 8000, "8b": 8001}, id="a fresh node counts by name"),
         pytest.param(HERE, wanted("3b", "8b"), {"8b": 8000, "3b": 8001}, id="who comes goes round who serves"),
@@ -42,8 +42,8 @@ def wanted(*names: str, **options: Any) -> dict[str, Any]:
         pytest.param([], wanted("a", port=65535), {"a": 65535}, id="the last port"),
     ],
 )
-def test_who_gets_which_port(engines: list[Serving], options: dict[str, Any], found: dict[str, int]) -> None:
-    assert ports(read_request(options, CATALOG), engines) == found
+def test_who_gets_which_port(engines: list[Serving], options: dict[str, Any], expected: dict[str, int]) -> None:
+    assert ports(read_request(options, CATALOG), engines) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_ports_that_cannot_be_had(engines: list[Serving], options: dict[str, Any
 
 def test_a_plan_keeps_what_serves_and_says_what_it_counted_from() -> None:
     serving = NodeServing((Serving("8b", 8000, 8000),))
-    found = instances("8xH100", serving=serving, models=["8b", {"model": "70b", "name": "3.3-70b"}])
-    assert {name: (one.port, one.port_base) for name, one in found.items()} == {
+    planned = instances("8xH100", serving=serving, models=["8b", {"model": "70b", "name": "3.3-70b"}])
+    assert {name: (item.port, item.port_base) for name, item in planned.items()} == {
         "3.3-70b": (8001, 8000),
         "8b": (8000, 8000),
     }

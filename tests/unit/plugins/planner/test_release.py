@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options are those of the release that the image is of; one that nobody knows is said."""
+"""The options of the release of the image apply; an unknown release is reported."""
 
 from __future__ import annotations
 
@@ -66,36 +66,36 @@ def test_a_release_of_the_users_own_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "words"),
     [
         ("site/vllm:v0.31.0", ("site/vllm:v0.31.0 is vLLM 0.31.0", "vllm_extra_engines", f"planned as for {NEWEST}")),
         (f"site/vllm{DIGEST}", ("does not name its vLLM release", "vllm_engine", f"planned as for {NEWEST}")),
         ("site/vllm:nightly", ("does not name its vLLM release", "vllm_engine", f"planned as for {NEWEST}")),
     ],
 )
-def test_a_release_that_is_not_known_is_said_once(image: str, said: tuple[str, ...]) -> None:
+def test_a_release_that_is_not_known_is_said_once(image: str, words: tuple[str, ...]) -> None:
     made = outcome("2xH100", models=["8b", {"model": "8b", "name": "second"}], image=image)
     assert made.plan
-    (told,) = [warning for warning in made.plan.warnings if image in warning]
-    for words in said:
-        assert words in told
+    (message,) = [warning for warning in made.plan.warnings if image in warning]
+    for part in words:
+        assert part in message
 
 
 def test_an_option_of_a_release_that_nobody_knows_is_refused_with_the_way_out() -> None:
-    told = findings("1xH100", model="8b", image="site/vllm:v0.99.0", extra_args={"only-in-99": 1})
-    assert f"vLLM {NEWEST} has no option only-in-99" in told
-    assert "vllm_extra_engines, as in {'0.99.0': {}}" in told
+    message = findings("1xH100", model="8b", image="site/vllm:v0.99.0", extra_args={"only-in-99": 1})
+    assert f"vLLM {NEWEST} has no option only-in-99" in message
+    assert "vllm_extra_engines, as in {'0.99.0': {}}" in message
 
 
 def test_who_names_the_release_is_believed_and_told_where_the_image_says_another() -> None:
     assert warnings("1xH100", model="8b", image=f"site/vllm{DIGEST}", engine=NEWEST) == warnings("1xH100", model="8b")
-    told = warnings("1xH100", model="8b", image="site/vllm:v0.31.0", engine=NEWEST)
-    assert f"site/vllm:v0.31.0 is vLLM 0.31.0 by its tag, but vllm_engine is {NEWEST}" in told
+    message = warnings("1xH100", model="8b", image="site/vllm:v0.31.0", engine=NEWEST)
+    assert f"site/vllm:v0.31.0 is vLLM 0.31.0 by its tag, but vllm_engine is {NEWEST}" in message
 
 
 def test_a_release_without_images_of_its_own_is_not_served_as_another() -> None:
     """What a user leaves out of an entry is the newest release's, its images too."""
     catalog = load_catalog(extra_engines={"0.34.0": {}})
-    told = warnings("1xH100", catalog, model="8b")
-    assert "vllm/vllm-openai:v0.33.0 is vLLM 0.33.0" in told
-    assert "0.34.0" in told
+    message = warnings("1xH100", catalog, model="8b")
+    assert "vllm/vllm-openai:v0.33.0 is vLLM 0.33.0" in message
+    assert "0.34.0" in message

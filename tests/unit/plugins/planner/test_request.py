@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What users write, as it arrives: strings for numbers, typing errors, wishes that contradict each other."""
+"""What users write, as it arrives: strings for numbers, typing errors, options that contradict each other."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ def test_names_that_an_instance_can_have() -> None:
     ],
 )
 def test_hosts_that_docker_refuses(host: str, meant: str) -> None:
-    said = findings("1xH100", model="8b", host=host, api_key_set=True)
+    message = findings("1xH100", model="8b", host=host, api_key_set=True)
     start = f"vllm_host must be an IP address, not {host!r}, since Docker publishes ports on addresses only: "
-    assert said.startswith(start + meant)
+    assert message.startswith(start + meant)
 
 
 def test_hosts_that_docker_takes() -> None:
@@ -179,11 +179,11 @@ def test_all_findings_at_once() -> None:
 
 
 def test_numbers_of_one_host_that_do_not_fit_give_the_planners_own() -> None:
-    said = findings("8xH100", model="70b", tensor_parallel_size=1, pipeline_parallel_size=1)
-    assert "With the planner's own numbers it fits: TP 4 x 2 replicas, context 131072." in said
-    said = findings("2xH100", model="70b", max_model_len="128K", kv_cache_dtype="auto")
-    assert "does not fit 2x NVIDIA H100 80GB HBM3 with a context of 131072" in said
-    assert "which holds 41920 tokens; 131072 are needed" in said
+    message = findings("8xH100", model="70b", tensor_parallel_size=1, pipeline_parallel_size=1)
+    assert "With the planner's own numbers it fits: TP 4 x 2 replicas, context 131072." in message
+    message = findings("2xH100", model="70b", max_model_len="128K", kv_cache_dtype="auto")
+    assert "does not fit 2x NVIDIA H100 80GB HBM3 with a context of 131072" in message
+    assert "which holds 41920 tokens; 131072 are needed" in message
 
 
 def test_an_address_beyond_loopback_with_a_key() -> None:
@@ -198,33 +198,33 @@ def test_ports_follow_each_other_and_leave_out_what_is_taken() -> None:
         {"model": "8b", "name": "z"},
         {"model": "8b", "name": "b"},
     ]
-    found = instances("8xH100", models=wanted)
-    assert {name: item.port for name, item in found.items()} == {"8b": 8000, "a": 8001, "b": 8002, "z": 8003}
-    assert found == instances("8xH100", models=list(reversed(wanted)))
+    planned = instances("8xH100", models=wanted)
+    assert {name: item.port for name, item in planned.items()} == {"8b": 8000, "a": 8001, "b": 8002, "z": 8003}
+    assert planned == instances("8xH100", models=list(reversed(wanted)))
 
 
 def test_options_of_the_host_and_of_one_instance() -> None:
-    found = instances(
+    planned = instances(
         "8xH100",
         models=["8b", {"model": "70b", "name": "Big One", "extra_args": {"max-num-seqs": 64}, "objective": "latency"}],
         extra_args={"enable_lora": True, "max_num_seqs": 128},
         env={"A": 1},
         data_parallel_size=1,
     )
-    assert found["8b"].config["max-num-seqs"] == 128
-    assert found["big-one"].config["max-num-seqs"] == 64
-    assert found["big-one"].config["enable-lora"] is True
-    assert found["big-one"].env["A"] == "1"
-    assert found["big-one"].tensor_parallel_size == 4  # the other one holds a GPU
-    assert found["big-one"].config["served-model-name"] == ["meta-llama/Llama-3.1-70B-Instruct", "big-one"]
+    assert planned["8b"].config["max-num-seqs"] == 128
+    assert planned["big-one"].config["max-num-seqs"] == 64
+    assert planned["big-one"].config["enable-lora"] is True
+    assert planned["big-one"].env["A"] == "1"
+    assert planned["big-one"].tensor_parallel_size == 4  # the other one holds a GPU
+    assert planned["big-one"].config["served-model-name"] == ["meta-llama/Llama-3.1-70B-Instruct", "big-one"]
 
 
 def test_named_gpus() -> None:
-    found = instances("8xH100", models=["70b", {"model": "8b", "gpu_indices": [0, 3]}])
-    assert found["8b"].gpu_indices == (0, 3)
-    assert found["70b"].gpu_indices == (1, 2, 4, 5)  # one NVLink island, so any four will do
-    said = findings("2xA100,2xH100", models=[{"model": "8b", "gpu_indices": [1, 2]}])
-    assert "GPUs 1, 2 of gpu_indices are of different types" in said
+    planned = instances("8xH100", models=["70b", {"model": "8b", "gpu_indices": [0, 3]}])
+    assert planned["8b"].gpu_indices == (0, 3)
+    assert planned["70b"].gpu_indices == (1, 2, 4, 5)  # one NVLink island, so any four will do
+    message = findings("2xA100,2xH100", models=[{"model": "8b", "gpu_indices": [1, 2]}])
+    assert "GPUs 1, 2 of gpu_indices are of different types" in message
 
 
 def test_names_to_serve_under() -> None:
@@ -311,8 +311,8 @@ def test_text_of_options_is_what_their_types_say() -> None:
         "no-enable-prefix-caching": "yes",
         "tool-call-parser": "1",
     }
-    found = one("1xH100", model="8b", extra_args=given).config
-    assert {name: found[name] for name in given} == {
+    planned = one("1xH100", model="8b", extra_args=given).config
+    assert {name: planned[name] for name in given} == {
         "max-num-seqs": 64,
         "enforce-eager": True,
         "watermark": 0.5,
@@ -324,17 +324,17 @@ def test_text_of_options_is_what_their_types_say() -> None:
 
 @pytest.mark.parametrize("text", ["25.6K", "32 K", "many", ""])
 def test_a_size_that_vllm_would_refuse_is_refused(text: str) -> None:
-    said = findings("1xH100", model="8b", extra_args={"max-num-batched-tokens": text})
-    assert f"max-num-batched-tokens takes a whole number, or one such as 32k or 32K, not {text!r}." in said
+    message = findings("1xH100", model="8b", extra_args={"max-num-batched-tokens": text})
+    assert f"max-num-batched-tokens takes a whole number, or one such as 32k or 32K, not {text!r}." in message
 
 
 def test_the_environment_of_the_user_counts() -> None:
     own = {"VLLM_CPU_KVCACHE_SPACE": "8", "VLLM_ENGINE_READY_TIMEOUT_S": 5000, "FLAG": True, "EMPTY": None}
-    found = one("1xH100", model="8b", device="cpu", env=own)
-    assert found.env["VLLM_CPU_KVCACHE_SPACE"] == "8"
-    assert found.kv_cache_tokens == 2 * one("1xH100", model="8b", device="cpu").kv_cache_tokens
-    assert (found.start_timeout_s, found.env["VLLM_ENGINE_READY_TIMEOUT_S"]) == (5000, "5000")
-    assert (found.env["FLAG"], found.env["EMPTY"]) == ("1", "")
+    planned = one("1xH100", model="8b", device="cpu", env=own)
+    assert planned.env["VLLM_CPU_KVCACHE_SPACE"] == "8"
+    assert planned.kv_cache_tokens == 2 * one("1xH100", model="8b", device="cpu").kv_cache_tokens
+    assert (planned.start_timeout_s, planned.env["VLLM_ENGINE_READY_TIMEOUT_S"]) == (5000, "5000")
+    assert (planned.env["FLAG"], planned.env["EMPTY"]) == ("1", "")
 
 
 def test_own_names_of_a_request() -> None:
