@@ -32,7 +32,7 @@ MOST_SET: dict[str, dict[str, str]] = {
         "vllm_port": "8000",
         "vllm_api_keys": '["{{ vault_vllm_api_key }}"]',
     },
-    "A front with TLS, instead of the three above": {
+    "A gateway with TLS, instead of the three above": {
         "gateway_enabled": "true",
         "gateway_names": "[llm.example.net]",
         "gateway_keys": '{ada: "{{ vault_gateway_ada }}"}',

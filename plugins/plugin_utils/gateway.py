@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The front before a node's engines: what was asked for, read and refused, and the places that nginx is to serve."""
+"""The gateway before a node's engines: what was asked for, read and refused, and the places that nginx is to serve."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 #: nginx finds a key in a table whose slots hold this much.
 KEY_LENGTH = (20, 256)
-#: The front's own sign of life.
+#: The gateway's own sign of life.
 HEALTH = "/health"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set of the front. The defaults are those of the role."""
+    """What can be set of the gateway. The defaults are those of the role."""
 
     host: str = "0.0.0.0"
     port: int = 443
@@ -83,7 +83,7 @@ def listed(what: str, value: Any) -> Sequence[Any]:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Names and addresses under which clients know the front."""
+    """Names and addresses under which clients know the gateway."""
     found = tuple(str(one) for one in listed("gateway_names", value))
     for one in found:
         if not _DNS_NAME.match(one) and not _is_address(one):
@@ -109,7 +109,7 @@ def routes(value: Any) -> tuple[tuple[str, str], ...]:
                 f"gateway_routes holds {one!r}; a route is a method and a whole path, such as 'POST /v1/completions'."
             )
         if match[2] == HEALTH:
-            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the front's own sign of life.")
+            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the gateway's own sign of life.")
         found.append((match[1], match[2]))
     if not found:
         raise ValueError("gateway_routes is empty, so nothing would pass. Leave it out for what clients usually need.")
@@ -275,7 +275,7 @@ def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
 
 
 def listens(settings: Settings) -> list[dict[str, Any]]:
-    """Every address that the front takes on the node."""
+    """Every address that the gateway takes on the node."""
     found = [(settings.host, settings.port)]
     if settings.metrics_port is not None:
         found.append((settings.metrics_host, settings.metrics_port))
@@ -307,7 +307,7 @@ def _against(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list
 
 
 def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the engines have against the front."""
+    """What the engines have against the gateway."""
     findings = []
     mine = [(one["host"], one["port"]) for one in listens(settings)]
     strange = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
@@ -345,7 +345,7 @@ def _service(settings: Settings) -> dict[str, Any]:
 def plan(
     options: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], os_family: str = "Debian"
 ) -> dict[str, Any]:
-    """What the front is to be, and all that stands against it in ``findings``."""
+    """What the gateway is to be, and all that stands against it in ``findings``."""
     settings, findings = read(options)
     if os_family != "Debian":
         findings.append(f"The gateway needs nginx as Debian and Ubuntu have it; this node's system is {os_family}'s.")

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the nodes of a play said of what is ours there: as text for a person, and as data for a program."""
+"""The status of all nodes of a play, as text for people and as data for programs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from . import text as screen_text
 
 LOAD = ("host", "instance", "state", "up", "run", "wait", "req/s", "in tok/s", "out tok/s", "KV")
 GPUS = ("host", "instance", "GPUs", "busy", "power", "hottest", "memory")
-#: From here on, columns of numbers.
+#: Index of the first column with numbers, which is aligned to the right.
 LOAD_NUMBERS, GPU_NUMBERS = 3, 3
 WORDS = "req/s: requests that ended; in and out tok/s: tokens of prompts and of answers; seen for one second."
 NONE = "-"
-FRONT = "front"
-#: What belongs to no service, by its kind: what is said of one, of several, and what to do about it.
+GATEWAY = "gateway"
+#: Leftovers by kind: the words for one, for several, and the remedy.
 LEFT = {
     "job": ("still works", "still work", "journalctl -fu follows it"),
     "failed_job": ("has failed", "have failed", "journalctl -u says why, and the next run of site.yml begins it anew"),
@@ -42,14 +42,14 @@ LEFT = {
 
 
 def _image(name: str) -> str:
-    """Without its registry, which is the same for all; a digest is told from others by its beginning."""
+    """The image without its registry, and with a shortened digest."""
     name, at, digest = name.partition("@sha256:")
     registry, slash, path = name.partition("/")
     short = path if slash and ("." in registry or ":" in registry) else name
     return f"{short}@{digest[:12]}" if at else short
 
 
-def _told(value: Any, form: str = "{}") -> str:
+def _cell(value: Any, form: str = "{}") -> str:
     return NONE if value is None else form.format(value)
 
 
@@ -57,148 +57,167 @@ def _up(seconds: int | None) -> str:
     return NONE if seconds is None else words.duration(seconds)
 
 
-def load_cells(host: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    """What an instance has to do."""
+def load_cells(host: str, instance: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the load table: what an instance is doing."""
     return (
         host,
-        one["name"],
-        one["state"],
-        _up(one["since_s"]),
-        _told(one["requests_running"]),
-        _told(one["requests_waiting"]),
-        _told(one["requests_per_s"], "{:g}"),
-        _told(one["prompt_tokens_per_s"], "{:.0f}"),
-        _told(one["generation_tokens_per_s"], "{:.0f}"),
-        _told(one["kv_cache_usage"], "{:.0%}"),
+        instance["name"],
+        instance["state"],
+        _up(instance["since_s"]),
+        _cell(instance["requests_running"]),
+        _cell(instance["requests_waiting"]),
+        _cell(instance["requests_per_s"], "{:g}"),
+        _cell(instance["prompt_tokens_per_s"], "{:.0f}"),
+        _cell(instance["generation_tokens_per_s"], "{:.0f}"),
+        _cell(instance["kv_cache_usage"], "{:.0%}"),
     )
 
 
-def gpu_cells(host: str, one: Mapping[str, Any]) -> tuple[str, ...]:
-    """What its GPUs do: how busy they are on average, all that they draw, the hottest of them."""
-    used, total, limit = one["gpu_memory_used_mib"], one["gpu_memory_mib"], one["gpu_power_limit_w"]
+def gpu_cells(host: str, instance: Mapping[str, Any]) -> tuple[str, ...]:
+    """A row of the GPU table: average utilisation, total power, hottest GPU, memory."""
+    used, total, limit = instance["gpu_memory_used_mib"], instance["gpu_memory_mib"], instance["gpu_power_limit_w"]
     return (
         host,
-        one["name"],
-        numbered(one["gpus"]).split(" ", 1)[1],
-        _told(one["gpu_utilization_percent"], "{:.0f} %"),
-        _told(one["gpu_power_w"], "{:.0f}" if limit is None else f"{{:.0f}} of {limit:.0f} W"),
-        _told(one["gpu_temperature_c"], "{:.0f} C"),
+        instance["name"],
+        numbered(instance["gpus"]).split(" ", 1)[1],
+        _cell(instance["gpu_utilization_percent"], "{:.0f} %"),
+        _cell(instance["gpu_power_w"], "{:.0f}" if limit is None else f"{{:.0f}} of {limit:.0f} W"),
+        _cell(instance["gpu_temperature_c"], "{:.0f} C"),
         NONE if total is None else f"{used / 1024:.1f} of {total / 1024:.1f} GiB",
     )
 
 
-def _front_state(said: Mapping[str, Any]) -> str:
-    """In the words that instances have."""
-    active = str(said["front"]).partition("/")[0]
+def _gateway_state(status: Mapping[str, Any]) -> str:
+    """The gateway's state, in the words used for instances."""
+    active = str(status["front"]).partition("/")[0]
     return "serving" if active == "active" else active
 
 
-def _load_rows(host: str, said: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = [load_cells(host, one) for one in said["instances"]]
-    if said.get("front"):
+def _load_rows(host: str, status: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = [load_cells(host, instance) for instance in status["instances"]]
+    if status.get("front"):
         empty = (NONE,) * (len(LOAD) - 4)
-        rows.append((host, FRONT, _front_state(said), _up(said.get("front_since_s")), *empty))
+        rows.append((host, GATEWAY, _gateway_state(status), _up(status.get("front_since_s")), *empty))
     return rows
 
 
-def _about(host: str, said: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What each is, beside its name."""
-    told = []
-    for one in said["instances"]:
-        revision = f" at {one['revision'][:8]}" if one["revision"] else ""
-        what = [f"{one['unit']} {one['unit_state']}", f"{one['model']}{revision}", _image(one["image"]), one["url"]]
-        told.append((f"{host} {one['name']}", ", ".join(part for part in what if part)))
-    if said.get("front"):
-        places = [place.replace(" ", ":") for place in said.get("front_listens", [])]
+def _about(host: str, status: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Label and details of each service."""
+    lines = []
+    for instance in status["instances"]:
+        revision = f" at {instance['revision'][:8]}" if instance["revision"] else ""
+        what = [
+            f"{instance['unit']} {instance['unit_state']}",
+            f"{instance['model']}{revision}",
+            _image(instance["image"]),
+            instance["url"],
+        ]
+        lines.append((f"{host} {instance['name']}", ", ".join(part for part in what if part)))
+    if status.get("front"):
+        places = [place.replace(" ", ":") for place in status.get("front_listens", [])]
         listens = f", listens on {' and '.join(places)}" if places else ""
-        told.append((f"{host} {FRONT}", f"{GATEWAY_UNIT} {said['front']}{listens}"))
-    return told
+        lines.append((f"{host} {GATEWAY}", f"{GATEWAY_UNIT} {status['front']}{listens}"))
+    return lines
 
 
 def _left(host: str, leftovers: Sequence[Mapping[str, str]]) -> list[str]:
-    """A sentence for each kind of what belongs to no service."""
-    told = []
-    for kind, (one, several, remedy) in LEFT.items():
+    """One sentence for each kind of leftover."""
+    lines = []
+    for kind, (singular, plural, remedy) in LEFT.items():
         names = [left["name"] for left in leftovers if left["kind"] == kind]
         if len(names) == 1:
-            told.append(f"{host}: {names[0]} {one}: {remedy}.")
+            lines.append(f"{host}: {names[0]} {singular}: {remedy}.")
         elif names:
-            told.append(f"{host}: {', '.join(names)} {several}: {remedy.replace(' it', ' them')}.")
-    return told
+            lines.append(f"{host}: {', '.join(names)} {plural}: {remedy.replace(' it', ' them')}.")
+    return lines
 
 
-def _of_instance(host: str, one: Mapping[str, Any]) -> list[str]:
-    told = []
-    if not one["healthy"]:
-        told.append(sentences(f"{host} {one['name']} is {one['state']}: {one['detail']}", one["remedy"]))
-    if one["healthy"] and one["restarts"]:
-        times = "once" if one["restarts"] == 1 else f"{one['restarts']} times"
-        told.append(f"{host} {one['name']} has ended and was started again {times}: journalctl -u {one['unit']}")
-    if one["restart_due"]:
-        told.append(f"{host} {one['name']}: {one['restart_due']} has changed since it was started.")
-    if not one["enabled"]:
-        told.append(f"{host} {one['name']} does not start with the node: systemctl enable {one['unit']}")
-    if one.get("listed") is False:
-        told.append(
-            f"{host} {one['name']} is no longer listed and stays: gpunode.llm.site with -e vllm_remove_unlisted=true"
-            " removes it."
+def _of_instance(host: str, instance: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if not instance["healthy"]:
+        lines.append(
+            sentences(f"{host} {instance['name']} is {instance['state']}: {instance['detail']}", instance["remedy"])
         )
-    return told
+    if instance["healthy"] and instance["restarts"]:
+        times = "once" if instance["restarts"] == 1 else f"{instance['restarts']} times"
+        lines.append(
+            f"{host} {instance['name']} has ended and was started again {times}: journalctl -u {instance['unit']}"
+        )
+    if instance["restart_due"]:
+        lines.append(f"{host} {instance['name']}: {instance['restart_due']} has changed since it was started.")
+    if not instance["enabled"]:
+        lines.append(f"{host} {instance['name']} does not start with the node: systemctl enable {instance['unit']}")
+    if instance.get("listed") is False:
+        lines.append(
+            f"{host} {instance['name']} is no longer listed and stays: gpunode.llm.site with"
+            " -e vllm_remove_unlisted=true removes it."
+        )
+    return lines
 
 
-def notes(host: str, said: Mapping[str, Any]) -> list[str]:
-    """What the tables have no room for: causes, remedies, what is about to change, and what is left over."""
-    told = [sentence for one in said["instances"] for sentence in _of_instance(host, one)]
-    if said.get("front") and not said["front"].startswith("active/"):
-        told.append(f"{host}: the front before its engines is {said['front']}: journalctl -u gpunode-gateway says why")
-    if said.get("gpu_message"):
-        told.append(f"{host}: {said['gpu_message']}")
-    return told + _left(host, said.get("leftovers", []))
+def notes(host: str, status: Mapping[str, Any]) -> list[str]:
+    """Notes below the tables: causes, remedies, pending restarts and leftovers."""
+    lines = [note for instance in status["instances"] for note in _of_instance(host, instance)]
+    if status.get("front") and not status["front"].startswith("active/"):
+        lines.append(f"{host}: the gateway is {status['front']}: journalctl -u gpunode-gateway says why")
+    if status.get("gpu_message"):
+        lines.append(f"{host}: {status['gpu_message']}")
+    return lines + _left(host, status.get("leftovers", []))
 
 
 DATA = ("docker_runs", "front", "front_since_s", "front_listens", "leftovers", "gpu_message", "instances")
 
 
-def _unhealthy(host: str, said: Mapping[str, Any]) -> list[str]:
-    ill = [f"{host} {one['name']} ({one['state']})" for one in said["instances"] if not one["healthy"]]
-    front = said.get("front") and _front_state(said) != "serving"
-    return [*ill, *([f"{host} {FRONT} ({_front_state(said)})"] if front else [])]
+def _unhealthy(host: str, status: Mapping[str, Any]) -> list[str]:
+    unhealthy = [
+        f"{host} {instance['name']} ({instance['state']})"
+        for instance in status["instances"]
+        if not instance["healthy"]
+    ]
+    gateway_down = status.get("front") and _gateway_state(status) != "serving"
+    return [*unhealthy, *([f"{host} {GATEWAY} ({_gateway_state(status)})"] if gateway_down else [])]
 
 
 def tables(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What instances have to do, and what their GPUs do."""
-    rows = [row for host, said in nodes.items() for row in _load_rows(host, said)]
-    ours = [(host, one) for host, said in nodes.items() for one in said["instances"] if one["gpus"]]
+    """The load table and the GPU table."""
+    rows = [row for host, status in nodes.items() for row in _load_rows(host, status)]
+    with_gpus = [
+        (host, instance) for host, status in nodes.items() for instance in status["instances"] if instance["gpus"]
+    ]
     load = screen_text.columns([LOAD, *rows], range(LOAD_NUMBERS, len(LOAD))) if rows else []
     gpus = (
-        screen_text.columns([GPUS, *(gpu_cells(*one) for one in ours)], range(GPU_NUMBERS, len(GPUS))) if ours else []
+        screen_text.columns([GPUS, *(gpu_cells(*row) for row in with_gpus)], range(GPU_NUMBERS, len(GPUS)))
+        if with_gpus
+        else []
     )
     return [*load, *([""] if gpus else []), *gpus, *(["", *screen_text.wrapped(WORDS)] if rows else [])]
 
 
 def _parts(*parts: Sequence[str]) -> list[str]:
-    """With an empty line between any two of them."""
+    """Join the parts with an empty line between them."""
     return [line for part in parts if part for line in ("", *part)][1:]
 
 
 def report(nodes: Mapping[str, Mapping[str, Any]], short: bool = False) -> dict[str, Any]:
-    """Text, notes and data of all nodes; a node that said nothing is one that could not be asked.
+    """Text, notes and data of all nodes. A node without an answer was not reachable.
 
-    ``short``: the text is without what does not change from look to look.
+    ``short``: leave out of the text what does not change between refreshes.
     """
-    told, data, unhealthy = [], {}, []
-    asked = {host: said for host, said in nodes.items() if "instances" in said}
-    for host, said in nodes.items():
-        if host not in asked:
-            told.append(f"{host} could not be asked: {said.get('msg') or 'it was not reached'}")
+    lines, data, unhealthy = [], {}, []
+    reached = {host: status for host, status in nodes.items() if "instances" in status}
+    for host, status in nodes.items():
+        if host not in reached:
+            lines.append(f"{host} could not be asked: {status.get('msg') or 'it was not reached'}")
             data[host] = {"asked": False}
             continue
-        if not said["instances"]:
-            told.append(f"{host} serves nothing.")
-        told += notes(host, said)
-        unhealthy += _unhealthy(host, said)
-        data[host] = {"asked": True, **{key: said[key] for key in DATA if key in said}}
-    about = [] if short else screen_text.pairs([pair for host, said in asked.items() for pair in _about(host, said)])
-    noted = [line for note in told for line in screen_text.wrapped(note, rest="  ")]
-    text = _parts(tables(asked), about, noted)
-    return {"schema": SCHEMA, "text": text, "notes": told, "nodes": data, "unhealthy": unhealthy}
+        if not status["instances"]:
+            lines.append(f"{host} serves nothing.")
+        lines += notes(host, status)
+        unhealthy += _unhealthy(host, status)
+        data[host] = {"asked": True, **{key: status[key] for key in DATA if key in status}}
+    about = (
+        [] if short else screen_text.pairs([pair for host, status in reached.items() for pair in _about(host, status)])
+    )
+    noted = [line for note in lines for line in screen_text.wrapped(note, rest="  ")]
+    text = _parts(tables(reached), about, noted)
+    return {"schema": SCHEMA, "text": text, "notes": lines, "nodes": data, "unhealthy": unhealthy}

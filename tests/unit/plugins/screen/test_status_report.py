@@ -82,7 +82,7 @@ def test_all_nodes_as_text() -> None:
         "gpu-1  8b        serving  1 h 1 min    3     0    2.5       340        890  12%",
         "gpu-1  70b       failed           -    -     -      -         -          -    -",
         "gpu-2  8b        serving  1 h 1 min    3     0    2.5       340        890  12%",
-        "gpu-2  front     serving  1 min 1 s    -     -      -         -          -    -",
+        "gpu-2  gateway   serving  1 min 1 s    -     -      -         -          -    -",
         "",
         "host   instance  GPUs  busy           power  hottest            memory",
         "gpu-1  8b        0-3   87 %  1612 of 2800 W     61 C  71.2 of 79.6 GiB",
@@ -91,13 +91,13 @@ def test_all_nodes_as_text() -> None:
         "",
         "req/s: requests that ended; in and out tok/s: tokens of prompts and of answers; seen for one second.",
         "",
-        "gpu-1 8b     vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
-        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
-        "gpu-1 70b    vllm-8b.service failed/failed, meta-llama/Llama-3.1-8B-Instruct,",
-        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
-        "gpu-2 8b     vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
-        "             vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
-        "gpu-2 front  gpunode-gateway.service active/running",
+        "gpu-1 8b       vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
+        "               vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-1 70b      vllm-8b.service failed/failed, meta-llama/Llama-3.1-8B-Instruct,",
+        "               vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-2 8b       vllm-8b.service active/running, meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2,",
+        "               vllm/vllm-openai@abababababab, http://127.0.0.1:8000/v1",
+        "gpu-2 gateway  gpunode-gateway.service active/running",
         "",
         "gpu-1 70b is failed: it ended (exit-code, status 1). The GPU's memory is full. Lower max-num-seqs.",
     ]
@@ -155,9 +155,9 @@ def test_a_front_that_does_not_run_is_said() -> None:
     assert report({"n": node(SERVING, front="active/running")})["notes"] == []
     told = report({"n": node(SERVING, front="failed/failed", front_listens=["0.0.0.0 443", "127.0.0.1 9113"])})
     (note,) = told["notes"]
-    assert note.startswith("n: the front before its engines is failed/failed")
-    assert told["unhealthy"] == ["n front (failed)"]
-    assert next(line.split()[:3] for line in told["text"] if " front " in line) == ["n", "front", "failed"]
+    assert note.startswith("n: the gateway is failed/failed")
+    assert told["unhealthy"] == ["n gateway (failed)"]
+    assert next(line.split()[:3] for line in told["text"] if " gateway " in line) == ["n", "gateway", "failed"]
     assert "listens on 0.0.0.0:443 and 127.0.0.1:9113" in " ".join(told["text"])
 
 

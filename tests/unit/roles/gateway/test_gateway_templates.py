@@ -131,8 +131,8 @@ def test_of_several_instances_the_path_decides(default, root):
 
 
 def test_nothing_goes_to_an_engine_without_a_key_or_by_another_method():
-    (front,) = servers(render("nginx.conf.j2", gateway_routes=["GET /v1/models", "POST /v1/models", "POST /v1/score"]))
-    for lines in front.values():
+    (gateway,) = servers(render("nginx.conf.j2", gateway_routes=["GET /v1/models", "POST /v1/models", "POST /v1/score"]))
+    for lines in gateway.values():
         at = [line[0] for line in lines]
         if "proxy_pass" in at:
             asked = [line for line in lines if line[0] == "if"]
@@ -145,7 +145,7 @@ def test_nothing_goes_to_an_engine_without_a_key_or_by_another_method():
             assert asked[0][-1] == [["return", "401"]]
             assert asked[1][-1] == [["return", "405"]]
             assert {"limit_req", "limit_conn"} <= set(at)
-    assert front["/"] == [["return", "404"]]
+    assert gateway["/"] == [["return", "404"]]
 
 
 def test_metrics_have_a_door_of_their_own_or_none():
@@ -156,8 +156,8 @@ def test_metrics_have_a_door_of_their_own_or_none():
         "gateway_metrics_allow": ["10.0.0.0/8"],
     }
     text = render("nginx.conf.j2", **settings)
-    front, metrics = servers(text)
-    assert not [path for path in front if "metrics" in path]
+    gateway, metrics = servers(text)
+    assert not [path for path in gateway if "metrics" in path]
     assert [path for path in metrics if path != "/"] == ["= /8b/metrics", "= /metrics"]
     assert "    allow 10.0.0.0/8;\n    deny all;\n" in text
 
@@ -225,7 +225,7 @@ REFUSED = [
     ({"gateway_routes": []}, "gateway_routes is empty"),
     ({"gateway_routes": ["/v1/models"]}, "a route is a method and a whole path"),
     ({"gateway_routes": ["GET /v1/../metrics"]}, "a route is a method and a whole path"),
-    ({"gateway_routes": ["GET /health"]}, "the front's own sign of life"),
+    ({"gateway_routes": ["GET /health"]}, "the gateway's own sign of life"),
     ({"gateway_names": ["a b"]}, "neither a name in the DNS nor an address"),
     ({"gateway_certificate": "/a.pem"}, "come together"),
     ({"gateway_certificate": "a.pem", "gateway_certificate_key": "/a.key"}, "must be an absolute path"),
@@ -401,13 +401,13 @@ def test_fuzzed_texts_are_each_one_word_of_nginx(fuzzed):
         if not files:
             continue
         (http,) = [line[-1] for line in words(files["nginx.conf"]) if line[0] == "http"]
-        front = next(line[-1] for line in http if line[0] == "server")
-        assert ["ssl_certificate", given["gateway_certificate"]] in front
-        assert ["ssl_certificate_key", given["gateway_certificate_key"]] in front
+        gateway = next(line[-1] for line in http if line[0] == "server")
+        assert ["ssl_certificate", given["gateway_certificate"]] in gateway
+        assert ["ssl_certificate_key", given["gateway_certificate_key"]] in gateway
         *_maps, engine = words(files["keys.conf"])
         assert engine[-1] == [["default", f"Bearer {given['gateway_engine_key']}"]]
         own = {"ssl_certificate", "ssl_certificate_key"}
-        assert {line[0] for line in front} - own == {"listen", "error_page", "location"}
+        assert {line[0] for line in gateway} - own == {"listen", "error_page", "location"}
         for engine in passes(files["nginx.conf"]).values():
             assert re.fullmatch(r"http://127\.0\.0\.1:8000/[\w/.-]+", engine)
 
