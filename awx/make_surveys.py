@@ -69,13 +69,13 @@ def question(
 def surveys() -> dict[str, Any]:
     """All surveys by the key under which content.yml names them."""
     models = list(load_catalog().models)
-    wishes = [of("vllm_objective", "What the GPUs are spread for"), of("vllm_max_model_len", "Context")]
+    options = [of("vllm_objective", "What the GPUs are spread for"), of("vllm_max_model_len", "Context")]
     plan = [
         question("model", "Model", said("model"), ["all", *models], "all"),
         question("gpus", "GPUs", "To plan for GPUs that nobody has yet, such as 8xH100. Empty: the nodes' own."),
-        *wishes,
+        *options,
     ]
-    serve = [question("model", "Model", said("model"), models, models[0]), *wishes]
+    serve = [question("model", "Model", said("model"), models, models[0]), *options]
     level = of("level", "Level")
     fail = of("status_fail", "Fail where something does not serve")
     spec = {"plan": plan, "serve": serve, "status": [fail], "teardown": [level]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gateway_info
-short_description: Tell what a node has of the front before its engines
+short_description: Collect the state of the gateway on a node
 version_added: 1.0.0
 description:
   - Says whether nginx is there, whether the role P(gpunode.llm.gateway#role) put it there, and whether a self-signed
@@ -110,11 +110,11 @@ acme_account:
   type: bool
   returned: always
 acme_deploy:
-  description: Whether certbot keeps another certificate than the front has.
+  description: Whether certbot keeps another certificate than the gateway has.
   type: bool
   returned: always
 acme_kept:
-  description: Whether certbot keeps a certificate for the front.
+  description: Whether certbot keeps a certificate for the gateway.
   type: bool
   returned: always
 """

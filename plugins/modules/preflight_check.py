@@ -9,7 +9,7 @@ short_description: Tell what stands against serving a plan on this node
 version_added: 1.0.0
 description:
   - Checks free disk on the very filesystems that weights and images go to, the ports of the endpoints, the token and
-    the access to each repository, the front before the engines, the platform, and with O(docker) which Docker it is.
+    the access to each repository, the gateway, the platform, and with O(docker) which Docker it is.
     Returns everything it found, not the first thing only.
   - Changes nothing, needs nothing installed, and does not fail because of what it found.
   - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
@@ -97,7 +97,7 @@ options:
     default: []
   gateway:
     description:
-      - What the front before the engines needs of this node, where there is to be one. C(listens) is a list of
+      - What the gateway needs of this node, where there is to be one. C(listens) is a list of
         dictionaries of C(host) and C(port), C(certificate) and C(certificate_key) are paths, where they are the
         operator's own. It is checked with the ports.
     type: dict

@@ -189,7 +189,7 @@ docker_runs:
   returned: always
 front:
   description:
-    - What systemd says of the front that the role P(gpunode.llm.gateway#role) put before the engines, such as
+    - The state in systemd of the gateway that the role P(gpunode.llm.gateway#role) put before the engines, such as
       V(active/running). Empty where there is none.
   type: str
   returned: always
@@ -236,7 +236,7 @@ from ..module_utils.instance import (
     names,
     status as instance_status,
 )
-from ..module_utils.instance.names import GATEWAY_UNIT as FRONT
+from ..module_utils.instance.names import GATEWAY_UNIT
 from ..module_utils.node import brought as node_brought, commands
 from ..module_utils.programs import gpu as programs_gpu, vllm_wait
 from ..module_utils.units import unit as units_unit
@@ -336,7 +336,8 @@ class Node:
         return programs_gpu.look(programs_gpu.asked(run, tool), programs_gpu.scan_pci())
 
     def units(self, names):
-        shown = self.said(*commands.show(instance_status.PROPERTIES, DOCKER, FRONT, *names, *instance_leftovers.JOBS))
+        units = (DOCKER, GATEWAY_UNIT, *names, *instance_leftovers.JOBS)
+        shown = self.said(*commands.show(instance_status.PROPERTIES, *units))
         return instance_status.parse_units(shown, time.monotonic())
 
     def images(self, names):
@@ -404,8 +405,8 @@ def instances(module):
 
 
 def listens(module):
-    """What the front listens on."""
-    found = known.gateway_listens(unit=os.path.join(module.params["unit_dir"], FRONT))
+    """Addresses and ports that the gateway listens on."""
+    found = known.gateway_listens(unit=os.path.join(module.params["unit_dir"], GATEWAY_UNIT))
     return [f"{host} {port}" for host, port in found]
 
 
@@ -449,16 +450,16 @@ def main():
         for one in asked:
             one.result()
     rows = [node.row(one, units, images, gpus) for one in found]
-    front = units.get(FRONT, instance_status.Unit())
+    gateway = units.get(GATEWAY_UNIT, instance_status.Unit())
     told = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
     told += [instance_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
     module.exit_json(
         changed=False,
         instances=rows,
         docker_runs=units.get(DOCKER, instance_status.Unit()).active == "active",
-        front=f"{front.active}/{front.sub}" if front.loaded else "",
-        front_since_s=front.since_s,
-        front_listens=listens(module) if front.loaded else [],
+        front=f"{gateway.active}/{gateway.sub}" if gateway.loaded else "",
+        front_since_s=gateway.since_s,
+        front_listens=listens(module) if gateway.loaded else [],
         leftovers=[] if module.params["names"] else leftovers(found, units),
         gpu_message=" ".join(text for text in told if text),
     )

@@ -269,3 +269,34 @@ def test_tests_of_plugins_lie_in_the_rooms_that_they_are_about() -> None:
     assert len(folders) > 10
     # What users set is read in plugin_utils/values.py and names.py.
     assert folders - rooms == {"settings"}
+
+
+# -- one word for one thing (docs/architecture.md has the list) -------------------------------------------------------
+PAGES = ("README.md", "CONTRIBUTING.md", "awx", "docs", "inventories", "playbooks", "plugins", "roles")
+#: Words that are not used: the word that is, and what keeps its spelling since others read it (keys, files, options).
+TWINS = {
+    r"fronts?": ("gateway", r"in front\b|front\.conf|[\"'.]front\b|\bfront=|^front:|\bfront_(since_s|listens)"),
+    r"wish(es)?": ("request", r"(?!)"),
+    r"seat(s|ed)?": ("placement", r"(?!)"),
+    r"dress": ("os-release", r"(?!)"),
+}
+#: A changed unit restarts what runs, so these keep their text.
+UNITS = re.compile(r"templates/(gpunode-gateway(-update)?\.(service|path)|mounts\.conf)\.j2$")
+
+
+def page_lines() -> Iterator[tuple[str, str]]:
+    root = PLUGINS.parent
+    tops = [root / page for page in PAGES]
+    files = [file for top in tops for file in ([top] if top.is_file() else sorted(top.rglob("*")))]
+    for file in files:
+        if file.suffix in (".j2", ".json", ".md", ".py", ".sh", ".yml") and not UNITS.search(str(file)):
+            for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+                yield f"{file.relative_to(root)}:{number}", line
+
+
+@pytest.mark.parametrize("twin", TWINS)
+def test_one_thing_has_one_word(twin: str) -> None:
+    word, contract = TWINS[twin]
+    wrong = re.compile(rf"\b{twin}\b", re.IGNORECASE)
+    found = [f"{place}: {line.strip()}" for place, line in page_lines() if wrong.search(re.sub(contract, "", line))]
+    assert found == [], f"the word is {word}"

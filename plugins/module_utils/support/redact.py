@@ -164,7 +164,7 @@ def of_list(text: str) -> Set[str]:
 
 
 def of_front(text: str) -> Set[str]:
-    """The clients' keys in the front's table."""
+    """The clients' keys in the gateway's table."""
     return set(re.findall(r'^\s*(?:default )?"Bearer ([^"\s]+)"', text, re.MULTILINE))
 
 

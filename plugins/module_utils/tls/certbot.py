@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import AbstractSet, Dict, List, Mapping, Sequence, Tuple
 
-#: What certbot calls the front's certificate, whatever names it is for.
+#: The name of the gateway's certificate in certbot, for any server names.
 LINEAGE = "gpunode-gateway"
 
 

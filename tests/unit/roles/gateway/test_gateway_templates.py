@@ -131,7 +131,8 @@ def test_of_several_instances_the_path_decides(default, root):
 
 
 def test_nothing_goes_to_an_engine_without_a_key_or_by_another_method():
-    (gateway,) = servers(render("nginx.conf.j2", gateway_routes=["GET /v1/models", "POST /v1/models", "POST /v1/score"]))
+    routes = ["GET /v1/models", "POST /v1/models", "POST /v1/score"]
+    (gateway,) = servers(render("nginx.conf.j2", gateway_routes=routes))
     for lines in gateway.values():
         at = [line[0] for line in lines]
         if "proxy_pass" in at:
