@@ -24,7 +24,14 @@ from torch.overrides import TorchFunctionMode
 
 GIB = 1 << 30
 #: The wheel's compiled parts, as far as something imports them by name.
-COMPILED = ("_C", "_C_stable_libtorch", "_moe_C", "vllm_flash_attn._vllm_fa2_C", "vllm_flash_attn._vllm_fa3_C")
+COMPILED = (
+    "_C",
+    "_flashkda_C",
+    "_C_stable_libtorch",
+    "_moe_C",
+    "vllm_flash_attn._vllm_fa2_C",
+    "vllm_flash_attn._vllm_fa3_C",
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,9 @@ class Anything(type):
         if name.startswith("__"):
             raise AttributeError(name)
         return Anything(name, (), {})
+
+    def __call__(cls, *_args: object, **_more: object) -> Any:
+        return cls
 
     def __or__(cls, other: object) -> Any:
         return other
@@ -197,6 +207,7 @@ def pretend(name: str) -> torch.library.Library:
 
     if not is_torchvision_available():  # it remembers what it found
         sys.meta_path.append(Absent("torchvision"))
+    sys.meta_path.extend((Absent("cutlass"), Absent("cuda")))
     import vllm.platforms as platforms
     from vllm.platforms import cuda
 

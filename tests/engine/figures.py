@@ -95,6 +95,7 @@ def engine_config(case: dict[str, Any], folder: Path) -> Any:
         skip_tokenizer_init=True,
         load_format="dummy",
         enforce_eager=True,
+        allow_deprecated_quantization=True,
         tensor_parallel_size=size,
         distributed_executor_backend="external_launcher" if size > 1 else None,
         **case.get("options", {}),
