@@ -1,0 +1,141 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a model consists of: its weights in parts, its cache in layers, and what a width of tensor parallelism divides.
+
+A reader makes one from config.json (`architectures`). The memory of a GPU (`memory`), the KV cache (`kv_cache`), the
+weight formats (`quantization`) and the widths that work (`splits`) are counted from it and from nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+#: How tensor parallelism divides a part.
+WHOLE = "whole"  # each GPU has all of it
+EVEN = "even"  # each GPU has an equal share: heads, the MLP's inner width, the vocabulary
+KV = "kv"  # by KV heads: down to one head per GPU, which is then repeated
+EXPERTS = "experts"  # as EVEN, over data-parallel ranks too, or whole experts with expert parallelism
+
+#: Kinds of layers in the cache, as vLLM's KVCacheSpec classes.
+FULL, WINDOW, CHUNK, LATENT, INDEX, STATE, CROSS = "full", "window", "chunk", "latent", "index", "state", "cross"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Weights of one name: a matrix of so many outputs and inputs in each of its layers.
+
+    ``name`` is what the checkpoint calls it after `layers.N.`, or in full outside the layers: weight formats list what
+    they leave out by it. ``linear``: whether a weight format applies at all.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    layers: tuple[int, ...] = ()
+    times: int = 1
+    split: str = WHOLE
+    along: str = "rows"
+    heads: int = 0
+    linear: bool = True
+    element: int = 2
+
+    @property
+    def parameters(self) -> int:
+        """In one layer."""
+        return self.rows * self.columns * self.times
+
+
+@dataclass(frozen=True)
+class State:
+    """One tensor of a request's state: (width + groups x group_width) x depth elements, the first factor split by TP.
+
+    Groups are repeated where the width does not divide them (MambaStateShapeCalculator.extra_groups_for_head_shards).
+    """
+
+    width: int
+    depth: int
+    element: int
+    groups: int = 0
+    group_width: int = 0
+
+    def bytes(self, tp: int) -> int:
+        """On one GPU."""
+        groups = self.groups if not self.groups or self.groups % tp == 0 else tp
+        return (self.width + groups * self.group_width) // tp * self.depth * self.element
+
+
+@dataclass(frozen=True)
+class CacheLayers:
+    """Equal layers of the cache. ``k``, ``v``: elements of one head and token; ``window``: of WINDOW and CHUNK."""
+
+    kind: str
+    layers: tuple[int, ...]
+    heads: int = 0
+    k: int = 0
+    v: int = 0
+    window: int = 0
+    states: tuple[State, ...] = ()
+    element: int = 0  # 0: as the cache's data type
+    packed: int = 0  # bytes of a token in the packed FP8 form, where there is one
+    checkpoints: bool = False  # of STATE: the engine can keep a state inside a prefill
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A number that a width must divide; ``repeats``: a wider one works too, where it is a multiple of the number."""
+
+    what: str
+    number: int
+    repeats: bool = False
+    experts: bool = False  # divided over data-parallel ranks too, and not at all with expert parallelism
+
+    def allows(self, width: int) -> bool:
+        """Whether so many GPUs can share it."""
+        return self.number % width == 0 or (self.repeats and width % self.number == 0)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model, as the engine builds it."""
+
+    name: str
+    kind: str
+    layers: int
+    hidden_size: int
+    inner_size: int
+    context: int
+    parts: tuple[Part, ...]
+    cache: tuple[CacheLayers, ...]
+    wholes: tuple[Whole, ...] = ()
+    vocab_size: int = 0
+    task: str = "generate"
+    since: str = ""
+    experts_per_token: int = 0
+    expert_size: int = 0
+    float16: bool = True  # whether the engine runs it in FP16
+    stretch: tuple[tuple[str, Any], ...] = ()  # what YaRN needs, where the family takes it
+    hybrid: bool = True  # False: the engine counts windows as full attention (chunked local attention)
+    image_activation: int = 0  # elements per image token in the vision tower
+
+    @property
+    def mixture(self) -> bool:
+        """Whether it has experts."""
+        return self.experts_per_token > 0
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return sum(part.parameters * max(1, len(part.layers)) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Unsized:
+    """A model that the planner does not size: the sentence that says why, and what little it knows."""
+
+    name: str
+    why: str
+    context: int = 0
+    heads: int = 0
+    gone: bool = False

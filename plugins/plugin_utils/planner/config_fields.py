@@ -1,0 +1,122 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fields of a config.json, read by name; which were read is noted, so that what a reader passed over is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: Fields that make a model something else than a decoder of equal layers, and what they make it.
+MARKERS: Mapping[str, tuple[str, ...]] = {
+    "a mixture of experts": (
+        "num_local_experts",
+        "num_experts",
+        "n_routed_experts",
+        "moe_num_experts",
+        "num_routed_experts",
+        "moe_intermediate_size",
+        "moe_layer_freq",
+        "expert_layer_period",
+    ),
+    "latent attention (MLA)": ("kv_lora_rank",),
+    "layers with a state": (
+        "ssm_cfg",
+        "ssm_state_size",
+        "state_size",
+        "layers_block_type",
+        "hybrid_override_pattern",
+        "hybrid_layer_ids",
+        "mamba_d_state",
+        "mamba_d_ssm",
+        "mamba_num_heads",
+        "attn_layer_period",
+        "attn_type_list",
+        "linear_num_value_heads",
+        "linear_attn_config",
+        "full_attention_interval",
+        "full_attn_idxs",
+        "conv_L_cache",
+        "layer_group_size",
+    ),
+    "sparse attention": ("index_topk", "compress_ratios", "compress_ratio", "sparse_attention_config"),
+    "windows of attention": (
+        "sliding_window",
+        "sliding_window_size",
+        "sliding_window_pattern",
+        "sliding_windows",
+        "attention_chunk_size",
+        "layer_types",
+        "interleaved_sliding_window",
+    ),
+    "layers without a cache of their own": ("num_kv_shared_layers", "cross_attention_layers", "kv_sharing_period"),
+    "layers that differ": ("block_configs", "num_attention_heads_per_layer", "num_global_key_value_heads"),
+    "an encoder": ("encoder_layers", "decoder_layers", "is_encoder_decoder"),
+}
+#: Where the language model's own fields stand in the config of a model that does more.
+NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "text_model_config")
+
+
+def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language model's fields, laid over those around them."""
+    found = dict(config)
+    for key in NESTED:
+        inner = found.pop(key, None)
+        if isinstance(inner, Mapping):
+            found = {**found, **text_fields({"architectures": found.get("architectures"), **inner})}
+            found["architectures"] = config.get("architectures")
+    return found
+
+
+class Fields:
+    """Fields by name. Raises ValueError, with `what` in front, for a field that is no number."""
+
+    def __init__(self, what: str, values: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+        self.what = what
+        self._values = {**(defaults or {}), **{key: value for key, value in values.items() if value is not None}}
+        self._read: set[str] = set()
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of these that is there."""
+        self._read.update(names)
+        return next((self._values[name] for name in names if name in self._values), default)
+
+    def number(self, *names: str, default: int | None = None) -> int:
+        """A positive whole number; numbers given on a command line arrive as strings."""
+        value = self.get(*names, default=default)
+        try:
+            number = int(str(value))
+        except ValueError:
+            raise ValueError(f"{self.what}: {names[0]} must be a whole number, not {value!r}.") from None
+        if number < 1:
+            raise ValueError(f"{self.what}: {names[0]} must be at least 1, not {number}.")
+        return number
+
+    def count(self, *names: str) -> int:
+        """A number that may be 0 or absent."""
+        value = self.get(*names)
+        return self.number(*names) if value else 0
+
+    def listed(self, *names: str) -> list[Any]:
+        """A list, empty where there is none."""
+        value = self.get(*names)
+        return list(value) if isinstance(value, (list, tuple)) else []
+
+    def flag(self, *names: str, default: bool = False) -> bool:
+        """A truth value."""
+        return bool(self.get(*names, default=default))
+
+    def inner(self, name: str) -> Fields:
+        """The fields within one; none where it is not there."""
+        value = self.get(name)
+        return Fields(f"{self.what}: {name}", value if isinstance(value, Mapping) else {})
+
+    def unread(self) -> dict[str, str]:
+        """Fields that say of what kind a model is and that nobody asked for, with that kind."""
+        return {
+            name: kind
+            for kind, names in MARKERS.items()
+            for name in names
+            if self._values.get(name) and name not in self._read
+        }

@@ -1,0 +1,91 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long a context config.json gives, as vLLM derives it, and how YaRN makes it longer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .architecture import Architecture
+from .config_fields import Fields
+
+#: The fields that vLLM takes the shortest of (get_max_model_len_and_key).
+LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+#: Kinds of scaling that max_position_embeddings has counted in already.
+COUNTED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope")
+#: The largest factor of YaRN that model cards give.
+FARTHEST = 4
+#: What vLLM takes where config.json says nothing.
+SILENT = 2048
+
+
+def _scaling(fields: Fields) -> Mapping[str, Any]:
+    found = fields.get("rope_parameters", "rope_scaling")
+    return found if isinstance(found, Mapping) else {}
+
+
+def context_of(fields: Fields) -> int:
+    """The longest context without options. Raises ValueError for a length that is no number."""
+    if fields.get("model_max_length"):
+        length = fields.number("model_max_length")
+    else:
+        found = [fields.number(name) for name in LENGTHS if fields.get(name) is not None]
+        length = min(found, default=SILENT)
+    scaling = _scaling(fields)
+    kind = str(scaling.get("rope_type", scaling.get("type", "default")))
+    gemma3 = "gemma3" in str(fields.get("model_type", default=""))
+    if kind in COUNTED or gemma3 or not isinstance(scaling.get("factor"), (int, float)):
+        return length
+    return int(length * scaling["factor"])
+
+
+def stretch_of(fields: Fields, entry: Mapping[str, Any], nested: bool) -> tuple[tuple[str, Any], ...]:
+    """What YaRN needs to know of a model whose family is published with it; nothing where the context stays.
+
+    `yarn` of the allow-list is the length that the family was trained with: factors count from it.
+    """
+    trained = int(entry.get("yarn") or 0)
+    scaling = dict(_scaling(fields))
+    kind = str(scaling.get("rope_type", scaling.get("type", "default")))
+    if not trained or kind not in ("default", "yarn", "mrope"):
+        return ()
+    context = context_of(fields)
+    original = int(scaling.get("original_max_position_embeddings") or (trained if context < 2 * trained else context))
+    kept: dict[str, Any] = {key: scaling[key] for key in ("mrope_section", "mrope_interleaved") if key in scaling}
+    theta = fields.get("rope_theta") or scaling.get("rope_theta")
+    partial = fields.get("partial_rotary_factor") or scaling.get("partial_rotary_factor")
+    kept |= {"rope_theta": theta} if theta else {}
+    kept |= {"partial_rotary_factor": partial} if partial else {}
+    return (("original", original), ("kept", tuple(sorted(kept.items()))), ("nested", nested))
+
+
+def yarn(architecture: Architecture, length: int) -> dict[str, Any]:
+    """hf-overrides for a context of this length; empty where it is beyond what YaRN is published for."""
+    known = dict(architecture.stretch)
+    if not known or length > known["original"] * FARTHEST:
+        return {}
+    factor = float(-(-length // known["original"]))
+    parameters = {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": known["original"],
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in known["kept"]},
+    }
+    overrides: dict[str, Any] = {"rope_parameters": parameters, "max_position_embeddings": length}
+    return {"text_config": overrides} if known["nested"] else overrides
+
+
+def farthest(architecture: Architecture) -> int:
+    """The longest context that YaRN is published for; 0 where the family is not published with it."""
+    return int(dict(architecture.stretch).get("original", 0)) * FARTHEST
