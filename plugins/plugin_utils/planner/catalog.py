@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from .architecture import Architecture, Unsized
+from .kv_cache import Layout, Setting, layout
+from .quantization import Storage, Stored, WeightFormat, laid_out
+from .read_quantization import Unreadable
+
 
 def version_key(version: str) -> tuple[int, ...]:
     """Order versions as numbers: 0.9 is older than 0.33, and a driver's 580.65.06 is newer than 580.9."""
@@ -24,43 +29,13 @@ def near(name: str, known: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class WeightFormat:
-    """Storage format of the linear layers' weights."""
-
-    key: str
-    title: str
-    bits: int
-    min_compute_capability: str
-    native_compute_capability: str = "0.0"
-    group_size: int = 0
-    parts: tuple[str, ...] = ("attention", "mlp")
-    skip_layers: int = 0
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The fields of config.json that determine a decoder's size."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
-    vocab_size: int
-    max_position_embeddings: int
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """A model from the catalogue or from the user's `extra_models`."""
 
     key: str
     repo_id: str
-    shapes: Shapes
-    weights: WeightFormat
+    architecture: Architecture | Unsized
+    weights: Storage | Unreadable
     title: str = ""
     revision: str | None = None
     gated: bool = False
@@ -72,11 +47,54 @@ class ModelSpec:
     vllm: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     in_matrix: bool = True
+    weights_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
 
     @property
     def context(self) -> int:
         """The model's longest context, or the entry's limit if that is lower."""
-        return min(self.max_model_len or self.shapes.max_position_embeddings, self.shapes.max_position_embeddings)
+        return min(self.max_model_len or self.architecture.context, self.architecture.context)
+
+    @property
+    def missing(self) -> str:
+        """Why the planner cannot size this model; empty if it can."""
+        if isinstance(self.architecture, Unsized):
+            return self.architecture.why
+        return self.weights.why if isinstance(self.weights, Unreadable) else ""
+
+    @property
+    def sized(self) -> Architecture:
+        """The architecture. Raises ValueError if the planner cannot size it: requests are checked for that first."""
+        if isinstance(self.architecture, Unsized):
+            raise ValueError(f"model {self.key}: {self.architecture.why}.")
+        return self.architecture
+
+    @property
+    def precision(self) -> str:
+        """What the weights are called."""
+        return "weights" if isinstance(self.weights, Unreadable) else self.weights.title
+
+    @property
+    def formats(self) -> tuple[WeightFormat, ...]:
+        """The formats of the weights, none if they are unknown."""
+        return () if isinstance(self.weights, Unreadable) else self.weights.formats
+
+    @cached_property
+    def stored(self) -> tuple[Stored, ...]:
+        """Every part of the weights with its format."""
+        if isinstance(self.weights, Unreadable):
+            raise ValueError(f"model {self.key}: {self.weights.why}.")
+        return laid_out(self.sized, self.weights)
+
+    @cached_property
+    def _layouts(self) -> dict[Setting, Layout]:
+        return {}
+
+    def layout(self, setting: Setting) -> Layout:
+        """How the KV cache is laid out on one GPU."""
+        if setting not in self._layouts:
+            self._layouts[setting] = layout(self.sized, setting)
+        return self._layouts[setting]
 
 
 @dataclass(frozen=True)
@@ -163,6 +181,7 @@ class Policy:
     kv_share: float
     activation_hidden: float
     activation_intermediate: float
+    image_tokens: int
     start_base_s: int
     load_bytes_per_s: int
     shm_size: Mapping[str, str]

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .architectures import read_config
 from .catalog import (
     BatchDefault,
     Catalog,
@@ -21,11 +22,11 @@ from .catalog import (
     Image,
     ModelSpec,
     Policy,
-    Shapes,
-    WeightFormat,
     near,
     version_key,
 )
+from .quantization import Storage, WeightFormat, plain
+from .read_quantization import Unreadable, quantization_of, read_quantization
 
 HOME = Path(__file__).resolve().parents[3] / "catalog"
 # An engine file has 320 options: the C loader takes 8 ms, the Python loader 150 ms.
@@ -54,69 +55,44 @@ def _positive_int(what: str, raw: Raw, key: str, default: int | None = None) -> 
     return number
 
 
-UNSIZED = {
-    "num_local_experts": "a mixture of experts",
-    "num_experts": "a mixture of experts",
-    "n_routed_experts": "a mixture of experts",
-    "kv_lora_rank": "latent attention (MLA)",
-    "ssm_cfg": "a state-space model",
-    "layers_block_type": "a hybrid of attention and state-space layers",
-}
+def _optional_int(what: str, raw: Raw, key: str) -> int | None:
+    return _positive_int(what, raw, key) if raw.get(key) is not None else None
 
 
-def shapes_of(what: str, config: Raw) -> Shapes:
-    """Read the fields of config.json. Raises ValueError for architectures that the planner cannot size."""
-    config = {**config, **(config.get("text_config") or {})}
-    for key, kind in UNSIZED.items():
-        if config.get(key):
-            raise ValueError(f"{what}: its config.json has {key}, {kind}: the planner sizes dense decoders only.")
-    heads = _positive_int(what, config, "num_attention_heads")
-    hidden = _positive_int(what, config, "hidden_size")
-    return Shapes(
-        hidden_size=hidden,
-        intermediate_size=_positive_int(what, config, "intermediate_size"),
-        num_hidden_layers=_positive_int(what, config, "num_hidden_layers"),
-        num_attention_heads=heads,
-        num_key_value_heads=_positive_int(what, config, "num_key_value_heads", heads),
-        head_dim=_positive_int(what, {"head_dim": config.get("head_dim") or hidden // heads}, "head_dim"),
-        vocab_size=_positive_int(what, config, "vocab_size"),
-        max_position_embeddings=_positive_int(what, config, "max_position_embeddings"),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-        attention_bias=bool(config.get("attention_bias", config.get("model_type") == "qwen2")),
-    )
+@dataclass(frozen=True)
+class Formats:
+    """What catalog/weight_formats.yml holds."""
+
+    known: Mapping[str, WeightFormat]
+    not_served: tuple[str, ...] = ()
 
 
-#: (method, bits) of quantization_config -> key of weight_formats.
-QUANTIZED: dict[tuple[str, int | None], str] = {
-    ("compressed-tensors", 8): "fp8",
-    ("compressed-tensors", 4): "w4a16",
-    ("awq", 4): "w4a16",
-    ("gptq", 4): "w4a16",
-    ("fbgemm_fp8", None): "fbgemm-fp8",
-    ("fp8", None): "fp8",
-}
+def _formats(raw: Raw) -> Formats:
+    known = {
+        key: WeightFormat(key=key, **{**entry, **({"parts": tuple(entry["parts"])} if "parts" in entry else {})})
+        for key, entry in raw["weight_formats"].items()
+    }
+    return Formats(known, tuple(raw["not_served"]))
 
 
-def _format_key(what: str, raw: Raw) -> str:
-    """The weight format: from the entry, else from config.json's quantization_config, else BF16."""
+def weights_of(what: str, raw: Raw, config: Raw, formats: Formats) -> Storage | Unreadable:
+    """The weight formats: from the entry, else from config.json's quantization_config, else BF16.
+
+    Raises ValueError for a format that is not in catalog/weight_formats.yml.
+    """
     if "weights" in raw:
-        return str(raw["weights"])
-    quantization = raw.get("config", {}).get("quantization_config") or {}
-    method = quantization.get("quant_method")
-    if not method:
-        return "bf16"
-    groups = (quantization.get("config_groups") or {}).values()
-    bits = {(group.get("weights") or {}).get("num_bits") for group in groups} or {quantization.get("bits")}
-    key = QUANTIZED.get((method, next(iter(bits)) if len(bits) == 1 else None))
-    if key is None:
-        raise ValueError(f"{what}: quantization_config {method!r} is not supported by the planner; set `weights`.")
-    return key
+        key = str(raw["weights"])
+        if key not in formats.known:
+            raise ValueError(f"{what}: weights {key!r} is unknown; known: {', '.join(formats.known)}.")
+        return plain(formats.known[key])
+    return read_quantization(quantization_of(config, raw.get("hf_quant_config")), formats.known, formats.not_served)
 
 
-MODEL_KEYS = {field.name for field in fields(ModelSpec)} - {"key", "shapes"} | {"config", "config_of"}
+MODEL_KEYS = {field.name for field in fields(ModelSpec)} - {"key", "architecture"}
+MODEL_KEYS |= {"config", "config_of", "hf_quant_config"}
 
 
-def model_spec(key: str, raw: Raw, formats: Mapping[str, WeightFormat], known: Mapping[str, Raw]) -> ModelSpec:
+def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -> ModelSpec:
     """Validate one entry of models.yml."""
     what = f"model {key}"
     _reject_unknown_keys(what, raw, MODEL_KEYS)
@@ -125,9 +101,6 @@ def model_spec(key: str, raw: Raw, formats: Mapping[str, WeightFormat], known: M
     config = raw.get("config") or known.get(str(raw.get("config_of")), {}).get("config")
     if not config:
         raise ValueError(f"{what}: give `config`, the fields of the repository's config.json, or `config_of`, a model.")
-    weights = _format_key(what, {**raw, "config": config})
-    if weights not in formats:
-        raise ValueError(f"{what}: weights {weights!r} is unknown; known: {', '.join(formats)}.")
     device = str(raw.get("device", "cuda"))
     if device not in ("cuda", "cpu"):
         raise ValueError(f"{what}: device must be cuda or cpu, not {device!r}.")
@@ -135,11 +108,13 @@ def model_spec(key: str, raw: Raw, formats: Mapping[str, WeightFormat], known: M
     return ModelSpec(
         key=key,
         repo_id=str(raw["repo_id"]),
-        shapes=shapes_of(what, config),
-        weights=formats[weights],
+        architecture=read_config(what, config),
+        weights=weights_of(what, raw, config, formats),
         gated=bool(raw.get("gated", False)),
         device=device,
-        max_model_len=_positive_int(what, raw, "max_model_len") if raw.get("max_model_len") is not None else None,
+        max_model_len=_optional_int(what, raw, "max_model_len"),
+        weights_bytes=_optional_int(what, raw, "weights_bytes"),
+        kv_bytes_per_token=_optional_int(what, raw, "kv_bytes_per_token"),
         ignore_patterns=tuple(raw.get("ignore_patterns", ("original/*",))),
         env={name: str(value) for name, value in (raw.get("env") or {}).items()},
         in_matrix=bool(raw.get("in_matrix", True)),
@@ -162,7 +137,7 @@ def gpu_spec(key: str, raw: Raw) -> GpuSpec:
         names=tuple(raw.get("names") or (key,)),
         memory_mib=_positive_int(what, raw, "memory_mib"),
         compute_capability=capability,
-        reserved_mib=_positive_int(what, raw, "reserved_mib") if raw.get("reserved_mib") is not None else None,
+        reserved_mib=_optional_int(what, raw, "reserved_mib"),
         nvlink_domain=_positive_int(what, raw, "nvlink_domain", 1),
         fabric=bool(raw.get("fabric", False)),
         aliases=tuple(raw.get("aliases", ())),
@@ -209,10 +184,7 @@ def load_catalog(
 ) -> Catalog:
     """Read catalog/ and merge the user's entries. Raises ValueError for malformed entries."""
     models, gpus = _read(home / "models.yml"), _read(home / "gpus.yml")
-    formats = {
-        key: WeightFormat(key=key, **{**raw, "parts": tuple(raw.get("parts", ("attention", "mlp")))})
-        for key, raw in models["weight_formats"].items()
-    }
+    formats = _formats(_read(home / "weight_formats.yml"))
     raw_models = _merged(models["models"], extra_models)
     files = (_read(path) for path in sorted((home / "engines").glob("vllm-*.yml")))
     raw_engines = _merged({str(raw["version"]): raw for raw in files}, extra_engines)

@@ -12,6 +12,7 @@ from typing import Any
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
+from .user_figures import AUTO
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Decision:
     indices: tuple[int, ...] = ()
     batched_tokens: int | None = None
     kv_dtype: str = "auto"
+    dtype: str = ""  # half on GPUs without BF16
     warnings: tuple[str, ...] = ()
 
 
@@ -83,7 +85,11 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         "tensor-parallel-size": spread.tp,
         "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
         "data-parallel-size": decision.replicas if decision.replicas > 1 else None,
-        "max-model-len": decision.context,
+        # Replicas of a mixture share its experts: each holds some of them whole, or all would cut every one of them.
+        "enable-expert-parallel": request.expert_parallel(decision.replicas) or None,
+        "max-model-len": AUTO[0] if request.engine_decides_context else decision.context,
+        "hf-overrides": dict(request.stretched) or None,
+        "dtype": decision.dtype or None,
         "kv-cache-dtype": decision.kv_dtype if decision.kv_dtype != "auto" else None,
         "max-num-batched-tokens": decision.batched_tokens,
     }
@@ -130,7 +136,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         data_parallel_size=decision.replicas,
         max_model_len=decision.context,
         model_context=request.model.context,
-        precision=request.model.weights.title,
+        precision=request.model.precision,
         weights_gib_per_gpu=round(decision.weights_gib, 2),
         kv_cache_tokens=decision.kv_tokens,
         config=config(decision, engine),

@@ -9,9 +9,13 @@ fits into ``kv``. vLLM decides the same way, after it has measured what is compu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .catalog import EngineSpec, ModelSpec, Policy, Shapes
+from .architecture import EVEN, EXPERTS, KV, Part
+from .catalog import EngineSpec, ModelSpec, Policy
+from .kv_cache import Layout
+from .quantization import Stored
 
 GIB = 2**30
 
@@ -33,8 +37,16 @@ class Parallel:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """How the experts of a mixture are split: ``cut``, into how many shares each; ``over``, how many GPUs hold them."""
+
+    cut: int = 1
+    over: int = 1
+
+
+@dataclass(frozen=True)
 class Footprint:
-    """Memory of one replica on its fullest GPU."""
+    """Memory of one replica on its fullest GPU. ``kv_tokens``: of requests with the chosen context."""
 
     weights_gib: float
     overhead_gib: float
@@ -42,91 +54,75 @@ class Footprint:
     kv_tokens: int
 
 
-def _layer_parts(shapes: Shapes) -> dict[str, int]:
-    """Number of parameters of one layer's linear parts."""
-    queries = shapes.num_attention_heads * shapes.head_dim
-    keys = shapes.num_key_value_heads * shapes.head_dim
-    return {
-        "attention": shapes.hidden_size * (2 * queries + 2 * keys),
-        "mlp": 3 * shapes.hidden_size * shapes.intermediate_size,
-    }
+def weights_bytes(model: ModelSpec) -> int:
+    """Bytes of all weights, as downloaded and stored on disk: by the files if they are known, else by the shapes."""
+    return model.weights_bytes or shaped_bytes(model)
 
 
-def _biases(shapes: Shapes) -> int:
-    """Number of query, key and value biases of one layer; 0 if the model has none."""
-    heads = shapes.num_attention_heads + 2 * shapes.num_key_value_heads
-    return heads * shapes.head_dim if shapes.attention_bias else 0
+def shaped_bytes(model: ModelSpec) -> int:
+    """Bytes of all weights by the shapes and formats of the parts, as the engine loads them."""
+    return round(sum(one.layer_bytes * max(1, len(one.layers)) for one in model.stored))
 
 
-def embedding_bytes(shapes: Shapes) -> int:
-    """Bytes of the input embedding. The output head has the same size; both stay BF16 in every format."""
-    return 2 * shapes.vocab_size * shapes.hidden_size
+def layers_per_stage(layers: int, pp: int) -> int:
+    """Layers on the fullest pipeline stage."""
+    return -(-layers // pp)
 
 
-def layer_bytes(model: ModelSpec, quantised: bool = True) -> float:
-    """Bytes of one layer's weights: linear parts in the model's format, norms in BF16."""
-    stored = model.weights
-    total = 2.0 * (2 * model.shapes.hidden_size + _biases(model.shapes))
-    for part, parameters in _layer_parts(model.shapes).items():
-        bits = stored.bits if quantised and part in stored.parts else 16
-        scale_bits = 16 / stored.group_size if stored.group_size and bits < 16 else 0
-        total += parameters * (bits + scale_bits) / 8
+def stages(layers: int, pp: int) -> list[tuple[int, int]]:
+    """The first layer of each pipeline stage and the one after its last."""
+    size = layers_per_stage(layers, pp)
+    return [(start, min(start + size, layers)) for start in range(0, layers, size)]
+
+
+def _share(part: Part, tp: int, experts: Experts) -> float:
+    """The share of a part that one GPU holds."""
+    if part.split == EXPERTS:
+        return -(-part.times // experts.over) / part.times / experts.cut
+    if part.split == KV:
+        return max(1 / tp, 1 / part.heads)
+    return 1 / tp if part.split == EVEN else 1
+
+
+def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tuple[int, int] | None = None) -> float:
+    """Bytes of weights on one GPU of a pipeline stage. A stage holds one end of the model, not both."""
+    total = 0.0
+    for one in stored:
+        if not one.part.layers:
+            count = 0 if stage and one.part.name == "lm_head" else 1
+        else:
+            count = len(one.layers) if not stage else sum(stage[0] <= layer < stage[1] for layer in one.layers)
+        total += count * one.layer_bytes * _share(one.part, tp, experts)
     return total
 
 
-def weights_bytes(model: ModelSpec) -> int:
-    """Bytes of all weights, as downloaded and stored on disk."""
-    shapes = model.shapes
-    plain = min(model.weights.skip_layers, shapes.num_hidden_layers)
-    layers = (shapes.num_hidden_layers - plain) * layer_bytes(model) + plain * layer_bytes(model, quantised=False)
-    ends = embedding_bytes(shapes) * (1 if shapes.tie_word_embeddings else 2)
-    return round(layers + ends + 2 * shapes.hidden_size)
-
-
-def layers_per_stage(shapes: Shapes, pp: int) -> int:
-    """Layers on the fullest pipeline stage."""
-    return -(-shapes.num_hidden_layers // pp)
-
-
-def weights_gib_per_gpu(model: ModelSpec, spread: Parallel) -> float:
-    """GiB of weights on the fullest GPU. Only the first and last pipeline stage hold the embedding or the head."""
+def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | None = None) -> float:
+    """GiB of weights on the fullest GPU. ``experts``: None splits each of them by TP."""
+    experts = experts or Experts(cut=spread.tp)
     if spread.pp == 1:
-        return weights_bytes(model) / spread.tp / GIB
-    layers = layers_per_stage(model.shapes, spread.pp)
-    plain = min(model.weights.skip_layers // 2, layers)  # the first stage has one of them, the last the other
-    stage = (layers - plain) * layer_bytes(model) + plain * layer_bytes(model, quantised=False)
-    return (stage + embedding_bytes(model.shapes) + 2 * model.shapes.hidden_size) / spread.tp / GIB
-
-
-def kv_bytes_per_token(shapes: Shapes, spread: Parallel, kv_dtype: str) -> int:
-    """Bytes of KV cache per token on one GPU. With more GPUs than KV heads, each GPU still holds one head."""
-    heads = max(1, shapes.num_key_value_heads // spread.tp)
-    element = 1 if kv_dtype.startswith("fp8") else 2
-    return 2 * layers_per_stage(shapes, spread.pp) * heads * shapes.head_dim * element
+        return stage_bytes(model.stored, spread.tp, experts) / GIB
+    each = stages(model.sized.layers, spread.pp)
+    return max(stage_bytes(model.stored, spread.tp, experts, stage) for stage in each) / GIB
 
 
 def overhead_gib(model: ModelSpec, spread: Parallel, batched_tokens: int, engine: EngineSpec, policy: Policy) -> float:
     """GiB for everything but weights and KV cache: CUDA, NCCL, graphs and the activations of one full step."""
-    hidden = policy.activation_hidden * model.shapes.hidden_size
-    inner = policy.activation_intermediate * model.shapes.intermediate_size / spread.tp
-    return engine.runtime_overhead_gib + 2 * batched_tokens * (hidden + inner) / GIB
+    sized = model.sized
+    hidden = policy.activation_hidden * sized.hidden_size
+    inner = policy.activation_intermediate * sized.inner_size / spread.tp
+    if sized.mixture:  # each token's share of its experts, as fused_moe's two buffers hold it
+        share = sized.expert_size / spread.tp
+        inner = max(inner, sized.experts_per_token * (max(2 * share, sized.hidden_size) + share))
+    images = policy.image_tokens * sized.image_activation if sized.image_activation else 0
+    return engine.runtime_overhead_gib + 2 * (batched_tokens * (hidden + inner) + images) / GIB
 
 
-def footprint(
-    model: ModelSpec, spread: Parallel, kv_dtype: str, usable_gib: float, overhead: float, block_size: int
-) -> Footprint:
-    """One replica's memory on one GPU; `kv_tokens` is 0 if nothing is left."""
-    weights = weights_gib_per_gpu(model, spread)
-    kv = usable_gib - weights - overhead
-    tokens = int(max(kv, 0) * GIB // kv_bytes_per_token(model.shapes, spread, kv_dtype))
-    return Footprint(weights, overhead, kv, tokens // block_size * block_size)
+def footprint(weights_gib: float, overhead: float, usable_gib: float, layout: Layout, context: int) -> Footprint:
+    """One replica's memory on one GPU, with the tokens of requests of this context; 0 if nothing is left."""
+    kv = usable_gib - weights_gib - overhead
+    return Footprint(weights_gib, overhead, kv, layout.tokens(blocks(kv, layout), context))
 
 
-def heads_problem(shapes: Shapes, tp: int) -> str | None:
-    """Why attention cannot be split over `tp` GPUs; None if it can."""
-    heads, kv_heads = shapes.num_attention_heads, shapes.num_key_value_heads
-    if heads % tp:
-        return f"{heads} attention heads do not divide by TP {tp}"
-    if kv_heads % tp and tp % kv_heads:
-        return f"{kv_heads} KV heads do not divide by TP {tp}"
-    return None
+def blocks(kv_gib: float, layout: Layout) -> int:
+    """Blocks of the KV cache that so much memory holds."""
+    return int(max(kv_gib, 0) * GIB // layout.block_bytes) if layout.block_bytes else 0

@@ -44,8 +44,7 @@ class Advice:
 
 def weight_text(model: ModelSpec) -> str:
     """Size and format, such as: 131.4 GiB of BF16 weights."""
-    stored = model.weights
-    kind = stored.title if stored.title.endswith("weights") else f"{stored.title} weights"
+    kind = model.precision if model.precision.endswith("weights") else f"{model.precision} weights"
     return f"{weights_bytes(model) / GIB:.1f} GiB of {kind}"
 
 
@@ -98,7 +97,9 @@ def siblings(model: ModelSpec, catalog: Catalog) -> list[ModelSpec]:
     same = [
         other
         for other in catalog.models.values()
-        if other.shapes == model.shapes and weights_bytes(other) < weights_bytes(model)
+        if not other.missing
+        and other.architecture == model.architecture
+        and weights_bytes(other) < weights_bytes(model)
     ]
     return sorted(same, key=lambda other: (-weights_bytes(other), other.key))
 
@@ -115,7 +116,8 @@ def _other_models(request: InstanceRequest, group: Group, advice: Advice) -> lis
                 fits.append(f"{model.key}{shorter}")
         return fits[:3]
 
-    served = [model for model in advice.catalog.models.values() if model.in_matrix and model.key != request.model.key]
+    known = (model for model in advice.catalog.models.values() if model.in_matrix and not model.missing)
+    served = [model for model in known if model.key != request.model.key]
     by_size = sorted(served, key=lambda model: (-weights_bytes(model), model.key))
     return fitting(siblings(request.model, advice.catalog)) or fitting(by_size)
 

@@ -15,13 +15,15 @@ from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
 from .instance import Decision, Instance, instance
-from .memory import GIB, Parallel, kv_bytes_per_token, weights_bytes
+from .kv_cache import Setting
+from .memory import GIB, shaped_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
 from .placement import Packing, Placement, pack
 from .ports import ports
 from .release import catalog_image_note
 from .request import HostRequest, InstanceRequest
-from .spread import Choice, weight_only
+from .rope import farthest
+from .spread import BFLOAT16, Choice, half_precision, weight_only
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 
@@ -88,9 +90,9 @@ def pick_image(request: InstanceRequest, engine: EngineSpec, driver: str) -> Ima
 
 def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
     space = {**request.model.env, **request.env}.get("VLLM_CPU_KVCACHE_SPACE", str(catalog.policy.cpu_kv_cache_gib))
-    return int(
-        int(space) * GIB // kv_bytes_per_token(request.model.shapes, Parallel(), request.kv_cache_dtype or "auto")
-    )
+    fp8 = (request.kv_cache_dtype or "auto").startswith("fp8")
+    size = request.model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)).token_bytes
+    return int(int(space) * GIB // size) if size else request.model.context
 
 
 def on_cpu_context(request: InstanceRequest, catalog: Catalog) -> tuple[int, int]:
@@ -108,7 +110,7 @@ def _on_cpu(request: InstanceRequest, port: int, image: str, catalog: Catalog) -
         image=image,
         context=context,
         kv_tokens=tokens,
-        weights_gib=weights_bytes(request.model) / GIB,
+        weights_gib=shaped_bytes(request.model) / GIB,
         kv_dtype=request.kv_cache_dtype or "auto",
     )
 
@@ -127,6 +129,7 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         indices=placement.indices,
         batched_tokens=choice.batched_tokens,
         kv_dtype=choice.kv_dtype,
+        dtype="" if placement.candidate.group.has(BFLOAT16) else "half",
         warnings=warnings,
     )
 
@@ -142,10 +145,33 @@ def _context_note(choice: Choice, placement: Placement) -> str:
     return f"The context is {choice.context} of the model's {full}, since {room}.{remedy}"
 
 
+def _stretched(request: InstanceRequest) -> str:
+    """A note if YaRN makes the context longer than config.json's."""
+    if not request.stretched:
+        return ""
+    parameters = (request.stretched.get("text_config") or request.stretched)["rope_parameters"]
+    return (
+        f"The context of {request.max_model_len} is beyond config.json's: YaRN with a factor of "
+        f"{parameters['factor']:g} over {parameters['original_max_position_embeddings']} (hf-overrides) makes it so, "
+        "and may cost quality on short prompts."
+    )
+
+
+def _left_to_engine(request: InstanceRequest) -> str:
+    """A note if the engine decides the context."""
+    if not request.engine_decides_context:
+        return ""
+    return (
+        f"The engine decides the context at its start, up to {request.model.context}: nothing is planned of its KV "
+        'cache. Its log says what it found ("GPU KV cache size").'
+    )
+
+
 def _notes(placement: Placement) -> tuple[str, ...]:
     """Notes about a layout that fits."""
     choice, candidate = placement.choice, placement.candidate
-    notes = [_context_note(choice, placement), weight_only(candidate) or ""]
+    notes = [_context_note(choice, placement), weight_only(candidate) or "", half_precision(candidate) or ""]
+    notes += [_stretched(placement.request), _left_to_engine(placement.request)]
     if choice.kv_dtype.startswith("fp8") and not placement.request.kv_cache_dtype:
         notes.append("The KV cache is in FP8 to make room for the context: answers may differ slightly.")
     if choice.spread.tp > candidate.group.spec.nvlink_domain:
@@ -165,13 +191,24 @@ def _idle(host: Host, packing: Packing) -> list[str]:
     return notes
 
 
+def _too_new(request: InstanceRequest, engine: EngineSpec) -> str:
+    """A finding if the release does not serve the architecture yet; empty if it does."""
+    sized = request.model.sized
+    if not sized.since or version_key(engine.version) >= version_key(sized.since):
+        return ""
+    return f"{request.name}: vLLM {engine.version} does not serve {sized.name}, but {sized.since} does (vllm_engine)."
+
+
 def _too_long(request: InstanceRequest, catalog: Catalog) -> list[str]:
     if request.max_model_len is None:
         return []
-    if request.max_model_len > request.model.context:
+    context, most = request.model.context, farthest(request.model.sized)
+    if request.max_model_len > context:
+        longer = most if most > context and not request.model.max_model_len else context
+        by_yarn = f", or up to {longer} with YaRN" if longer > context else ""
         return [
             f"{request.name}: max_model_len {request.max_model_len} exceeds the model's context of "
-            f"{request.model.context}; set it to {request.model.context} or less."
+            f"{context}; set it to {context} or less{by_yarn}."
         ]
     if request.device == "cpu" and request.max_model_len > _cpu_tokens(request, catalog):
         return [
@@ -348,6 +385,7 @@ def make_plan(
     findings = [*host_request.findings, *no_port, *(picked.finding for picked in images.values())]
     # If the image's release is unknown, that may be why an option is refused: add the note about it.
     findings += [*arg_findings, *(host_request.notes if arg_findings else ()), *too_long, *problems]
+    findings += [_too_new(request, host_request.engine_of(request)) for request in host_request.instances]
     if any(findings):
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))
     decisions = _decisions(host_request, packing, images, port_of, catalog)

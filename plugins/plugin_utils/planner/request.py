@@ -19,6 +19,8 @@ from . import options as planner_options
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .flags import typed_args
 from .release import chosen_image_release
+from .rope import yarn
+from .user_figures import is_auto, with_figures
 
 #: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
@@ -49,16 +51,32 @@ class InstanceRequest:
     dp: int | None = None
     gpu_indices: tuple[int, ...] | None = None
     weights: str = "published"
+    weights_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    engine_decides_context: bool = False
+    #: hf-overrides that make the context longer than config.json's.
+    stretched: Mapping[str, Any] = field(default_factory=dict)
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
     engine: EngineSpec | None = None
 
+    def option(self, name: str, default: Any = None) -> Any:
+        """An option of vLLM that the model's entry or the user sets, under its own name or with `no-` before it."""
+        options = {**self.model.vllm, **self.extra_args}
+        if options.get(f"no-{name}") is True:
+            return False
+        return default if options.get(name) is None else options[name]
+
     @property
     def batched_tokens(self) -> int | None:
         """The user's max-num-batched-tokens, which determines the memory of a step."""
-        value = {**self.model.vllm, **self.extra_args}.get("max-num-batched-tokens")
+        value = self.option("max-num-batched-tokens")
         return value if isinstance(value, int) else None  # check_args rejects anything else
+
+    def expert_parallel(self, replicas: int) -> bool:
+        """Whether each GPU holds whole experts: as the user says, else where replicas share them."""
+        return bool(self.option("enable-expert-parallel", self.model.sized.mixture and replicas > 1))
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ def whole_number(what: str, value: Any, low: int, high: int) -> int:
 
 def context_length(value: Any) -> int | None:
     """Read a context as vLLM writes it: 32768, 32k, 32K; None (planner's choice) for `auto` and -1."""
-    if str(value).strip().lower() in ("auto", "-1"):
+    if is_auto(value):
         return None
     try:
         number = size(value)
@@ -224,7 +242,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "env": environment,
 }
 #: Upper limits of numbers; the default is 1024.
-LARGEST = {"port": 65535}
+LARGEST = {"port": 65535, "weights_bytes": 1 << 60, "kv_bytes_per_token": 1 << 40}
 #: Options of the whole host. All others belong to one instance and are fields of InstanceRequest.
 OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "remove_unlisted")
 
@@ -288,10 +306,25 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
         model = catalog.model(options.pop("model", ""))
         # If the user's name was invalid, there is a finding about it already.
         name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(model.key)
+        auto = is_auto({**common, **own}.get("max_model_len"))
+        model, engine_decides = with_figures(model, options, auto)
     except ValueError as error:
         findings.append(str(error))
         return None
-    return InstanceRequest(name=name, model=model, **{"device": model.device, **options})
+    found = {"device": model.device, "engine_decides_context": engine_decides, **options}
+    return stretch(InstanceRequest(name=name, model=model, **found))
+
+
+def stretch(request: InstanceRequest) -> InstanceRequest:
+    """The request with the options of YaRN, where its context is beyond config.json's and the family takes YaRN."""
+    model, wanted = request.model, request.max_model_len or 0
+    if model.missing or wanted <= model.context or model.max_model_len:
+        return request
+    overrides = yarn(model.sized, wanted)
+    if not overrides:
+        return request
+    architecture = replace(model.sized, context=wanted)
+    return replace(request, model=replace(model, architecture=architecture), stretched=overrides)
 
 
 def _duplicates(instances: Sequence[InstanceRequest]) -> list[str]:

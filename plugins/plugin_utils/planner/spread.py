@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .catalog import EngineSpec, Policy, version_key
 from .host import Group
-from .memory import Footprint, Parallel, footprint, heads_problem, overhead_gib
+from .kv_cache import Layout, Setting
+from .memory import Experts, Footprint, Parallel, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
 from .request import InstanceRequest
+from .splits import problem, widths
 
 #: vLLM's step size for small GPUs, which frees activation memory.
 SMALL_STEP = 2048
 FP8_CACHE = "8.9"
+#: Older GPUs compute in FP16.
+BFLOAT16 = "8.0"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _widths(candidate: Candidate, budget: int) -> list[int]:
 
 
 def _depths(candidate: Candidate, tp: int, budget: int) -> list[int]:
-    deepest = min(budget // tp, candidate.request.model.shapes.num_hidden_layers)
+    deepest = min(budget // tp, candidate.request.model.sized.layers)
     return [candidate.request.pp] if candidate.request.pp else list(range(2, deepest + 1))
 
 
@@ -126,45 +130,80 @@ def lowest_context(candidate: Candidate) -> int:
     return candidate.request.max_model_len or min(candidate.policy.min_context, candidate.request.model.context)
 
 
-def context_for(candidate: Candidate, tokens: int) -> int:
-    """The context that a KV cache of so many tokens allows; 0 if it is too short."""
-    block = candidate.engine.block_size
+def context_for(candidate: Candidate, layout: Layout, held: int) -> int:
+    """The context that so many blocks of KV cache allow; 0 if it is too short."""
     if candidate.request.max_model_len:
-        needed = -(-candidate.request.max_model_len // block) * block
-        return candidate.request.max_model_len if tokens >= needed else 0
-    safe = int(tokens * (1 - candidate.policy.calibration_error))
+        return candidate.request.max_model_len if layout.blocks(candidate.request.max_model_len) <= held else 0
     full = candidate.request.model.context
-    step = candidate.policy.context_step if safe >= candidate.policy.context_step else block
+    safe = layout.longest(int(held * (1 - candidate.policy.calibration_error)), full)
+    step = candidate.policy.context_step if safe >= candidate.policy.context_step else candidate.engine.block_size
     offered = full if safe >= full else safe // step * step
     return offered if offered >= lowest_context(candidate) else 0
+
+
+def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) -> list[Layout]:
+    """The layout of the KV cache on each pipeline stage that differs from the others."""
+    request, model = candidate.request, candidate.request.model
+    setting = Setting(
+        tp=spread.tp,
+        fp8=(kv_dtype if kv_dtype != "auto" else getattr(model.weights, "kv_cache", "")).startswith("fp8"),
+        block=candidate.engine.block_size,
+        in_flight=step * (spread.pp + 1 if request.option("async-scheduling", True) else spread.pp),
+        capability=version_key(candidate.group.spec.compute_capability),
+        prefix_caching=bool(request.option("enable-prefix-caching", True)),
+        hybrid_manager=not request.option("disable-hybrid-kv-cache-manager", False),
+    )
+    if spread.pp == 1:
+        return [model.layout(setting)]
+    each = stages(model.sized.layers, spread.pp)
+    return list(dict.fromkeys(model.layout(replace(setting, layers=stage)) for stage in each))
+
+
+def experts_of(candidate: Candidate, spread: Parallel, replicas: int) -> Experts:
+    """How experts are split: over all replicas, whole with expert parallelism and in shares without it."""
+    gpus = spread.tp * replicas
+    if candidate.request.expert_parallel(replicas):
+        return Experts(over=gpus)
+    return Experts(cut=gpus)
 
 
 def evaluate(
     candidate: Candidate, spread: Parallel, budget: int, kv_dtype: str, step: int | None
 ) -> Choice | Footprint:
     """Evaluate one layout: a choice if it fits, else the footprint that shows why not."""
-    overhead = overhead_gib(
-        candidate.request.model, spread, step or candidate.default_step, candidate.engine, candidate.policy
-    )
-    fit = footprint(
-        candidate.request.model, spread, kv_dtype, candidate.usable_gib, overhead, candidate.engine.block_size
-    )
-    context = context_for(candidate, fit.kv_tokens)
+    model, replicas = candidate.request.model, candidate.replicas(spread, budget)
+    tokens = step or candidate.default_step
+    overhead = overhead_gib(model, spread, tokens, candidate.engine, candidate.policy)
+    weights = weights_gib_per_gpu(model, spread, experts_of(candidate, spread, replicas))
+    kv_gib = candidate.usable_gib - weights - overhead
+    tight = None
+    for layout in layouts(candidate, spread, kv_dtype, tokens):
+        context = context_for(candidate, layout, blocks(kv_gib, layout))
+        context = context if kv_gib > 0 else 0
+        fit = footprint(weights, overhead, candidate.usable_gib, layout, context or lowest_context(candidate))
+        if tight is None or (context, fit.kv_tokens) < (tight[0], tight[1].kv_tokens):
+            tight = (context, fit)
+    context, fit = tight or (0, Footprint(weights, overhead, kv_gib, 0))
     if not context:
         return fit
-    return Choice(spread, candidate.replicas(spread, budget), kv_dtype, step, context, fit, candidate.usable_gib)
+    return Choice(spread, replicas, kv_dtype, step, context, fit, candidate.usable_gib)
 
 
 def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:
     """Why a spread is impossible regardless of memory; "" if it is possible."""
-    shapes = candidate.request.model.shapes
+    model = candidate.request.model
     needed = spread.gpus * (candidate.request.dp or 1)
-    if spread.pp > shapes.num_hidden_layers:
-        return f"{shapes.num_hidden_layers} layers cannot be split into {spread.pp} stages"
+    if spread.pp > model.sized.layers:
+        return f"{model.sized.layers} layers cannot be split into {spread.pp} stages"
     if needed > budget:
         replicas = f" x {candidate.request.dp} replicas" if candidate.request.dp else ""
         return f"{spread}{replicas} needs {needed} GPUs, {budget} are available"
-    return heads_problem(shapes, spread.tp) or ""
+    cut = experts_of(candidate, spread, candidate.replicas(spread, budget)).cut
+    found = problem(model.sized, model.stored, spread.tp, cut)
+    if found and candidate.request.tp:
+        others = ", ".join(map(str, widths(model.sized, model.stored)))
+        found += f"; widths that work: {others}"
+    return found or ""
 
 
 def _without_stages(candidate: Candidate, budget: int) -> list[Parallel]:
@@ -323,22 +362,41 @@ def options(candidate: Candidate, budget: int) -> Options:
 
 
 def too_old(candidate: Candidate) -> str | None:
-    """Why these GPUs do not support this model's weight format; None if they do."""
-    stored = candidate.request.model.weights
-    if candidate.group.has(stored.min_compute_capability):
-        return None
-    return (
-        f"{candidate.group.name} has compute capability {candidate.group.spec.compute_capability}, "
-        f"and {stored.title} weights need {stored.min_compute_capability} or newer"
-    )
+    """Why the GPUs cannot compute with this model's weights; None if they can."""
+    group, model = candidate.group, candidate.request.model
+    for stored in model.formats:
+        if not group.has(stored.min_compute_capability):
+            return (
+                f"{group.name} has compute capability {group.spec.compute_capability}, and {stored.title} weights "
+                f"need {stored.min_compute_capability} or newer"
+            )
+    if not group.has(BFLOAT16) and not model.sized.float16:
+        return (
+            f"{group.name} has compute capability {group.spec.compute_capability} and computes in FP16, which vLLM "
+            f"refuses for {model.sized.name}; BF16 needs {BFLOAT16} or newer"
+        )
+    return None
 
 
 def weight_only(candidate: Candidate) -> str | None:
-    """A warning if the format saves memory but gains no speed on these GPUs; else None."""
-    stored = candidate.request.model.weights
-    if version_key(stored.native_compute_capability) == (0, 0) or candidate.group.has(stored.native_compute_capability):
+    """A warning if the weights are small but the arithmetic is not faster."""
+    group = candidate.group
+    for stored in candidate.request.model.formats:
+        native = stored.native_compute_capability
+        if version_key(native) != (0, 0) and not group.has(native):
+            return (
+                f"{group.name} (compute capability {group.spec.compute_capability}) has no {stored.cores} tensor "
+                f"cores: the weights stay in {stored.title} and save memory, the arithmetic runs in "
+                f"{'BF16' if group.has(BFLOAT16) else 'FP16'} (Marlin) and gains no speed."
+            )
+    return None
+
+
+def half_precision(candidate: Candidate) -> str | None:
+    """A warning if the GPUs compute in FP16 what was made for BF16."""
+    if candidate.group.has(BFLOAT16):
         return None
     return (
-        f"{candidate.group.name} (compute capability {candidate.group.spec.compute_capability}) has no FP8 tensor"
-        " cores: the weights stay in FP8 and save memory, the arithmetic runs in BF16 (Marlin) and gains no speed."
+        f"{candidate.group.name} (compute capability {candidate.group.spec.compute_capability}) has no BF16: vLLM "
+        "computes in FP16 (dtype: half), whose smaller range may spoil answers of a model made for BF16."
     )

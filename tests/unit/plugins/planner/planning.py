@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus, parse
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import HOME, load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome, make_plan
@@ -19,6 +20,12 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures"
 CATALOG = load_catalog()
+#: The fields of config.json of each model in the catalogue.
+CONFIGS: dict[str, Any] = {
+    key: entry["config"]
+    for key, entry in yaml.safe_load((HOME / "models.yml").read_text(encoding="utf-8"))["models"].items()
+    if "config" in entry
+}
 
 
 def board(name: str, owner: str = "") -> NodeGpus:

@@ -64,7 +64,7 @@ def test_boards_that_serve(name: str, model: str, tp: int, dp: int) -> None:
             "8b",
             "GPU 0 (NVIDIA GB10) is of a kind that the catalogue does not know and reports no memory size",
         ),
-        ("v100x4", "8b", "compute capability 7.0, and BF16 weights need 8.0"),
+        ("v100x4", "8b", "compute capability 7.0, and BF16 weights need 7.5"),
         ("h100x8-driver-535", "8b", "The NVIDIA driver is 535.274.02, and the image needs at least 580.65.06"),
         ("h100x8-one-lost", "405b", "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus: restart the host"),
         ("a100-80x8-mig", "405b-fp8-meta", "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) are in MIG mode"),

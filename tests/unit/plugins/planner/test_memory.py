@@ -9,15 +9,22 @@ import json
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Setting
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
-    heads_problem,
-    kv_bytes_per_token,
+    stages,
     weights_bytes,
     weights_gib_per_gpu,
 )
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, FIXTURES, findings, one
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.splits import problem
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
+    CATALOG,
+    CONFIGS,
+    FIXTURES,
+    findings,
+    one,
+)
 
 MEASURED = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))
 TOLERANCE = 0.03
@@ -66,7 +73,9 @@ def test_quantised_sizes(model: str, gigabytes: float) -> None:
     ],
 )
 def test_kv_cache_of_a_token(model: str, spread: Parallel, kv_dtype: str, size: int) -> None:
-    assert kv_bytes_per_token(CATALOG.models[model].shapes, spread, kv_dtype) == size
+    known = CATALOG.models[model]
+    stage = stages(known.sized.layers, spread.pp)[0]
+    assert known.layout(Setting(tp=spread.tp, layers=stage, fp8=kv_dtype != "auto")).token_bytes == size
 
 
 def test_weights_per_gpu() -> None:
@@ -120,27 +129,20 @@ def test_what_vllm_refused(case: str) -> None:
 
 
 def test_heads() -> None:
-    shapes = CATALOG.models["8b"].shapes
-    assert [tp for tp in range(1, 65) if heads_problem(shapes, tp) is None] == [1, 2, 4, 8, 16, 32]
-    assert heads_problem(shapes, 3) == "32 attention heads do not divide by TP 3"
-    odd = {"repo_id": "a/b", "config_of": "8b", "config": None}
-    twelve = load_catalog(
-        {
-            "odd": {
-                **odd,
-                "config": {**vars(shapes), "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128},
-            }
-        }
-    ).models["odd"]
-    assert heads_problem(twelve.shapes, 6) == "8 KV heads do not divide by TP 6"
+    model = CATALOG.models["8b"]
+    assert [tp for tp in range(1, 65) if problem(model.sized, model.stored, tp, tp) is None] == [1, 2, 4, 8, 16, 32]
+    assert problem(model.sized, model.stored, 3, 3) == "32 attention heads do not divide by TP 3"
+    config = {**CONFIGS["8b"], "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128}
+    odd = load_catalog({"odd": {"repo_id": "a/b", "config": config}}).models["odd"]
+    assert problem(odd.sized, odd.stored, 6, 6) == "8 KV heads do not divide by TP 6"
 
 
 def test_biases_and_tied_embeddings_count() -> None:
-    base = vars(CATALOG.models["8b"].shapes)
+    base = CONFIGS["8b"]
 
     def size(**changes: object) -> int:
         return weights_bytes(load_catalog({"m": {"repo_id": "a/b", "config": {**base, **changes}}}).models["m"])
 
     assert size() - size(tie_word_embeddings=True) == 2 * 128256 * 4096
-    assert size(attention_bias=True) - size() == 2 * 32 * (32 + 16) * 128
-    assert size(model_type="qwen2", attention_bias=True) == size(attention_bias=True)
+    assert size(attention_bias=True) - size() == 2 * 32 * ((32 + 16) * 128 + 4096)  # of the output, too
+    assert size(architectures=["Qwen2ForCausalLM"]) - size() == 2 * 32 * (32 + 16) * 128

@@ -12,8 +12,10 @@ from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving impor
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.quantization import plain
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
+    CONFIGS,
     board,
     findings,
     instances,
@@ -229,7 +231,7 @@ def test_rejected_choices_and_their_reasons() -> None:
 
 def test_smaller_weights_that_the_gpus_cannot_compute_with_are_no_hint() -> None:
     fp8 = CATALOG.models["70b-fp8"]
-    newer = replace(fp8, weights=replace(fp8.weights, min_compute_capability="10.0"))
+    newer = replace(fp8, weights=plain(replace(fp8.formats[0], min_compute_capability="10.0")))
     catalog = replace(CATALOG, models={**CATALOG.models, "70b-fp8": newer})
     plan = outcome("8xH100", catalog, model="70b").plan
     assert plan
@@ -262,9 +264,7 @@ def test_smaller_weights_by_leave() -> None:
 def test_nothing_of_the_catalogue_fits() -> None:
     sentences = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
     assert "What fits" not in sentences
-    catalog = load_catalog(
-        {"huge": {"repo_id": "a/b", "config": {**vars(CATALOG.models["405b"].shapes), "num_hidden_layers": 5000}}}
-    )
+    catalog = load_catalog({"huge": {"repo_id": "a/b", "config": {**CONFIGS["405b"], "num_hidden_layers": 5000}}})
     assert "It fits" not in findings("1xA10G", catalog, model="huge")
 
 

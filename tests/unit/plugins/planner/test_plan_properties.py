@@ -10,14 +10,14 @@ from typing import Any
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Setting
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
-    heads_problem,
-    kv_bytes_per_token,
     overhead_gib,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.splits import problem
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, outcome
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
@@ -64,11 +64,11 @@ def check(made: Outcome, gpus: list[dict[str, Any]], catalog: Catalog) -> None:
     taken: list[int] = []
     for instance in made.plan.instances:
         taken += instance.gpu_indices
-        shapes = catalog.models[instance.model].shapes
+        model = catalog.models[instance.model]
         spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
-        assert heads_problem(shapes, spread.tp) is None
+        assert problem(model.sized, model.stored, spread.tp, spread.tp) is None
         assert len(instance.gpu_indices) == spread.gpus * instance.data_parallel_size
-        assert 0 < instance.max_model_len <= shapes.max_position_embeddings
+        assert 0 < instance.max_model_len <= model.sized.context
         assert instance.kv_cache_tokens // instance.data_parallel_size >= instance.max_model_len
     assert len(taken) == len(set(taken)) <= counted(gpus)
     assert all(0 <= index < counted(gpus) for index in taken)
@@ -81,7 +81,9 @@ def predicted_gib(instance: Any, catalog: Catalog) -> float:
     model = catalog.models[instance.model]
     spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
     kv_dtype = instance.config.get("kv-cache-dtype", "auto")
-    kv = instance.kv_cache_tokens / instance.data_parallel_size * kv_bytes_per_token(model.shapes, spread, kv_dtype)
+    layers = (0, -(-model.sized.layers // spread.pp))
+    setting = Setting(tp=spread.tp, layers=layers, fp8=kv_dtype.startswith("fp8"))
+    kv = instance.kv_cache_tokens / instance.data_parallel_size * model.layout(setting).token_bytes
     step = instance.config.get("max-num-batched-tokens", 2048)
     overhead = overhead_gib(model, spread, step, catalog.engine(None), catalog.policy)
     return instance.weights_gib_per_gpu + overhead + kv / GIB
