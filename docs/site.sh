@@ -9,5 +9,6 @@ export PATH="$PWD/.venv/bin:$PATH" ANSIBLE_COLLECTIONS_PATH="$PWD/collections"
 rm -rf docs/reference docs/_build
 mkdir docs/reference
 .venv-docs/bin/antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir docs/reference gpunode.llm
+.venv-docs/bin/python docs/reference_index.py
 .venv-docs/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
 echo "docs/_build/index.html"
