@@ -129,7 +129,6 @@ from ..module_utils.hub import snapshot as hub_snapshot
 from ..module_utils.node import files as node_files, schema as node_schema
 from ..module_utils.packages import (
     apt as packages_apt,
-    apt_here,
     key as packages_key,
     mirror as packages_mirror,
     repository as packages_repository,
@@ -184,9 +183,9 @@ class Mirror:
         )
         own = os.path.join(parts, "gpunode-mirror.sources")
         node_files.write_atomically(own, source.render())
-        others = apt_here.sources(self.module.run_command)
+        others = packages_apt.sources(self.module.run_command)
         # What this host has of the same repository stands back: apt stops at one repository with two keys.
-        conflicting = apt_here.conflicts(own, others, self.work, self.module.run_command)
+        conflicting = packages_apt.conflicts(own, others, self.work, self.module.run_command)
         for at, path in enumerate(others):
             if path not in conflicting:
                 os.symlink(path, os.path.join(parts, f"{at:04}-{os.path.basename(path)}"))

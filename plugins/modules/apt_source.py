@@ -168,7 +168,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
 from ..module_utils.node import files as node_files
-from ..module_utils.packages import apt_here, key as packages_key, repository as packages_repository
+from ..module_utils.packages import apt as packages_apt, key as packages_key, repository as packages_repository
 
 LISTS_LAST = 86400
 LOCK_LASTS = 600
@@ -188,18 +188,18 @@ def ask(module, key):
     """
     age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
     deadline = time.monotonic() + LOCK_LASTS
-    with apt_here.staged(module.params, key) as folder:
-        refused = apt_here.refusal(folder, module.params, module.run_command)
+    with packages_apt.staged(module.params, key) as folder:
+        refused = packages_apt.refusal(folder, module.params, module.run_command)
         if refused:
             module.fail_json(msg=refused)
         while True:
-            rc, out, err = module.run_command(apt_here.update(folder, trace=not module.check_mode))
+            rc, out, err = module.run_command(packages_apt.update(folder, trace=not module.check_mode))
             if rc == 0:
                 # Lists from the future were fetched before the clock was set back.
                 return 0 <= age <= LISTS_LAST and not module.check_mode
             # A fresh cloud node upgrades itself in its first minutes.
             if "/lists/lock" not in err or time.monotonic() > deadline:
-                module.fail_json(msg=apt_here.rejection(module.params, err), stdout=out, stderr=err)
+                module.fail_json(msg=packages_apt.rejection(module.params, err), stdout=out, stderr=err)
             time.sleep(3)
 
 
@@ -236,21 +236,21 @@ def main():
         packages_key.normal(module.params["fingerprint"])
     except ValueError as error:
         module.fail_json(msg=f"{error}.")
-    source_path, key_path = apt_here.paths(module.params["name"])
-    if apt_here.kept(module.params):
+    source_path, key_path = packages_apt.paths(module.params["name"])
+    if packages_apt.kept(module.params):
         kept = {
-            **apt_here.look(module.params, module.run_command),
+            **packages_apt.look(module.params, module.run_command),
             "missing": [],
             "conflicting": [],
             "lists_fresh": False,
         }
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     try:
-        source, source_diff = apt_here.source_change(module.params)
-        key, key_diff = apt_here.key_change(module.params, open_url)
+        source, source_diff = packages_apt.source_change(module.params)
+        key, key_diff = packages_apt.key_change(module.params, open_url)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    found = apt_here.look(module.params, module.run_command)
+    found = packages_apt.look(module.params, module.run_command)
     asks = found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
     fresh = ask(module, key or node_files.bytes_of(key_path)) if asks and not unsettled(module) else False
     if not module.check_mode:

@@ -56,12 +56,12 @@ restart:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker import daemon as docker_daemon, daemon_file
+from ..module_utils.docker import daemon as docker_daemon
 
 
 def check(module, staged, path):
     dockerd = module.get_bin_path("dockerd")
-    refused = daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    refused = docker_daemon.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
         module.fail_json(msg=refused)
 
@@ -76,20 +76,20 @@ def main():
     )
     path = module.params["path"]
     try:
-        before, base = daemon_file.read(path)
-        merged = daemon_file.merged(path, base, module.params["config"])
+        before, base = docker_daemon.read(path)
+        merged = docker_daemon.merged(path, base, module.params["config"])
     except ValueError as error:
         module.fail_json(msg=str(error))
     keys = docker_daemon.changed_keys(base, merged)
     if not keys:
         module.exit_json(changed=False, settings=[], restart=False)
     after = docker_daemon.dump(merged)
-    staged = daemon_file.stage(after)
+    staged = docker_daemon.stage(after)
     module.add_cleanup_file(staged)
     check(module, staged, path)
     restart = docker_daemon.needs_restart(keys)
     if not module.check_mode:
-        daemon_file.land(module.atomic_move, staged, path, restart)
+        docker_daemon.land(module.atomic_move, staged, path, restart)
     module.exit_json(
         changed=True,
         settings=keys,

@@ -116,7 +116,7 @@ users_unknown:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker import engine_here
+from ..module_utils.docker import engine as docker_engine
 
 
 def main():
@@ -124,14 +124,14 @@ def main():
         argument_spec={
             "users": {"type": "list", "elements": "str"},
             "group": {"type": "str", "default": "docker"},
-            "markers": {"type": "list", "elements": "path", "default": engine_here.MARKERS},
+            "markers": {"type": "list", "elements": "path", "default": docker_engine.MARKERS},
             "config": {"type": "dict", "default": {}},
             "apt": {"type": "dict", "default": {}},
-            "config_path": {"type": "path", "default": engine_here.CONFIG},
+            "config_path": {"type": "path", "default": docker_engine.CONFIG},
         },
         supports_check_mode=True,
     )
-    module.exit_json(changed=False, **engine_here.describe(module.params, module.run_command, module.get_bin_path))
+    module.exit_json(changed=False, **docker_engine.describe(module.params, module.run_command, module.get_bin_path))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ server_version:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.docker import container_gpus, daemon as docker_daemon, daemon_file, engine as docker_engine
+from ..module_utils.docker import container_gpus, daemon as docker_daemon, engine as docker_engine
 from ..module_utils.node import files as node_files
 from ..module_utils.units import files as units_files
 
@@ -97,8 +97,8 @@ def look(module):
     """daemon.json as it is, its settings, and these with the runtime in them."""
     path = module.params["path"]
     try:
-        before, base = daemon_file.read(path)
-        return before, base, daemon_file.merged(path, base, container_gpus.settings(base, module.get_bin_path))
+        before, base = docker_daemon.read(path)
+        return before, base, docker_daemon.merged(path, base, container_gpus.settings(base, module.get_bin_path))
     except ValueError as error:
         module.fail_json(msg=str(error))
 
@@ -110,14 +110,14 @@ def settle_daemon(module, docker, before, base, merged):
     if not keys:
         return keys, None
     after = docker_daemon.dump(merged)
-    staged = daemon_file.stage(after)
+    staged = docker_daemon.stage(after)
     module.add_cleanup_file(staged)
     dockerd = module.get_bin_path("dockerd")
-    refused = daemon_file.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
+    refused = docker_daemon.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
         module.fail_json(msg=refused)
     if not module.check_mode:
-        daemon_file.land(module.atomic_move, staged, path, must_restart(keys, docker))
+        docker_daemon.land(module.atomic_move, staged, path, must_restart(keys, docker))
     return keys, {"before_header": path, "after_header": path, "before": before, "after": after}
 
 

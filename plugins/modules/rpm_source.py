@@ -155,12 +155,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
 
 from ..module_utils.node import files as node_files
-from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm_here
+from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm as packages_rpm
 
 
 def ask(module, key):
     """A repository that dnf does not take would stop it for every package: dnf is asked before it is written."""
-    said = rpm_here.objection(module.params, key, module.run_command)
+    said = packages_rpm.objection(module.params, key, module.run_command)
     if said:
         module.fail_json(msg=said)
 
@@ -195,17 +195,17 @@ def main():
         supports_check_mode=True,
     )
     given = module.params
-    source_path, key_path = rpm_here.paths(given["name"])
-    paths = {"repo_id": rpm_here.repo_id(given), "source_path": source_path, "key_path": key_path}
-    found = rpm_here.look(given, module.run_command)
+    source_path, key_path = packages_rpm.paths(given["name"])
+    paths = {"repo_id": packages_rpm.repo_id(given), "source_path": source_path, "key_path": key_path}
+    found = packages_rpm.look(given, module.run_command)
     try:
         packages_key.normal(given["fingerprint"])
         if not given["signed"]:
             raise ValueError("signed names nothing, and what nobody signed is not installed")
-        if rpm_here.kept(given):
+        if packages_rpm.kept(given):
             module.exit_json(changed=False, kept=True, **paths, **{**found, "missing": [], "conflicting": []})
-        source, source_diff = rpm_here.source_change(given)
-        key, key_diff = rpm_here.key_change(given, open_url)
+        source, source_diff = packages_rpm.source_change(given)
+        key, key_diff = packages_rpm.key_change(given, open_url)
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
     if found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):

@@ -86,6 +86,13 @@ def test_a_folder_is_seen_at_one_glance() -> None:
         assert len([path for path in (PLUGINS / folder).iterdir() if path.name != "__pycache__"]) <= 14
 
 
+def test_a_thing_and_what_asks_the_node_about_it_are_one_file() -> None:
+    """As a core and its `_here` or `_file` they were two, and each reader had to find out which."""
+    stems = {Path(file).stem for file in trees() if file.startswith("module_utils/")}
+    assert "daemon" in stems
+    assert sorted(stem for stem in stems if stem.endswith(("_here", "_file"))) == []
+
+
 #: What runs on a node apart from any module, and the list of what is copied there for it.
 JOBS = {"module_utils/hub/__main__.py": hub_run.CODE, "module_utils/bundle/__main__.py": bundle_run.CODE}
 

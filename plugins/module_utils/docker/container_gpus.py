@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from ..node import files as node_files
 from ..packages.managers import MANAGERS
-from . import daemon_file, engine as docker_engine
+from . import daemon as docker_daemon, engine as docker_engine
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 Which = Callable[[str], Optional[str]]
@@ -117,8 +117,8 @@ def _trouble(asked: Mapping[str, Any], server: str, run: Runner, nvidia_ctk: str
 
 def _daemon_settled(which: Which) -> bool:
     try:
-        _text, base = daemon_file.read(DAEMON)
-        return not daemon_file.due() and daemon_file.merged(DAEMON, base, settings(base, which)) == base
+        _text, base = docker_daemon.read(DAEMON)
+        return not docker_daemon.due() and docker_daemon.merged(DAEMON, base, settings(base, which)) == base
     except ValueError:
         return False
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from ..docker.daemon_file import data_root
+from ..docker.daemon import data_root
 from ..instance import known, serving
 from ..programs.gpu import asked, container_id, look, scan_pci
 from . import files as node_files, system as node_system

@@ -1,15 +1,33 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An apt source in deb822 form, what apt says of it, and what dpkg says of packages."""
+"""An apt source on this node, wanted as apt_source takes it, and what dpkg says of packages.
+
+What is there of it and of its packages, and what apt says of it before it is written.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import glob
+import os
+import re
+import tempfile
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
-from .. import paths
+from .. import paths as own_paths
+from ..node import files as node_files
+from . import repository as packages_repository
+
+SOURCES = "/etc/apt/sources.list.d"
+KEYRINGS = "/etc/apt/keyrings"
+#: Seconds without a byte after which a server is given up.
+PATIENCE_S = 20
+
+Wanted = Mapping[str, Any]
+Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Source:
             "Architectures": " ".join(self.architectures),
             "Signed-By": self.signed_by,
         }
-        lines += [f"{name}: {paths.line(value, name)}" for name, value in fields.items() if value]
+        lines += [f"{name}: {own_paths.line(value, name)}" for name, value in fields.items() if value]
         return "\n".join(lines) + "\n"
 
 
@@ -49,8 +67,8 @@ def configuration(settings: Mapping[str, str]) -> str:
         Refused: a value would end before its end.
     """
     for name, value in settings.items():
-        if '"' in paths.line(value, name):
-            raise paths.Refused(f"{value!r} is no {name}: it holds a quotation mark")
+        if '"' in own_paths.line(value, name):
+            raise own_paths.Refused(f"{value!r} is no {name}: it holds a quotation mark")
     return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 
@@ -113,3 +131,211 @@ def missing(specs: List[str], have: Dict[str, Package]) -> List[str]:
         if name not in have or not fnmatch.fnmatchcase(have[name].version, version):
             lacking.append(spec)
     return lacking
+
+
+def paths(name: str) -> Tuple[str, str]:
+    """The file of the source, and that of its key."""
+    return f"{SOURCES}/{name}.sources", f"{KEYRINGS}/{name}.asc"
+
+
+def source(wanted: Wanted, key_path: str) -> Source:
+    """As it is to be, with its key at a place."""
+    return Source(
+        uri=wanted["uri"],
+        suite=wanted["suite"],
+        components=tuple(wanted.get("components") or ()),
+        architectures=tuple(wanted.get("architectures") or ()),
+        signed_by=key_path,
+        comment=wanted.get("description") or "",
+    )
+
+
+def source_change(wanted: Wanted) -> packages_repository.Change:
+    """The source to write, or nothing where it is there; and the change as a diff."""
+    path, key_path = paths(wanted["name"])
+    return packages_repository.text_change(path, source(wanted, key_path).render())
+
+
+def sources(run: Runner) -> List[str]:
+    """The files that apt reads its sources from, in its order."""
+    _rc, out, _err = run(
+        ["apt-config", "shell", "single", "Dir::Etc::SourceList/f", "parts", "Dir::Etc::SourceParts/d"]
+    )
+    said = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
+    parts = sorted(glob.glob(f"{glob.escape(said.get('parts', SOURCES))}/*"))
+    found = [said.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
+    return [path.replace("//", "/") for path in found if os.path.isfile(path)]
+
+
+def in_order(files: Sequence[str]) -> List[str]:
+    """As apt reads them: of two entries for one repository the first has the say."""
+    return sorted(files, key=lambda path: (os.path.basename(path) != "sources.list", os.path.basename(path)))
+
+
+def reads(files: Sequence[str], folder: str, run: Runner) -> str:
+    """What apt says against these files as its sources, in its own words; nothing where it reads them.
+
+    Args:
+        folder: one that is there, for the question alone.
+    """
+    parts = os.path.join(folder, "asked")
+    os.makedirs(parts, exist_ok=True)
+    for name in os.listdir(parts):
+        os.unlink(os.path.join(parts, name))
+    links = {os.path.join(parts, f"{at:04}-{os.path.basename(path)}"): path for at, path in enumerate(in_order(files))}
+    for link, path in links.items():
+        os.symlink(path, link)
+    only = ["-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={parts}"]
+    rc, _out, err = run(["apt-get", "indextargets", *only])
+    said = complaint(err) if rc != 0 else ""
+    for link, path in links.items():
+        said = said.replace(link, path)
+    return said
+
+
+def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dict[str, str]:
+    """Those of the other files that apt reads alone and not together with this one, each with apt's words.
+
+    apt alone knows when two entries, of whatever spelling, are of one repository, and which of their settings differ.
+    """
+    found = {}
+    for other in others if reads([*others, mine], folder, run) else ():
+        said = reads([other, mine], folder, run)
+        if said and not reads([other], folder, run):
+            found[other] = said
+    return found
+
+
+def kept(wanted: Wanted) -> bool:
+    """Whether the node keeps what it came with."""
+    program = wanted.get("unless_exists")
+    return bool(program) and os.path.exists(str(program)) and not os.path.exists(paths(wanted["name"])[0])
+
+
+def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
+    """The key by which apt has to be asked for the repository; None where nothing of it is wanted.
+
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+    """
+    _text, source_diff = source_change(wanted)
+    key = key_change(wanted, open_url)
+    return packages_repository.due_key(paths(wanted["name"])[1], source_diff, key, lambda: look(wanted, run)["missing"])
+
+
+def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_repository.Change:
+    """The key to write, or nothing where the right one is there; and the change as a diff.
+
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+    """
+    repository = f"the apt repository {wanted['name']!r}"
+    return packages_repository.given_key_change(paths(wanted["name"])[1], wanted, repository, open_url)
+
+
+def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
+    """What apt has against the source and its repository, in a sentence. Leaves no trace."""
+    with staged(wanted, key) as folder:
+        said = refusal(folder, wanted, run)
+        if said:
+            return said
+        rc, _out, err = run(update(folder, trace=False))
+        return rejection(wanted, err) if rc != 0 else ""
+
+
+@contextlib.contextmanager
+def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
+    """A folder in which the source lies as it is to be, and once more with the key beside it, so that apt can be asked.
+
+    For everybody to read: apt fetches as a user of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="gpunode-apt-") as folder:
+        os.chmod(folder, 0o755)
+        texts = {
+            own(folder, wanted): source(wanted, paths(wanted["name"])[1]).render().encode(),
+            f"{folder}/alone.sources": source(wanted, f"{folder}/key.asc").render().encode(),
+            f"{folder}/key.asc": key,
+            f"{folder}/apt.conf": (configuration(settings(folder, wanted)) + NO_HOOKS).encode(),
+        }
+        for path, text in texts.items():
+            node_files.write(path, text)
+        os.makedirs(f"{folder}/lists/partial")
+        yield folder
+
+
+def own(folder: str, wanted: Wanted) -> str:
+    return os.path.join(folder, os.path.basename(paths(wanted["name"])[0]))
+
+
+def settings(folder: str, wanted: Wanted) -> Dict[str, str]:
+    """For an apt that leaves no trace, and does not wait for ever."""
+    trusted = packages_repository.authorities(folder, wanted.get("ca_certificate"))
+    return {
+        **({"Acquire::https::CaInfo": trusted} if trusted else {}),
+        "Dir::State::Lists": f"{folder}/lists",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "Acquire::http::Timeout": str(PATIENCE_S),
+        "Acquire::https::Timeout": str(PATIENCE_S),
+        "Acquire::Retries": "1",
+    }
+
+
+def update(folder: str, trace: bool) -> List[str]:
+    """Have apt read the staged source alone: its address, its signature, its lists.
+
+    Args:
+        trace: whether the lists are kept where apt has its own.
+    """
+    alone = ["-o", f"Dir::Etc::SourceList={folder}/alone.sources", "-o", "Dir::Etc::SourceParts=-"]
+    command = ["apt-get", "update", "-q", "--error-on=any", *alone]
+    if trace:
+        return [*command, "-o", "APT::Get::List-Cleanup=0"]
+    return ["timeout", "-k", "5", str(4 * PATIENCE_S), *command, "-c", f"{folder}/apt.conf"]
+
+
+def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
+    """Why apt would not read this source beside those that the node has, in a sentence; nothing where it would."""
+    mine = own(folder, wanted)
+    others = [other for other in sources(run) if os.path.basename(other) != os.path.basename(mine)]
+    said = reads([*others, mine], folder, run)
+    if not said:
+        return ""
+    for other, words in conflicts(mine, others, folder, run).items():
+        repository = f"{wanted['uri']} {wanted['suite']}"
+        said = (
+            f"{other} names the repository {repository} as well, with other settings, and apt would stop at that for "
+            f"every package ({words.rstrip('.')}). Remove that entry; what was installed from it stays."
+        )
+        return packages_repository.shown(said, wanted["uri"])
+    broken = next((other for other in others if reads([other], folder, run)), "")
+    return f"apt does not read {broken or 'the sources of this node'} ({said.rstrip('.')}). Mend that first."
+
+
+def rejection(wanted: Wanted, said: str) -> str:
+    """That apt read the source and does not take it, in a sentence."""
+    words = f"apt does not take {wanted['uri']} {wanted['suite']}: {complaint(said).rstrip('.')}."
+    return packages_repository.shown(words, wanted["uri"])
+
+
+def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
+    """What dpkg has of the packages in question."""
+    names, conflicts = list(wanted.get("packages") or ()), list(wanted.get("conflicts") or ())
+    specs = pin(names, wanted.get("version"), wanted.get("pinned") or names)
+    have: Dict[str, Package] = {}
+    if names or conflicts:
+        # Exits 1 where it knows one of them not, and lists the others all the same.
+        _rc, out, _err = run(["dpkg-query", "-W", "-f", QUERY, *names, *conflicts])
+        have = installed(out)
+    return {
+        "missing": missing(specs, have),
+        "versions": {name: have[name].version for name in sorted(have)},
+        "held": [name for name in names if name in have and have[name].held],
+        "conflicting": [name for name in conflicts if name in have],
+    }
+
+
+def settled(wanted: Wanted, run: Runner) -> bool:
+    """Whether apt_source would change nothing, and would find nothing to install or to remove. Asks no network."""
+    key_path = paths(wanted["name"])[1]
+    return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))

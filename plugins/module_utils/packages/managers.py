@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
-from . import apt_here, rpm_here
+from . import apt as packages_apt, rpm as packages_rpm
 
-MANAGERS: Mapping[str, Any] = {"apt": apt_here, "dnf": rpm_here}
+MANAGERS: Mapping[str, Any] = {"apt": packages_apt, "dnf": packages_rpm}

@@ -1,15 +1,31 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A repository file of dnf, what other files say under the same name, and what rpm says of packages."""
+"""A dnf repository on this node, wanted as rpm_source takes it, and what rpm says of packages.
+
+The counterpart of apt.py, under the same names.
+"""
 
 from __future__ import annotations
 
+import glob
+import os
 import re
+import tempfile
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import paths
+from .. import paths as own_paths
+from ..node import commands, files as node_files
+from . import repository as packages_repository
+
+SOURCES = "/etc/yum.repos.d"
+KEYS = "/etc/pki/rpm-gpg"
+#: Seconds without a byte after which a server is given up.
+PATIENCE_S = 20
+
+Wanted = Mapping[str, Any]
+Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ class Source:
         ]
         if self.excludes:
             lines.append(f"excludepkgs={' '.join(self.excludes)}")
-        return "\n".join(paths.line(line, line.partition("=")[0]) for line in lines) + "\n"
+        return "\n".join(own_paths.line(line, line.partition("=")[0]) for line in lines) + "\n"
 
 
 def sections(text: str) -> Dict[str, Dict[str, str]]:
@@ -111,3 +127,127 @@ def missing(packages: List[str], version: Optional[str], pinned: List[str], have
         if name not in have or (exact and not is_release(have[name], wanted)):
             lacking.append(spec(name, wanted) if exact else name)
     return lacking
+
+
+def paths(name: str) -> Tuple[str, str]:
+    """The file of the repository, and that of its key."""
+    return f"{SOURCES}/{name}.repo", f"{KEYS}/RPM-GPG-KEY-{name}"
+
+
+def repo_id(wanted: Wanted) -> str:
+    return str(wanted.get("repo_id") or wanted["name"])
+
+
+def text(path: str) -> str:
+    return node_files.bytes_of(path).decode("utf-8", "surrogateescape")
+
+
+def source(wanted: Wanted, key_path: str) -> Source:
+    """As it is to be, with its key at a place."""
+    packages, hold = tuple(wanted.get("packages") or ()), wanted.get("hold")
+    left = held(text(paths(wanted["name"])[0]), repo_id(wanted)) if hold is None else ()
+    signed = wanted.get("signed") or ["packages"]
+    return Source(
+        repo_id=repo_id(wanted),
+        title=wanted.get("title") or wanted["name"],
+        uri=wanted["uri"],
+        key_path=key_path,
+        packages_signed="packages" in signed,
+        metadata_signed="metadata" in signed,
+        excludes=packages if hold else left,
+        comment=wanted.get("description") or "",
+    )
+
+
+def source_change(wanted: Wanted) -> packages_repository.Change:
+    """The file to write, or nothing where it is there; and the change as a diff.
+
+    Raises:
+        ValueError: another file has a repository of the same name.
+    """
+    path, key_path = paths(wanted["name"])
+    files = {other: text(other) for other in sorted(glob.glob(f"{SOURCES}/*.repo")) if other != path}
+    for twin in twins(repo_id(wanted), files):
+        raise ValueError(
+            f"{twin} already has a repository {repo_id(wanted)}, and dnf reads only one of that name. Remove that "
+            f"entry, or leave what it installed as it is."
+        )
+    return packages_repository.text_change(path, source(wanted, key_path).render())
+
+
+def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
+    """What rpm has of the packages in question."""
+    names, conflicts = list(wanted.get("packages") or ()), list(wanted.get("conflicts") or ())
+    have: Dict[str, str] = {}
+    if names or conflicts:
+        # Exits with the number of those that it knows not, and lists the others all the same.
+        _rc, out, _err = run(["rpm", "-q", "--qf", QUERY, *names, *conflicts])
+        have = installed(out)
+    return {
+        "missing": missing(names, wanted.get("version"), wanted.get("pinned") or names, have),
+        "versions": {name: have[name] for name in sorted(have)},
+        "conflicting": [name for name in conflicts if name in have],
+    }
+
+
+def kept(wanted: Wanted) -> bool:
+    """Whether the program came from elsewhere: publishers' own instructions have a file of this name, too."""
+    program, path = wanted.get("unless_exists"), paths(wanted["name"])[0]
+    began = "".join(f"# {line}\n" for line in (wanted.get("description") or "").splitlines()[:1])
+    ours = os.path.exists(path) and text(path).startswith(began)
+    return bool(program) and os.path.exists(str(program)) and not ours
+
+
+def settled(wanted: Wanted, run: Runner) -> bool:
+    """Whether rpm_source would change nothing, and would find nothing to install or to remove. Asks no network."""
+    key_path = paths(wanted["name"])[1]
+    return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))
+
+
+def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
+    """The key by which dnf has to be asked for the repository; None where nothing of it is wanted.
+
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected, or another file is in the way; a sentence.
+    """
+    _text, source_diff = source_change(wanted)
+    key = key_change(wanted, open_url)
+    return packages_repository.due_key(paths(wanted["name"])[1], source_diff, key, lambda: look(wanted, run)["missing"])
+
+
+def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_repository.Change:
+    """The key to write, or nothing where the right one is there; and the change as a diff.
+
+    Raises:
+        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+    """
+    repository = f"the dnf repository {wanted['name']!r}"
+    return packages_repository.given_key_change(paths(wanted["name"])[1], wanted, repository, open_url)
+
+
+def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
+    """What dnf has against the repository, read alone, in a sentence. Leaves no trace."""
+    with tempfile.TemporaryDirectory(prefix="gpunode-dnf-") as folder:
+        trusted = packages_repository.authorities(folder, wanted.get("ca_certificate"))
+        staged = source(wanted, f"{folder}/key").render() + (f"sslcacert={trusted}\n" if trusted else "")
+        os.mkdir(f"{folder}/repos")
+        for path, data in ((f"{folder}/key", key), (f"{folder}/repos/asked.repo", staged.encode())):
+            node_files.write(path, data)
+        rc, out, err = run(question(folder))
+    said = f"dnf does not take {wanted['uri']}: {complaint(err or out).rstrip('.')}."
+    return packages_repository.shown(said, wanted["uri"]) if rc != 0 else ""
+
+
+def question(folder: str) -> Sequence[str]:
+    """Have dnf read the metadata of the staged repository alone, with a cache and a log of its own."""
+    settings = {
+        "reposdir": f"{folder}/repos",
+        "cachedir": f"{folder}/cache",
+        "persistdir": f"{folder}/state",
+        "logdir": folder,
+        "timeout": str(PATIENCE_S),
+        "retries": "1",
+        "*.skip_if_unavailable": "0",
+    }
+    options = [f"--setopt={name}={value}" for name, value in settings.items()]
+    return commands.within(4 * PATIENCE_S, "dnf", "-y", "-q", "--noplugins", *options, "makecache")

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ..docker import container_gpus, daemon_file, engine_here
+from ..docker import container_gpus, daemon as docker_daemon, engine as docker_engine
 from ..hub import snapshot as hub_snapshot, token as hub_token
 from ..instance import known
 from ..node import asked as node_asked
@@ -75,7 +75,7 @@ def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> T
         "instances": preflight_checks.pin(instances, params["home"], said.hub.trees),
         "account": said.hub.account,
         "bytes_to_write": sum(need.bytes for need in [*weights, *images]),
-        **preflight_checks.told_needs([*weights, *images], [params["home"], daemon_file.data_root()]),
+        **preflight_checks.told_needs([*weights, *images], [params["home"], docker_daemon.data_root()]),
         "settled": settled(params, weights, images),
     }
     if params["toolkit"] is not None:
@@ -199,9 +199,9 @@ def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, An
     if asked is None:
         # Whether it stays says whether its repository is wanted.
         wanted = bool(params["repositories"]) or params["toolkit"] is not None
-        return (engine_here.describe({}, run, which) if wanted else {}), [], []
-    docker = engine_here.describe(asked, run, which)
-    sockets = engine_here.rootless_sockets()
+        return (docker_engine.describe({}, run, which) if wanted else {}), [], []
+    docker = docker_engine.describe(asked, run, which)
+    sockets = docker_engine.rootless_sockets()
     warnings = []
     if sockets and not docker["works"]:
         warnings.append(
@@ -211,5 +211,5 @@ def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, An
     toolkit = params["toolkit"] or {"keep": True, "require_cdi": True}
     # A Docker that gives GPUs by the older runtime alone need not know CDI.
     keep_docker = asked["keep"] and toolkit["require_cdi"] and not docker["ours"]
-    keep_toolkit = toolkit["keep"] and not any(map(os.path.exists, engine_here.TOOLKIT_SOURCES))
+    keep_toolkit = toolkit["keep"] and not any(map(os.path.exists, docker_engine.TOOLKIT_SOURCES))
     return docker, preflight_checks.check_docker(docker, params["instances"], keep_docker, keep_toolkit), warnings

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
-from ..docker.daemon_file import data_root
+from ..docker.daemon import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
 from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes

@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
-from ..docker import layout as docker_layout, registry as docker_registry, registry_here
+from ..docker import layout as docker_layout, registry as docker_registry
 from ..packages.managers import MANAGERS
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -49,7 +49,7 @@ def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, ru
         return [lambda image=image: in_folder(image, source) for image in missing]  # type: ignore[misc]
     if not missing:
         return []
-    docker = registry_here.docker(registry, run)
+    docker = docker_registry.of_node(registry, run)
     return [lambda image=image: docker_registry.finding(image, docker, machine) for image in missing]  # type: ignore[misc]
 
 

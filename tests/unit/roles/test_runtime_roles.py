@@ -18,12 +18,7 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import (
-    apt as packages_apt,
-    apt_here,
-    rpm as packages_rpm,
-    rpm_here,
-)
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, rpm as packages_rpm
 
 HERE = Path(__file__).parent
 OMITTED = "left out"
@@ -149,8 +144,8 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     given = arguments(role, "debian12-amd64") if family == "debian" else red_hat(role, "rocky9")
     name = given["name"]
     sources, key = {
-        "debian": (apt_here.SOURCES, f"{apt_here.KEYRINGS}/{name}.asc"),
-        "redhat": (rpm_here.SOURCES, f"{rpm_here.KEYS}/RPM-GPG-KEY-{name}"),
+        "debian": (packages_apt.SOURCES, f"{packages_apt.KEYRINGS}/{name}.asc"),
+        "redhat": (packages_rpm.SOURCES, f"{packages_rpm.KEYS}/RPM-GPG-KEY-{name}"),
     }[family]
     # A teardown gathers no more of the facts.
     facts = {"os_family": {"debian": "Debian", "redhat": "RedHat"}[family]}

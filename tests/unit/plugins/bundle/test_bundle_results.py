@@ -15,7 +15,11 @@ from ansible_collections.gpunode.llm.plugins.module_utils.bundle import run as b
 from ansible_collections.gpunode.llm.plugins.module_utils.bundle.contents import Contents
 from ansible_collections.gpunode.llm.plugins.module_utils.docker import layout as docker_layout
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import RepoFile
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt_here, key as packages_key, rpm_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import (
+    apt as packages_apt,
+    key as packages_key,
+    rpm as packages_rpm,
+)
 from ansible_collections.gpunode.llm.plugins.modules import (
     apt_mirror,
     apt_source,
@@ -134,7 +138,7 @@ def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
 @pytest.mark.parametrize("module", [apt_mirror, apt_source, rpm_source])
 def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch, module):
     """The block before it is one to apt, and a remark to gpg."""
-    doors = ((apt_here, "KEYRINGS"), (apt_here, "SOURCES"), (rpm_here, "KEYS"), (rpm_here, "SOURCES"))
+    doors = ((packages_apt, "KEYRINGS"), (packages_apt, "SOURCES"), (packages_rpm, "KEYS"), (packages_rpm, "SOURCES"))
     for places, name in doors:
         monkeypatch.setattr(places, name, str(tmp_path))
     stranger = (KEYS / "ed25519.asc").read_text().replace("BLOCK-----", "BLOCK COMMENT-----", 1)

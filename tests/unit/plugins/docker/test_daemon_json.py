@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.docker import daemon as docker_daemon, daemon_file
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import daemon as docker_daemon
 
 NVIDIA = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}
 
@@ -90,24 +90,24 @@ def test_what_changed(before: dict, after: dict, keys: list[str], restart: bool)
 
 def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
-    assert daemon_file.read(str(file)) == ("", {})
+    assert docker_daemon.read(str(file)) == ("", {})
     file.write_text('{"a": 1,\n oops}')
     with pytest.raises(ValueError, match=r"daemon\.json is not valid JSON.*line 2"):
-        daemon_file.read(str(file))
+        docker_daemon.read(str(file))
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_bytes('{"labels": ["büro"]}'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"daemon\.json is not UTF-8 text, .* byte 15 is 0xfc"):
-        daemon_file.read(str(file))
+        docker_daemon.read(str(file))
     file.write_bytes(b'\xef\xbb\xbf{"debug": true}')
-    assert daemon_file.read(str(file))[1] == {"debug": True}
+    assert docker_daemon.read(str(file))[1] == {"debug": True}
 
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Is a directory"):
-        daemon_file.read(str(tmp_path))
+        docker_daemon.read(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_dockerd_has_the_last_word(rc: int, said: str, refused: bool) -> None:
         assert argv == ["/usr/bin/dockerd", "--validate", "--config-file", "/tmp/x.json"]
         return rc, "", said.format("/tmp/x.json")
 
-    told = daemon_file.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
+    told = docker_daemon.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
     assert bool(told) == refused
     assert "/tmp/x.json" not in told
 
@@ -134,15 +134,15 @@ def move(source: str, target: str) -> None:
 
 @pytest.fixture(autouse=True)
 def due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon_file, "DUE", str(tmp_path / "run" / "due"))
+    monkeypatch.setattr(docker_daemon, "DUE", str(tmp_path / "run" / "due"))
 
 
 def test_land_keeps_the_mode(tmp_path: Path) -> None:
     file = tmp_path / "etc" / "daemon.json"
-    daemon_file.land(move, daemon_file.stage("{}"), str(file), True)
+    docker_daemon.land(move, docker_daemon.stage("{}"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o644, "{}")
     file.chmod(0o600)
-    daemon_file.land(move, daemon_file.stage("{ }"), str(file), True)
+    docker_daemon.land(move, docker_daemon.stage("{ }"), str(file), True)
     assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "{ }")
 
 
@@ -154,7 +154,7 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
         real.write_text("{}")
         real.chmod(0o640)
     file.symlink_to("site/docker.json")
-    daemon_file.land(move, daemon_file.stage("{ }"), str(file), True)
+    docker_daemon.land(move, docker_daemon.stage("{ }"), str(file), True)
     assert file.is_symlink()
     assert (real.read_text(), real.stat().st_mode & 0o777) == ("{ }", 0o640 if there else 0o644)
 
@@ -171,5 +171,5 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
 )
 def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], owed: str) -> None:
     for restart in restarts:
-        daemon_file.land(move, daemon_file.stage("{}"), str(tmp_path / "daemon.json"), restart)
-    assert daemon_file.due() == owed
+        docker_daemon.land(move, docker_daemon.stage("{}"), str(tmp_path / "daemon.json"), restart)
+    assert docker_daemon.due() == owed

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.docker import engine_here
-from ansible_collections.gpunode.llm.plugins.module_utils.docker.engine_here import config_settled
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt_here
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import engine as docker_engine
+from ansible_collections.gpunode.llm.plugins.module_utils.docker.engine import config_settled
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt
 
 
 @pytest.mark.parametrize(
@@ -43,14 +43,14 @@ def nothing(_command):
 )
 def test_who_may_talk_to_docker(monkeypatch, asked, sudo, expected):
     monkeypatch.setenv("SUDO_USER", sudo)
-    said = engine_here.describe({"users": asked, "group": "no-such-group"}, nothing, lambda _name: None)
+    said = docker_engine.describe({"users": asked, "group": "no-such-group"}, nothing, lambda _name: None)
     assert (said["users_missing"], said["users_unknown"]) == expected
     assert said["group_exists"] is False
 
 
 def test_a_node_without_docker(monkeypatch):
     monkeypatch.delenv("SUDO_USER", raising=False)
-    said = engine_here.describe({"markers": ["/no/such/file"]}, nothing, lambda _name: None)
+    said = docker_engine.describe({"markers": ["/no/such/file"]}, nothing, lambda _name: None)
     assert (said["works"], said["client_version"], said["ours"]) == (False, "", False)
     assert said["service"] == {"known": False, "active": False, "enabled": False, "drop_ins": []}
 
@@ -61,7 +61,7 @@ def test_a_node_with_docker(tmp_path):
     marker = tmp_path / "docker.sources"
     marker.write_text("# Managed by Ansible (gpunode.llm, role docker).")
     asked = {"users": [], "markers": [str(marker)], "config_path": str(tmp_path / "none"), "config": {"debug": True}}
-    here = engine_here.describe(asked, lambda command: (0, said.get(command[0], ""), ""), lambda name: name)
+    here = docker_engine.describe(asked, lambda command: (0, said.get(command[0], ""), ""), lambda name: name)
     assert (here["works"], here["server_version"], here["ours"], here["config_settled"]) == (
         True,
         "28.5.0",
@@ -104,13 +104,13 @@ def test_a_docker_that_is_not_docker_services_is_named(monkeypatch, units, conte
         return 0, answers[command[1]], ""
 
     asked = {"users": [], "markers": ["/no/such/file"]}
-    here = engine_here.describe(asked, run, lambda name: None if name == "nvidia-ctk" else name)
+    here = docker_engine.describe(asked, run, lambda name: None if name == "nvidia-ctk" else name)
     assert said in here["obstacle"]
     assert bool(here["obstacle"]) is bool(said)
 
 
 def test_the_toolkit_that_is_there():
-    here = engine_here.describe(
+    here = docker_engine.describe(
         {"users": []},
         lambda command: (0, "NVIDIA Container Toolkit CLI version 1.19.1\n" if "ctk" in command[0] else "", ""),
         lambda name: name,
@@ -135,10 +135,10 @@ HERE = "docker-ce\tii \t5:29.1.0-1\n"
     ],
 )
 def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settled):
-    monkeypatch.setattr(apt_here, "SOURCES", str(tmp_path))
-    monkeypatch.setattr(apt_here, "KEYRINGS", str(tmp_path))
-    source, key = apt_here.paths("docker")
-    text, _diff = apt_here.source_change(WANTED)
+    monkeypatch.setattr(packages_apt, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(packages_apt, "KEYRINGS", str(tmp_path))
+    source, key = packages_apt.paths("docker")
+    text, _diff = packages_apt.source_change(WANTED)
     with open(source, "wb") as stream:
         stream.write(text)
     with open(key, "w", encoding="utf-8") as stream:
@@ -149,15 +149,15 @@ def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settl
             raise ValueError("another key")
         return data
 
-    monkeypatch.setattr(apt_here.packages_repository.packages_key, "checked", checked)
+    monkeypatch.setattr(packages_apt.packages_repository.packages_key, "checked", checked)
     asked = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
-    said = engine_here.describe(
+    said = docker_engine.describe(
         asked, lambda command: (0, here if "dpkg" in command[0] else "", ""), lambda _name: None
     )
     assert said["packages_settled"] is settled
 
 
 def test_another_source_with_another_key_is_not_settled(monkeypatch, tmp_path):
-    monkeypatch.setattr(apt_here, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(packages_apt, "SOURCES", str(tmp_path))
     (tmp_path / "other.list").write_text("deb https://a s stable\n")
-    assert apt_here.settled(WANTED, lambda _command: (0, HERE, "")) is False
+    assert packages_apt.settled(WANTED, lambda _command: (0, HERE, "")) is False

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.docker import (
     container_gpus,
-    daemon_file,
+    daemon as docker_daemon,
     engine as docker_engine,
 )
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt
 
 SPEC = "cdiVersion: 0.5.0\ndevices:\n- name: '0'\n"
 UNIT = "[Unit]\nDescription=Describe the GPUs\n"
@@ -39,10 +39,10 @@ class Node:
             "ENABLED": self.enabled,
         }.items():
             monkeypatch.setattr(container_gpus, name, str(value))
-        monkeypatch.setattr(daemon_file, "DUE", str(self.due))
-        monkeypatch.setattr(apt_here, "kept", lambda _wanted: self.kept)
-        monkeypatch.setattr(apt_here, "settled", lambda _wanted, _run: self.packages)
-        monkeypatch.setattr(apt_here, "look", lambda _wanted, _run: {"held": self.held})
+        monkeypatch.setattr(docker_daemon, "DUE", str(self.due))
+        monkeypatch.setattr(packages_apt, "kept", lambda _wanted: self.kept)
+        monkeypatch.setattr(packages_apt, "settled", lambda _wanted, _run: self.packages)
+        monkeypatch.setattr(packages_apt, "look", lambda _wanted, _run: {"held": self.held})
         self.kept, self.packages, self.held = False, True, []
         self.said = {"cdi generate": SPEC, "--version": "NVIDIA Container Toolkit CLI version 1.20.0\n"}
         self.listing = "GPU 0: NVIDIA H100 (UUID: GPU-1)\n"

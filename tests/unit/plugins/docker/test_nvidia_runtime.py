@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.docker import daemon_file
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import daemon as docker_daemon
 from ansible_collections.gpunode.llm.plugins.modules import nvidia_runtime
 
 STAND_IN = Path(__file__).resolve().parents[3] / "lab" / "stand-ins" / "nvidia-ctk"
@@ -35,7 +35,7 @@ class Node:
         self.program("nvidia-smi", "printf '<minor_number>0</minor_number>\\n<uuid>GPU-0</uuid>\\n'")
         self.toolkit("1.20.0")
         monkeypatch.setenv("PATH", f"{folder}/bin:/usr/bin:/bin")
-        monkeypatch.setattr(daemon_file, "DUE", str(folder / "run" / "due"))
+        monkeypatch.setattr(docker_daemon, "DUE", str(folder / "run" / "due"))
 
     def program(self, name: str, script: str) -> Path:
         path = self.folder / "bin" / name

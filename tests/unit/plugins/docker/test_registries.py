@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.docker import registry as docker_registry, registry_here
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import registry as docker_registry
 from ansible_collections.gpunode.llm.plugins.module_utils.docker.registry import Answer, Docker, Login
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
@@ -265,9 +265,9 @@ def registry() -> Iterator[str]:
 
 
 def test_a_registry_on_this_machine(registry, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry_here, "DAEMON", str(tmp_path / "none"))
-    monkeypatch.setattr(registry_here, "client", dict)
-    docker = registry_here.docker({}, lambda _command: (0, "", ""))
+    monkeypatch.setattr(docker_registry, "DAEMON", str(tmp_path / "none"))
+    monkeypatch.setattr(docker_registry, "client", dict)
+    docker = docker_registry.of_node({}, lambda _command: (0, "", ""))
     assert docker_registry.finding(f"{registry}/vllm:v1", docker, "x86_64") == ""
     said = docker_registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
     assert said == f"{registry} answers, but has no such image: check the name and the tag of {registry}/vllm:v2."
@@ -277,6 +277,6 @@ def test_what_the_service_has_of_a_proxy(tmp_path):
     file = tmp_path / "proxy.env"
     file.write_text('# why\nHTTPS_PROXY="http://file:1"\n')
     show = f'Environment="HTTP_PROXY=http://unit:1" NO_PROXY=a,b\nEnvironmentFiles={file} (ignore_errors=no)\n'
-    said = registry_here.service_proxies(lambda _command: (0, show, ""))
+    said = docker_registry.service_proxies(lambda _command: (0, show, ""))
     assert said == {"http": "http://unit:1", "https": "http://file:1", "no_proxy": "a,b"}
-    assert registry_here.service_proxies(lambda _command: (0, "Environment=\n", "")) == {}
+    assert docker_registry.service_proxies(lambda _command: (0, "Environment=\n", "")) == {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.docker import container_gpus, engine_here
+from ansible_collections.gpunode.llm.plugins.module_utils.docker import container_gpus, engine as docker_engine
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
 from ansible_collections.gpunode.llm.plugins.module_utils.node import asked as node_asked, first as node_first
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
@@ -137,7 +137,7 @@ def test_a_file_that_is_to_be_absent(service: Service, call: Callable[..., dict[
 def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A question to which the node has the whole answer."""
     state = {"docker": dict(DOCKER), "toolkit": True}
-    monkeypatch.setattr(engine_here, "describe", lambda *_given: dict(state["docker"]))
+    monkeypatch.setattr(docker_engine, "describe", lambda *_given: dict(state["docker"]))
     monkeypatch.setattr(container_gpus, "settled", lambda *_given: state["toolkit"])
     monkeypatch.setattr(preflight_checks, "data_root", lambda: str(tmp_path))
     (tmp_path / "token").write_text(SECRET)

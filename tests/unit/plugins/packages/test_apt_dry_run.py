@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
 FLAT = {"name": "nvidia-container-toolkit", "uri": "https://nvidia.test/stable/deb/$(ARCH)", "suite": "/"}
@@ -45,8 +45,8 @@ class Node:
         return done.returncode, done.stdout, done.stderr
 
     def refusal(self, wanted: dict[str, object]) -> str:
-        with apt_here.staged(wanted, b"") as folder:
-            return apt_here.refusal(folder, wanted, self.run)
+        with packages_apt.staged(wanted, b"") as folder:
+            return packages_apt.refusal(folder, wanted, self.run)
 
 
 @pytest.fixture
@@ -117,10 +117,10 @@ def test_what_was_broken_before_is_named(node):
 
 def test_an_address_that_is_no_repository_is_told_and_leaves_no_trace(node, tmp_path):
     wanted = {**DOCKER, "uri": f"file://{tmp_path}/nothing"}
-    with apt_here.staged(wanted, b"") as folder:
-        rc, _out, err = node.run(apt_here.update(folder, trace=False))
+    with packages_apt.staged(wanted, b"") as folder:
+        rc, _out, err = node.run(packages_apt.update(folder, trace=False))
     assert rc != 0
-    said = apt_here.rejection(wanted, err)
+    said = packages_apt.rejection(wanted, err)
     assert said.startswith(f"apt does not take file://{tmp_path}/nothing bookworm: ")
     assert "does not have a Release file" in said or "File not found" in said
     assert sorted(path.name for path in node.root.rglob("*") if path.is_file()) == ["apt.conf"]
@@ -132,8 +132,8 @@ def test_mirror_lets_conflicting_entries_stand_back(node):
     other, fine = node.parts / "n.list", node.parts / "fine.list"
     other.write_text(f"deb [{KEY}] https://nvidia.test/stable/deb/amd64 /\n")
     fine.write_text("deb http://other.test bookworm main\n")
-    with apt_here.staged(FLAT, b"") as folder:
-        found = apt_here.conflicts(apt_here.own(folder, FLAT), apt_here.sources(node.run), folder, node.run)
+    with packages_apt.staged(FLAT, b"") as folder:
+        found = packages_apt.conflicts(packages_apt.own(folder, FLAT), packages_apt.sources(node.run), folder, node.run)
     assert list(found) == [str(other)]
 
 
@@ -141,6 +141,6 @@ def test_a_password_in_an_address_is_not_shown(node, tmp_path):
     wanted = {**DOCKER, "uri": "http://ada:s3cret@127.0.0.1:9/debian"}
     (node.parts / "a.list").write_text(f"deb [{KEY}] {wanted['uri']} bookworm stable\n")
     assert "s3cret" not in node.refusal(wanted)
-    with apt_here.staged(wanted, b"") as folder:
-        _rc, _out, err = node.run(apt_here.update(folder, trace=False))
-    assert "s3cret" not in apt_here.rejection(wanted, err)
+    with packages_apt.staged(wanted, b"") as folder:
+        _rc, _out, err = node.run(packages_apt.update(folder, trace=False))
+    assert "s3cret" not in packages_apt.rejection(wanted, err)

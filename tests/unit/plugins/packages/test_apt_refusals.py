@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt
 from ansible_collections.gpunode.llm.plugins.modules import apt_source
 
 pytestmark = pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
@@ -34,8 +34,8 @@ def parts(tmp_path, monkeypatch):
     }
     (tmp_path / "apt.conf").write_text(packages_apt.configuration(settings))
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setattr(apt_here, "SOURCES", str(folder))
-    monkeypatch.setattr(apt_here, "KEYRINGS", str(tmp_path / "keyrings"))
+    monkeypatch.setattr(packages_apt, "SOURCES", str(folder))
+    monkeypatch.setattr(packages_apt, "KEYRINGS", str(tmp_path / "keyrings"))
     return folder
 
 
@@ -91,7 +91,7 @@ def test_words_alone_are_written_without_a_question(ask, parts):
     path = parts / "docker.sources"
     (parts.parent / "keyrings").mkdir()
     (parts.parent / "keyrings" / "docker.asc").write_text(KEY)
-    key = f"Signed-By: {apt_here.KEYRINGS}/docker.asc"
+    key = f"Signed-By: {packages_apt.KEYRINGS}/docker.asc"
     path.write_text(f"# Old.\nTypes: deb\nURIs: file://{parts.parent}/nothing\nSuites: ./\n{key}\n")
     told = ask(description="New.")
     assert told["changed"]

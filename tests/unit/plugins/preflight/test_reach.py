@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils.docker import (
-    engine_here,
+    engine as docker_engine,
     registry as docker_registry,
-    registry_here,
 )
 from ansible_collections.gpunode.llm.plugins.module_utils.hub import snapshot as hub_snapshot
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
-from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, apt_here, rpm_here
+from ansible_collections.gpunode.llm.plugins.module_utils.packages import apt as packages_apt, rpm as packages_rpm
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import (
     answer as preflight_answer,
     checks as preflight_checks,
@@ -48,12 +47,12 @@ def node(tmp_path, monkeypatch):
     }
     (tmp_path / "apt.conf").write_text(packages_apt.configuration(settings))
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.setattr(apt_here, "SOURCES", str(tmp_path / "sources.list.d"))
-    monkeypatch.setattr(apt_here, "KEYRINGS", str(tmp_path / "keyrings"))
-    monkeypatch.setattr(engine_here, "describe", lambda *_given: dict(BARE))
+    monkeypatch.setattr(packages_apt, "SOURCES", str(tmp_path / "sources.list.d"))
+    monkeypatch.setattr(packages_apt, "KEYRINGS", str(tmp_path / "keyrings"))
+    monkeypatch.setattr(docker_engine, "describe", lambda *_given: dict(BARE))
     answer = docker_registry.Answer(404)
     docker = docker_registry.Docker(lambda *_given: answer)
-    monkeypatch.setattr(registry_here, "docker", lambda *_given: docker)
+    monkeypatch.setattr(docker_registry, "of_node", lambda *_given: docker)
     monkeypatch.setattr(preflight_checks, "data_root", lambda: str(tmp_path))
     return tmp_path
 
@@ -109,29 +108,29 @@ def asked_nobody(*_given, **_more):
 def test_what_is_here_is_not_asked_for(ask, node, monkeypatch):
     """Image and packages are there: neither a registry, nor apt, nor the network."""
     monkeypatch.setattr(preflight_checks, "image_needs", lambda *_given: [])
-    monkeypatch.setattr(registry_here, "docker", asked_nobody)
-    monkeypatch.setattr(apt_here, "staged", asked_nobody)
-    monkeypatch.setattr(apt_here.packages_repository, "fetched_key", asked_nobody)
-    monkeypatch.setattr(apt_here, "look", lambda *_given: {"missing": [], "conflicting": []})
+    monkeypatch.setattr(docker_registry, "of_node", asked_nobody)
+    monkeypatch.setattr(packages_apt, "staged", asked_nobody)
+    monkeypatch.setattr(packages_apt.packages_repository, "fetched_key", asked_nobody)
+    monkeypatch.setattr(packages_apt, "look", lambda *_given: {"missing": [], "conflicting": []})
     one = repository(node)
-    source, key = apt_here.paths("docker")
+    source, key = packages_apt.paths("docker")
     os.makedirs(os.path.dirname(key))
     Path(key).write_text(KEY)
-    Path(source).write_text(apt_here.source(one["options"], key).render())
+    Path(source).write_text(packages_apt.source(one["options"], key).render())
     assert ask(repositories=[one], registry={})["findings"] == []
 
 
 def test_a_docker_that_stays_and_a_toolkit_that_stays_want_no_repository(ask, node, monkeypatch):
-    monkeypatch.setattr(apt_here, "staged", asked_nobody)
-    monkeypatch.setattr(apt_here.packages_repository, "fetched_key", asked_nobody)
-    monkeypatch.setattr(engine_here, "describe", lambda *_given: {"works": True, "ours": False})
+    monkeypatch.setattr(packages_apt, "staged", asked_nobody)
+    monkeypatch.setattr(packages_apt.packages_repository, "fetched_key", asked_nobody)
+    monkeypatch.setattr(docker_engine, "describe", lambda *_given: {"works": True, "ours": False})
     toolkit = repository(node)
     toolkit["options"] = {**toolkit["options"], "unless_exists": "/bin/sh"}
     assert ask(repositories=[repository(node, unless_docker=True), toolkit])["findings"] == []
 
 
 def test_a_folder_stands_in_for_the_registry(ask, node, monkeypatch):
-    monkeypatch.setattr(registry_here, "docker", asked_nobody)
+    monkeypatch.setattr(docker_registry, "of_node", asked_nobody)
     folder = node / "images"
     assert ask(registry={"source": str(folder)})["findings"] == []  # somebody else is going to bring it
     folder.mkdir()
@@ -152,7 +151,7 @@ def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
         seen["hub"] = os.environ["HTTPS_PROXY"]
         return preflight_checks.HubCheck((), {})
 
-    monkeypatch.setattr(apt_here, "objection", question)
+    monkeypatch.setattr(packages_apt, "objection", question)
     monkeypatch.setattr(preflight_check.Elsewhere, "hub", hub)
     ask(repositories=[repository(node)], skip=["platform", "disk", "ports"])
     assert seen == {"apt": "http://node:1", "hub": "http://hub:1"}
@@ -203,8 +202,8 @@ RPM = {
 
 
 def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
-    monkeypatch.setattr(rpm_here, "SOURCES", str(tmp_path))
-    monkeypatch.setattr(rpm_here, "KEYS", str(tmp_path))
+    monkeypatch.setattr(packages_rpm, "SOURCES", str(tmp_path))
+    monkeypatch.setattr(packages_rpm, "KEYS", str(tmp_path))
     seen = {}
 
     def run(argv):
