@@ -28,6 +28,7 @@ OPTIONS: Dict[str, Any] = {
             "secret": {"type": "bool", "default": False, "no_log": False},
             "template": {"type": "bool", "default": True},
             "present": {"type": "bool", "default": True},
+            "of": {"type": "str"},
             "content": {"type": "str"},
         },
     },
