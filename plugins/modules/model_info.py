@@ -23,7 +23,7 @@ options:
       - Take the node for a play, as M(gpunode.llm.node_lock) does. Where another play has it, only that is reported.
     type: dict
   nonce:
-    description: A random text of this play, under which digests are sealed. Without one, RV(answers) is empty.
+    description: A random text of this play, under which digests are sealed. Without one, C(answers) is empty.
     type: str
   models:
     description:

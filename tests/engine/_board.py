@@ -208,7 +208,7 @@ def pretend(name: str) -> torch.library.Library:
     if not is_torchvision_available():  # it remembers what it found
         sys.meta_path.append(Absent("torchvision"))
     sys.meta_path.extend((Absent("cutlass"), Absent("cuda")))
-    import vllm.platforms as platforms
+    from vllm import platforms
     from vllm.platforms import cuda
 
     platforms._current_platform = cuda.NonNvmlCudaPlatform()
@@ -216,7 +216,7 @@ def pretend(name: str) -> torch.library.Library:
 
     vllm.utils.import_utils.has_deep_gemm = lambda: True  # the image brings it, the wheel does not
     import vllm.config.vllm
-    import vllm.triton_utils as triton_utils
+    from vllm import triton_utils
 
     triton_utils.triton.Config = _tuned  # what a kernel is tuned with is read, and never used
     vllm.config.vllm.HAS_TRITON = True  # or vLLM takes another model runner, which may count otherwise

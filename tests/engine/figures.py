@@ -142,7 +142,7 @@ def room(config: Any, specs: Any, groups: Any, length: int) -> dict[str, Any]:
     try:
         made = kv_cache_planning.get_kv_cache_configs(config, [dict(specs)], [MEMORY], groups)
     except ValueError as error:
-        return {"max_model_len": length, "refused": str(error).split(" Try ")[0]}
+        return {"max_model_len": length, "refused": str(error).partition(" Try ")[0]}
     whole = kv_cache_utils.generate_scheduler_kv_cache_config(made)
     tokens, requests = kv_cache_utils.get_kv_cache_capacity(config, whole)
     return {"max_model_len": length, "blocks": whole.num_blocks, "tokens": tokens, "requests": round(requests, 4)}
@@ -218,7 +218,7 @@ def apart(what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer:
         said = answer.read()
-    _, status = os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
     return json.loads(said) if said else {"cannot": f"the process ended with status {status}"}
 
 

@@ -80,15 +80,15 @@ def _kept(snapshot: Snapshot, home: str) -> Described | None:
     found = hub_snapshot.look(home, snapshot)
     if found.manifest is None:
         return None
-    about = About(found.commit, found.manifest.gated, "", found.manifest.listing)
+    manifest = found.manifest
+    about = About(found.commit, manifest.gated, "", manifest.listing)
     try:
-        return _described(snapshot, about, lambda file: _here(home, found.manifest, file))
+        return _described(snapshot, about, lambda file: _here(home, manifest, file))
     except (OSError, HubError):
         return None
 
 
-def _here(home: str, manifest: Manifest | None, file: RepoFile) -> bytes:
-    assert manifest is not None
+def _here(home: str, manifest: Manifest, file: RepoFile) -> bytes:
     return node_files.read_bytes(Cache(home).pointer(manifest.repo_id, manifest.revision, file.path))
 
 

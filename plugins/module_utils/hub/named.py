@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Mapping
 
-from . import http as hub_http, token as hub_token
+from ..hub import http as hub_http, token as hub_token
 from .api import Hub
 from .described import Wanted, describe
 from .folder import Folder

@@ -33,14 +33,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask(args: dict[str, Any] = ARGS, host: str = "gpu-1", **more: Any) -> tuple[bool, list[dict[str, Any]]]:
+def ask(args: dict[str, Any] | None = None, host: str = "gpu-1", **more: Any) -> tuple[bool, list[dict[str, Any]]]:
     action = Action()
-    said = asked.ask(action, "gpunode.llm.units_settled", args, {"inventory_hostname": host}, **more)
+    said = asked.ask(action, "gpunode.llm.units_settled", args or ARGS, {"inventory_hostname": host}, **more)
     return said["settled"], action.called
 
 
-def bring(host: str = "gpu-1", args: dict[str, Any] = ARGS) -> None:
-    kept = {"digest": asked.sealed(asked.digest(args), "a1"), "answer": ANSWER}
+def bring(host: str = "gpu-1", args: dict[str, Any] | None = None) -> None:
+    kept = {"digest": asked.sealed(asked.digest(args or ARGS), "a1"), "answer": ANSWER}
     asked.bring(host, {"units_settled": kept}, "a1")
 
 
