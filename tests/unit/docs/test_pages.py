@@ -54,6 +54,17 @@ def test_a_page_names_no_variable_that_there_is_not(page: Path) -> None:
     assert set(NAME.findall(page.read_text(encoding="utf-8"))) - PLUGINS - NO_VARIABLES <= KNOWN
 
 
+#: A path from the checkout, where one word of it may stand for any.
+PLACE = re.compile(r"`((?:catalog|docs|molecule|playbooks|plugins|roles|tests|changelogs)/[\w./<>*]*)`")
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_a_page_names_no_file_that_there_is_not(page: str) -> None:
+    places = PLACE.findall((CHECKOUT / page).read_text(encoding="utf-8"))
+    assert len(places) > 8
+    assert [at for at in places if not list(CHECKOUT.glob(re.sub(r"<\w+>|NAME|ROLE", "*", at)))] == []
+
+
 def code() -> str:
     """What the roles and the playbooks do, without their specifications, defaults and comments."""
     folders = ("roles/*/tasks", "roles/*/handlers", "roles/*/templates", "roles/*/vars", "playbooks")
