@@ -49,8 +49,8 @@ def maker() -> ModuleType:
 
 
 def test_internal_modules_are_listed_apart(maker: ModuleType) -> None:
-    public, _, rest = maker.page(INDEX, {"node_lock"}).partition("Internal modules\n")
-    internal, _, filters = rest.partition("Filter Plugins\n")
+    public, rest = maker.page(INDEX, {"node_lock"}).split("Internal modules\n")
+    internal, filters = rest.split("Filter Plugins\n")
     assert "gpu_info module" in public
     assert "rpm_source module" in public
     assert "node_lock module" not in public
