@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whom a token or a password is for: one origin, which is scheme, host and port together, and nobody else.
+"""Send a token or a password only to its own origin: scheme, host and port together.
 
-This file is also copied to the node for the jobs: standard library only, and nothing of Ansible.
+This file is also copied to the node for the jobs: standard library only, no import of Ansible.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 REDIRECTS = (301, 302, 303, 307, 308)
-#: How many are followed before it counts as a circle.
+#: The number of redirects to follow before giving up.
 MOST_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> Tuple[str, str, Optional[int]]:
-    """Scheme, host and port, with the port that the scheme stands for where none is written.
+    """Scheme, host and port. A missing port is the scheme's default.
 
     Raises:
-        ValueError: the port is none.
+        ValueError: the port is invalid.
     """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
@@ -31,7 +31,7 @@ def origin(url: str) -> Tuple[str, str, Optional[int]]:
 
 
 def same_origin(one: str, other: str) -> bool:
-    """Whether what one may know is for the other too. An address that makes no sense is like no other."""
+    """Whether both addresses have the same origin. An invalid address has none."""
     try:
         return origin(one) == origin(other)
     except ValueError:
@@ -39,7 +39,7 @@ def same_origin(one: str, other: str) -> bool:
 
 
 def without_password(url: str) -> str:
-    """The address as it may be shown.
+    """The address without its password, for messages.
 
     >>> without_password("https://ada:secret@mirror.example.com/key.asc")
     'https://mirror.example.com/key.asc'
@@ -49,7 +49,7 @@ def without_password(url: str) -> str:
 
 
 def cause(trouble: Exception) -> str:
-    """Why an address gave nothing, without the forms in which Python wraps that.
+    """Why a request failed, without Python's wrappers around the reason.
 
     >>> cause(URLError(OSError(111, "Connection refused")))
     'Connection refused'
@@ -63,8 +63,10 @@ def cause(trouble: Exception) -> str:
 
 
 def following(open_url: Callable[..., Any]) -> Callable[..., Any]:
-    """``open_url`` of ansible, which sends the address' user and password, or those of ``.netrc``, after a redirect
-    wherever that leads. Here each address is asked for by itself, and from https none leads to plain http."""
+    """Wrap Ansible's ``open_url``, which after a redirect sends a password in the address or in ``.netrc`` to any host.
+
+    The wrapper requests each address separately, and follows no redirect from https to http.
+    """
 
     def ask(url: str, **options: Any) -> Any:
         for _redirect in range(MOST_REDIRECTS + 1):
@@ -75,7 +77,7 @@ def following(open_url: Callable[..., Any]) -> Callable[..., Any]:
                 if not location:
                     raise
                 url = _next(url, location)
-        raise URLError(f"it is redirected more than {MOST_REDIRECTS} times")
+        raise URLError(f"it redirects more than {MOST_REDIRECTS} times")
 
     return ask
 
@@ -84,7 +86,7 @@ def _next(url: str, location: str) -> str:
     there = urljoin(url, location)
     before, after = urlsplit(url), urlsplit(there)
     if after.scheme not in ("https", before.scheme) or after.scheme not in _PORTS:
-        raise URLError(f"it is redirected from {before.scheme} to {without_password(there)}, which is not followed")
+        raise URLError(f"it redirects from {before.scheme} to {without_password(there)}, which is not followed")
     if same_origin(url, there) and "@" in before.netloc and "@" not in after.netloc:
         return urlunsplit(after._replace(netloc=f"{before.netloc.rpartition('@')[0]}@{after.netloc}"))
     return there

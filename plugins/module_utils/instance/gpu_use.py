@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How busy, how thirsty and how hot GPUs are just now, from what `nvidia-smi -q -x` printed.
+"""Utilization, power draw and temperature of GPUs, from the output of `nvidia-smi -q -x`.
 
-Boards without a sensor, MIG mode and virtual GPUs have `N/A`, `[N/A]` or `[Not Supported]` there: that is None.
+Boards without a sensor, MIG mode and virtual GPUs print `N/A`, `[N/A]` or `[Not Supported]`: that becomes None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence
 
-#: Where drivers have a figure, the newest first. The draw is the average of a second, as in nvidia-smi's own table.
+#: Where drivers print each figure, the newest format first. The draw is the average of one second, as in nvidia-smi.
 DRAW = (
     "gpu_power_readings/average_power_draw",
     "gpu_power_readings/power_draw",
@@ -31,7 +31,7 @@ _FIGURE = re.compile(r"(\d+(?:\.\d+)?) ?(?:%|W|C)")
 
 @dataclass(frozen=True)
 class Use:
-    """One GPU, or several that serve together; None where the driver does not tell."""
+    """The use of one GPU, or of several that serve together; None if the driver does not report it."""
 
     utilization_percent: Optional[float] = None
     power_w: Optional[float] = None
@@ -40,13 +40,13 @@ class Use:
 
 
 def _figure(node: ET.Element, *paths: str) -> Optional[float]:
-    """The first figure that is one."""
+    """The value at the first of these paths that is a number."""
     found = (_FIGURE.fullmatch((node.findtext(path) or "").strip()) for path in paths)
     return next((float(match.group(1)) for match in found if match), None)
 
 
 def parse(xml: str) -> Dict[int, Use]:
-    """By the GPU's index; nothing for what is not nvidia-smi's."""
+    """The use of each GPU, by index; empty if the text is not from nvidia-smi."""
     try:
         root = ET.fromstring(xml[xml.find("<nvidia_smi_log") :].strip())
     except ET.ParseError:
@@ -63,7 +63,7 @@ def parse(xml: str) -> Dict[int, Use]:
 
 
 def together(uses: Sequence[Use]) -> Use:
-    """Of GPUs that serve together: how busy they are on average, all that they draw, and the hottest of them."""
+    """The use of several GPUs that serve together: average utilization, total draw, highest temperature."""
 
     def known(values: Sequence[Optional[float]]) -> List[float]:
         told = [value for value in values if value is not None]

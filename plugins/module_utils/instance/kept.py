@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a unit last ran from and answered, as the unit keeps it, and what differs from that on the node now.
+"""The last good set of a unit: the files from which it last answered, compared with those on the node now.
 
-The kept folder holds the files under their own paths, and in ``image`` the ID of the image that ran.
+The kept folder holds each file under its own path, and the image ID in ``image``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ..units import unit as units_unit
 from . import known
 from .record import Record
 
-#: Beside the files: the ID of the image that ran.
+#: The ID of the image that ran.
 _IMAGE = "image"
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The last good set of one unit. ``files``: path on the node -> the copy of what an engine is started from."""
+    """The last good set of one unit. ``files``: path on the node -> its kept copy."""
 
     folder: str
     files: Mapping[str, str]
@@ -35,7 +35,7 @@ class Kept:
 
 
 def read_kept(folder: str, unit: str) -> Kept:
-    """Raises OSError where a unit has never answered, so nothing was kept."""
+    """Read the last good set. Raises OSError if the unit has never answered, so nothing was kept."""
     copies: Dict[str, str] = dict(known.copied(folder))
     record = known.in_copies(folder, unit)
     if record is None:

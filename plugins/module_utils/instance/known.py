@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The instances of a node, and its gateway: as they are to be, as they were started, and as they last answered."""
+"""The instances and the gateway of a node: as configured now, as started, and as they last answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..node.files import text_of
 from . import names, old_unit
 from .record import Record, document, parse
 
-#: The record's place in the folders that hold copies, and how a copy's path ends.
+#: Where the record is in the folders that hold copies, and how a copy's path ends.
 _RECORD = ".json"
 
 
@@ -22,9 +22,9 @@ def instances(
     record_dirs: Sequence[str] = names.RECORD_DIRS,
     without_unit: bool = False,
 ) -> List[Record]:
-    """The instances that have a unit in one of these folders, by its name; a link is none.
+    """The instances with a unit in one of these folders, by name. Links are skipped.
 
-    ``without_unit``: and those whose unit is gone and whose record is not, since their removal was interrupted.
+    ``without_unit``: also those with a record but no unit, because their removal was interrupted.
     """
     paths = [path for folder in unit_dirs for path in sorted(glob.glob(f"{folder}/{names.UNITS}"))]
     written = {record.unit: record for record in _written(record_dirs)}
@@ -34,12 +34,12 @@ def instances(
 
 
 def as_started(record: Record, root: str = "") -> Optional[Record]:
-    """What an instance's unit was started as; None where it does not run. ``root``: before the folder, for tests."""
+    """The record from which an instance's unit was started; None if it does not run. ``root``: a prefix, for tests."""
     return in_copies(root + names.started_from(record.unit), record.unit)
 
 
 def in_copies(folder: str, unit: str) -> Optional[Record]:
-    """The record among copies of an instance's files, each under its whole path; None where there is no such unit."""
+    """The record among copies of an instance's files; None if the folder has no copy of the unit."""
     copies = dict(copied(folder))
     for path, copy in copies.items():
         found = parse(text_of(copy)) if path.endswith(_RECORD) else None
@@ -51,21 +51,21 @@ def in_copies(folder: str, unit: str) -> Optional[Record]:
 
 
 def copied(folder: str) -> Iterable[Tuple[str, str]]:
-    """The files that were copied into a folder, each under its whole path: the path, and the copy."""
+    """The copies in a folder, each as (original path, path of the copy)."""
     for base, _folders, found in os.walk(folder):
         for copy in (os.path.join(base, name) for name in found):
             yield copy[len(folder.rstrip("/")) :], copy
 
 
 def is_record(path: str) -> bool:
-    """Whether a file of an instance's is its record, from which nothing is started."""
+    """Whether a file of an instance is its record, which the engine does not read."""
     return path.endswith(_RECORD)
 
 
 def gateway_listens(
     record: str = names.GATEWAY_RECORD, unit: str = f"{names.UNIT_DIR}/{names.GATEWAY_UNIT}"
 ) -> List[Tuple[str, int]]:
-    """Every host and port that the gateway of the node is to listen on; nothing where there is none."""
+    """The hosts and ports on which the node's gateway must listen; empty if there is no gateway."""
     value = document(text_of(record))
     if value is None:
         return old_unit.gateway_listens(text_of(unit))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of the collection's is on a node and belongs to no service: left by updates, removals and plays that died."""
+"""What the collection has left on a node and no service uses: by updates, removals and plays that were stopped."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from . import names
 from .record import MARK, Record
 from .status import Unit
 
-#: Long work goes on in units of its own, beside the play that began it.
+#: Units for long work, which runs independently of the play that started it.
 JOBS = ("gpunode-bundle-*.service", "gpunode-layout-*.service", "gpunode-pull-*.service", "gpunode-weights-*.service")
-#: A second instance, which runs while the first one is exchanged.
+#: A second instance, which serves while the first one is replaced.
 BESIDE = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.second_of('*'))}"
-#: How names of an instance's files end.
+#: The endings of an instance's files.
 ENDS = (".keys.yaml", ".yaml", ".env", ".json")
 Left = Dict[str, Any]
 
 
 def jobs(units: Iterable[Unit]) -> List[Left]:
-    """Work that goes on, and work that failed. What is done stays active/exited with systemd until it is asked for."""
+    """Jobs that run and jobs that failed. systemd keeps a completed job as active/exited; those are not listed."""
     found = []
     for unit in units:
         if not unit.name.startswith(tuple(pattern.partition("*")[0] for pattern in JOBS)):
@@ -38,7 +38,7 @@ def jobs(units: Iterable[Unit]) -> List[Left]:
 
 
 def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Record]) -> List[Left]:
-    """Images and models that the collection fetched and that no unit names any more."""
+    """Images and models that the collection downloaded and that no unit names any more."""
     used = {"image": {one.image for one in served}, "model": {one.model for one in served}}
     found = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
     return found + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
@@ -47,7 +47,7 @@ def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Record]) -> Lis
 def paths(
     here: Iterable[str], config_dirs: Iterable[str], cache: str = names.CACHE_DIR, kept: str = names.KEPT_DIR
 ) -> List[Left]:
-    """Files and folders of instances that have no unit any more. An operator's own file beside them is none."""
+    """Files and folders of instances without a unit. Files of the operator are not listed."""
     known = set(here)
     folders = sorted({names.CONFIG_DIR, *config_dirs})
     files = [path for folder in folders for path in sorted(glob.glob(f"{glob.escape(folder)}/*.*"))]
@@ -63,16 +63,16 @@ def paths(
 
 
 def _instance(path: str) -> str:
-    """tiny of /etc/vllm/tiny.keys.yaml."""
+    """tiny for /etc/vllm/tiny.keys.yaml."""
     name = os.path.basename(path)
     return next(name[: -len(end)] for end in ENDS if name.endswith(end))
 
 
 def _whose(name: str) -> str:
-    """tiny of tiny.new and tiny.old, which are there while one set takes the place of another, and of tiny-beside."""
+    """tiny for tiny.new and tiny.old, which exist while one set replaces another, and for tiny-beside."""
     return re.sub(r"(\.new|\.old|-beside)$", "", name)
 
 
 def seconds() -> List[Left]:
-    """Second instances: one is there for as long as a play exchanges the first one."""
+    """Second instances: each exists only while a play replaces the first one."""
     return [{"kind": "second", "name": os.path.basename(path)} for path in sorted(glob.glob(BESIDE))]

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Until release 1.1: the record of an instance, or of the gateway, from a unit of a release that wrote no records yet.
+"""Until release 1.1: build the record of an instance, or of the gateway, from a unit of a release without records.
 
-This is the only place that reads text of our own units and configurations. Delete the file, with its calls in known.py,
-when 1.1 comes: by then every play has written a record beside each unit.
+This is the only file that parses text of our own units and configurations. Delete it, and its calls in known.py, in
+release 1.1: by then every play has written a record for each unit.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .record import START_S, Files, Record, patience_s
 
 _GPU = re.compile(r"--device=nvidia\.com/gpu=(\d+|GPU-[0-9A-Za-z-]+)")
 _LIMIT = re.compile(r"^TimeoutStartSec=(\d+)$", re.MULTILINE)
-#: systemd counts the wait for the GPUs apart from what comes after it.
+#: systemd limits the wait for the GPUs separately from the start after it.
 _GPU_WAIT = re.compile(r"^ExecStartPre=.* --timeout-s=(\d+) ", re.MULTILINE)
-#: The section in which a unit says what belongs to it. systemd passes over X- sections.
+#: The section with which a unit names its files. systemd ignores X- sections.
 _SECTION = "[X-gpunode]"
 
 
 def record_of(path: str, text: str, config: str = "") -> Optional[Record]:
-    """The record that a unit's text stands for; None for a unit of others. ``config``: the text of its settings."""
+    """The record for a unit's text; None if the unit is not ours. ``config``: the text of its settings."""
     belongs = _section(text)
     name, unit = belongs.get("instance"), os.path.basename(path)
     if not name:
@@ -56,12 +56,12 @@ def record_of(path: str, text: str, config: str = "") -> Optional[Record]:
 
 
 def config_path(text: str) -> str:
-    """Where the settings of a unit's engine are."""
+    """The path of the settings of a unit's engine."""
     return _section(text).get("config", "")
 
 
 def gateway_listens(text: str) -> List[Tuple[str, int]]:
-    """What the gateway's unit says that it listens on."""
+    """The addresses and ports in the gateway's unit."""
     pairs = [pair.split() for pair in _section(text).get("listens", "").split(",")]
     return [(pair[0], int(pair[1])) for pair in pairs if len(pair) == 2 and pair[1].isdigit()]
 
@@ -79,7 +79,7 @@ def _section(text: str) -> Dict[str, str]:
 
 
 def _setting(config: str, key: str) -> str:
-    """A plain setting of one word. Nodes have no YAML reader of their own, and such a one stands on its own line."""
+    """A setting with one plain word. A node has no YAML parser; such a setting is always on a line of its own."""
     match = re.search(rf"^{re.escape(key)}: *['\"]?([^'\"\n]*?)['\"]? *$", config, re.MULTILINE)
     return match.group(1) if match else ""
 

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an instance is, as its record on the node says: /etc/vllm/NAME.json, which everybody there reads.
+"""The record of an instance on the node, /etc/vllm/NAME.json, which every reader there uses.
 
-The role vllm writes it in the step that writes the instance's other files, and the unit puts it aside with them. The
-engine does not read it, so a record that changes restarts nothing. It holds no secret.
+The role vllm writes it together with the instance's other files, and the unit keeps a copy of it with theirs. The
+engine does not read it, so a changed record restarts nothing. It holds no secret.
 """
 
 from __future__ import annotations
@@ -16,58 +16,58 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ..node.schema import SCHEMA, numbered
 from . import names
 
-#: What the role vllm writes into each file of an instance's.
+#: What the role vllm writes into each file of an instance.
 MARK = "Written by Ansible (gpunode.llm.vllm)"
 ABOUT = f"What belongs to this instance, for the playbooks. The engine does not read it. {MARK}."
-#: How long an engine may take from its start to its first answer where nobody says otherwise, in seconds.
+#: The default limit from an engine's start to its first answer, in seconds.
 START_S = 900
-#: How much longer than what it waits for each limit is, in seconds: the inner one ends first, and says why.
+#: How much longer each outer limit is, in seconds: the inner limit must end first, since it reports the cause.
 MARGIN_S = 60
 
 
 class NewerRecord(ValueError):
-    """A record that a newer release wrote. The message is for people."""
+    """A record from a newer release. The message is for the user."""
 
 
 def start_limit_s(start_s: int, gpu_s: int) -> int:
-    """After how many seconds systemd gives up a start. It counts each command of a start apart."""
+    """Seconds until systemd gives up a start. It limits each command of a start separately."""
     return max(start_s, gpu_s) + MARGIN_S
 
 
 def patience_s(limit_s: int, gpu_s: int) -> int:
-    """How long to wait for a start, in seconds: until systemd has given it up, the wait for its GPUs included."""
+    """Seconds to wait for a start: until systemd has given it up, including the wait for its GPUs."""
     return gpu_s + limit_s + MARGIN_S
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where everything of an instance is; empty where it has no such file."""
+    """The paths of an instance's files; empty for a file that it does not have."""
 
     config: str = ""
     environment: str = ""
     api_keys: str = ""
-    #: What its engine compiled.
+    #: The compile cache.
     cache: str = ""
-    #: What it last answered from.
+    #: The last good set.
     kept: str = ""
     unit: str = ""
     record: str = ""
 
     def all(self) -> List[str]:
-        """In the order in which they go. The record is the last: while it is there, the rest is found again."""
+        """All paths in the order of their removal. The record is the last, so an interrupted removal is noticed."""
         paths = [self.config, self.environment, self.api_keys, self.cache, self.kept, self.unit, self.record]
-        # A path that is not absolute is no path of ours.
+        # Skip what is not an absolute path.
         return [path for path in paths if path.startswith("/")]
 
 
 @dataclass(frozen=True)
 class Record:
-    """An instance. ``gpus``: their names for the container toolkit; ``port_base``: where its port was counted from."""
+    """An instance. ``gpus``: their names for the container toolkit; ``port_base``: where its port is counted from."""
 
     name: str
     unit: str
     image: str = ""
-    #: The repository, its commit or branch, and the name under which clients ask for it.
+    #: The repository, its commit or branch, and the model name for clients.
     model: str = ""
     revision: str = ""
     served: str = ""
@@ -75,13 +75,13 @@ class Record:
     port: Optional[int] = None
     port_base: Optional[int] = None
     gpus: Tuple[str, ...] = ()
-    #: How long to wait for a start of it, in seconds.
+    #: How long to wait for its start, in seconds.
     timeout_s: int = patience_s(start_limit_s(START_S, 0), 0)
     files: Files = field(default_factory=Files)
 
     @property
     def endpoint(self) -> Dict[str, Any]:
-        """Where it answers, as the module endpoint_ready takes it."""
+        """Its endpoint, as an option of the module endpoint_ready."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -93,12 +93,12 @@ class Record:
         }
 
     def text(self) -> str:
-        """The record as it is written down."""
+        """The record as the text of a file."""
         return json.dumps(numbered({"about": ABOUT, **asdict(self)}), indent=2) + "\n"
 
 
 def parse(text: str) -> Optional[Record]:
-    """The record in a file's text; None where it is none of ours.
+    """The record in a file's text; None if it is not one of ours.
 
     Raises:
         NewerRecord: a newer release wrote it.
@@ -114,7 +114,7 @@ def parse(text: str) -> Optional[Record]:
 
 
 def document(text: str) -> Optional[Mapping[str, Any]]:
-    """A JSON text of ours, an instance's or the gateway's; None where it is none.
+    """The JSON of a record, of an instance or the gateway; None if the text is not one.
 
     Raises:
         NewerRecord: a newer release wrote it.
@@ -128,14 +128,14 @@ def document(text: str) -> Optional[Mapping[str, Any]]:
         return None
     if value["schema"] > SCHEMA:
         raise NewerRecord(
-            f"The record of {value.get('name') or value.get('unit')} on the node has schema {value['schema']}, and this"
+            f"The record of {value.get('name') or value.get('unit')} on the node has schema {value['schema']}; this"
             f" release of gpunode.llm reads schema {SCHEMA}. Use the release that wrote it, or a newer one."
         )
     return dict(value)
 
 
 def gateway_text(listens: Any) -> str:
-    """The gateway's record. ``listens``: every host and port that it takes on the node."""
+    """The gateway's record. ``listens``: every host and port on which it listens."""
     about = "What the gateway listens on, for the playbooks. Written by Ansible (gpunode.llm.gateway)."
     value = {"about": about, "unit": names.GATEWAY_UNIT, "listens": listens}
     return json.dumps(numbered(value), indent=2) + "\n"

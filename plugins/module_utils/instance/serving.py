@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node's units say of the engines that it has: their ports and their GPUs, which a plan leaves to them.
+"""The engines that a node has, with their ports and GPUs. A new plan leaves these to them.
 
-A GPU goes by its name for the container toolkit (CDI): its UUID, which stays, or its index, which another GPU takes
-over when one before it is lost.
+A GPU is named as in the container toolkit (CDI): by its UUID, which never changes, or by its index, which changes when
+a GPU before it is lost.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..node import files as node_files
 from . import known, names
 from .record import Record
 
-#: The name of a device in a CDI specification, YAML or JSON, that is a UUID.
+#: Matches a device in a CDI specification (YAML or JSON) that is named by its UUID.
 _UUID_NAME = re.compile(r"""name["']?:\s*["']?GPU-""")
 
 
 @dataclass(frozen=True)
 class Serving:
-    """An engine that a node has, running or not. ``port_base``: where its port was counted from, None where untold."""
+    """An engine of a node, running or not. ``port_base``: the port that its port is counted from, None if unknown."""
 
     name: str
     port: Optional[int] = None
@@ -38,7 +38,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class NodeServing:
-    """What a plan must know of a node besides its GPUs. ``gpus_by_uuid``: whether containers can have them so."""
+    """What a plan needs to know of a node besides its GPUs. ``gpus_by_uuid``: whether CDI names them by UUID."""
 
     engines: Tuple[Serving, ...] = ()
     gpus_by_uuid: bool = True
@@ -50,33 +50,33 @@ def engines(records: Iterable[Record]) -> List[Serving]:
 
 
 def short_digest(text: bytes) -> str:
-    """Enough to tell two texts apart, and too little to tell what a secret one holds."""
+    """A digest long enough to compare two texts, and too short to help guess a secret."""
     return hashlib.sha256(text).hexdigest()[:8]
 
 
 def started_from(name: str, root: str = "") -> Dict[str, str]:
-    """The files that an engine was started from, path -> digest; its unit put them aside. Empty: it does not run.
+    """The files that an engine was started from, path -> digest, from the copies of its unit. Empty: it does not run.
 
-    ``root`` stands before their folder, for tests.
+    ``root``: a prefix for the folder, for tests.
     """
     found = {}
     for path, copy in known.copied(root + names.started_from(names.unit_of(name))):
-        if not known.is_record(path):  # from which nothing is started
+        if not known.is_record(path):  # the engine does not read it
             try:
                 found[path] = short_digest(node_files.read_bytes(copy))
-            except OSError:  # it ends just now
+            except OSError:  # it has just ended
                 continue
     return found
 
 
 def names_uuids(specs: Iterable[str]) -> Optional[bool]:
-    """Whether the CDI specifications of a node name GPUs by UUID; None where none names a GPU at all."""
+    """Whether the CDI specifications of a node name GPUs by UUID; None if they name no GPU."""
     ours = [text for text in specs if "nvidia.com/gpu" in text]
     return any(_UUID_NAME.search(text) for text in ours) if ours else None
 
 
 def serving_from(plain: Mapping[str, Any]) -> NodeServing:
-    """The way back from what gpu_info returns, on the controller."""
+    """Build it from the data that gpu_info returned; on the controller."""
     engines = tuple(
         Serving(one["name"], one.get("port"), one.get("port_base"), tuple(one.get("gpus") or ()))
         for one in plain.get("engines") or ()

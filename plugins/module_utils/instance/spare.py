@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a node has room for a second engine beside one that runs: free GPUs, or memory for one on the CPU."""
+"""Whether a node has room for a second engine next to a running one: free GPUs, or free memory for a CPU engine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Callable, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ..programs import gpu as programs_gpu
 
-#: Outside of the range from which Linux takes ports for connections, so that none is taken a moment later.
+#: Outside of Linux's range for outgoing connections, so that no connection takes the port first.
 PORTS = range(18000, 19000)
 
 
 @dataclass(frozen=True)
 class Want:
-    """An engine that is to be restarted: how many GPUs it has, and the memory that its processes hold."""
+    """The engine that will be restarted: its number of GPUs, and the memory that its processes use."""
 
     name: str
     gpus: int
@@ -27,7 +27,7 @@ class Want:
 
 @dataclass(frozen=True)
 class Room:
-    """Where a second one can run."""
+    """Where a second engine can run."""
 
     name: str
     port: int
@@ -42,13 +42,13 @@ def find(
     free_bytes: int,
     is_free: Callable[[int], bool],
 ) -> List[Room]:
-    """Room for as many as there is. ``taken``: GPUs that instances own, busy or not; ``is_free``: whether a port is."""
+    """Find room for as many engines as possible. ``taken``: GPUs of instances; ``is_free``: whether a port is free."""
     uuids = {gpu.index: gpu.uuid for gpu in seen.gpus}
     owned, ports = set(taken), (port for port in PORTS if is_free(port))
     found: List[Room] = []
     for want in wants:
         indices = _free_gpus(want, owned, seen)
-        # Half as much again: while weights are loaded an engine holds more than it does later.
+        # 1.5 times as much: an engine needs more memory while it loads its weights.
         bytes_wanted = 0 if want.gpus else (want.held_bytes or free_bytes + 1) * 3 // 2
         if len(indices) < want.gpus or bytes_wanted > free_bytes:
             continue
@@ -73,13 +73,13 @@ def _free_gpus(want: Want, owned: Iterable[int], seen: programs_gpu.NodeGpus) ->
 
 
 def available_bytes(meminfo: str) -> int:
-    """What can be taken without swapping, from the text of /proc/meminfo."""
+    """The memory that is available without swapping, from the text of /proc/meminfo."""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
     return int(match.group(1)) * 1024 if match else 0
 
 
 def held_bytes(container: str, processes: Iterable[Tuple[str, str]]) -> Optional[int]:
-    """The memory of a container's processes, from the texts of each one's cgroup and status; None where it has none."""
+    """The memory of a container's processes, from the texts of their cgroup and status files; None without any."""
     held = [
         int(match.group(1)) * 1024
         for cgroup, status in processes
@@ -91,7 +91,7 @@ def held_bytes(container: str, processes: Iterable[Tuple[str, str]]) -> Optional
 
 
 def want(instance: Mapping[str, object], held: Optional[int]) -> Want:
-    """What an instance of a plan asks for."""
+    """What an instance of a plan needs."""
     indices, config = instance.get("gpu_indices") or [], instance.get("config") or {}
     share = config.get("gpu-memory-utilization") if isinstance(config, dict) else None
     count = len(indices) if isinstance(indices, list) else 0

@@ -1,17 +1,16 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How an instance is, from what systemd shows of its unit, what its endpoint answers and what its journal says.
+"""The state of an instance, from systemd's view of its unit, the answer of its endpoint, and its journal.
 
-A state is one word that a person and a monitor can act on:
-
-serving, busy     a completion is answered; or it is late, and the engine works meanwhile
-starting          its unit is on its way to the first answer
-restarting        it ended by itself, and systemd waits to start it again or does so
-stopping          its last requests are being finished
-hung              its unit runs, and nothing comes from it: nothing is worked off, or nobody can see whether it is
-refused           something answers at its address, and not as this instance would
-failed, stopped   it does not run: it ended with an error, or somebody stopped it
+Each state is one word, for people and monitors:
+serving, busy     it answered a completion; or the answer is late, but the engine makes progress
+starting          its unit has started, and it has not answered yet
+restarting        it ended by itself, and systemd restarts it or is about to
+stopping          it finishes its last requests
+hung              its unit runs without progress, or nobody can tell whether it makes progress
+refused           something answers at its address, but not as this instance would
+failed, stopped   it does not run: it ended with an error, or a user stopped it
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{[^}]*\})? +([0-9.eE+-]+)")
 
 @dataclass(frozen=True)
 class Load:
-    """What an instance is busy with, over all of its engines; requests and tokens are all since its start."""
+    """The load of an instance, summed over its engines. Requests and tokens are counted since its start."""
 
     running: int = 0
     waiting: int = 0
@@ -59,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Rates:
-    """What was worked off per second between two looks: requests that ended, tokens that were read and made."""
+    """Progress per second between two samples: completed requests, prompt tokens and generated tokens."""
 
     requests: float
     prompt_tokens: float
@@ -68,7 +67,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``detail`` says why it is so, ``remedy`` what to do about it."""
+    """``detail``: the reason for the state; ``remedy``: what to do."""
 
     state: str
     detail: str
@@ -81,7 +80,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Unit:
-    """What systemd shows of an instance's unit, as far as it tells how the instance is."""
+    """The properties of an instance's unit that show its state."""
 
     active: str = "inactive"
     sub: str = "dead"
@@ -92,7 +91,7 @@ class Unit:
     enabled: bool = False
     since_s: Optional[int] = None
     loaded: bool = False
-    #: What it asserts before a start was not so at the last one.
+    #: Whether a condition of the unit (Assert…=) failed at its last start.
     refused: bool = False
     name: str = field(default="", compare=False)
 
@@ -102,7 +101,7 @@ class Unit:
 
 
 def parse_metrics(text: str) -> Optional[Load]:
-    """The load in a page of Prometheus' text format; None for a page that is not vLLM's."""
+    """The load from a page in Prometheus' text format; None if the page is not vLLM's."""
     samples: Dict[str, List[float]] = {}
     for match in map(_SAMPLE.match, text.splitlines()):
         if match:
@@ -116,7 +115,7 @@ def parse_metrics(text: str) -> Optional[Load]:
     return Load(
         running=int(total("vllm:num_requests_running")),
         waiting=int(total("vllm:num_requests_waiting")),
-        # Each engine has a cache of its own, and the fullest is the one where requests begin to wait.
+        # Each engine has its own cache. Requests start to wait at the fullest one, so report that one.
         kv_cache_usage=max(samples.get("vllm:kv_cache_usage_perc", [0.0])),
         requests=total("vllm:request_success_total"),
         prompt_tokens=total("vllm:prompt_tokens_total"),
@@ -125,7 +124,7 @@ def parse_metrics(text: str) -> Optional[Load]:
 
 
 def rates(first: Optional[Load], second: Optional[Load], seconds: float) -> Optional[Rates]:
-    """Between two looks so many seconds apart; None where one saw nothing, or the engine began anew between them."""
+    """The rates between two samples; None if one sample is missing, or if the engine restarted in between."""
     if first is None or second is None or seconds <= 0:
         return None
     names = ("requests", "prompt_tokens", "generation_tokens")
@@ -134,7 +133,7 @@ def rates(first: Optional[Load], second: Optional[Load], seconds: float) -> Opti
 
 
 def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
-    """What systemd said of units. ``uptime_s``: the monotonic clock now."""
+    """Parse the output of systemctl show. ``uptime_s``: the monotonic clock now."""
     found = {}
     for value in commands.shown(shown):
         if "Id" in value:
@@ -160,7 +159,7 @@ def _number(value: Mapping[str, str], name: str) -> int:
 
 
 def _since(value: Mapping[str, str], uptime_s: float) -> Optional[int]:
-    """For how long it has run, or has been starting."""
+    """Seconds since it started, or since its start began."""
     if value.get("ActiveState") not in ("active", "activating"):
         return None
     name = "ActiveEnterTimestampMonotonic" if value["ActiveState"] == "active" else "InactiveExitTimestampMonotonic"
@@ -169,7 +168,7 @@ def _since(value: Mapping[str, str], uptime_s: float) -> Optional[int]:
 
 
 def parse_journal(text: str) -> List[Tuple[str, List[str]]]:
-    """The runs in ``journalctl --output=json`` of one unit, the newest last: its ID and lines, systemd's too."""
+    """The runs in ``journalctl --output=json`` of one unit, the newest last: ID and lines, including systemd's."""
     runs: Dict[str, List[str]] = {}
     for line in text.splitlines():
         try:
@@ -178,14 +177,14 @@ def parse_journal(text: str) -> List[Tuple[str, List[str]]]:
             continue
         run = entry.get("INVOCATION_ID") or entry.get("_SYSTEMD_INVOCATION_ID") or ""
         said = entry.get("MESSAGE") or ""
-        if isinstance(said, list):  # what is not text, the journal gives as numbers
+        if isinstance(said, list):  # the journal has binary data as a list of numbers
             said = bytes(said).decode("utf-8", "replace")
         runs.setdefault(run, []).extend(part.strip() for part in re.split(r"[\r\n]+", said) if part.strip())
     return list(runs.items())
 
 
 def cause(runs: Sequence[Tuple[str, Sequence[str]]], ended: bool = True) -> Tuple[str, str]:
-    """Why the newest of the runs that tells ended, and the remedy; its last words where nothing tells it."""
+    """Why the newest run with a known cause ended, and the remedy; its last line if no cause is known."""
     given_up = None
     for _run, lines in reversed(runs):
         found = diagnosis.diagnose(lines, ended)
@@ -195,7 +194,7 @@ def cause(runs: Sequence[Tuple[str, Sequence[str]]], ended: bool = True) -> Tupl
     if given_up:
         return given_up.cause, given_up.remedy
     said = diagnosis.telling_lines(runs[-1][1], 1) if runs else []
-    return (f"Its last words: {diagnosis.shortened(said[0])}" if said else "Its journal says nothing."), ""
+    return (f"Its last line: {diagnosis.shortened(said[0])}" if said else "Its journal is empty."), ""
 
 
 def judge(
@@ -205,9 +204,9 @@ def judge(
     runs: Sequence[Tuple[str, Sequence[str]]],
     docker_runs: bool,
 ) -> Verdict:
-    """How an instance is, in whole sentences.
+    """The state of an instance, with a reason and a remedy in whole sentences.
 
-    ``works``: whether it worked anything off while its answer was waited for; None where that could not be seen.
+    ``works``: whether it made progress while its answer was awaited; None if that is unknown.
     """
     verdict = _judged(unit, answer, works, runs, docker_runs)
     return replace(verdict, detail=diagnosis.sentences(verdict.detail), remedy=diagnosis.sentences(verdict.remedy))
@@ -230,7 +229,7 @@ def _judged(
         return Verdict(
             "failed" if unit.active == "failed" else "stopped",
             "Docker does not run.",
-            "systemctl status docker says why; with Docker the unit starts again, unless somebody stopped it by hand.",
+            "Find the reason with systemctl status docker. The unit starts with Docker, unless someone stopped it.",
         )
     if unit.active == "failed":
         why, remedy = cause(runs)
@@ -239,11 +238,11 @@ def _judged(
     if unit.refused:
         return Verdict(
             "failed",
-            "Its weights are not where its configuration has them, so it was not started.",
-            "Mount what they lie on, and it starts by itself; or run the playbook: it fetches what is missing.",
+            "Its weights are missing at their configured path, so it was not started.",
+            "Mount their disk, and it starts by itself; or run the playbook: it downloads what is missing.",
         )
     return Verdict(
-        "stopped", "it was stopped, or never started", f"systemctl start {unit.name or 'its unit'} starts it"
+        "stopped", "it was stopped, or never started", f"Start it with systemctl start {unit.name or 'its unit'}"
     )
 
 
@@ -253,15 +252,15 @@ def _of_active(unit: Unit, answer: Answer, works: Optional[bool], runs: Sequence
     if answer.refused:
         return Verdict("refused", answer.detail)
     if works:
-        return Verdict("busy", "a completion is late, and the engine works meanwhile")
+        return Verdict("busy", "a completion is late, but the engine makes progress")
     name = unit.name or "its unit"
     detail = f"its unit runs and {answer.detail.replace(' yet', '')}"
     if works is None:
-        # A server that is saturated looks just so. The watchdog sees for longer than this.
-        detail = f"{detail}. It is too busy to say what it does, or it hangs"
-        return Verdict("hung", detail, f"journalctl -eu {name} shows whether it works; the unit ends a hang by itself")
+        # A saturated server looks the same. The watchdog observes for longer than this.
+        detail = f"{detail}. It is too busy to report its load, or it hangs"
+        return Verdict("hung", detail, f"Check its progress with journalctl -eu {name}. The unit ends a hang by itself")
     why, remedy = cause(runs[-1:], ended=False)
-    restart = f"systemctl restart {name} starts it anew; journalctl -eu {name} tells what came before"
+    restart = f"Restart it with systemctl restart {name}. The reason is in journalctl -eu {name}"
     return Verdict("hung", f"{detail}. {why}", remedy or restart)
 
 
@@ -274,7 +273,7 @@ def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdi
             "restarting", f"it ended ({unit.result}) and is about to be started again. {why}", remedy or journal
         )
     now = [line for run, lines in runs if run == unit.invocation for line in lines]
-    busy = diagnosis.phase(now) or "its container is being started"
+    busy = diagnosis.phase(now) or "its container is starting"
     if unit.restarts:
         why, remedy = cause(before)
         times = "once" if unit.restarts == 1 else f"{unit.restarts} times"
@@ -283,7 +282,7 @@ def _of_starting(unit: Unit, runs: Sequence[Tuple[str, Sequence[str]]]) -> Verdi
 
 
 def gpu_indices(names: Sequence[str], seen: NodeGpus) -> List[int]:
-    """The present indices of an instance's GPUs; as its record names them where the driver is silent."""
+    """The current indices of an instance's GPUs; the names in its record if the driver reports nothing."""
     if seen.gpus:
         return [gpu.index for gpu in own_gpus(names, seen)[0]]
     return sorted(int(name) for name in names if name.isdigit())
@@ -297,17 +296,17 @@ def own_gpus(names: Sequence[str], seen: NodeGpus) -> Tuple[List[Gpu], List[str]
 
 
 def lost_text(unit: str, lost: Sequence[str]) -> str:
-    """A sentence on GPUs that a unit was made for and that are gone; empty where none is."""
+    """A sentence on GPUs of a unit that are missing; empty if none is."""
     if not lost:
         return ""
     return (
-        f"{unit} was made for GPU {', '.join(lost)}, which this node has lost (`nvidia-smi -L` lists the rest): run the"
-        " playbook to plan it anew, or bring the board back."
+        f"{unit} needs GPU {', '.join(lost)}, which this node has lost (`nvidia-smi -L` lists the others). Run the"
+        " playbook to plan it again, or bring the board back."
     )
 
 
 def gpu_memory(mine: Sequence[Gpu]) -> Tuple[Optional[int], Optional[int]]:
-    """What is in use on these GPUs, by whomever, and what they have; None where the driver does not tell."""
+    """The used memory of these GPUs, by any process, and their total; None if the driver does not report it."""
     if not mine or any(gpu.used_mib is None or gpu.memory_mib is None for gpu in mine):
         return None, None
     return sum(gpu.used_mib or 0 for gpu in mine), sum(gpu.memory_mib or 0 for gpu in mine)

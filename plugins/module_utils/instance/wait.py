@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The wait for endpoints: their units are watched, and an end is told with its cause."""
+"""Wait for endpoints; if a unit fails, report why."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ OPTIONS: Dict[str, Any] = {
         },
     },
 }
-#: For what looks again until they answer.
+#: For modules that are called again until the endpoints answer.
 WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type": "dict"}}
 
 PAUSE_S = 1
-#: The first exception counts, and each of eight workers tells its own in fifty lines.
+#: Log lines to read: the first exception counts, and each of eight workers prints its own in fifty lines.
 LOG_LINES = 2000
 UNIT_PROPERTIES = (
     "ActiveState",
@@ -50,7 +50,7 @@ UNIT_PROPERTIES = (
 )
 
 
-#: What an engine's log says of the parts of its start. Of several processes the slowest counts.
+#: Log lines with the durations of a start's phases. Of several processes the slowest counts.
 _PARTS = {
     "load": re.compile(r"(?:Model loading|Loading weights) took .{0,60}?([\d.]+) seconds"),
     "compile": re.compile(r"init engine \(.{0,80}?\) took ([\d.]+) s"),
@@ -58,7 +58,7 @@ _PARTS = {
 
 
 def parts_of(lines: Sequence[str]) -> Dict[str, float]:
-    """The seconds that loading the weights took, and compiling with all that warms up."""
+    """The seconds for loading the weights, and for compiling and warm-up."""
     found: Dict[str, float] = {}
     for line in lines:
         for part, pattern in _PARTS.items():
@@ -73,10 +73,10 @@ def url_of(endpoint: Endpoint) -> str:
 
 
 class Wait:
-    """One call of it.
+    """One call of the wait.
 
-    ``before``: what the first call did before it waited, which every answer tells. ``once``: nothing is waited for, and
-    an end is no failure.
+    ``before``: what the first call did before it waited; every answer repeats it. ``once``: do not wait, and do not
+    fail if a unit ends.
     """
 
     def __init__(self, module: Any, before: Dict[str, Any], once: bool = False) -> None:
@@ -94,17 +94,17 @@ class Wait:
         return {**shown, "Job": shown.get("Job", "").lstrip("0")}
 
     def log(self, endpoint: Endpoint) -> Sequence[str]:
-        """What this run of the unit said, and no other: the words of an earlier run would tell a wrong cause."""
+        """The log of this run of the unit only: lines of an earlier run would give a wrong cause."""
         run = self.resume["runs"].get(endpoint["name"])
         unit = endpoint["unit"]
         return units_job.log_tail(self.module.run_command, unit, run, LOG_LINES, manager=True) if run else []
 
     def look(self, endpoint: Endpoint) -> None:
-        """Ask the unit first: another server, or the one that is on its way out, may answer on its port."""
+        """Check the unit before its endpoint: another server, or the old one, may answer on its port."""
         name = endpoint["name"]
         state = self.unit_state(endpoint["unit"]) if endpoint["unit"] else {"ActiveState": "active"}
         ended, took = self.has_ended(name, state), 0.0
-        # When systemd has begun a new run already, the one that was seen before is the one that tells.
+        # If systemd has restarted it already, keep the run that ended: its log has the cause.
         begun_anew = ended and self.is_up(state)
         if state.get("InvocationID") and not (begun_anew and name in self.resume["runs"]):
             self.resume["runs"][name] = state["InvocationID"]
@@ -112,16 +112,16 @@ class Wait:
             self.dead(endpoint, state)
             answer = vllm_wait.Answer(False, "its unit does not run")
         elif state["ActiveState"] == "deactivating" or (state["ActiveState"] == "active" and state.get("Job")):
-            answer = vllm_wait.Answer(False, "the one before is being stopped")
+            answer = vllm_wait.Answer(False, "the previous run is being stopped")
         else:
             began = time.monotonic()
             answer = self.ask(endpoint)
             took = time.monotonic() - began
-            # A unit that starts asks as well, and knows more: who has its port may be another server.
+            # A starting unit checks its endpoint itself, and knows whether another server has its port.
             if answer.refused and state["ActiveState"] != "active":
                 answer = vllm_wait.Answer(False, answer.detail)
         self.answers[name] = answer
-        # A unit waits for the same answer before it counts as started; the play ends after it and not before.
+        # The unit counts as started only after the same answer, so the play must wait for the unit too.
         if answer.ready and state["ActiveState"] == "active":
             self.resume["ready"][name] = answer.detail
             if not self.once:
@@ -132,7 +132,7 @@ class Wait:
         return state["ActiveState"] in ("active", "activating") and "auto-restart" not in state.get("SubState", "")
 
     def has_ended(self, name: str, state: Mapping[str, str]) -> bool:
-        # systemd starts it again by itself; the first end is what tells the cause, so waiting stops there.
+        # systemd restarts it by itself; but the first end shows the cause, so stop waiting here.
         restarts = int(state.get("NRestarts") or 0)
         again = restarts > self.resume["restarts"].setdefault(name, restarts)
         gone = state["ActiveState"] in ("failed", "inactive") and not state.get("Job")
@@ -146,12 +146,12 @@ class Wait:
         return vllm_wait.probe(vllm_wait.asker(endpoint["host"], endpoint["port"]), endpoint["model"], key)
 
     def fail(self, sentence: str, endpoint: Endpoint) -> None:
-        """End with this sentence, the cause that the journal tells, and where the journal is."""
+        """Fail with this sentence, the cause from the journal, and the command that shows the journal."""
         lines = self.log(endpoint)
         found = diagnosis.diagnose(lines)
         said = diagnosis.telling_lines(lines)
         last = " / ".join(diagnosis.shortened(line) for line in said[-3:])
-        why = str(found) if found else f"Its last words: {last}" if last else "It said nothing."
+        why = str(found) if found else f"Its last line: {last}" if last else "It printed nothing."
         journal = diagnosis.journal_of(endpoint["unit"]) if lines else ""
         told = diagnosis.sentences(sentence, why, journal)
         self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=said)
@@ -167,9 +167,9 @@ class Wait:
         self.fail(f"{endpoint['unit']} ended before {endpoint['name']} answered ({how}).", endpoint)
 
     def refused(self, endpoint: Endpoint, detail: str) -> None:
-        """It answers and will never say yes: told with what it answered, as its unit tells it."""
+        """Fail because the endpoint answers, but never as this instance would. The message has its answer."""
         found = diagnosis.diagnose([f"vllm-wait: {endpoint['model']} on port {endpoint['port']}: {detail}"])
-        why = str(found) if found else f"{endpoint['name']} cannot be asked: {detail}"
+        why = str(found) if found else f"{endpoint['name']} cannot be checked: {detail}"
         told = diagnosis.sentences(why, diagnosis.journal_of(endpoint["unit"]))
         self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=[])
 
@@ -218,7 +218,7 @@ class Wait:
         ]
 
     def end(self) -> None:
-        """Look for as long as a call does, and give the module's answer."""
+        """Check until the call's time is up, then return the module's result."""
         self.slice()
         before = self.resume["before"]
         if self.waiting_for() and not self.once:

@@ -1,11 +1,11 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a node was asked last. The first question of the next play has it answered once more, which spares that play a
-round trip for each question that it asks in the same words.
+"""The last questions of modules that only read. The next play's first call on the node answers them again, which saves
+that play one round trip per question, if it asks the same.
 
-Questions are kept in a folder that only root reads and that a restart of the node empties. They hold no secret: of a
-token or a secret file they have the SHA-256.
+Questions are kept in a folder that only root may read and that a reboot empties. They hold no secret: of a token or a
+secret file they keep the SHA-256.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ Question = Dict[str, Any]
 
 
 class CannotTell(Exception):
-    """The node alone cannot answer it, or not without saying more than an answer."""
+    """The node alone cannot answer, or the answer would reveal too much."""
 
 
 class Asked:
-    """A question, as a module has its own: what the cores of modules take for one. It fails by CannotTell."""
+    """A question in place of a module, for the code that modules share. It fails with CannotTell."""
 
     check_mode = True
 
     def __init__(self, params: Mapping[str, Any], module: Any) -> None:
         self.params = params
         self.get_bin_path: Callable[[str], Optional[str]] = module.get_bin_path
-        # Not the module's own, which ends the module where a program is missing.
+        # Unlike the module's own, it does not end the module if a program is missing.
         self.run_command = commands.runner(os.environ)
 
     def fail_json(self, msg: str, **_more: Any) -> NoReturn:
@@ -50,17 +50,17 @@ Answer = Callable[[Asked], Dict[str, Any]]
 
 
 def keep(name: str, digest: str, question: Question) -> None:
-    """Keep a question, in the place of the one before. A node on which that cannot be is asked the longer way."""
+    """Keep a question; it replaces the one before. If that fails, the next play asks in its own call."""
     kept = json.dumps(numbered({"digest": digest, "question": question}))
     with suppress(OSError):
         files.write_atomically(FOLDER / name, kept, 0o600, 0o700, power_cut=False)
 
 
 def answers(module: Any, known: Mapping[str, Answer], meanwhile: Callable[[], Any]) -> Tuple[Dict[str, Any], Any]:
-    """The answers to what was asked last, and what is done meanwhile: all of it waits for other programs.
+    """Answer the kept questions, and do other work in parallel: all of it waits for other programs.
 
     Args:
-        known: how each is answered, by its name.
+        known: question name -> function that answers it.
     """
     with ThreadPoolExecutor(max_workers=len(known) or 1) as pool:
         asked = {name: pool.submit(_told, module, name, answer) for name, answer in known.items()}
@@ -76,13 +76,13 @@ def _told(module: Any, name: str, answer: Answer) -> Dict[str, Any]:
             return {}
         told = answer(Asked(kept["question"], module))
         return {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": told}
-    # Whatever it is: the question comes again in its own call, which says what is wrong.
+    # Ignore any error: the play asks again in its own call, which reports it.
     except Exception:
         return {}
 
 
 def sealed(digest: str, nonce: str) -> str:
-    """A digest for this play alone: with -vvv it is seen, and nobody can try secrets against it."""
+    """A digest for this play only: -vvv shows it, and nobody can use it to test guesses of a secret."""
     return hmac.new(nonce.encode("ascii"), digest.encode("ascii"), hashlib.sha256).hexdigest()
 
 

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the collection brought to a node and no unit need name: images and models, until they are gone.
+"""The images and models that the collection downloaded to a node and that are still there.
 
-A name is noted before the thing comes, so that a play that was stopped in between is known as well, and forgotten when
-the thing is gone. Packages and repositories need no note: the files that the roles write for them say whose they are.
+A name is noted before its download, so that a play that is stopped in between leaves a note. It is removed with the
+image or the model. Packages and repositories need no note: the files that the roles write for them name their owner.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def read(path: str) -> Dict[str, List[str]]:
     """The names, by kind.
 
     Raises:
-        ValueError: there is such a file, and it is not what this wrote.
+        ValueError: the file exists, but this module did not write it.
     """
     try:
         found = json.loads(node_files.read_text(path))
@@ -34,19 +34,19 @@ def read(path: str) -> Dict[str, List[str]]:
         return {kind: [] for kind in KINDS}
     except (ValueError, AttributeError, TypeError):
         raise ValueError(
-            f"{path} should be JSON with the lists {' and '.join(KINDS)}, and is not: mend it, or remove it"
+            f"{path} should be JSON with the lists {' and '.join(KINDS)}, but is not: repair or remove it"
         ) from None
 
 
 def changed(
     now: Mapping[str, List[str]], add: Mapping[str, Iterable[str]], drop: Mapping[str, Iterable[str]]
 ) -> Dict[str, List[str]]:
-    """The names as they are to be."""
+    """The updated names."""
     return {kind: sorted({*now[kind], *add.get(kind, ())} - {"", *drop.get(kind, ())}) for kind in KINDS}
 
 
 def write(names: Mapping[str, List[str]], path: str) -> None:
-    """Nothing is left of the file where there are no names."""
+    """Write the names; remove the file if there are none."""
     if any(names.values()):
         node_files.write_atomically(path, json.dumps(numbered(names), indent=1, sort_keys=True) + "\n")
     else:
@@ -55,7 +55,7 @@ def write(names: Mapping[str, List[str]], path: str) -> None:
 
 
 def note(path: str, **names: Iterable[str]) -> None:
-    """Write down what is about to come: ``images`` and ``models``."""
+    """Note what is about to be downloaded: ``images`` and ``models``."""
     now = read(path)
     wanted = changed(now, names, {})
     if wanted != now:
@@ -63,7 +63,7 @@ def note(path: str, **names: Iterable[str]) -> None:
 
 
 def forget(path: str, **names: Iterable[str]) -> None:
-    """Strike out what is gone."""
+    """Remove names of what is gone."""
     now = read(path)
     wanted = changed(now, {}, names)
     if wanted != now:

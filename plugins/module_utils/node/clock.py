@@ -1,11 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""For how long something has lasted, by a clock that nobody sets, also between processes of a node.
+"""Durations by a clock that nobody sets, also between processes of a node.
 
-What a node calls the time may jump by years, when it is first told by the network. A duration within one process takes
-``time.monotonic``. One that is carried from call to call takes this: the seconds since the node was started, with the
-name of that start beside them.
+A node's time of day may jump by years when it is first set over the network. Within one process, ``time.monotonic`` is
+enough. From one call to the next, use this: seconds since the boot, together with the ID of that boot.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def seconds() -> float:
-    """Since the node was started, sleep included."""
+    """Seconds since the boot, including sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot() -> str:
-    """Which start of the node this is; empty where the kernel does not say."""
+    """The ID of this boot; empty if the kernel does not tell."""
     return node_files.text_of(BOOT_ID).strip()
 
 
 def begin() -> Dict[str, Any]:
-    """What a call hands to the next one, so that it can ask ``elapsed``."""
+    """The start of a duration, for a later call of ``elapsed``."""
     return {"started": seconds(), "boot": boot()}
 
 
 def elapsed(begun: Mapping[str, Any]) -> float:
-    """The seconds since ``begin``; since the node was started, where that was later."""
+    """Seconds since ``begin``, or since the boot if the node was rebooted in between."""
     return seconds() - (begun["started"] if begun.get("boot", boot()) == boot() else 0)

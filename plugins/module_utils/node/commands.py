@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Programs of a node that several ask: how they are called, what they print, and what runs several at a time."""
+"""Commands that several files use: how to call them, how to read their output, and how to run them in parallel."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 #: Exit status, stdout and stderr of a command.
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
-#: How `timeout` says that the time was up: the command ended when it was told to, or had to be killed.
+#: Exit codes of `timeout` when the time was up: the command ended on SIGTERM, or was killed.
 TIMED_OUT = (124, 137)
 
 
 def within(seconds: object, *argv: str) -> List[str]:
-    """A command that may never answer, with a limit: a daemon that hangs, a GPU that is lost."""
+    """A command with a time limit, for programs that may never answer: a hanging daemon, a lost GPU."""
     return ["timeout", "--kill-after=5", str(seconds), *argv]
 
 
 def show(properties: Sequence[str], *units: str) -> List[str]:
-    """The command that tells of units; ``shown`` reads what it prints."""
+    """The command that shows units; ``shown`` parses its output."""
     return ["systemctl", "show", *units, f"--property={','.join(properties)}"]
 
 
 def shown(text: str) -> List[Dict[str, str]]:
-    """The properties of each unit, in the order in which the units were named.
+    """The properties of each unit, in the order of the units on the command line.
 
     >>> shown("Id=a.service\\nJob=\\n\\nId=b.service\\n")
     [{'Id': 'a.service', 'Job': ''}, {'Id': 'b.service'}]
@@ -36,19 +36,19 @@ def shown(text: str) -> List[Dict[str, str]]:
 
 
 def inspected(run: Runner, docker: str, kind: str, template: str, *names: str) -> str:
-    """What Docker says of images or containers, a line for each that is there; empty where none is.
+    """Docker's information on images or containers, one line for each that exists; empty if none does.
 
     Args:
         docker: the program.
         kind: V(image) or V(container).
-        template: what to print of each, in the language of Go's templates.
+        template: what to print for each, as a Go template.
     """
     _rc, out, _err = run([docker, kind, "inspect", f"--format={template}", *names])
     return str(out).strip()
 
 
 def runner(environment: Mapping[str, str]) -> Runner:
-    """Run programs with an environment of their own, several at a time."""
+    """A function that runs programs with this environment, several at a time."""
 
     def run(argv: Sequence[str]) -> Tuple[int, str, str]:
         try:

@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of a node: read, and written whole or not at all.
+"""Files of a node: read them, and write them completely or not at all.
 
-The jobs of the weights and of bundles take this file along: standard library only, and nothing of Ansible.
+The jobs for weights and bundles get a copy of this file: standard library only, no import of Ansible.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Data = Union[str, bytes]
 
 
 def read_bytes(path: Path) -> bytes:
-    """Raises OSError where there is none that can be read."""
+    """The file's bytes. Raises OSError if it cannot be read."""
     with open(path, "rb") as stream:
         return stream.read()
 
@@ -27,15 +27,15 @@ def read_text(path: Path, errors: str = "strict", limit: int = -1) -> str:
     """The text in UTF-8, or its first ``limit`` characters.
 
     Raises:
-        OSError: there is none that can be read.
-        UnicodeDecodeError: it is no UTF-8, and ``errors`` is strict.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8, and ``errors`` is strict.
     """
     with open(path, encoding="utf-8", errors=errors) as stream:
         return stream.read(limit)
 
 
 def bytes_of(path: Path) -> bytes:
-    """What is in a file that need not be there."""
+    """The file's bytes; empty if it does not exist."""
     try:
         return read_bytes(path)
     except OSError:
@@ -43,7 +43,7 @@ def bytes_of(path: Path) -> bytes:
 
 
 def text_of(path: Path, limit: int = -1) -> str:
-    """The text of a file that need not be there, and may be of anybody."""
+    """The file's text; empty if it does not exist. Replaces bytes that are not UTF-8."""
     try:
         return read_text(path, "replace", limit)
     except OSError:
@@ -51,7 +51,7 @@ def text_of(path: Path, limit: int = -1) -> str:
 
 
 def blocks(path: Path, size: int, skip: int = 0) -> Iterator[bytes]:
-    """A large file in blocks of ``size`` bytes, after the first ``skip`` bytes of it."""
+    """A large file in blocks of ``size`` bytes, after the first ``skip`` bytes."""
     with open(path, "rb", buffering=0) as stream:
         stream.seek(skip)
         while block := stream.read(size):
@@ -59,7 +59,7 @@ def blocks(path: Path, size: int, skip: int = 0) -> Iterator[bytes]:
 
 
 def write(path: Path, data: Data, mode: int = 0o644) -> None:
-    """Into a folder that nobody else looks into: the file is seen while it is written."""
+    """Write a file in a private folder: a reader would see a half-written file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with open(descriptor, "wb") as stream:
         stream.write(_bytes(data))
@@ -69,7 +69,7 @@ def write(path: Path, data: Data, mode: int = 0o644) -> None:
 def write_atomically(
     path: Path, data: Data, mode: int = 0o644, folder_mode: int = 0o755, power_cut: bool = True
 ) -> None:
-    """The file is there whole or not at all, also after a power cut where that matters."""
+    """Write a file completely or not at all, ``power_cut``: also if the power fails."""
     os.makedirs(os.path.dirname(path) or ".", mode=folder_mode, exist_ok=True)
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
@@ -81,7 +81,7 @@ def write_atomically(
 
 
 def copy_atomically(source: Path, path: Path) -> None:
-    """Put a copy to a place, with its mode and its times."""
+    """Copy a file atomically, with its mode and its times."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
     shutil.copy2(source, temporary)
@@ -89,7 +89,7 @@ def copy_atomically(source: Path, path: Path) -> None:
 
 
 def staged(data: Data, suffix: str = "") -> str:
-    """A file of its own for a candidate, which the caller moves to its place or removes; nobody else can read it."""
+    """Write a candidate to a temporary file that only its owner can read; the caller moves or removes it."""
     handle, path = tempfile.mkstemp(prefix="gpunode-", suffix=suffix)
     with open(handle, "wb") as stream:
         stream.write(_bytes(data))

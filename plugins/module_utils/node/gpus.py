@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The GPUs of this node, the engines that it has, and what it says of its system: the answer of gpu_info."""
+"""The GPUs of this node, its engines, and the facts of its system: the answer of gpu_info."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CDI = ("/etc/cdi", "/var/run/cdi")
 
 @cache
 def _container_name(container: str) -> str:
-    """Docker's own record, so that asking needs neither its socket nor its client."""
+    """Read Docker's own file: this needs neither its socket nor its client."""
     record = node_files.text_of(Path(data_root()) / "containers" / container / "config.v2.json")
     try:
         return str(json.loads(record)["Name"]).lstrip("/")
@@ -29,29 +29,29 @@ def _container_name(container: str) -> str:
 
 
 def owner_of(pid: int) -> str:
-    """The name of the container that a process runs in, "" outside of any."""
+    """The name of the container that a process runs in, "" outside of a container."""
     container = container_id(node_files.text_of(Path(f"/proc/{pid}/cgroup")))
     return _container_name(container) if container else ""
 
 
 def fabric_manager_runs() -> bool:
-    """The kernel cuts a process's name after 15 letters."""
+    """Whether nv-fabricmanager runs. The kernel cuts process names after 15 letters."""
     return any(node_files.text_of(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
 
 
 def engines() -> List[Dict[str, Any]]:
-    """The engines that this node has, by their records."""
+    """The engines that this node has, from their records."""
     found = serving.engines(known.instances())
     return [{**one.as_dict(), "started_from": serving.started_from(one.name)} for one in found]
 
 
 def cdi_uuids() -> Optional[bool]:
-    """Whether this node's CDI specifications name GPUs by UUID; None where there is none yet."""
+    """Whether this node's CDI specifications name GPUs by UUID; None if there is none yet."""
     return serving.names_uuids(node_files.text_of(path) for folder in CDI for path in sorted(Path(folder).glob("*")))
 
 
 def answer(module: Any) -> Dict[str, Any]:
-    """All of it, with one call of nvidia-smi."""
+    """The whole answer, with one call of nvidia-smi."""
     tool = module.get_bin_path("nvidia-smi")
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None

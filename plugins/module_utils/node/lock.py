@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One play at a time on a node: a lease in a folder that only root reads and that a restart of the node empties.
+"""One play at a time on a node: a lease in a folder that only root may read and that a reboot empties.
 
-``held`` says who has it. ``beat`` is the node's uptime at the holder's last sign of life: no step of a clock moves it.
-Whoever reads or writes either holds the folder's own lock meanwhile. A lease with no sign of life for VOID_S is void.
+``held`` names the holder. ``beat`` is the node's uptime at the holder's last renewal: setting the clock does not change
+it. Each read or write of either holds flock on the folder. A lease without a renewal for VOID_S seconds is void.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, Dict, Iterator, Tuple
 
 FOLDER = Path("/run/gpunode/play")
 UPTIME = Path("/proc/uptime")
-#: How often a holder gives a sign of life, and after how long without one the node is free. Seconds.
+#: How often a holder renews its lease, and after how long without a renewal the lease is void. Seconds.
 BEAT_S = 10
 VOID_S = 60
 
-#: What the holder runs on the node. Both end with another status than 0 where the lease is not its own any more.
+#: The holder runs these on the node. Both fail if it no longer has the lease.
 RENEW = "cd {folder} && flock . sh -c 'grep -qF {id} held && cut -d\" \" -f1 {uptime} >beat'"
 RELEASE = "cd {folder} && flock . sh -c 'grep -qF {id} held && rm -f held beat'"
 
@@ -31,22 +31,22 @@ Lease = Dict[str, Any]
 
 
 def taken(module: Any, me: Lease) -> Dict[str, Lease]:
-    """What a module returns of it; a module that may not take it fails."""
+    """Take the lease and return the module's result; fail the module if the folder cannot be written."""
     try:
         return {"lock": take(me, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))}
     except OSError as error:
         module.fail_json(
-            msg=f"This play cannot say on the node that it changes it: {error.strerror}: {error.filename or FOLDER}. "
-            "It has to be root there (become: true)."
+            msg=f"This play cannot lock the node before it changes it: {error.strerror}: {error.filename or FOLDER}. "
+            "It must run as root there: set become: true."
         )
         raise
 
 
 def take(me: Lease, since: str, folder: Path = FOLDER, uptime: Path = UPTIME) -> Lease:
-    """Take the node where it is free; return who has it now.
+    """Take the lease if the node is free; return who holds it now.
 
-    ``me`` has the ``id`` of the run of ansible-playbook and what tells people of it. ``since`` is the time to show.
-    The answer has ``beat``, ``mine``, and ``new`` where this call took it.
+    ``me`` has the ``id`` of the run of ansible-playbook and a description for people. ``since`` is the time to show.
+    The answer has ``beat``, ``mine``, and ``new`` if this call took the lease.
     """
     now = uptime.read_text(encoding="ascii").split()[0]
     with _alone(folder):
@@ -74,7 +74,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path) -> Tuple[Lease, str]:
-    """Who has it and the last sign of life; nothing where either was never written or not to its end."""
+    """The holder and the last renewal; empty if either file is missing or incomplete."""
     try:
         lease = json.loads((folder / "held").read_text(encoding="utf-8"))
         beat = (folder / "beat").read_text(encoding="ascii").strip()
@@ -85,5 +85,5 @@ def _read(folder: Path) -> Tuple[Lease, str]:
 
 
 def _alive(beat: str, now: float) -> bool:
-    """A sign of life from the future is one of before a restart, where the folder outlived that."""
+    """Whether the lease was renewed in time. A renewal in the future is from before a reboot that kept the folder."""
     return bool(beat) and 0 <= now - float(beat) <= VOID_S

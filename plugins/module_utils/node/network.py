@@ -9,7 +9,7 @@ import socket
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port.
+    """A host in the form that goes before a port.
 
     >>> bracketed("::1"), bracketed("[::1]"), bracketed("127.0.0.1")
     ('[::1]', '[::1]', '127.0.0.1')
@@ -18,7 +18,7 @@ def bracketed(host: str) -> str:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether the address can be bound. Docker listens on what it publishes, so a container's port counts too."""
+    """Whether the address can be bound. Docker listens on the ports of its containers, so those are not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,11 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the roles want to know of a node's system, under the names of the facts that ansible.builtin.setup gathers.
+"""Facts of a node's system that the roles need, under the names that ansible.builtin.setup uses.
 
-Whoever looks at the GPUs is told of these as well. setup would bring along the collectors of every system that it
-knows, which costs more than all else that a play with nothing to do asks a node. The answers are Ansible's own: its
-``sys_info`` and its ``distro``.
+gpu_info returns them with the GPUs. setup would bring the collectors of every system, which costs more than everything
+else that a play with nothing to do asks a node. The values come from Ansible's own ``sys_info`` and ``distro``.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from . import files as node_files
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
-#: Names that setup spells otherwise than sys_info does.
+#: Names that setup spells differently from sys_info.
 SPELT = {"Redhat": "RedHat", "Almalinux": "AlmaLinux"}
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 

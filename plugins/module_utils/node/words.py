@@ -11,7 +11,7 @@ from __future__ import annotations
 
 
 def size(amount: float) -> str:
-    """Bytes in the decimal units that the hub and disks have: 16.1 GB."""
+    """Bytes in decimal units, as the hub and disk vendors use them: 16.1 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(amount) < 1000:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
@@ -20,7 +20,7 @@ def size(amount: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """The two largest parts of a time: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
+    """The two largest units of a duration: 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     whole = max(round(seconds), 0)
     counts = (whole // 86400, whole // 3600 % 24, whole // 60 % 60, whole % 60)
     parts = list(zip(counts, ("d", "h", "min", "s")))

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""OpenPGP public keys, read from the bytes: a fresh node has no gpg to ask.
+"""OpenPGP public keys, parsed here because a fresh node has no gpg.
 
-Every program reads armor in its own way: apt takes for a block what gpg takes for a remark. So the bytes that come in
-are never those that are used: what was checked is armored anew.
+Each program parses armor in its own way: apt accepts blocks that gpg ignores. So the input bytes are never used
+directly: the verified packets are armored again.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ import re
 from typing import Iterator, List, Tuple
 
 PUBLIC_KEY = 6
-#: What a public key is made of: signature, key, user, subkey, picture. A secret key, which gpg takes for a key as well,
-#: a nested message or anything unknown is no part of it.
+#: The packet types of a public key: signature, key, user, subkey, picture. Everything else is rejected: a secret key
+#: (which gpg accepts as a key too), a nested message, an unknown type.
 PARTS = {2: "signature", PUBLIC_KEY: "key", 13: "user", 14: "subkey", 17: "picture"}
-#: A publisher's key has some ten thousand bytes; what is a hundred times as long is none.
+#: A publisher's key has about ten thousand bytes; a hundred times as much is not a key.
 LIMIT = 1 << 20
 BEGIN, END = b"-----BEGIN PGP PUBLIC KEY BLOCK-----", b"-----END PGP PUBLIC KEY BLOCK-----"
 HEADER = re.compile(rb"[A-Za-z][A-Za-z-]*:.*")
 
 
 def dearmor(data: bytes) -> bytes:
-    """The binary keys of an armored text; binary keys pass unchanged.
+    """The binary keys in an armored text; binary keys are returned unchanged.
 
     Raises:
-        ValueError: there is no key in it, or more than one block, or something beside it.
+        ValueError: there is no key, more than one block, or other text beside it.
     """
     if data[:1] and data[0] & 0x80:
         return data
     if BEGIN not in data:
-        raise ValueError(f"this is no OpenPGP key: it begins with {data[:60]!r}")
+        raise ValueError(f"it is not an OpenPGP key: it begins with {data[:60]!r}")
     if data.count(b"-----BEGIN") > 1:
-        raise ValueError(f"there are {data.count(b'-----BEGIN')} armored blocks in it, and a key is one")
+        raise ValueError(f"it has {data.count(b'-----BEGIN')} armored blocks, but a key has one")
     lines = [line.strip() for line in data.strip().split(b"\n")]
     if lines[0] != BEGIN or lines[-1] != END:
-        raise ValueError("there is something beside its armored block")
+        raise ValueError("it has other text beside its armored block")
     return _decode(lines[1:-1])
 
 
 def _decode(lines: List[bytes]) -> bytes:
-    """What stands between the first line and the last: headers, an empty line, the data, its checksum."""
+    """Decode the lines between the first and the last: headers, an empty line, the data, its checksum."""
     gap = lines.index(b"") if b"" in lines else len(lines)
     body = [line for line in lines[gap:] if line]
     checksum = body.pop()[1:] if body and body[-1].startswith(b"=") else b""
@@ -52,7 +52,7 @@ def _decode(lines: List[bytes]) -> bytes:
             raise ValueError("it has no empty line before its data")
         data = base64.b64decode(b"".join(body), validate=True)
         if checksum and base64.b64decode(checksum, validate=True) != crc24(data):
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum is wrong")
     except ValueError as error:  # binascii.Error is one
         raise ValueError(f"the armor of this OpenPGP key is damaged: {error}") from error
     return data
@@ -69,7 +69,7 @@ _CRC24 = [_crc24_row(byte) for byte in range(256)]
 
 
 def crc24(data: bytes) -> bytes:
-    """The checksum of armor (RFC 4880, 6.1)."""
+    """The checksum of an armored text (RFC 4880, 6.1)."""
     crc = 0xB704CE
     for byte in data:
         crc = (crc << 8 & 0xFFFFFF) ^ _CRC24[crc >> 16 ^ byte]
@@ -77,7 +77,7 @@ def crc24(data: bytes) -> bytes:
 
 
 def armor(data: bytes) -> bytes:
-    """As gpg exports it."""
+    """Armored text in the format of gpg --export."""
     encoded = base64.b64encode(data)
     lines = [encoded[at : at + 64] for at in range(0, len(encoded), 64)]
     return b"\n".join([BEGIN, b"", *lines, b"=" + base64.b64encode(crc24(data)), END, b""])
@@ -87,16 +87,16 @@ def packets(data: bytes) -> Iterator[Tuple[int, bytes]]:
     """The packets of a binary key, as (tag, body).
 
     Raises:
-        ValueError: the bytes end too soon or are no packets.
+        ValueError: the bytes are incomplete or are not packets.
     """
     at = 0
     while at < len(data):
         head = data[at]
         if not head & 0x80:
-            raise ValueError(f"byte {at} begins no OpenPGP packet")
+            raise ValueError(f"no OpenPGP packet begins at byte {at}")
         tag, start, size = _new_format(data, at) if head & 0x40 else _old_format(data, at)
         if start + size > len(data):
-            raise ValueError("this OpenPGP key is cut short")
+            raise ValueError("this OpenPGP key is incomplete")
         yield tag, data[start : start + size]
         at = start + size
 
@@ -109,75 +109,75 @@ def _new_format(data: bytes, at: int) -> Tuple[int, int, int]:
         return tag, at + 3, ((field[0] - 192) << 8) + field[1] + 192
     if len(field) == 5 and field[0] == 255:
         return tag, at + 6, int.from_bytes(field[1:], "big")
-    raise ValueError("this OpenPGP key has a packet of no definite length")
+    raise ValueError("this OpenPGP key has a packet of indefinite length")
 
 
 def _old_format(data: bytes, at: int) -> Tuple[int, int, int]:
     tag, kind = (data[at] >> 2) & 0x0F, data[at] & 3
     if kind == 3:
-        raise ValueError("this OpenPGP key has a packet of no definite length")
+        raise ValueError("this OpenPGP key has a packet of indefinite length")
     width = 1 << kind
     return tag, at + 1 + width, int.from_bytes(data[at + 1 : at + 1 + width], "big")
 
 
 def fingerprints(data: bytes) -> List[str]:
-    """The fingerprint of every primary key, in order. Subkeys answer to theirs.
+    """The fingerprints of all primary keys, in order. Subkeys belong to their primary key.
 
     Raises:
-        ValueError: there is no key in it, or one of a kind that apt does not take, or something that is no part of one.
+        ValueError: there is no key, a key of a version that apt does not accept, or a packet that is not part of a key.
     """
     if len(data) > LIMIT:
-        raise ValueError(f"it has more than {LIMIT} bytes, which no publisher's key has")
+        raise ValueError(f"it has more than {LIMIT} bytes, too many for a publisher's key")
     found = list(packets(dearmor(data)))
     strange = sorted({tag for tag, _body in found if tag not in PARTS})
     if strange:
-        raise ValueError(f"it holds packets of type {', '.join(map(str, strange))}, which are no part of a public key")
+        raise ValueError(f"it has packets of type {', '.join(map(str, strange))}, which do not belong to a public key")
     if PUBLIC_KEY not in [tag for tag, _body in found[:1]]:
-        raise ValueError("there is no public key in it" + (", or something before it" if found else ""))
+        raise ValueError("it has no public key" + (", or has something before it" if found else ""))
     return [_fingerprint(body) for tag, body in found if tag == PUBLIC_KEY]
 
 
 def _fingerprint(body: bytes) -> str:
     if not body or body[0] != 4:
-        raise ValueError(f"an OpenPGP key of version {body[0] if body else '?'} is in it; only version 4 is known")
+        raise ValueError(f"it has an OpenPGP key of version {body[0] if body else '?'}; only version 4 is supported")
     if len(body) > 0xFFFF:
-        raise ValueError(f"an OpenPGP key of {len(body)} bytes is in it, and it may have 65535")
-    # The fingerprint is defined over SHA-1 (RFC 4880, 12.2).
+        raise ValueError(f"it has an OpenPGP key of {len(body)} bytes; at most 65535 are allowed")
+    # OpenPGP defines the fingerprint with SHA-1 (RFC 4880, 12.2).
     stream = b"\x99" + len(body).to_bytes(2, "big") + body
     return hashlib.sha1(stream, usedforsecurity=False).hexdigest().upper()
 
 
 def normal(text: str) -> str:
-    """A fingerprint as written by anybody: spaces, colons, 0x and small letters are nothing to it.
+    """A fingerprint in one form: without spaces, colons and 0x, in capital letters.
 
     Raises:
-        ValueError: it is not 40 hexadecimal digits.
+        ValueError: it does not have 40 hexadecimal digits.
     """
     plain = re.sub(r"^0[xX]", "", re.sub(r"[\s:]", "", text)).upper()
     if not re.fullmatch(r"[0-9A-F]{40}", plain):
-        raise ValueError(f"{text!r} is no key fingerprint: it takes all 40 hexadecimal digits")
+        raise ValueError(f"{text!r} is not a key fingerprint: it must have all 40 hexadecimal digits")
     return plain
 
 
 def spelt(fingerprint: str) -> str:
-    """In groups of four, as people compare them."""
+    """The fingerprint in groups of four, as people compare them."""
     return " ".join(fingerprint[at : at + 4] for at in range(0, len(fingerprint), 4))
 
 
 def checked(data: bytes, expected: str, origin: str) -> bytes:
-    """The one key expected, armored anew from the packets that were checked: these bytes are the ones to use.
+    """The expected key, armored again from the verified packets: use these bytes, not the input.
 
     Raises:
-        ValueError: it is another key, there is a second one, or something beside it; a sentence.
+        ValueError: it is another key, more than one key, or has other content; the message is a sentence.
     """
     wanted = normal(expected)
     try:
         found = fingerprints(data)
     except ValueError as error:
-        raise ValueError(f"{origin} gives no key to check against {spelt(wanted)}: {error}.") from error
+        raise ValueError(f"{origin} has no key to compare with {spelt(wanted)}: {error}.") from error
     if found != [wanted]:
         others = ", ".join(spelt(one) for one in found)
         raise ValueError(
-            f"The key from {origin} has the fingerprint {others}, but {spelt(wanted)} was expected; it is not trusted."
+            f"The key from {origin} has the fingerprint {others}, but {spelt(wanted)} was expected. It is not trusted."
         )
     return armor(dearmor(data))

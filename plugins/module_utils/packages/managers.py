@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The managers of packages, by the names that options have for them: each with the same functions."""
+"""The package managers, by the names that options use for them; each has the same functions."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A part of an apt repository as files: its signed index as it was published, and the packages that are needed of it.
+"""A part of an apt repository as files: its signed index as published, and the packages that are needed from it.
 
-apt itself says what is needed and fetches it; here its answers are read, and it is decided where each file goes: below
-``apt/``, at its address without the scheme, so that ``file://BUNDLE/apt/HOST/PATH`` takes the place of the address.
+apt decides what is needed and downloads it. This file parses apt's output and decides where each file goes: below
+``apt/``, at its address without the scheme, so that ``file://BUNDLE/apt/HOST/PATH`` replaces the address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .. import paths
 TARGETS = "$(CREATED_BY)\t$(REPO_URI)\t$(BASE_URI)\t$(METAKEY)\t$(FILENAME)"
 _URI = re.compile(r"^'([^']+)' (\S+) (\d+)", re.MULTILINE)
 _HASHED = re.compile(r"^ ([0-9a-f]{64}) +(\d+) (\S+)$", re.MULTILINE)
-#: What signs an index: in one file, or in two.
+#: The signature of an index: inside one file, or in a second one.
 SIGNATURES = ("InRelease", "Release", "Release.gpg")
 
 
@@ -33,7 +33,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Index:
-    """One list of packages. ``held`` is apt's copy of it; ``base`` the address of the release that signs it."""
+    """One list of packages. ``held``: apt's copy of it; ``base``: the address of the release that signs it."""
 
     repository: str
     base: str
@@ -42,7 +42,7 @@ class Index:
 
     @property
     def suite(self) -> str:
-        """A flat repository's suite is a path, ``/`` where it is the repository itself."""
+        """The suite of a flat repository is a path, ``/`` for the repository itself."""
         below = self.base[len(self.repository) :].strip("/")
         return below[len("dists/") :] if below.startswith("dists/") else f"{below}/"
 
@@ -51,21 +51,21 @@ class Index:
         return self.key.rpartition("/binary-")[0]
 
     def signatures(self) -> list[tuple[str, str]]:
-        """What may sign it: apt's copies, of which only some are there, and where each goes."""
+        """The files that may sign it: apt's copies, of which only some exist, and the place of each in the bundle."""
         prefix = self.held[: -len(self.key.replace("/", "_"))]
         return [(prefix + name, place(self.base + name)) for name in SIGNATURES]
 
     def published(self, release: str) -> Published:
-        """The list as it was published: apt's own copy is unpacked, and apt asks a mirror for what is packed.
+        """The list as published, since apt's own copy is unpacked and apt asks a mirror for the packed file.
 
         Raises:
-            ValueError: the release does not name it.
+            ValueError: the release does not list it.
         """
         found = {path: (sha256, int(size)) for sha256, size, path in _HASHED.findall(release)}
         for ending in (".xz", ".gz", ".bz2", ""):
             if self.key + ending in found:
                 return Published(self.base + self.key + ending, *found[self.key + ending])
-        raise ValueError(f"the release at {self.base} names no {self.key} with its SHA-256")
+        raise ValueError(f"the release at {self.base} lists no {self.key} with its SHA-256")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Deb:
 
 
 def settings(work: str) -> dict[str, str]:
-    """An apt of its own, below a folder, that believes nothing to be installed."""
+    """The configuration of a separate apt, below a folder, that sees no installed package."""
     return {
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": f"{work}/sources.list.d",
@@ -88,14 +88,14 @@ def settings(work: str) -> dict[str, str]:
         "Acquire::Languages": "none",
         "APT::Sandbox::User": "root",
         "APT::Install-Recommends": "false",
-        # Ubuntu hands out updates to some machines first; which ones this host is among must not count.
+        # Ubuntu offers an update to some machines first. Whether this host is one of them must not matter.
         "APT::Get::Always-Include-Phased-Updates": "true",
         "Debug::NoLocking": "true",
     }
 
 
 def place(uri: str) -> str:
-    """Where what lies at an address goes in the bundle.
+    """The place in the bundle for a file at an address.
 
     >>> place("https://user:secret@deb.example.net:8080/debian/pool/a%2bb.deb")
     'apt/deb.example.net:8080/debian/pool/a+b.deb'
@@ -108,18 +108,18 @@ def place(uri: str) -> str:
 
 
 def parse_targets(text: str) -> list[Index]:
-    """What ``apt-get indextargets --format TARGETS`` printed."""
+    """Parse the output of ``apt-get indextargets --format TARGETS``."""
     rows = [line.split("\t") for line in text.splitlines()]
     return [Index(*row[1:]) for row in rows if row[0] == "Packages"]
 
 
 def parse_uris(text: str) -> list[Deb]:
-    """What ``apt-get install --print-uris`` printed."""
+    """Parse the output of ``apt-get install --print-uris``."""
     return [Deb(uri, name, int(size)) for uri, name, size in _URI.findall(text)]
 
 
 def used(indexes: Iterable[Index], debs: Sequence[Deb], repositories: Sequence[str]) -> list[Index]:
-    """The lists that the node needs: of the repositories asked for, and of those that something comes from."""
+    """The lists that the node needs: of the requested repositories, and of those that a package comes from."""
     wanted = [uri.rstrip("/") + "/" for uri in repositories]
 
     def needed(index: Index) -> bool:
@@ -129,12 +129,12 @@ def used(indexes: Iterable[Index], debs: Sequence[Deb], repositories: Sequence[s
 
 
 def outdated(files: Mapping[str, int], others: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Which other requests were answered from an index that is another one now; by name, with the files of each."""
+    """The other requests that used an older index, by name, with the files of each."""
     return [name for name, had in others.items() if any(path in had and had[path] != files[path] for path in files)]
 
 
 def repositories(indexes: Iterable[Index], own: Sequence[str]) -> list[dict[str, Any]]:
-    """What the bundle records, so that the node's apt finds them. ``own``: those that a role has a source for."""
+    """The repositories to record in the bundle for the node's apt. ``own``: those for which a role has a source."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     ours = [place(uri) for uri in own]
     for index in indexes:

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two files of a package repository: its key, trusted by its fingerprint alone, and its source."""
+"""The two files of a package repository: its key, trusted only by its fingerprint, and its source."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Change = Tuple[bytes, Optional[Dict[str, str]]]
 
 
 def write(path: str, data: bytes, move: Callable[[str, str], object]) -> None:
-    """Put a file to its place in one step, for everybody to read: apt reads its own as a user of its own."""
+    """Move a file into place, readable for all: apt reads its files as a user of its own."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     move(node_files.staged(data), path)
     os.chmod(path, 0o644)
 
 
 def text_change(path: str, after: str) -> Change:
-    """The text to write, or nothing where it is there; and the change as a diff."""
+    """The text to write, None if it is there already; and the change as a diff."""
     before = node_files.bytes_of(path).decode("utf-8", "replace")
     if before == after:
         return b"", None
@@ -32,7 +32,7 @@ def text_change(path: str, after: str) -> Change:
 
 
 def matters(diff: Optional[Dict[str, str]]) -> bool:
-    """Whether a change is one of more than comments."""
+    """Whether a change affects more than comments."""
 
     def said(text: str) -> List[str]:
         return [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -40,12 +40,12 @@ def matters(diff: Optional[Dict[str, str]]) -> bool:
     return diff is not None and said(diff["before"]) != said(diff["after"])
 
 
-#: Where the systems keep the authorities that they trust, as one file.
+#: Where each system keeps its trusted certificates in one file.
 AUTHORITIES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 
 
 def authorities(folder: str, certificate: Optional[str]) -> str:
-    """A file in the folder with the system's authorities and one that is yet to come to them; empty for no such one."""
+    """A file in the folder with the system's certificates and one that is not installed yet; empty if there is none."""
     if not certificate:
         return ""
     path = os.path.join(folder, "authorities.pem")
@@ -54,14 +54,14 @@ def authorities(folder: str, certificate: Optional[str]) -> str:
 
 
 def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> bytes:
-    """The key itself, or what its address has, in whatever form: nothing of it is checked yet.
+    """The key as given or as its address returns it. It is not verified yet.
 
     Args:
         given: ``key`` or ``key_url``, ``timeout`` in seconds and ``ca_certificate``, as the modules take them.
-        open_url: that of ansible, or one that takes the same.
+        open_url: Ansible's, or a function with the same arguments.
 
     Raises:
-        ValueError: it cannot be fetched; a sentence.
+        ValueError: it cannot be fetched; the message is a sentence.
     """
     if given.get("key"):
         return str(given["key"]).encode()
@@ -79,18 +79,18 @@ def fetched_key(given: Mapping[str, Any], repository: str, open_url: Callable[..
 
 
 def shown(words: str, uri: str) -> str:
-    """What a program said, without the password of an address that it names."""
+    """A program's output, without the password in an address."""
     return words.replace(uri, web.without_password(uri)).replace(uri.rstrip("/"), web.without_password(uri.rstrip("/")))
 
 
 def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], bytes]) -> Change:
-    """The key to write, or nothing where the right one is there; and the change as a diff of fingerprints.
+    """The key to write, None if the right one is there already; and the change as a diff of fingerprints.
 
-    Where the right one is there and its file says more than the key, as an earlier release let pass, it is written
-    anew, with no need of the network.
+    If the file has the right key and other content, which an earlier release allowed, it is written again without using
+    the network.
 
     Raises:
-        ValueError: it has another fingerprint, or there is something beside it.
+        ValueError: it has another fingerprint, or other content.
     """
     there = node_files.bytes_of(path)
     try:
@@ -103,23 +103,23 @@ def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], byt
 
 
 def origin(given: Mapping[str, Any]) -> str:
-    """Where a key is from, as it may be shown."""
+    """Where a key comes from, without a password."""
     return web.without_password(given["key_url"]) if given.get("key_url") else "the key given"
 
 
 def given_key_change(path: str, given: Mapping[str, Any], repository: str, open_url: Callable[..., Any]) -> Change:
-    """The same for the key of a repository, which is given, or fetched where it has to be."""
+    """The key of a repository to write, given or fetched if needed; and the change as a diff of fingerprints."""
     return key_change(path, given["fingerprint"], origin(given), lambda: fetched_key(given, repository, open_url))
 
 
 def due_key(
     path: str, source_diff: Optional[Dict[str, str]], key: Change, missing: Callable[[], Sequence[str]]
 ) -> Optional[bytes]:
-    """The key by which a repository has to be asked; None where source and key stay and no package is missing.
+    """The key with which a repository must be checked; None if source and key stay and no package is missing.
 
     Args:
-        path: where the key lies.
-        missing: the packages that the node lacks, asked for only where neither file says enough.
+        path: where the key is on the node.
+        missing: returns the missing packages; called only if neither file changes.
     """
     data, key_diff = key
     moved = matters(source_diff) or matters(key_diff)
@@ -130,8 +130,8 @@ def settled(change: Callable[[], Change], key_path: str, wanted: Mapping[str, An
     """Whether apt_source or rpm_source would change nothing, with no package to install or to remove. Asks no network.
 
     Args:
-        change: the source to write.
-        look: what the node has of the packages, with ``missing`` and ``conflicting``.
+        change: returns the source to write.
+        look: returns the node's state of the packages, with ``missing`` and ``conflicting``.
     """
 
     def refuse() -> bytes:

@@ -21,7 +21,7 @@ from . import repository as packages_repository
 
 SOURCES = "/etc/yum.repos.d"
 KEYS = "/etc/pki/rpm-gpg"
-#: Seconds without a byte after which a server is given up.
+#: Give up a server after so many seconds without a byte.
 PATIENCE_S = 20
 
 Wanted = Mapping[str, Any]
@@ -30,7 +30,7 @@ Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Source:
-    """One repository and the key that alone may sign it: each package, or the metadata, which has a hash of each."""
+    """One repository, and the key that must sign each package, or the metadata, which has a hash of each package."""
 
     repo_id: str
     title: str
@@ -45,7 +45,7 @@ class Source:
         """The .repo file.
 
         Raises:
-            Refused: a value would begin another line of its own.
+            Refused: a value would start a new line.
         """
         lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
         lines += [
@@ -63,7 +63,7 @@ class Source:
 
 
 def sections(text: str) -> Dict[str, Dict[str, str]]:
-    """A .repo file, leniently: what makes no sense to this reader is for dnf to complain of."""
+    """Parse a .repo file. Ignores errors: dnf reports those."""
     found: Dict[str, Dict[str, str]] = {}
     values: Dict[str, str] = {}
     for line in text.splitlines():
@@ -77,18 +77,18 @@ def sections(text: str) -> Dict[str, Dict[str, str]]:
 
 
 def held(text: str, repo_id: str) -> Tuple[str, ...]:
-    """The packages that a .repo file keeps dnf from."""
+    """The packages that a .repo file excludes."""
     line = sections(text).get(repo_id, {}).get("excludepkgs", "")
     return tuple(re.findall(r"[^\s,]+", line))
 
 
 def twins(repo_id: str, files: Mapping[str, str]) -> List[str]:
-    """The files, by path, that have a repository of the same name: dnf reads one of them, and not surely this one."""
+    """The files, by path, with a repository of the same name: dnf uses one of them, which may not be ours."""
     return [path for path, text in files.items() if repo_id in sections(text)]
 
 
 def complaint(said: str) -> str:
-    """What dnf has to say in the end: its errors, without the repetitions."""
+    """dnf's errors, each once."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [re.sub(r"^Error: ", "", line) for line in lines if line.startswith("Error: ")] or lines[-3:]
     return " ".join(dict.fromkeys(errors))
@@ -98,28 +98,28 @@ QUERY = "%{NAME}\t%{VERSION}-%{RELEASE}\n"
 
 
 def installed(answer: str) -> Dict[str, str]:
-    """Versions of what is there, from ``rpm -q --qf QUERY``, which has a sentence for each that is not."""
+    """The versions of installed packages, from ``rpm -q --qf QUERY``, which prints a sentence for any other."""
     return dict(line.split("\t") for line in answer.splitlines() if "\t" in line)
 
 
 def plain(version: str) -> str:
-    """A version without its epoch, which differs between the package formats for the same release."""
+    """A version without its epoch, which differs between package formats for the same release."""
     return re.sub(r"^\d+:", "", version)
 
 
 def is_release(version: str, wanted: str) -> bool:
-    """Whether a version is the one wanted or begins with it: 29.8 stands for 29.8.1-1.el9 and not for 29.80."""
+    """Whether a version is the wanted one or begins with it: 29.8 matches 29.8.1-1.el9, but not 29.80."""
     return version == wanted or version.startswith((f"{wanted}.", f"{wanted}-"))
 
 
 def spec(name: str, wanted: str) -> str:
-    """As dnf is asked for it: a whole version with or without its release is matched exactly, less is a beginning."""
+    """A package in dnf's syntax: a whole version matches exactly, with or without its release; else as a prefix."""
     whole = "-" in wanted or wanted.count(".") >= 2
     return f"{name}-{wanted}" if whole else f"{name}-{wanted}.*"
 
 
 def missing(packages: List[str], version: Optional[str], pinned: List[str], have: Mapping[str, str]) -> List[str]:
-    """Those that are not installed, or not at the version asked for, as dnf is asked for them."""
+    """Packages, in dnf's syntax, that are not installed or not at the wanted version."""
     wanted = plain(version or "")
     lacking = []
     for name in packages:
@@ -130,7 +130,7 @@ def missing(packages: List[str], version: Optional[str], pinned: List[str], have
 
 
 def paths(name: str) -> Tuple[str, str]:
-    """The file of the repository, and that of its key."""
+    """The path of the repository's file, and that of its key."""
     return f"{SOURCES}/{name}.repo", f"{KEYS}/RPM-GPG-KEY-{name}"
 
 
@@ -143,7 +143,7 @@ def text(path: str) -> str:
 
 
 def source(wanted: Wanted, key_path: str) -> Source:
-    """As it is to be, with its key at a place."""
+    """The repository as requested, with the path of its key."""
     packages, hold = tuple(wanted.get("packages") or ()), wanted.get("hold")
     left = held(text(paths(wanted["name"])[0]), repo_id(wanted)) if hold is None else ()
     signed = wanted.get("signed") or ["packages"]
@@ -160,7 +160,7 @@ def source(wanted: Wanted, key_path: str) -> Source:
 
 
 def source_change(wanted: Wanted) -> packages_repository.Change:
-    """The file to write, or nothing where it is there; and the change as a diff.
+    """The file to write, None if it is there already; and the change as a diff.
 
     Raises:
         ValueError: another file has a repository of the same name.
@@ -169,18 +169,18 @@ def source_change(wanted: Wanted) -> packages_repository.Change:
     files = {other: text(other) for other in sorted(glob.glob(f"{SOURCES}/*.repo")) if other != path}
     for twin in twins(repo_id(wanted), files):
         raise ValueError(
-            f"{twin} already has a repository {repo_id(wanted)}, and dnf reads only one of that name. Remove that "
-            f"entry, or leave what it installed as it is."
+            f"{twin} already has a repository {repo_id(wanted)}, and dnf uses only one with that name. Remove that"
+            " entry, or keep the installed packages as they are."
         )
     return packages_repository.text_change(path, source(wanted, key_path).render())
 
 
 def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
-    """What rpm has of the packages in question."""
+    """rpm's information on the wanted packages."""
     names, conflicts = list(wanted.get("packages") or ()), list(wanted.get("conflicts") or ())
     have: Dict[str, str] = {}
     if names or conflicts:
-        # Exits with the number of those that it knows not, and lists the others all the same.
+        # rpm exits with the number of unknown packages, but still lists the rest.
         _rc, out, _err = run(["rpm", "-q", "--qf", QUERY, *names, *conflicts])
         have = installed(out)
     return {
@@ -191,7 +191,7 @@ def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
 
 
 def kept(wanted: Wanted) -> bool:
-    """Whether the program came from elsewhere: publishers' own instructions have a file of this name, too."""
+    """Whether the program came from elsewhere: the publisher's instructions create a file with this name, too."""
     program, path = wanted.get("unless_exists"), paths(wanted["name"])[0]
     began = "".join(f"# {line}\n" for line in (wanted.get("description") or "").splitlines()[:1])
     ours = os.path.exists(path) and text(path).startswith(began)
@@ -199,16 +199,16 @@ def kept(wanted: Wanted) -> bool:
 
 
 def settled(wanted: Wanted, run: Runner) -> bool:
-    """Whether rpm_source would change nothing, and would find nothing to install or to remove. Asks no network."""
+    """Whether rpm_source would change nothing and find no package to install or remove. Asks no network."""
     key_path = paths(wanted["name"])[1]
     return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))
 
 
 def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
-    """The key by which dnf has to be asked for the repository; None where nothing of it is wanted.
+    """The key with which dnf must check the repository; None if nothing is needed from it.
 
     Raises:
-        ValueError: the key cannot be fetched, or is not the one expected, or another file is in the way; a sentence.
+        ValueError: the key cannot be fetched, has another fingerprint, or another file is in the way; a sentence.
     """
     _text, source_diff = source_change(wanted)
     key = key_change(wanted, open_url)
@@ -216,17 +216,17 @@ def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[
 
 
 def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_repository.Change:
-    """The key to write, or nothing where the right one is there; and the change as a diff.
+    """The key to write, None if the right one is there already; and the change as a diff.
 
     Raises:
-        ValueError: the key cannot be fetched, or is not the one expected; a sentence.
+        ValueError: the key cannot be fetched, or has another fingerprint; a sentence.
     """
     repository = f"the dnf repository {wanted['name']!r}"
     return packages_repository.given_key_change(paths(wanted["name"])[1], wanted, repository, open_url)
 
 
 def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
-    """What dnf has against the repository, read alone, in a sentence. Leaves no trace."""
+    """Why dnf rejects the repository, in one sentence; empty if it does not. Leaves no trace."""
     with tempfile.TemporaryDirectory(prefix="gpunode-dnf-") as folder:
         trusted = packages_repository.authorities(folder, wanted.get("ca_certificate"))
         staged = source(wanted, f"{folder}/key").render() + (f"sslcacert={trusted}\n" if trusted else "")
@@ -239,7 +239,7 @@ def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
 
 
 def question(folder: str) -> Sequence[str]:
-    """Have dnf read the metadata of the staged repository alone, with a cache and a log of its own."""
+    """Make dnf read the metadata of the staged repository only, with its own cache and log."""
     settings = {
         "reposdir": f"{folder}/repos",
         "cachedir": f"{folder}/cache",

@@ -139,7 +139,7 @@ def test_what_is_damaged_here_is_asked_for(lab, tmp_path):
         ({"gated": "manual"}, "hf_lab_no_licence", Wanted("x", REPO), "has not been granted access to lab/mine"),
         ({"gated": "manual"}, "hf_lab_no_scope", Wanted("x", REPO), "give it read access to gated repositories"),
         ({}, "hf_stranger", Wanted("x", REPO), "The token was refused for lab/mine"),
-        ({}, "", Wanted("x", "no repository"), "is not a repository's name"),
+        ({}, "", Wanted("x", "no repository"), "is not the name of a repository"),
     ],
 )
 def test_a_refusal_is_a_sentence(lab, tmp_path, settings, token, wanted, said):

@@ -118,7 +118,7 @@ def test_a_cause_that_is_not_known_is_told_as_it_was_raised():
 def test_last_words_are_a_whole_sentence():
     module = Module(ActiveState="failed", SubState="failed", Result="exit-code", InvocationID="run3")
     module.journal["run3"] = "no luck"
-    with pytest.raises(Failed, match=r"\. Its last words: no luck\. journalctl -eu vllm-a\.service has"):
+    with pytest.raises(Failed, match=r"\. Its last line: no luck\. journalctl -eu vllm-a\.service has"):
         look(module)
 
 
@@ -134,7 +134,7 @@ def test_restarts_of_before_are_not_counted():
             "The endpoint on port 8000 refuses to serve m: /v1/models answers 404: no such page. Compare the "
             "instance's key, served-model-name and port with what runs there, then start the unit again.",
         ),
-        ("its env file cannot be read: no", "a cannot be asked: its env file cannot be read: no."),
+        ("its env file cannot be read: no", "a cannot be checked: its env file cannot be read: no."),
     ],
 )
 def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):

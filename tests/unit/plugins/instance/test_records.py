@@ -63,7 +63,7 @@ def test_a_file_of_others_is_no_record(text: str) -> None:
 
 
 def test_what_a_newer_release_wrote_is_not_guessed() -> None:
-    with pytest.raises(record.NewerRecord, match="The record of a on the node has schema 2, and this release"):
+    with pytest.raises(record.NewerRecord, match="The record of a on the node has schema 2; this release"):
         record.parse(ONE.text().replace('"schema": 1', '"schema": 2'))
 
 

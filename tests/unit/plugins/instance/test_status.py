@@ -117,8 +117,8 @@ def test_the_journal_by_runs() -> None:
 def test_the_cause_is_not_that_systemd_gave_up() -> None:
     assert "--swap-space" in instance_status.cause([BAD_FLAG, GIVEN_UP])[0]
     assert "stopped trying" in instance_status.cause([GIVEN_UP])[0]
-    assert instance_status.cause([]) == ("Its journal says nothing.", "")
-    assert instance_status.cause([("r", ["an error nobody knows"])])[0] == "Its last words: an error nobody knows"
+    assert instance_status.cause([]) == ("Its journal is empty.", "")
+    assert instance_status.cause([("r", ["an error nobody knows"])])[0] == "Its last line: an error nobody knows"
 
 
 def unit(active: str, sub: str = "", **more: object) -> instance_status.Unit:
@@ -127,8 +127,8 @@ def unit(active: str, sub: str = "", **more: object) -> instance_status.Unit:
 
 CASES = {
     "answers": (unit("active", "running"), READY, False, [], True, "serving", "completion"),
-    "late, and tokens come": (unit("active", "running"), LATE, True, [], True, "busy", "works meanwhile"),
-    "late, and nothing is seen": (unit("active", "running"), LATE, None, [LOADING], True, "hung", "too busy to say"),
+    "late, and tokens come": (unit("active", "running"), LATE, True, [], True, "busy", "makes progress"),
+    "late, and nothing is seen": (unit("active", "running"), LATE, None, [LOADING], True, "hung", "too busy to report"),
     "late, and nothing comes": (unit("active", "running"), LATE, False, [LOADING], True, "hung", "no answer (Timeout"),
     "another key": (unit("active", "running"), OTHER, True, [], True, "refused", "another API key"),
     "loads": (unit("activating", "start-post", invocation="run3"), None, False, [LOADING], True, "starting", "40 %"),
@@ -162,7 +162,15 @@ CASES = {
     ),
     "failed with Docker": (unit("failed", "failed"), None, False, [BAD_FLAG], False, "failed", "Docker does not run"),
     "stopped": (unit("inactive", "dead"), None, False, [BAD_FLAG], True, "stopped", "was stopped"),
-    "weights gone": (unit("inactive", "dead", refused=True), None, False, [], True, "failed", "Its weights are not"),
+    "weights gone": (
+        unit("inactive", "dead", refused=True),
+        None,
+        False,
+        [],
+        True,
+        "failed",
+        "Its weights are missing",
+    ),
     "stopped with Docker": (unit("inactive", "dead"), None, False, [], False, "stopped", "Docker does not run"),
 }
 
@@ -201,7 +209,7 @@ def test_what_is_not_known_names_the_unit_whose_journal_has_it() -> None:
     assert verdict.remedy == "journalctl -eu vllm-a.service has all that it said."
     verdict = instance_status.judge(shown, None, False, [("r", ["no luck"])], True)
     assert (verdict.detail, verdict.remedy) == (
-        "it ended (exit-code). Its last words: no luck.",
+        "it ended (exit-code). Its last line: no luck.",
         "journalctl -eu vllm-a.service has all that it said.",
     )
 
@@ -216,9 +224,7 @@ def test_the_gpus_of_a_unit_by_uuid_and_by_index() -> None:
     mine, gone = instance_status.own_gpus(names, lost)
     assert (len(mine), gone) == (7, ["GPU-00000004-0000-0000-0000-000000000004"])
     said = instance_status.lost_text("vllm-405b-fp8.service", gone)
-    assert said.startswith(
-        "vllm-405b-fp8.service was made for GPU GPU-00000004-0000-0000-0000-000000000004, which this"
-    )
+    assert said.startswith("vllm-405b-fp8.service needs GPU GPU-00000004-0000-0000-0000-000000000004, which this")
     assert instance_status.lost_text("vllm-405b-fp8.service", []) == ""
 
 

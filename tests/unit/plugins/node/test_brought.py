@@ -51,7 +51,7 @@ def test_a_note_that_cannot_be_read_is_said(ask, tmp_path, text):
     (tmp_path / "gpunode" / "brought.json").write_text(text)
     told = ask()
     assert told["failed"] is True
-    assert "brought.json should be JSON with the lists images and models, and is not" in told["msg"]
+    assert "brought.json should be JSON with the lists images and models, but is not" in told["msg"]
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -97,7 +97,7 @@ def test_an_index_is_taken_as_it_was_published(listed, taken):
 
 
 def test_an_index_that_is_not_signed_is_refused():
-    with pytest.raises(ValueError, match="names no main/binary-amd64/Packages"):
+    with pytest.raises(ValueError, match="lists no main/binary-amd64/Packages"):
         DEBIAN.published("Origin: x\n")
 
 

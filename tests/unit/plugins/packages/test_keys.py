@@ -69,19 +69,19 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no OpenPGP key"),
-        (b"<html>404</html>", "no OpenPGP key"),
-        (b"to whom it may concern\n" + key("rsa3072.asc"), "something beside"),
-        (key("rsa3072.asc") + b"bye\n", "something beside"),
+        (b"", "not an OpenPGP key"),
+        (b"<html>404</html>", "not an OpenPGP key"),
+        (b"to whom it may concern\n" + key("rsa3072.asc"), "other text beside"),
+        (key("rsa3072.asc") + b"bye\n", "other text beside"),
         (key("rsa3072.asc") * 2, "2 armored blocks"),
         (key("rsa3072.asc").replace(b"BLOCK-----\n\n", b"BLOCK-----\n"), "damaged: it has no empty line"),
         (key("rsa3072.asc").replace(b"\n=", b"\n=A"), "damaged"),
         (key("rsa3072.asc").replace(b"\n=", b"\n=AAAA\n="), "damaged"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmA==\n=AAAA\n-----END PGP PUBLIC KEY BLOCK-----\n", "checksum"),
         (b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n!!!!\n-----END PGP PUBLIC KEY BLOCK-----\n", "damaged"),
-        (b"\x99\x01", "cut short"),
-        (b"\x9b\x01\x02", "no definite length"),
-        (b"\xc6\xe1\x00", "no definite length"),
+        (b"\x99\x01", "incomplete"),
+        (b"\x9b\x01\x02", "indefinite length"),
+        (b"\xc6\xe1\x00", "indefinite length"),
         (b"\xc6\x02\x06\x00", "only version 4"),
         (b"\xb4\x01x", "no public key"),
         (b"\xb4\x01x" + packages_key.dearmor(key("rsa3072.asc")), "something before it"),
@@ -89,7 +89,7 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
         (packages_key.dearmor(key("rsa3072.asc")) + b"\xca\x03PGP", "packets of type 10"),
         (b"\xc6\xff\x00\x01\x00\x00\x04" + bytes(0xFFFF), "65536 bytes"),
         (b"\x99" + bytes(1 << 20), "more than 1048576 bytes"),
-        (b"\xb4\x01xy", "begins no OpenPGP packet"),
+        (b"\xb4\x01xy", "no OpenPGP packet begins"),
     ],
 )
 def test_what_is_no_key(data: bytes, words: str) -> None:
@@ -97,7 +97,7 @@ def test_what_is_no_key(data: bytes, words: str) -> None:
         packages_key.fingerprints(data)
     with pytest.raises(ValueError, match=words) as told:
         packages_key.checked(data, RSA, "http://mirror/gpg")
-    assert str(told.value).startswith("http://mirror/gpg gives no key to check against D15E 51EA")
+    assert str(told.value).startswith("http://mirror/gpg has no key to compare with D15E 51EA")
 
 
 @pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, packages_key.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
@@ -119,7 +119,7 @@ def test_right_key() -> None:
 @pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
 def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
     """A second key beside the right one would be trusted as well, so it is refused too."""
-    with pytest.raises(ValueError, match="it is not trusted") as told:
+    with pytest.raises(ValueError, match="It is not trusted") as told:
         packages_key.checked(key(name), RSA, "http://mirror/gpg")
     said = str(told.value)
     assert "http://mirror/gpg" in said

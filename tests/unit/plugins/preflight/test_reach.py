@@ -85,7 +85,7 @@ def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
     wrong_key["options"] = {**wrong_key["options"], "name": "toolkit", "fingerprint": FINGERPRINT[::-1]}
     told = ask(repositories=[repository(node), wrong_key], registry={})
     key, first, second = told["findings"]
-    assert "it is not trusted" in key
+    assert "It is not trusted" in key
     assert first.startswith(f"apt does not take file://{node}/nothing ./: ")
     assert second == f"docker.io answers, but has no such image: check the name and the tag of {IMAGE}."
     assert [path.name for path in (node / "sources.list.d").iterdir()] == []
