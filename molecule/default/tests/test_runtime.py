@@ -70,7 +70,7 @@ def test_play_refuses_a_strangers_key(host, play) -> None:
     left = host.file("/etc/apt/keyrings/docker.asc").exists
     host.run("mv /root/right.asc /etc/apt/keyrings/docker.asc")
     assert told.status != 0
-    assert "was expected. It is not trusted" in told.words
+    assert "was expected; it is not trusted" in told.words
     assert not left
 
 

@@ -76,7 +76,7 @@ def test_play_refuses_a_strangers_key(host) -> None:
     left = host.file(key).exists
     host.run(f"mv /root/right.key {key}")
     assert told.status != 0
-    assert "was expected. It is not trusted" in told.words
+    assert "was expected; it is not trusted" in told.words
     assert not left
 
 

@@ -178,6 +178,6 @@ def checked(data: bytes, expected: str, origin: str) -> bytes:
     if found != [wanted]:
         others = ", ".join(spelt(one) for one in found)
         raise ValueError(
-            f"The key from {origin} has the fingerprint {others}, but {spelt(wanted)} was expected. It is not trusted."
+            f"The key from {origin} has the fingerprint {others}, but {spelt(wanted)} was expected; it is not trusted."
         )
     return armor(dearmor(data))

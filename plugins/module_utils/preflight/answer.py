@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The answer of preflight_check: what this node says of itself, and what others say where it has to ask them.
+"""The answer of preflight_check: the node's own state, and what other hosts say if they must be asked.
 
-Who has to be asked is decided here, and who asks is handed in: a node that has everything asks nobody, and needs none
-of the code that speaks to a network.
+This file decides which hosts must be asked; the function that asks them is passed in. A node that has everything asks
+nobody, and does not load the network code.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOTHING = preflight_checks.HubCheck((), {})
 
 @dataclass(frozen=True)
 class Found:
-    """What others than the node said. ``linked``: weights get a second name on the node and take no room."""
+    """Answers of other hosts. ``linked``: weights are hard-linked on the node and need no space."""
 
     findings: Sequence[str] = ()
     hub: preflight_checks.HubCheck = NOTHING
@@ -38,10 +38,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Asks:
-    """What only others than the node can tell.
+    """The questions for other hosts.
 
-    ``snapshots``: of these the hub is asked. ``repositories``: those that may have to be written. ``images``: those
-    that are missing. ``token``: whether the hub has to know a token that the node does not have.
+    ``snapshots``: to ask the hub about. ``repositories``: those that may be written. ``images``: the missing ones.
+    ``token``: whether to check a token that the node does not have yet.
     """
 
     snapshots: Sequence[hub_snapshot.Snapshot] = ()
@@ -57,10 +57,10 @@ Elsewhere = Callable[[Asks], Found]
 
 
 def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> Tuple[Dict[str, Any], List[str]]:
-    """What the module returns, and what it warns of.
+    """The module's result and its warnings.
 
     Raises:
-        ValueError: an image, a repository or a folder cannot be what it is said to be; a sentence.
+        ValueError: an image, a repository or a folder is invalid; a sentence.
     """
     docker, against, warnings = docker_here(params, run, which)
     images = preflight_checks.image_needs(params["instances"], params["image_bytes"], run, which("docker") or "")
@@ -86,7 +86,7 @@ def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> T
     return told, warnings
 
 
-#: What is kept of a question: with what speaks to others, secrets stay out of it.
+#: The parameters that are kept for the next play. Those for other hosts are left out, and with them the secrets.
 KEPT = (
     *("instances", "skip", "home", "update", "remove_unlisted", "image_bytes", "source", "token_path", "elsewhere"),
     *("gateway", "docker", "toolkit", "repositories", "platform", "supported"),
@@ -94,16 +94,16 @@ KEPT = (
 
 
 def question(params: Params) -> node_asked.Question:
-    """What is kept of it, for `again`."""
+    """What to keep of the question, for `again`."""
     token = node_asked.sha256(params["token"].strip()) if params["token"] else ""
     return {**{name: params[name] for name in KEPT}, "registry": params["registry"] is not None, "token": token}
 
 
 def again(asked: node_asked.Asked) -> Dict[str, Any]:
-    """The answer to what was kept, where nobody else has to be asked."""
+    """Answer the kept question, unless other hosts must be asked."""
     token = hub_token.read(asked.params["token_path"])
     if asked.params["token"] not in ("", node_asked.sha256(token)):
-        raise node_asked.CannotTell("the token is another")
+        raise node_asked.CannotTell("the token has changed")
     registry: Any = {} if asked.params["registry"] else None
     params = {**asked.params, "token": token if asked.params["token"] else None, "registry": registry}
     told, warnings = answer(params, asked.run_command, asked.get_bin_path, _nobody)
@@ -114,7 +114,7 @@ def again(asked: node_asked.Asked) -> Dict[str, Any]:
 
 def _nobody(asks: Asks) -> Found:
     if asks:
-        raise node_asked.CannotTell("others have to be asked")
+        raise node_asked.CannotTell("other hosts must be asked")
     return Found()
 
 
@@ -128,7 +128,7 @@ def platform(params: Params) -> List[str]:
 
 
 def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) -> List[str]:
-    """What stands against the plan for want of disk, or of a port."""
+    """Problems with disk space and ports."""
     findings: List[str] = []
     if "disk" not in params["skip"]:
         findings += preflight_checks.check_disk(needs)
@@ -142,7 +142,7 @@ def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) ->
 
 
 def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run: Runner) -> Asks:
-    """What only others can tell: of the rest the node knows enough."""
+    """The questions that only other hosts can answer."""
     skip = params["skip"]
     repositories = [] if "repositories" in skip else owed(params["repositories"], docker, run)
     images = missing if "registry" not in skip and params["registry"] is not None else []
@@ -157,7 +157,7 @@ def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run:
 
 
 def owed(repositories: Sequence[Params], docker: Mapping[str, Any], run: Runner) -> List[Params]:
-    """The repositories that something is to be fetched from, or that are to be written otherwise."""
+    """The repositories that the play may download from or write."""
     stays = docker.get("works", False) and not docker.get("ours", False)
     due = []
     for entry in repositories:
@@ -172,7 +172,7 @@ def token_is_new(params: Params) -> bool:
 
 
 def settled(params: Params, weights: Sequence[Any], images: Sequence[Any]) -> Dict[str, bool]:
-    """What the roles need not be asked for. A token that others can read is not settled."""
+    """Which roles have nothing to do. A token file that others can read counts as not done."""
     token = hub_token.current(params["token_path"], params["token"])
     token = token or bool(params["source"]) or only_follows(params)
     return {"weights": not weights and token and not params["update"], "images": not images}
@@ -183,21 +183,21 @@ def seeders(params: Params) -> Dict[Tuple[str, str], str]:
 
 
 def from_hub(params: Params) -> List[hub_snapshot.Snapshot]:
-    """What this node has to have from the hub."""
+    """The snapshots that this node downloads from the hub."""
     wanted, elsewhere = hub_snapshot.parse_snapshots(params["instances"]), seeders(params)
     return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
 
 
 def only_follows(params: Params) -> bool:
-    """Whether hub and token are none of this node's business."""
+    """Whether this node gets all weights from a seeder, so that it needs neither hub nor token."""
     return bool(params["elsewhere"]) and not from_hub(params)
 
 
 def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, Any], List[str], List[str]]:
-    """The Docker of this node, what stands against it, and what to know of it."""
+    """The Docker of this node, the problems with it, and warnings."""
     asked = params["docker"]
     if asked is None:
-        # Whether it stays says whether its repository is wanted.
+        # Its repository is needed only if this Docker is replaced.
         wanted = bool(params["repositories"]) or params["toolkit"] is not None
         return (docker_engine.describe({}, run, which) if wanted else {}), [], []
     docker = docker_engine.describe(asked, run, which)
@@ -205,11 +205,11 @@ def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, An
     warnings = []
     if sockets and not docker["works"]:
         warnings.append(
-            f"A user's rootless Docker is on this node ({', '.join(sockets)}) and stays as it is: what runs here needs"
-            " root's own Docker, started by docker.service, which comes beside it."
+            f"A user's rootless Docker is on this node ({', '.join(sockets)}). It stays as it is. The engines"
+            " need root's own Docker, started by docker.service, which is installed beside it."
         )
     toolkit = params["toolkit"] or {"keep": True, "require_cdi": True}
-    # A Docker that gives GPUs by the older runtime alone need not know CDI.
+    # Only CDI needs Docker 25; the older NVIDIA runtime works without it.
     keep_docker = asked["keep"] and toolkit["require_cdi"] and not docker["ours"]
     keep_toolkit = toolkit["keep"] and not any(map(os.path.exists, docker_engine.TOOLKIT_SOURCES))
     return docker, preflight_checks.check_docker(docker, params["instances"], keep_docker, keep_toolkit), warnings

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a node can become what the plan says. Each check returns its findings as sentences; none changes anything."""
+"""Whether a node can run a plan. Each check returns problems as sentences; none changes anything."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..tls.certificate import ends_within, pair_trouble
 
 Instance = Mapping[str, Any]
 
-#: Left free on every filesystem, for logs and for what a service writes while it runs.
+#: Space to leave free on every filesystem, for logs and for files that a running service writes.
 RESERVE = 1_000_000_000
 
 
@@ -38,7 +38,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Filesystem:
-    """``device`` tells filesystems apart, ``path`` is the nearest folder that exists."""
+    """``device`` identifies the filesystem; ``path`` is the nearest folder that exists."""
 
     device: int
     path: str
@@ -46,7 +46,7 @@ class Filesystem:
 
 
 def filesystem(path: str) -> Filesystem:
-    """Where a path would come to lie that need not exist yet."""
+    """The filesystem that would hold this path, which may not exist yet."""
     folder = os.path.realpath(path)
     while not os.path.exists(folder):
         folder = os.path.dirname(folder)
@@ -55,7 +55,7 @@ def filesystem(path: str) -> Filesystem:
 
 
 def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = filesystem) -> list[str]:
-    """Needs that share a filesystem are added up before they are compared with what is free."""
+    """Add up the needs on each filesystem, and compare each sum with the free space."""
     groups: dict[int, tuple[Filesystem, list[Need]]] = {}
     for need in needs:
         if need.bytes > 0:
@@ -67,9 +67,9 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
         if total > found.free:
             parts = " and ".join(f"{words.size(n.bytes)} for {n.purpose} in {n.path}" for n in together)
             findings.append(
-                f"Too little disk: {words.size(total)} are needed ({parts}, {words.size(RESERVE)} to spare), and the"
-                f" filesystem of {found.path} has {words.size(found.free)} free. Make room, or move the folder to a"
-                " larger filesystem."
+                f"Too little disk space: {words.size(total)} are needed ({parts}, {words.size(RESERVE)} to leave free),"
+                f" but the filesystem of {found.path} has {words.size(found.free)} free. Make room, or move the"
+                " folder to a larger filesystem."
             )
     return findings
 
@@ -77,7 +77,7 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
 def told_needs(
     needs: Iterable[Need], roots: Iterable[str], where: Callable[[str], Filesystem] = filesystem
 ) -> dict[str, Any]:
-    """What is to be fetched, and on each filesystem that has one of the roots what is free before it."""
+    """What will be downloaded, and the free space before that on the filesystem of each root."""
     fetched = [need for need in needs if need.bytes > 0]
     disks: dict[int, dict[str, Any]] = {}
     for path in dict.fromkeys([*roots, *(need.path for need in fetched)]):
@@ -95,9 +95,9 @@ def weights_needs(
     trees: Mapping[Snapshot, tuple[str, Sequence[Any]]],
     linked: bool = False,
 ) -> list[Need]:
-    """What is to be fetched: exact where the hub gave its listing, else the plan's own estimate.
+    """The weights to download: exact if the hub gave its listing, else the plan's estimate.
 
-    ``linked``: what is on the node already gets a second name and takes no room.
+    ``linked``: weights on the node are hard-linked and need no space.
     """
     planned = {(i["repo_id"], i.get("revision") or "main"): int(i.get("weights_bytes") or 0) for i in instances}
     needs = []
@@ -115,14 +115,14 @@ def weights_needs(
 
 
 def check_cache(instances: Sequence[Instance], home: str) -> list[str]:
-    """Whether an engine's container sees the weights: it has the cache alone, where links that lead out are dead."""
+    """Whether an engine's container can see the weights: it gets only the cache, so a link that leads out is dead."""
     return list(dict.fromkeys(filter(None, (look(home, one).outside for one in parse_snapshots(instances)))))
 
 
 def pin(
     instances: Sequence[Instance], home: str, trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]
 ) -> list[Instance]:
-    """The instances, each with the commit that its branch stands for: the one that is here, else the hub's."""
+    """The instances, each pinned to the commit of its branch: the one on the node, else the hub's."""
     pinned = []
     for instance in instances:
         (asked,) = parse_snapshots([instance])
@@ -136,7 +136,7 @@ def pin(
 
 
 def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
-    """The instances; those that come from another node carry its name as ``seeder``."""
+    """The instances; those that another node serves carry its name as ``seeder``."""
     assigned = []
     for instance in instances:
         (asked,) = parse_snapshots([instance])
@@ -150,7 +150,7 @@ def same(one: Snapshot, other: Snapshot) -> bool:
 
 
 def check_images(instances: Sequence[Instance]) -> list[str]:
-    """A name that stands for no one image, such as latest, is refused even where Docker has something of that name."""
+    """Reject image names that change, such as latest, even if Docker has an image with that name."""
     findings = []
     for image in sorted({str(i["image"]) for i in instances if i.get("image")}):
         try:
@@ -161,7 +161,7 @@ def check_images(instances: Sequence[Instance]) -> list[str]:
 
 
 def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Runner, docker: str) -> list[Need]:
-    """The images that are not on the node. Their size is not known before they are pulled, so a round figure counts."""
+    """The images that are not on the node. Their size is unknown before the pull, so a round figure is used."""
     root = data_root()
     needs = []
     images = {str(i["image"]): str(i.get("device") or "cuda") for i in instances if i.get("image")}
@@ -175,7 +175,7 @@ def image_needs(instances: Sequence[Instance], sizes: Mapping[str, Any], run: Ru
 def check_docker(
     docker: Mapping[str, Any], instances: Sequence[Instance], keep_docker: bool, keep_toolkit: bool
 ) -> list[str]:
-    """Whether the Docker of the node, as docker_info tells of it, will do; and for GPUs those that stay as they are."""
+    """Whether the node's Docker, as docker_info describes it, is usable; for GPUs also the parts that stay."""
     findings = [str(docker["obstacle"])]
     if any(instance.get("gpu_indices") for instance in instances):
         findings.append(cdi_trouble(str(docker["server_version"])) if keep_docker else "")
@@ -184,7 +184,7 @@ def check_docker(
 
 
 def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[int, str]:
-    """port -> the unit that holds it, of those ``here`` that are not listed any more."""
+    """port -> unit that uses it, for units on the node that are no longer listed and will be removed."""
     listed = {str(one["name"]) for one in instances}
     return {one.port: one.unit for one in here if one.port is not None and one.name not in listed}
 
@@ -195,18 +195,18 @@ def check_ports(
     free: Callable[[str, int], bool] = network.port_is_free,
     going: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
-    """A port that our own service of that name holds is as it should be, and one of a service that makes room."""
+    """Check that each port is free, or used by its own service, or by a service that will be removed."""
     taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
     findings = []
     for one in taken:
         unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
-        # A container holds its port from the first moment of a start, long before its unit is active.
+        # A starting container uses its port long before its unit is active.
         holders = [unit, *([going[int(one["port"])]] if int(one["port"]) in going else [])]
         said = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
         if {"active", "activating", "deactivating", "reloading"}.intersection(said):
             continue
         findings.append(
-            f"Port {one['port']} of {one.get('host')} is in use by something else than {unit}:"
+            f"Port {one['port']} of {one.get('host')} is in use, but not by {unit}:"
             f" `ss -ltnp 'sport = :{one['port']}'` on the node names it. Stop it, or set another port than {address}."
         )
     return findings
@@ -218,7 +218,7 @@ def check_gateway(
     holds: Iterable[tuple[str, int]],
     free: Callable[[str, int], bool] = network.port_is_free,
 ) -> list[str]:
-    """Check that the gateway can bind its ports and use the operator's certificate. ``holds``: what it has by now."""
+    """Check that the gateway can bind its ports and use the operator's certificate. ``holds``: what it has now."""
     findings = []
     up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
     held = set(holds) if up else set()
@@ -227,20 +227,20 @@ def check_gateway(
         if (host, port) in held or free(host, port):
             continue
         findings.append(
-            f"The gateway cannot listen on {host}:{port}: the port is in use by something else, or the address is not"
-            f" this node's. `ss -ltnp 'sport = :{port}'` on the node names it."
+            f"The gateway cannot listen on {host}:{port}: the port is in use, or the address is not one of this"
+            f" node. `ss -ltnp 'sport = :{port}'` on the node shows who uses the port."
         )
     certificate, key = str(gateway.get("certificate") or ""), str(gateway.get("certificate_key") or "")
     if certificate:
         trouble = pair_trouble(certificate, key)
         if not trouble and ends_within(certificate, 0, run):
-            trouble = f"The time of {certificate} is over"
+            trouble = f"{certificate} has expired"
         findings += [f"{trouble}; the gateway needs a certificate and its key on the node."] if trouble else []
     return findings
 
 
 def check_platform(platform: Mapping[str, Any], supported: Mapping[str, Any]) -> list[str]:
-    """``platform`` is what the facts say; ``supported`` has versions per distribution, architectures and the init."""
+    """``platform``: the node's facts; ``supported``: versions per distribution, architectures, and the init system."""
     findings = []
     name, version = str(platform.get("distribution")), str(platform.get("version"))
     versions = [str(v) for v in supported["distributions"].get(name, [])]
@@ -252,13 +252,13 @@ def check_platform(platform: Mapping[str, Any], supported: Mapping[str, Any]) ->
         known = ", ".join(supported["architectures"])
         findings.append(f"The architecture {architecture} is not supported. Supported: {known}.")
     if platform.get("service_mgr") != "systemd":
-        findings.append(f"The node is run by {platform.get('service_mgr')}; its services need systemd.")
+        findings.append(f"The init system of the node is {platform.get('service_mgr')}; its services need systemd.")
     return findings
 
 
 @dataclass(frozen=True)
 class HubCheck:
-    """``trees``: commit and listing of each revision that can be had."""
+    """The hub's answers. ``trees``: commit and listing of each available revision."""
 
     findings: Sequence[str]
     trees: Mapping[Snapshot, tuple[str, Sequence[Any]]]

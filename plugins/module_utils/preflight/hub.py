@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What preflight asks of others than the node: the hub, and the index of packages that its client comes from."""
+"""What preflight asks other hosts: the hub, and the Python package index for the hub's client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .checks import HubCheck
 
 
 def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bool) -> HubCheck:
-    """The token first, then each repository. Nothing is asked if nothing is to be fetched and the token is known."""
+    """Check the token, then each repository. Asks nothing if nothing must be downloaded and the token is known."""
     account, findings, trees = "", [], {}
     if not snapshots and not (token_is_new and hub.token):
         return HubCheck((), {})
@@ -37,13 +37,13 @@ def check_hub(hub: Hub | Folder, snapshots: Sequence[Snapshot], token_is_new: bo
 
 
 def check_index(index: str, opener: Opener) -> list[str]:
-    """Whether an index of Python packages has the hub's client; asked as pip asks it."""
+    """Check that a Python package index has the hub's client, with the request that pip would send."""
     shown = without_password(index)
     answer = opener("GET", f"{index.rstrip('/')}/huggingface-hub/", {"Accept": "text/html, */*"})
     said = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
     if 200 <= answer.status < 400:
         return []
     return [
-        f"The index of Python packages {shown} {said} for huggingface-hub, the client that fetches the weights. Set"
+        f"The Python package index {shown} {said} for huggingface-hub, the client that downloads the weights. Set"
         f" huggingface_pip_index_url to one that has it."
     ]

@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a play is going to fetch from elsewhere, asked before it changes anything: packages, keys and images.
+"""Check the sources of packages, keys and images before the play changes anything.
 
-Nothing that is on the node is asked for, so a node with nothing to do asks nobody.
+Only what is missing on the node is checked, so a node with nothing to do sends no request.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..docker import layout as docker_layout, registry as docker_registry
 from ..packages.managers import MANAGERS
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
-#: A finding, or nothing.
+#: Returns a problem as a sentence, or an empty text.
 Question = Callable[[], str]
 
 
 def sources(
     entries: Iterable[Mapping[str, Any]], run: Runner, open_url: Callable[..., Any]
 ) -> Tuple[List[str], List[Question]]:
-    """What is found wrong with the repositories' keys, and the questions to apt or dnf that are left.
+    """Problems with the keys of the repositories, and the remaining questions to apt or dnf.
 
     Args:
         entries: each a ``manager``, V(apt) or V(dnf), and the ``options`` of its module.
@@ -43,7 +43,7 @@ def sources(
 
 
 def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, run: Runner) -> List[Question]:
-    """A question for each image that is not on the node: to its registry, or to the folder that stands in for one."""
+    """One question for each missing image: to its registry, or to the folder that replaces it."""
     source = registry.get("source") or ""
     if source:
         return [lambda image=image: in_folder(image, source) for image in missing]  # type: ignore[misc]
@@ -54,15 +54,15 @@ def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, ru
 
 
 def in_folder(image: str, source: str) -> str:
-    """A folder that is not there yet is said by whoever brings it."""
+    """Whether the folder holds an image. A missing folder is reported by the task that copies it, not here."""
     found = docker_layout.layouts(source)
     if not os.path.isdir(source) or docker_layout.layout_name(image) in found:
         return ""
-    return f"{source} holds no image {image}: {', '.join(found) or 'none'} is there."
+    return f"{source} holds no image {image}. It has: {', '.join(found) or 'none'}."
 
 
 def ask(questions: Sequence[Question], meanwhile: Callable[[], Any]) -> Tuple[List[str], Any]:
-    """What the questions find, all at once, and what is done meanwhile."""
+    """Ask all questions in parallel with other work; return the problems and the result of that work."""
     if not questions:
         return [], meanwhile()
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -75,5 +75,5 @@ PREFIX = "GPUNODE_HUB_"
 
 
 def hub_environment(environment: Mapping[str, str]) -> Dict[str, str]:
-    """The variables that are for the questions to the hub alone: apt and Docker have proxies of their own."""
+    """The variables for the requests to the hub only: apt and Docker have their own proxy settings."""
     return {name[len(PREFIX) :]: value for name, value in environment.items() if name.startswith(PREFIX)}

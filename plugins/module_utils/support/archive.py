@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What belongs into a support bundle: which programs are asked, which files are read, where secrets lie."""
+"""The content of a support bundle: commands, files, and the places of secrets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Callable, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 from ..instance import names
 from . import redact
 
-#: The units of instances.
+#: A pattern for the units of instances.
 UNITS = f"{names.UNIT_DIR}/{names.UNITS}"
-#: What units put aside at their start.
+#: The copies that units make at their start.
 STARTED_FROM = names.started_from(names.UNITS)
-#: At most this much of each text, its end.
+#: The most of each text, in characters, counted from its end.
 LIMIT = 8 << 20
 RELATED = (
     "docker",
@@ -61,7 +61,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "units/jobs.txt": ("systemctl", "list-jobs", "--no-pager"),
     "journal/kernel.txt": ("journalctl", "--dmesg", "--no-pager", "--lines={lines}"),
 }
-#: Files by patterns, as they are but for their secrets.
+#: Patterns of files that are included, with secrets removed.
 FILES = (
     "/etc/os-release",
     "/etc/docker/daemon.json",
@@ -79,17 +79,17 @@ FILES = (
     "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
     "/proc/cmdline",
 )
-#: Files of which only the names of what is set are shown, and how.
+#: Files that are reduced to the names of their settings, and how.
 BLANKED: Tuple[Tuple[str, Callable[[str], str]], ...] = (
     (f"{names.CONFIG_DIR}/*.env", redact.blanked),
     (f"{names.CONFIG_DIR}/*.keys.yaml", redact.blanked_list),
     ("/etc/docker/*.env", redact.blanked),
 )
-#: Where a node's secrets lie, and how each is read.
+#: The places of a node's secrets, and how to read each.
 SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
     (f"{names.CONFIG_DIR}/*.env", redact.of_environment),
     (f"{names.CONFIG_DIR}/*.keys.yaml", redact.of_list),
-    # Those from before a change, which a journal may still hold.
+    # Copies from before a change: the journal may still hold those secrets.
     (f"{names.KEPT_DIR}/*{names.CONFIG_DIR}/*.env", redact.of_environment),
     (f"{names.KEPT_DIR}/*{names.CONFIG_DIR}/*.keys.yaml", redact.of_list),
     (f"{STARTED_FROM}{names.CONFIG_DIR}/*.env", redact.of_environment),
@@ -122,7 +122,7 @@ SECRETS: Tuple[Tuple[str, Callable[[str], Set[str]]], ...] = (
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The node. ``run``: what a command prints, both streams; ``find``: paths of a pattern; ``read``: a file's text."""
+    """The node. ``run``: a command's output, both streams; ``find``: paths for a pattern; ``read``: a file's text."""
 
     run: Callable[[Sequence[str]], str]
     find: Callable[[str], Iterable[str]]
@@ -130,7 +130,7 @@ class Surroundings:
 
 
 def secrets(node: Surroundings, further: Mapping[str, Callable[[str], Set[str]]]) -> Set[str]:
-    """All secrets that lie on the node. ``further``: files beside the usual ones."""
+    """All secrets on the node. ``further``: files to read in addition to the usual ones."""
     found: Set[str] = set()
     for pattern, reader in [*SECRETS, *further.items()]:
         for path in node.find(pattern):
@@ -142,7 +142,7 @@ def secrets(node: Surroundings, further: Mapping[str, Callable[[str], Set[str]]]
 
 
 def unit_commands(units: Sequence[str], lines: int) -> Dict[str, Sequence[str]]:
-    """For each unit what systemd says of it, and its journal."""
+    """For each unit the commands for its systemd properties and its journal."""
     found: Dict[str, Sequence[str]] = {}
     for unit in units:
         found[f"units/{unit}.status.txt"] = ("systemctl", "status", "--no-pager", "--lines=0", "--full", unit)
@@ -155,7 +155,7 @@ def unit_commands(units: Sequence[str], lines: int) -> Dict[str, Sequence[str]]:
 
 
 def gather(node: Surroundings, units: Sequence[str], lines: int) -> Dict[str, str]:
-    """The bundle's texts as they are: nothing is blotted out yet."""
+    """The texts of the bundle, with secrets still in them."""
     told = {}
     for name, command in {**COMMANDS, **unit_commands(units, lines)}.items():
         told[name] = node.run([word.replace("{lines}", str(lines)) for word in command])
@@ -166,13 +166,13 @@ def gather(node: Surroundings, units: Sequence[str], lines: int) -> Dict[str, st
 
 
 def clean(texts: Mapping[str, str], known: Iterable[str]) -> Dict[str, str]:
-    """The texts with no secret in them, each no longer than is useful. First clean, then cut: half a secret is none."""
+    """The texts without secrets, each cut to the limit. Clean before cutting: half a secret would not be recognised."""
     redactor = redact.Redactor(known)
     return {name: redact.tail(redactor.clean(text), LIMIT) for name, text in texts.items()}
 
 
 def pack(folder: str, texts: Mapping[str, str], now: float) -> bytes:
-    """The bundle as a tar.gz of one folder."""
+    """The bundle as a tar.gz with one folder."""
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode="w:gz") as tar:
         for name in sorted(texts):
@@ -184,6 +184,6 @@ def pack(folder: str, texts: Mapping[str, str], now: float) -> bytes:
 
 
 def instance_units(paths: Iterable[str]) -> List[str]:
-    """The units of the files that are called like one of ours, and those that they need."""
+    """Units whose files are named like ours, and the units that they need."""
     names = {path.rsplit("/", 1)[-1] for path in paths}
     return sorted(name[: -len(".service")] for name in names if name.endswith(".service")) + list(RELATED)

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Texts without the secrets of a node: those that it holds, those that it is told of, and what looks like one.
+"""Remove secrets from texts: those on the node, those that were given, and everything that looks like one.
 
-What a node holds is read from its own files, so that a secret is blotted out wherever it turns up, a journal for one. A
-secret is known in every spelling in which programs write it down: as it is, in a URL, in JSON, in XML, in base64.
+The secrets of a node are read from its own files, so they are removed wherever they occur, for example in a journal.
+Each is recognised in every form in which programs write it: plain, in a URL, in JSON, in XML, in base64.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from . import secret_names
 
 BLOT = "(blotted out)"
 BLANK = "(blank)"
-#: Shorter ones are blotted out as words alone: every text is full of them as parts of words.
+#: Shorter secrets are removed only as whole words: texts contain them by chance as parts of words.
 SHORT = 5
 
 _ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=(.*)$", re.MULTILINE)
 _USERINFO = re.compile(r"((?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,30}://)([^\s/\"'<>]+)@", re.IGNORECASE)
-#: What may stand in every text. A secret of such a form is known by its name alone.
+#: Values that any text may contain. Such a secret is recognised only by its name.
 _EVERYWHERE = re.compile(r"^(?:[\d.:,]+|true|false|none|/[\w./:-]*|[a-z]+://[^\s@]*)$", re.IGNORECASE)
-#: Secrets whatever they look like.
+#: Secrets by their form alone.
 _ALWAYS = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-#: What looks like a secret, whoever's it is: before, the secret, after.
+#: What looks like a secret: text before it, the secret, text after it.
 _LOOKS = tuple(
     re.compile(pattern, re.IGNORECASE | re.DOTALL)
     for pattern in (
@@ -38,7 +38,7 @@ _LOOKS = tuple(
         r"(\b)(glpat-[\w-]{16,}|nvapi-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+)(\b)",
         r"(\b(?:bearer|basic)[ \t]+)([A-Za-z0-9_.~+/=-]{8,})()",
         r"(\bhooks\.slack\.com/(?:services|workflows)/)([\w/-]+)()",
-        # Options of one letter tell in the words of their programs alone.
+        # One-letter options mean a password only after the name of their program.
         r"(\bcurl\b[^\n]{0,300}?[ \t](?:-u|--user|--proxy-user|-U)[ =]?['\"]?[^\s:'\"]+:)([^\s'\"]+)()",
         r"(\b(?:docker|podman|nerdctl|helm)[ \t]+(?:registry[ \t]+)?login\b[^\n]{0,300}?[ \t]-p[ =]?)([^\s=]\S*)()",
         r"(\b(?:sshpass[ \t]+-p[ \t]?|redis-cli\b[^\n]{0,300}?[ \t]-a[ \t]+|mysql\w*\b[^\n]{0,300}?[ \t]-p))(\S+)()",
@@ -48,7 +48,7 @@ _LOOKS = tuple(
 )
 _NAME = r"[A-Za-z_][\w.-]{0,99}"
 _QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
-#: Where a text holds an environment: in a unit, in Docker's command line, in what Docker says of a container.
+#: Places of environment variables in texts: in a unit, in Docker's command line, in docker inspect.
 _ENVIRONMENTS = (
     re.compile(r"^(?P<before>[ \t]*(?:Default|Manager)?Environment=)(?P<value>(?:[^\n\\]|\\.|\\\n)*)$", re.MULTILINE),
     re.compile(rf"(?P<before>)(?P<value>[\"'](?:--env[= ]|-e[= ]){_NAME}=[^\n]*?[\"'](?=\s|$))", re.MULTILINE),
@@ -72,7 +72,7 @@ _VARIABLE = re.compile(
 
 
 def variables(text: str) -> List[Tuple[str, str]]:
-    """The variables that a text sets in an environment, as units, command lines and Docker write them."""
+    """The environment variables that a text sets, in the syntax of units, command lines and Docker."""
     found = []
     for pattern in _ENVIRONMENTS:
         for held in pattern.finditer(text):
@@ -81,37 +81,37 @@ def variables(text: str) -> List[Tuple[str, str]]:
 
 
 def _variable(match: re.Match[str]) -> Tuple[str, str, Tuple[int, int]]:
-    """Name, value, and where in the text the value stands."""
+    """Name, value, and the position of the value in the text."""
     which, value = next(pair for pair in ("ax", "by", "cz") if match.group(pair[0]) is not None)
     return match.group(which), match.group(value), match.span(value)
 
 
 def of_environment(text: str) -> Set[str]:
-    """The values of an environment file: secret by their name, or not known to be none."""
+    """The secret values of an environment file: secret by name, or not known to be harmless."""
     return _worth_knowing(_ASSIGNED.findall(text)) | of_urls(text)
 
 
 def of_unit(text: str) -> Set[str]:
-    """The values of the environments that a unit sets, and what else in it is secret by its name."""
+    """The secret values in a unit: of its environment variables, and of settings with a secret name."""
     found = _worth_knowing(variables(text)) | of_settings(text)
-    # A program gets them as they were before systemd's own marks were doubled.
+    # Programs get them without systemd's doubled marks.
     return found | {one.replace("%%", "%").replace("$$", "$") for one in found}
 
 
 def environment_files(text: str) -> List[str]:
-    """The files that a unit reads its environments from."""
+    """The environment files that a unit reads."""
     return re.findall(r"(?:^[ \t]*EnvironmentFile=-?|--env-file[= ])[\"']?(/[^\s\"']+)", text, re.MULTILINE)
 
 
 def of_settings(text: str) -> Set[str]:
-    """What in a configuration is secret by its name, and the passwords in its addresses."""
+    """The values in a configuration with a secret name, and the passwords in its addresses."""
     lines = [line for begin, end in secret_names.told(text) for line in text[begin:end].splitlines()]
     found = {_bare(re.sub(r"^\s*- ", "", line)) for line in lines}
     return {one for one in found if len(one) >= SHORT - 1 and not _gone(one)} | of_urls(text)
 
 
 def _worth_knowing(pairs: Iterable[Tuple[str, str]]) -> Set[str]:
-    """Values to blot out wherever they turn up: not those that half of all texts hold."""
+    """Values to remove everywhere, without those that half of all texts contain."""
     found = set()
     for name, written in pairs:
         value = _bare(written)
@@ -130,7 +130,7 @@ def _bare(value: str) -> str:
 
 
 def of_urls(text: str) -> Set[str]:
-    """The passwords in addresses, and what a program makes of them for Basic authorization."""
+    """The passwords in addresses, also in the form for Basic authorization."""
     found = set()
     for _scheme, info in _USERINFO.findall(text):
         user, colon, password = info.partition(":")
@@ -159,7 +159,7 @@ def of_docker_config(text: str) -> Set[str]:
 
 
 def of_list(text: str) -> Set[str]:
-    """The items of a YAML list of words, which a file of API keys is."""
+    """The items of a YAML list of words, such as a file of API keys."""
     return {item.strip().strip("'\"") for item in re.findall(r"^\s*- (.+)$", text, re.MULTILINE)} - {""}
 
 
@@ -174,7 +174,7 @@ def of_apt(text: str) -> Set[str]:
 
 
 def of_token(text: str) -> Set[str]:
-    """A file that is a secret and nothing else."""
+    """The content of a file that is one secret."""
     return {text.strip()} - {""}
 
 
@@ -185,13 +185,13 @@ def _base64(text: str) -> str:
 def _spellings(secret: str) -> Set[str]:
     escaped = html.escape(secret)
     written = {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], escaped, _base64(secret)}
-    # As systemd writes it in a unit, and a shell between single quotes.
+    # As systemd writes it in a unit, and as a shell quotes it.
     unit = secret.replace("%", "%%").replace("$", "$$")
     return written | {secret.replace("%", "%%"), unit, json.dumps(unit)[1:-1], secret.replace("'", "'\\''")}
 
 
 class Redactor:
-    """Blots out what it knows, what a name tells of, what an environment holds, and what looks like a secret."""
+    """Removes known secrets, values with a secret name, unknown environment variables, and what looks like a secret."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         known = {one.strip() for secret in secrets for one in secret.splitlines()} - {""}
@@ -200,7 +200,7 @@ class Redactor:
         self._known = re.compile("|".join(words)) if words else None
 
     def clean(self, text: str) -> str:
-        """The text with every secret blotted out."""
+        """The text with every secret replaced."""
         if self._known:
             text = self._known.sub(BLOT, text)
         text = _USERINFO.sub(rf"\1{BLOT}@", text)
@@ -213,7 +213,7 @@ class Redactor:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """A variable without its value, where that is not known to be harmless."""
+    """A variable without its value, unless that is known to be harmless."""
     name, value, (begin, end) = _variable(match)
     if _gone(value) or not value or secret_names.may_be_shown(name, value):
         return match.group()
@@ -232,7 +232,7 @@ def _without(text: str, spans: Iterable[Tuple[int, int]]) -> str:
 
 
 def _gone(text: str) -> bool:
-    """What was taken out already begins like this."""
+    """Whether this was removed already."""
     return text.strip().lstrip("\\'\"[- ").startswith((BLOT.split()[0], BLANK))
 
 
@@ -241,7 +241,7 @@ def _blotted(match: re.Match[str]) -> str:
     return match.group() if _gone(secret) else f"{before}{BLOT}{after}"
 
 
-#: What of a line in an environment file or in a file of keys tells no value: the name, the dash of an item.
+#: The part of a line in an environment file or a key file that shows no value: the name, or the dash of an item.
 _NO_VALUE = re.compile(r"[ \t]*#[^=]*|\s*|[\w-]+:\s*")
 _ASSIGNS = re.compile(r"(?P<kept>[ \t]*#?[ \t]*[^#\s=][^\n=]*=).*")
 _ITEM = re.compile(r"(?P<kept>[ \t]*- ).*")
@@ -258,18 +258,18 @@ def _blanked(text: str, known: re.Pattern[str]) -> str:
 
 
 def blanked(text: str) -> str:
-    """An environment file of which the names are left."""
+    """An environment file with its names only."""
     return _blanked(text, _ASSIGNS)
 
 
 def blanked_list(text: str) -> str:
-    """A file of keys of which their number is left."""
+    """A key file with one dash per key and no values."""
     return _blanked(text, _ITEM)
 
 
 def tail(text: str, limit: int) -> str:
-    """The end of a text that is too long, from the beginning of a line."""
+    """The end of a text that is too long, from the start of a line."""
     if len(text) <= limit:
         return text
     cut: List[str] = text[-limit:].split("\n", 1)
-    return f"(the beginning is left out)\n{cut[-1]}"
+    return f"(the beginning was removed)\n{cut[-1]}"

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which names tell that what they stand for is a secret, and of which variables the value may be shown.
+"""Which names belong to secrets, and which variables may be shown with their values.
 
-A name is taken apart into its words: ``AZURE_STORAGE_KEY``, ``ldap-pw`` and ``secretAccessKey`` tell, ``tokenizer`` and
-``KeyringMode`` do not.
+A name is split into its words: ``AZURE_STORAGE_KEY``, ``ldap-pw`` and ``secretAccessKey`` are secret, ``tokenizer`` and
+``KeyringMode`` are not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Iterator, List, Sequence, Tuple
 
-#: A word that ends like this tells: apikey, dbpass, oauth.
+#: Words that end like this are secret: apikey, dbpass, oauth.
 _ENDINGS = (
     *(
         "key",
@@ -35,7 +35,7 @@ _ENDINGS = (
 _BEGINNINGS = ("password", "passwd", "secret", "credential")
 _WORDS = ("sig", "sas", "dsn")
 _NOT = ("bypass", "compass", "monkey")
-#: What is known of a key or a token, and is none: KeyError, num_key_value_heads, key_fingerprint.
+#: Names with key or token that are not secret: KeyError, num_key_value_heads, key_fingerprint.
 _ABOUT = (
     *(
         "error",
@@ -53,14 +53,14 @@ _ABOUT = (
     ),
     *("count", "limit", "algorithm", "ring"),
 )
-#: A place where a secret lies is none. What begins like a path may be one, so the folder has to be a usual one.
+#: The path of a secret is not secret itself. A secret may start like a path, so only usual folders count.
 _PATH = re.compile(r"(?:~|/(?:etc|var|run|root|home|srv|opt|usr|tmp|mnt|data|dev)|file://)(?:/[\w./@:+-]*)?|/")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s@?#]*", re.IGNORECASE)
-#: Where a public key lies.
+#: Where public keys are.
 _ADDRESSED = re.compile(r"(?:.*[_.-])?key[_.-]ur[il]|gpgkey|key", re.IGNORECASE)
 _NUMBER = re.compile(r"[\d.,]+(?:[kmgt]i?b?)?", re.IGNORECASE)
 _NOTHING = ("", "true", "false", "yes", "no", "on", "off", "none", "null", "~", "[]", "{}", "''", '""')
-#: Variables whose values help whoever reads them: those of programs, of which none is the user's own.
+#: Variables with harmless and helpful values: settings of programs, never the user's own.
 _KNOWN = re.compile(
     r"(?:https?|all|no|ftp)_proxy|path|home|user|logname|shell|lang|language|lc_\w+|tz|term|hostname|(?:old)?pwd|tmpdir"
     r"|xdg_\w+|python\w+|ld_\w+|vllm_\w+|hf_\w+|transformers_\w+|(?:py)?torch\w*|nccl_\w+|cuda_\w+|nvidia_\w+|omp_\w+"
@@ -71,7 +71,7 @@ _KNOWN = re.compile(
 
 
 def words(name: str) -> List[str]:
-    """The words of a name, in lower case and in the singular.
+    """The words of a name, in lower case and singular.
 
     >>> words("secretAccessKeys")
     ['secret', 'access', 'key']
@@ -93,7 +93,7 @@ def telling(name: str) -> bool:
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether a value is a secret by its name: not a place where one lies, a number of tokens, or nothing at all."""
+    """Whether a value is secret by its name. Paths, numbers of tokens and empty values are not."""
     value = value.strip().strip("'\"").strip()
     if value.lower() in _NOTHING or _BELOW.fullmatch(value) or not telling(name):
         return False
@@ -105,22 +105,22 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def may_be_shown(name: str, value: str) -> bool:
-    """Whether a variable's value may be shown, out of an environment: it is a known one, and no secret by its name."""
+    """Whether a variable may be shown with its value: it is a known one, and its name is not secret."""
     return bool(_KNOWN.fullmatch(name)) and not is_secret(name, value)
 
 
-# -- where in a text such values stand --------------------------------------------------------------------------------
+# -- where such values are in a text ----------------------------------------------------------------------------------
 _NAME = r"[A-Za-z_][\w.-]{0,99}"
 _QUOTED = r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'"
-#: A line that begins with a name: its value is the rest of it, or in YAML what stands below, further in.
+#: A line that starts with a name. The value is the rest of the line, or in YAML the indented lines below.
 _LINE = re.compile(
     r"[ \t]*(?:-[ \t]+)?(?:export[ \t]+)?"
     rf"(?P<quote>[\"']?)(?P<name>{_NAME})(?P=quote)[ \t]*[:=][ \t]*"
 )
 _BELOW = re.compile(r"(?:[|>][-+\d]*|[\[{])?")
-#: What is between an option and its value: on a command line that may go on in the next one, or in a list of words.
+#: Between an option and its value: a command line may continue on the next line, or be a list of words.
 _THEN = r"(?:=|[\\\"']{1,2}[ \t]*,\s*|[\"']?[ \t]+(?:\\\n[ \t]*)?|[\"']?[ \t]*\n[ \t]*-[ \t]+)"
-#: A name within a line, in a program's words, JSON, a command line or an address, and the value after it.
+#: A name inside a line (in a program's message, JSON, a command line or an address) and the value after it.
 _NAMED = re.compile(
     rf"(?<![\w.-])(?:(?P<option>--{_NAME}){_THEN}|(?P<name>{_NAME})(?P<mark>\\?[\"']?[ \t]*(?:=>|[:=])[ \t]*)"
     rf"|<(?P<element>{_NAME})>)"
@@ -130,9 +130,9 @@ _VALUE = re.compile(
     r"|[\"']?(?:(?:bearer|basic|digest|token)[ \t]+)?[^\s\"'<]+",
     re.IGNORECASE,
 )
-#: A further value of an option that takes several, as vLLM's --api-key does.
+#: A further value of an option that takes several, such as vLLM's --api-key.
 _FURTHER = re.compile(rf"(?:[ \t]*,\s*|[ \t]+)(?P<value>{_QUOTED}|(?![-\\\[\]{{}}])[^\s\"',]+)")
-#: A name and a value that are told by these very words, as Kubernetes has its variables.
+#: A name and a value in separate fields called name and value, as in Kubernetes.
 _TOLD = re.compile(
     rf"\bname\"?[ \t]*[:=][ \t]*[\"']?(?P<name>{_NAME})[\"']?,?\s+\"?value\"?[ \t]*[:=][ \t]*|"
     rf"\bname\"[ \t]*:[ \t]*\"(?P<tight>{_NAME})\",\"value\"[ \t]*:[ \t]*"
@@ -141,7 +141,7 @@ Span = Tuple[int, int]
 
 
 def told(text: str) -> List[Span]:
-    """Where the values stand that names tell of, in order, and none within another."""
+    """The positions of values with a secret name, in order, without overlaps."""
     taken: List[Span] = []
     found = [*_of_lines(text), *_within_lines(text), *_by_words(text)]
     for begin, end in sorted(found, key=lambda span: (span[0], -span[1])):
@@ -170,7 +170,7 @@ def _of_lines(text: str) -> Iterator[Span]:
 
 
 def _end_below(lines: Sequence[str], at: int, column: int) -> int:
-    """Behind the last line that stands further in than a name at this column; a list's items need not."""
+    """The end of the last line that is indented more than a name at this column; list items may be at the column."""
     end = at
     for number in range(at, len(lines)):
         rest = lines[number].lstrip()
@@ -185,7 +185,7 @@ def _end_below(lines: Sequence[str], at: int, column: int) -> int:
 def _within_lines(text: str) -> Iterator[Span]:
     for head in _NAMED.finditer(text):
         name = (head.group("option") or head.group("name") or head.group("element") or "").lstrip("-")
-        # "/etc/huggingface/token: no such file" names a file.
+        # In "/etc/huggingface/token: no such file" the name belongs to a file.
         is_place = (head.group("mark") or "").strip() == ":" and text[head.start() - 1 : head.start()] == "/"
         value = None if is_place or not telling(name) else _VALUE.match(text, head.end())
         if value and is_secret(name, value.group()):
@@ -194,7 +194,7 @@ def _within_lines(text: str) -> Iterator[Span]:
 
 
 def _further(text: str, at: int) -> Iterator[Span]:
-    """What else stands behind an option, up to the next one."""
+    """The further values after an option, up to the next option."""
     while True:
         more = _FURTHER.match(text, at)
         if not more or more.group("value").lstrip("\"'").startswith("-"):
@@ -211,7 +211,7 @@ def _by_words(text: str) -> Iterator[Span]:
 
 
 def _inner(value: str, begin: int) -> Span:
-    """Between its quotes, where a value has some."""
+    """The part between the quotes of a value, if it has quotes."""
     if re.fullmatch(_QUOTED, value.rstrip(", ")):
         return begin + 1, begin + len(value.rstrip(", ")) - 1
     return begin, begin + len(value)

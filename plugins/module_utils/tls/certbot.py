@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the certificate that certbot keeps, and how it renews it, is what was asked for.
+"""Whether certbot's certificate and its renewal settings are as requested.
 
-certbot writes down how it renews each certificate. What it does not write down is whom the authority may write to, so
-that is noted beside it.
+certbot records how it renews each certificate. It does not record the contact address for the authority, so that is
+noted in a separate file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import AbstractSet, Dict, List, Mapping, Sequence, Tuple
 
-#: The name of the gateway's certificate in certbot, for any server names.
+#: certbot's name for the gateway's certificate, whatever host names it has.
 LINEAGE = "gpunode-gateway"
 
 
@@ -28,12 +28,12 @@ class Asked:
 
     @property
     def note(self) -> str:
-        """The line that is written down once the authority knows it."""
+        """The line to record once the authority has the contact address."""
         return f"{self.server} {self.email}\n"
 
 
 def parse_renewal(text: str) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """Of certbot's renewal file the parameters, and for each name the folder of its challenges."""
+    """The parameters in certbot's renewal file, and for each host name the folder of its challenges."""
     values: Dict[str, str] = {}
     webroots: Dict[str, str] = {}
     section = ""
@@ -47,25 +47,25 @@ def parse_renewal(text: str) -> Tuple[Dict[str, str], Dict[str, str]]:
 
 
 def differs(asked: Asked, renewal: str, names: AbstractSet[str]) -> List[str]:
-    """Why certbot is to be asked for a certificate, a clause each. ``names``: those of the one that it keeps."""
+    """Why a new certificate is needed, as clauses. ``names``: the host names of the current one."""
     if not renewal or not names:
         return ["certbot has none yet"]
     values, webroots = parse_renewal(renewal)
     wanted = {name.lower() for name in asked.names}
     found = []
     if {name.lower() for name in names} != wanted:
-        found.append(f"it is for {_list(names)}, and is to be for {_list(wanted)}")
+        found.append(f"it is for {_list(names)}, but should be for {_list(wanted)}")
     for what, key, right in (
         ("from the authority", "server", asked.server),
         ("by the way of", "authenticator", "webroot"),
         ("with the hook", "renew_hook", asked.hook),
     ):
         if values.get(key, "") != right:
-            found.append(f"it is renewed {what} {values.get(key) or 'none'}, and is to be {what} {right}")
+            found.append(f"it is renewed {what} {values.get(key) or 'none'}, but should be {what} {right}")
     folders = set(webroots.values()) or set(_words(values))
-    # certbot writes a folder without the slash that may end it.
+    # certbot writes the folder without a trailing slash.
     if values.get("authenticator") == "webroot" and folders != {os.path.normpath(asked.webroot)}:
-        found.append(f"its challenges are put into {_list(folders)}, and are to be put into {asked.webroot}")
+        found.append(f"its challenges are in {_list(folders)}, but should be in {asked.webroot}")
     return found
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A certificate and its key: whether a server can use them, and how openssl is asked for a self-signed one."""
+"""A certificate and its key: whether a server can use them, and the openssl commands for a self-signed one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .. import paths
 
 Runner = Callable[[List[str]], Tuple[int, str, str]]
 
-#: Made anew this long before its end.
+#: Renew a self-signed certificate this long before it expires.
 EARLY_S = 30 * 24 * 3600
 
 
 def pair_trouble(certificate: str, key: str) -> str:
-    """Why a server could not start with them; empty when it could."""
+    """Why a server cannot use them; empty if it can."""
     for path in (certificate, key):
         if not os.path.isfile(path):
             return f"There is no file {path}"
     try:
-        # A key with a passphrase would have a server ask for it at every start.
+        # With an encrypted key, a server would ask for a passphrase at every start.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: b"")
     except (ssl.SSLError, ValueError, OSError) as error:
         reason = getattr(error, "reason", None) or str(error)
@@ -35,12 +35,12 @@ def pair_trouble(certificate: str, key: str) -> str:
 
 
 def ends_within(certificate: str, seconds: int, run: Runner) -> bool:
-    """Whether its time is over by then."""
+    """Whether it expires within so many seconds."""
     return run(["openssl", "x509", "-in", certificate, "-noout", "-checkend", str(seconds)])[0] != 0
 
 
 def alternative_name(name: str) -> str:
-    """As openssl takes it."""
+    """A name in openssl's syntax."""
     try:
         return f"IP:{paths.address(name)}"
     except ValueError:
@@ -48,7 +48,7 @@ def alternative_name(name: str) -> str:
 
 
 def parse_names(shown: str) -> Set[str]:
-    """The names that ``openssl x509 -ext subjectAltName`` printed, as openssl takes them."""
+    """The names that ``openssl x509 -ext subjectAltName`` printed, in openssl's syntax."""
     found = set()
     for kind, name in re.findall(r"(DNS|IP Address):([^,\s]+)", shown):
         found.add(f"DNS:{name}" if kind == "DNS" else alternative_name(name))
@@ -56,17 +56,17 @@ def parse_names(shown: str) -> Set[str]:
 
 
 def names_of(certificate: str, run: Runner) -> Set[str]:
-    """The names that a certificate is for, as openssl takes them."""
+    """The names in a certificate, in openssl's syntax."""
     return parse_names(run(["openssl", "x509", "-in", certificate, "-noout", "-ext", "subjectAltName"])[1])
 
 
 def dns_names(certificate: str, run: Runner) -> Set[str]:
-    """Those of them that are no addresses."""
+    """The names in a certificate that are not addresses."""
     return {name[len("DNS:") :] for name in names_of(certificate, run) if name.startswith("DNS:")}
 
 
 def self_signed_trouble(certificate: str, key: str, names: Sequence[str], run: Runner) -> str:
-    """Why a self-signed one is to be made anew; empty when it is not."""
+    """Why a self-signed certificate must be renewed; empty if it must not."""
     trouble = pair_trouble(certificate, key)
     if trouble:
         return trouble
@@ -79,9 +79,9 @@ def self_signed_trouble(certificate: str, key: str, names: Sequence[str], run: R
 
 
 def self_signed(certificate: str, key: str, names: Sequence[str], days: int) -> List[str]:
-    """The command that makes one."""
+    """The command that creates one."""
     words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    # A subject holds 64 characters; clients look at the names beside it.
+    # A subject may have 64 characters; clients use the alternative names.
     words += ["-subj", f"/CN={names[0][:64]}", "-days", str(days)]
     words += ["-addext", f"subjectAltName={','.join(alternative_name(name) for name in names)}"]
     return [*words, "-keyout", key, "-out", certificate]

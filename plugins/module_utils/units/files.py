@@ -1,8 +1,8 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files as an action plugin has rendered them, beside what is on the node. For rendered_files, and units_settled, which
-only looks."""
+"""Rendered files from an action plugin, compared with those on the node. Used by rendered_files, and by units_settled,
+which only compares."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ OPTIONS: Dict[str, Any] = {
             "content": {"type": "str"},
         },
     },
-    # Not among the files' own options: of a nested option that is not to be logged, the text still reaches the
-    # node's journal, which holds it with its line breaks escaped, where nothing finds it to blot it out.
+    # Not an option of each file: Ansible logs a nested no_log option to the node's journal, with line breaks escaped,
+    # where its own search for the value does not find it.
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "each": {"type": "list", "elements": "dict", "default": []},
     "item_var": {"type": "str", "default": "item"},
@@ -41,7 +41,7 @@ OPTIONS: Dict[str, Any] = {
 
 
 def summary(text: str, what: str) -> str:
-    """A text for a diff in one line: nobody reads a thousand lines of it to learn that it comes, changes or goes."""
+    """A text for a diff in one line: that it is new, changed or removed is enough for a program."""
     if not text:
         return ""
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:12]
@@ -49,7 +49,7 @@ def summary(text: str, what: str) -> str:
 
 
 def here(path: str) -> Tuple[Optional[str], Optional[int]]:
-    """A file's text and its mode; None for both where there is none."""
+    """A file's text and its mode; both None if there is no file."""
     try:
         return node_files.read_text(path, "replace"), stat.S_IMODE(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -92,7 +92,7 @@ class File:
         return shown
 
     def stage(self) -> None:
-        """Write it where it is not seen yet, under the name that it will have."""
+        """Write to a staging file with its final name."""
         if not self.present:
             return
         folder = os.path.join(self.module.tmpdir, f"files-{abs(hash(self.folder))}")
@@ -101,7 +101,7 @@ class File:
         node_files.write(self.staged, self.text, self.mode)
 
     def check(self) -> None:
-        """Let its program read it."""
+        """Validate the staged file with its own program."""
         if not (self.present and self.validate):
             return
         stands_for = {"%s": self.staged, "%d": os.path.dirname(self.staged)}
@@ -111,7 +111,7 @@ class File:
         if rc != 0 or self.staged in said:
             said = said.replace(os.path.dirname(self.staged), self.folder)
             self.module.fail_json(
-                msg=f"{self.path} would not be valid, so none of the files was written: {said or f'status {rc}'}",
+                msg=f"{self.path} would be invalid, so none of the files was written: {said or f'status {rc}'}",
                 changed_files=[],
             )
 
@@ -121,10 +121,10 @@ class File:
             return
         os.makedirs(os.path.dirname(self.path), mode=0o755, exist_ok=True)
         self.module.atomic_move(self.staged, self.path)
-        # A file that was there keeps its mode when another is moved over it.
+        # atomic_move keeps the mode of an existing file.
         os.chmod(self.path, self.mode)
 
 
 def wanted(module: Any) -> List[File]:
-    """The files that the module was given."""
+    """The files in the module's parameters."""
     return [File(module, entry) for entry in module.params["files"]]

@@ -1,16 +1,16 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Long work as a transient systemd unit: it outlives the connection, the play and the controller.
+"""Long work as a transient systemd unit, which does not depend on the connection, the play or the controller.
 
-A module starts the job, or attaches to the one that runs, looks for a few seconds and returns; the next call looks
-again. Nothing here knows of Ansible: the runner, the clock and the sleep are passed in.
+A module starts the job or attaches to a running one, watches it for a few seconds and returns; the next call watches
+again. Nothing here imports Ansible: the runner, the clock and the sleep are passed in.
 
-The unit is kept after its end (RemainAfterExit, and no --collect), since a unit that systemd has collected no longer
-tells how it ended. Whoever reads the outcome calls ``forget``. An outcome that nobody read is not mistaken for that of
-a new job: a job is known by its unit's invocation id, and ``start_or_attach`` clears what an earlier run left behind.
+The unit stays after its end (RemainAfterExit, and no --collect), since a collected unit no longer has a result. The
+reader of the result calls ``forget``. An old result is never taken for that of a new job: a job is identified by its
+unit's invocation ID, and ``start_or_attach`` removes what an earlier run left.
 
-The command line of a unit is world-readable and lands in the journal, so a secret goes into ``environment_file``.
+A unit's command line is world-readable and appears in the journal, so secrets belong in ``environment_file``.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from typing import Callable, List, Mapping, Optional, Sequence
 from ..node import commands, files as node_files
 from ..node.commands import Runner
 
-#: What systemd allows in a unit's name, less the escape character.
+#: The characters that systemd allows in a unit's name, without the escape character.
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9:_.-]+")
 _PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "ExecMainStatus", "InvocationID", "ControlGroup")
 
 
 class JobError(Exception):
-    """systemd would not start the job; the message says why."""
+    """systemd did not start the job; the message has the reason."""
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What to run. ``name`` is the unit's name without ``.service``; see ``unit_name``.
+    """What to run. ``name``: the unit's name without ``.service``; see ``unit_name``.
 
-    ``paths``: what it reads and writes. Where one lies on a mount of its own, that is mounted first, or the job is not
-    started: it would fill the disk beneath.
+    ``paths``: what it reads and writes. If one is on a mount, systemd mounts it first or does not start the job, which
+    would otherwise fill the disk below the mount point.
     """
 
     name: str
@@ -53,7 +53,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class JobState:
-    """``state`` is one of absent, running, succeeded, failed. ``invocation`` tells this run of the job from others."""
+    """``state``: absent, running, succeeded or failed. ``invocation`` identifies this run of the job."""
 
     state: str
     invocation: str = ""
@@ -67,7 +67,7 @@ class JobState:
 
 
 def unit_name(prefix: str, subject: str) -> str:
-    """A unit's name that can be read and that stays the same for the same subject.
+    """A readable name for a unit, always the same for the same subject.
 
     >>> unit_name("gpunode-pull", "vllm/vllm-openai:v0.33.0")
     'gpunode-pull-vllm-vllm-openai:v0.33.0'
@@ -76,7 +76,7 @@ def unit_name(prefix: str, subject: str) -> str:
 
 
 def parse_state(shown: str) -> JobState:
-    """What systemd said of a job's unit."""
+    """The state of a job from the output of systemctl show."""
     (value,) = commands.shown(shown) or [{}]
     state = _state_of(value)
     status = value.get("ExecMainStatus", "")
@@ -99,12 +99,12 @@ def _state_of(value: Mapping[str, str]) -> str:
         return "succeeded"
     if active in ("active", "activating", "deactivating", "reloading"):
         return "running"
-    # Loaded but inactive: stopped by somebody, or collected between two looks.
+    # Loaded but inactive: a user stopped it, or systemd collected it between two checks.
     return "absent"
 
 
 def look(run: Runner, name: str) -> JobState:
-    """How the job is now."""
+    """The job's current state."""
     rc, out, err = run(commands.show(_PROPERTIES, f"{name}.service"))
     if rc != 0:
         raise JobError(f"systemctl show {name}.service failed: {(err or out).strip()}")
@@ -112,7 +112,7 @@ def look(run: Runner, name: str) -> JobState:
 
 
 def start_or_attach(run: Runner, spec: JobSpec) -> JobState:
-    """Attach to the job if it runs, whoever started it; else clear what is left of an earlier one and start it."""
+    """Attach to a running job, whoever started it; else remove what an earlier run left, and start it."""
     now = look(run, spec.name)
     if now.state == "running":
         return now
@@ -121,14 +121,14 @@ def start_or_attach(run: Runner, spec: JobSpec) -> JobState:
     rc, out, err = run(start_command(spec))
     if rc != 0:
         attached = look(run, spec.name)
-        if attached.state == "running":  # somebody else was quicker
+        if attached.state == "running":  # another play was faster
             return attached
-        raise JobError(f"{spec.description}: systemd would not start {spec.name}.service: {(err or out).strip()}")
+        raise JobError(f"{spec.description}: systemd did not start {spec.name}.service: {(err or out).strip()}")
     return look(run, spec.name)
 
 
 def write_code(folder: str, modules: Sequence[ModuleType]) -> None:
-    """Copy what a job is made of, under the names that it is imported by: ``PYTHONPATH`` is the folder."""
+    """Copy the files of a job, with the paths of their imports: ``PYTHONPATH`` is the folder."""
     for module in modules:
         path = os.path.join(folder, *module.__name__.split(".")) + ".py"
         node_files.write_atomically(path, inspect.getsource(module))
@@ -136,7 +136,7 @@ def write_code(folder: str, modules: Sequence[ModuleType]) -> None:
 
 def start_command(spec: JobSpec) -> list[str]:
     """The ``systemd-run`` command line for a job."""
-    # Type=exec: systemd-run itself fails when the program is not there, instead of a job that ended at once.
+    # Type=exec: systemd-run itself fails if the program does not exist; else the job would just end at once.
     command = [
         "systemd-run",
         f"--unit={spec.name}",
@@ -155,12 +155,12 @@ def start_command(spec: JobSpec) -> list[str]:
 
 
 def absolute(*paths: Optional[str]) -> List[str]:
-    """Those of the paths that say where they are: the others are addresses, or none at all."""
+    """The absolute paths among these: others are addresses, or None."""
     return [path for path in paths if path and path.startswith("/")]
 
 
 def _quoted(path: str) -> str:
-    """One word of a list, as systemd reads it."""
+    """One word of a list in systemd's syntax."""
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"' if re.search(r"[\s\"'\\]", path) else path
 
 
@@ -171,7 +171,7 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> JobState:
-    """Look until the job has ended or the seconds are over."""
+    """Watch the job until it has ended or the seconds are over."""
     deadline = clock() + seconds
     pause = 0.2
     while True:
@@ -184,11 +184,11 @@ def wait(
 
 
 def log_tail(run: Runner, name: str, invocation: str = "", lines: int = 50, manager: bool = False) -> list[str]:
-    """The last lines that the job wrote, oldest first; progress bars that rewrite their line count as lines.
+    """The last lines of the job's log, oldest first. Progress bars that rewrite their line count as lines.
 
-    ``manager``: those of systemd about this run of it as well, such as a time-out.
+    ``manager``: include systemd's lines on this run, such as a time-out.
     """
-    run(["journalctl", "--sync"])  # what the program wrote just before its end may still be on its way
+    run(["journalctl", "--sync"])  # the last lines may not be in the journal yet
     which = [f"_SYSTEMD_INVOCATION_ID={invocation}"] if invocation else ["--unit", f"{name}.service"]
     if invocation and manager:
         which += ["+", f"INVOCATION_ID={invocation}"]
@@ -199,12 +199,12 @@ def log_tail(run: Runner, name: str, invocation: str = "", lines: int = 50, mana
 
 
 def forget(run: Runner, name: str) -> None:
-    """Remove an ended job, or end a running one with all its processes, and remove it."""
+    """Remove an ended job; end a running one with all its processes, then remove it."""
     run(["systemctl", "stop", f"{name}.service"])
     run(["systemctl", "reset-failed", f"{name}.service"])
 
 
 def forget_ended(run: Runner, name: str) -> None:
-    """Remove what is left of a job that has ended; leave one that runs."""
+    """Remove what an ended job left; leave a running one."""
     if look(run, name).ended:
         forget(run, name)

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units of a call: what is due for each, and doing it. For units_current, and units_ready, which waits after it."""
+"""Units: decide what each one needs, and do it. Used by units_current, and by units_ready, which waits afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS: Dict[str, Any] = {
         },
     },
 }
-#: For what may change them.
+#: Options of the modules that change units.
 RUNNING = {
     **OPTIONS,
     "would_change": {"type": "list", "elements": "path", "default": []},
@@ -61,7 +61,7 @@ class Units:
         return {name: found.get(name, units_unit.Shown(name)) for name in names}
 
     def changed_file(self, unit: Unit) -> str:
-        # The unit first: what reloads takes up all the others.
+        # The unit file first: a service that reloads picks up all the other files.
         files = sorted(unit["files"], key=lambda path: not units_unit.is_unit(path, unit["name"]) and unit["reloads"])
         for path in files:
             if path in self.module.params.get("would_change", ()):
@@ -69,10 +69,10 @@ class Units:
         return units_unit.stale_file(unit["started_from"], files, checksum)
 
     def moved(self, unit: Unit) -> str:
-        """What a unit runs that is not what its name stands for by now."""
+        """Why the running program is not the current one: it was replaced, or its image name has a new image."""
         if unit["reloads"]:
             return "its program was replaced" if self.program_replaced(unit) else ""
-        return "its image's name stands for another image now" if self.image_moved(unit) else ""
+        return "its image name now refers to another image" if self.image_moved(unit) else ""
 
     def program_replaced(self, unit: Unit) -> bool:
         try:
@@ -96,16 +96,16 @@ class Units:
         return units_unit.decide(shown, changed, moved, unit["reloads"])
 
     def in_the_way(self, decisions: Sequence[units_unit.Decision]) -> List[units_unit.Decision]:
-        """What stops before any of these starts: it may hold their GPUs or port. Nothing where all of them run."""
+        """Units to stop first, since they may use the same GPUs or port. Empty if all wanted units run."""
         names = self.module.params.get("instead_of") or []
         starting = [one for one in decisions if one.action in ("start", "restart")]
         if not names or not (starting or any(shown.active != "active" for shown in self.shown.values())):
             return []
         running = [name for name, shown in self.show(names).items() if shown.runs]
-        return [units_unit.Decision(name, "stop", "it makes room for what is listed") for name in running]
+        return [units_unit.Decision(name, "stop", "its GPUs and port are needed by listed units") for name in running]
 
     def stand_down(self, names: Sequence[str]) -> None:
-        """Stop units, and note that it was not their operator who did; they stay enabled until others answer."""
+        """Stop units, and record that a play did it, not a user. They stay enabled until their successors answer."""
         for name in names:
             node_files.write_atomically(os.path.join(units_unit.STOOD_DOWN, name), "")
         self.systemctl("stop", *names)
@@ -127,34 +127,34 @@ class Units:
 
     def restart(self, due: Sequence[str], *options: str) -> None:
         if due:
-            # systemd limits how often a unit may start, to end crash loops. Starts that people ask for count too, so
-            # the fifth deploy of an hour would be refused, with the unit stopped. This begins the count anew; it fails
-            # for a unit that systemd does not hold in memory, which has no count either.
+            # systemd limits the starts of a unit to end crash loops. Starts by a play count too, so it would refuse
+            # the fifth deploy of an hour and leave the unit stopped. reset-failed clears the count. It fails for a
+            # unit that systemd has not loaded, which has no count either.
             self.module.run_command(["systemctl", "reset-failed", *due])
             self.systemctl("restart", *options, *due)
 
 
 def due(module: Any) -> Tuple[Units, List[units_unit.Decision], List[str]]:
-    """The units, what is due for each, and which of them are to be enabled."""
+    """The units, what each needs, and the names of those to enable."""
     units = Units(module)
     decisions = [units.decide(unit) for unit in units.wanted]
     return units, decisions, [name for name, shown in units.shown.items() if not shown.enabled]
 
 
 def told(decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> List[str]:
-    """What is due, a line each."""
+    """What the units need, one line each."""
     lines = [f"{one.name}: {one.action}, {one.why}" for one in decisions if one.action != "none"]
     return lines + [f"{name}: enable" for name in to_enable]
 
 
 def answer(lines: Sequence[str], decisions: Sequence[units_unit.Decision]) -> Dict[str, Any]:
-    """What was due, as every module says it that looks at units, so that a play can read one in place of another."""
+    """What the units need, in one form for all modules, so that a play can use one result in place of another."""
     rows = [{"name": one.name, "action": one.action, "why": one.why} for one in decisions]
     return {"settled": not lines, "due": list(lines), "units": rows}
 
 
 def run(module: Any) -> Dict[str, Any]:
-    """What was done, as the module returns it; in check mode, what would be."""
+    """Do what the units need; return the module's result. In check mode, only predict it."""
     if not module.params["units"]:
         return {"changed": False, **answer([], []), "diff": {"before": "", "after": ""}}
     units, decisions, to_enable = due(module)

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether services run from the files that are wanted, and answer: the answer of units_settled."""
+"""Whether services run from the wanted files and answer: the result of units_settled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from . import files as units_files, run as units_run
 
 
 def answer(module: Any) -> Dict[str, Any]:
-    """What the module returns."""
+    """The module's result."""
     return _told(module, [file.path for file in units_files.wanted(module) if file.changed])
 
 
 def question(params: Mapping[str, Any]) -> node_asked.Question:
-    """What is kept of it: of each file the SHA-256."""
+    """What to keep of the question; of each file only the SHA-256."""
     files = []
     for entry in params["files"]:
         content = params["secrets"].get(entry["dest"]) if entry["secret"] else entry["content"]
@@ -29,7 +29,7 @@ def question(params: Mapping[str, Any]) -> node_asked.Question:
 
 
 def again(asked: node_asked.Asked) -> Dict[str, Any]:
-    """The answer to what was kept."""
+    """Answer the kept question."""
     return _told(asked, [entry["dest"] for entry in asked.params["files"] if _differs(entry)])
 
 
@@ -45,10 +45,10 @@ def _told(module: Any, changed: Sequence[str]) -> Dict[str, Any]:
 
 
 def _to_do(module: Any, changed: Sequence[str]) -> Tuple[List[str], List[Any], List[Dict[str, Any]]]:
-    """What differs, what units need, and how endpoints are: each is asked only where nothing before it is due."""
+    """File differences, what units need, and the state of endpoints. Each is checked only if nothing differs before."""
     decisions: List[Any] = []
     lines = [f"{path} differs" for path in changed]
-    lines += [f"{path} is left over" for path in module.params["absent"] if os.path.lexists(path)]
+    lines += [f"{path} must be removed" for path in module.params["absent"] if os.path.lexists(path)]
     if module.params["units"] and not lines:
         _units, decisions, to_enable = units_run.due(module)
         lines += units_run.told(decisions, to_enable)

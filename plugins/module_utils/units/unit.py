@@ -1,12 +1,12 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a unit runs what is on disk, from what systemd shows and from what the unit put aside when it started.
+"""Whether a unit runs from the current files: compares systemd's view and the copies that the unit made at its start.
 
-A unit of ours copies at its start the files that it starts from, each under its own path in one folder. Comparing those
-with the files as they are now tells whether a restart is due, whoever changed a file and whenever: a play that was
-stopped between writing and restarting is finished by the next one, and a file that was edited and put back costs
-nothing. Once the unit has answered, that folder becomes the last good set, to which a failed change returns.
+At its start, each of our units copies the files that it starts from into one folder, under their own paths. If a copy
+differs from the current file, the unit needs a restart, whoever changed the file. So a play that was stopped before
+the restart is completed by the next one, and an edit that was undone restarts nothing. Once the unit has answered, that
+folder becomes the last good set, to which a failed change returns.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Callable, Optional, Sequence
 
 from ..node import commands
 
-#: Where it is noted which units were stopped to make room for others; gone with the next boot, which starts them again.
+#: Records the units that were stopped to make room for others. A reboot clears it, and starts them again.
 STOOD_DOWN = "/run/gpunode/stood-down"
 
 PROPERTIES = ("Id", "LoadState", "ActiveState", "SubState", "NeedDaemonReload", "UnitFileState", "MainPID")
 
-#: path -> sha256 in hex, or None where there is no such file
+#: path -> SHA-256 in hex, or None if there is no such file
 Checksum = Callable[[str], Optional[str]]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One unit as ``systemctl show`` tells of it."""
+    """The properties of one unit from ``systemctl show``."""
 
     name: str
     load: str = "not-found"
@@ -50,7 +50,7 @@ class Decision:
 
 
 def parse_show(text: str) -> dict[str, Shown]:
-    """What systemd said of units, asked with ``commands.show(PROPERTIES, …)``."""
+    """The units in the output of ``commands.show(PROPERTIES, …)``."""
     return {
         value["Id"]: Shown(
             name=value["Id"],
@@ -67,7 +67,7 @@ def parse_show(text: str) -> dict[str, Shown]:
 
 
 def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> str:
-    """The first of the files that is not what the unit started from; empty when all are."""
+    """The first file that differs from its copy; empty if none does."""
     for path in files:
         started = checksum(started_from + path)
         if started is None or started != checksum(path):
@@ -76,14 +76,14 @@ def stale_file(started_from: str, files: Sequence[str], checksum: Checksum) -> s
 
 
 def is_unit(path: str, name: str) -> bool:
-    """Whether a file is the unit itself."""
+    """Whether a file is the unit's own file."""
     return path.rsplit("/", 1)[-1] == name
 
 
 def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -> Decision:
-    """What a unit needs. ``changed``: a file of its that is not what it runs from. ``moved``: what else is not.
+    """What a unit needs. ``changed``: a file that differs from its copy. ``moved``: another reason, as a new image.
 
-    ``reloads``: it takes up its program and its files while it runs, all but the unit itself.
+    ``reloads``: a reload picks up its program and its files, except the unit file.
     """
     if shown.active == "failed":
         return Decision(shown.name, "start", "it had failed")
@@ -91,9 +91,9 @@ def decide(shown: Shown, changed: str, moved: str = "", reloads: bool = False) -
         return Decision(shown.name, "start", "it was not running")
     if changed:
         action = "reload" if reloads and not shown.needs_reload and not is_unit(changed, shown.name) else "restart"
-        return Decision(shown.name, action, f"{changed} is not what it was started from")
+        return Decision(shown.name, action, f"{changed} has changed since the unit was started")
     if shown.needs_reload:
-        return Decision(shown.name, "restart", "systemd had not read its unit file again")
+        return Decision(shown.name, "restart", "systemd had not reloaded its unit file")
     if moved:
         return Decision(shown.name, "reload" if reloads else "restart", moved)
-    return Decision(shown.name, "none", "it runs what is on disk")
+    return Decision(shown.name, "none", "it runs from the current files")

@@ -151,7 +151,7 @@ def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch,
     told = ask(module, **options, **more.get(module, {}))
     assert told["msg"] == (
         f"the key given has no key to compare with {packages_key.spelt(PUBLISHER)}: "
-        "there are 2 armored blocks in it, and a key is one."
+        "it has 2 armored blocks, but a key has one."
     )
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

@@ -119,7 +119,7 @@ def test_right_key() -> None:
 @pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
 def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
     """A second key beside the right one would be trusted as well, so it is refused too."""
-    with pytest.raises(ValueError, match="It is not trusted") as told:
+    with pytest.raises(ValueError, match="it is not trusted") as told:
         packages_key.checked(key(name), RSA, "http://mirror/gpg")
     said = str(told.value)
     assert "http://mirror/gpg" in said

@@ -85,7 +85,7 @@ def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
     wrong_key["options"] = {**wrong_key["options"], "name": "toolkit", "fingerprint": FINGERPRINT[::-1]}
     told = ask(repositories=[repository(node), wrong_key], registry={})
     key, first, second = told["findings"]
-    assert "It is not trusted" in key
+    assert "it is not trusted" in key
     assert first.startswith(f"apt does not take file://{node}/nothing ./: ")
     assert second == f"docker.io answers, but has no such image: check the name and the tag of {IMAGE}."
     assert [path.name for path in (node / "sources.list.d").iterdir()] == []
@@ -134,7 +134,7 @@ def test_a_folder_stands_in_for_the_registry(ask, node, monkeypatch):
     folder = node / "images"
     assert ask(registry={"source": str(folder)})["findings"] == []  # somebody else is going to bring it
     folder.mkdir()
-    assert ask(registry={"source": str(folder)})["findings"] == [f"{folder} holds no image {IMAGE}: none is there."]
+    assert ask(registry={"source": str(folder)})["findings"] == [f"{folder} holds no image {IMAGE}. It has: none."]
 
 
 def test_hub_has_an_environment_of_its_own(ask, node, monkeypatch):
@@ -175,7 +175,7 @@ def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypa
         (node / "venv/lib/python3.11/site-packages/huggingface_hub-2.4.0.dist-info").mkdir(parents=True)
     client = {"index_url": index, "venv": str(node / "venv")}
     findings = ask(client=client, skip=["platform", "disk", "ports"])["findings"]
-    assert [said.startswith("The index of Python packages http://127.0.0.1:9/simple ") for said in findings] == (
+    assert [said.startswith("The Python package index http://127.0.0.1:9/simple ") for said in findings] == (
         [True] if asked else []
     )
 

@@ -287,4 +287,4 @@ def test_no_line_of_a_value_stays(blank, text: str) -> None:
 
 def test_the_end_of_a_long_text_is_what_matters() -> None:
     assert redact.tail("one\ntwo\nthree\n", 100) == "one\ntwo\nthree\n"
-    assert redact.tail("one\ntwo\nthree\n", 8) == "(the beginning is left out)\nthree\n"
+    assert redact.tail("one\ntwo\nthree\n", 8) == "(the beginning was removed)\nthree\n"

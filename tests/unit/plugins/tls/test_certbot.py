@@ -59,15 +59,15 @@ def test_what_is_kept_is_not_asked_for(asked):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"names": ["a.test"]}, "it is for a.test, b.test, and is to be for a.test"),
-        ({"names": ["a.test", "b.test", "c.test"]}, "and is to be for a.test, b.test, c.test"),
+        ({"names": ["a.test"]}, "it is for a.test, b.test, but should be for a.test"),
+        ({"names": ["a.test", "b.test", "c.test"]}, "but should be for a.test, b.test, c.test"),
         (
             {"server": "https://two.test/directory"},
-            "it is renewed from the authority https://one.test/directory, and is to be from the authority"
+            "it is renewed from the authority https://one.test/directory, but should be from the authority"
             " https://two.test/directory",
         ),
         ({"hook": "/srv/front/renewed.sh"}, "with the hook /etc/gpunode/gateway/renewed.sh"),
-        ({"webroot": "/srv/acme"}, "are to be put into /srv/acme"),
+        ({"webroot": "/srv/acme"}, "but should be in /srv/acme"),
     ],
 )
 def test_what_differs_is_said(asked, said):
@@ -124,7 +124,7 @@ def test_a_certificate_that_did_not_reach_the_front(look, tmp_path):
 
 def test_the_names_are_those_of_the_certificate_itself(look):
     ((told,), *_rest) = look(names=["a.test"])
-    assert told == "it is for a.test, b.test, and is to be for a.test"
+    assert told == "it is for a.test, b.test, but should be for a.test"
 
 
 def test_one_is_kept_that_nobody_asks_for_any_more(look):

@@ -139,4 +139,4 @@ def test_a_certificate_of_the_operator_s_is_looked_at(made):
     (said,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, [])
     assert said == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
     (said,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), [])
-    assert said.startswith(f"The time of {certificate} is over;")
+    assert said.startswith(f"{certificate} has expired;")

@@ -130,4 +130,4 @@ def test_what_a_stopped_play_left_is_not_settled(run, node, tmp_path):
     assert run(units_settled, **args)["settled"] is True
     left.write_text("")
     said = run(units_settled, **args)
-    assert (said["settled"], said["due"]) == (False, [f"{left} is left over"])
+    assert (said["settled"], said["due"]) == (False, [f"{left} must be removed"])

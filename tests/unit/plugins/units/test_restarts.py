@@ -127,7 +127,7 @@ def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, note
     assert module.ran == (["stop old.service", *start] if stops else [])
     # Noted before it stops, so that a play that dies is known by the next one.
     assert [path.name for path in notes.glob("*")] == (["old.service"] if stops else [])
-    assert ("old.service: stop, it makes room for what is listed\n" in told["diff"]["after"]) is stops
+    assert ("old.service: stop, its GPUs and port are needed by listed units\n" in told["diff"]["after"]) is stops
 
 
 def test_check_mode_stops_nothing(unit, notes):

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a unit runs what is on disk."""
+"""Whether a unit runs from the current files."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def test_show_of_several_units():
 @pytest.mark.parametrize(
     ("active", "changed", "reload", "moved", "reloads", "action", "why"),
     [
-        ("active", "", False, "", False, "none", "runs what is on disk"),
-        ("activating", "", False, "", False, "none", "runs what is on disk"),
-        ("active", "/etc/x", False, "", False, "restart", "/etc/x is not what"),
-        ("activating", "/etc/x", False, "", False, "restart", "/etc/x is not what"),
-        ("active", "", True, "", False, "restart", "had not read"),
+        ("active", "", False, "", False, "none", "runs from the current files"),
+        ("activating", "", False, "", False, "none", "runs from the current files"),
+        ("active", "/etc/x", False, "", False, "restart", "/etc/x has changed since"),
+        ("activating", "/etc/x", False, "", False, "restart", "/etc/x has changed since"),
+        ("active", "", True, "", False, "restart", "had not reloaded"),
         ("active", "", False, "another image", False, "restart", "another image"),
         ("inactive", "", False, "", False, "start", "not running"),
         ("failed", "/etc/x", True, "", False, "start", "had failed"),
-        ("active", "", False, "", True, "none", "runs what is on disk"),
-        ("active", "/etc/x", False, "", True, "reload", "/etc/x is not what"),
-        ("active", "/etc/x", True, "", True, "restart", "/etc/x is not what"),  # the unit, behind systemd's back
-        ("active", "/etc/systemd/system/u.service", False, "", True, "restart", "u.service is not what"),
+        ("active", "", False, "", True, "none", "runs from the current files"),
+        ("active", "/etc/x", False, "", True, "reload", "/etc/x has changed since"),
+        ("active", "/etc/x", True, "", True, "restart", "/etc/x has changed since"),  # the unit, behind systemd's back
+        ("active", "/etc/systemd/system/u.service", False, "", True, "restart", "u.service has changed since"),
         ("active", "", False, "its program was replaced", True, "reload", "replaced"),
         ("inactive", "/etc/x", False, "", True, "start", "not running"),
     ],
