@@ -13,9 +13,9 @@ from ansible.plugins.action import ActionBase
 from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.node.schema import SCHEMA
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
+from ..plugin_utils import hub_models
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
-from ..plugin_utils.planner.catalog_files import load_catalog
 from ..plugin_utils.planner.host import UNIT, given_gpus, read_host
 from ..plugin_utils.planner.matrix import catalogue_hosts, matrix, matrix_models, together
 from ..plugin_utils.refusal import Refusal
@@ -27,6 +27,7 @@ OPTIONS = {
     "gpus": {"type": "raw"},
     "link_mbit_s": {"type": "float", "default": 1000.0},
     **planner_options.argument_spec(),
+    **hub_models.OPTIONS,
     "fail_on_findings": {"type": "bool", "default": True},
 }
 #: A host's label, its GPUs, and what it serves already.
@@ -48,8 +49,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 options |= planner_options.of_variables(self._task.args, task_vars or {}, self._templar.template)
             if options["link_mbit_s"] <= 0:
                 raise ValueError("link_mbit_s must be above 0.")
-            catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            places = self._places(options["gpus"], catalog, task_vars or {})
+            catalog = hub_models.known(options)
+            asks = hub_models.question(options["models"], options, catalog)
+            answer = self._ask(asks, task_vars or {}) if asks or not options["gpus"] else {}
+            places = _places(options["gpus"], answer, catalog, task_vars or {})
+            catalog = hub_models.with_answers(options, answer["models"]) if asks else catalog
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
             result = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:
@@ -59,21 +63,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result = {"rows": [], "sums": [], "notes": [], "text": screen_text.numbered(findings), "findings": findings}
         return {"changed": False, "schema": SCHEMA, "findings": [], **result}
 
-    def _places(self, gpus: Any, catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
-        """The hosts of the catalogue, hosts by description, or the node itself."""
-        if gpus:
-            described = (
-                catalogue_hosts(catalog) if gpus == "all" else gpus.split("/") if isinstance(gpus, str) else [gpus]
-            )
-            given = [(item, _some(item, catalog)) for item in described]
-            return [
-                (item if isinstance(item, str) else read_host(node, catalog).title, node, NodeServing())
-                for item, node in given
-            ]
-        answer = self._execute_module(module_name="gpunode.llm.gpu_info", module_args={}, task_vars=task_vars)
+    def _ask(self, asks: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """What the node says of its GPUs, and of models that are asked for."""
+        module = hub_models.MODULE if asks else "gpunode.llm.gpu_info"
+        answer: dict[str, Any] = self._execute_module(module_name=module, module_args=asks, task_vars=task_vars)
         if answer.get("failed"):
-            raise AnsibleActionFail(f"gpu_info failed on the node: {answer.get('msg')}", result=answer)
+            name = module.rpartition(".")[2]
+            raise AnsibleActionFail(f"{name} failed on the node: {answer.get('msg')}", result=answer)
+        return answer
+
+
+def _places(gpus: Any, answer: dict[str, Any], catalog: Catalog, task_vars: dict[str, Any]) -> list[Place]:
+    """The hosts of the catalogue, hosts by description, or the node itself."""
+    if not gpus:
         return [(_host(task_vars), node_gpus_from(answer), serving_from(answer))]
+    described = catalogue_hosts(catalog) if gpus == "all" else gpus.split("/") if isinstance(gpus, str) else [gpus]
+    given = [(item, _some(item, catalog)) for item in described]
+    return [
+        (item if isinstance(item, str) else read_host(node, catalog).title, node, NodeServing()) for item, node in given
+    ]
 
 
 def _host(task_vars: dict[str, Any] | None) -> str:

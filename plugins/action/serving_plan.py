@@ -9,10 +9,10 @@ from typing import Any
 
 from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
-from ..plugin_utils import asked
+from ..plugin_utils import asked, hub_models
 from ..plugin_utils.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
-from ..plugin_utils.planner.catalog_files import load_catalog
+from ..plugin_utils.planner.catalog import Catalog
 from ..plugin_utils.planner.host import given_gpus
 from ..plugin_utils.planner.listed import unlisted
 from ..plugin_utils.planner.plan import Outcome, make_plan
@@ -24,6 +24,7 @@ OPTIONS = {
     "models": {"type": "list", "elements": "raw", "default": []},
     "gpus": {"type": "raw"},
     **planner_options.argument_spec(),
+    **hub_models.OPTIONS,
     "fail_on_findings": {"type": "bool", "default": True},
     "gather_facts": {"type": "bool", "default": False},
     "lock_timeout_s": {"type": "float"},
@@ -40,37 +41,55 @@ class ActionModule(LockingAction):
         """Plan; with findings, fail in one message that holds all of them."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
-        gpus, wants_facts = options["gpus"], options["gather_facts"]
-        answer = self._ask(task_vars or {}, options["lock_timeout_s"]) if self._must_ask(options) else {}
+        refused, catalog, asks = self._read(options, task_vars or {})
+        answer = self._ask(task_vars or {}, options["lock_timeout_s"], asks) if self._must_ask(options) else {}
+        # What else such a call tells is of a machine that is not planned for.
+        told = self._answer(hub_models.MODULE, asks, task_vars or {}) if asks and not answer else answer
         try:
-            if options["from_variables"]:
-                options |= planner_options.of_variables(self._task.args, task_vars or {}, self._templar.template)
-            catalog = load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
-            node = given_gpus(gpus, catalog) if gpus else node_gpus_from(answer)
+            if catalog is None:
+                raise refused or ValueError
+            catalog = hub_models.with_answers(options, told["models"]) if asks else catalog
+            node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)
         except ValueError as error:
-            node, serving, outcome = NodeGpus("unknown"), NodeServing(), Outcome(None, (str(error),))
+            node, serving, outcome = NodeGpus("unknown"), NodeServing(), Outcome(None, tuple(str(error).splitlines()))
         if outcome.findings and options["fail_on_findings"]:
             raise Refusal(_one_message(outcome.findings), result={"findings": list(outcome.findings)})
         plan = outcome.plan.as_dict() if outcome.plan else None
-        facts = {"ansible_facts": answer["system"]} if wants_facts else {}
+        facts = {"ansible_facts": answer["system"]} if options["gather_facts"] else {}
         names = [instance.name for instance in outcome.plan.instances] if outcome.plan else []
         result = {"plan": plan, "findings": list(outcome.findings), "gpus": node.as_dict()["gpus"]}
         result["unlisted"] = unlisted([engine.name for engine in serving.engines], names) if plan else []
         result["engines"] = answer.get("engines") or []
         return {"changed": False, **result, **facts}
 
+    def _read(
+        self, options: dict[str, Any], task_vars: dict[str, Any]
+    ) -> tuple[ValueError | None, Catalog | None, dict[str, Any]]:
+        """Why there can be no plan, or the catalogue and what model_info is asked of models by their names.
+
+        The node is asked in either case: what its roles want to know of it does not depend on the plan.
+        """
+        try:
+            if options["from_variables"]:
+                options |= planner_options.of_variables(self._task.args, task_vars, self._templar.template)
+            catalog = hub_models.known(options)
+            models = options["models"] or [options["model"]]
+            return None, catalog, hub_models.question(models, options, catalog)
+        except ValueError as error:
+            return error, None, {}
+
     @staticmethod
     def _must_ask(options: dict[str, Any]) -> bool:
         return bool(options["gather_facts"] or not options["gpus"] or options["lock_timeout_s"] is not None)
 
-    def _ask(self, task_vars: dict[str, Any], lock_timeout_s: float | None) -> dict[str, Any]:
-        """What the node says of its GPUs and its system; where a time-out is given, once the node is this play's."""
+    def _ask(self, task_vars: dict[str, Any], lock_timeout_s: float | None, asks: dict[str, Any]) -> dict[str, Any]:
+        """What the node says of itself, and of models that are asked for; with a time-out, once it is this play's."""
         if lock_timeout_s is None:
-            return self._answer("gpunode.llm.gpu_info", {}, task_vars)
-        nonce = asked.nonce()
-        answer = self._locked("gpunode.llm.node_info", task_vars, lock_timeout_s, nonce=nonce)
+            return self._answer(hub_models.MODULE if asks else "gpunode.llm.gpu_info", asks, task_vars)
+        nonce, module = asked.nonce(), hub_models.MODULE if asks else "gpunode.llm.node_info"
+        answer = self._locked(module, task_vars, lock_timeout_s, nonce=nonce, **asks)
         asked.bring(str(task_vars.get("inventory_hostname", "node")), answer.get("answers") or {}, nonce)
         return answer
 

@@ -41,6 +41,16 @@ options:
     description: The speed of the download in megabits per second.
     type: float
     default: 1000
+  hub:
+    description:
+      - How the hub is asked for models that the catalogue does not have, with the keys C(endpoint), C(home), C(source),
+        C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
+      - The host asks in the call that reads its GPUs, in the task's environment; with O(gpus) in a call for that alone.
+    type: dict
+    default: {}
+  hub_token:
+    description: The token for these questions.
+    type: str
   fail_on_findings:
     description: Whether to fail where an option is of no use, such as unknown GPUs. Otherwise RV(findings) holds it.
     type: bool

@@ -22,7 +22,9 @@ description:
   - Changes nothing. With O(lock_timeout_s) the node is this play's from then on.
 options:
   model:
-    description: The model to serve, by its key in the catalogue or by its repository on the Hugging Face hub.
+    description:
+      - The model to serve, by its key in the catalogue, by any repository of the Hugging Face hub as V(ORG/NAME) or
+        V(ORG/NAME@REVISION), or by the path of a folder on the node.
     type: str
   models:
     description:
@@ -39,6 +41,16 @@ options:
       - GPUs to plan for instead of the node's own, as V(8xH100), or as a list of dictionaries with C(name), C(count),
         C(memory_mib) and C(compute_capability). The last two are needed only for GPUs that the catalogue does not know.
     type: raw
+  hub:
+    description:
+      - How the hub is asked for models that the catalogue does not have, with the keys C(endpoint), C(home), C(source),
+        C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
+      - The host asks in the call that reads its GPUs, in the task's environment; with O(gpus) in a call for that alone.
+    type: dict
+    default: {}
+  hub_token:
+    description: The token for these questions.
+    type: str
   fail_on_findings:
     description: Whether to fail when something stands against the plan. Otherwise RV(findings) holds it.
     type: bool
@@ -190,6 +202,16 @@ plan:
           description: Files of the repository that are not needed.
           type: list
           elements: str
+        allow_patterns:
+          description: All that is fetched of the repository, where something is said of it.
+          type: list
+          elements: str
+        branch:
+          description: The branch or tag that the revision was resolved from, where the user named one.
+          type: str
+        folder:
+          description: The folder on the node that holds the model, in place of a repository.
+          type: str
         start_timeout_s:
           description: How long a start may take, from the bytes to load.
           type: int

@@ -129,7 +129,9 @@ class Service:
     started_from: str
     #: The configuration that the container sees: with several keys a copy that has them all.
     mounted_config: str
-    hub: str
+    #: Where its model lies, the hub's cache or a folder of its own, and where its container has that.
+    weights: str
+    weights_target: str
     #: What its engine compiled: of a second one the first one's.
     cache: str
     #: The folders of the cache that it needs where it is not root.
@@ -217,6 +219,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     host, port = _host(instance), int(instance["port"])
     paths, config = files(instance, settings), instance.get("config") or {}
     cache = f"{settings.cache_dir}/{first or name}"
+    weights = str(instance.get("folder") or f"{settings.huggingface_home}/hub")
     home = "/root" if settings.run_as_root else "/home/vllm"
     return Service(
         name=name,
@@ -240,11 +243,12 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         files=paths,
         started_from=names.started_from(names.unit_of(name)),
         mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,
-        hub=f"{settings.huggingface_home}/hub",
+        weights=weights,
+        weights_target=names.MODEL_TARGET if instance.get("folder") else f"{home}/.cache/huggingface/hub",
         cache=cache,
         folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", "/.cache/huggingface/hub")],
         snapshot=_snapshot(instance, settings),
-        mounts=_mounts(os.path.dirname(paths.config), cache, settings),
+        mounts=_mounts([weights, cache, os.path.dirname(paths.config), settings.kept_dir], settings),
         user="" if settings.run_as_root else USER,
         home=home,
         cache_target=f"{home}/.cache/vllm" if settings.run_as_root else home,
@@ -298,10 +302,9 @@ def _revision(instance: Mapping[str, Any]) -> str:
     return str((instance.get("config") or {}).get("revision") or "")
 
 
-def _mounts(config_dir: str, cache: str, settings: Settings) -> str:
+def _mounts(folders: Sequence[str], settings: Settings) -> str:
     """Every path that a unit reads or writes, what its container is given besides included."""
     programs = (settings.wait_program, settings.gpus_program, settings.keep_program, settings.back_program)
-    folders = (f"{settings.huggingface_home}/hub", cache, config_dir, settings.kept_dir)
     return mounts_for([*folders, *programs, settings.docker_program], settings.docker_args)
 
 

@@ -74,11 +74,15 @@ def test_both_modules_of_the_planner_take_and_document_every_option() -> None:
 def test_the_plan_and_the_table_of_what_fits_take_the_same_variables() -> None:
     """A GPU that vllm_extra_gpus describes was unknown to plan.yml; vllm_env did not reach the planner."""
     (plan,) = read("roles/vllm/tasks/plan.yml")
-    settings, fit = read("playbooks/tasks/fit.yml")
-    assert settings["ansible.builtin.import_role"]["tasks_from"] == "settings"
+    *settings, fit = read("playbooks/tasks/fit.yml")
+    roles = [task["ansible.builtin.import_role"] for task in settings]
+    assert {(role["name"], role["tasks_from"]) for role in roles} == {
+        ("gpunode.llm.vllm", "settings"),
+        ("gpunode.llm.huggingface", "settings"),
+    }
     for args in (plan["gpunode.llm.serving_plan"], fit["gpunode.llm.serving_matrix"]):
         assert args["from_variables"] is True
-        assert "api_key_set" in args
+        assert {"api_key_set", "hub", "hub_token"} <= args.keys()
 
 
 def with_option(home: Path, *places: str) -> None:

@@ -19,6 +19,8 @@ SECOND_DIR = "/run/gpunode/beside"
 RECORD_DIRS = (CONFIG_DIR, SECOND_DIR)
 #: The gateway's unit and record.
 GATEWAY_UNIT, GATEWAY_RECORD = "gpunode-gateway.service", "/etc/gpunode/gateway.json"
+#: Where an engine's container has a model from a folder of the node.
+MODEL_TARGET = "/model"
 #: A pattern for the units of all instances.
 UNITS = "vllm-*.service"
 _SECOND = "-beside"

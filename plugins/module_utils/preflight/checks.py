@@ -125,6 +125,9 @@ def pin(
     """The instances, each pinned to the commit of its branch: the one on the node, else the hub's."""
     pinned = []
     for instance in instances:
+        if instance.get("folder"):
+            pinned.append(instance)
+            continue
         (asked,) = parse_snapshots([instance])
         known = next((commit for one, (commit, _tree) in trees.items() if same(one, asked)), "")
         commit = known or look(home, asked).commit
@@ -139,8 +142,7 @@ def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]
     """The instances; those that another node serves carry its name as ``seeder``."""
     assigned = []
     for instance in instances:
-        (asked,) = parse_snapshots([instance])
-        seeder = seeders.get((asked.repo_id, asked.revision))
+        seeder = next((seeders.get((one.repo_id, one.revision)) for one in parse_snapshots([instance])), None)
         assigned.append({**instance, "seeder": seeder} if seeder else instance)
     return assigned
 

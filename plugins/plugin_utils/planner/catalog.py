@@ -43,10 +43,21 @@ class ModelSpec:
     device: str = "cuda"
     max_model_len: int | None = None
     tool_call_parser: str = ""
-    ignore_patterns: tuple[str, ...] = ("original/*",)
+    ignore_patterns: tuple[str, ...] = ("original/*", "metal/*")
+    allow_patterns: tuple[str, ...] = ()
+    #: The branch or tag that its commit was resolved from, if the user named one.
+    branch: str = ""
+    #: The folder on the node that holds the model, in place of a repository.
+    folder: str = ""
+    #: The size of each file of the repository, and the files that the index of its weights names. Empty: unknown.
+    files: Mapping[str, int] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
+    #: Python files of the repository that the engine would run.
+    code_files: tuple[str, ...] = ()
     vllm: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     in_matrix: bool = True
+    #: Bytes of the weights' files. None: computed from the shapes.
     weights_bytes: int | None = None
     kv_bytes_per_token: int | None = None
 
@@ -207,17 +218,23 @@ class Catalog:
         """GPUs by each of their names in lower case: key, nvidia-smi's names, aliases."""
         return {name.casefold(): gpu for gpu in self.gpus.values() for name in (gpu.key, *gpu.names, *gpu.aliases)}
 
+    def find(self, name: str) -> ModelSpec | None:
+        """Find a model by key or repository id; None if the catalogue does not have it."""
+        wanted = str(name).casefold()
+        by_key = (model for model in self.models.values() if model.key.casefold() == wanted)
+        by_repository = (model for model in self.models.values() if model.repo_id.casefold() == wanted)
+        return next(by_key, None) or next(by_repository, None)
+
     def model(self, name: str) -> ModelSpec:
         """Find a model by key or repository id. Raises ValueError, with suggestions, if it is unknown."""
-        wanted = str(name).casefold()
-        for model in self.models.values():
-            if wanted in (model.key.casefold(), model.repo_id.casefold()):
-                return model
+        found = self.find(name)
+        if found is not None:
+            return found
         guesses = near(name, self.models)
         meant = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
         raise ValueError(
             f"Model {name!r} is not in the catalogue. {meant}Known: {', '.join(self.models)}. "
-            "Add your own with vllm_extra_models: a repo_id and the fields of its config.json."
+            "Name any other by its repository, ORG/NAME, or by its folder on the node, such as /srv/models/NAME."
         )
 
     def gpu(self, name: str) -> GpuSpec | None:

@@ -115,11 +115,21 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
         max_model_len=_optional_int(what, raw, "max_model_len"),
         weights_bytes=_optional_int(what, raw, "weights_bytes"),
         kv_bytes_per_token=_optional_int(what, raw, "kv_bytes_per_token"),
-        ignore_patterns=tuple(raw.get("ignore_patterns", ("original/*",))),
+        **_file_fields(raw),
         env={name: str(value) for name, value in (raw.get("env") or {}).items()},
         in_matrix=bool(raw.get("in_matrix", True)),
         **plain,
     )
+
+
+def _file_fields(raw: Raw) -> dict[str, Any]:
+    """The fields of an entry that concern the model's files."""
+    lists = ("ignore_patterns", "allow_patterns", "shards", "code_files")
+    found: dict[str, Any] = {name: tuple(raw[name]) for name in lists if raw.get(name) is not None}
+    found |= {name: str(raw[name]) for name in ("branch", "folder") if raw.get(name)}
+    if raw.get("files"):
+        found["files"] = {str(path): int(size) for path, size in raw["files"].items()}
+    return found
 
 
 GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key"}

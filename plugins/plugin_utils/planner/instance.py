@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...module_utils.instance.names import MODEL_TARGET
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
@@ -46,6 +47,11 @@ class Instance:
     ignore_patterns: tuple[str, ...]
     start_timeout_s: int
     shm_size: str
+    #: The branch or tag that `revision` was resolved from; the only files to fetch, if any are named; and the folder on
+    #: the node that holds the model, in place of a repository.
+    branch: str = ""
+    allow_patterns: tuple[str, ...] = ()
+    folder: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -70,14 +76,15 @@ class Decision:
 
 def served_names(request: InstanceRequest) -> tuple[str, ...]:
     """Names that clients may use: the user's, else the repository id and the instance's name."""
-    return request.served_model_name or tuple(dict.fromkeys((request.model.repo_id, request.name)))
+    known_as = () if request.model.folder else (request.model.repo_id,)
+    return request.served_model_name or tuple(dict.fromkeys((*known_as, request.name)))
 
 
 def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     """The content of vLLM's configuration file. Later layers win; null removes an option."""
     request, spread = decision.request, decision.spread
     planned: dict[str, Any] = {
-        "model": request.model.repo_id,
+        "model": MODEL_TARGET if request.model.folder else request.model.repo_id,
         "revision": request.model.revision,
         "served-model-name": list(served_names(request)),
         "host": "0.0.0.0",  # in the container; Docker publishes it on the instance's host address
@@ -97,6 +104,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         planned["gpu-memory-utilization"] = request.gpu_memory_utilization or engine.gpu_memory_utilization
     if request.model.tool_call_parser:
         planned |= {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
+    if request.trust_remote_code:
+        planned["trust-remote-code"] = True
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -150,5 +159,8 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         ignore_patterns=request.model.ignore_patterns,
         start_timeout_s=timeout,
         shm_size=policy.shm_size[request.device],
+        branch=request.model.branch,
+        allow_patterns=request.model.allow_patterns,
+        folder=request.model.folder,
         warnings=decision.warnings,
     )

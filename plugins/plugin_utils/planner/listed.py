@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .catalog_files import load_catalog
-from .request import read_request
+from .named import asked_for, called
+from .request import instance_name, read_request
 
 #: The command-line option that removes them.
 REMEDY = "-e vllm_remove_unlisted=true removes"
@@ -20,11 +21,20 @@ def listed(models: Sequence[Any], extra_models: Mapping[str, Any] | None = None)
     if not models:
         return None
     try:
-        host_request = read_request({"models": list(models)}, load_catalog(extra_models))
+        catalog = load_catalog(extra_models)
+        # Such a model need not be known to tell what its instance is called.
+        named = {one["name"] for one in asked_for(models, catalog)}
+        items = [dict(item) if isinstance(item, Mapping) else {"model": item} for item in models]
+        names = [_name(item) for item in items if item.get("model") in named]
+        known = [item for item in items if item.get("model") not in named]
+        names += [request.name for request in read_request({"models": known}, catalog).instances] if known else []
     except ValueError:
         return None
-    names = [request.name for request in host_request.instances]
     return None if len(names) < len(models) else frozenset(names)
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return instance_name(item.get("name") or called(str(item["model"])))
 
 
 def unlisted(present: Iterable[str], wanted: Iterable[str]) -> list[str]:

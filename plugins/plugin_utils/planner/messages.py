@@ -177,7 +177,9 @@ def does_not_fit(request: InstanceRequest, groups: Sequence[Group], advice: Advi
     context = f" with a context of {request.max_model_len}" if request.max_model_len else ""
     reasons = " ".join(_why(request, group, advice) for group in groups)
     planner_choice = next((text for group in groups if (text := _planner_choice(request, group, advice))), "")
-    model = f"{request.model.key} ({request.model.repo_id}, {weight_text(request.model)})"
+    # A model that was named by its repository is not told of twice.
+    repository = "" if request.model.repo_id in request.model.key else f"{request.model.repo_id}, "
+    model = f"{request.model.key} ({repository}{weight_text(request.model)})"
     head = f"{model} does not fit {available}{context}."
     return f"{head} {reasons}{planner_choice or _alternatives(request, groups[0], advice)}"
 

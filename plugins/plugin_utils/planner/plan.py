@@ -16,7 +16,7 @@ from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
 from .instance import Decision, Instance, instance
 from .kv_cache import Setting
-from .memory import GIB, shaped_bytes
+from .memory import GIB, shaped_bytes, weights_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
 from .placement import Packing, Placement, pack
 from .ports import ports
@@ -26,6 +26,8 @@ from .rope import farthest
 from .spread import BFLOAT16, Choice, half_precision, weight_only
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
+#: By how much the weights' files may differ from what the shapes say, before the plan tells.
+WEIGHTS_DIFFER = 0.02
 
 
 @dataclass(frozen=True)
@@ -350,6 +352,17 @@ def _arguments(host_request: HostRequest) -> tuple[list[str], list[str]]:
     )
 
 
+def _size_note(request: InstanceRequest) -> str:
+    """A note if the weights by their files and by the shapes differ by more than the two ever did."""
+    files, shapes = weights_bytes(request.model), shaped_bytes(request.model)
+    if abs(files - shapes) <= WEIGHTS_DIFFER * shapes:
+        return ""
+    return (
+        f"{request.name}: the files of its weights have {files / GIB:.2f} GiB, and by the shapes in its config.json"
+        f" they would have {shapes / GIB:.2f} GiB. The plan takes the files."
+    )
+
+
 def _releases(host_request: HostRequest, images: Mapping[str, ImageChoice], catalog: Catalog) -> list[str]:
     """Notes about images whose vLLM release differs from the one that the plan assumes."""
     mismatches = [
@@ -393,6 +406,7 @@ def make_plan(
         [instance(item, host_request, catalog.policy) for item in decisions], node, serving
     )
     warnings = [*host.warnings, *gone, *unnamed, *_releases(host_request, images, catalog)]
+    warnings += [_size_note(item.request) for item in decisions]
     warnings += [*(picked.warning for picked in images.values()), *notes, *arg_notes]
     warnings += [f"{item.request.name}: {note}" for item in decisions for note in item.warnings]
     return Outcome(Plan(instances, _unique(warnings), _rejected(packing.placements, advice)))

@@ -14,10 +14,12 @@ from typing import Any
 
 from ...module_utils import paths
 from ..quoting import env_text
-from ..values import WHOLE, Option, choices, size
+from ..values import FALSE, TRUE, WHOLE, Option, choices, size
 from . import options as planner_options
 from .catalog import Catalog, EngineSpec, ModelSpec, near
+from .fetched import chosen
 from .flags import typed_args
+from .named import called, shown
 from .release import chosen_image_release
 from .rope import yarn
 from .user_figures import is_auto, with_figures
@@ -56,6 +58,9 @@ class InstanceRequest:
     engine_decides_context: bool = False
     #: hf-overrides that make the context longer than config.json's.
     stretched: Mapping[str, Any] = field(default_factory=dict)
+    allow_patterns: tuple[str, ...] | None = None
+    ignore_patterns: tuple[str, ...] | None = None
+    trust_remote_code: bool | None = None
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
@@ -159,6 +164,19 @@ def names(value: Any) -> tuple[str, ...]:
     )
 
 
+def patterns(what: str, value: Any) -> tuple[str, ...]:
+    """Patterns of files, as a list or as one text."""
+    return tuple(text_of(what, item) for item in (value if isinstance(value, (list, tuple)) else [value]))
+
+
+def truth(what: str, value: Any) -> bool:
+    """Yes or no, in the words that Ansible knows."""
+    text = str(value).strip().lower()
+    if text not in TRUE + FALSE:
+        raise ValueError(f"{what} must be true or false, not {value!r}.")
+    return text in TRUE
+
+
 def mapping(what: str, value: Any) -> Mapping[str, Any]:
     """Read a dictionary; text is rejected."""
     if not isinstance(value, Mapping):
@@ -238,6 +256,8 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "max_model_len": context_length,
     "gpu_memory_utilization": utilization,
     "gpu_indices": indices,
+    "allow_patterns": lambda value: patterns("allow_patterns", value),
+    "ignore_patterns": lambda value: patterns("ignore_patterns", value),
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
@@ -255,6 +275,8 @@ def _reader(name: str, option: Option) -> Callable[[Any], Any]:
         return lambda value: whole_number(name, value, 1, LARGEST.get(name, 1024))
     if option["type"] == "dict":
         return lambda value: mapping(name, value)
+    if option["type"] == "bool":
+        return lambda value: truth(name, value)
     return lambda value: text_of(name, value)
 
 
@@ -304,8 +326,9 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     options = _read({**common, **own, **merged}, findings, own)
     try:
         model = catalog.model(options.pop("model", ""))
+        model = chosen(model, options.get("allow_patterns"), options.get("ignore_patterns"))
         # If the user's name was invalid, there is a finding about it already.
-        name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(model.key)
+        name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(called(model.key))
         auto = is_auto({**common, **own}.get("max_model_len"))
         model, engine_decides = with_figures(model, options, auto)
     except ValueError as error:
@@ -336,6 +359,18 @@ def _duplicates(instances: Sequence[InstanceRequest]) -> list[str]:
     for port in sorted({port for port in ports if ports.count(port) > 1}):
         findings.append(f"Two instances want port {port}.")
     return findings
+
+
+def _unconsented(instance: InstanceRequest) -> list[str]:
+    """A finding if the model brings code and the user has not said whether it may run."""
+    model = instance.model
+    if not model.code_files or instance.trust_remote_code is not None or instance.extra_args.get("trust-remote-code"):
+        return []
+    where = model.folder or f"{model.repo_id} at {model.revision}"
+    return [
+        f"{instance.name}: {where} brings code that would run in the engine: {shown(model.code_files)}. Read it, then"
+        " set vllm_trust_remote_code: true; with false vLLM serves the model by its own code alone, if it knows it."
+    ]
 
 
 def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
@@ -372,6 +407,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += _duplicates(instances)
     key_set = bool(options.get("api_key_set"))
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
+    findings += [finding for instance in instances for finding in _unconsented(instance)]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
     return HostRequest(
         engine=engine,

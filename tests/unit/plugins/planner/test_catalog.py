@@ -101,7 +101,7 @@ def test_an_unknown_model_names_near_ones(wrong: str, meant: str) -> None:
     message = findings("1xH100", model=wrong)
     assert message.startswith(f"Model {wrong!r} is not in the catalogue. Did you mean ")
     assert meant in message.split("?", maxsplit=1)[0]
-    assert "extra_models" in message
+    assert "by its repository, ORG/NAME" in message
 
 
 def test_nothing_is_near() -> None:

@@ -27,7 +27,8 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
 CONTRACT = (
     "name model repo_id revision image device gpu_indices gpu_uuids tensor_parallel_size pipeline_parallel_size "
     "data_parallel_size max_model_len model_context precision weights_gib_per_gpu kv_cache_tokens config env "
-    "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size warnings"
+    "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size "
+    "branch allow_patterns folder warnings"
 )
 
 
@@ -57,7 +58,7 @@ def test_an_instance() -> None:
     assert instance.env == {"VLLM_NO_USAGE_STATS": "1", "VLLM_ENGINE_READY_TIMEOUT_S": "2240"}
     assert (instance.start_timeout_s, instance.shm_size) == (2240, "16g")
     assert (instance.image, instance.host, instance.port) == ("vllm/vllm-openai:v0.33.0", "127.0.0.1", 8000)
-    assert instance.ignore_patterns == ("original/*",)
+    assert instance.ignore_patterns == ("original/*", "metal/*")
 
 
 def serving_of(plan: dict[str, Instance]) -> NodeServing:

@@ -347,6 +347,7 @@ def test_settings_and_their_specification_agree():
             assert DEFAULTS[name] is None or kind is kinds[option["type"]], name
     assert {name for name, option in spec["main"]["options"].items() if option.get("no_log")} == {
         "vllm_api_keys",
+        "vllm_hub_token",
         "vllm_secret_env",
     }
 

@@ -1,0 +1,47 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Models that the catalogue does not have: who is asked for them, and the catalogue that has them.
+
+The node asks the hub in the round trip that reads its GPUs. Where GPUs are given and no node is asked, the same module
+is called for this alone: a play for no node is one for localhost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .planner.catalog import Catalog
+from .planner.catalog_files import load_catalog
+from .planner.named import asked_for, entries
+
+#: The options of an action that plans.
+OPTIONS: Mapping[str, Any] = {"hub": {"type": "dict", "default": {}}, "hub_token": {"type": "str", "no_log": True}}
+#: The keys of `hub` that model_info takes; the rest is for others.
+HUB = ("ca_path", "endpoint", "home", "source", "token_path", "update")
+#: The module that answers, in place of one that asks no hub.
+MODULE = "gpunode.llm.model_info"
+
+
+def known(options: Mapping[str, Any]) -> Catalog:
+    """The catalogue with the user's own entries."""
+    return load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
+
+
+def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+    """The options of model_info for the models that the catalogue does not have; empty if it has all.
+
+    Raises ValueError for a name that no repository can have.
+    """
+    wanted = asked_for(models, catalog)
+    if not wanted:
+        return {}
+    hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
+    token = {"token": options["hub_token"]} if options["hub_token"] else {}
+    return {**hub, **token, "models": wanted}
+
+
+def with_answers(options: Mapping[str, Any], described: Mapping[str, Any]) -> Catalog:
+    """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
+    return known({**options, "extra_models": {**(options["extra_models"] or {}), **entries(described)}})

@@ -1,0 +1,155 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Models that only their names tell of: which are asked for, and what the answers make of them.
+
+A name is a repository of the hub, ORG/NAME or ORG/NAME@REVISION, or the path of a folder on the node. The answer
+(``module_utils/hub/described.py``) becomes an entry of the same form as those in catalog/models.yml.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ...module_utils import paths
+from .catalog import Catalog
+
+#: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
+MODULES = ("tokenization_", "processing_", "image_processing_")
+#: So many names of files are shown.
+SHOWN = 6
+
+Entry = dict[str, Any]
+
+
+def called(key: str) -> str:
+    """What an instance of a model is called where nobody says: its key, or the last part of a longer name.
+
+    >>> called("Qwen/Qwen3-32B@v1"), called("/srv/models/mine/"), called("8b")
+    ('Qwen3-32B', 'mine', '8b')
+    """
+    whole = key if key.startswith("/") else key.partition("@")[0]
+    return whole.rstrip("/").rpartition("/")[2]
+
+
+def asked_for(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
+    """The models that have to be asked for, each once, as the module model_info takes them.
+
+    Args:
+        models: what a user lists, names and dictionaries.
+
+    Raises:
+        ValueError: a name cannot be one of a repository; a sentence for each.
+    """
+    found: dict[str, dict[str, str]] = {}
+    wrong: list[str] = []
+    for item in models:
+        name = str((item.get("model") if isinstance(item, Mapping) else item) or "").strip()
+        if "/" not in name or catalog.find(name):
+            continue
+        try:
+            found[name] = _reference(name)
+        except ValueError as refused:
+            wrong.append(
+                f"Model {name!r} cannot be: {refused}. Write ORG/NAME or ORG/NAME@REVISION for a repository, the whole"
+                " path for a folder of the node, or a name of the catalogue."
+            )
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return list(found.values())
+
+
+def _reference(name: str) -> dict[str, str]:
+    if name.startswith("/"):
+        folder = "/" + paths.relative(name.strip("/"))
+        return {"name": name, "folder": folder}
+    repo_id, at, revision = name.partition("@")
+    if at:
+        paths.revision(revision)
+    return {"name": name, "repo_id": paths.repo_id(repo_id), "revision": revision or "main"}
+
+
+def entries(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Entry]:
+    """An entry of the catalogue for each model.
+
+    Raises:
+        ValueError: one is not known, or is nothing that vLLM serves; a sentence for each.
+    """
+    found: dict[str, Entry] = {}
+    wrong: list[str] = []
+    for name, said in described.items():
+        refused = str(said.get("refused") or "") or _no_model(said)
+        if refused:
+            wrong.append(refused)
+        else:
+            found[name] = _entry(said)
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return found
+
+
+def _entry(said: Mapping[str, Any]) -> Entry:
+    folder = str(said.get("folder") or "")
+    origin = {"repo_id": folder, "folder": folder} if folder else {key: said[key] for key in ("repo_id", "revision")}
+    code = code_files(said["config"], said["files"])
+    given = {"branch": said.get("branch"), "license": said.get("license"), "shards": said["shards"], "code_files": code}
+    plain = {key: value for key, value in given.items() if value}
+    return {
+        **origin,
+        "gated": bool(said["gated"]),
+        "in_matrix": False,
+        "config": said["config"],
+        "files": said["files"],
+        **plain,
+    }
+
+
+def code_files(config: Mapping[str, Any], files: Iterable[str]) -> list[str]:
+    """The Python files of a repository that would run in the engine."""
+    here = sorted(path for path in files if path.endswith(".py") and "/" not in path)
+    mapped = config.get("auto_map") or {}
+    named = [one for value in mapped.values() for one in (value if isinstance(value, list) else [value]) if one]
+    # Of another repository: ORG/NAME--module.Class.
+    elsewhere = sorted({str(one).rpartition(".")[0] + ".py" for one in named if "--" in str(one)})
+    return [*(here if named else [path for path in here if path.startswith(MODULES)]), *elsewhere]
+
+
+def title(said: Mapping[str, Any]) -> str:
+    """How sentences call it."""
+    return str(said["folder"]) if said.get("folder") else f"{said['repo_id']} at {said['revision']}"
+
+
+def _no_model(said: Mapping[str, Any]) -> str:
+    """Why it is nothing that vLLM serves; empty where it has a config.json."""
+    files = said.get("files") or {}
+    if said.get("config") is not None:
+        return ""
+    what = title(said)
+    if "adapter_config.json" in files:
+        return (
+            f"{what} is a LoRA adapter (it has adapter_config.json and no config.json): serve the model that it is for."
+        )
+    if "model_index.json" in files:
+        return (
+            f"{what} is a pipeline of diffusers (it has model_index.json and no config.json), and vLLM serves language"
+            " models."
+        )
+    if any(path.endswith(".gguf") for path in files):
+        return (
+            f"{what} has GGUF files and no config.json, which vLLM does not read: serve the repository that they were"
+            " made from, or one of the same model in FP8, AWQ or GPTQ."
+        )
+    if "params.json" in files:
+        return (
+            f"{what} has params.json, the form of its maker, and no config.json, by which the planner sizes a model:"
+            " serve the same model in the form of transformers."
+        )
+    return f"{what} has no config.json, so it is not known what model it is. It has: {shown(files) or 'no file'}."
+
+
+def shown(names: Iterable[str], most: int = SHOWN) -> str:
+    """Some names, and how many more there are."""
+    listed: Sequence[str] = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,135 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model that the catalogue does not have is asked for in the call that reads the GPUs, and in no other case."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import LLAMA, NAME, said
+
+CHECKOUT = Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(CHECKOUT / "tests" / "lab" / "hub"))
+
+import server
+
+TOKEN = "hf_lab_good"
+HUB = {"endpoint": "https://hub.example", "source": "", "home": "/h", "client": {"venv": "/v"}, "environment": {}}
+Actions = type[serving_plan.ActionModule] | type[serving_matrix.ActionModule]
+
+
+def node(**models: Any) -> dict[str, Any]:
+    board = (CHECKOUT / "tests" / "fixtures" / "nvidia_smi" / "h100x1.xml").read_text(encoding="utf-8")
+    return {**parse(board).as_dict(), "models": models}
+
+
+def action(kind: Actions, answer: dict[str, Any], **options: Any) -> Any:
+    task = SimpleNamespace(args=options, async_val=0, check_mode=True, diff=False, environment=[], action=kind.__doc__)
+    made = kind(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    made._execute_module = MagicMock(return_value=answer)
+    return made
+
+
+def called(made: Any) -> tuple[str, dict[str, Any]]:
+    """The one call on the node."""
+    (call,) = made._execute_module.call_args_list
+    return call.kwargs["module_name"].rpartition(".")[2], call.kwargs["module_args"]
+
+
+@pytest.mark.parametrize("lock", [None, 0])
+def test_the_plan_asks_in_the_call_that_it_makes_anyway(lock: float | None) -> None:
+    made = action(
+        serving_plan.ActionModule, node(**{NAME: said()}), model=NAME, hub=HUB, hub_token=TOKEN, lock_timeout_s=lock
+    )
+    plan = made.run(task_vars={})["plan"]
+    name, args = called(made)
+    assert (name, args["models"]) == ("model_info", [{"name": NAME, "repo_id": NAME, "revision": "main"}])
+    assert (args["endpoint"], args["home"], args["token"]) == (HUB["endpoint"], "/h", TOKEN)
+    assert not {"source", "client", "environment"} & args.keys()
+    assert plan["instances"][0]["repo_id"] == NAME
+
+
+@pytest.mark.parametrize(("lock", "module"), [(None, "gpu_info"), (0, "node_info")])
+def test_for_the_catalogues_models_no_hub_is_asked(lock: float | None, module: str) -> None:
+    made = action(serving_plan.ActionModule, node(), model="8b", hub=HUB, hub_token=TOKEN, lock_timeout_s=lock)
+    made.run(task_vars={})
+    assert called(made) == (module, {} if lock is None else called(made)[1])
+    assert "token" not in called(made)[1]
+
+
+@pytest.mark.parametrize("kind", [serving_plan.ActionModule, serving_matrix.ActionModule])
+def test_for_described_gpus_there_is_a_call_for_the_models_alone(kind: Actions) -> None:
+    made = action(kind, node(**{NAME: said()}), models=[NAME], gpus="2xH100", hub=HUB)
+    result = made.run(task_vars={})
+    assert called(made)[0] == "model_info"
+    assert result["plan"] if kind is serving_plan.ActionModule else result["rows"][0]["host"] == "2xH100"
+    assert len(result.get("gpus") or [0, 1]) == 2
+
+
+def test_the_table_of_the_node() -> None:
+    made = action(serving_matrix.ActionModule, node(**{NAME: said()}), models=[NAME, "8b"], hub=HUB)
+    rows = {row["model"]: row["fits"] for row in made.run(task_vars={"inventory_hostname": "one"})["rows"]}
+    assert rows == {"8b": True, "mine-8b": True}
+    assert called(made)[0] == "model_info"
+
+
+def test_what_is_refused_is_a_finding_each() -> None:
+    answer = node(**{NAME: {"refused": "It is gated."}, "a/b": {"refused": "There is none."}})
+    made = action(serving_plan.ActionModule, answer, models=[NAME, "a/b"], fail_on_findings=False)
+    assert made.run(task_vars={})["findings"] == ["It is gated.", "There is none."]
+    with pytest.raises(AnsibleActionFail, match="It is gated"):
+        action(serving_plan.ActionModule, answer, models=[NAME, "a/b"]).run(task_vars={})
+
+
+def test_a_name_that_cannot_be_asks_nobody_for_it() -> None:
+    made = action(serving_plan.ActionModule, node(), model="a/b/c", fail_on_findings=False)
+    (finding,) = made.run(task_vars={})["findings"]
+    assert "Write ORG/NAME or ORG/NAME@REVISION" in finding
+    assert called(made)[0] == "gpu_info"
+
+
+# -- the playbook, with the lab's hub ---------------------------------------------------------------------------------
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[server.Hub]:
+    folder = tmp_path / "hub" / NAME
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(LLAMA))
+    (folder / "model.safetensors").write_bytes(b"w" * 1000)
+    monkeypatch.setattr(server.Handler, "log_message", lambda *args: None)
+    made = server.Hub(("127.0.0.1", 0), tmp_path / "hub")
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def plan(folder: Path, *extra: str, rc: int = 0) -> str:
+    env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
+    command = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/plan.yml")]
+    arguments = [word for one in extra for word in ("-e", one)]
+    done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == rc, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_plan_by_name_without_a_node(tmp_path: Path, hub: server.Hub) -> None:
+    access = (f"huggingface_endpoint=http://127.0.0.1:{hub.server_port}", f"huggingface_home={tmp_path}/home")
+    told = plan(tmp_path, "gpus=1xH100", f"model={NAME}", *access)
+    assert "\nmine-8b  yes   TP 1 " in told
+    assert not (tmp_path / "home").exists()
+    told = plan(tmp_path, "gpus=1xH100", "model=Acme/none", *access, rc=2)
+    assert "1. Acme/none does not exist on http://127.0.0.1:" in told
