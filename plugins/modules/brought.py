@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: brought
-short_description: Keep in mind which images and models the collection brought to a node
+short_description: Record which images and models the collection downloaded to a node
 version_added: 1.0.0
 description:
   - Notes names, strikes them out, and tells which are noted. With neither O(images) nor O(models) it only tells.

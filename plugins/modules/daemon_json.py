@@ -8,7 +8,7 @@ module: daemon_json
 short_description: Merge settings into Docker's daemon.json
 version_added: 1.0.0
 description:
-  - Puts settings into daemon.json key by key, at any depth. What else is in it stays, in its order; a file in which
+  - Merges settings into daemon.json key by key, at any depth. Other settings stay, in their order; a file in which
     something would be lost, such as one that names a key twice, is refused with the reason. A link stays one.
   - C(dockerd --validate) reads the result before it lands, where that dockerd knows the option (Docker 23 and later).
   - Says whether Docker takes the change with a reload, under running containers, or needs a restart.
@@ -16,7 +16,7 @@ author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says what would change. Validates it too, where dockerd is there.
+    description: Reports what would change. Also validates it if dockerd is installed.
     support: full
   diff_mode:
     description: Shows the file before and after.
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 settings:
-  description: The settings at the top that changed.
+  description: The top-level settings that changed.
   type: list
   elements: str
   returned: success

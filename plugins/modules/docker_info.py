@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: docker_info
-short_description: The Docker engine that is on a node
+short_description: Describe the Docker engine on a node
 version_added: 1.0.0
 description:
   - Says whether a Docker works on the node, which version, whether its service starts with the node, and which users
@@ -55,15 +55,15 @@ works:
   type: bool
   returned: success
 server_version:
-  description: The server's version; empty where none answers.
+  description: The server's version; empty if none answers.
   type: str
   returned: success
 client_version:
-  description: The version of the docker command; empty where there is none.
+  description: The version of the docker command; empty if it is not installed.
   type: str
   returned: success
 ours:
-  description: Whether one of O(markers) says so.
+  description: Whether this collection installed Docker, according to one of O(markers).
   type: bool
   returned: success
 obstacle:
@@ -74,7 +74,7 @@ obstacle:
   type: str
   returned: success
 toolkit_version:
-  description: The version of the NVIDIA Container Toolkit; empty where there is none.
+  description: The version of the NVIDIA Container Toolkit; empty if it is not installed.
   type: str
   returned: success
 service:
@@ -83,7 +83,7 @@ service:
   returned: success
   sample: {"known": true, "active": true, "enabled": true, "drop_ins": []}
 config_settled:
-  description: Whether daemon.json says all that O(config) does.
+  description: Whether daemon.json has all settings of O(config).
   type: bool
   returned: success
 settings_due:

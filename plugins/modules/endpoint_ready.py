@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: endpoint_ready
-short_description: Wait until vLLM answers, or say why it never will
+short_description: Wait until vLLM answers, or report why it cannot
 version_added: 1.0.0
 description:
   - Waits until each endpoint answers a completion, and not only its health check.
@@ -19,7 +19,7 @@ extends_documentation_fragment:
   - gpunode.llm.waiting
 attributes:
   check_mode:
-    description: Looks once. An endpoint that does not answer is no failure then.
+    description: Checks once. An endpoint that does not answer is then not a failure.
     support: full
   diff_mode:
     description: Changes nothing, so there is nothing to show.
@@ -40,7 +40,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 endpoints:
-  description: How each endpoint is.
+  description: The state of each endpoint.
   type: list
   elements: dict
   returned: success
@@ -58,7 +58,7 @@ endpoints:
       description: Whether it answers. Never false outside check mode.
       type: bool
     detail:
-      description: What it answered.
+      description: Its answer.
       type: str
     seconds:
       description:
@@ -66,12 +66,12 @@ endpoints:
           weights, C(compile) all that follows up to the first request, C(token) an answer of one token.
       type: dict
 log:
-  description: The last lines of the journal that say something.
+  description: The last lines of the journal that help to find the cause.
   type: list
   elements: str
   returned: failure
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the wait has ended.
   type: bool
   returned: always
 progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_proof
-short_description: Prove that a container sees the GPUs
+short_description: Test that a container sees the GPUs
 version_added: 1.0.0
 description:
   - Runs C(nvidia-smi) in a container that is given all GPUs, and compares their UUIDs with those of the node.
@@ -85,17 +85,17 @@ LOST = {
 
 
 def tell(module, method):
-    """GPUs were lost. By CDI that can be mended, so it fails; by the old way it is to be expected, so it warns."""
+    """Report lost GPUs. With CDI this can be fixed, so it fails; with the legacy hook it is expected, so it warns."""
     say = module.fail_json if method == "cdi" else module.warn
     say(
-        "A container lost its GPUs when systemd read its units anew (systemctl daemon-reload). Engines would end so in "
-        f"the middle of the night. {LOST[method]} docker_keep_existing: false puts Docker's own packages in the place "
-        "of those that are here."
+        "A container lost its GPUs when systemd reloaded its units (systemctl daemon-reload). Engines would fail the "
+        f"same way. {LOST[method]} docker_keep_existing: false replaces the installed packages with Docker's "
+        "own."
     )
 
 
 def state(module):
-    """All that the proof depends on: asked for in two short commands."""
+    """The inputs of the test, from two short commands."""
     _rc, out, _err = module.run_command(["docker", "version", "--format", "{{json .}}"], check_rc=False)
     engine = docker_engine.parse_version(out)
     if not engine.works:

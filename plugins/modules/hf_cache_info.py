@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_cache_info
-short_description: Tell what of the Hugging Face hub is on a node
+short_description: List the Hugging Face snapshots, client and token on a node
 version_added: 1.0.0
 description:
   - Tells which snapshots are complete, which other revisions lie in the cache, which C(huggingface_hub) is installed
@@ -16,7 +16,7 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   snapshots:
-    description: What should be there, as M(gpunode.llm.hf_snapshot) takes it.
+    description: The requested snapshots, as M(gpunode.llm.hf_snapshot) takes them.
     type: list
     elements: dict
     default: []
@@ -49,11 +49,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 complete:
-  description: Whether every snapshot that was asked for is here, verified.
+  description: Whether every requested snapshot is on the node and verified.
   type: bool
   returned: success
 snapshots:
-  description: What was asked for, in that order.
+  description: The requested snapshots, in the same order.
   type: list
   elements: dict
   returned: success
@@ -68,17 +68,17 @@ snapshots:
       description: The folder of the snapshot.
       type: str
     bytes:
-      description: The size of what is here of it.
+      description: The size of its files on the node.
       type: int
     complete:
-      description: Whether all of it is here, verified, and seen by a container that has the cache's folder alone.
+      description: Whether all its files are on the node, verified, and visible inside a container with the cache alone.
       type: bool
     missing:
-      description: Files that were verified once and are gone or have another size.
+      description: Files that were verified, but are now missing or have another size.
       type: list
       elements: str
 others:
-  description: Revisions in the cache that were not asked for.
+  description: Revisions in the cache that were not requested.
   type: list
   elements: dict
   returned: success

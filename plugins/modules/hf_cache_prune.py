@@ -8,9 +8,9 @@ module: hf_cache_prune
 short_description: Remove old revisions of models from the Hugging Face hub's cache on a node
 version_added: 1.0.0
 description:
-  - Removes the revisions that nothing asks for, with the files that nothing else leads to. Blobs that another revision
+  - Removes the revisions that are not in use, with the files that only they use. Blobs that another revision
     or another repository shares stay.
-  - A revision stays if O(snapshots) lists it, if a branch leads to it, or if a systemd unit on the node names it, in
+  - A revision stays if O(snapshots) lists it, if a branch points to it, or if a systemd unit on the node names it, in
     the unit file, in a drop-in, or in the configuration of an instance of the role vllm. A unit that names a repository
     and none of its commits keeps all of them.
   - Of a repository that the collection brought, a branch keeps nothing where no unit names it, with O(unlisted).
@@ -19,14 +19,14 @@ author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says what would be removed and how many bytes that frees.
+    description: Reports what would be removed and how many bytes that frees.
     support: full
   diff_mode:
     description: Shows the revisions before and after.
     support: full
 options:
   snapshots:
-    description: What stays in any case, as M(gpunode.llm.hf_snapshot) takes it.
+    description: The snapshots that stay in any case, as M(gpunode.llm.hf_snapshot) takes them.
     type: list
     elements: dict
     default: []
@@ -35,7 +35,7 @@ options:
     type: path
     default: /var/lib/huggingface
   unlisted:
-    description: Also remove repositories of which nothing is in use. Otherwise they are not touched.
+    description: Also remove repositories with no revision in use. Otherwise they are not touched.
     type: bool
     default: false
 seealso:
@@ -43,7 +43,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Remove what an update left behind
+- name: Remove the revisions that an update replaced
   gpunode.llm.hf_cache_prune:
 """
 
@@ -80,7 +80,7 @@ bytes_freed:
   type: int
   returned: success
 summary:
-  description: The same for people, one line.
+  description: A summary in one line.
   type: str
   returned: success
 """

@@ -33,7 +33,7 @@ options:
     choices: [served, absent]
     default: served
   snapshots:
-    description: What to serve, as M(gpunode.llm.hf_snapshot) takes it. All of it must be here.
+    description: The snapshots to serve, as M(gpunode.llm.hf_snapshot) takes them. All must be on this node.
     type: list
     elements: dict
     default: []
@@ -54,7 +54,7 @@ options:
     elements: str
     default: []
   life_s:
-    description: After how many seconds it ends by itself.
+    description: Seconds until it stops by itself.
     type: int
     default: 43200
 seealso:
@@ -77,11 +77,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 address:
-  description: Where the service listens.
+  description: The address on which the service listens.
   type: str
   returned: when served
 port:
-  description: The port there.
+  description: The port on which the service listens.
   type: int
   returned: when served
 manifests:

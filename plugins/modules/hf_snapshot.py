@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_snapshot
-short_description: Put models from the Hugging Face hub on a node, pinned, resumable and verified
+short_description: Download models from the Hugging Face hub to a node, pinned, resumable and verified
 version_added: 1.0.0
 description:
   - Makes sure that the files of one or more revisions are in the hub's own cache on the node, each compared with the
@@ -13,7 +13,7 @@ description:
   - C(huggingface_hub) does the transfer, from a venv on the node, or C(rsync) from O(seeder), in one transient systemd
     unit per repository. The unit goes on when the connection breaks or the play is stopped, and a second run attaches
     to it.
-  - An interrupted pull goes on where it was, within a file too.
+  - An interrupted download resumes, also in the middle of a file.
   - While it runs, the play shows bytes, rate and time left.
   - A branch is resolved once. The commit is recorded, and the node stays with it until O(update=true).
   - The unit takes over the proxy and certificate variables from the task's C(environment).
@@ -21,7 +21,7 @@ author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says how many bytes would be fetched, and fetches nothing. Works where nothing is installed yet.
+    description: Reports how many bytes would be downloaded. Works before anything is installed.
     support: full
   diff_mode:
     description: Shows the commit of each repository before and after.
@@ -115,11 +115,11 @@ options:
     type: dict
     suboptions:
       name:
-        description: What messages call it.
+        description: Its name in messages.
         type: str
         required: true
       address:
-        description: Its address, as it is reached from here.
+        description: Its address for this node.
         type: str
         required: true
       port:
@@ -130,7 +130,7 @@ options:
         description: The address of this node that connections come from, where it has several.
         type: str
   seeder_secret:
-    description: What the seeder's service asks for.
+    description: The password of the seeder's service.
     type: str
   seeder_manifests:
     description:
@@ -180,7 +180,7 @@ fetch_seconds:
   type: float
   returned: when a job ended
 snapshots:
-  description: What was asked for, each revision once.
+  description: The requested snapshots, each revision once.
   type: list
   elements: dict
   returned: when done
@@ -195,16 +195,16 @@ snapshots:
       description: The folder of the snapshot. Empty in check mode while the commit is not known.
       type: str
     bytes:
-      description: The size of the files that were asked for, as far as it is known.
+      description: The size of the requested files, as far as known.
       type: int
     bytes_to_fetch:
-      description: What would be fetched, in check mode. V(-1) where the hub would not say.
+      description: In check mode, the bytes to download. V(-1) if the hub did not answer.
       type: int
     changed:
-      description: Whether this snapshot was fetched or mended.
+      description: Whether this snapshot was downloaded or repaired.
       type: bool
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the download has ended.
   type: bool
   returned: always
 begun:
@@ -212,7 +212,7 @@ begun:
   type: bool
   returned: where one does
 progress:
-  description: Where the pull stands.
+  description: The progress of the download.
   type: str
   returned: always
 """

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_token
-short_description: Keep a Hugging Face token on a node
+short_description: Store a Hugging Face token on a node
 version_added: 1.0.0
 description:
   - Writes the token into a file that its owner alone can read, once the hub has confirmed it. The token appears in no
     command line, no result and no diff.
-  - Where the file holds the token already, nothing is asked and nothing changes. Without a token the file stays.
+  - If the file already holds the token, the hub is not asked and nothing changes. Without a token the file stays.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Asks the hub, and writes nothing.
+    description: Asks the hub, but writes nothing.
     support: full
   diff_mode:
     description: Shows whose token it is, and not the token.
@@ -25,7 +25,7 @@ options:
     description: The token.
     type: str
   path:
-    description: The file. A folder that is missing is made for its owner alone.
+    description: The file. A missing folder is created with mode 0700.
     type: path
     default: /etc/huggingface/token
   endpoint:
@@ -38,14 +38,14 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Keep the token
+- name: Store the token
   gpunode.llm.hf_token:
     token: "{{ vault_huggingface_token }}"
 """
 
 RETURN = r"""
 account:
-  description: The account that the token belongs to. Empty where the hub was not asked.
+  description: The account that owns the token. Empty if the hub was not asked.
   type: str
   returned: success
 """

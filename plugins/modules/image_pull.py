@@ -5,10 +5,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_pull
-short_description: Fetch a container image with Docker, with progress
+short_description: Pull a container image with Docker, with progress
 version_added: 1.0.0
 description:
-  - Makes sure that an image is on the node. An image that is there is not asked for again.
+  - Makes sure that an image is on the node. An image that is on the node is not pulled again.
   - The pull runs in a transient systemd unit on the node, so it goes on when the connection breaks or the play is
     stopped, and a second run attaches to it.
   - While it runs, the play shows how many layers are there.
@@ -18,7 +18,7 @@ author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says whether the image would be pulled, and pulls nothing.
+    description: Reports whether the image would be pulled, and pulls nothing.
     support: full
   diff_mode:
     description: Shows the image before and after.
@@ -75,11 +75,11 @@ seconds:
   type: float
   returned: always
 image:
-  description: The image that was asked for.
+  description: The requested image.
   type: str
   returned: success
 image_id:
-  description: The image's id on this node. Absent while the image is not there.
+  description: The image's ID on this node. Absent if the image is not on the node.
   type: str
   returned: success
 digest:
@@ -91,11 +91,11 @@ size_bytes:
   type: int
   returned: success
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the pull has ended.
   type: bool
   returned: always
 progress:
-  description: Where the pull stands.
+  description: The progress of the pull.
   type: str
   returned: always
 """

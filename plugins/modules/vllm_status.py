@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_status
-short_description: Say how the vLLM instances of a node are
+short_description: Report the state of a node's vLLM instances
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -16,7 +16,7 @@ description:
     its unit, what it serves, whether it answers a completion, how many requests it has and works off per second, and
     how busy its GPUs are. Requests per second are seen by two looks a second apart, at all instances at once.
   - An instance that does not serve is reported with the cause, from its journal, and with the remedy.
-  - Never fails because of an instance; whether that matters is for the caller to say.
+  - Never fails because of an instance; the caller decides what matters.
 options:
   names:
     description: The instances to look at, by name. All of them where it is empty.
@@ -95,7 +95,7 @@ instances:
       description: Whether it is among O(models); null where there are none, or they cannot be read.
       type: bool
     detail:
-      description: Why it is so, with the cause of an end.
+      description: The reason for the state, with the cause if it ended.
       type: str
     remedy:
       description: What to do about it, mostly empty.
@@ -113,7 +113,7 @@ instances:
       description: How often systemd has started it again.
       type: int
     restart_due:
-      description: A file of its that has changed since it was started; empty where none has.
+      description: A file that has changed since the unit was started; empty if none has.
       type: str
     model:
       description: The repository of its model.
@@ -166,10 +166,10 @@ instances:
       type: list
       elements: str
     gpu_memory_used_mib:
-      description: What is in use on them, by whomever; null without GPUs.
+      description: The used memory of its GPUs, by any process; null without GPUs.
       type: int
     gpu_memory_mib:
-      description: What they have.
+      description: The total memory of its GPUs.
       type: int
     gpu_utilization_percent:
       description: How busy they are, on average; null where the driver does not tell.
@@ -306,7 +306,7 @@ class Instance:
         return units_unit.stale_file(started_from, [files.config, files.environment, files.unit], checksum)
 
     def revision(self):
-        """What it serves, or would serve."""
+        """The model and settings that it serves, or would serve."""
         return (known.as_started(self.record) or self.record).revision
 
     def url(self):
@@ -322,7 +322,7 @@ class Node:
         return self.module.run_command(commands.within(PATIENCE_S, *command))
 
     def said(self, *command):
-        """What a program prints, nothing where it is not there."""
+        """Run a command with our time limit; empty if it is not installed."""
         return self.run(command)[1]
 
     def gpus(self):
