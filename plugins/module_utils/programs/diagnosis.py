@@ -572,7 +572,7 @@ def _first(lines: Sequence[str]) -> Diagnosis | None:
 
 
 def _told(root: Raised) -> Diagnosis:
-    """What the table does not know, in its own words."""
+    """A cause that is not in the table, in the exception's own words."""
     by = f"The engine's process {root.process}" if root.process else "The engine"
     return Diagnosis("exception", sentences(f"{by} ended with {shortened(root.text)}"), "", root.text)
 
@@ -600,12 +600,12 @@ def sentences(*parts: str) -> str:
 
 
 def journal_of(unit: str) -> str:
-    """Where all of it is."""
+    """The command that shows the whole journal."""
     return f"journalctl -eu {unit} has all that it said." if unit else ""
 
 
 def phase(lines: Sequence[str]) -> str:
-    """What the engine is busy with, from its newest line that tells; empty where none does."""
+    """The phase of the engine's start, from its newest log line with a known phase; empty if there is none."""
     for line in reversed(lines):
         for pattern, words in _COMPILED_PHASES:
             match = pattern.search(line)
@@ -615,7 +615,7 @@ def phase(lines: Sequence[str]) -> str:
 
 
 def telling_lines(lines: Sequence[str], count: int = 5) -> list[str]:
-    """The last lines that say something: the engine's own before systemd's, errors first, no frames of tracebacks."""
+    """The most useful last lines: the engine's own before systemd's, errors first, no frames of tracebacks."""
     said = [line.strip() for line in lines if not _FRAME.search(_bare(line)[2])]
     said = [line for line in said if not _HUSK.search(line)] or said
     errors = [line for line in said if _ERROR.search(line)]

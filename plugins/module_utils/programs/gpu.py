@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What GPUs a node has: one `nvidia-smi -q -x` call and a look at the PCI bus. Deciding is somebody else's job.
+"""What GPUs a node has: one `nvidia-smi -q -x` call and a scan of the PCI bus. Makes no decisions.
 
 This file is used twice. The module ``gpu_info`` imports it; and the role vllm puts it on the node, where units with
 GPUs run it as ``ExecStartPre=``, so that an engine is not started into memory that its predecessor still holds, nor
@@ -73,7 +73,7 @@ class PciGpu:
 
 @dataclass(frozen=True)
 class PciScan:
-    """What of NVIDIA's sits on the PCI bus."""
+    """NVIDIA devices on the PCI bus."""
 
     gpus: Tuple[PciGpu, ...] = ()
     nvswitches: int = 0
@@ -98,7 +98,7 @@ class NodeGpus:
 
 
 def node_gpus_from(plain: Dict[str, Any]) -> NodeGpus:
-    """The way back from `as_dict`, on the controller."""
+    """Build it from the data of `as_dict`; on the controller."""
     gpus = tuple(
         Gpu(**{**gpu, "processes": tuple(GpuProcess(**process) for process in gpu.get("processes") or ())})
         for gpu in plain.get("gpus") or ()
@@ -271,7 +271,7 @@ def _with_tool(status: int, out: str, err: str, owner_of: OwnerOf) -> NodeGpus:
 
 
 def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_manager: Optional[bool] = None) -> NodeGpus:
-    """Put the driver's view and the PCI bus together. Never raises: what is wrong is a state with its sentence."""
+    """Combine the driver's view with the PCI bus. Never raises: a problem is a state with a message."""
     if run is None:
         return _without_tool(pci)
     seen = _with_tool(*run(), owner_of=owner_of)
@@ -331,7 +331,7 @@ def not_ready(seen: NodeGpus, names: Sequence[str], utilization: float) -> str:
 def wait_until_ready(
     look_again: Callable[[], str], timeout_s: float, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> str:
-    """Look every two seconds until nothing stands in the way; return what still does when the time is up."""
+    """Check every two seconds until the GPUs are ready; return the problem that remains when the time is up."""
     end = clock() + timeout_s
     why = look_again()
     while why and clock() < end:

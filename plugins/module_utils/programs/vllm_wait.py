@@ -64,7 +64,7 @@ def reachable_host(host: str) -> str:
 
 
 def base_url(host: str, port: int) -> str:
-    """Where a client on its own machine reaches it."""
+    """The base URL for a client on the same machine."""
     reached = reachable_host(host)
     return f"http://{f'[{reached}]' if ':' in reached else reached}:{port}/v1"
 
@@ -226,7 +226,7 @@ def work_in(metrics: str) -> Dict[str, Work]:
 
 
 def moved(before: str, after: str) -> bool:
-    """Whether an engine has worked between two texts of /metrics."""
+    """Whether an engine has made progress between two texts of /metrics."""
     first, second = work_in(before), work_in(after)
     return any(work.mark != first[engine].mark for engine, work in second.items() if engine in first)
 
@@ -303,7 +303,7 @@ class LifeSigns:
             return None
 
     def _compare(self, works: Dict[str, Work], idle: bool, token: bool) -> None:
-        """Take down which engines have shown life since the last look."""
+        """Record which engines have made progress since the last check."""
         now = self.clock()
         if token:
             self.began = self.lived = now
@@ -329,7 +329,7 @@ class LifeSigns:
         return self.used - before < STILL_SHARE * (now - self.looked)
 
     def _leave_out(self, now: float) -> None:
-        """The time since the last look counts for nothing."""
+        """Do not count the time since the last check."""
         self.began = min(now, self.began + now - self.looked)
         self.since = {engine: min(now, since + now - self.looked) for engine, since in self.since.items()}
 
@@ -344,7 +344,7 @@ def watch(signs: LifeSigns, hang_s: float, sleep: Sleep) -> float:
 
 
 def notify(words: str, address: str = "") -> None:
-    """Tell systemd; see sd_notify(3). Where nobody listens, nothing is said."""
+    """Send a message to systemd, see sd_notify(3). Does nothing without a socket."""
     address = address or os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -356,7 +356,7 @@ CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
 def said_by(*command: str) -> str:
-    """What a program on the node prints; nothing where it does not, or not soon."""
+    """Run a command with a time limit; empty if it fails."""
     try:
         # A unit runs this, with no module around it.
         run = subprocess.run  # pylint: disable=ansible-bad-function
