@@ -88,7 +88,7 @@ def test_what_was_written_before_it_was_called_so_is_read() -> None:
 def test_a_newer_form_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match="the manifest has schema 2; this release reads schema 1"):
         Manifest.read({**MANIFEST, "schema": 2})
-    with pytest.raises(BundleError, match="The bundle is of schema 2, and this release reads schema 1."):
+    with pytest.raises(BundleError, match="The bundle has schema 2; this release reads schema 1."):
         Contents.load(json.dumps({**CONTENTS, "schema": 2}))
 
 
