@@ -62,16 +62,21 @@ FIELDS = (
     "tokens_per_state",
     "state_content_bytes",
     "page_size_padded",
-    "max_tp_shards",
+    "num_speculative_blocks",
+    "num_prefill_checkpoint_blocks",
 )
+
+
+#: What needs no word.
+USUAL = {"tokens_per_state": (None, 1, -1), "num_speculative_blocks": (None, 0)}
 
 
 def kind(spec: Any) -> dict[str, Any]:
     told = {"kind": type(spec).__name__, "block_tokens": spec.block_size, "block_bytes": spec.page_size_bytes}
     if hasattr(spec, "kv_cache_specs"):  # layers of one type and of several sizes
         return {**told, "of": kinds(spec.kv_cache_specs.values())}
-    found = {name: getattr(spec, name, None) for name in FIELDS}
-    return {**told, **{name: plain(value) for name, value in found.items() if value not in (None, 1, -1, "none")}}
+    found = ((name, getattr(spec, name, None)) for name in FIELDS)
+    return {**told, **{name: plain(value) for name, value in found if value not in USUAL.get(name, (None,))}}
 
 
 def kinds(specs: Any) -> list[dict[str, Any]]:
