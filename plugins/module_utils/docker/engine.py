@@ -281,7 +281,7 @@ def config_settled(path: str, wanted: Dict[str, Any]) -> bool:
 
 
 def login() -> Sequence[str]:
-    """Whoever came in, before becoming root; root needs no group."""
+    """The login user before sudo; root needs no group."""
     name = os.environ.get("SUDO_USER") or getpass.getuser()
     return [] if name == "root" else [name]
 

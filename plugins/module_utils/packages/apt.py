@@ -324,7 +324,7 @@ def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
     specs = pin(names, wanted.get("version"), wanted.get("pinned") or names)
     have: Dict[str, Package] = {}
     if names or conflicts:
-        # Exits 1 where it knows one of them not, and lists the others all the same.
+        # dpkg-query exits 1 if any package is unknown but still lists the rest.
         _rc, out, _err = run(["dpkg-query", "-W", "-f", QUERY, *names, *conflicts])
         have = installed(out)
     return {
