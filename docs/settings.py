@@ -94,11 +94,11 @@ changes, all of it at once, with the name, the value and an example.
 | nothing | `null` or no text at all, where a variable may be unset |
 | the default | no text at all, for a number, a boolean or one of several words |
 
-## Names that nobody knows
+## Unknown names
 
 Names of ours begin with %s.
-One that begins so and stands nowhere on this page is refused before anything changes, with the nearest name; so is one
-that differs from a longer name of this page by one letter or by underscores. Where another role reads the same
+A name that begins so and is not on this page is refused before anything changes, with the nearest name; so is one that
+differs from a longer name of this page by one letter or by underscores. Where another role reads the same
 inventory, such as geerlingguy.docker, say so once:
 
 ```yaml
@@ -108,7 +108,7 @@ other_variables: [docker_compose_*, docker_install_compose]
 
 Behind `-e` itself, a variable that only other playbooks read is refused as well: `-e gpus=8xH100` is for `plan`, and
 `site` asks the node. In a file it is left alone, since one file serves all playbooks. A variable whose own value is a
-template of a name that nobody knows is refused, and does not count as unset.
+template of an unknown name is refused, and does not count as unset.
 """
 TABLE = "| name | type | default | |\n| --- | --- | --- | --- |\n"
 

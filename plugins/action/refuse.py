@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils.refusal import Refusal, refusal, to_mend
+from ..plugin_utils.refusal import Refusal, problems_found, refusal
 
 OPTIONS = {"msg": {"type": "str"}, "findings": {"type": "list", "elements": "str"}}
 
@@ -30,5 +30,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise Refusal(options["msg"])
         if options["findings"]:
             host = str((task_vars or {}).get("inventory_hostname", "node"))
-            raise refusal(to_mend(len(options["findings"])), options["findings"], host)
+            raise refusal(problems_found(len(options["findings"])), options["findings"], host)
         return {"changed": False}

@@ -15,7 +15,7 @@ from ansible.parsing.splitter import parse_kv
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import names, values
-from ..plugin_utils.refusal import refusal, to_mend
+from ..plugin_utils.refusal import problems_found, refusal
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -37,7 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         if findings:
             host = str(known.get("inventory_hostname", "node"))
-            raise refusal(to_mend(len(findings)), findings, host)
+            raise refusal(problems_found(len(findings)), findings, host)
         return {"changed": False, "findings": []}
 
     def _misspelt(self, known: Mapping[str, Any]) -> list[str]:

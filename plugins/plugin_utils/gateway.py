@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gateway before a node's engines: what was asked for, read and refused, and the places that nginx is to serve."""
+"""The gateway: read and validate its settings, and work out what nginx serves."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*)\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-#: What a bearer token may consist of (RFC 6750), so that it means itself in every file and header.
+#: The characters of a bearer token (RFC 6750), which need no quoting in any file or header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
-#: nginx finds a key in a table whose slots hold this much.
+#: Length of a key: nginx looks it up in a table with slots of limited size.
 KEY_LENGTH = (20, 256)
-#: The gateway's own sign of life.
+#: The gateway's health path.
 HEALTH = "/health"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What can be set of the gateway. The defaults are those of the role."""
+    """The gateway's settings, with the defaults of the role."""
 
     host: str = "0.0.0.0"
     port: int = 443
@@ -61,7 +61,7 @@ class Settings:
 
 
 def address(what: str, value: Any) -> str:
-    """An address to listen on, and no name: a name may stand for another address at the next start."""
+    """Read an address to listen on. Names are rejected: a name may resolve differently at the next start."""
     try:
         return paths.address(value)
     except ValueError:
@@ -69,7 +69,7 @@ def address(what: str, value: Any) -> str:
 
 
 def path(what: str, value: Any) -> str:
-    """A path that means itself in nginx's configuration, which takes a dollar for a variable's beginning."""
+    """Read a path. A dollar is rejected: it begins a variable in nginx's configuration."""
     text = str(value)
     if text and (not text.startswith("/") or "$" in text or _CONTROL.search(text)):
         raise ValueError(f"{what} must be an absolute path without dollars and control characters, not {value!r}.")
@@ -83,7 +83,7 @@ def listed(what: str, value: Any) -> Sequence[Any]:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Names and addresses under which clients know the gateway."""
+    """Read the names and addresses that clients use for the gateway."""
     found = tuple(str(one) for one in listed("gateway_names", value))
     for one in found:
         if not _DNS_NAME.match(one) and not _is_address(one):
@@ -109,7 +109,7 @@ def routes(value: Any) -> tuple[tuple[str, str], ...]:
                 f"gateway_routes holds {one!r}; a route is a method and a whole path, such as 'POST /v1/completions'."
             )
         if match[2] == HEALTH:
-            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the gateway's own sign of life.")
+            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the gateway's health path.")
         found.append((match[1], match[2]))
     if not found:
         raise ValueError("gateway_routes is empty, so nothing would pass. Leave it out for what clients usually need.")
@@ -180,15 +180,15 @@ def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
 
 
 def key_findings(keys: Any, engine_key: str = "") -> list[str]:
-    """What stands against the keys. No sentence holds one, nor a name that might be one by mistake."""
+    """Findings about the keys. None contains a key, or a name, which might be a key by mistake."""
     try:
         keys = typed("gateway_keys", keys)
     except ValueError as error:
         return [str(error)]
     if not isinstance(keys, Mapping) or not keys:
         return [
-            "The gateway lets nobody in without a key, and gateway_keys holds none. It is a dictionary of one name for"
-            " each client and its key; `openssl rand -hex 32` makes one."
+            "gateway_keys is empty; the gateway requires at least one key. Set a dictionary of client names and keys;"
+            " `openssl rand -hex 32` makes a key."
         ]
     findings = []
     for number, (name, key) in enumerate(keys.items(), 1):
@@ -311,7 +311,9 @@ def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[
     findings = []
     mine = [(one["host"], one["port"]) for one in listens(settings)]
     strange = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
-    findings += [f"{name!r} is no name for an instance: letters, digits, dots and dashes are." for name in strange]
+    findings += [
+        f"{name!r} is not a valid name for an instance: use letters, digits, dots and dashes." for name in strange
+    ]
     for number, one in enumerate(mine):
         if any(_overlap(one, other) for other in mine[:number]):
             findings.append(f"The gateway would listen twice at port {one[1]}.")
@@ -319,7 +321,7 @@ def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[
         host, port = str(instance.get("host") or "127.0.0.1"), int(instance["port"])
         if host not in LOOPBACK:
             findings.append(
-                f"{instance['name']} answers on {host}:{port} itself, so whoever reaches that walks around the gateway."
+                f"{instance['name']} listens on {host}:{port} itself, so clients can bypass the gateway."
                 " Keep vllm_host at 127.0.0.1."
             )
         if any(_overlap(one, (host, port)) for one in mine):

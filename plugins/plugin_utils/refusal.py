@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A failure that is a message to people: shown once, and without the lines of the play that it came from.
+"""A failure whose message is for users: shown once, without the origin in the play.
 
-Since 2.19 ansible-core prints an exception with its origin in the play, and then its message again as the task's. For a
-fault of a play that is a help. What a node lacks, or a user misspelt, is none.
+Since 2.19, ansible-core prints an exception with its origin in the play, and then its message again as the task's. That
+helps with an error in a play, but not with a problem of a node or a user's typing error.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from ansible.utils.display import Display
 
 
 class Refusal(AnsibleActionFail):  # type: ignore[misc]
-    """Ends the task with a message as its ``msg``, and nothing else around it."""
+    """End the task with this message as ``msg`` and nothing else."""
 
     @property
     def omit_exception_key(self) -> bool:
-        """Keep the exception out of the result. An ansible-core that does not ask shows it twice, as before."""
+        """Keep the exception out of the result. An ansible-core without this property shows it twice."""
         return True
 
 
-#: Of a module's failure: what its message says as well, and what Ansible would print around it.
-SAID = ("exception", "warnings", "deprecations", "diagnosis", "done", "progress")
+#: Keys of a module's failure that repeat its message, or that Ansible would print around it.
+REDUNDANT = ("exception", "warnings", "deprecations", "diagnosis", "done", "progress")
 
 
 def refused(result: Mapping[str, Any]) -> Refusal:
-    """The failure of a module of ours, whose message is for people: only that is shown, and what it warned of."""
+    """Turn a module's failure into a refusal: show only its message and its warnings."""
     for warning in result.get("warnings") or ():
         Display().warning(warning if isinstance(warning, str) else str(getattr(warning, "msg", warning)))
-    kept = {key: value for key, value in result.items() if key not in SAID}
+    kept = {key: value for key, value in result.items() if key not in REDUNDANT}
     return Refusal(str(result.get("msg")), result=kept)
 
 
 def refusal(head: str, findings: Sequence[str], host: str) -> Refusal:
-    """Show what was found, each in a numbered line of its own that can be searched and copied; then end with the head.
+    """Show the findings as numbered lines that can be searched and copied; return a refusal with the heading.
 
-    A result is printed as YAML or as JSON, where several sentences are hard to read, so they do not stand in it.
+    Findings are not part of the result: Ansible prints it as YAML or JSON, where sentences are hard to read.
     """
     lines = [f"{number}. {finding}" for number, finding in enumerate(findings, 1)]
     shown = "\n".join(["", f"{host}: {head}", *lines])
@@ -50,19 +50,19 @@ def refusal(head: str, findings: Sequence[str], host: str) -> Refusal:
     return Refusal(head)
 
 
-def to_mend(count: int) -> str:
-    """How a list of findings is headed."""
-    return f"{count} thing{'' if count == 1 else 's'} to mend; nothing was changed."
+def problems_found(count: int) -> str:
+    """The heading of a list of findings."""
+    return f"{count} problem{'' if count == 1 else 's'} found; nothing was changed."
 
 
-#: What Python raises where a value has another shape than a function reads.
+#: What Python raises for a value of an unexpected structure.
 SHAPES = (AttributeError, KeyError, TypeError)
 
 
 def refusing(name: str, function: Callable[..., Any], shape: str = "") -> Callable[..., Any]:
-    """The filter of that name: where its input has another shape, it fails with ``shape``, a sentence's words.
+    """Wrap a filter so that malformed input fails with the words ``shape`` and the error.
 
-    Without them a ValueError is the whole message, since the input may hold a secret.
+    Without ``shape`` the message is the error alone, since the input may hold a secret.
     """
 
     @wraps(function)
@@ -70,7 +70,7 @@ def refusing(name: str, function: Callable[..., Any], shape: str = "") -> Callab
         try:
             return function(*args, **options)
         except (*SHAPES, ValueError) as error:
-            said = f"{shape}: {error!r}" if shape else error
-            raise AnsibleFilterError(f"gpunode.llm.{name}: {said}") from error
+            message = f"{shape}: {error!r}" if shape else error
+            raise AnsibleFilterError(f"gpunode.llm.{name}: {message}") from error
 
     return called

@@ -165,7 +165,7 @@ def check(instance: Mapping[str, Any]) -> None:
     """
     name = str(instance["name"])
     if not instance.get("beside") and instance_name(name) != name:
-        raise ValueError(f"{name!r} is no name for an instance: {instance_name(name)!r} would be one.")
+        raise ValueError(f"{name!r} is not a valid name for an instance: use {instance_name(name)!r}.")
     host_address(_host(instance))
 
 

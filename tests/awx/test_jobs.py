@@ -134,7 +134,7 @@ def test_a_wrong_answer_is_one_sentence(launch: Callable[..., Job]) -> None:
     job = launch("serve", model="9b")
     assert job.status == "failed"
     (head,) = job.said("runner_on_failed")
-    assert head == "1 thing to mend; nothing was changed."
+    assert head == "1 problem found; nothing was changed."
     told = [line for line in job.lines if "1. Model '9b' is not in the catalogue. Did you mean 8b?" in line]
     assert len(told) == 1
 

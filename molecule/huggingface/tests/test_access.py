@@ -53,7 +53,7 @@ def test_a_refusal_has_its_sentence(pull, refusal: str) -> None:
     text = play.words
     for sentence in said:
         assert sentence in text
-    assert "1 thing to mend; nothing was changed" in text
+    assert "1 problem found; nothing was changed" in text
     assert play.changed == 0
     assert pull.sent() == {}
     assert on_node(f"ls -d {pull.home}", check=False) == ""

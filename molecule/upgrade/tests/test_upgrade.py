@@ -71,7 +71,7 @@ def test_a_change_that_does_not_answer_returns_to_what_the_earlier_release_ran()
     wrong = json.dumps({"vllm_extra_args": {"load-format": "sharded_state"}, "vllm_port": 8001, "vllm_beside": False})
     play = deploy("-e", wrong)
     assert play.status != 0
-    assert "went back to what it last answered from, and answers" in play.words, play.text[-3000:]
+    assert "runs its last working configuration again, and answers" in play.words, play.text[-3000:]
     assert json.loads(on_node(f"cat {RECORD}")) == record
     # From now on a record goes along.
     assert on_node(f"cmp {RECORD} {KEPT}{RECORD}") == ""

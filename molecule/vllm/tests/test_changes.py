@@ -37,7 +37,7 @@ def test_an_image_that_does_not_serve_is_taken_back(unit, deploy, client, broken
     play = deploy("-e", f"vllm_image={broken_images[kind]}", "-e", "vllm_start_timeout_s=10")
     assert play.status != 0
     assert cause in play.words, play.text[-3000:]
-    assert "went back to what it last answered from, and answers" in play.words
+    assert "runs its last working configuration again, and answers" in play.words
     assert unit.serves()
     after = on_node("sha256sum /etc/vllm/tiny.yaml /etc/vllm/tiny.env /etc/systemd/system/vllm-tiny.service")
     assert after == before

@@ -57,7 +57,7 @@ def test_a_yes_goes_on(tmp_path: Path, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "why"), [("no", "The answer was 'no', and not yes."), ("", "wants a yes on a terminal")]
+    ("answer", "why"), [("no", "The answer was 'no', not yes."), ("", "needs a yes on a terminal")]
 )
 def test_anything_else_ends_it(tmp_path: Path, answer: str, why: str) -> None:
     status, said = answered(tmp_path, answer)
@@ -73,7 +73,7 @@ def test_without_a_terminal_one_sentence_says_so(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert (
         " ".join(done.stdout.split()).count(
-            "got none; where there is no terminal, leave confirm out. Nothing was changed."
+            "got none. Leave confirm out where there is no terminal. Nothing was changed."
         )
         == 1
     )

@@ -67,8 +67,8 @@ def test_a_role_names_no_variable_of_another(role: str) -> None:
 
 
 def test_strangers_are_found() -> None:
-    text = "a: '{{ vllm_port }} {{ __docker_engine }} {{ huggingface_home }}'\nb: [vllm_unknown, /srv/vllm_port]"
-    assert strangers("huggingface", text) == {"vllm_port", "__docker_engine"}
+    text = "a: '{{ vllm_port }} {{ __docker_state }} {{ huggingface_home }}'\nb: [vllm_unknown, /srv/vllm_port]"
+    assert strangers("huggingface", text) == {"vllm_port", "__docker_state"}
 
 
 def strings(value: Any, key: str = "") -> Iterator[str]:

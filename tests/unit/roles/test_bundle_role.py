@@ -99,6 +99,6 @@ def test_what_cannot_be_installed_is_refused(installed, tmp_path):
     (installed / "README.md").write_text("changed by hand\n")
     told = make(tmp_path / "controller", tmp_path / "made")
     assert told.returncode != 0
-    assert "ansible-galaxy does not install what was packed from" in told.stdout
+    assert "ansible-galaxy cannot install the package of" in told.stdout
     assert "README.md" in told.stdout
     assert not (tmp_path / "made" / "gpunode-llm.tar.gz").exists()

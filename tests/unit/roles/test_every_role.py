@@ -130,7 +130,7 @@ FILES = (
     "{{ __gateway_acme_note }}",
     "{{ __gateway_marker }}",
     "{{ __gateway_certbot_marker }}",
-    "{{ __logs_bundle }}",
+    "{{ __logs_node_archive }}",
 )
 #: Where each of several paths is a file.
 ONLY_FILES = ("Remove the key and the repository",)

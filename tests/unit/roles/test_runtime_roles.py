@@ -159,7 +159,7 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     assert (found["paths"], found["patterns"]) == ([sources], [f"{name}.{ending}"])
     # Its words are in the comment that the role has written at the top.
     assert re.fullmatch(found["contains"], given["description"].splitlines()[0])
-    templar.available_variables |= {"__packages_ours": {"files": [{"path": "that file"}]}}
+    templar.available_variables |= {"__packages_sources": {"files": [{"path": "that file"}]}}
     assert templar.template(files["loop"]) == [key, "that file"]
 
 

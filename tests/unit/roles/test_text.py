@@ -357,7 +357,7 @@ def played(folder: Path, *given: str) -> dict[str, str]:
         PLAY.format(
             files=", ".join(map(str, files)),
             instance=json.dumps(json.loads(instance.read_text())),
-            names=", ".join(f"'{name}': {name}" for name in [*private, "__docker_given_engine", "__gateway_plan"]),
+            names=", ".join(f"'{name}': {name}" for name in [*private, "__docker_given_info", "__gateway_plan"]),
             templates=", ".join(str(CHECKOUT / "roles/vllm/templates" / name) for name in TEMPLATES),
         )
     )

@@ -74,7 +74,7 @@ def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
     ("wrong", "says"),
     [
         ({"name": "8b-beside"}, "ends in '-beside'"),
-        ({"name": "Big One"}, "'Big One' is no name for an instance: 'big-one' would be one."),
+        ({"name": "Big One"}, "'Big One' is not a valid name for an instance: use 'big-one'."),
         ({"host": "localhost"}, "host must be an IP address"),
     ],
 )

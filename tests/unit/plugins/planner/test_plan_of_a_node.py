@@ -239,7 +239,7 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
 def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:
     """As a result it was printed as YAML, between quotation marks."""
     told = plan(tmp_path, "gpus=8xH10O", "model=8b", rc=2)
-    assert "\nlocalhost: 1 thing to mend; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in told
+    assert "\nlocalhost: 1 problem found; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in told
     assert told.count("is not in the catalogue") == 1
     told = plan(tmp_path, "gpus=8xH100", "model=8b", "json=nowhere/plan.json", rc=2)
     assert "json must be a file in a folder that exists" in told

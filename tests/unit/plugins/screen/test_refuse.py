@@ -50,7 +50,7 @@ def test_what_preflight_found_is_printed_once_and_numbered(tmp_path: Path, form:
     role = {"name": "gpunode.llm.preflight", "tasks_from": "verdict", "rolespec_validate": False}
     text = said(tmp_path, {"ansible.builtin.import_role": role}, form, **FOUND)
     assert [text.count(sentence) for sentence in SENTENCES] == [1, 1]
-    head = "2 things to mend; nothing was changed."
+    head = "2 problems found; nothing was changed."
     assert f"\nlocalhost: {head}\n1. {SENTENCES[0]}\n2. {SENTENCES[1]}\n" in text
     assert re.search(rf"FAILED! =>.*{head}", text, re.DOTALL)
 

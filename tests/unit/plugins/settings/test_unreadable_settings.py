@@ -56,7 +56,7 @@ def test_all_that_cannot_be_read_is_named_at_once(capsys: pytest.CaptureFixture[
     }
     with pytest.raises(AnsibleActionFail) as refused:
         run(**wrong)
-    assert str(refused.value) == "5 things to mend; nothing was changed."
+    assert str(refused.value) == "5 problems found; nothing was changed."
     said = capsys.readouterr().out
     assert "huggingface_update must be true or false, not 'ture'." in said
     assert "huggingface_distribution must be one of hub, seed, not 'sed'." in said

@@ -208,7 +208,7 @@ def test_keys_are_in_the_secret_file_alone():
 
 
 REFUSED = [
-    ({"gateway_keys": {}}, "gateway_keys holds none"),
+    ({"gateway_keys": {}}, "gateway_keys is empty"),
     ({"gateway_keys": ["sk-" + "a" * 30]}, "gateway_keys must be a dictionary"),
     ({"gateway_keys": {"ada": "short"}}, "Key 1 of gateway_keys must be a text of 20 to 256"),
     ({"gateway_keys": {"ada": 'a"; } #' * 6}}, "Key 1 of gateway_keys"),
@@ -226,7 +226,7 @@ REFUSED = [
     ({"gateway_routes": []}, "gateway_routes is empty"),
     ({"gateway_routes": ["/v1/models"]}, "a route is a method and a whole path"),
     ({"gateway_routes": ["GET /v1/../metrics"]}, "a route is a method and a whole path"),
-    ({"gateway_routes": ["GET /health"]}, "the gateway's own sign of life"),
+    ({"gateway_routes": ["GET /health"]}, "the gateway's health path"),
     ({"gateway_names": ["a b"]}, "neither a name in the DNS nor an address"),
     ({"gateway_certificate": "/a.pem"}, "come together"),
     ({"gateway_certificate": "a.pem", "gateway_certificate_key": "/a.key"}, "must be an absolute path"),
@@ -236,8 +236,8 @@ REFUSED = [
     ({"gateway_metrics_port": 443}, "listen twice at port 443"),
     ({"gateway_metrics_port": 9180, "gateway_metrics_host": "0.0.0.0"}, "Metrics would be open to everybody"),
     ({"gateway_metrics_allow": ["10.0.0.1/8"]}, "which is no network"),
-    ({"gateway_instances": [{**INSTANCE, "host": "0.0.0.0"}]}, "walks around the gateway"),
-    ({"gateway_instances": [{**INSTANCE, "name": "a;b"}]}, "is no name for an instance"),
+    ({"gateway_instances": [{**INSTANCE, "host": "0.0.0.0"}]}, "clients can bypass the gateway"),
+    ({"gateway_instances": [{**INSTANCE, "name": "a;b"}]}, "is not a valid name for an instance"),
     ({"gateway_default_instance": "70b"}, "gateway_default_instance is '70b'; there is 8b."),
     ({"gateway_instances": [INSTANCE, {**INSTANCE, "port": 8001}]}, "Two instances would be reached at /8b/v1"),
     ({"ansible_facts": {"os_family": "RedHat"}}, "this node's system is RedHat's"),

@@ -67,22 +67,22 @@ def value(name: str, **variables: object) -> list:
 def test_what_goes_is_not_listed_and_stands_in_for_nothing_that_is() -> None:
     here = [{"name": name, "unit": f"vllm-{name}.service"} for name in ("a", "a-beside", "b", "b-beside")]
     listed = [{"name": name, "image": "i:1", "port": 8000} for name in ("a", "c")]
-    going = value("__vllm_unlisted", vllm_instances=listed, __vllm_here={"instances": here})
+    going = value("__vllm_unlisted", vllm_instances=listed, __vllm_info={"instances": here})
     assert [one["name"] for one in going] == ["b", "b-beside"]
-    assert value("__vllm_unlisted", vllm_instances=listed, __vllm_here={"skipped": True}) == []
-    new = value("__vllm_newcomers", vllm_instances=listed, __vllm_here={"instances": here})
+    assert value("__vllm_unlisted", vllm_instances=listed, __vllm_info={"skipped": True}) == []
+    new = value("__vllm_new_units", vllm_instances=listed, __vllm_info={"instances": here})
     assert new == ["vllm-c.service"]
 
 
 def test_second_instances_are_started_and_awaited_in_one_call() -> None:
-    written, started = flat("beside_run")
+    written, started = flat("second_run")
     assert (written[0], started[0]) == ("rendered_files", "units_ready")
     assert set(started[1]) == {"units", "endpoints"}
 
 
 def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     listed = [{"name": "a", "image": "i:1", "port": 8000}]
-    (second,) = value("__vllm_seconds", vllm_instances=listed)
+    (second,) = value("__vllm_second_values", vllm_instances=listed)
     room = {"rooms": [{"name": "a", "port": 18000, "gpu_indices": []}]}
     (written,) = value("__vllm_second_services", vllm_instances=listed, __vllm_room=room)
     assert (second["unit"], second["files"]) == (written["unit"], [file["dest"] for file in written["to_write"]])
@@ -90,11 +90,11 @@ def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     # As much as its files are, where they are left over.
     assert main["units_settled"]["services"] == "{{ __vllm_services }}"
     assert [arguments["units"] for name, arguments in flat("serve") if name == "units_removed"] == [
-        "{{ __vllm_seconds }}"
+        "{{ __vllm_second_values }}"
     ]
     (rescue,) = [task["rescue"] for task in TASKS["serve"] if "rescue" in task]
     first = TASKS["rollback"][0]["ansible.builtin.import_tasks"]
-    assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "beside_end.yml")
+    assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "second_end.yml")
 
 
 def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
@@ -113,7 +113,7 @@ def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
         ({}, ""),
         (
             {"rolled_back": [{"unit": "a"}], "endpoints": [1]},
-            "a went back to what it last answered from, and answers.",
+            "a runs its last working configuration again, and answers.",
         ),
         ({"brought_back": ["b"], "endpoints": [1]}, "b, which had made room, runs again, and answers."),
         (
@@ -127,10 +127,10 @@ def test_a_failure_does_not_repeat_its_cause_and_says_what_runs_now(rollback: di
     task = TASKS["rollback"][-1]
     done = [{"name": "old", "action": "stop"}, {"name": "new", "action": "start"}]
     given: dict = {key: trust_as_template(text) for key, text in task["vars"].items() if isinstance(text, str)}
-    given["__vllm_told"] = [trust_as_template(line) for line in task["vars"]["__vllm_told"]]
+    given["__vllm_messages"] = [trust_as_template(line) for line in task["vars"]["__vllm_messages"]]
     given |= {"ansible_failed_result": {"msg": "no luck.", "units": done}, "__vllm_rollback": rollback is not None}
     given |= {"__vllm_rolled_back": rollback if rollback is not None else {"skipped": True}}
-    given["__vllm_again"] = (rollback or {}).get("again", {"endpoints": []})
+    given["__vllm_rollback_ready"] = (rollback or {}).get("again", {"endpoints": []})
     text = trust_as_template(task["gpunode.llm.refuse"]["msg"])
     told = Templar(loader=DataLoader(), variables=given).template(text)
     assert told == f"What changed does not run, for the cause above. {said}".rstrip()
