@@ -79,7 +79,8 @@ class CacheLayers:
     states: tuple[State, ...] = ()
     element: int = 0  # 0: as the cache's data type
     packed: int = 0  # bytes of a token in the packed FP8 form, where there is one
-    checkpoints: bool = False  # of STATE: the engine can keep a state inside a prefill
+    checkpoint: int = 0  # of STATE: the engine keeps one inside a prefill, at multiples of so many tokens
+    checkpoint_from: tuple[int, ...] = ()  # ... on GPUs from this compute capability on
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,23 @@ class Architecture:
     expert_size: int = 0
     float16: bool = True  # whether the engine runs it in FP16
     stretch: tuple[tuple[str, Any], ...] = ()  # what YaRN needs, where the family takes it
-    hybrid: bool = True  # False: the engine counts windows as full attention (chunked local attention)
+    longest: int = 0  # the context that options may ask for, where that is beyond the one without
     image_activation: int = 0  # elements per image token in the vision tower
 
     @property
     def mixture(self) -> bool:
         """Whether it has experts."""
         return self.experts_per_token > 0
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether its attention is latent."""
+        return any(group.kind == LATENT for group in self.cache)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether layers keep a state of each request."""
+        return any(group.kind == STATE for group in self.cache)
 
     @property
     def parameters(self) -> int:

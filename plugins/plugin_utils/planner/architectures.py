@@ -13,11 +13,11 @@ from typing import Any
 import yaml
 
 from . import read_decoder, read_encoder, read_latent, read_state, read_unequal
-from .architecture import CHUNK, Architecture, Unsized
+from .architecture import Architecture, Unsized
 from .config_fields import Fields, text_fields
 from .draft import Draft
 from .read_vision import TOWERS
-from .rope import context_of, stretch_of
+from .rope import context_of, longest_of, stretch_of
 
 HOME = Path(__file__).resolve().parents[3] / "catalog" / "architectures.yml"
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -75,7 +75,7 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
     contradicts it.
     """
     name = _named(config)
-    entry = listed()["architectures"].get(name or PLAIN)
+    entry = _entry(name or PLAIN)
     if name in listed()["gone"]:
         last = listed()["gone"][name]
         return _unsized(what, name, f"vLLM served {name} up to {last} and no longer does", config, gone=True)
@@ -83,7 +83,7 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
         return _unsized(what, name, f"the planner does not know {name}", config)
     if entry["reader"] == "refused":
         return _unsized(what, name, f"the planner does not size {name}, since {entry['why']}", config)
-    values = text_fields(_renested(config, entry))
+    values = text_fields(config)
     fields = Fields(what, values, entry.get("defaults"))
     draft = Draft(fields.number("hidden_size", "n_embd", "d_model"))
     experts = READERS[entry["reader"]](fields, entry, draft)
@@ -94,22 +94,31 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
     return _whole(what, config, fields, draft, entry, name, experts)
 
 
+#: Ends of the names of models that vLLM serves as their decoder with a pooler in place of the head.
+POOLED = ("ForSequenceClassification", "ForTokenClassification", "ForRewardModel", "ForRewardModeling", "RewardModel")
+
+
+def _entry(name: str) -> Raw | None:
+    """The entry of the allow-list; of a pooling model by its decoder's, where it has none of its own."""
+    known = listed()["architectures"]
+    if name in known:
+        found: Raw = known[name]
+        return found
+    for end in POOLED:
+        decoder = known.get(name.removesuffix(end) + "ForCausalLM") if name.endswith(end) else None
+        if decoder:
+            return {**decoder, "task": "pooling"}
+    return None
+
+
 def _told(name: str) -> str:
     return name or f"an entry without `architectures`, which is read as a plain {PLAIN},"
-
-
-def _renested(config: Raw, entry: Raw) -> Raw:
-    """A multi-modal config with the fields of the language model that it names in its own way."""
-    inner = config.get("llm_config") or config.get("text_config")
-    if entry.get("inner") and isinstance(inner, Mapping):
-        return {**config, "text_config": inner}
-    return config
 
 
 def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, name: str, experts: int) -> Architecture:
     """What the reader has drafted, with the ends of the model and its images."""
     layers = 1 + max((layer for part in draft.parts for layer in part.layers), default=0)
-    vocabulary = fields.number("vocab_size")
+    vocabulary = fields.number("vocab_size", "padded_vocab_size")
     tied = fields.flag("tie_word_embeddings") or entry.get("task") == "pooling"
     draft.embedding(vocabulary, tied)
     draft.plain("norm", draft.hidden, 1)
@@ -134,5 +143,6 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
         expert_size=draft.expert,
         float16=bool(entry.get("float16", True)),
         stretch=stretch_of(fields, entry, isinstance(config.get("text_config"), Mapping)),
-        hybrid=not any(group.kind == CHUNK for group in draft.cache),
+        longest=longest_of(fields),
+        image_activation=draft.images,
     )

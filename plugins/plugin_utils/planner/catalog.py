@@ -141,6 +141,7 @@ class BatchDefault:
     min_memory_gib: float
     batched_tokens: int
     name_lacks: str = ""
+    sequences: int = 256
 
 
 @dataclass(frozen=True)
@@ -176,9 +177,13 @@ class EngineSpec:
 
     def batched_tokens(self, memory_gib: float, name: str) -> int:
         """vLLM's default for a GPU with this memory and name. Raises ValueError if no rule matches."""
+        return self.batch_default(memory_gib, name).batched_tokens
+
+    def batch_default(self, memory_gib: float, name: str) -> BatchDefault:
+        """vLLM's defaults for a GPU with this memory and name. Raises ValueError if no rule matches."""
         for rule in self.batch_defaults:
             if memory_gib >= rule.min_memory_gib and not (rule.name_lacks and rule.name_lacks in name.casefold()):
-                return rule.batched_tokens
+                return rule
         raise ValueError(f"engine {self.version}: batch_defaults has no rule for {memory_gib:.1f} GiB.")
 
 
@@ -193,6 +198,10 @@ class Policy:
     activation_hidden: float
     activation_intermediate: float
     image_tokens: int
+    measured_vocabulary: int
+    logit_bytes: int
+    mixed_logit_bytes: int
+    mixed_graphs_gib: float
     start_base_s: int
     load_bytes_per_s: int
     shm_size: Mapping[str, str]

@@ -59,13 +59,13 @@ NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "tex
 
 
 def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's fields, laid over those around them."""
+    """The language model's fields, laid over those around them; whether the ends are tied is said around them."""
     found = dict(config)
     for key in NESTED:
         inner = found.pop(key, None)
         if isinstance(inner, Mapping):
             found = {**found, **text_fields({"architectures": found.get("architectures"), **inner})}
-            found["architectures"] = config.get("architectures")
+            found |= {key: config[key] for key in ("architectures", "tie_word_embeddings") if key in config}
     return found
 
 

@@ -30,6 +30,7 @@ class Draft:
         self.wholes: dict[tuple[str, int], Whole] = {}
         self.inner = 0  # the widest MLP
         self.expert = 0
+        self.images = 0  # elements per image token in the vision tower
 
     def whole(self, what: str, number: int, repeats: bool = False, experts: bool = False) -> None:
         """A number that widths must divide."""
@@ -132,7 +133,8 @@ class Draft:
         if layers:
             self.cache.append(CacheLayers(CHUNK, layers, kv_heads, k, k, size))
 
-    def state(self, layers: Layers, states: Sequence[State], checkpoints: bool = False) -> None:
-        """A fixed state of each request."""
+    def state(self, layers: Layers, states: Sequence[State], checkpoint: int = 0, since: tuple[int, ...] = ()) -> None:
+        """A fixed state of each request; ``checkpoint``, ``since``: as CacheLayers has them."""
         if layers:
-            self.cache.append(CacheLayers(STATE, layers, states=tuple(states), checkpoints=checkpoints))
+            found = CacheLayers(STATE, layers, states=tuple(states), checkpoint=checkpoint, checkpoint_from=since)
+            self.cache.append(found)

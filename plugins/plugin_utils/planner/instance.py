@@ -70,6 +70,7 @@ class Decision:
     indices: tuple[int, ...] = ()
     batched_tokens: int | None = None
     kv_dtype: str = "auto"
+    sequences: int | None = None
     dtype: str = ""  # half on GPUs without BF16
     warnings: tuple[str, ...] = ()
 
@@ -99,6 +100,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         "dtype": decision.dtype or None,
         "kv-cache-dtype": decision.kv_dtype if decision.kv_dtype != "auto" else None,
         "max-num-batched-tokens": decision.batched_tokens,
+        "max-num-seqs": decision.sequences,
     }
     if request.device == "cuda":
         planned["gpu-memory-utilization"] = request.gpu_memory_utilization or engine.gpu_memory_utilization

@@ -21,8 +21,10 @@ from .architecture import CHUNK, CROSS, FULL, INDEX, LATENT, STATE, WINDOW, Arch
 EVERY_TOKEN = (FULL, LATENT, INDEX)
 #: With attention of latent vectors beside states, a block is a multiple of this.
 LATENT_BLOCK = 128
-#: FlashInfer's delta net takes a checkpoint inside a prefill: a block more, and blocks of a multiple of this.
-CHECKPOINT, CHECKPOINT_FROM = 64, (9, 0)
+#: Kernels of sparse attention want blocks of this.
+SPARSE_BLOCK = 64
+#: FlashAttention 4 reads an FP8 cache of heads this wide in blocks of SPARSE_BLOCK, on Hopper.
+WIDE_HEAD, WIDE_ON = 512, (9, 0)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,11 @@ class Layout:
         return blocks * context // self.blocks(context) if self.groups else 0
 
     @property
+    def has_states(self) -> bool:
+        """Whether requests keep a state of fixed size."""
+        return any(page.kind == STATE for page in self.groups)
+
+    @property
     def token_bytes(self) -> float:
         """What one more token of a long request takes."""
         return sum(self.block_bytes / page.tokens for page in self.groups if page.kind in EVERY_TOKEN)
@@ -113,32 +120,38 @@ def state_size(group: CacheLayers, tp: int) -> int:
 
 def _raised(groups: Sequence[CacheLayers], setting: Setting) -> int:
     """The block of tokens that a page of attention needs to hold a state."""
+    block = _block(groups, setting)
     states = [state_size(group, setting.tp) for group in groups if group.kind == STATE]
     sizes = [token_size(group, setting) for group in groups if group.kind in (FULL, LATENT)]
     if not states or not sizes:
-        return setting.block
-    step = max(setting.block, LATENT_BLOCK if any(group.kind == LATENT for group in groups) else 0)
-    if _checkpoints(groups, setting):
-        step = lcm(step, CHECKPOINT)
-    return max(setting.block, step * -(-max(states) // (step * sizes[0])))
+        return block
+    step = max(block, LATENT_BLOCK if any(group.kind == LATENT for group in groups) else 0)
+    step = lcm(step, _checkpoint(groups, setting) or 1)
+    return max(block, step * -(-max(states) // (step * sizes[0])))
 
 
-def _checkpoints(groups: Sequence[CacheLayers], setting: Setting) -> bool:
-    """Whether the engine keeps a checkpoint of each request's state: delta nets on Hopper and later."""
-    nets = [group for group in groups if group.kind == STATE]
-    return (
-        setting.prefix_caching
-        and setting.capability >= CHECKPOINT_FROM
-        and bool(nets)
-        and all(group.checkpoints for group in nets)
-    )
+def _checkpoint(groups: Sequence[CacheLayers], setting: Setting) -> int:
+    """At multiples of how many tokens the engine keeps a state inside a prefill; 0 where it does not.
+
+    It does where all layers with a state can (get_mamba_prefill_checkpoint_alignment).
+    """
+    kept = [group for group in groups if group.kind == STATE]
+    able = all(group.checkpoint and setting.capability >= group.checkpoint_from for group in kept)
+    return lcm(*(group.checkpoint for group in kept)) if setting.prefix_caching and kept and able else 0
 
 
 def _state_blocks(groups: Sequence[CacheLayers], setting: Setting, attention: bool) -> int:
     """Blocks of a request's state: one; two with prefix caching, and the checkpoint's."""
     if not setting.prefix_caching or not attention:
         return 1
-    return 3 if _checkpoints(groups, setting) else 2
+    return 3 if _checkpoint(groups, setting) else 2
+
+
+def _block(groups: Sequence[CacheLayers], setting: Setting) -> int:
+    """Tokens of a block that the attention's kernels want."""
+    wide = setting.fp8 and setting.capability[:1] == WIDE_ON[:1] and any(group.k == WIDE_HEAD for group in groups)
+    sparse = any(group.kind == INDEX for group in groups)
+    return max(setting.block, SPARSE_BLOCK) if sparse or wide else setting.block
 
 
 def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
@@ -150,7 +163,7 @@ def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
     groups = [group for group in groups if group.layers]
     block = _raised(groups, setting)
     attention = [token_size(group, setting) for group in groups if group.kind in (FULL, LATENT)]
-    windows = setting.hybrid_manager and architecture.hybrid
+    windows = setting.hybrid_manager
     found: Counter[Page] = Counter()
     for group in groups:
         count = len(group.layers)

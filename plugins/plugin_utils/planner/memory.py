@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .architecture import EVEN, EXPERTS, KV, Part
+from .architecture import EVEN, EXPERTS, KV
 from .catalog import EngineSpec, ModelSpec, Policy
 from .kv_cache import Layout
 from .quantization import Stored
+from .read_latent import ABSORBED
 
 GIB = 2**30
 
@@ -75,10 +76,14 @@ def stages(layers: int, pp: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, layers)) for start in range(0, layers, size)]
 
 
-def _share(part: Part, tp: int, experts: Experts) -> float:
+def _share(one: Stored, tp: int, experts: Experts) -> float:
     """The share of a part that one GPU holds."""
+    part = one.part
     if part.split == EXPERTS:
-        return -(-part.times // experts.over) / part.times / experts.cut
+        whole = part.columns if part.along == "columns" else part.rows
+        step = one.stored.pad_to if one.stored and experts.cut > 1 else 1
+        share = -(-whole // (experts.cut * step)) * step / whole
+        return -(-part.times // experts.over) / part.times * share
     if part.split == KV:
         return max(1 / tp, 1 / part.heads)
     return 1 / tp if part.split == EVEN else 1
@@ -92,7 +97,7 @@ def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tupl
             count = 0 if stage and one.part.name == "lm_head" else 1
         else:
             count = len(one.layers) if not stage else sum(stage[0] <= layer < stage[1] for layer in one.layers)
-        total += count * one.layer_bytes * _share(one.part, tp, experts)
+        total += count * one.layer_bytes * _share(one, tp, experts)
     return total
 
 
@@ -105,16 +110,53 @@ def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | N
     return max(stage_bytes(model.stored, spread.tp, experts, stage) for stage in each) / GIB
 
 
-def overhead_gib(model: ModelSpec, spread: Parallel, batched_tokens: int, engine: EngineSpec, policy: Policy) -> float:
-    """GiB for everything but weights and KV cache: CUDA, NCCL, graphs and the activations of one full step."""
+def absorbed_parameters(stored: Iterable[Stored]) -> int:
+    """Parameters of latent attention that are kept a second time, in BF16: where they are stored in another format."""
+    found = (one for one in stored if one.stored and one.part.name == ABSORBED)
+    return sum(one.part.parameters * len(one.layers) for one in found)
+
+
+def repacked_bytes(stored: Iterable[Stored]) -> float:
+    """Bytes that weights grow by when they are laid out for the kernels, after loading."""
+    found = (one for one in stored if one.stored and one.stored.repacked)
+    return sum(one.layer_bytes * len(one.layers) * one.stored.repacked for one in found if one.stored)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The largest step of an engine: tokens, and sequences of which it samples one each."""
+
+    tokens: int
+    sequences: int
+
+
+def overhead_gib(model: ModelSpec, spread: Parallel, step: Step, engine: EngineSpec, policy: Policy) -> float:
+    """GiB for everything but weights and KV cache: CUDA, NCCL, graphs, the activations and logits of one full step."""
     sized = model.sized
+    images = policy.image_tokens * sized.image_activation
+    again = 2 * absorbed_parameters(model.stored) + repacked_bytes(model.stored)
+    rest = (2 * images + again / spread.gpus) / GIB
+    fixed = engine.runtime_overhead_gib + rest
+    if sized.mixture or sized.has_states:
+        return fixed + _mixed_step(model, spread, step, policy)
     hidden = policy.activation_hidden * sized.hidden_size
     inner = policy.activation_intermediate * sized.inner_size / spread.tp
-    if sized.mixture:  # each token's share of its experts, as fused_moe's two buffers hold it
-        share = sized.expert_size / spread.tp
-        inner = max(inner, sized.experts_per_token * (max(2 * share, sized.hidden_size) + share))
-    images = policy.image_tokens * sized.image_activation if sized.image_activation else 0
-    return engine.runtime_overhead_gib + 2 * (batched_tokens * (hidden + inner) + images) / GIB
+    # The figures of dense models were taken with a vocabulary of this size, whose logits are in them.
+    more = max(0, sized.vocab_size - policy.measured_vocabulary) * step.sequences * policy.logit_bytes
+    return fixed + (2 * step.tokens * (hidden + inner) + more) / GIB
+
+
+def _mixed_step(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) -> float:
+    """GiB of a step of mixtures and models with states, as they were measured; latent attention samples in less."""
+    sized = model.sized
+    experts = 0.0 if any(stored.pad_to > 1 for stored in model.formats) else sized.experts_per_token
+    routed = experts * (sized.hidden_size + sized.expert_size / spread.tp)
+    forward = 2 * step.tokens * (policy.activation_hidden * sized.hidden_size + routed) / GIB
+    inner = 2 * step.tokens * policy.activation_intermediate * sized.inner_size / spread.tp / GIB
+    if sized.is_latent:
+        return max(forward, inner)
+    logits = step.sequences * sized.vocab_size * policy.mixed_logit_bytes / GIB
+    return forward + logits + policy.mixed_graphs_gib
 
 
 def footprint(weights_gib: float, overhead: float, usable_gib: float, layout: Layout, context: int) -> Footprint:

@@ -130,6 +130,7 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         replicas=choice.replicas,
         indices=placement.indices,
         batched_tokens=choice.batched_tokens,
+        sequences=choice.sequences,
         kv_dtype=choice.kv_dtype,
         dtype="" if placement.candidate.group.has(BFLOAT16) else "half",
         warnings=warnings,
@@ -173,6 +174,10 @@ def _notes(placement: Placement) -> tuple[str, ...]:
     """Notes about a layout that fits."""
     choice, candidate = placement.choice, placement.candidate
     notes = [_context_note(choice, placement), weight_only(candidate) or "", half_precision(candidate) or ""]
+    if choice.sequences:
+        notes.append(
+            f"At most {choice.sequences} requests run at once (max-num-seqs): the KV cache has room for no more states."
+        )
     notes += [_stretched(placement.request), _left_to_engine(placement.request)]
     if choice.kv_dtype.startswith("fp8") and not placement.request.kv_cache_dtype:
         notes.append("The KV cache is in FP8 to make room for the context: answers may differ slightly.")

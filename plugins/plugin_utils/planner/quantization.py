@@ -37,6 +37,8 @@ class WeightFormat:
     parts: tuple[str, ...] = ("attention", "mlp", "experts")
     skip_layers: int = 0
     cores: str = ""
+    pad_to: int = 1
+    repacked: float = 0.0
 
     def size(self, rows: int, columns: int) -> float:
         """Bytes of a matrix with its scales."""
@@ -119,6 +121,8 @@ class _Matcher:
         self._patterns: list[re.Pattern[str]] = []
         for text in texts:
             numbered = None if text.startswith("re:") else _NUMBERED.search(text)
+            if numbered is not None and not _ours(text[: numbered.start()]):
+                continue  # a layer of a tower or of a draft
             if numbered is None:
                 self._patterns.append(_pattern(text))
             elif "*" in text:
@@ -138,6 +142,11 @@ class _Matcher:
             if any(upper in self._exact for name in short for upper in _uppers(name)):
                 return True
         return any(pattern.match(name) for pattern in self._patterns for name in names)
+
+
+def _ours(before: str) -> bool:
+    """Whether what stands before `layers.N.` is the language model."""
+    return before in ("", *BEFORE) or before.strip(".").endswith(("transformer", "decoder", "*"))
 
 
 def _uppers(name: str) -> list[str]:

@@ -32,6 +32,8 @@ def heads_of(fields: Fields, hidden: int) -> tuple[int, int, int]:
         "multi_query_group_num",
         default=heads,
     )
+    if fields.flag("multi_query") and not fields.flag("new_decoder_architecture"):
+        kv_heads = 1
     size = fields.number("head_dim", "attention_head_dim", "kv_channels", default=hidden // heads)
     return heads, kv_heads, size
 
@@ -51,7 +53,10 @@ def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Lay
         size = 0
     chunk = fields.count("attention_chunk_size") if quirks.get("window") == "chunk" else 0
     kinds = [str(kind) for kind in fields.listed("layer_types")]
-    every = quirks.get("every") or fields.count("sliding_window_pattern", "interleaved_sliding_window_pattern")
+    pattern = fields.get("sliding_window_pattern", "interleaved_sliding_window_pattern")
+    every = quirks.get("every") or pattern
+    if set(fields.listed("attn_type_list")) - {1}:  # 1: full attention
+        raise ValueError(f"{fields.what}: attn_type_list has other layers than those of full attention.")
     if chunk:
         no_rope = fields.listed("no_rope_layers")
         local = tuple(i for i in layers if no_rope[i]) if no_rope else tuple(i for i in layers if (i + 1) % 4)
@@ -60,6 +65,8 @@ def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Lay
         return layers, (), (), 0
     if kinds:
         local = tuple(i for i in layers if kinds[i] in WINDOWED)
+    elif isinstance(pattern, str):  # LLLG
+        local = tuple(i for i in layers if pattern[i % len(pattern)] == "L")
     elif every:
         local = tuple(i for i in layers if (i + 1) % int(every))
     elif quirks.get("window") == "even":
@@ -144,8 +151,12 @@ def decoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     value = fields.count("v_head_dim") if quirks.get("value_heads") else 0
     draft.attention(layers, heads, kv_heads, size, value, biases=biases(fields, quirks))
     full, local, chunked, window = windows(fields, quirks, layers)
-    draft.full(full, kv_heads, size, value)
-    draft.window(local, kv_heads, size, window, value)
-    draft.chunk(chunked, kv_heads, size, window)
+    # A model that looks both ways embeds, and keeps nothing.
+    if fields.flag("is_causal", default=True) and fields.get("use_bidirectional_attention") is not True:
+        draft.full(full, kv_heads, size, value)
+        draft.window(local, kv_heads, size, window, value)
+        draft.chunk(chunked, kv_heads, size, window)
     draft.norms(int(quirks.get("norms", 2)), layers)
+    if quirks.get("positions"):
+        draft.plain("model.embed_positions", fields.number("max_position_embeddings"), draft.hidden)
     return mixture(fields, quirks, draft, layers)

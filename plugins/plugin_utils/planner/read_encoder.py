@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .architecture import CROSS, EVEN, CacheLayers
 from .config_fields import Fields
-from .draft import Draft
+from .draft import Draft, padded
 from .read_decoder import Quirks, heads_of, layers_of
 
 
@@ -23,6 +23,8 @@ def encoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
         draft.plain("mlp.bias", inner + draft.hidden, 1, layers, EVEN)
     draft.norms(4, layers)
     positions = fields.count("max_position_embeddings") if quirks.get("positions", True) else 0
+    if quirks.get("head"):  # of a masked language model
+        draft.plain("cls.decoder", padded(fields.number("vocab_size")), draft.hidden, split=EVEN)
     draft.plain("embeddings.rest", positions + fields.count("type_vocab_size") + 2, draft.hidden)
     for name in ("sliding_window", "layer_types", "is_encoder_decoder"):  # there is no cache to which they matter
         fields.get(name)

@@ -10,6 +10,8 @@ from .config_fields import Fields
 from .draft import Draft, Layers
 from .read_decoder import Quirks, layers_of, mixture
 
+#: A projection that the engine keeps in BF16 beside its quantised form, after loading (mla_attention.py).
+ABSORBED = "self_attn.kv_b_proj"
 #: Bytes of a token in the packed FP8 form of sparse attention: latent, rope and scales (flashmla_sparse.py).
 PACKED = 656
 
@@ -28,7 +30,7 @@ def latent_attention(fields: Fields, draft: Draft, layers: Layers) -> None:
     else:
         draft.linear("self_attn.q_proj", heads * (nope + rope), draft.hidden, layers, EVEN)
     draft.linear("self_attn.kv_a_proj_with_mqa", rank + rope, draft.hidden, layers)
-    draft.linear("self_attn.kv_b_proj", heads * (nope + value), rank, layers, EVEN)
+    draft.linear(ABSORBED, heads * (nope + value), rank, layers, EVEN)
     draft.linear("self_attn.o_proj", draft.hidden, heads * value, layers, EVEN, "columns")
     sparse = bool(fields.count("index_topk"))
     if layers:

@@ -146,10 +146,12 @@ def _four_bits(key: str, raw: Raw, formats: Formats) -> Storage | Unreadable:
 def read_quantization(raw: Raw, formats: Formats, not_served: tuple[str, ...] = ()) -> Storage | Unreadable:
     """The formats of a quantization_config; BF16 where there is none."""
     method = str(raw.get("quant_method") or "").lower().replace("_", "-")
-    if not method and raw.get("quant_algo"):
+    if (raw.get("producer") or {}).get("name") == "modelopt":
         method = "modelopt"
-    if raw.get("config_groups") and (method in ("compressed-tensors", "") or "modelopt" in method):
+    if raw.get("config_groups") and (method == "compressed-tensors" or "modelopt" in method):
         return _grouped(raw, formats)
+    if not method and raw:
+        return Unreadable("its quantization_config has no quant_method, without which vLLM does not see it")
     if not method:
         return plain(formats["bf16"])
     if method in not_served:

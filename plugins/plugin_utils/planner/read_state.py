@@ -14,6 +14,9 @@ from .read_latent import latent_attention
 #: Bytes of the state's own data type, where the engine takes it from config.json or from the family.
 ELEMENTS = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 
+#: FlashInfer's delta net takes checkpoints at multiples of so many tokens, from this compute capability on.
+DELTA_NET = (64, (9, 0))
+
 
 def _attention(fields: Fields, quirks: Quirks, draft: Draft, layers: Layers, gates: int = 0) -> None:
     """Layers of full attention among the others."""
@@ -41,7 +44,7 @@ def delta_net(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.plain("linear_attn.conv1d", 2 * keys + values, kernel, linear, EVEN)
     element = ELEMENTS.get(str(fields.get("mamba_ssm_dtype", default="auto")), 4)
     states = (State(2 * keys + values, kernel - 1, 2), State(v_heads, v_size * k_size, element))
-    draft.state(linear, states, checkpoints=True)
+    draft.state(linear, states, *DELTA_NET)
     _attention(fields, quirks, draft, full, 1 if fields.flag("attn_output_gate", default=True) else 0)
     draft.norms(2, layers)
     return mixture(fields, quirks, draft, layers)
@@ -59,7 +62,7 @@ def mamba2(draft: Draft, layers: Layers, sizes: tuple[int, int, int, int, int, i
     draft.plain(f"{at}.conv1d", inner + 2 * groups * state, kernel + 1, layers, EVEN)
     draft.plain(f"{at}.norm", inner, 1, layers, EVEN)
     convolved = State(inner, kernel - 1, 2, groups, 2 * state)
-    draft.state(layers, (convolved, State(heads, size * state, element)))
+    draft.state(layers, (convolved, State(heads, size * state, element)), 1)
 
 
 def nemotron_h(fields: Fields, quirks: Quirks, draft: Draft) -> int:

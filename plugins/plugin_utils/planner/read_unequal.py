@@ -55,10 +55,10 @@ def gemma4(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.mlp(layers[first:], inner * doubled)
     draft.norms(4, layers)
     _per_layer_inputs(fields, draft, layers)
-    count = fields.count("num_experts")
+    count, inner = fields.count("num_experts"), fields.count("moe_intermediate_size", "expert_intermediate_size")
     if not count:
         return 0
-    draft.experts(layers, count, fields.number("moe_intermediate_size", "expert_intermediate_size"), at="moe")
+    draft.experts(layers, count, inner, at="moe")
     return fields.number("top_k_experts", "num_experts_per_tok")
 
 

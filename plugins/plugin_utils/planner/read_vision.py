@@ -18,6 +18,7 @@ def _blocks(draft: Draft, layers: int, hidden: int, inner: int, matrices: int = 
     """Transformer blocks: attention of equal heads, an MLP of so many matrices."""
     parameters = layers * (4 * hidden * hidden + matrices * hidden * inner + 9 * hidden + inner + extra)
     draft.plain(f"{NAME}.blocks", parameters, 1, split=EVEN)
+    draft.images = 4 * (4 * hidden + matrices * inner)
 
 
 def _patches(vision: Fields, hidden: int, channels: int = 3) -> int:
@@ -51,6 +52,15 @@ def siglip(vision: Fields, draft: Draft) -> None:
     side = vision.number("image_size", default=224) // vision.number("patch_size", default=14)
     draft.plain(f"{NAME}.patches", _patches(vision, hidden) + side * side * hidden, 1)
     draft.plain("multi_modal_projector", hidden, draft.hidden)
+
+
+def gemma4(vision: Fields, draft: Draft) -> None:
+    """Gemma 4: gated blocks, learned positions in two directions, a projection."""
+    hidden, inner = vision.number("hidden_size"), vision.number("intermediate_size")
+    _blocks(draft, vision.number("num_hidden_layers"), hidden, inner, 3)
+    positions = 2 * vision.number("position_embedding_size", default=10240)
+    draft.plain(f"{NAME}.patches", _patches(vision, hidden) + positions * hidden, 1)
+    draft.plain("embed_vision", hidden, draft.hidden)
 
 
 def llava(vision: Fields, draft: Draft) -> None:
@@ -108,6 +118,7 @@ def moon(vision: Fields, draft: Draft) -> None:
 
 
 TOWERS: Mapping[str, Callable[[Fields, Draft], None]] = {
+    "gemma4": gemma4,
     "glm": glm,
     "intern": intern,
     "llama4": llama4,

@@ -343,8 +343,8 @@ def stretch(request: InstanceRequest) -> InstanceRequest:
     model, wanted = request.model, request.max_model_len or 0
     if model.missing or wanted <= model.context or model.max_model_len:
         return request
-    overrides = yarn(model.sized, wanted)
-    if not overrides:
+    overrides = {} if wanted <= model.sized.longest else yarn(model.sized, wanted)
+    if not overrides and wanted > model.sized.longest:
         return request
     architecture = replace(model.sized, context=wanted)
     return replace(request, model=replace(model, architecture=architecture), stretched=overrides)

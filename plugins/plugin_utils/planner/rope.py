@@ -36,7 +36,19 @@ def _scaling(fields: Fields) -> Mapping[str, Any]:
 
 
 def context_of(fields: Fields) -> int:
-    """The longest context without options. Raises ValueError for a length that is no number."""
+    """The context without options: with LongRoPE the trained one, since longer ones spoil answers to short prompts.
+
+    Raises ValueError for a length that is no number.
+    """
+    scaling = _scaling(fields)
+    if str(scaling.get("rope_type", scaling.get("type", ""))) in ("longrope", "su"):
+        trained = fields.get("original_max_position_embeddings") or scaling.get("original_max_position_embeddings")
+        return min(int(trained), longest_of(fields)) if trained else longest_of(fields)
+    return longest_of(fields)
+
+
+def longest_of(fields: Fields) -> int:
+    """The longest context that config.json gives. Raises ValueError for a length that is no number."""
     if fields.get("model_max_length"):
         length = fields.number("model_max_length")
     else:

@@ -25,7 +25,7 @@ def _width(part: Part, tp: int, experts: int) -> int:
 
 def _group(stored: WeightFormat, part: Part) -> int:
     """How many inputs must stay together."""
-    if stored.key == "mxfp4":  # padded by the engine
+    if stored.pad_to > 1:
         return 0
     if part.split == EXPERTS and stored.key in ("w4a16", "awq", "gptq"):
         return min(stored.group_size, SMALLEST_GROUP)

@@ -12,13 +12,15 @@ from typing import Any
 from .catalog import EngineSpec, Policy, version_key
 from .host import Group
 from .kv_cache import Layout, Setting
-from .memory import Experts, Footprint, Parallel, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
+from .memory import Experts, Footprint, Parallel, Step, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
 from .request import InstanceRequest
 from .splits import problem, widths
 
 #: vLLM's step size for small GPUs, which frees activation memory.
 SMALL_STEP = 2048
 FP8_CACHE = "8.9"
+#: max-num-seqs that the planner chooses are multiples of this.
+SEQUENCES = 8
 #: Older GPUs compute in FP16.
 BFLOAT16 = "8.0"
 
@@ -34,6 +36,7 @@ class Choice:
     context: int
     fit: Footprint
     usable_gib: float
+    sequences: int | None = None  # max-num-seqs; None: vLLM's default, or the user's
 
     @property
     def gpus(self) -> int:
@@ -100,6 +103,12 @@ class Candidate:
         """max-num-batched-tokens: the user's, else vLLM's default on this GPU."""
         return self.request.batched_tokens or self.engine.batched_tokens(self.group.total_gib, self.group.name)
 
+    def step(self, tokens: int) -> Step:
+        """A full step of so many tokens, with as many sequences as the user or vLLM allows."""
+        default = self.engine.batch_default(self.group.total_gib, self.group.name).sequences
+        asked = self.request.option("max-num-seqs")
+        return Step(tokens, min(tokens, asked if isinstance(asked, int) else default))
+
     def replicas(self, spread: Parallel, budget: int) -> int:
         """The requested number of replicas, else as many as fit."""
         return self.request.dp or budget // spread.gpus
@@ -159,6 +168,17 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
     return list(dict.fromkeys(model.layout(replace(setting, layers=stage)) for stage in each))
 
 
+def sequences_for(candidate: Candidate, layout: Layout, held: int) -> int | None:
+    """How many requests at once, where a cache with states has fewer blocks than vLLM's default; None: the default.
+
+    vLLM does not start where max-num-seqs exceeds the blocks of such a cache.
+    """
+    default = candidate.engine.batch_default(candidate.group.total_gib, candidate.group.name).sequences
+    if candidate.request.option("max-num-seqs") or held >= default or not layout.has_states:
+        return None
+    return max(1, int(held * (1 - candidate.policy.calibration_error)) // SEQUENCES * SEQUENCES)
+
+
 def experts_of(candidate: Candidate, spread: Parallel, replicas: int) -> Experts:
     """How experts are split: over all replicas, whole with expert parallelism and in shares without it."""
     gpus = spread.tp * replicas
@@ -173,20 +193,22 @@ def evaluate(
     """Evaluate one layout: a choice if it fits, else the footprint that shows why not."""
     model, replicas = candidate.request.model, candidate.replicas(spread, budget)
     tokens = step or candidate.default_step
-    overhead = overhead_gib(model, spread, tokens, candidate.engine, candidate.policy)
+    overhead = overhead_gib(model, spread, candidate.step(tokens), candidate.engine, candidate.policy)
     weights = weights_gib_per_gpu(model, spread, experts_of(candidate, spread, replicas))
     kv_gib = candidate.usable_gib - weights - overhead
-    tight = None
+    tight, sequences = None, None
     for layout in layouts(candidate, spread, kv_dtype, tokens):
-        context = context_for(candidate, layout, blocks(kv_gib, layout))
+        # The engine keeps one block for itself.
+        context = context_for(candidate, layout, blocks(kv_gib, layout) - 1)
         context = context if kv_gib > 0 else 0
         fit = footprint(weights, overhead, candidate.usable_gib, layout, context or lowest_context(candidate))
+        sequences = sequences_for(candidate, layout, blocks(kv_gib, layout))
         if tight is None or (context, fit.kv_tokens) < (tight[0], tight[1].kv_tokens):
             tight = (context, fit)
     context, fit = tight or (0, Footprint(weights, overhead, kv_gib, 0))
     if not context:
         return fit
-    return Choice(spread, replicas, kv_dtype, step, context, fit, candidate.usable_gib)
+    return Choice(spread, replicas, kv_dtype, step, context, fit, candidate.usable_gib, sequences)
 
 
 def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:

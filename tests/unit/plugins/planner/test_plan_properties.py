@@ -14,6 +14,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache impor
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
+    Step,
     overhead_gib,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome
@@ -85,7 +86,7 @@ def predicted_gib(instance: Any, catalog: Catalog) -> float:
     setting = Setting(tp=spread.tp, layers=layers, fp8=kv_dtype.startswith("fp8"))
     kv = instance.kv_cache_tokens / instance.data_parallel_size * model.layout(setting).token_bytes
     step = instance.config.get("max-num-batched-tokens", 2048)
-    overhead = overhead_gib(model, spread, step, catalog.engine(None), catalog.policy)
+    overhead = overhead_gib(model, spread, Step(step, 256), catalog.engine(None), catalog.policy)
     return instance.weights_gib_per_gpu + overhead + kv / GIB
 
 
