@@ -53,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             asks = hub_models.question(options["models"], options, catalog)
             answer = self._ask(asks, task_vars or {}) if asks or not options["gpus"] else {}
             places = _places(options["gpus"], answer, catalog, task_vars or {})
-            catalog = hub_models.with_answers(options, answer["models"]) if asks else catalog
+            catalog = hub_models.with_answers(options, answer["models"], catalog) if asks else catalog
             wanted = {**options, "models": matrix_models(options["models"], catalog)}
             result = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
         except ValueError as error:

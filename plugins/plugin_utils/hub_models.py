@@ -42,6 +42,7 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
     return {**hub, **token, "models": wanted}
 
 
-def with_answers(options: Mapping[str, Any], described: Mapping[str, Any]) -> Catalog:
+def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
-    return known({**options, "extra_models": {**(options["extra_models"] or {}), **entries(described)}})
+    found = entries(described, catalog)
+    return known({**options, "extra_models": {**(options["extra_models"] or {}), **found}})

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...module_utils import paths
-from .catalog import Catalog
+from .catalog import Catalog, ModelSpec
 
 #: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
 MODULES = ("tokenization_", "processing_", "image_processing_")
@@ -70,8 +70,8 @@ def _reference(name: str) -> dict[str, str]:
     return {"name": name, "repo_id": paths.repo_id(repo_id), "revision": revision or "main"}
 
 
-def entries(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Entry]:
-    """An entry of the catalogue for each model.
+def entries(described: Mapping[str, Mapping[str, Any]], catalog: Catalog | None = None) -> dict[str, Entry]:
+    """An entry of the catalogue for each model. Another revision of one that ``catalog`` has keeps what that says.
 
     Raises:
         ValueError: one is not known, or is nothing that vLLM serves; a sentence for each.
@@ -83,10 +83,17 @@ def entries(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Entry]:
         if refused:
             wrong.append(refused)
         else:
-            found[name] = _entry(said)
+            ours = catalog.find(str(said.get("repo_id"))) if catalog else None
+            found[name] = {**(_kept(ours) if ours else {}), **_entry(said)}
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
     return found
+
+
+def _kept(ours: ModelSpec) -> Entry:
+    """What an entry says beside shapes and files."""
+    kept = {"title": ours.title, "device": ours.device, "max_model_len": ours.max_model_len, "vllm": ours.vllm}
+    return {**kept, "env": ours.env, "tool_call_parser": ours.tool_call_parser}
 
 
 def _entry(said: Mapping[str, Any]) -> Entry:

@@ -89,6 +89,14 @@ def test_the_revision_is_no_part_of_the_instances_name() -> None:
     assert one("1xH100", catalog(f"{NAME}@v2"), model=f"{NAME}@v2").name == "mine-8b"
 
 
+def test_another_revision_of_ours_keeps_its_parser() -> None:
+    ours = "meta-llama/Llama-3.1-8B-Instruct"
+    made = load_catalog(entries({f"{ours}@v2": said(repo_id=ours, branch="v2")}, CATALOG))
+    config = one("1xH100", made, model=f"{ours}@v2").config
+    assert (config["tool-call-parser"], config["revision"]) == ("llama3_json", COMMIT)
+    assert "tool-call-parser" not in one("1xH100", catalog(), model=NAME).config
+
+
 def test_two_of_one_name_are_told() -> None:
     both = load_catalog(entries({NAME: said(), "Other/mine-8b": said(repo_id="Other/mine-8b")}))
     assert "Two instances are named 'mine-8b'" in findings("2xH100", both, models=[NAME, "Other/mine-8b"])

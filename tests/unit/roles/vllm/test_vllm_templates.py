@@ -263,6 +263,15 @@ def test_the_unit_waits_for_every_mount_that_it_uses():
     assert {*used, DEFAULTS["vllm_back_program"], DEFAULTS["vllm_docker_program"]} < set(places)
 
 
+def test_a_folder_of_the_node_takes_the_place_of_the_cache():
+    unit = render("vllm.service.j2", {**H100X8, "folder": "/srv/a, b", "repo_id": "/srv/a, b"})
+    assert r'"--mount=type=bind,\"source=/srv/a, b\",target=/model,readonly"' in unit
+    assert "target=/root/.cache/huggingface/hub" not in unit
+    (mounts,) = [line for line in unit.splitlines() if line.startswith("RequiresMountsFor=")]
+    assert "/var/lib/huggingface/hub" not in mounts
+    assert '"/srv/a, b"' in mounts
+
+
 def test_docker_brings_back_what_nobody_stopped():
     text = render("vllm.service.j2", H100X8)
     assert "ExecStartPre=-/bin/sh /usr/local/lib/gpunode/vllm-back.sh started vllm-405b-fp8.service\n" in text
