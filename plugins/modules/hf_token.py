@@ -54,7 +54,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.hub import api as hub_api, http as hub_http, token as hub_token
+from ..module_utils.hub import api as hub_api, opener as hub_opener, token as hub_token
 
 TIMEOUT_S = 20
 
@@ -73,7 +73,7 @@ def main():
     token, path = (params["token"] or "").strip(), params["path"]
     if hub_token.current(path, token):
         module.exit_json(changed=False, account="")
-    hub = hub_api.Hub(params["endpoint"], hub_http.opener(TIMEOUT_S, params["ca_path"]), time.sleep, token)
+    hub = hub_api.Hub(params["endpoint"], hub_opener.opener(TIMEOUT_S, params["ca_path"]), time.sleep, token)
     try:
         account = hub.account()
     except hub_api.HubError as refusal:

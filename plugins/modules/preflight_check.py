@@ -285,7 +285,7 @@ from ..module_utils.hub import (
     api as hub_api,
     cache as hub_cache,
     folder as hub_folder,
-    http as hub_http,
+    opener as hub_opener,
     snapshot as hub_snapshot,
     token as hub_token,
 )
@@ -328,7 +328,7 @@ class Elsewhere:
             folder = hub_folder.Folder(params["source"], hub_snapshot.parse_snapshots(params["instances"]))
             return preflight_hub.check_hub(folder, asks.snapshots, token_is_new=False)
         token = hub_token.in_force(params["token"], params["token_path"])
-        opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
+        opener = hub_opener.opener(TIMEOUT_S, params["ca_path"])
         hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
         told = preflight_hub.check_hub(hub, asks.snapshots, asks.token)
         index = params["client"]["index_url"] if params["client"] and asks.snapshots else ""

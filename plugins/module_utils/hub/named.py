@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Mapping
 
-from ..hub import http as hub_http, token as hub_token
+from ..hub import opener as hub_opener, token as hub_token
 from .api import Hub
 from .described import Wanted, describe
 from .folder import Folder
@@ -34,5 +34,5 @@ def answer(params: Mapping[str, Any]) -> Dict[str, Any]:
         hub: Any = Folder(params["source"], [])
     else:
         token = hub_token.in_force(params["token"], params["token_path"])
-        hub = Hub(params["endpoint"], hub_http.opener(TIMEOUT_S, params["ca_path"]), time.sleep, token)
+        hub = Hub(params["endpoint"], hub_opener.opener(TIMEOUT_S, params["ca_path"]), time.sleep, token)
     return {"models": describe(wanted, hub, params["home"], params["update"])}

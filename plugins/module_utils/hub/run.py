@@ -23,8 +23,8 @@ from . import (
     file as hub_file,
     folder as hub_folder,
     folder_pull as hub_folder_pull,
-    http as hub_http,
     job as hub_job,
+    opener as hub_opener,
     progress as hub_progress,
     pull as hub_pull,
     rsync as hub_rsync,
@@ -93,7 +93,7 @@ class Target:
 
 
 def run(params: Params, check_mode: bool, runner: commands.Runner) -> Result:
-    opener = hub_http.opener(TIMEOUT_S, params["ca_path"])
+    opener = hub_opener.opener(TIMEOUT_S, params["ca_path"])
     return step(params, check_mode, World(runner, opener, os.environ))
 
 

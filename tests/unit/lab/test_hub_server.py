@@ -14,7 +14,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub_http
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import opener as hub_opener
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Hub, HubError
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Snapshot
 
@@ -66,7 +66,7 @@ def get(address, path, **headers):
 
 
 def hub(address, token="") -> Hub:
-    return Hub(address, hub_http.opener(5), lambda seconds: None, token)
+    return Hub(address, hub_opener.opener(5), lambda seconds: None, token)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_wrong(address):
 
 def test_status(address):
     fault(address, kind="status", status=429, retry_after=2, times=1, method="*")
-    answer = hub_http.opener(5)("GET", f"{address}/api/models/lab/open", {})
+    answer = hub_opener.opener(5)("GET", f"{address}/api/models/lab/open", {})
     assert (answer.status, answer.headers["retry-after"]) == (429, "2")
     fault(address, kind="status", status=503, times=2, method="*")
     assert hub(address).commit(OPEN)
@@ -221,6 +221,6 @@ def test_a_fault_that_is_none(address, body):
 
 
 def test_nobody_answers():
-    answer = hub_http.opener(1)("GET", "http://127.0.0.1:9/x", {})
+    answer = hub_opener.opener(1)("GET", "http://127.0.0.1:9/x", {})
     assert answer.status == 0
     assert "refused" in answer.reason
