@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub_http, named as hub_named
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import named as hub_named, opener as hub_opener
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer, Hub
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.described import LARGEST, Wanted, describe
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest, RepoFile, Snapshot
@@ -54,7 +54,7 @@ class Lab:
 
     def tell(self, home: Path, wanted: Wanted | str = REPO, token: str = "", update: bool = False) -> dict:
         one = wanted if isinstance(wanted, Wanted) else Wanted(wanted, wanted)
-        hub = Hub(self.address, hub_http.opener(5), lambda seconds: None, token)
+        hub = Hub(self.address, hub_opener.opener(5), lambda seconds: None, token)
         return describe([one], hub, str(home), update)[one.name]
 
 
@@ -192,7 +192,7 @@ def test_the_index_of_the_older_files_counts_alone(lab, tmp_path):
 
 
 def test_a_hub_that_is_down_is_a_sentence(tmp_path):
-    hub = Hub("http://127.0.0.1:9", hub_http.opener(1), lambda seconds: None)
+    hub = Hub("http://127.0.0.1:9", hub_opener.opener(1), lambda seconds: None)
     said = describe([Wanted("x", REPO)], hub, str(tmp_path), False)["x"]["refused"]
     assert "http://127.0.0.1:9 cannot be reached: " in said
     assert "huggingface_endpoint" in said
@@ -207,7 +207,7 @@ def test_other_bytes_than_the_listing_says_are_refused(lab, tmp_path):
 def test_a_signed_address_gets_no_token(lab, tmp_path):
     """A long index lies where the hub keeps large files."""
     asked = []
-    opener = hub_http.opener(5)
+    opener = hub_opener.opener(5)
     put(lab.root / REPO)
     file = lab.hub.repository(REPO).files["config.json"]
 

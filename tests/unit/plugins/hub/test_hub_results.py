@@ -10,7 +10,7 @@ import json
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.hub import http as hub_http
+from ansible_collections.gpunode.llm.plugins.module_utils.hub import opener as hub_opener
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer
 from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import Cache, Manifest
 from ansible_collections.gpunode.llm.plugins.module_utils.node import files as node_files
@@ -34,7 +34,7 @@ def ask(monkeypatch, capsys):
     def no_hub(timeout_s, ca_path):
         return lambda method, url, headers: Answer(401 if "whoami" in url else 404, {"x-error-code": "RepoNotFound"})
 
-    monkeypatch.setattr(hub_http, "opener", no_hub)
+    monkeypatch.setattr(hub_opener, "opener", no_hub)
 
     def run(module, check_mode=False, **options):
         with patch_module_args({**options, "_ansible_check_mode": check_mode}), pytest.raises(SystemExit):
@@ -72,7 +72,7 @@ def knows(monkeypatch):
 
         return answer
 
-    monkeypatch.setattr(hub_http, "opener", hub)
+    monkeypatch.setattr(hub_opener, "opener", hub)
     return asked
 
 
