@@ -202,7 +202,7 @@ def figures(case: dict[str, Any]) -> dict[str, Any]:
 
 def reason(error: BaseException) -> str:
     """The engine's words, without paths of this machine."""
-    text = re.sub(r"/\S*/", "", str(error)) or type(error).__name__
+    text = re.sub(r"/\S*/|\btmp\w{8}\b", "", str(error)) or type(error).__name__
     return " ".join(text.split())[:400]
 
 
