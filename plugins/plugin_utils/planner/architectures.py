@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from . import read_decoder, read_encoder, read_latent, read_state, read_unequal
-from .architecture import Architecture, Unsized
+from .architecture import EVEN, Architecture, Unsized
 from .config_fields import Fields, text_fields
 from .draft import Draft
 from .read_vision import TOWERS
@@ -120,7 +120,7 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
     layers = 1 + max((layer for part in draft.parts for layer in part.layers), default=0)
     vocabulary = fields.number("vocab_size", "padded_vocab_size")
     tied = fields.flag("tie_word_embeddings") or entry.get("task") == "pooling"
-    draft.embedding(vocabulary, tied)
+    draft.embedding(vocabulary, tied, str(entry.get("vocabulary", EVEN)))
     draft.plain("norm", draft.hidden, 1)
     tower = str(entry.get("tower", "none"))
     vision = config.get("vision_config")

@@ -54,12 +54,13 @@ class Draft:
         if layers and count:
             self.plain("norms", self.hidden, count, layers, EVEN)
 
-    def embedding(self, vocabulary: int, tied: bool, name: str = "model.embed_tokens", width: int = 0) -> None:
+    def embedding(self, vocabulary: int, tied: bool, split: str = EVEN) -> None:
         """The vocabulary at both ends."""
-        self.whole("the vocabulary, padded to 64,", padded(vocabulary))
-        self.plain(name, padded(vocabulary), width or self.hidden, split=EVEN)
+        if split == EVEN:
+            self.whole("the vocabulary, padded to 64,", padded(vocabulary))
+        self.plain("model.embed_tokens", padded(vocabulary), self.hidden, split=split)
         if not tied:
-            self.plain("lm_head", padded(vocabulary), width or self.hidden, split=EVEN)
+            self.plain("lm_head", padded(vocabulary), self.hidden, split=split)
 
     def attention(
         self,

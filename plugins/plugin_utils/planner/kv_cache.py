@@ -36,6 +36,7 @@ class Setting:
     fp8: bool = False
     block: int = 16
     in_flight: int = 16384
+    step: int = 8192
     capability: tuple[int, ...] = (9, 0)
     prefix_caching: bool = True
     hybrid_manager: bool = True
@@ -173,7 +174,8 @@ def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
             continue
         size = block * token_size(group, setting)
         if group.kind == CROSS:
-            found[Page(CROSS, block, size, blocks=-(-group.window // block))] += count
+            # The encoder's memory of a step, or of the largest item where that is more.
+            found[Page(CROSS, block, size, blocks=-(-max(group.window, setting.step) // block))] += count
         elif group.kind in (WINDOW, CHUNK) and windows:
             found[Page(group.kind, block, size, group.window)] += count
         else:

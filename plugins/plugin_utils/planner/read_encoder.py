@@ -24,7 +24,7 @@ def encoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.norms(4, layers)
     positions = fields.count("max_position_embeddings") if quirks.get("positions", True) else 0
     if quirks.get("head"):  # of a masked language model
-        draft.plain("cls.decoder", padded(fields.number("vocab_size")), draft.hidden, split=EVEN)
+        draft.plain("cls.decoder", padded(fields.number("vocab_size")), draft.hidden)
     draft.plain("embeddings.rest", positions + fields.count("type_vocab_size") + 2, draft.hidden)
     for name in ("sliding_window", "layer_types", "is_encoder_decoder"):  # there is no cache to which they matter
         fields.get(name)

@@ -18,10 +18,12 @@ ELEMENTS = {"float32": 4, "float16": 2, "bfloat16": 2, "auto": 2}
 DELTA_NET = (64, (9, 0))
 
 
-def _attention(fields: Fields, quirks: Quirks, draft: Draft, layers: Layers, gates: int = 0) -> None:
+def _attention(
+    fields: Fields, quirks: Quirks, draft: Draft, layers: Layers, gates: int = 0, at: str = "self_attn"
+) -> None:
     """Layers of full attention among the others."""
     heads, kv_heads, size = heads_of(fields, draft.hidden)
-    draft.attention(layers, heads, kv_heads, size, biases=biases(fields, quirks), gates=gates)
+    draft.attention(layers, heads, kv_heads, size, biases=biases(fields, quirks), gates=gates, at=at)
     draft.full(layers, kv_heads, size)
 
 
@@ -78,7 +80,7 @@ def nemotron_h(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     element = ELEMENTS.get(str(fields.get("mamba_ssm_cache_dtype", default="float32")), 4)
     sizes = (heads * size, heads, size, fields.number("n_groups", default=8), state, kernel)
     mamba2(draft, where["M"], sizes, element, "mixer")
-    _attention(fields, quirks, draft, where["*"])
+    _attention(fields, quirks, draft, where["*"], at="mixer")
     draft.norms(1, tuple(range(len(kinds))))
     width = fields.get("intermediate_size")
     widths = list(width) if isinstance(width, list) else [int(width or 0)]

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from .architecture import EVEN
+from .architecture import EVEN, WHOLE
 from .config_fields import Fields
 from .draft import Draft
 
 NAME = "vision_tower"
 
 
-def _blocks(draft: Draft, layers: int, hidden: int, inner: int, matrices: int = 2, extra: int = 0) -> None:
+def _blocks(draft: Draft, layers: int, hidden: int, inner: int, matrices: int = 2, split: str = EVEN) -> None:
     """Transformer blocks: attention of equal heads, an MLP of so many matrices."""
-    parameters = layers * (4 * hidden * hidden + matrices * hidden * inner + 9 * hidden + inner + extra)
-    draft.plain(f"{NAME}.blocks", parameters, 1, split=EVEN)
+    parameters = layers * (4 * hidden * hidden + matrices * hidden * inner + 9 * hidden + inner)
+    draft.plain(f"{NAME}.blocks", parameters, 1, split=split)
     draft.images = 4 * (4 * hidden + matrices * inner)
 
 
@@ -55,9 +55,9 @@ def siglip(vision: Fields, draft: Draft) -> None:
 
 
 def gemma4(vision: Fields, draft: Draft) -> None:
-    """Gemma 4: gated blocks, learned positions in two directions, a projection."""
+    """Gemma 4: gated blocks, learned positions in two directions, a projection. Each GPU has all of it."""
     hidden, inner = vision.number("hidden_size"), vision.number("intermediate_size")
-    _blocks(draft, vision.number("num_hidden_layers"), hidden, inner, 3)
+    _blocks(draft, vision.number("num_hidden_layers"), hidden, inner, 3, WHOLE)
     positions = 2 * vision.number("position_embedding_size", default=10240)
     draft.plain(f"{NAME}.patches", _patches(vision, hidden) + positions * hidden, 1)
     draft.plain("embed_vision", hidden, draft.hidden)
@@ -77,6 +77,15 @@ def pixtral(vision: Fields, draft: Draft) -> None:
     draft.plain("multi_modal_projector.patch_merger", hidden, 4 * hidden)
     draft.plain("multi_modal_projector.linear_1", draft.hidden, hidden, split=EVEN)
     draft.plain("multi_modal_projector.linear_2", draft.hidden, draft.hidden, split=EVEN)
+
+
+def lfm2(vision: Fields, draft: Draft) -> None:
+    """LFM2-VL: SigLIP 2, and a projection of 2 x 2 patches in two matrices."""
+    hidden, inner = vision.number("hidden_size"), vision.number("intermediate_size")
+    _blocks(draft, vision.number("num_hidden_layers"), hidden, inner)
+    positions = vision.number("num_patches", default=256)
+    draft.plain(f"{NAME}.patches", _patches(vision, hidden) + positions * hidden, 1)
+    draft.plain("multi_modal_projector", 4 * hidden + draft.hidden, draft.hidden)
 
 
 def llama4(vision: Fields, draft: Draft) -> None:
@@ -121,6 +130,7 @@ TOWERS: Mapping[str, Callable[[Fields, Draft], None]] = {
     "gemma4": gemma4,
     "glm": glm,
     "intern": intern,
+    "lfm2": lfm2,
     "llama4": llama4,
     "llava": llava,
     "moon": moon,

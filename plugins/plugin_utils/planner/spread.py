@@ -157,6 +157,7 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
         tp=spread.tp,
         fp8=(kv_dtype if kv_dtype != "auto" else getattr(model.weights, "kv_cache", "")).startswith("fp8"),
         block=candidate.engine.block_size,
+        step=step,
         in_flight=step * (spread.pp + 1 if request.option("async-scheduling", True) else spread.pp),
         capability=version_key(candidate.group.spec.compute_capability),
         prefix_caching=bool(request.option("enable-prefix-caching", True)),

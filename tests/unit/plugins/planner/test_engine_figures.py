@@ -56,6 +56,7 @@ def layout(model: ModelSpec, line: dict[str, Any]) -> Layout:
         tp=line["tensor_parallel"],
         fp8=fp8_cache(line),
         in_flight=line["tokens_in_flight"],
+        step=line["tokens_in_flight"] // (1 if line["runner"] == "pooling" else 2),
         capability=CAPABILITY[line["board"]],
         prefix_caching=line["prefix_caching"],
     )
