@@ -25,7 +25,9 @@ def encoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     positions = fields.count("max_position_embeddings") if quirks.get("positions", True) else 0
     if quirks.get("head"):  # of a masked language model
         draft.plain("cls.decoder", padded(fields.number("vocab_size")), draft.hidden)
-    draft.plain("embeddings.rest", positions + fields.count("type_vocab_size") + 2, draft.hidden)
+    for name, rows in (("positions", positions), ("types", fields.count("type_vocab_size"))):  # split as words are
+        draft.plain(f"embeddings.{name}", padded(rows), draft.hidden, split=EVEN)
+    draft.plain("embeddings.norm", 2, draft.hidden)
     for name in ("sliding_window", "layer_types", "is_encoder_decoder"):  # there is no cache to which they matter
         fields.get(name)
     return 0
