@@ -151,7 +151,7 @@ def test_all_that_cannot_be_had_is_said_at_once_before_anything_changes(host) ->
     assert told.status != 0
     assert f"apt does not take {NOWHERE} " in told.words
     assert f"apt does not take {NOWHERE}/deb /" in told.words
-    assert "registry.gpunode.test:5000 is reached and has no such image" in told.words
+    assert "registry.gpunode.test:5000 answers, but has no such image" in told.words
     assert told.changed == 0
 
 

@@ -145,7 +145,7 @@ def test_an_engine_keeps_its_gpu_when_the_other_one_is_lost() -> None:
         told = json.loads(on_node("nvidia-smi -q -x | grep -c '<gpu id'"))
         assert told == 1
         status = run_play("playbooks/status.yml")
-        assert f"vllm-a.service was made for GPU {FIRST}, which this node has lost" in status.words
+        assert f"vllm-a.service needs GPU {FIRST}, which this node has lost" in status.words
         kept = run_play("site.yml", "-e", VARS, "-e", '{"models": [{"model": "tiny", "name": "b", "device": "cuda"}]}')
         assert kept.status == 0, kept.text
         assert devices("b") == [SECOND]
