@@ -131,6 +131,11 @@ class Architecture:
         return any(group.kind == LATENT for group in self.cache)
 
     @property
+    def is_sparse(self) -> bool:
+        """Whether its attention looks at some tokens only, which an indexer finds."""
+        return any(group.kind == INDEX for group in self.cache)
+
+    @property
     def has_states(self) -> bool:
         """Whether layers keep a state of each request."""
         return any(group.kind == STATE for group in self.cache)

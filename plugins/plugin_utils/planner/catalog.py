@@ -86,6 +86,11 @@ class ModelSpec:
         return "weights" if isinstance(self.weights, Unreadable) else self.weights.title
 
     @property
+    def cache_dtype(self) -> str:
+        """The data type that the checkpoint wants for the KV cache; empty for that of the model."""
+        return "" if isinstance(self.weights, Unreadable) else self.weights.kv_cache
+
+    @property
     def formats(self) -> tuple[WeightFormat, ...]:
         """The formats of the weights, none if they are unknown."""
         return () if isinstance(self.weights, Unreadable) else self.weights.formats

@@ -91,11 +91,11 @@ def nemotron_h(fields: Fields, quirks: Quirks, draft: Draft) -> int:
 
 def _nemotron_experts(fields: Fields, draft: Draft, layers: Layers) -> int:
     """Experts without a gate of their own, on a narrower vector where the model has one."""
-    count = fields.count("n_routed_experts")
+    count, inner = fields.count("n_routed_experts"), fields.count("moe_intermediate_size")
     if not layers or not count:
         return 0
     narrow = fields.count("moe_latent_size")
-    draft.experts(layers, count, fields.number("moe_intermediate_size"), gated=False, at="mixer", width=narrow)
+    draft.experts(layers, count, inner, gated=False, at="mixer", width=narrow)
     if narrow:
         draft.linear("mixer.fc1_latent_proj", narrow, draft.hidden, layers)
         draft.linear("mixer.fc2_latent_proj", draft.hidden, narrow, layers)

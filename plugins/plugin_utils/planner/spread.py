@@ -126,7 +126,10 @@ def _depths(candidate: Candidate, tp: int, budget: int) -> list[int]:
 def _kv_dtypes(candidate: Candidate) -> list[str]:
     if candidate.request.kv_cache_dtype:
         return [candidate.request.kv_cache_dtype]
-    return ["auto", "fp8"] if candidate.group.has(FP8_CACHE) else ["auto"]
+    model = candidate.request.model
+    # Sparse attention has no kernel for a plain FP8 cache on Hopper, and a checkpoint may want FP8 by itself.
+    only = model.sized.is_sparse or model.cache_dtype
+    return ["auto"] if only or not candidate.group.has(FP8_CACHE) else ["auto", "fp8"]
 
 
 def _steps(candidate: Candidate) -> list[int | None]:
@@ -155,10 +158,10 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
     request, model = candidate.request, candidate.request.model
     setting = Setting(
         tp=spread.tp,
-        fp8=(kv_dtype if kv_dtype != "auto" else getattr(model.weights, "kv_cache", "")).startswith("fp8"),
+        fp8=(kv_dtype if kv_dtype != "auto" else model.cache_dtype).startswith("fp8"),
         block=candidate.engine.block_size,
         step=step,
-        in_flight=step * (spread.pp + 1 if request.option("async-scheduling", True) else spread.pp),
+        in_flight=step * _batches(request, spread),
         capability=version_key(candidate.group.spec.compute_capability),
         prefix_caching=bool(request.option("enable-prefix-caching", True)),
         hybrid_manager=not request.option("disable-hybrid-kv-cache-manager", False),
@@ -178,6 +181,12 @@ def sequences_for(candidate: Candidate, layout: Layout, held: int) -> int | None
     if candidate.request.option("max-num-seqs") or held >= default or not layout.has_states:
         return None
     return max(1, int(held * (1 - candidate.policy.calibration_error)) // SEQUENCES * SEQUENCES)
+
+
+def _batches(request: InstanceRequest, spread: Parallel) -> int:
+    """Batches that run at once: one for each stage, and one more that is prepared for generating models."""
+    ahead = request.option("async-scheduling", True) and request.model.sized.task == "generate"
+    return spread.pp + 1 if ahead else spread.pp
 
 
 def experts_of(candidate: Candidate, spread: Parallel, replicas: int) -> Experts:
