@@ -93,6 +93,14 @@ def test_more_memory_never_hurts(config: dict[str, Any], count: int, gib: int, m
         assert fits(gib + more)
 
 
+def read(config: dict[str, Any]) -> Architecture | Unsized | str:
+    """What a config.json is taken for; the finding where a field of it cannot be read."""
+    try:
+        return read_config("m", config)
+    except ValueError as error:
+        return str(error)
+
+
 def shape(found: Architecture) -> tuple[Any, ...]:
     """What makes an architecture the kind that it is."""
     return (found.kind, found.mixture, found.is_latent, found.is_sparse, {group.kind for group in found.cache})
@@ -108,12 +116,8 @@ def test_a_field_more_never_turns_a_kind_into_another_without_a_word(config: Any
     """Either the reader reads it, and counts by it, or the model is no longer sized."""
     before = read_config("m", config)
     assert isinstance(before, Architecture)
-    try:
-        after = read_config("m", {**config, field: value})
-    except ValueError as error:  # a list where a number belongs
-        assert str(error).startswith("m: ")
-        return
-    if isinstance(after, Unsized) or config.get(field):
+    after = read({**config, field: value})
+    if not isinstance(after, Architecture) or config.get(field):
         return
     assert shape(after) == shape(before) or field in read_by(config, field, value)
 
@@ -144,9 +148,5 @@ def test_a_field_less_is_said(config: Any, data: st.DataObject) -> None:
     field = data.draw(st.sampled_from(sorted(set(config) - {"architectures", "quantization_config"})))
     before = read_config("m", config)
     assert isinstance(before, Architecture)
-    try:
-        after = read_config("m", {key: value for key, value in config.items() if key != field})
-    except ValueError as error:
-        assert str(error).startswith("m: ")
-        return
-    assert isinstance(after, Unsized) or after.kind == before.kind
+    after = read({key: value for key, value in config.items() if key != field})
+    assert not isinstance(after, Architecture) or after.kind == before.kind
