@@ -9,6 +9,7 @@ weight formats (`quantization`) and the widths that work (`splits`) are counted 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,11 @@ EXPERTS = "experts"  # as EVEN, over data-parallel ranks too, or whole experts w
 
 #: Kinds of layers in the cache, as vLLM's KVCacheSpec classes.
 FULL, WINDOW, CHUNK, LATENT, INDEX, STATE, CROSS = "full", "window", "chunk", "latent", "index", "state", "cross"
+
+
+def within(layers: tuple[int, ...], stage: tuple[int, int]) -> tuple[int, ...]:
+    """Those of some layers, in ascending order, that lie from the first of a stage up to its end."""
+    return layers[bisect_left(layers, stage[0]) : bisect_left(layers, stage[1])]
 
 
 @dataclass(frozen=True)

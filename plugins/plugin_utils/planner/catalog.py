@@ -103,6 +103,18 @@ class ModelSpec:
         return laid_out(self.sized, self.weights)
 
     @cached_property
+    def equal_stages(self) -> bool:
+        """Whether all layers are alike, so that no pipeline stage is fuller than the first."""
+        layers = self.sized.layers
+        parts = (len(one.layers) for one in self.stored if one.part.layers)
+        return all(count == layers for count in (*parts, *(len(group.layers) for group in self.sized.cache)))
+
+    @cached_property
+    def counted(self) -> dict[Any, float]:
+        """What was counted of the weights already, by what it was counted for."""
+        return {}
+
+    @cached_property
     def _layouts(self) -> dict[Setting, Layout]:
         return {}
 

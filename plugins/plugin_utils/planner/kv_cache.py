@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
 
-from .architecture import CHUNK, CROSS, FULL, INDEX, LATENT, STATE, WINDOW, Architecture, CacheLayers
+from .architecture import CHUNK, CROSS, FULL, INDEX, LATENT, STATE, WINDOW, Architecture, CacheLayers, within
 
 #: Kinds whose blocks hold every token: vLLM puts them in one group even where their sizes differ.
 EVERY_TOKEN = (FULL, LATENT, INDEX)
@@ -157,10 +157,7 @@ def _block(groups: Sequence[CacheLayers], setting: Setting) -> int:
 
 def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
     """The layers of one GPU by what they keep."""
-    groups = [
-        replace(group, layers=tuple(i for i in group.layers if setting.layers[0] <= i < setting.layers[1]))
-        for group in architecture.cache
-    ]
+    groups = [replace(group, layers=within(group.layers, setting.layers)) for group in architecture.cache]
     groups = [group for group in groups if group.layers]
     block = _raised(groups, setting)
     attention = [token_size(group, setting) for group in groups if group.kind in (FULL, LATENT)]

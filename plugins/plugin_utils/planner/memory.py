@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .architecture import EVEN, EXPERTS, KV
+from .architecture import EVEN, EXPERTS, KV, within
 from .catalog import EngineSpec, ModelSpec, Policy
 from .kv_cache import Layout
 from .quantization import Stored
@@ -96,7 +96,7 @@ def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tupl
         if not one.part.layers:
             count = 0 if stage and one.part.name == "lm_head" else 1
         else:
-            count = len(one.layers) if not stage else sum(stage[0] <= layer < stage[1] for layer in one.layers)
+            count = len(within(one.layers, stage)) if stage else len(one.layers)
         total += count * one.layer_bytes * _share(one, tp, experts)
     return total
 
@@ -104,10 +104,14 @@ def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tupl
 def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | None = None) -> float:
     """GiB of weights on the fullest GPU. ``experts``: None splits each of them by TP."""
     experts = experts or Experts(cut=spread.tp)
-    if spread.pp == 1:
-        return stage_bytes(model.stored, spread.tp, experts) / GIB
-    each = stages(model.sized.layers, spread.pp)
-    return max(stage_bytes(model.stored, spread.tp, experts, stage) for stage in each) / GIB
+    if (spread, experts) not in model.counted:
+        if spread.pp == 1:
+            size = stage_bytes(model.stored, spread.tp, experts)
+        else:
+            each = stages(model.sized.layers, spread.pp)[: 1 if model.equal_stages else None]
+            size = max(stage_bytes(model.stored, spread.tp, experts, stage) for stage in each)
+        model.counted[(spread, experts)] = size / GIB
+    return model.counted[(spread, experts)]
 
 
 def absorbed_parameters(stored: Iterable[Stored]) -> int:

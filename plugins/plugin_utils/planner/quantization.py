@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .architecture import Architecture, Part
@@ -170,7 +170,7 @@ class Stored:
     layers: tuple[int, ...]
     stored: WeightFormat | None
 
-    @property
+    @cached_property
     def layer_bytes(self) -> float:
         """In one layer."""
         if self.stored is None:

@@ -388,7 +388,9 @@ def _with_release(
     """Add the release of the image to a request, and convert its options as that release's parser does."""
     release, note = chosen_image_release(request.image, engine, explicit, catalog) if request.image else (engine, "")
     notes += [note] if note else []
-    model = replace(request.model, vllm=typed_args(request.model.vllm, release))
+    typed = typed_args(request.model.vllm, release)
+    # A model that stays what it is keeps what was counted of it.
+    model = request.model if typed == request.model.vllm else replace(request.model, vllm=typed)
     return replace(request, engine=release, model=model, extra_args=typed_args(request.extra_args, release))
 
 

@@ -168,7 +168,7 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
     )
     if spread.pp == 1:
         return [model.layout(setting)]
-    each = stages(model.sized.layers, spread.pp)
+    each = stages(model.sized.layers, spread.pp)[: 1 if model.equal_stages else None]
     return list(dict.fromkeys(model.layout(replace(setting, layers=stage)) for stage in each))
 
 

@@ -51,7 +51,9 @@ def with_figures(model: ModelSpec, options: Mapping[str, Any], auto: bool) -> tu
     """
     weights = options.get("weights_bytes") or model.weights_bytes
     kv_bytes = options.get("kv_bytes_per_token") or model.kv_bytes_per_token
-    given = replace(model, weights_bytes=weights, kv_bytes_per_token=kv_bytes)
+    # A model that stays what it is keeps what was counted of it.
+    same = (weights, kv_bytes) == (model.weights_bytes, model.kv_bytes_per_token)
+    given = model if same else replace(model, weights_bytes=weights, kv_bytes_per_token=kv_bytes)
     if not model.missing:
         if not kv_bytes:
             return given, False
