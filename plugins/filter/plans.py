@@ -36,13 +36,18 @@ def weights_share(checks, node, update=False):
     return {"instances": instances, "weights": dict(vars(part))}
 
 
-#: Each filter, and what is said of an input that has another shape.
+def weights_failure(results):
+    return weights.failure(list(results))
+
+
+#: Each filter, and the message for input of another shape.
 FILTERS = {
     "gateway_plan": (gateway_plan, "these are no settings or instances"),
     "vllm_card": (vllm_card, "these are no instances of a plan"),
     "vllm_second": (service.second_instances, "these are no instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),
     "vllm_status_report": (vllm_status_report, "this is not what vllm_status returned"),
+    "weights_failure": (weights_failure, "these are not results of tasks"),
     "weights_seeders": (weights_seeders, "these are not plans of nodes"),
     "weights_share": (weights_share, "these are not checks of nodes"),
 }

@@ -34,6 +34,7 @@ OUTCOMES = frozenset(
         "huggingface_fetch_seconds",
         "huggingface_pruned",
         "huggingface_seed",
+        "huggingface_seed_offer",
         "huggingface_seed_secret",
         "huggingface_verified",
         "huggingface_weights",

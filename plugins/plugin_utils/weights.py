@@ -33,6 +33,16 @@ def seeders(plans: Mapping[str, Sequence[Instance]], node: str) -> list[dict[str
     ]
 
 
+def failure(results: Sequence[Mapping[str, Any]]) -> str:
+    """The message of the first result that failed or has findings; empty if there is none."""
+    for result in results:
+        if result.get("findings"):
+            return " ".join(result["findings"])
+        if result.get("failed"):
+            return str(result.get("msg") or "")
+    return ""
+
+
 @dataclass(frozen=True)
 class Share:
     """What a node does about its weights. ``fetch``: what it has or downloads itself. ``receive``: what it takes from

@@ -109,3 +109,16 @@ def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expec
 def test_nonsense_is_refused(plugin):
     with pytest.raises(AnsibleFilterError, match=f"gpunode.llm.{plugin.__name__}"):
         plugin({"n1": 3}, "n1")
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ([], ""),
+        ([{"findings": []}, {"msg": "3 files are there", "changed": False}], ""),
+        ([{"findings": ["No such model.", "No room."]}, {"failed": True, "msg": "later"}], "No such model. No room."),
+        ([{"msg": "not a failure"}, {"failed": True, "msg": "wrong hash"}, {"failed": True, "msg": "x"}], "wrong hash"),
+    ],
+)
+def test_the_first_failure_of_a_seeder_is_the_cause(results, message):
+    assert FILTERS["weights_failure"](results) == message
