@@ -54,6 +54,11 @@ class Instance:
     folder: str = ""
     warnings: tuple[str, ...] = ()
 
+    @property
+    def download_bytes(self) -> int:
+        """Bytes of weights to download: none of a model that lies in a folder of the node."""
+        return 0 if self.folder else self.weights_bytes
+
 
 @dataclass(frozen=True)
 class Decision:

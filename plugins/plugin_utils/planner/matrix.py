@@ -107,7 +107,7 @@ def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) ->
 
 
 def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
-    size = weights_bytes(request.model)
+    size = 0 if request.model.folder else weights_bytes(request.model)
     minutes = _minutes(size, bits_per_s)
     row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
     if request.device == "cpu":
@@ -156,8 +156,8 @@ def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
         host=label,
         fits=True,
         reason="",
-        download_bytes=instance.weights_bytes,
-        download_minutes=_minutes(instance.weights_bytes, bits_per_s),
+        download_bytes=instance.download_bytes,
+        download_minutes=_minutes(instance.download_bytes, bits_per_s),
         layout=f"{layout}{replicas}" if instance.device == "cuda" else "CPU",
         tensor_parallel_size=instance.tensor_parallel_size,
         pipeline_parallel_size=instance.pipeline_parallel_size,
@@ -177,7 +177,7 @@ def together(
     if outcome.plan is None:
         return Together(label, title, len(node.gpus), findings=outcome.findings)
     planned, bits_per_s, policy = outcome.plan.instances, mbit_per_s * 1e6, catalog.policy
-    weights = sum({(item.repo_id, item.revision): item.weights_bytes for item in planned}.values())
+    weights = sum({(item.repo_id, item.revision): item.download_bytes for item in planned}.values())
     images = {item.image: item.device for item in planned}
     image_bytes = sum(policy.image_download_bytes[device] for device in images.values())
     return Together(

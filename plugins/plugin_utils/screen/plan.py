@@ -81,7 +81,9 @@ def _model(one: Plain, restart: str) -> list[str]:
         ("address", address(one)),
         ("restart", restart),
     ]
-    title = f"{one['name']}: {one['repo_id']}, {one['precision']}"
+    # A name that may mean another commit tomorrow is shown with the one that was read.
+    commit = f" at {one['revision'][:8]} ({one['branch']})" if one.get("branch") else ""
+    title = f"{one['name']}: {one['repo_id']}{commit}, {one['precision']}"
     return ["", f"{MARGIN}{title}", *pairs(entries, indent=MARGIN * 2)]
 
 

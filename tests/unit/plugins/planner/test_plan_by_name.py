@@ -87,6 +87,15 @@ def test_the_table_of_the_node() -> None:
     assert called(made)[0] == "model_info"
 
 
+def test_a_folder_of_the_node_is_no_download() -> None:
+    told = {**said(), "folder": "/srv/mine"}
+    for together in (False, True):
+        made = action(serving_matrix.ActionModule, node(**{"/srv/mine": told}), models=["/srv/mine"], together=together)
+        result = made.run(task_vars={"inventory_hostname": "one"})
+        assert [(row["fits"], row["download_bytes"]) for row in result["rows"]] == [(True, 0)]
+        assert [total["download_bytes"] for total in result["sums"]] == [0] * together
+
+
 def test_what_is_refused_is_a_finding_each() -> None:
     answer = node(**{NAME: {"refused": "It is gated."}, "a/b": {"refused": "There is none."}})
     made = action(serving_plan.ActionModule, answer, models=[NAME, "a/b"], fail_on_findings=False)

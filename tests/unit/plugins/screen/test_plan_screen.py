@@ -174,3 +174,11 @@ def test_where_nothing_was_to_do_one_line_says_so() -> None:
     assert screen_plan.ending(instances, "gpu-1", {}, False, changed=False) == [
         "gpu-1: nothing to do, 8b answers at http://127.0.0.1:8000/v1"
     ]
+
+
+def test_a_branch_is_shown_with_the_commit_that_was_read() -> None:
+    plan = planned("1xH100", {"model": "8b"})
+    read = {**plan["plan"]["instances"][0], "branch": "main", "revision": "0e9e39f2" + "0" * 32}
+    check = {"fetch": [], "disks": [HERE], "instances": [read]}
+    told = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
+    assert "  8b: meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2 (main), BF16" in told
