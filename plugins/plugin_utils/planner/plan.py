@@ -160,6 +160,17 @@ def _stretched(request: InstanceRequest) -> str:
     )
 
 
+def _longer_by_rope(request: InstanceRequest) -> str:
+    """A note if the model can take a longer context than vLLM gives it by itself."""
+    longest, context = request.model.sized.longest, request.model.context
+    if request.max_model_len or request.model.max_model_len or longest <= context:
+        return ""
+    return (
+        f"The context is {context}, as vLLM has it; the model takes up to {longest} (vllm_max_model_len), at some cost "
+        "to answers to short prompts (LongRoPE)."
+    )
+
+
 def _left_to_engine(request: InstanceRequest) -> str:
     """A note if the engine decides the context."""
     if not request.engine_decides_context:
@@ -178,7 +189,7 @@ def _notes(placement: Placement) -> tuple[str, ...]:
         notes.append(
             f"At most {choice.sequences} requests run at once (max-num-seqs): the KV cache has room for no more states."
         )
-    notes += [_stretched(placement.request), _left_to_engine(placement.request)]
+    notes += [_stretched(placement.request), _left_to_engine(placement.request), _longer_by_rope(placement.request)]
     if choice.kv_dtype.startswith("fp8") and not placement.request.kv_cache_dtype:
         notes.append("The KV cache is in FP8 to make room for the context: answers may differ slightly.")
     if choice.spread.tp > candidate.group.spec.nvlink_domain:

@@ -158,5 +158,5 @@ def decoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
         draft.chunk(chunked, kv_heads, size, window)
     draft.norms(int(quirks.get("norms", 2)), layers)
     if quirks.get("positions"):
-        draft.plain("model.embed_positions", fields.number("max_position_embeddings"), draft.hidden)
+        draft.plain("model.embed_positions", fields.number("max_position_embeddings", "n_positions"), draft.hidden)
     return mixture(fields, quirks, draft, layers)

@@ -16,8 +16,8 @@ ABSORBED = "self_attn.kv_b_proj"
 PACKED = 656
 
 
-def latent_attention(fields: Fields, draft: Draft, layers: Layers) -> None:
-    """The projections and the cache of latent attention."""
+def latent_attention(fields: Fields, draft: Draft, layers: Layers, expanded: bool = False) -> None:
+    """The projections and the cache of latent attention; ``expanded``: the engine caches whole heads all the same."""
     heads = fields.number("num_attention_heads")
     rank, rope = fields.number("kv_lora_rank"), fields.number("qk_rope_head_dim", default=64)
     nope = fields.number("qk_nope_head_dim", default=128)
@@ -33,7 +33,9 @@ def latent_attention(fields: Fields, draft: Draft, layers: Layers) -> None:
     draft.linear(ABSORBED, heads * (nope + value), rank, layers, EVEN)
     draft.linear("self_attn.o_proj", draft.hidden, heads * value, layers, EVEN, "columns")
     sparse = bool(fields.count("index_topk"))
-    if layers:
+    if expanded:
+        draft.full(layers, heads, nope + rope)
+    elif layers:
         draft.cache.append(CacheLayers(LATENT, layers, 1, rank + rope, packed=PACKED if sparse else 0))
     if sparse:
         _indexer(fields, draft, layers, queries or draft.hidden)
@@ -61,6 +63,6 @@ def indexing(fields: Fields, layers: Layers) -> Layers:
 def latent(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """A decoder of latent attention, dense or with experts."""
     layers = layers_of(fields)
-    latent_attention(fields, draft, layers)
+    latent_attention(fields, draft, layers, bool(quirks.get("expanded")))
     draft.norms(2, layers)
     return mixture(fields, quirks, draft, layers)

@@ -7,13 +7,17 @@ the engine's own code counts (tests/engine/figures.py asks it)."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import ModelSpec
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Layout, Setting
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, stage_bytes
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, Parallel, stage_bytes
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.spread import Candidate, Choice, evaluate
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import FIXTURES, one, outcome
 
 MODELS = FIXTURES / "models"
@@ -122,3 +126,25 @@ def test_a_hybrid_runs_as_many_requests_as_it_has_room_for() -> None:
     assert "max-num-seqs" not in one("1xB200", CATALOG, model=nano).config
     asked = one("1xH100", CATALOG, model=nano, extra_args={"max-num-seqs": 64})
     assert asked.config["max-num-seqs"] == 64
+
+
+#: GiB of KV cache that vLLM 0.26.0 had on one H100 with its defaults and random weights, 2026-11-26: what weights, the
+#: activations of a full step, the logits of 1024 sequences and CUDA graphs leave.
+MEASURED = {
+    "Qwen/Qwen3-30B-A3B": 12.40,
+    "deepseek-ai/DeepSeek-V2-Lite": 42.18,
+    "openai/gpt-oss-20b": 56.13,
+    "openai/gpt-oss-120b": 7.65,
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": 10.66,
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_real_boards_left_for_the_kv_cache(name: str) -> None:
+    catalog = replace(CATALOG, policy=replace(CATALOG.policy, calibration_error=0.0))
+    request = read_request({"model": name}, catalog)
+    (group,) = read_host(given_gpus("1xH100", catalog), catalog).groups
+    candidate = Candidate(request.instances[0], group, catalog.engine(None), catalog.policy)
+    found = evaluate(candidate, Parallel(), 1, "auto", None)
+    assert isinstance(found, Choice)
+    assert found.fit.kv_gib == pytest.approx(MEASURED[name], rel=0.03)

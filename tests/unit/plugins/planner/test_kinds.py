@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,3 +268,29 @@ def test_older_gpus_compute_in_fp16() -> None:
     said = findings(turing, catalog_of({**GEMMA2_9B, "num_hidden_layers": 12}), model="m")
     assert "computes in FP16, which vLLM refuses for Gemma2ForCausalLM" in said
     assert "dtype" not in one("1xH100", catalog_of(plain), model="m").config
+
+
+def test_long_rope_is_offered_and_not_taken_by_itself() -> None:
+    plain = {
+        **QWEN25_14B_AWQ,
+        "architectures": ["Phi3ForCausalLM"],
+        "quantization_config": None,
+        "sliding_window": None,
+    }
+    longer = {"rope_scaling": {"type": "longrope"}, "original_max_position_embeddings": 4096}
+    catalog = catalog_of({**plain, **longer, "max_position_embeddings": 131072})
+    assert one("1xH200", catalog, model="m").max_model_len == 4096
+    assert "the model takes up to 131072 (vllm_max_model_len)" in warnings("1xH200", catalog, model="m")
+    asked = one("1xH200", catalog, model="m", max_model_len=131072)
+    assert (asked.max_model_len, "hf-overrides" in asked.config) == (131072, False)
+
+
+def test_an_architecture_that_the_release_does_not_serve_yet() -> None:
+    catalog = catalog_of(QWEN25_14B_AWQ)
+    model = catalog.models["m"]
+    newer = replace(model, architecture=replace(model.sized, since="0.33.0"))
+    catalog = replace(catalog, models={**catalog.models, "m": newer})
+    assert "vLLM 0.32.0 does not serve Qwen2ForCausalLM, but 0.33.0 does" in findings(
+        "1xH100", catalog, model="m", engine="0.32.0"
+    )
+    assert one("1xH100", catalog, model="m").tensor_parallel_size == 1
