@@ -1,17 +1,17 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Long work in short calls: the module looks for some seconds and returns, its action plugin shows and calls again.
+"""Long work in short calls: a module waits some seconds and returns; its action shows progress and calls again.
 
 The contract of such a module:
 
-- it returns ``done=false`` with ``progress`` (one line for people) while there is more to wait for, ``done=true`` with
-  its result at the end, and fails as any module does;
-- it takes an option ``resume`` (a dict), which is whatever its last call returned as ``resume``: what it must remember;
-- in check mode it answers in one call.
+- it returns ``done=false`` with ``progress`` (one line for people) while the work goes on, ``done=true`` with its
+  result at the end, and fails as any module does;
+- it takes an option ``resume`` (a dict), which is the ``resume`` that its last call returned: its memory;
+- in check mode it returns its result in one call.
 
-Short calls keep the connection alive, let ``ctrl-c`` through, and a connection that breaks costs one call and not the
-work, which goes on in its own unit on the node (see ``module_utils/units/job.py``).
+Short calls keep the connection alive and let ``ctrl-c`` through. If the connection breaks, only that call is lost: the
+work goes on in its own unit on the node (see ``module_utils/units/job.py``).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ansible.utils.display import Display
 
 from .refusal import refused
 
-#: How long a node may take to be reachable again before a second attempt: a sshd that restarts, a network that flaps.
+#: Seconds before the second attempt after a lost connection: sshd may restart, or the network may flap.
 RECONNECT_S = 10
-#: How long a line stands before one that says the same with other numbers: doubled with each, up to a limit. Seconds.
+#: Seconds before a line that differs only in its numbers is shown: doubled each time, up to a limit.
 STANDS_S = 10
 STANDS_MOST_S = 120
 
@@ -44,22 +44,22 @@ def watch(
     reconnect: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
-    """Call until it is done. ``call`` takes what the call before it returned as ``resume``."""
+    """Call until the work is done. ``call`` takes the ``resume`` of the previous result."""
     resume: Any = None
     lines = Lines(show, clock)
-    changed = lost = False
+    changed = reconnecting = False
     while True:
         try:
             result = call(resume)
         except AnsibleConnectionFailure as failure:
-            if lost:
+            if reconnecting:
                 raise
-            lost = True
+            reconnecting = True
             show(f"connection lost, trying once more in {RECONNECT_S} s: {failure}")
             sleep(RECONNECT_S)
             reconnect()
             continue
-        lost = False
+        reconnecting = False
         changed = changed or bool(result.get("changed"))
         if _is_final(result):
             break
@@ -70,14 +70,14 @@ def watch(
 
 
 class Lines:
-    """Shows what says something new at once, and other numbers ever more rarely: an hour is some thirty lines."""
+    """Shows a line with new words at once, and one with new numbers ever more rarely: about thirty lines an hour."""
 
     def __init__(self, show: Callable[[str], None], clock: Callable[[], float]) -> None:
         self.show, self.clock = show, clock
         self.words, self.line, self.until, self.stands = "", "", 0.0, STANDS_S
 
     def take(self, line: str) -> None:
-        """One line of progress, which may be the same as the last."""
+        """Take one line of progress, which may equal the last one."""
         words, now = re.sub(r"\d[\d.]*", "#", line.partition(";")[0]), self.clock()
         if not line or line == self.line or (words == self.words and now < self.until):
             return
@@ -87,7 +87,7 @@ class Lines:
 
 
 def _is_final(result: Result) -> bool:
-    """Anything but a clear "not yet" ends the loop: a module that died without an answer is not called for ever."""
+    """Anything but an explicit done=false ends the loop: a module that died is not called forever."""
     return bool(result.get("failed") or result.get("skipped") or result.get("unreachable")) or (
         result.get("done", True) is not False
     )
@@ -99,22 +99,22 @@ class WatchingAction(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> Result:
         super().run(tmp, task_vars)
         host = (task_vars or {}).get("inventory_hostname", "node")
-        began = time.monotonic()
+        start = time.monotonic()
         result = watch(
             lambda resume: self._call(resume, task_vars),
             lambda line: self._show(host, line),
             reconnect=self._connection.reset,
         )
-        # What is done has told its failure in words; what broke off has not, and Ansible says all that it knows of it.
+        # With "done", the module failed with a message for users. Without it, it crashed: Ansible shows everything.
         if result.get("failed") and "done" in result:
             raise refused(result)
-        return {**result, "seconds": round(time.monotonic() - began, 1)}
+        return {**result, "seconds": round(time.monotonic() - start, 1)}
 
     def _call(self, resume: Any, task_vars: dict[str, Any] | None) -> Result:
         args = dict(self._task.args)
         if resume is not None:
             args["resume"] = resume
-        # The module's full name, whichever name the task has for it.
+        # The module's full name, even if the task uses a short or an old one.
         name = self._task.resolved_action
         result: Result = self._execute_module(module_name=name, module_args=args, task_vars=task_vars)
         return result

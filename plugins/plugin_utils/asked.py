@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the first question of a play brought along: the controller's side of ``module_utils/node/asked.py``.
+"""Answers that the first call of a play fetched in advance: the controller's side of ``module_utils/node/asked.py``.
 
-Answers lie in the folder that this run of ansible-playbook has for itself, and in no register. What they are answers to
-may hold secrets: its digest is sealed for this play before it leaves the node, since -vvv shows what a node says.
+Answers are stored in the temporary folder of this run of ansible-playbook, not in a registered variable. Questions may
+contain secrets, so the node returns only a sealed digest of each: -vvv prints the result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Result = dict[str, Any]
 
 
 def digest(args: Mapping[str, Any]) -> str:
-    """The same for the same question alone."""
+    """A digest of a question: equal only for equal questions."""
     text = json.dumps(args, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -38,39 +38,39 @@ def _place(host: str) -> Path:
 
 
 def nonce() -> str:
-    """A random text for one first question."""
+    """A random text that seals the digests of one first call."""
     return secrets.token_hex(16)
 
 
 def bring(host: str, answers: Mapping[str, Any], sealed_under: str) -> None:
-    """Put down what the first question to a host brought along."""
+    """Store the answers that the first call to a host returned."""
     with suppress(OSError):
         files.write(_place(host), json.dumps({"nonce": sealed_under, "answers": answers}), 0o600)
 
 
 def take(host: str, name: str, asks: str) -> Result | None:
-    """The answer to a question, once: whoever asks again, asks since something may have changed."""
+    """Take the answer to a question out of the store. It is used once: a second question expects a fresh answer."""
     try:
         kept = json.loads(files.read_text(_place(host)))
-        found = kept["answers"].pop(name)
+        answer = kept["answers"].pop(name)
         bring(host, kept["answers"], kept["nonce"])
     except (OSError, ValueError, KeyError):
         return None
-    return dict(found["answer"]) if found["digest"] == sealed(asks, kept["nonce"]) else None
+    return dict(answer["answer"]) if answer["digest"] == sealed(asks, kept["nonce"]) else None
 
 
 def ask(
     action: ActionBase, module: str, args: Mapping[str, Any], task_vars: dict[str, Any], unchanged: bool = True
 ) -> Result:
-    """Take the answer that is there, or have the action call its module.
+    """Return the stored answer, or call the module if there is none.
 
     Args:
-        unchanged: whether the node is as it was when it answered.
+        unchanged: whether the node has not changed since it answered.
     """
     asks = digest(args)
-    found = take(str(task_vars.get("inventory_hostname", "node")), module.rpartition(".")[2], asks)
-    if found is not None and unchanged:
-        return {"changed": False, **found}
+    stored = take(str(task_vars.get("inventory_hostname", "node")), module.rpartition(".")[2], asks)
+    if stored is not None and unchanged:
+        return {"changed": False, **stored}
     called = {"module_name": module, "module_args": {**args, "digest": asks}, "task_vars": task_vars}
     result: Result = action._execute_module(**called)
     return result

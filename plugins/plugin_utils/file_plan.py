@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files come from which templates. Plain Python; the action plugin brings the engine that renders."""
+"""Work out which files come from which templates. The action plugin passes the function that renders."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-#: (name of the source, whether it is a template, variables beside those of the task) -> text
+#: (name of the source, whether it is a template, further variables) -> text
 Render = Callable[[str, bool, Mapping[str, Any]], str]
 
 
 def place(dest: str, item: Mapping[str, Any]) -> str:
-    """``dest`` with its {fields} filled in from the item; what is filled in can only be one part of a file name."""
+    """Fill the {fields} of ``dest`` from the item. A value must be valid as part of a file name."""
 
     def fill(match: re.Match[str]) -> str:
         if match[1] not in item:
-            raise ValueError(f"dest '{dest}' asks for '{match[1]}', which is not in the item")
+            raise ValueError(f"dest '{dest}' uses '{match[1]}', which is not in the item")
         value = str(item[match[1]])
         if not _SAFE_IN_A_PATH.fullmatch(value):
             raise ValueError(
@@ -38,22 +38,22 @@ def place(dest: str, item: Mapping[str, Any]) -> str:
 def rendered(
     files: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]], item_var: str, render: Render
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """What the module on the node takes: one entry per file, with its text; and apart from them, the secret texts."""
+    """The arguments of the module on the node: one entry with its text per file, and separately the secret texts."""
     entries = [entry for file in files for entry in _entries(file, items, item_var, render)]
     secrets: dict[str, str] = {}
-    seen: set[str] = set()
+    known: set[str] = set()
     for entry in entries:
         dest = entry["dest"]
-        if dest in seen:
+        if dest in known:
             raise ValueError(f"two files would be written to {dest}")
-        seen.add(dest)
+        known.add(dest)
         if entry["secret"]:
             secrets[dest] = entry.pop("content")
     return entries, secrets
 
 
 def _items(file: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Those that there is such a file of: the one that it names, each of them, or none in particular."""
+    """The items that a file is written for: the one in ``of``, all if ``dest`` has fields, else a single empty one."""
     if not file.get("of"):
         return items if _FIELD.search(file["dest"]) else [{}]
     named = [item for item in items if item.get("name") == file["of"]]

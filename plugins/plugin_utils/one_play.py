@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One play at a time on a node: the controller's side of ``module_utils/node/lock.py``.
 
-A play is many short sessions, so nothing on the node lives as long as it does. A process beside ansible-playbook, one
-for each node, renews the lease over the play's own connection, and removes it as soon as ansible-playbook has ended,
-however that came about. Where the whole controller is gone, nobody renews, and the lease is void.
+A play is many short sessions, so no process on the node lives as long as the play. On the controller, one process per
+node renews the lease over the play's own connection, and removes it when ansible-playbook ends for whatever reason. If
+the controller itself is lost, nobody renews the lease, and it expires.
 """
 
 from __future__ import annotations
@@ -31,56 +31,57 @@ from ansible.utils.display import Display
 from ..module_utils.node.lock import BEAT_S, FOLDER, RELEASE, RENEW, UPTIME
 from .refusal import Refusal
 
-#: How often a play that waits asks again. Seconds.
+#: Seconds between two attempts of a play that waits for a node.
 LOOK_S = 2
 
 Lease = dict[str, Any]
 
 
 class HeldError(ValueError):
-    """Another play has the node; the message says which, since when, and what to do."""
+    """Another play holds the lock; the message says which one, since when, and what to do."""
 
 
 class LockingAction(ActionBase):  # type: ignore[misc]
-    """Base of the action plugins whose module takes the node with the option ``lock`` and returns it as ``lock``."""
+    """Base of action plugins whose module locks the node; its option and its result are both named ``lock``."""
 
     def _locked(self, module: str, task_vars: dict[str, Any], timeout_s: float, **args: Any) -> dict[str, Any]:
-        """Call the module until the node is this play's, and keep it so. With --check nothing changes: no lock."""
+        """Call the module until it has the lock, then keep the lock. With --check nothing changes, so no lock is taken."""
         if self._task.check_mode:
             return self._answer(module, args, task_vars)
         me = identity(os.getppid(), task_vars)
         host = task_vars.get("inventory_hostname", "node")
         try:
-            said = wait(
+            result = wait(
                 lambda: self._answer(module, {**args, "lock": me}, task_vars),
                 timeout_s,
                 lambda line: Display().display(f"  {host}: {line}"),
             )
         except HeldError as error:
             raise Refusal(str(error)) from None
-        if said["lock"]["new"]:
+        if result["lock"]["new"]:
             start_keeper(os.getppid(), self._command(RENEW, me), self._command(RELEASE, me), self._lock_files())
-        return said
+        return result
 
     def _answer(self, module: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        said: dict[str, Any] = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
-        if said.get("failed"):
-            raise AnsibleActionFail(f"{module.rpartition('.')[2]} failed on the node: {said.get('msg')}", result=said)
-        return said
+        result: dict[str, Any] = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
+        if result.get("failed"):
+            name = module.rpartition(".")[2]
+            raise AnsibleActionFail(f"{name} failed on the node: {result.get('msg')}", result=result)
+        return result
 
     def _command(self, text: str, me: Lease) -> Callable[[], None]:
-        """A call of this on the node, as the task's own user."""
+        """A function that runs this command on the node, as the task's user."""
         line = text.format(folder=shlex.quote(str(FOLDER)), uptime=UPTIME, id=me["id"])
         return lambda: self._low_level_execute_command(line)
 
     def _lock_files(self) -> set[int]:
-        """The file through which connections agree on who asks about a host's key."""
+        """The lock file that Ansible's connections share when they ask about a host key."""
         number = getattr(self._play_context, "connection_lockfd", None)
         return set() if number is None else {number}
 
 
 def identity(main: int, task_vars: dict[str, Any]) -> Lease:
-    """Who takes the node: the same for all plays of one run of ansible-playbook, whose process is ``main``."""
+    """The owner of the lock: the same for all plays of the ansible-playbook process ``main``."""
     machine = socket.gethostname()
     try:
         user = getpass.getuser()
@@ -94,13 +95,13 @@ def identity(main: int, task_vars: dict[str, Any]) -> Lease:
 
 
 def _born(pid: int) -> str:
-    """When a process began, in whatever form tells two with the same number apart."""
+    """When a process started, in any format: it tells two processes with the same PID apart."""
     try:
-        # The name, which may hold blanks, is in brackets.
+        # Field 2, the name, is in brackets and may contain blanks.
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except OSError:
-        asked = ["ps", "-o", "lstart=", "-p", str(pid)]
-        return subprocess.run(asked, check=False, capture_output=True, text=True).stdout.strip()
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
 def wait(
@@ -110,55 +111,55 @@ def wait(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Call until the node is taken; what the last call said.
+    """Call until the node is locked; return the last result.
 
-    Only who was seen alive stands in the way: the lease of a play whose controller is gone becomes void meanwhile.
+    Only a play that was seen alive counts: the lease of a play whose controller is gone expires during the wait.
 
     Raises:
-        HeldError: another play was alive when ``timeout_s`` seconds were over.
+        HeldError: another play still renewed its lease after ``timeout_s`` seconds.
     """
-    began, seen = clock(), None
-    while not (said := call())["lock"]["mine"]:
-        lease = said["lock"]
-        waited = clock() - began
-        if seen is None:
-            show(f"{_told(lease)}; {'waiting for it' if timeout_s else 'seeing whether it still runs'}")
-            seen = lease["beat"]
-        elif lease["beat"] != seen and waited >= timeout_s:
+    start, last_beat = clock(), None
+    while not (result := call())["lock"]["mine"]:
+        lease = result["lock"]
+        waited = clock() - start
+        if last_beat is None:
+            show(f"{_holder(lease)}; {'waiting for it' if timeout_s else 'checking whether it still runs'}")
+            last_beat = lease["beat"]
+        elif lease["beat"] != last_beat and waited >= timeout_s:
             raise HeldError(_refusal(lease, timeout_s))
         sleep(LOOK_S)
-    return said
+    return result
 
 
-def _told(lease: Lease) -> str:
+def _holder(lease: Lease) -> str:
     job = f", {lease['job']}" if lease.get("job") else ""
     return f"another play has this node: {lease.get('play')} of {lease.get('who')}{job}, since {lease.get('since')}"
 
 
 def _refusal(lease: Lease, timeout_s: float) -> str:
     waited = f" This play waited {timeout_s:g} s for it." if timeout_s else ""
-    told = _told(lease)
+    holder = _holder(lease)
     return (
-        f"{told[0].upper()}{told[1:]}. Nothing was changed.{waited} Run again when it has ended, or wait "
+        f"{holder[0].upper()}{holder[1:]}. Nothing was changed.{waited} Run again when it has ended, or wait "
         f"{'longer' if waited else 'for it'} with -e node_lock_timeout_s={max(600, round(timeout_s * 2))}."
     )
 
 
 def keep(ended: Callable[[float], bool], renew: Callable[[], None], release: Callable[[], None]) -> None:
-    """Renew until it has ended, which ``ended`` waits for as long as it is told; then release."""
+    """Renew the lease until the play has ended, then release it. ``ended`` waits at most so many seconds."""
     while not ended(BEAT_S):
-        with suppress(Exception):  # a connection that broke; the next sign of life is in time
+        with suppress(Exception):  # a broken connection: the next renewal still comes before the lease expires
             renew()
     release()
 
 
 def start_keeper(main: int, renew: Callable[[], None], release: Callable[[], None], files: set[int]) -> None:
-    """Fork a process that keeps the lease until the process ``main`` has ended. It has no terminal, and is silent."""
+    """Fork a process that keeps the lease until the process ``main`` ends. It has no terminal and prints nothing."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
-    # From here on nothing returns into ansible, whose process this is a copy of.
+    # This is a copy of Ansible's process: never return into Ansible's code.
     try:
         os.setsid()
         if not os.fork():
@@ -169,12 +170,12 @@ def start_keeper(main: int, renew: Callable[[], None], release: Callable[[], Non
 
 
 def _detach(files: set[int]) -> None:
-    """Let go of all that is the play's: whoever reads its output waits for the last one that could write there."""
-    for told in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(told, signal.SIG_DFL)
+    """Release the play's files: a reader of its output waits until every process that has it open is gone."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDWR)
     for number in {int(name) for name in os.listdir("/dev/fd")} - files - {null}:
-        # Not closed: what still writes to that number must not meet another file.
+        # Not closed: a later write to this number must not reach another file.
         with suppress(OSError):
             os.fstat(number)
             os.dup2(null, number, inheritable=number < 3)
@@ -184,12 +185,12 @@ def _detach(files: set[int]) -> None:
 
 
 def _ending(main: int) -> Callable[[float], bool]:
-    """Waits up to so many seconds for the end of a process; whether it has ended."""
+    """A function that waits at most the given number of seconds for a process to end, and returns whether it has."""
     try:
         handle = os.pidfd_open(main)
     except ProcessLookupError:
         return lambda _seconds: True
-    except (AttributeError, OSError):  # no Linux, or one that does not know it
+    except (AttributeError, OSError):  # not Linux, or a kernel without pidfd
         return lambda seconds: _ends_within(main, seconds)
     return lambda seconds: bool(select.select([handle], [], [], seconds)[0])
 

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Text that lands in a unit, an env file, Docker's --mount or nginx's configuration, quoted by each one's own rules."""
+"""Quote text for systemd units, env files, Docker's --mount and nginx's configuration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def unit_arg(value: Any) -> str:
-    """One argument of a command in a unit (Exec…=): % and $ mean themselves, blanks and quotes keep it whole.
+    """Quote one argument of a command in a unit (Exec…=): % and $ are escaped, and blanks and quotes do not split it.
 
     >>> unit_arg("100% of $HOME")
     '"100%% of $$HOME"'
@@ -31,25 +31,25 @@ def unit_arg(value: Any) -> str:
 
 
 def unit_text(value: Any) -> str:
-    """Free text in a unit, such as a Description=: one line, with % meaning itself, that ends where it ends."""
+    """Free text for a unit, such as Description=: one line, % escaped, no backslash at the end."""
     return comment_text(value).replace("%", "%%")
 
 
 def comment_text(value: Any) -> str:
-    """Free text in a comment: one line, that ends where it ends."""
-    # A backslash at the end would draw the next line in.
+    """Free text for a comment: one line, no backslash at the end."""
+    # A backslash at the end would join the next line.
     return " ".join(_CONTROL.sub(" ", str(value)).split()).rstrip("\\").rstrip()
 
 
 def env_text(value: Any) -> str:
-    """The value of an environment variable: programs know 1 and 0, not Python's True and False."""
+    """The value of an environment variable: programs expect 1 and 0, not Python's True and False."""
     return str(int(value)) if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def env_file(variables: Mapping[str, Any], *further: Mapping[str, Any]) -> str:
-    """Lines of an env file as Docker reads it: nothing is quoted, so a value is all there is up to the line's end.
+    """Lines of an env file for Docker, which knows no quotes: a value reaches to the end of its line.
 
-    A message never holds a value, since it may be a secret.
+    Messages never contain a value, since it may be a secret.
     """
     lines = []
     variables = {name: value for layer in (variables, *further) for name, value in layer.items()}
@@ -77,71 +77,70 @@ def _csv(field: str) -> str:
 
 
 def nginx_text(value: Any) -> str:
-    """A text in nginx's configuration, in quotes and meaning itself; dollars are the caller's matter."""
+    """Quote a text for nginx's configuration. A dollar still begins a variable where nginx looks for one."""
     text = str(value)
     if _CONTROL.search(text):
         raise ValueError("a text for nginx cannot hold a line break or another control character")
     return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
 
 
-#: Options of docker run whose value begins with, or names, a path of the host.
+#: Options of docker run whose value is, or begins with, a path of the host.
 _VOLUME = re.compile(r"(?:--volume|-v|--env-file)(?:=|$)|-v(?=/)")
 _MOUNT = re.compile(r"--mount(?:=|$)")
 _SOURCE = re.compile(r"""(?:^|,)"?(?:source|src)=([^,"]*)""")
 
 
 def docker_paths(arguments: Sequence[Any]) -> list[str]:
-    """The paths of the host that arguments of ``docker run`` give to a container."""
-    found, words = [], [str(word) for word in arguments]
+    """The host paths in arguments of ``docker run``."""
+    paths, words = [], [str(word) for word in arguments]
     for word, following in zip(words, [*words[1:], ""]):
         option = _VOLUME.match(word) or _MOUNT.match(word)
         if not option:
             continue
         value = word[option.end() :] or following
         source = _SOURCE.search(value) if _MOUNT.match(word) else None
-        found.append(source.group(1) if source else value.split(":")[0])
-    return [path for path in found if path.startswith("/")]
+        paths.append(source.group(1) if source else value.split(":")[0])
+    return [path for path in paths if path.startswith("/")]
 
 
 def mounts_for(paths: Sequence[Any], docker_args: Sequence[Any] = ()) -> str:
-    """The value of RequiresMountsFor=: each path once, and no folder of another one.
+    """The value of RequiresMountsFor=: each path once, without parent folders of other paths.
 
-    A path that systemd would not take, one that is not absolute or holds control characters, is left out: what needs
-    it will say so.
+    Paths that systemd would reject (relative, or with control characters) are left out: their user reports them.
     """
-    fit = _fit((*map(str, paths), *docker_paths(docker_args)))
-    # What lies in a folder needs the folder's mounts and maybe one more, so the folder goes without saying.
-    above = {path for path in fit if any(other.startswith(path.rstrip("/") + "/") for other in fit)}
-    return " ".join(_unit_word(path) for path in fit if path not in above)
+    valid = _valid((*map(str, paths), *docker_paths(docker_args)))
+    # The mounts of a path include those of its parent folders.
+    above = {path for path in valid if any(other.startswith(path.rstrip("/") + "/") for other in valid)}
+    return " ".join(_unit_word(path) for path in valid if path not in above)
 
 
 def mount_units(paths: Sequence[Any]) -> str:
-    """The units of all mounts on which paths may lie, for Wants= and After=. systemd passes over those there are not.
+    """The units of all mounts that paths may be on, for Wants= and After=. systemd ignores units that do not exist.
 
-    RequiresMountsFor= would stop a unit together with a mount that it no longer needs once it runs.
+    RequiresMountsFor= would also stop the unit when such a mount goes away, although a running unit no longer needs it.
 
     >>> mount_units(["/srv/my tls"])
     'srv.mount srv-my\\\\x20tls.mount'
     """
-    fit = _fit(map(str, paths))
-    folders = {path[:end] for path in fit for end in (*(at.start() for at in re.finditer("/", path)), len(path))}
+    valid = _valid(map(str, paths))
+    folders = {path[:end] for path in valid for end in (*(at.start() for at in re.finditer("/", path)), len(path))}
     return " ".join(f"{_escaped_path(folder)}.mount" for folder in sorted(folders - {"", "/"}))
 
 
-def _fit(paths: Iterable[str]) -> list[str]:
-    """The paths that systemd would take, each once: absolute ones without control characters."""
-    known = {posixpath.normpath(path) for path in paths if path.startswith("/")}
-    return sorted(path for path in known if not _CONTROL.search(path))
+def _valid(paths: Iterable[str]) -> list[str]:
+    """The paths that systemd accepts, each once: absolute, without control characters."""
+    normal = {posixpath.normpath(path) for path in paths if path.startswith("/")}
+    return sorted(path for path in normal if not _CONTROL.search(path))
 
 
 def _escaped_path(path: str) -> str:
-    """A path as the name of a unit has it, as ``systemd-escape --path`` prints it."""
+    """A path escaped for the name of a unit, as ``systemd-escape --path`` prints it."""
     escaped = re.sub(
-        r"[^A-Za-z0-9:_./]|^\.", lambda found: "".join(f"\\x{byte:02x}" for byte in found[0].encode()), path.strip("/")
+        r"[^A-Za-z0-9:_./]|^\.", lambda match: "".join(f"\\x{byte:02x}" for byte in match[0].encode()), path.strip("/")
     )
     return escaped.replace("/", "-")
 
 
 def _unit_word(text: str) -> str:
-    """One word of a list in a unit, where a dollar means itself."""
+    """Quote one word of a list in a unit, where a dollar needs no escape."""
     return unit_arg(text).replace("$$", "$")

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which node of a play fetches a model from the hub, and which take it from that node.
 
-Two questions, asked by playbooks/site.yml. Before access is checked: ``seeders``, from the nodes' plans. After it:
-``share``, from what preflight found, where each instance that will come from another node carries that node's name.
+playbooks/site.yml calls ``seeders`` with the nodes' plans before access is checked, and ``share`` with preflight's
+results after it. There each instance whose weights come from another node has that node's name in ``seeder``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Instance = Mapping[str, Any]
 
 
 def seeders(plans: Mapping[str, Sequence[Instance]], node: str) -> list[dict[str, Any]]:
-    """What this node takes from others. The first node of the play that lists a snapshot is its seeder.
+    """What this node downloads from others. The first node of the play that lists a snapshot is its seeder.
 
-    The same files are meant: a node that leaves out fewer of them fetches for itself.
+    A seeder must have the same files: a node with other ``ignore_patterns`` downloads for itself.
     """
     first: dict[Snapshot, str] = {}
     for name, instances in plans.items():
@@ -45,8 +45,8 @@ def failure(results: Sequence[Mapping[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Share:
-    """What a node does about its weights. ``fetch``: what it has or downloads itself. ``receive``: what it takes from
-    which seeder. ``serve``, ``receivers``: what it hands to whom, in this play."""
+    """What a node does about its weights. ``fetch``: instances that it has or downloads itself. ``receive``: instances
+    by seeder. ``serve``: instances that it serves to the nodes ``receivers`` in this play."""
 
     fetch: Sequence[Instance]
     receive: Sequence[Mapping[str, Any]]
@@ -55,7 +55,7 @@ class Share:
 
 
 def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> tuple[Sequence[Instance], Share]:
-    """A node's instances, each pinned to a commit, and its part. ``checks``: what preflight found of every node."""
+    """A node's instances, each pinned to a commit, and its share. ``checks``: preflight's result of every node."""
     found = {name: check["instances"] for name, check in checks.items() if "instances" in check}
     pinned = {name: [_pinned(one, found, update) for one in instances] for name, instances in found.items()}
     lacking = [name for name in found if not checks[name]["settled"]["weights"]]
@@ -71,9 +71,9 @@ def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> t
 
 
 def _pinned(instance: Instance, found: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
-    """What comes from a seeder is the commit that the seeder has: only it has asked the hub what a branch stands for.
+    """Pin an instance to the commit of its seeder: only the seeder has resolved the branch at the hub.
 
-    A node that has recorded a commit stays with it, as it does with a hub.
+    A node that has recorded a commit keeps it, as it does with a hub, unless ``update`` is set.
     """
     for one in found.get(str(instance.get("seeder")), []):
         if _asked(one) == _asked(instance) and one.get("branch") and (update or not instance.get("branch")):

@@ -46,7 +46,7 @@ def test_no_items_no_files():
 @pytest.mark.parametrize(
     ("dest", "item", "said"),
     [
-        ("/etc/{name}", {}, "asks for 'name'"),
+        ("/etc/{name}", {}, "uses 'name'"),
         ("/etc/{name}", {"name": "../shadow"}, "cannot be part of a file name"),
         ("/etc/{name}", {"name": "a/b"}, "cannot be part of a file name"),
         ("/etc/{name}", {"name": ""}, "cannot be part of a file name"),
