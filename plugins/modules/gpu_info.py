@@ -125,6 +125,11 @@ fabric_manager:
   description: Whether Fabric Manager runs; null where the PCI bus shows no NVSwitch.
   returned: always
   type: bool
+host_memory_mib:
+  description: All memory of the node itself, which GPUs with unified memory share with it; null where it does not say.
+  returned: always
+  type: int
+  sample: 2063952
 engines:
   description:
     - The engines that the role P(gpunode.llm.vllm#role) put on this node, by their units. Each has a C(name), its

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -39,6 +40,12 @@ def fabric_manager_runs() -> bool:
     return any(node_files.text_of(path).startswith("nv-fabricmanage") for path in Path("/proc").glob("[0-9]*/comm"))
 
 
+def memory_mib(meminfo: str) -> Optional[int]:
+    """All memory of a node, from the text of /proc/meminfo; None if it does not say."""
+    match = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
+    return int(match.group(1)) // 1024 if match else None
+
+
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, from their records."""
     found = serving.engines(known.instances())
@@ -55,5 +62,6 @@ def answer(module: Any) -> Dict[str, Any]:
     tool = module.get_bin_path("nvidia-smi")
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
-    gpus = look(asked(module.run_command, tool), pci, owner_of, manager).as_dict()
+    memory = memory_mib(node_files.text_of("/proc/meminfo"))
+    gpus = look(asked(module.run_command, tool), pci, owner_of, manager, memory).as_dict()
     return {**gpus, "engines": engines(), "cdi_uuids": cdi_uuids(), "system": node_system.facts(module.run_command)}

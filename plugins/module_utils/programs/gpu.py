@@ -81,7 +81,10 @@ class PciScan:
 
 @dataclass(frozen=True)
 class NodeGpus:
-    """Everything that a node says about its GPUs. `state` is ok, or names what is wrong; `message` says it in words."""
+    """Everything that a node says about its GPUs. `state` is ok, or names what is wrong; `message` says it in words.
+
+    ``host_memory_mib``: the memory of the node itself, which boards with unified memory share with it.
+    """
 
     state: str
     message: str = ""
@@ -91,6 +94,7 @@ class NodeGpus:
     pci_gpus: Tuple[PciGpu, ...] = ()
     nvswitches: int = 0
     fabric_manager: Optional[bool] = None
+    host_memory_mib: Optional[int] = None
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain data, as a module returns it."""
@@ -112,6 +116,7 @@ def node_gpus_from(plain: Dict[str, Any]) -> NodeGpus:
         pci_gpus=tuple(PciGpu(**gpu) for gpu in plain.get("pci_gpus") or ()),
         nvswitches=plain.get("nvswitches", 0),
         fabric_manager=plain.get("fabric_manager"),
+        host_memory_mib=plain.get("host_memory_mib"),
     )
 
 
@@ -270,7 +275,13 @@ def _with_tool(status: int, out: str, err: str, owner_of: OwnerOf) -> NodeGpus:
     return _failed(status, out + "\n" + err) if status and not seen.gpus else seen
 
 
-def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_manager: Optional[bool] = None) -> NodeGpus:
+def look(
+    run: Run,
+    pci: PciScan,
+    owner_of: OwnerOf = lambda pid: "",
+    fabric_manager: Optional[bool] = None,
+    host_memory_mib: Optional[int] = None,
+) -> NodeGpus:
     """Combine the driver's view with the PCI bus. Never raises: a problem is a state with a message."""
     if run is None:
         return _without_tool(pci)
@@ -288,6 +299,7 @@ def look(run: Run, pci: PciScan, owner_of: OwnerOf = lambda pid: "", fabric_mana
         pci_gpus=pci.gpus,
         nvswitches=pci.nvswitches,
         fabric_manager=fabric_manager,
+        host_memory_mib=host_memory_mib,
     )
 
 

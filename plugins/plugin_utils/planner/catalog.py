@@ -136,6 +136,10 @@ class GpuSpec:
     reserved_mib: int | None = None
     nvlink_domain: int = 1
     fabric: bool = False
+    #: Whether its memory is the host's.
+    unified: bool = False
+    #: The largest share of its memory that the planner takes by itself.
+    most: float = 1.0
     aliases: tuple[str, ...] = ()
     matrix_counts: tuple[int, ...] = ()
 
@@ -182,6 +186,8 @@ class EngineSpec:
     runtime_overhead_gib: float
     batch_defaults: tuple[BatchDefault, ...]
     flags: Mapping[str, Flag]
+    #: GPUs older than this have no kernels in its images.
+    min_compute_capability: str = ""
     removed: Mapping[str, str] = field(default_factory=dict)
     deprecated: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -237,6 +243,7 @@ class Catalog:
     engines: Mapping[str, EngineSpec]
     policy: Policy
     reserved_fraction: float
+    unified_reserve_mib: int
     architectures: Mapping[str, str]
 
     @cached_property

@@ -132,7 +132,7 @@ def _file_fields(raw: Raw) -> dict[str, Any]:
     return found
 
 
-GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key"}
+GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key", "most"}
 
 
 def gpu_spec(key: str, raw: Raw) -> GpuSpec:
@@ -150,6 +150,7 @@ def gpu_spec(key: str, raw: Raw) -> GpuSpec:
         reserved_mib=_optional_int(what, raw, "reserved_mib"),
         nvlink_domain=_positive_int(what, raw, "nvlink_domain", 1),
         fabric=bool(raw.get("fabric", False)),
+        unified=bool(raw.get("unified", False)),
         aliases=tuple(raw.get("aliases", ())),
         matrix_counts=tuple(raw.get("matrix_counts", ())),
     )
@@ -168,6 +169,7 @@ def engine_spec(raw: Raw) -> EngineSpec:
         runtime_overhead_gib=float(memory["runtime_overhead_gib"]),
         batch_defaults=tuple(BatchDefault(**rule) for rule in memory["batch_defaults"]),
         flags={flag.name: flag for flag in flags},
+        min_compute_capability=str(raw.get("min_compute_capability") or ""),
         removed=raw.get("removed") or {},
         deprecated=raw.get("deprecated") or {},
         config=raw.get("config") or {},
@@ -207,5 +209,6 @@ def load_catalog(
         engines={engine.version: engine for engine in engines},
         policy=Policy(**_read(home / "planner.yml")),
         reserved_fraction=float(gpus["reserved_fraction"]),
+        unified_reserve_mib=int(gpus["unified_reserve_mib"]),
         architectures=gpus["architectures"],
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -145,16 +146,28 @@ def given_gpus(gpus: str | Mapping[str, Any] | Sequence[Any], catalog: Catalog) 
     return NodeGpus(state="ok" if cards else "no_gpu", message="" if cards else "No GPU was given.", gpus=tuple(cards))
 
 
-def spec_of(gpu: Gpu, catalog: Catalog) -> GpuSpec | None:
-    """The catalogue's entry with this GPU's own values; None if memory or compute capability is unknown."""
+def _unified(spec: GpuSpec, memory: int, catalog: Catalog) -> GpuSpec:
+    """A GPU whose memory is the host's, of which the host keeps some: vLLM takes its share of all of it."""
+    share = math.floor(100 * (memory - catalog.unified_reserve_mib) / memory) / 100
+    return replace(spec, memory_mib=memory, reserved_mib=0, unified=True, most=max(share, 0.01))
+
+
+def spec_of(gpu: Gpu, catalog: Catalog, host_memory_mib: int | None = None) -> GpuSpec | None:
+    """The catalogue's entry with this GPU's own values; None if memory or compute capability is unknown.
+
+    ``host_memory_mib``: the memory of the host, which is that of a GPU that reports none.
+    """
     known = catalog.gpu(gpu.name)
-    memory = gpu.memory_mib or (known.memory_mib if known else 0)
+    shared = gpu.memory_mib is None and (known.unified if known else bool(host_memory_mib))
+    memory = gpu.memory_mib or (host_memory_mib if shared else 0) or (known.memory_mib if known else 0)
     by_name = known.compute_capability if known else catalog.architectures.get(gpu.architecture, "")
     capability = gpu.compute_capability or by_name
     if not memory or not capability:
         return None
     base = known or GpuSpec(gpu.name, (gpu.name,), memory, capability)
     names = (gpu.name, *(name for name in base.names if name != gpu.name))
+    if shared or (known is not None and known.unified):
+        return _unified(replace(base, names=names, compute_capability=capability), memory, catalog)
     reserved = base.reserved_mib if base.memory_mib == memory else None
     if reserved is None:
         reported = -(-(gpu.reserved_mib or 0) // RESERVED_STEP_MIB) * RESERVED_STEP_MIB
@@ -167,7 +180,10 @@ def _memory_in_use(gpu: Gpu, is_planned: IsPlanned) -> tuple[int, str]:
     others = [process for process in gpu.processes if not is_planned(process.owner)]
     if gpu.processes and not others:
         return 0, ""
-    held = (gpu.used_mib or 0) - sum(process.used_mib or 0 for process in gpu.processes if is_planned(process.owner))
+    if gpu.used_mib is None:
+        held = sum(process.used_mib or 0 for process in others)
+    else:
+        held = gpu.used_mib - sum(process.used_mib or 0 for process in gpu.processes if is_planned(process.owner))
     who = ", ".join(f"{process.owner or process.name} (pid {process.pid})" for process in others)
     return held, who or "a process that is not visible on this host"
 
@@ -181,7 +197,9 @@ def _in_use(gpu: Gpu, catalog: Catalog, is_planned: IsPlanned) -> tuple[str, str
     return f"in use: {held / MIB_PER_GIB:.1f} GiB are held by {who}", f"{remedy}, or name other GPUs in gpu_indices"
 
 
-def _check_gpu(gpu: Gpu, catalog: Catalog, is_planned: IsPlanned) -> GpuSpec | tuple[str, str]:
+def _check_gpu(
+    gpu: Gpu, catalog: Catalog, is_planned: IsPlanned, host_memory_mib: int | None
+) -> GpuSpec | tuple[str, str]:
     """The GPU's spec if it is free and ready, else (problem, remedy)."""
     if gpu.lost:
         return "fallen off the bus", "restart the host, and see `dmesg | grep -i xid`"
@@ -193,18 +211,18 @@ def _check_gpu(gpu: Gpu, catalog: Catalog, is_planned: IsPlanned) -> GpuSpec | t
             f"on an NVSwitch board whose fabric is {state!r}, not 'Completed', so CUDA would fail with error 802",
             "start Fabric Manager, whose version must equal the driver's: `systemctl status nvidia-fabricmanager`",
         )
-    spec = spec_of(gpu, catalog)
+    spec = spec_of(gpu, catalog, host_memory_mib)
     if spec is None:
         return "of a kind that the catalogue does not know and reports no memory size", "describe it in vllm_extra_gpus"
     return _in_use(gpu, catalog, is_planned) or spec
 
 
-def _grouped(gpus: Sequence[Gpu], catalog: Catalog, is_planned: IsPlanned) -> tuple[tuple[Group, ...], list[str]]:
+def _grouped(node: NodeGpus, catalog: Catalog, is_planned: IsPlanned) -> tuple[tuple[Group, ...], list[str]]:
     """Groups of identical free GPUs, most memory first, and one sentence per reason for the others."""
     kinds: dict[GpuSpec, list[int]] = {}
     reasons: dict[tuple[str, str, str], list[int]] = {}
-    for gpu in gpus:
-        checked = _check_gpu(gpu, catalog, is_planned)
+    for gpu in node.gpus:
+        checked = _check_gpu(gpu, catalog, is_planned, node.host_memory_mib)
         if isinstance(checked, GpuSpec):
             kinds.setdefault(checked, []).append(gpu.index)
         else:
@@ -233,7 +251,7 @@ def read_host(node: NodeGpus, catalog: Catalog, is_planned: IsPlanned = lambda o
     if node.state != "ok":
         return Host((), (node.message,))
     fabric_findings = _fabric_manager_missing(node)
-    groups, blocked = _grouped(node.gpus, catalog, is_planned)
+    groups, blocked = _grouped(node, catalog, is_planned)
     warnings = [node.message] if node.message else []
     warnings += [
         f"{numbered([gpu.index])} ({gpu.name}): the driver asks for {gpu.recovery_action!r} to recover it."

@@ -77,6 +77,7 @@ class Decision:
     kv_dtype: str = "auto"
     sequences: int | None = None
     dtype: str = ""  # half on GPUs without BF16
+    utilization: float | None = None  # the share of a GPU's memory, on GPUs
     warnings: tuple[str, ...] = ()
 
 
@@ -107,8 +108,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         "max-num-batched-tokens": decision.batched_tokens,
         "max-num-seqs": decision.sequences,
     }
-    if request.device == "cuda":
-        planned["gpu-memory-utilization"] = request.gpu_memory_utilization or engine.gpu_memory_utilization
+    if decision.utilization:
+        planned["gpu-memory-utilization"] = decision.utilization
     if request.model.tool_call_parser:
         planned |= {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
     if request.trust_remote_code:

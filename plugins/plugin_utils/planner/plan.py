@@ -23,7 +23,7 @@ from .ports import ports
 from .release import catalog_image_note
 from .request import HostRequest, InstanceRequest
 from .rope import farthest
-from .spread import BFLOAT16, Choice, half_precision, weight_only
+from .spread import BFLOAT16, Candidate, Choice, half_precision, weight_only
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 #: By how much the weights' files may differ from what the shapes say, before the plan tells.
@@ -132,6 +132,7 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         batched_tokens=choice.batched_tokens,
         sequences=choice.sequences,
         kv_dtype=choice.kv_dtype,
+        utilization=placement.candidate.utilization,
         dtype="" if placement.candidate.group.has(BFLOAT16) else "half",
         warnings=warnings,
     )
@@ -171,6 +172,18 @@ def _longer_by_rope(request: InstanceRequest) -> str:
     )
 
 
+def _beside_host(candidate: Candidate) -> str:
+    """A note if the GPU's memory is the host's."""
+    group = candidate.group
+    if not group.spec.unified:
+        return ""
+    return (
+        f"The memory of {group.name} is the host's ({group.total_gib:.1f} GiB): the engine takes "
+        f"{candidate.utilization:g} of it, and {group.total_gib * (1 - candidate.utilization):.1f} GiB stay for the "
+        "system."
+    )
+
+
 def _left_to_engine(request: InstanceRequest) -> str:
     """A note if the engine decides the context."""
     if not request.engine_decides_context:
@@ -190,6 +203,7 @@ def _notes(placement: Placement) -> tuple[str, ...]:
             f"At most {choice.sequences} requests run at once (max-num-seqs): the KV cache has room for no more states."
         )
     notes += [_stretched(placement.request), _left_to_engine(placement.request), _longer_by_rope(placement.request)]
+    notes.append(_beside_host(candidate))
     if choice.kv_dtype.startswith("fp8") and not placement.request.kv_cache_dtype:
         notes.append("The KV cache is in FP8 to make room for the context: answers may differ slightly.")
     if choice.spread.tp > candidate.group.spec.nvlink_domain:

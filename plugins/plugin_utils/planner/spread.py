@@ -91,7 +91,8 @@ class Candidate:
     @property
     def utilization(self) -> float:
         """The share of a GPU's memory that vLLM may use."""
-        return self.request.gpu_memory_utilization or self.engine.gpu_memory_utilization
+        planned = min(self.engine.gpu_memory_utilization, self.group.spec.most)
+        return self.request.gpu_memory_utilization or planned
 
     @property
     def usable_gib(self) -> float:
@@ -395,7 +396,12 @@ def options(candidate: Candidate, budget: int) -> Options:
 
 def too_old(candidate: Candidate) -> str | None:
     """Why the GPUs cannot compute with this model's weights; None if they can."""
-    group, model = candidate.group, candidate.request.model
+    group, model, engine = candidate.group, candidate.request.model, candidate.engine
+    if not group.has(engine.min_compute_capability):
+        return (
+            f"{group.name} has compute capability {group.spec.compute_capability}, and the images of vLLM "
+            f"{engine.version} have kernels for {engine.min_compute_capability} and newer only"
+        )
     for stored in model.formats:
         if not group.has(stored.min_compute_capability):
             return (

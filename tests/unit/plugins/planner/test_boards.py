@@ -60,11 +60,10 @@ def test_boards_that_serve(name: str, model: str, tp: int, dp: int) -> None:
             "so CUDA would fail with error 802: start Fabric Manager",
         ),
         (
-            "gb10x1",
+            "v100x4",
             "8b",
-            "GPU 0 (NVIDIA GB10) is of a kind that the catalogue does not know and reports no memory size",
+            "has compute capability 7.0, and the images of vLLM 0.33.0 have kernels for 7.5 and newer only",
         ),
-        ("v100x4", "8b", "compute capability 7.0, and BF16 weights need 7.5"),
         ("h100x8-driver-535", "8b", "The NVIDIA driver is 535.274.02, and the image needs at least 580.65.06"),
         ("h100x8-one-lost", "405b", "GPU 3 (NVIDIA H100 80GB HBM3) is fallen off the bus: restart the host"),
         ("a100-80x8-mig", "405b-fp8-meta", "GPUs 0, 1 (NVIDIA A100-SXM4-80GB) are in MIG mode"),
@@ -157,6 +156,60 @@ def test_a_known_name_with_another_memory() -> None:
     assert (spec.memory_mib, spec.reserved_mib) == (65000, 384)
 
 
+def test_unified_memory_is_the_hosts_less_a_reserve() -> None:
+    spark = replace(board("gb10x1"), host_memory_mib=122880)
+    planned = one(spark, model="8b")
+    assert planned.config["gpu-memory-utilization"] == 0.86  # (122880 - 16384) / 122880
+    assert "The memory of NVIDIA GB10 is the host's (120.0 GiB): the engine takes 0.86 of it" in warnings(
+        spark, model="8b"
+    )
+    half = one(replace(spark, host_memory_mib=61440), model="8b")
+    assert half.kv_cache_tokens < planned.kv_cache_tokens / 2
+    # Without a node the catalogue says how much it has; what the user says of the share holds.
+    assert one("1xGB10", model="8b").config["gpu-memory-utilization"] == 0.86
+    assert one(spark, model="8b", gpu_memory_utilization=0.5).config["gpu-memory-utilization"] == 0.5
+
+
+def test_an_unknown_gpu_with_unified_memory() -> None:
+    node = NodeGpus("ok", gpus=(Gpu(0, "NVIDIA GB99", architecture="Blackwell"),), host_memory_mib=122880)
+    assert one(node, model="8b").config["gpu-memory-utilization"] == 0.86
+    assert "reports no memory size" in findings(replace(node, host_memory_mib=None), model="8b")
+
+
+def test_unified_memory_that_others_hold() -> None:
+    spark = replace(board("gb10x1"), host_memory_mib=122880)
+    held = replace(spark.gpus[0], processes=(GpuProcess(7, "python3", 60000),))
+    assert "58.6 GiB are held by python3 (pid 7)" in findings(replace(spark, gpus=(held,)), model="8b")
+
+
+@pytest.mark.parametrize(
+    ("host", "model", "tp", "dtype"),
+    [
+        ("1xL4", "8b", 1, None),
+        ("1xT4", "8b-w4a16", 1, "half"),
+        ("8xT4", "8b", 2, "half"),
+        ("1xRTX4090", "8b", 1, None),
+        ("1x5090", "8b", 1, None),
+        ("1xA6000", "70b-w4a16", 1, None),
+        ("1xL40", "8b", 1, None),
+        ("1xNVIDIA RTX PRO 6000 Blackwell Server Edition", "70b-fp8", 1, None),
+        ("1xpro6000", "70b-fp8", 1, None),
+        ("8xH20", "405b-fp8", 8, None),
+        ("2xh200-nvl", "70b", 2, None),
+        ("8xB300", "405b", 4, None),
+        ("1xspark", "70b-fp8", 1, None),
+    ],
+)
+def test_further_boards(host: str, model: str, tp: int, dtype: str | None) -> None:
+    instance = one(host, model=model)
+    assert (instance.tensor_parallel_size, instance.config.get("dtype")) == (tp, dtype)
+
+
+@pytest.mark.parametrize("host", ["4xV100", "4xTesla V100-SXM2-32GB", "1xTesla V100-PCIE-16GB", "1xv100-32-pcie"])
+def test_volta_is_refused_in_a_sentence(host: str) -> None:
+    assert "kernels for 7.5 and newer only" in findings(host, model="8b")
+
+
 @pytest.mark.parametrize(
     "gpus", ["8xH100", "8 x h100", ["4xH100", "4xH100"], [{"name": "h100", "count": "8"}], {"name": "h100", "count": 8}]
 )
@@ -180,7 +233,7 @@ def test_the_order_of_entries_does_not_matter() -> None:
     [
         ("8xH10O", "'H10O' is not in the catalogue. Did you mean h100 or "),
         ("8xzzz", "'zzz' is not in the catalogue. Known: a100-40, a100-80, "),
-        ("8xB300", ", l40s, a10g, a10. For another GPU, give memory_mib and compute_capability, or add it with"),
+        ("8xM300", ", v100-32-pcie. For another GPU, give memory_mib and compute_capability, or add it with"),
         ([{"name": "h100", "memory": 1}], "unknown key 'memory'"),
         ([8], "8 is neither a text such as 8xH100 nor a dictionary"),
         ([{"name": "h100", "count": "many"}], "must be whole numbers"),

@@ -96,7 +96,7 @@ def test_too_old() -> None:
     message = findings(
         [{"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0", "count": 4}], model="8b"
     )
-    assert "compute capability 7.0, and BF16 weights need 7.5" in message
+    assert "compute capability 7.0, and the images of vLLM 0.33.0 have kernels for 7.5" in message
 
 
 def test_objectives() -> None:

@@ -60,7 +60,7 @@ def test_reasons() -> None:
     assert reason("1xH100", "70b") == "132.3 GiB per GPU are needed with TP 1, 72.8 GiB of each can be used"
     little = {"model": "8b", "max_model_len": "128K", "gpu_memory_utilization": 0.5}
     assert reason("1xL40S", little) == "54192 tokens fit the KV cache with TP 1, 131072 are needed"
-    assert "need 7.5 or newer" in reason([old], "8b")
+    assert "kernels for 7.5 and newer" in reason([old], "8b")
     assert "heads do not divide" in reason("8xH100", {"model": "8b", "tensor_parallel_size": 3})
     assert "is not available" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
     assert reason(board("h100x8-fabric-in-progress"), "8b") == "no free GPU"
