@@ -59,7 +59,7 @@ def form(option: values.Option) -> dict[str, Any]:
 def described(option: values.Option) -> dict[str, Any]:
     """What a value may be, with what an editor shows of it."""
     shown = {"default": option["default"]} if option.get("default") is not None else {}
-    nothing = [named("nothing")] if values.may_be_nothing(option) else []
+    nothing = [named("nothing")] if values.may_be_null(option) else []
     return {
         "description": plain(option["description"]),
         **shown,

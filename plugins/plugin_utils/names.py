@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of variables: which are misspelt, which are another playbook's, and which nobody knows."""
+"""Names of variables: find misspelt ones, ones of another playbook, and unknown ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from . import values
 
-#: What our roles and playbooks register, set or compute: known to a later play of the same run. A test keeps the list.
+#: Names that our roles and playbooks register, set or compute; a later play of the run may use them. A test checks it.
 OUTCOMES = frozenset(
     (
         "docker_apt_source",
@@ -60,7 +60,7 @@ OUTCOMES = frozenset(
         "weights_plan",
     )
 )
-#: Names of the releases before 1.0, and what to set in their place.
+#: Names of the releases before 1.0, and what to set instead.
 RENAMED = {
     "preflight_model": "model",
     "preflight_models": "models",
@@ -75,30 +75,30 @@ RENAMED = {
         for name in ("ca_path", "endpoint", "environment", "home", "source", "token", "token_path", "update")
     },
 }
-#: The variable that lists what is others'.
+#: The variable that lists names of other roles.
 OTHERS = "other_variables"
-#: The variable that parts the nodes of a play.
+#: The variable that splits a play's nodes into batches.
 WAVES = "nodes_at_a_time"
-#: A shorter name is near to too many.
+#: Shorter names resemble too many others.
 LONG = 8
-#: A word with fewer letters begins too many.
+#: Shorter words are the beginning of too many names.
 SHORT = 3
-#: What Jinja and Ansible know in every template, beside variables.
+#: Names that Jinja and Ansible define in every template.
 GLOBALS = frozenset((*Environment().globals, "lookup", "query", "q", "now", "undef", "omit", "vars"))
-#: Roots of what is known only once the node was asked, or another host.
+#: Beginnings of names whose values are known only after a node has answered.
 LATER = ("ansible_", "hostvars")
 PARSER = Environment()
 
 
 @lru_cache(maxsize=1)
 def prefixes() -> tuple[str, ...]:
-    """What names of ours begin with."""
+    """The prefixes of our variables."""
     return (*(f"{path.parents[1].name}_" for path in values.HOME.glob("roles/*/defaults/main.yml")), "node_lock_")
 
 
 @lru_cache(maxsize=1)
 def _squeezed() -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Our longer names without their underscores, and the same without one letter more."""
+    """Our longer names without underscores, and the same names with one letter left out."""
     whole = {_squeeze(name): name for name in values.options() if "_" in name and len(name) >= LONG}
     return whole, {short: name for text, name in whole.items() for short in _one_less(text)}
 
@@ -112,7 +112,7 @@ def _one_less(text: str) -> Iterator[str]:
 
 
 def meant(name: str) -> str:
-    """The variable of ours whose name is the nearest, or nothing."""
+    """The most similar name among our variables; empty if none is similar."""
     known = values.options()
     whole, shorter = _squeezed()
     text = _squeeze(name)
@@ -128,7 +128,7 @@ def meant(name: str) -> str:
 
 
 def misspelt(names: Iterable[str], others: Sequence[str]) -> list[str]:
-    """A sentence for each name that looks like one of ours and that neither we know nor others claim."""
+    """A sentence for each name that resembles one of ours, is unknown, and is not listed as another role's."""
     known = values.options()
     found, strangers = [], []
     for name in names:
@@ -142,12 +142,13 @@ def misspelt(names: Iterable[str], others: Sequence[str]) -> list[str]:
         if not (ours or near) or any(fnmatchcase(name, other) for other in others):
             continue
         if near:
-            found.append(f"{name} is no variable of this collection: did you mean {near}? {_way_out(name)}")
+            found.append(f"{name} is not a variable of this collection: did you mean {near}? {_way_out(name)}")
         else:
             strangers.append(name)
     if strangers:
-        listed = f"{', '.join(sorted(strangers))} {'are no variables' if strangers[1:] else 'is no variable'}"
-        found.append(f"{listed} of this collection, and near to none. {_way_out(*strangers)}")
+        are, resemble = ("are not variables", "resemble") if strangers[1:] else ("is not a variable", "resembles")
+        listed = f"{', '.join(sorted(strangers))} {are} of this collection, and {resemble} none"
+        found.append(f"{listed}. {_way_out(*strangers)}")
     return found
 
 
@@ -160,7 +161,7 @@ def _way_out(*names: str) -> str:
 
 
 def misplaced(given: Iterable[str], playbooks: Collection[str]) -> list[str]:
-    """A sentence for each variable of other playbooks that was given to these."""
+    """A sentence for each variable that these playbooks do not read but others do."""
     takers = values.playbooks()
     taken = {name for playbook in playbooks for name in takers.get(playbook, ())}
     found = []
@@ -168,10 +169,9 @@ def misplaced(given: Iterable[str], playbooks: Collection[str]) -> list[str]:
         theirs = [playbook for playbook, names in takers.items() if name in names]
         if theirs and name not in taken:
             own = next((long for long in (f"vllm_{name}", f"huggingface_{name}") if long in values.options()), "")
-            found.append(
-                f"{name} is a variable of {_listed(theirs)}, and {_listed(playbooks)} would not read it"
-                + (f": did you mean {own}?" if own else ".")
-            )
+            hint = f": did you mean {own}?" if own else "."
+            do = "does" if len(playbooks) == 1 else "do"
+            found.append(f"{name} is a variable of {_listed(theirs)}; {_listed(playbooks)} {do} not read it{hint}")
     return found
 
 
@@ -180,7 +180,7 @@ def _listed(playbooks: Iterable[str]) -> str:
 
 
 def played(arguments: Iterable[str]) -> list[str]:
-    """The playbooks of this collection that were called by name or by path; nothing where there is any other one."""
+    """The playbooks of this collection among the arguments; empty if there is any other playbook."""
     found = []
     for argument in arguments:
         path = Path(argument)
@@ -197,7 +197,7 @@ def played(arguments: Iterable[str]) -> list[str]:
 
 
 def roots(value: Any, known: Mapping[str, Any], seen: set[str] | None = None) -> set[str]:
-    """The names that a value is a template of, and those that these are templates of."""
+    """The names that a value's templates read, and those that the templates of these names read in turn."""
     seen = set() if seen is None else seen
     for text in _templates(value):
         for name in _free(text) - seen - GLOBALS:
@@ -207,13 +207,13 @@ def roots(value: Any, known: Mapping[str, Any], seen: set[str] | None = None) ->
 
 
 def _free(text: str) -> set[str]:
-    """The names that a template reads and does not set itself; none of one that Ansible will refuse."""
+    """The names that a template reads and does not set; empty for a template with a syntax error."""
     try:
-        # A backslash means itself, as in a play.
-        found = list(PARSER.parse(text.replace("\\", "\\\\")).find_all(nodes.Name))
+        # A backslash is literal, as in a play.
+        used = list(PARSER.parse(text.replace("\\", "\\\\")).find_all(nodes.Name))
     except TemplateSyntaxError:
         return set()
-    return {node.name for node in found if node.ctx == "load"} - {node.name for node in found if node.ctx == "store"}
+    return {node.name for node in used if node.ctx == "load"} - {node.name for node in used if node.ctx == "store"}
 
 
 def _templates(value: Any) -> Iterator[str]:
@@ -227,19 +227,19 @@ def _templates(value: Any) -> Iterator[str]:
 
 
 def unknown(names: Collection[str], known: Mapping[str, Any]) -> set[str]:
-    """Those that are no variable now, and will be none later."""
+    """The names that are not variables now and will not be later."""
     ours = values.options().keys() | OUTCOMES
     return {name for name in names if name not in known and name not in ours and not name.startswith(LATER)}
 
 
 def unresolved(name: str, value: Any, error: str, known: Mapping[str, Any]) -> str:
-    """A sentence about a template that cannot be worked out; nothing where what it follows from comes later."""
+    """A sentence about a template that cannot be resolved; empty if it depends on values that come later."""
     undefined = re.search(r"'(\w+)' is undefined", error)
     if undefined:
         missing = unknown([undefined[1]], known)
         near = difflib.get_close_matches(undefined[1], {*known} - {name} - roots(value, known), n=1)
         hint = f": did you mean {near[0]}?" if near else "."
-        return f"{name} is a template of {undefined[1]}, which is no variable{hint}" if missing else ""
+        return f"{name} is a template of {undefined[1]}, which is not a variable{hint}" if missing else ""
     ours = values.options()
     later = any(root.startswith(LATER) or (root not in known and root in ours) for root in roots(value, known))
-    return "" if later else f"{name} is a template that cannot be worked out: {error.rstrip('.')}."
+    return "" if later else f"{name} is a template that cannot be resolved: {error.rstrip('.')}."

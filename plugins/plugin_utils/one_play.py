@@ -45,7 +45,7 @@ class LockingAction(ActionBase):  # type: ignore[misc]
     """Base of action plugins whose module locks the node; its option and its result are both named ``lock``."""
 
     def _locked(self, module: str, task_vars: dict[str, Any], timeout_s: float, **args: Any) -> dict[str, Any]:
-        """Call the module until it has the lock, then keep the lock. With --check nothing changes, so no lock is taken."""
+        """Call the module until it has the lock, then keep the lock. With --check, take no lock."""
         if self._task.check_mode:
             return self._answer(module, args, task_vars)
         me = identity(os.getppid(), task_vars)

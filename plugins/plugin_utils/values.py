@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Variables that arrive as text, read as their specification says.
+"""Convert variables that arrive as text to the type of their specification.
 
-``-e name=value``, the surveys of AWX and ``set_stats`` send text, and the specification of a role checks its variables
-without converting them. ``meta/argument_specs.yml`` of its role, or of the playbooks, says what a variable is to be.
+``-e name=value``, the surveys of AWX and ``set_stats`` send text, and Ansible checks a role's variables
+without converting them. The type of a variable is in ``meta/argument_specs.yml`` of its role or of the playbooks.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from ..module_utils.support import redact
 from .planner.catalog import near
 
 HOME = Path(__file__).resolve().parents[2]
-#: The C loader reads all specifications in a tenth of the time of the Python one.
+#: The C loader is ten times as fast as the Python one.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: Knows text, lists and dictionaries alone: what a text is to be, its specification says.
+#: Reads only text, lists and dictionaries; the specification gives the type of a text.
 TEXT_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 Option = Mapping[str, Any]
 
 TRUE = ("true", "yes", "on", "1", "y", "t")
 FALSE = ("false", "no", "off", "0", "n", "f")
-#: The text of nothing, where a variable may be nothing.
+#: Texts that mean null, for variables that may be null.
 NOTHING = ("", "null", "none", "~")
-#: What vLLM reads behind a number: small letters count in thousands, capitals in 1024s.
+#: vLLM's suffixes of numbers: small letters are powers of 1000, capitals powers of 1024.
 MULTIPLIERS = {
     **{letter: 1000**power for power, letter in enumerate("kmgt", 1)},
     **{letter: 1024**power for power, letter in enumerate("KMGT", 1)},
 }
-#: A whole number, of no more digits than any program of ours takes.
+#: A whole number with at most the digits that our programs accept.
 WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-#: What stands before a comma or in the beginning, and takes the commas behind it in: a quotation mark, a bracket.
+#: An item that begins with a quotation mark or a bracket, and so may contain commas.
 ENCLOSED = re.compile(r"""(?:^|[,\n])\s*["'{]""")
-#: The entry of the playbooks' specification that holds what each of them takes.
+#: The entry of the playbooks' specification with the variables of every playbook.
 EVERY = "every"
-#: Lists whose items have a form that no type tells: the form, and its words.
+#: Lists whose items have a form that no type expresses: the pattern, and its description.
 FORMS = {
     "nodes_at_a_time": (
         r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%",
         "numbers of nodes or shares of them, such as 1, 25% or 1,10,25%",
     ),
 }
-#: More of a value says no more in a message.
+#: Characters of a value that a message shows.
 SHOWN = 60
 
 
 class Unreadable(ValueError):
-    """A value that is not what it should be. Its caller says which variable that is."""
+    """A value that does not fit its type. The caller adds the variable's name."""
 
 
 @cache
@@ -68,8 +68,8 @@ def specification(home: str) -> Mapping[str, Any]:
 
 
 def _specifications() -> list[Mapping[str, Any]]:
-    """Those of the playbooks, then of each role."""
-    # An internal role has no defaults: nobody sets anything of it.
+    """The specifications of the playbooks, then of each role."""
+    # An internal role has no defaults, and so no public variables.
     roles = sorted(path.parents[1].name for path in HOME.glob("roles/*/defaults/main.yml"))
     return [specification(home) for home in ("playbooks", *(f"roles/{role}" for role in roles))]
 
@@ -86,33 +86,33 @@ def options() -> dict[str, Option]:
 
 
 def playbooks() -> dict[str, frozenset[str]]:
-    """The variables that each playbook reads beside those of the roles."""
+    """The variables that each playbook reads itself, without those of the roles."""
     entries = dict(specification("playbooks"))
     common = entries.pop(EVERY)["options"]
     return {name: frozenset((*common, *(entry.get("options") or ()))) for name, entry in entries.items()}
 
 
 def choices(option: Option) -> list[Any]:
-    """The values that a closed list has, without null, which a specification must list as well."""
+    """The choices of an option without null, which a specification has to list too."""
     return [choice for choice in option.get("choices", ()) if choice is not None]
 
 
-def may_be_nothing(option: Option) -> bool:
-    """Whether null is a value of it, which is so where it has no default."""
+def may_be_null(option: Option) -> bool:
+    """Whether an option accepts null: it is not required and has no default."""
     return option.get("default") is None and not option.get("required")
 
 
 def typed(name: str, value: Any) -> Any:
-    """A public variable as its specification says. Raises ValueError with the name, the value and an example."""
+    """Convert a public variable to its type. Raises ValueError with the name, the value and an example."""
     if name not in options():
-        raise ValueError(f"{name} is no variable of this collection.")
+        raise ValueError(f"{name} is not a variable of this collection.")
     return read(name, value, options()[name])
 
 
 def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
-    """A value as its specification says; `secret` keeps it out of messages, as no_log does."""
+    """Convert a value to its type; `secret` keeps it out of messages, as no_log does."""
     secret = secret or bool(option.get("no_log"))
-    if may_be_nothing(option) and _is_nothing(value):
+    if may_be_null(option) and _is_nothing(value):
         return None
     kind = option.get("type", "str")
     if isinstance(value, str) and not value.strip() and "default" in option and _no_text(kind, option):
@@ -133,7 +133,7 @@ def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
 
 
 def _no_text(kind: str, option: Option) -> bool:
-    """Whether an empty text is no value of it: a survey sends that for a question that nobody answered."""
+    """Whether an empty text is not a valid value: a survey sends one for an unanswered question."""
     return kind in ("bool", "int", "float") or (kind == "str" and "choices" in option)
 
 
@@ -142,7 +142,7 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _element(option: Option) -> Option:
-    """What an element of a list is to be. Not null: that would be no element."""
+    """The specification of a list's elements, which may not be null."""
     return {
         "type": option.get("elements", "raw"),
         "required": True,
@@ -151,7 +151,7 @@ def _element(option: Option) -> Option:
 
 
 def _suboptions(name: str, value: Mapping[str, Any], known: Mapping[str, Option], secret: bool) -> dict[str, Any]:
-    """A dictionary whose keys have specifications of their own. What is null is as if it were not there."""
+    """Convert a dictionary whose keys have specifications. A null value counts as absent."""
     for key in value:
         if key not in known:
             meant = near(str(key), known)
@@ -159,9 +159,9 @@ def _suboptions(name: str, value: Mapping[str, Any], known: Mapping[str, Option]
     for key, option in known.items():
         if option.get("required") and key not in value:
             raise ValueError(f"{name} lacks {key!r}.")
-    # `default(omit)` in a dictionary is taken out by ansible only later, so what is to be left out is still there.
-    there = {key: item for key, item in value.items() if repr(item) != "<<Omit>>"}
-    given = {key: read(f"{name}.{key}", item, known[key], secret) for key, item in there.items()}
+    # Ansible removes the placeholder of `default(omit)` from dictionaries only later.
+    present = {key: item for key, item in value.items() if repr(item) != "<<Omit>>"}
+    given = {key: read(f"{name}.{key}", item, known[key], secret) for key, item in present.items()}
     return {key: item for key, item in given.items() if item is not None}
 
 
@@ -204,7 +204,7 @@ def _list(value: Any, option: Option) -> Sequence[Any]:
     if isinstance(value, (bool, Mapping)):
         raise Unreadable
     text = str(value).strip()
-    # Within quotes and brackets a comma parts nothing.
+    # A comma within quotes or brackets does not separate items.
     if text[:1] == "[" or re.match(r"-\s", text):
         return _listed(_loaded(text, option))
     if ENCLOSED.search(text):
@@ -216,7 +216,7 @@ def _list(value: Any, option: Option) -> Sequence[Any]:
 
 
 def _is_whole(part: str) -> bool:
-    """Whether no quotation mark or bracket in it waits for its other one, which a comma parted from it."""
+    """Whether all quotation marks and brackets are closed, so that no comma has split an item."""
     pairs = part.count("{") == part.count("}") and part.count("[") == part.count("]")
     return pairs and part.count('"') % 2 == 0
 
@@ -228,7 +228,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _loaded(text: str, option: Option) -> Any:
-    """A list or a dictionary written as YAML, of which JSON is a part."""
+    """Read a list or a dictionary in YAML, which includes JSON."""
     plain = option["type"] == "list" and option.get("elements", "raw") not in ("raw", "dict", "list")
     try:
         return yaml.load(text, Loader=TEXT_LOADER if plain else LOADER)
@@ -253,7 +253,7 @@ def _dict(value: Any, option: Option) -> Mapping[str, Any]:
 
 
 def _colon_without_blank(found: Any) -> bool:
-    """``{a:1}`` is YAML, too: the key `a:1` with no value."""
+    """Whether a colon lacks its blank: ``{a:1}`` is valid YAML, but means the key `a:1` without a value."""
     if isinstance(found, list):
         return any(map(_colon_without_blank, found))
     pairs = found.items() if isinstance(found, Mapping) else ()
@@ -261,21 +261,21 @@ def _colon_without_blank(found: Any) -> bool:
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """``a=1 b=2`` or ``a=1,b=2``. Each value is the text that stands there."""
+    """Read ``a=1 b=2`` or ``a=1,b=2``. Each value is text."""
     words = shlex.shlex(text, posix=True)
     words.whitespace, words.escape, words.commenters, words.whitespace_split = " \t\r\n,", "", "", True
     try:
         parts = [word.partition("=") for word in words]
     except ValueError:
-        raise Unreadable("a quotation mark has no other") from None
+        raise Unreadable("a quotation mark is not closed") from None
     if not all(key and mark for key, mark, _value in parts):
         raise Unreadable
-    # A word's quotation marks are not part of it, and without them this would be another dictionary.
+    # The quotation marks of a word are removed, so a value in brackets would lose its own.
     if re.search(r"=[{\[]", text):
         raise Unreadable("a value in brackets is written as {name: value}")
     found = {key: value for key, _mark, value in parts}
     if len(found) < len(parts):
-        raise Unreadable("a name stands in it twice")
+        raise Unreadable("it contains a name twice")
     return found
 
 
@@ -292,14 +292,14 @@ READERS: dict[str, Callable[[Any, Option], Any]] = {
 
 
 def size(value: Any) -> int:
-    """A whole number as vLLM's parser reads it: 32768, 32k, 25.6k, 32K. Raises ValueError.
+    """Read a whole number as vLLM's parser does: 32768, 32k, 25.6k, 32K. Raises ValueError.
 
-    A part of 1024 is refused, as vLLM does.
+    A fraction with a capital suffix, such as 1.5K, is refused, as in vLLM.
     """
     form = r"(-?\d{1,18})|(\d{1,18}(?:\.\d{1,18})?)([kmgt])|(\d{1,18})([KMGT])"
     match = re.fullmatch(form, str(value).strip(), re.ASCII)
     if not match or isinstance(value, bool):
-        raise ValueError(f"{value!r} is no whole number, nor one such as 32k or 32K")
+        raise ValueError(f"{value!r} is not a whole number such as 32768, 32k or 32K")
     plain, thousands, small, binary, capital = match.groups()
     if plain:
         return int(plain)
@@ -307,11 +307,11 @@ def size(value: Any) -> int:
 
 
 def _refusal(name: str, value: Any, option: Option, secret: bool, why: str = "") -> str:
-    """One sentence: what is wanted, an example of it, and what was there."""
-    told = redact.Redactor(()).clean(repr(value))
-    shown = told if len(told) <= SHOWN else told[:SHOWN] + "…"
-    is_there = "not what it is now, which is a secret and not shown" if secret else f"not {shown}"
-    return f"{name} must be {_wanted(option)}, {is_there}{f': {why}' if why else ''}."
+    """One sentence: what is wanted, an example, and what was found."""
+    text = redact.Redactor(()).clean(repr(value))
+    shown = text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    actual = "not the current value, which is secret and not shown" if secret else f"not {shown}"
+    return f"{name} must be {_wanted(option)}, {actual}{f': {why}' if why else ''}."
 
 
 def _wanted(option: Option) -> str:
@@ -326,4 +326,4 @@ def _wanted(option: Option) -> str:
         "list": "a list such as [one, two] or one,two",
         "dict": "a dictionary such as {name: value} or name=value",
     }.get(kind, "a text")
-    return wanted + (" (or null)" if may_be_nothing(option) else "")
+    return wanted + (" (or null)" if may_be_null(option) else "")

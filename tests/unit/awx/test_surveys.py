@@ -25,7 +25,7 @@ PLAYBOOKS = {
 
 def takes_nothing(name: str) -> bool:
     """Whether an empty text leaves a variable unset."""
-    return name in values.options() and values.may_be_nothing(values.options()[name])
+    return name in values.options() and values.may_be_null(values.options()[name])
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

@@ -33,7 +33,7 @@ TEXTS = {
 
 def is_read(option):
     """Whether its text and its value may differ, so that a role has to read it before it uses it."""
-    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and values.may_be_nothing(option))
+    return option["type"] not in ("str", "path", "raw") or (option["type"] != "raw" and values.may_be_null(option))
 
 
 #: Those whose text and value may differ.
@@ -192,9 +192,9 @@ def test_the_text_of_a_variable_is_its_value(name: str) -> None:
     option = values.options()[name]
     if option["type"] == "list" and option["elements"] == "str" and "choices" not in option:
         assert values.typed(name, "word") == ["word"]
-    for nothing in ("", "null", "None", None) if values.may_be_nothing(option) else ():
+    for nothing in ("", "null", "None", None) if values.may_be_null(option) else ():
         assert values.typed(name, nothing) is None
-    if option["type"] in ("list", "dict") and not values.may_be_nothing(option):
+    if option["type"] in ("list", "dict") and not values.may_be_null(option):
         assert values.typed(name, "") == values.typed(name, None) == ([] if option["type"] == "list" else {})
 
 
@@ -287,7 +287,7 @@ def test_a_refusal_shows_no_password_of_a_dictionary() -> None:
 
 @pytest.mark.parametrize("text", ["٣k", "9" * 5000, "1" * 30 + "k"])
 def test_a_size_is_of_plain_digits(text: str) -> None:
-    with pytest.raises(ValueError, match="is no whole number"):
+    with pytest.raises(ValueError, match="is not a whole number"):
         values.size(text)
 
 

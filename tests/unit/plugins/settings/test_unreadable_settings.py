@@ -110,20 +110,20 @@ def deep(value: Any) -> Any:
 UNKNOWN = [
     (
         {"vllm_port": "{{ my_prot }}", "my_port": 9000},
-        "vllm_port is a template of my_prot, which is no variable: did you mean my_port?",
+        "vllm_port is a template of my_prot, which is not a variable: did you mean my_port?",
     ),
-    ({"vllm_host": "{{ nowhere }}"}, "vllm_host is a template of nowhere, which is no variable."),
+    ({"vllm_host": "{{ nowhere }}"}, "vllm_host is a template of nowhere, which is not a variable."),
     (
         {"vllm_image": "{{ registry }}/vllm", "registry": "{{ regstry_host }}"},
-        "vllm_image is a template of regstry_host, which is no variable.",
+        "vllm_image is a template of regstry_host, which is not a variable.",
     ),
-    ({"model": "{{ modell_of_site }}"}, "model is a template of modell_of_site, which is no variable."),
-    ({"nodes_at_a_time": "{{ waves }}"}, "nodes_at_a_time is a template of waves, which is no variable."),
-    ({"level": "{{ how_much }}"}, "level is a template of how_much, which is no variable."),
-    ({"vllm_env": {"A": "{{ nowhere }}"}}, "vllm_env is a template of nowhere, which is no variable."),
+    ({"model": "{{ modell_of_site }}"}, "model is a template of modell_of_site, which is not a variable."),
+    ({"nodes_at_a_time": "{{ waves }}"}, "nodes_at_a_time is a template of waves, which is not a variable."),
+    ({"level": "{{ how_much }}"}, "level is a template of how_much, which is not a variable."),
+    ({"vllm_env": {"A": "{{ nowhere }}"}}, "vllm_env is a template of nowhere, which is not a variable."),
     (
         {"vllm_extra_models": "{{ site.modells }}", "site": {}},
-        "vllm_extra_models is a template that cannot be worked out",
+        "vllm_extra_models is a template that cannot be resolved",
     ),
 ]
 
@@ -161,7 +161,7 @@ def test_names_and_values_are_told_of_together(capsys: pytest.CaptureFixture[str
         capsys, vllm_prt=9000, vllm_port="abc", gateway_enabled="maybe", docker_mine=1, other_variables=["docker_mi*"]
     )
     assert sorted(said, reverse=True) == [
-        "vllm_prt is no variable of this collection: did you mean vllm_port? "
+        "vllm_prt is not a variable of this collection: did you mean vllm_port? "
         "If another role reads it, name it in other_variables.",
         "vllm_port must be a whole number such as 8000, not 'abc'.",
         "gateway_enabled must be true or false, not 'maybe'.",
@@ -185,7 +185,7 @@ def test_a_variable_of_another_playbook_on_the_command_line_is_refused(
     said = refused(capsys) if count else run()["findings"]
     assert len(said) == count
     assert not count or said[0].startswith(
-        "gpus is a variable of gpunode.llm.plan and gpunode.llm.bundle, and gpunode.llm.site would not"
+        "gpus is a variable of gpunode.llm.plan and gpunode.llm.bundle; gpunode.llm.site does not"
     )
     monkeypatch.setattr(context, "CLIARGS", {"extra_vars": (extra,), "args": ("gpunode.llm.site", "theirs.yml")})
     assert run()["findings"] == []

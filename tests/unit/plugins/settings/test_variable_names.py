@@ -51,7 +51,7 @@ MISSPELT = {
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT.items())
 def test_a_misspelt_name_is_told_with_the_one_that_was_meant(wrong: str, right: str) -> None:
     (said,) = names.misspelt([wrong], [])
-    assert said.startswith(f"{wrong} is no variable of this collection: did you mean {right}?")
+    assert said.startswith(f"{wrong} is not a variable of this collection: did you mean {right}?")
 
 
 def test_no_name_of_ours_is_misspelt() -> None:
@@ -108,7 +108,7 @@ def test_what_others_have_is_left_alone() -> None:
 def test_a_stranger_with_a_prefix_of_ours_is_refused_until_it_is_named() -> None:
     (said,) = names.misspelt(["docker_zfs_pool", "docker_quux"], [])
     assert said == (
-        "docker_quux, docker_zfs_pool are no variables of this collection, and near to none. If another role reads"
+        "docker_quux, docker_zfs_pool are not variables of this collection, and resemble none. If another role reads"
         " them, name them in other_variables."
     )
     assert names.misspelt(["docker_zfs_pool", "docker_user", "nodes_at_time"], ["docker_*", "nodes_at_time"]) == []
@@ -177,11 +177,11 @@ def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
         (
             ["gpus"],
             ["site"],
-            "gpus is a variable of gpunode.llm.plan and gpunode.llm.bundle, and gpunode.llm.site would",
+            "gpus is a variable of gpunode.llm.plan and gpunode.llm.bundle; gpunode.llm.site does",
         ),
         (["max_model_len"], ["site"], "did you mean vllm_max_model_len?"),
-        (["update"], ["site", "status"], "and gpunode.llm.site and gpunode.llm.status would not read it: did you mean"),
-        (["model"], ["teardown"], "and gpunode.llm.teardown would not read it"),
+        (["update"], ["site", "status"], "gpunode.llm.site and gpunode.llm.status do not read it: did you mean"),
+        (["model"], ["teardown"], "gpunode.llm.teardown does not read it"),
     ],
 )
 def test_a_variable_of_another_playbook_is_told(given: list[str], playbooks: list[str], said: str) -> None:
