@@ -76,7 +76,8 @@ models:
   description:
     - Each of O(models) by its C(name). C(revision) is the commit, C(branch) the name that it was resolved from,
       C(config) what is in config.json, C(files) the size of each file, and C(shards) the files that the C(index) of its
-      weights names.
+      weights names. C(hf_quant_config) is what is in the file of that name, where config.json has no
+      C(quantization_config).
     - Or C(refused), a sentence that says why that is not known.
   returned: where the node is this play's
   type: dict

@@ -101,6 +101,7 @@ def _entry(said: Mapping[str, Any]) -> Entry:
     origin = {"repo_id": folder, "folder": folder} if folder else {key: said[key] for key in ("repo_id", "revision")}
     code = code_files(said["config"], said["files"])
     given = {"branch": said.get("branch"), "license": said.get("license"), "shards": said["shards"], "code_files": code}
+    given["hf_quant_config"] = said.get("hf_quant_config")
     plain = {key: value for key, value in given.items() if value}
     return {
         **origin,

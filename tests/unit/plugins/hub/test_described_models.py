@@ -90,6 +90,15 @@ def test_the_hub_says_what_a_model_is(lab, tmp_path):
     assert os.listdir(tmp_path) == ["hub"]  # the lab's: nothing is written
 
 
+def test_the_format_of_the_weights_may_stand_beside_the_config(lab, tmp_path):
+    """As ModelOpt writes it; where config.json says it, that file is not read."""
+    beside = {"quantization": {"quant_algo": "NVFP4"}}
+    put(lab.root / REPO, **{"hf_quant_config.json": beside})
+    assert lab.tell(tmp_path)["hf_quant_config"] == beside
+    put(lab.root / REPO, **{"config.json": {**CONFIG, "quantization_config": {"quant_method": "fp8"}}})
+    assert "hf_quant_config" not in lab.tell(tmp_path, update=True)
+
+
 def test_a_commit_is_of_no_branch(lab, tmp_path):
     put(lab.root / REPO)
     commit = lab.hub.repository(REPO).commit

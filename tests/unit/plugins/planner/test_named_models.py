@@ -85,6 +85,12 @@ def test_a_model_by_its_name_is_planned_as_one_of_the_catalogue() -> None:
     assert mine.ignore_patterns == ()
 
 
+def test_the_format_of_the_weights_may_stand_beside_the_config() -> None:
+    beside = {"quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"}}
+    instance = one("1xH100", catalog(hf_quant_config=beside), model=NAME)
+    assert (instance.precision, one("1xH100", catalog(), model=NAME).precision) == ("FP8", "BF16")
+
+
 def test_the_revision_is_no_part_of_the_instances_name() -> None:
     assert one("1xH100", catalog(f"{NAME}@v2"), model=f"{NAME}@v2").name == "mine-8b"
 
