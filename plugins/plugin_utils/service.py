@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an instance of a plan is made of on a node: one value, which templates print and modules are handed.
+"""An instance of a plan as it is on a node: one value, which templates print and modules receive.
 
-``service`` says it. Everything else here is a part of that value, or a view of it.
+``service`` builds it. Everything else here is a part of that value, or a view of it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ..module_utils.programs.gpu import UTILIZATION
 from .planner.request import host_address, instance_name
 from .quoting import mounts_for
 
-#: How long requests in flight may take to finish at a stop where nobody says otherwise, in seconds.
+#: Default time for requests in flight to finish at a stop, in seconds.
 DRAIN_S = 30
-#: How much longer Docker waits before it ends an engine that drains, and systemd before it ends Docker, in seconds.
+#: Seconds that Docker waits longer than the drain before it kills an engine, and systemd before it kills Docker.
 DOCKER_MARGIN_S, STOP_MARGIN_S = 15, 45
-#: From this version on systemd can let the pause between starts grow, here to so many times as long.
+#: The first systemd version that can increase the pause between starts, and the factor that it grows to.
 GROWING_PAUSE_SINCE, GROWTH = 254, 8
-#: Whom vLLM's images are made to run as beside root.
+#: The user and group other than root that vLLM's images support.
 USER = "2000:0"
 LOOPBACK, ANY_ADDRESS = "127.0.0.1", ("0.0.0.0", "::")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -59,38 +59,38 @@ class Settings:
     env: Mapping[str, Any] = field(default_factory=dict)
     docker_args: Sequence[str] = ()
     run_as_root: bool = True
-    #: Whether there is more than one API key, which takes a file of its own.
+    #: Whether there is more than one API key: these need a file of their own.
     several_keys: bool = False
     systemd_version: int = 0
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Settings:
-        """The settings as templates have them: a whole number may be text."""
-        taken = {one.name: given[one.name] for one in fields(cls) if one.name in given}
+        """Read the settings as templates pass them: a whole number may be text."""
+        taken = {item.name: given[item.name] for item in fields(cls) if item.name in given}
         numbers = {name: int(taken[name]) for name in _NUMBERS if taken.get(name) is not None}
         return cls(**{**taken, **numbers})
 
 
-_NUMBERS = [one.name for one in fields(Settings) if str(one.type).startswith("int")]
+_NUMBERS = [item.name for item in fields(Settings) if str(item.type).startswith("int")]
 
 
 @dataclass(frozen=True)
 class Times:
-    """How long each step of a unit may take, in seconds; 0 where it has no such step."""
+    """How long each step of a unit may take, in seconds; 0 if it has no such step."""
 
     start_s: int
     gpu_s: int
     hang_s: int
     drain_s: int
-    #: systemd's own limit of a start.
+    #: systemd's time limit of a start.
     limit_s: int
-    #: Docker's limit of a stop, and systemd's.
+    #: Docker's time limit of a stop, and systemd's.
     docker_stop_s: int
     stop_s: int
-    #: Between an end and the next start, at first and in the end.
+    #: The first and the longest pause between an end and the next start.
     pause_s: int
     longest_pause_s: int
-    #: After so many failed starts within that time systemd gives up.
+    #: systemd gives up after so many failed starts within that time.
     starts: int
     starts_within_s: int
 
@@ -101,52 +101,52 @@ class Times:
 
 @dataclass(frozen=True)
 class Service:
-    """An instance as its unit, its files and those who ask it must know it."""
+    """An instance with everything that its unit, its files and its clients need."""
 
     name: str
     unit: str
     container: str
     served: str
     image: str
-    #: The repository of its model, and its commit or branch.
+    #: The repository of its model, and the commit or branch.
     model: str
     revision: str
-    #: The instance that this one stands in for, for a while.
-    beside: str
+    #: For a second instance, the name of the first one, which it replaces for a while; else empty.
+    first: str
     cpu: bool
     host: str
     port: int
-    #: Where its port was counted from, None where nothing says so.
+    #: The port that its port was counted from; None if unknown.
     port_base: int | None
-    #: What Docker publishes: address, port outside, port inside.
+    #: Docker's --publish: address, port outside, port inside.
     publish: str
     health_url: str
-    #: The names of its GPUs for the container toolkit, and the share of their memory that it takes.
+    #: The names of its GPUs for the container toolkit, and the share of their memory that it uses.
     gpus: list[str]
     gpus_by_uuid: bool
     utilization: float
     files: Files
     started_from: str
-    #: The configuration that the container sees: with several keys a copy that has them all.
+    #: The configuration file of the container: with several keys, a copy that contains all of them.
     mounted_config: str
-    #: Where its model lies, the hub's cache or a folder of its own, and where its container has that.
+    #: The folder of the weights, which is the hub's cache or the model's own, and its path in the container.
     weights: str
     weights_target: str
-    #: What its engine compiled: of a second one the first one's.
+    #: The cache of compiled code; a second instance uses that of the first.
     cache: str
-    #: The folders of the cache that it needs where it is not root.
+    #: The folders in the cache that must exist if it does not run as root.
     folders: list[str]
-    #: The folder of its weights where they are pinned, so that their absence can be seen.
+    #: The folder of its weights if they are pinned, so that a check can find them missing.
     snapshot: str
     #: Every path that its unit uses, as RequiresMountsFor= takes them.
     mounts: str
-    #: Whom it runs as where that is not root, and where it may write.
+    #: Its user if that is not root, and the folders that it can write to.
     user: str
     home: str
     cache_target: str
     shm_size: str
     config: Mapping[str, Any]
-    #: Its environment without what is secret.
+    #: Its environment without secrets.
     environment: Mapping[str, Any]
     times: Times
     standby_file: str
@@ -159,28 +159,28 @@ def served_name(instance: Mapping[str, Any]) -> str:
 
 
 def check(instance: Mapping[str, Any]) -> None:
-    """Refuse what no unit can be made of, where an instance comes from elsewhere than the planner.
+    """Refuse an instance that no unit can be made of; it may not come from the planner.
 
-    Raises ValueError for a name that is not its own, and for a host that Docker does not publish on.
+    Raises ValueError for an invalid name, and for a host that Docker cannot publish on.
     """
     name = str(instance["name"])
-    if not instance.get("beside") and instance_name(name) != name:
+    if not instance.get("first") and instance_name(name) != name:
         raise ValueError(f"{name!r} is not a valid name for an instance: use {instance_name(name)!r}.")
     host_address(_host(instance))
 
 
 def times(instance: Mapping[str, Any], settings: Settings) -> Times:
-    """Each figure of a unit's start and stop, and those that follow from it."""
+    """The times of a unit's start and stop, and the limits that follow from them."""
     config = instance.get("config") or {}
     start_s = int(settings.start_timeout_s or instance.get("start_timeout_s") or START_S)
     gpu_s = settings.gpu_timeout_s if _gpus(instance) else 0
-    # An engine that is put to sleep on purpose shows no life either.
+    # An engine that sleeps on purpose does not answer either.
     hang_s = 0 if config.get("enable-sleep-mode") else settings.hang_timeout_s
     drain_s = int(_drain(config, settings)["shutdown-timeout"])
     grows = settings.systemd_version >= GROWING_PAUSE_SINCE
     longest_pause_s = settings.restart_pause_s * (GROWTH if grows else 1)
     stop_s = drain_s + STOP_MARGIN_S
-    # It loads until its time is nearly up, answers, hangs at once, and takes its time to stop.
+    # The longest attempt: it loads until just before the limit, answers, hangs at once, and stops slowly.
     attempt_s = start_limit_s(start_s, 0) + gpu_s + longest_pause_s + stop_s + 2 * hang_s
     return Times(
         start_s=start_s,
@@ -198,8 +198,8 @@ def times(instance: Mapping[str, Any], settings: Settings) -> Times:
 
 
 def files(instance: Mapping[str, Any], settings: Settings) -> Files:
-    """Where everything of an instance is. A second one has the first one's cache, and leaves nothing to return to."""
-    name, first = str(instance["name"]), str(instance.get("beside") or "")
+    """The paths of an instance's files. A second one uses the first one's cache, and keeps nothing for a rollback."""
+    name, first = str(instance["name"]), str(instance.get("first") or "")
     folder = names.SECOND_DIR if first else settings.config_dir
     return Files(
         config=f"{folder}/{name}.yaml",
@@ -213,9 +213,9 @@ def files(instance: Mapping[str, Any], settings: Settings) -> Files:
 
 
 def made(instance: Mapping[str, Any], settings: Settings) -> Service:
-    """The service that an instance becomes. Raises ValueError for one that no unit can be made of."""
+    """Build the service of an instance. Raises ValueError if no unit can be made of it."""
     check(instance)
-    name, first = str(instance["name"]), str(instance.get("beside") or "")
+    name, first = str(instance["name"]), str(instance.get("first") or "")
     host, port = _host(instance), int(instance["port"])
     paths, config = files(instance, settings), instance.get("config") or {}
     cache = f"{settings.cache_dir}/{first or name}"
@@ -229,13 +229,13 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         image=str(instance.get("image") or ""),
         model=str(instance.get("repo_id") or ""),
         revision=_revision(instance),
-        beside=first,
+        first=first,
         cpu=(instance.get("device") or "cuda") == "cpu",
         host=host,
         port=port,
         port_base=None if first or instance.get("port_base") is None else int(instance["port_base"]),
         publish=f"{network.bracketed(host)}:{port}:{int(config.get('port', port))}",
-        # Units that run have it in a comment just so: another text would restart them.
+        # Running units contain this text in a comment: another text would restart them.
         health_url=f"http://{LOOPBACK if host in ANY_ADDRESS else host}:{port}/health",
         gpus=_gpus(instance),
         gpus_by_uuid=bool(instance.get("gpu_uuids")),
@@ -267,18 +267,18 @@ def _host(instance: Mapping[str, Any]) -> str:
 
 
 def _gpus(instance: Mapping[str, Any]) -> list[str]:
-    """By UUID where the plan found that containers can have them so: an index is another GPU's after one is lost."""
-    return [str(one) for one in instance.get("gpu_uuids") or instance.get("gpu_indices") or ()]
+    """GPUs by UUID if containers can request them so: after one is lost, an index may mean another GPU."""
+    return [str(gpu) for gpu in instance.get("gpu_uuids") or instance.get("gpu_indices") or ()]
 
 
 def _drain(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """The last word on how long requests in flight may take at a stop."""
+    """The drain time: the role's setting if there is one, else the plan's."""
     planned = config.get("shutdown-timeout", DRAIN_S)
     return {"shutdown-timeout": planned if settings.drain_timeout_s is None else settings.drain_timeout_s}
 
 
 def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Later layers win: the plan's, which knows the role's own and has it in; a time that is set for the start."""
+    """Merge the environment; later layers win. The plan's already includes the role's; the start timeout comes last."""
     layers: dict[str, Any] = {
         "HF_HUB_OFFLINE": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": int(instance.get("start_timeout_s", START_S)),
@@ -303,97 +303,97 @@ def _revision(instance: Mapping[str, Any]) -> str:
 
 
 def _mounts(folders: Sequence[str], settings: Settings) -> str:
-    """Every path that a unit reads or writes, what its container is given besides included."""
+    """The mounts of every path that a unit reads or writes, with those of docker_args."""
     programs = (settings.wait_program, settings.gpus_program, settings.keep_program, settings.back_program)
     return mounts_for([*folders, *programs, settings.docker_program], settings.docker_args)
 
 
-def record(one: Service) -> Record:
-    """What the node is to know of an instance."""
+def record(built: Service) -> Record:
+    """The record of an instance, which is stored on the node."""
     return Record(
-        name=one.name,
-        unit=one.unit,
-        image=one.image,
-        model=one.model,
-        revision=one.revision,
-        served=one.served,
-        host=one.host,
-        port=one.port,
-        port_base=one.port_base,
-        gpus=tuple(one.gpus),
-        timeout_s=one.times.patience_s,
-        files=one.files,
+        name=built.name,
+        unit=built.unit,
+        image=built.image,
+        model=built.model,
+        revision=built.revision,
+        served=built.served,
+        host=built.host,
+        port=built.port,
+        port_base=built.port_base,
+        gpus=tuple(built.gpus),
+        timeout_s=built.times.patience_s,
+        files=built.files,
     )
 
 
-def starts_from(one: Service) -> list[str]:
-    """The files that an engine is started from, in the order in which its unit puts them aside."""
-    keys = [one.files.api_keys] if one.several_keys else []
-    return [one.files.config, one.files.environment, *keys, one.files.unit]
+def starts_from(built: Service) -> list[str]:
+    """The files that an engine is started from, in the order in which its unit copies them."""
+    keys = [built.files.api_keys] if built.several_keys else []
+    return [built.files.config, built.files.environment, *keys, built.files.unit]
 
 
-def to_write(one: Service) -> list[dict[str, Any]]:
-    """Its files as rendered_files takes them. The record is the last: it speaks of what is there."""
-    verify, written = "systemd-analyze verify --man=no %s", one.files
+def to_write(built: Service) -> list[dict[str, Any]]:
+    """Its files in the form of rendered_files. The record is the last, since it describes the others."""
+    verify, written = "systemd-analyze verify --man=no %s", built.files
     wanted: list[dict[str, Any]] = [
         {"src": "config.yaml.j2", "dest": written.config},
         {"src": "env.j2", "dest": written.environment, "secret": True},
-        {"src": "keys.yaml.j2", "dest": written.api_keys, "secret": True, "present": one.several_keys},
+        {"src": "keys.yaml.j2", "dest": written.api_keys, "secret": True, "present": built.several_keys},
         {"src": "vllm.service.j2", "dest": written.unit, "validate": verify},
         {"src": "record.json.j2", "dest": written.record},
     ]
-    return [{**file, "of": one.name} for file in wanted]
+    return [{**file, "of": built.name} for file in wanted]
 
 
 def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it as plain data: the fields of Service, and what each module is handed.
+    """The service as plain data: the fields of Service, and the arguments of each module.
 
     ``record``: its record's text. ``to_write``: its files, for rendered_files. ``runs``: its unit, for units_ready.
-    ``parsed``: its configuration, for vllm_config_check. ``endpoint``: for endpoint_ready. ``second``: what there may
-    be of the one that ran beside it, for units_removed.
+    ``parsed``: its configuration, for vllm_config_check. ``endpoint``: for endpoint_ready. ``second``: the
+    unit and files that its second instance may have left, for units_removed.
     """
     settings = Settings.read(given)
-    one = made(instance, settings)
-    written = record(one)
-    started = {"name": one.unit, "image": one.image, "files": starts_from(one)}
+    built = made(instance, settings)
+    written = record(built)
+    started = {"name": built.unit, "image": built.image, "files": starts_from(built)}
     return {
-        # Not asdict() of the whole: it copies what templates hand over lazily, which they refuse.
-        **{part.name: getattr(one, part.name) for part in fields(one)},
-        "files": asdict(one.files),
-        "times": asdict(one.times),
+        # Not asdict(): it deep-copies lazy values of templates, which refuse that.
+        **{part.name: getattr(built, part.name) for part in fields(built)},
+        "files": asdict(built.files),
+        "times": asdict(built.times),
         "record": written.text(),
-        "to_write": to_write(one),
+        "to_write": to_write(built),
         "starts_from": started["files"],
-        "runs": {**started, "started_from": one.started_from, "container": one.container},
-        "parsed": {**started, "config": one.files.config},
+        "runs": {**started, "started_from": built.started_from, "container": built.container},
+        "parsed": {**started, "config": built.files.config},
         "endpoint": written.endpoint,
         "second": _second(instance),
     }
 
 
 def _second(instance: Mapping[str, Any]) -> dict[str, Any]:
-    """What there may be of the one that ran beside an instance, as units_removed takes it: the record comes last."""
+    """The unit and files that a second instance may have left, in the form of units_removed: the record comes last."""
     name = names.second_of(str(instance["name"]))
-    paths = files({"name": name, "beside": instance["name"]}, Settings())
+    paths = files({"name": name, "first": instance["name"]}, Settings())
     return {"unit": names.unit_of(name), "files": paths.all()}
 
 
 def second_instances(
     instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Second instances for those that there is room for: the same under the same name, elsewhere."""
+    """Second instances for those that there is room for: same model and served name, other GPUs and port."""
     by_name = {str(instance["name"]): instance for instance in instances}
     return [
         {
             **by_name[room["name"]],
             "name": names.second_of(room["name"]),
-            "beside": room["name"],
+            "first": room["name"],
             "served_model_name": served_name(by_name[room["name"]]),
             "host": LOOPBACK,
             "port": int(room["port"]),
             "gpu_indices": list(room["gpu_indices"]),
             **({"gpu_uuids": list(room["gpu_uuids"])} if by_name[room["name"]].get("gpu_uuids") else {}),
-            # Inside its container it listens where the first one does.
+            # Inside its container it listens on the first one's port.
             "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
         }
         for room in rooms
@@ -401,14 +401,14 @@ def second_instances(
 
 
 def base_url(instance: Mapping[str, Any]) -> str:
-    """Where an instance is reached from the node itself."""
+    """The URL of an instance on its own node."""
     return vllm_wait.base_url(_host(instance), int(instance["port"]))
 
 
 def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:
-    """One line for a shell on the node that gets an answer from an instance. It names the key and does not hold it."""
+    """A shell command that asks an instance on its node. It names the key's variable, not the key."""
     url = f"{base_url(instance)}/chat/completions"
     body = {"model": served_name(instance), "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
-    # In double quotes: the shell is to fill the key in.
+    # In double quotes, so that the shell expands the variable.
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if keyed else ""
     return f"curl -s {url}{key} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"

@@ -50,7 +50,7 @@ def test_a_name_stands_in_where_no_served_name_is_given():
 def test_a_second_instance_is_the_same_elsewhere():
     first = {**INSTANCE, "gpu_indices": [0, 1], "config": {"tensor-parallel-size": 2}}
     (second,) = service.second_instances([first], [{"name": "8b", "port": 18000, "gpu_indices": [6, 7]}])
-    moved = {"name": "8b-beside", "beside": "8b", "host": "127.0.0.1", "port": 18000, "gpu_indices": [6, 7]}
+    moved = {"name": "8b-beside", "first": "8b", "host": "127.0.0.1", "port": 18000, "gpu_indices": [6, 7]}
     assert second == {**first, **moved, "config": {"tensor-parallel-size": 2, "port": 8001}}
     assert service.service(second, {})["runs"]["files"] == [
         "/run/gpunode/beside/8b-beside.yaml",
