@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The endpoints that modules ask, or wait for."""
+"""The option for the endpoints that a module asks or waits for."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   endpoints:
-    description: The endpoints. They are asked together.
+    description: The endpoints. The module asks all of them at the same time.
     type: list
     elements: dict
     required: true
     suboptions:
       name:
-        description: A name for messages.
+        description: The name to use in messages.
         type: str
         required: true
       unit:
-        description: The systemd unit that serves it, with its suffix. Without it, only the endpoint is asked.
+        description: The systemd unit of the endpoint, with its suffix. Without it, only the endpoint is checked.
         type: str
       host:
-        description: The address that it listens on.
+        description: The address that the endpoint listens on.
         type: str
         default: 127.0.0.1
       port:
-        description: Its port.
+        description: The port that the endpoint listens on.
         type: int
         default: 8000
       model:
@@ -38,7 +38,7 @@ options:
         description: A file on the node that holds C(VLLM_API_KEY). The key never leaves the node.
         type: path
       timeout_s:
-        description: How long it may take to answer, in seconds.
+        description: How long the endpoint may take to answer, in seconds.
         type: int
         default: 900
 """

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What modules say that only the roles and playbooks of this collection use."""
+"""The note of modules that only the roles and playbooks of this collection use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options: {}
 notes:
-  - The roles and playbooks of this collection use this module. Its options and what it returns may change in any
+  - This module is for the roles and playbooks of this collection. Its options and return values can change in any
     release.
 """

@@ -7,7 +7,7 @@ from ..plugin_utils.planner import options
 
 
 class ModuleDocFragment:
-    """What the planner takes, whoever asks it. Each option is defined in roles/vllm/meta/argument_specs.yml."""
+    """The options of the planner, for every module that plans. roles/vllm/meta/argument_specs.yml defines each one."""
 
-    # With its type, since ansible-test's yamllint takes any plain assignment here for a literal text.
+    # The annotation is needed: yamllint in ansible-test takes a plain assignment here for a literal text.
     DOCUMENTATION: str = options.documentation()

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attributes of the modules that only look."""
+"""Attributes of the modules that only read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Changes nothing in any mode.
+    description: The module changes nothing, in check mode or outside it.
     support: full
   diff_mode:
-    description: Changes nothing, so there is no difference to show.
+    description: The module changes nothing, so there is no diff.
     support: none
 """

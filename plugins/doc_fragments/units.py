@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units that modules run, or look at."""
+"""The option for the systemd units that a module runs or reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   units:
-    description: The units.
+    description: The systemd units.
     type: list
     elements: dict
     required: true
@@ -20,26 +20,26 @@ options:
         type: str
         required: true
       files:
-        description: The files that it starts from.
+        description: The files that the unit reads at its start.
         type: list
         elements: path
         default: []
       started_from:
-        description: The folder that holds them as they were at its start, each under its whole path.
+        description: The folder with copies of these files from the last start of the unit, each under its full path.
         type: path
         required: true
       container:
-        description: The name of the Docker container that it runs.
+        description: The name of the Docker container that the unit runs.
         type: str
       image:
         description:
-          - The image of that container. When the name stands for another image by now, a restart is due.
+          - The image of that container. If the name now means another image, the unit needs a restart.
         type: str
       reloads:
         description:
-          - Whether the service takes up its files when it is told to reload, all but the one that has the unit's own
-            name. Its reload has to put the files aside as its start does.
-          - Such a service is reloaded as well when its program was replaced, as an update of a package does.
+          - Whether the service reads its files again at a reload. This does not include the unit file itself. The
+            reload must copy the files to O(units[].started_from), as the start does.
+          - Such a service is also reloaded when its program was replaced, for example by a package update.
         type: bool
         default: false
 """

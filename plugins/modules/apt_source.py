@@ -5,30 +5,30 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt_source
-short_description: An apt repository that one key alone may sign
+short_description: Manage an apt repository that only one key may sign
 version_added: 1.0.0
 description:
   - Writes a deb822 source to C(/etc/apt/sources.list.d) and its key to C(/etc/apt/keyrings).
-  - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
-    another or none, so that a node with the right key needs no network.
-  - Before anything is written, apt itself is asked whether it reads the source beside those that the node has, and
-    takes the repository by that key. A source that would stop apt for every package is refused and never lands.
-  - apt reads this repository alone then, which takes a second where reading all takes many, and says whether the lists
-    of the others are worth using.
-  - Needs neither gpg nor python3-debian on the node, which M(ansible.builtin.deb822_repository) does, and says in the
-    same step which packages are missing, so that M(ansible.builtin.apt) needs to run only then.
+  - Trusts the key only if it has the given fingerprint. Fetches the key only if the node has no key or a different
+    one. So a node with the right key needs no network.
+  - Before it writes anything, it runs apt to check that apt can read the source together with the other sources of the
+    node, and that apt accepts the repository with this key. It refuses a source that would break apt for every package.
+  - For this check apt reads only this repository. That takes about a second; reading all repositories takes far longer.
+    The result also says whether the package lists of the other repositories are fresh enough.
+  - Needs neither gpg nor python3-debian on the node, unlike M(ansible.builtin.deb822_repository). It also returns which
+    packages are missing, so M(ansible.builtin.apt) only has to run if there are any.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Fetches and checks the key, asks the repository, and writes nothing.
+    description: Fetches and checks the key, checks the repository, and writes nothing.
     support: full
   diff_mode:
-    description: Shows the source and the key's fingerprint, before and after.
+    description: Shows the source and the fingerprint of the key, before and after.
     support: full
 options:
   name:
-    description: The name of both files, without their ending.
+    description: The name of both files, without the suffix.
     type: str
     required: true
   description:
@@ -36,7 +36,7 @@ options:
     type: str
     default: ""
   uri:
-    description: Where the repository is.
+    description: The URL of the repository.
     type: str
     required: true
   suite:
@@ -49,12 +49,12 @@ options:
     elements: str
     default: []
   architectures:
-    description: Debian's names of the architectures to take packages for.
+    description: The architectures to use, by Debian's names, such as V(amd64).
     type: list
     elements: str
     default: []
   key_url:
-    description: Where the key is, armored or not. A C(file://) address is a file on the node.
+    description: The URL of the key, armored or not. A C(file://) URL is a file on the node.
     type: str
   key:
     description: The key itself, armored, in place of O(key_url).
@@ -69,30 +69,30 @@ options:
     default: 30
   ca_certificate:
     description:
-      - The certificate (PEM) of an authority to trust in the questions, besides the system's own. For a check of what a
-        play does after it has brought the authority to the system's store.
+      - The certificate (PEM) of an authority to trust for the checks, in addition to the authorities of the system. It
+        is for a check that runs before the play has added the authority to the store of the system.
     type: str
   packages:
-    description: Packages to look for.
+    description: The packages to look up.
     type: list
     elements: str
     default: []
   version:
     description:
-      - The version of O(pinned), whole, or as much of its beginning as matters (V(5:29.8) stands for
-        V(5:29.8.1-1~debian.12) and not for V(5:29.80)). Any version will do without it.
+      - The version that the packages in O(pinned) must have. It can be a whole version or its first parts. V(5:29.8)
+        matches V(5:29.8.1-1~debian.12) but not V(5:29.80). Without it, any version is accepted.
     type: str
   pinned:
-    description: Those of O(packages) that O(version) is the version of; all of them by default.
+    description: The packages that must have O(version). The default is all of O(packages).
     type: list
     elements: str
   unless_exists:
     description:
-      - Nothing is done where this program is there and no source of this module is, so that a node keeps what it came
-        with.
+      - The path of a program. If it exists and this module has not written a source, the module does nothing. So a
+        node keeps the packages that it came with.
     type: path
   conflicts:
-    description: Packages that must not be there.
+    description: Packages that must not be installed.
     type: list
     elements: str
     default: []
@@ -122,16 +122,16 @@ EXAMPLES = r"""
 RETURN = r"""
 missing:
   description:
-    - Those of O(packages) that are not installed, or not at that version, as M(ansible.builtin.apt) takes them.
+    - The packages that are not installed or have the wrong version, in the form that M(ansible.builtin.apt) takes.
   type: list
   elements: str
   returned: success
 versions:
-  description: The installed ones of O(packages) and O(conflicts), and their versions.
+  description: The installed packages of O(packages) and O(conflicts), with their versions.
   type: dict
   returned: success
 held:
-  description: The installed ones of O(packages) that apt is told to leave as they are.
+  description: The installed packages of O(packages) that apt holds at their version.
   type: list
   elements: str
   returned: success
@@ -142,12 +142,12 @@ conflicting:
   returned: success
 lists_fresh:
   description:
-    - Whether apt has lists of all its sources that are younger than a day, this one's included. Otherwise the next step
-      has to read them all.
+    - Whether the package lists of all sources, including this one, are less than a day old. Otherwise the next step
+      must update them.
   type: bool
   returned: success
 kept:
-  description: Whether the node keeps what it came with (O(unless_exists)).
+  description: Whether the module did nothing because of O(unless_exists).
   type: bool
   returned: success
 source_path:
@@ -170,24 +170,26 @@ from ansible.module_utils.urls import open_url
 from ..module_utils.node import files as node_files
 from ..module_utils.packages import apt as packages_apt, key as packages_key, repository as packages_repository
 
-LISTS_LAST = 86400
-LOCK_LASTS = 600
+LISTS_MAX_AGE_S = 86400
+LOCK_TIMEOUT_S = 600
 
 
-def lists(module):
-    """Where apt keeps them: APT_CONFIG in the task's environment may say elsewhere."""
+def lists_folder(module):
+    """The folder of apt's package lists. APT_CONFIG in the environment of the task can change it."""
     _rc, out, _err = module.run_command(["apt-config", "shell", "lists", "Dir::State::Lists/d"])
     return out.partition("=")[2].strip().strip("'").rstrip("/")
 
 
-def ask(module, key):
-    """What apt says of the source before anything of it is written; whether the other lists can stay as they are.
+def check_with_apt(module, key):
+    """Have apt check the source before the module writes it. Returns whether the other package lists are fresh.
 
-    A source that apt does not read, or does not take, would stop it for every package. Here too is said what is wrong
-    with this one, and not by whoever reads them all.
+    A source that apt cannot read or does not accept would break apt for every package. The error is reported here, so
+    that it names this source and does not appear later, when some other step reads all sources.
     """
-    age = time.time() - max([os.path.getmtime(path) for path in glob.glob(f"{lists(module)}/*_InRelease")], default=0)
-    deadline = time.monotonic() + LOCK_LASTS
+    age = time.time() - max(
+        [os.path.getmtime(path) for path in glob.glob(f"{lists_folder(module)}/*_InRelease")], default=0
+    )
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     with packages_apt.staged(module.params, key) as folder:
         refused = packages_apt.refusal(folder, module.params, module.run_command)
         if refused:
@@ -195,16 +197,16 @@ def ask(module, key):
         while True:
             rc, out, err = module.run_command(packages_apt.update(folder, trace=not module.check_mode))
             if rc == 0:
-                # Lists from the future were fetched before the clock was set back.
-                return 0 <= age <= LISTS_LAST and not module.check_mode
+                # A negative age means that the clock was set back after the lists were fetched.
+                return 0 <= age <= LISTS_MAX_AGE_S and not module.check_mode
             # A fresh cloud node upgrades itself in its first minutes.
             if "/lists/lock" not in err or time.monotonic() > deadline:
                 module.fail_json(msg=packages_apt.rejection(module.params, err), stdout=out, stderr=err)
             time.sleep(3)
 
 
-def unsettled(module):
-    """Whether this is a check of a play that first gives apt settings of its own, as a bundle does."""
+def apt_config_pending(module):
+    """Whether this is check mode and an earlier step of the play, such as a bundle, has yet to write APT_CONFIG."""
     path = os.environ.get("APT_CONFIG", "")
     return module.check_mode and bool(path) and not os.path.exists(path)
 
@@ -250,11 +252,17 @@ def main():
         key, key_diff = packages_apt.key_change(module.params, open_url)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    found = packages_apt.look(module.params, module.run_command)
-    asks = found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
-    fresh = ask(module, key or node_files.bytes_of(key_path)) if asks and not unsettled(module) else False
+    installed = packages_apt.look(module.params, module.run_command)
+    needs_check = (
+        installed["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
+    )
+    fresh = (
+        check_with_apt(module, key or node_files.bytes_of(key_path))
+        if needs_check and not apt_config_pending(module)
+        else False
+    )
     if not module.check_mode:
-        # The key first: a source without it would stop every apt on the node.
+        # The key comes first: a source without its key breaks apt for every package.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
                 packages_repository.write(path, data, module.atomic_move)
@@ -265,7 +273,7 @@ def main():
         diff=[diff for diff in (key_diff, source_diff) if diff],
         source_path=source_path,
         key_path=key_path,
-        **found,
+        **installed,
     )
 
 

@@ -8,10 +8,11 @@ module: daemon_json
 short_description: Merge settings into Docker's daemon.json
 version_added: 1.0.0
 description:
-  - Merges settings into daemon.json key by key, at any depth. Other settings stay, in their order; a file in which
-    something would be lost, such as one that names a key twice, is refused with the reason. A link stays one.
-  - C(dockerd --validate) reads the result before it lands, where that dockerd knows the option (Docker 23 and later).
-  - Says whether Docker takes the change with a reload, under running containers, or needs a restart.
+  - Merges settings into daemon.json key by key, at any depth. Other settings keep their values and their order.
+  - Refuses a file if the merge would lose a setting, for example if the file names a key twice. A symbolic link stays
+    a symbolic link.
+  - Checks the result with C(dockerd --validate) before it writes the file, with Docker 23 and later.
+  - Returns whether a reload of Docker is enough, which keeps containers running, or whether Docker must restart.
 author:
   - gpunode contributors (@gpunode)
 attributes:
@@ -23,17 +24,17 @@ attributes:
     support: full
 options:
   path:
-    description: The file.
+    description: The configuration file of Docker.
     type: path
     default: /etc/docker/daemon.json
   config:
-    description: The settings. A null takes a key away; a list replaces a list.
+    description: The settings. A null removes a key. A list replaces the old list.
     type: dict
     required: true
 """
 
 EXAMPLES = r"""
-- name: A mirror, and short logs
+- name: Set a registry mirror and limit the logs
   gpunode.llm.daemon_json:
     config:
       registry-mirrors: ["https://mirror.example.com"]
@@ -49,7 +50,7 @@ settings:
   elements: str
   returned: success
 restart:
-  description: Whether Docker must be restarted for them; a reload is enough otherwise.
+  description: Whether Docker must restart for these settings. Otherwise a reload is enough.
   type: bool
   returned: success
 """
@@ -59,7 +60,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.docker import daemon as docker_daemon
 
 
-def check(module, staged, path):
+def validate(module, staged, path):
     dockerd = module.get_bin_path("dockerd")
     refused = docker_daemon.refusal(module.run_command, dockerd, staged, path) if dockerd else ""
     if refused:
@@ -86,7 +87,7 @@ def main():
     after = docker_daemon.dump(merged)
     staged = docker_daemon.stage(after)
     module.add_cleanup_file(staged)
-    check(module, staged, path)
+    validate(module, staged, path)
     restart = docker_daemon.needs_restart(keys)
     if not module.check_mode:
         docker_daemon.land(module.atomic_move, staged, path, restart)

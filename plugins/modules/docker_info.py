@@ -8,42 +8,42 @@ module: docker_info
 short_description: Describe the Docker engine on a node
 version_added: 1.0.0
 description:
-  - Says whether a Docker works on the node, which version, whether its service starts with the node, and which users
-    may talk to it, all in one step.
+  - Reports whether Docker works on the node, its version, whether its service starts at boot, and which users may use
+    it. It needs one call.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   users:
-    description: Users to look for in O(group). Not set, the user that Ansible logs in as, where that is not root.
+    description: The users to look up in O(group). The default is the user that Ansible logs in as, if that is not root.
     type: list
     elements: str
   group:
-    description: The group that may talk to Docker.
+    description: The group whose members may use Docker.
     type: str
     default: docker
   markers:
-    description: Files of which one names this collection where it was this collection that installed Docker.
+    description: Files that name this collection if it installed Docker. One such file is enough.
     type: list
     elements: path
     default: [/etc/apt/sources.list.d/docker.sources, /etc/yum.repos.d/docker-ce.repo]
   config:
-    description: Settings to look for in O(config_path).
+    description: The settings to look up in O(config_path).
     type: dict
     default: {}
   apt:
-    description: The repository and the packages to look for, as options of M(gpunode.llm.apt_source).
+    description: The repository and the packages to look up, as options of M(gpunode.llm.apt_source).
     type: dict
     default: {}
   config_path:
-    description: Docker's configuration.
+    description: The configuration file of Docker.
     type: path
     default: /etc/docker/daemon.json
 """
 
 EXAMPLES = r"""
-- name: Look at the Docker of this node
+- name: Read the state of Docker
   gpunode.llm.docker_info:
     users: [ada]
   register: engine
@@ -51,15 +51,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 works:
-  description: Whether a server answers.
+  description: Whether the Docker daemon answers.
   type: bool
   returned: success
 server_version:
-  description: The server's version; empty if none answers.
+  description: The version of the Docker daemon. Empty if it does not answer.
   type: str
   returned: success
 client_version:
-  description: The version of the docker command; empty if it is not installed.
+  description: The version of the docker command. Empty if it is not installed.
   type: str
   returned: success
 ours:
@@ -68,17 +68,17 @@ ours:
   returned: success
 obstacle:
   description:
-    - Why that Docker can be neither kept nor replaced, in one sentence with the remedy. It comes from snap, is
-      rootless, Docker Desktop or Podman, answers without C(docker.service), or root's docker command is sent elsewhere
-      (E(DOCKER_HOST), a context). Empty where nothing stands against it.
+    - Why this collection can neither use nor replace this Docker, in one sentence with the remedy. Possible reasons are
+      a Docker from snap, rootless Docker, Docker Desktop, Podman, a daemon outside C(docker.service), and a docker
+      command of root that uses another daemon (E(DOCKER_HOST) or a context). Empty if there is no such reason.
   type: str
   returned: success
 toolkit_version:
-  description: The version of the NVIDIA Container Toolkit; empty if it is not installed.
+  description: The version of the NVIDIA Container Toolkit. Empty if it is not installed.
   type: str
   returned: success
 service:
-  description: Whether docker.service is known, runs now, and starts with the node; and its drop-ins.
+  description: Whether docker.service exists, runs now and starts at boot, and its drop-in files.
   type: dict
   returned: success
   sample: {"known": true, "active": true, "enabled": true, "drop_ins": []}
@@ -88,27 +88,27 @@ config_settled:
   returned: success
 settings_due:
   description:
-    - What Docker must still do for settings that an earlier play wrote into daemon.json and did not live to have it
-      take up, V(restarted) or V(reloaded). Empty where there is nothing.
+    - V(restarted) or V(reloaded), if an earlier play wrote settings into daemon.json and stopped before Docker was
+      restarted or reloaded. Empty if nothing is pending.
   type: str
   returned: success
 packages_settled:
   description:
-    - Whether the node has all of O(apt) as it is wanted, so that M(gpunode.llm.apt_source) has nothing to do. False
-      where O(apt) is empty.
+    - Whether the repository and packages in O(apt) are as requested, so that M(gpunode.llm.apt_source) has nothing to
+      do. False if O(apt) is empty.
   type: bool
   returned: success
 group_exists:
-  description: Whether O(group) is there.
+  description: Whether O(group) exists.
   type: bool
   returned: success
 users_missing:
-  description: Those of O(users) that are not in the group.
+  description: The users in O(users) that are not in the group.
   type: list
   elements: str
   returned: success
 users_unknown:
-  description: Those of O(users) that the node does not know.
+  description: The users in O(users) that do not exist on the node.
   type: list
   elements: str
   returned: success

@@ -8,10 +8,10 @@ module: endpoint_ready
 short_description: Wait until vLLM answers, or report why it cannot
 version_added: 1.0.0
 description:
-  - Waits until each endpoint answers a completion, and not only its health check.
-  - Watches the systemd units meanwhile. When one ends, the wait ends at once with the cause from its journal and the
-    remedy, found in a table of known messages of vLLM, Docker and CUDA.
-  - While it waits, the play shows what the engine is busy with.
+  - Waits until each endpoint answers a completion request, not only its health check.
+  - Watches the systemd units during the wait. If a unit ends, the module fails at once. It reports the cause from the
+    journal and the remedy, from a table of known messages of vLLM, Docker and CUDA.
+  - The play shows what the engine does during the wait.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -19,10 +19,10 @@ extends_documentation_fragment:
   - gpunode.llm.waiting
 attributes:
   check_mode:
-    description: Checks once. An endpoint that does not answer is then not a failure.
+    description: Checks once. An endpoint that does not answer is not a failure in check mode.
     support: full
   diff_mode:
-    description: Changes nothing, so there is nothing to show.
+    description: The module changes nothing, so there is no diff.
     support: none
 """
 
@@ -46,24 +46,25 @@ endpoints:
   returned: success
   contains:
     name:
-      description: Its name.
+      description: The name of the endpoint.
       type: str
     url:
-      description: The base URL for OpenAI's clients, as seen from the node.
+      description: The base URL for OpenAI clients, from the node's point of view.
       type: str
     model:
       description: The name under which the model is served.
       type: str
     ready:
-      description: Whether it answers. Never false outside check mode.
+      description: Whether the endpoint answers. Never false outside check mode.
       type: bool
     detail:
-      description: Its answer.
+      description: The answer of the endpoint.
       type: str
     seconds:
       description:
-        - How long parts of its start took, where this call waited for it, from what its log says. C(load) is the
-          weights, C(compile) all that follows up to the first request, C(token) an answer of one token.
+        - How many seconds the steps of the start took, read from the log. Only set if this call waited for the start.
+          C(load) is the time to load the weights, C(compile) the time from then to the first request, and C(token) the
+          time to answer with one token.
       type: dict
 log:
   description: The last lines of the journal that help to find the cause.
@@ -75,7 +76,7 @@ done:
   type: bool
   returned: always
 progress:
-  description: What is being waited for.
+  description: What the module waits for.
   type: str
   returned: always
 """

@@ -13,19 +13,19 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 description:
   - Reports count, type, memory, driver, MIG mode, NVSwitch fabric state and running processes of all NVIDIA GPUs.
-  - Runs C(nvidia-smi -q -x) once, and reads the PCI bus, so that GPUs without a driver are seen as well.
-  - Never fails for want of GPUs. What is missing or broken is in RV(state), in words in RV(message); deciding whether
-    that matters is left to M(gpunode.llm.serving_plan).
+  - Runs C(nvidia-smi -q -x) once, and reads the PCI bus to find GPUs without a driver as well.
+  - Does not fail if there are no GPUs or if they do not work. RV(state) and RV(message) report the problem.
+    M(gpunode.llm.serving_plan) decides whether it matters.
 seealso:
   - module: gpunode.llm.serving_plan
 """
 
 EXAMPLES = r"""
-- name: Look at the GPUs
+- name: Read the GPUs
   gpunode.llm.gpu_info:
   register: node
 
-- name: Show the first one
+- name: Show the first GPU
   ansible.builtin.debug:
     msg: "{{ node.gpus[0].name }}, {{ node.gpus[0].memory_mib }} MiB, driver {{ node.driver_version }}"
   when: node.state == 'ok'
@@ -34,44 +34,45 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description:
-    - V(ok) where at least one GPU is listed.
-    - V(no_gpu), no GPU on the PCI bus and no nvidia-smi. V(no_driver), GPUs on the PCI bus and no nvidia-smi.
-    - V(driver_not_loaded), V(driver_mismatch), V(no_devices), V(gpu_lost), V(failed) or V(unreadable), nvidia-smi is
-      there and cannot list the GPUs.
+    - V(ok) if nvidia-smi lists at least one GPU.
+    - V(no_gpu) if there is no GPU on the PCI bus and no nvidia-smi.
+    - V(no_driver) if there are GPUs on the PCI bus but no nvidia-smi.
+    - V(driver_not_loaded), V(driver_mismatch), V(no_devices), V(gpu_lost), V(failed) or V(unreadable) if nvidia-smi is
+      installed but cannot list the GPUs.
   returned: always
   type: str
   sample: ok
 message:
-  description: What is wrong and what to do about it, empty where all is well.
+  description: The problem and its remedy. Empty if there is no problem.
   returned: always
   type: str
   sample: ""
 gpus:
-  description: The GPUs in the order of their index, which is also their name for the container toolkit.
+  description: The GPUs, sorted by index. The container toolkit uses the index as the name of the GPU.
   returned: always
   type: list
   elements: dict
   contains:
     index:
-      description: Number of the GPU.
+      description: Index of the GPU.
       type: int
     name:
       description: Product name.
       type: str
     memory_mib:
-      description: All memory; null where the driver reports none.
+      description: Total memory in MiB. Null if the driver does not report it.
       type: int
     reserved_mib:
-      description: What the driver keeps of it.
+      description: Memory in MiB that the driver reserves.
       type: int
     used_mib:
-      description: What is in use.
+      description: Used memory in MiB.
       type: int
     architecture:
-      description: Architecture, for example Hopper.
+      description: Architecture, such as Hopper.
       type: str
     compute_capability:
-      description: Always empty, since nvidia-smi's XML does not hold it.
+      description: Always empty, because the XML of nvidia-smi does not contain it.
       type: str
     uuid:
       description: UUID.
@@ -86,7 +87,7 @@ gpus:
       description: Whether MIG mode will be on after the next reset.
       type: bool
     fabric_state:
-      description: State of the NVSwitch fabric, empty where there is none.
+      description: State of the NVSwitch fabric. Empty if there is no fabric.
       type: str
     fabric_status:
       description: Result of joining the fabric.
@@ -95,7 +96,7 @@ gpus:
       description: Whether the GPU has fallen off the bus.
       type: bool
     recovery_action:
-      description: What the driver wants done to recover the GPU, mostly empty.
+      description: The action that the driver asks for to recover the GPU. Usually empty.
       type: str
     processes:
       description: Processes on the GPU, with C(pid), C(name), C(used_mib) and C(owner), the name of the container.
@@ -107,22 +108,22 @@ driver_version:
   type: str
   sample: 580.159.04
 cuda_version:
-  description: The newest CUDA that this driver serves.
+  description: The newest CUDA version that this driver supports.
   returned: always
   type: str
   sample: "13.0"
 pci_gpus:
-  description: GPUs on the PCI bus, with C(address), C(device_id) and the kernel C(driver) that holds them.
+  description: GPUs on the PCI bus, with C(address), C(device_id) and the kernel C(driver) that they are bound to.
   returned: always
   type: list
   elements: dict
 nvswitches:
-  description: How many NVSwitches are on the PCI bus.
+  description: Number of NVSwitches on the PCI bus.
   returned: always
   type: int
   sample: 0
 fabric_manager:
-  description: Whether Fabric Manager runs; null where the PCI bus shows no NVSwitch.
+  description: Whether Fabric Manager runs. Null if there is no NVSwitch on the PCI bus.
   returned: always
   type: bool
 host_memory_mib:
@@ -132,20 +133,20 @@ host_memory_mib:
   sample: 2063952
 engines:
   description:
-    - The engines that the role P(gpunode.llm.vllm#role) put on this node, by their units. Each has a C(name), its
-      C(port), the port that this was counted from (C(port_base)), the names of its C(gpus) for the container
-      toolkit, and in C(started_from) a short digest of each file that it was started from, where it runs.
+    - The engines that the role P(gpunode.llm.vllm#role) installed on this node. Each has its C(name), its C(port), the
+      first port of the numbering (C(port_base)), and the names of its C(gpus) in the container toolkit. If the engine
+      runs, C(started_from) has a short digest of each file that it was started from.
   returned: always
   type: list
   elements: dict
 cdi_uuids:
-  description: Whether the node's CDI specification names GPUs by UUID; null where there is none yet.
+  description: Whether the CDI specification of the node names GPUs by UUID. Null if there is no specification yet.
   returned: always
   type: bool
 system:
   description:
-    - What the roles of this collection want to know of the node's system besides, under the names of the facts that
-      M(ansible.builtin.setup) gathers.
+    - Further facts about the system that the roles of this collection need. The names are those of
+      M(ansible.builtin.setup).
   returned: always
   type: dict
   sample: {"ansible_distribution": "Debian", "ansible_distribution_version": "12.11", "ansible_architecture": "x86_64"}

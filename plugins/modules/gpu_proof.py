@@ -8,12 +8,12 @@ module: gpu_proof
 short_description: Test that a container sees the GPUs
 version_added: 1.0.0
 description:
-  - Runs C(nvidia-smi) in a container that is given all GPUs, and compares their UUIDs with those of the node.
-  - Has systemd read its units anew meanwhile, which takes the GPUs from containers that have them by Docker's legacy
-    hook, and with runc 1.1.3 to 1.1.6 also by CDI where the driver has made no links in C(/dev/char). Where they are
-    lost with CDI, it fails; with the legacy hook, it warns.
-  - What was proven holds until the node restarts, or Docker, the CDI specification, the GPUs or the image change; until
-    then no container is started again.
+  - Starts a container with all GPUs, runs C(nvidia-smi) in it, and compares the UUIDs with those of the node.
+  - Runs C(systemctl daemon-reload) while the container runs. This takes the GPUs away from a container that has them
+    through Docker's legacy hook. With runc 1.1.3 to 1.1.6 it also takes away GPUs from CDI, if the driver has made no
+    links in C(/dev/char). If the container loses its GPUs, the module fails with CDI and warns with the legacy hook.
+  - The result stays valid until the node restarts, or until Docker, the CDI specification, the GPUs or the image
+    change. Until then, the module starts no container again.
 author:
   - gpunode contributors (@gpunode)
 attributes:
@@ -21,45 +21,45 @@ attributes:
     description: Starts no container.
     support: full
   diff_mode:
-    description: Changes nothing.
+    description: The module changes nothing, so there is no diff.
     support: none
 options:
   image:
-    description: An image that is on the node. It needs a C library and C(sleep); C(nvidia-smi) is put into it.
+    description: An image on the node that has a C library and C(sleep). The GPU runtime adds C(nvidia-smi).
     type: str
     required: true
   spec:
-    description: The CDI specification, by which Docker 25 and later give GPUs; older ones use the nvidia runtime.
+    description: The CDI specification. Docker 25 and later use it; older versions use the nvidia runtime.
     type: path
     default: /var/run/cdi/nvidia.yaml
   stamp:
-    description: Where the last proof is kept, in a file system that a restart empties.
+    description: The file that keeps the last result. It must be on a file system that a reboot empties.
     type: path
     default: /run/gpunode/gpu-proof.json
   timeout:
-    description: How long the container may take, in seconds.
+    description: How long each docker command may take, in seconds.
     type: int
     default: 120
 """
 
 EXAMPLES = r"""
-- name: A container sees the GPUs
+- name: Test that a container sees the GPUs
   gpunode.llm.gpu_proof:
     image: vllm/vllm-openai:v0.33.0
 """
 
 RETURN = r"""
 uuids:
-  description: The GPUs that the container saw, which are the node's. None in check mode without an earlier proof.
+  description: The UUIDs of the GPUs that the container saw. Empty in check mode if there is no valid earlier result.
   type: list
   elements: str
   returned: success
 method:
-  description: V(cdi) or V(runtime).
+  description: How the container got its GPUs, V(cdi) or V(runtime).
   type: str
   returned: success
 fresh:
-  description: Whether a container was started for it now.
+  description: Whether this call started a container. False if an earlier result is still valid.
   type: bool
   returned: success
 """
@@ -76,20 +76,21 @@ GPUS = {
     "cdi": ["--device=nvidia.com/gpu=all"],
     "runtime": ["--runtime=nvidia", "--env=NVIDIA_VISIBLE_DEVICES=all", "--env=NVIDIA_DRIVER_CAPABILITIES=utility"],
 }
-#: A new unit file is all that it takes, and every package that brings one does it. By CDI the devices are in the
-#: container's DeviceAllow, unless runc leaves them out (https://github.com/opencontainers/runc/issues/3671).
-LOST = {
+#: Why a container loses its GPUs at systemctl daemon-reload, which every package with a unit file runs. With CDI the
+#: devices are in the container's DeviceAllow, unless runc leaves them out
+#: (https://github.com/opencontainers/runc/issues/3671).
+LOSS_CAUSES = {
     "cdi": "They were given by CDI; runc 1.1.3 to 1.1.6 (runc --version) forgets those that have no link in /dev/char.",
     "runtime": "They were given by Docker's legacy hook; Docker 25 and later give them by CDI and keep them.",
 }
 
 
-def tell(module, method):
+def report_loss(module, method):
     """Report lost GPUs. With CDI this can be fixed, so it fails; with the legacy hook it is expected, so it warns."""
-    say = module.fail_json if method == "cdi" else module.warn
-    say(
+    report = module.fail_json if method == "cdi" else module.warn
+    report(
         "A container lost its GPUs when systemd reloaded its units (systemctl daemon-reload). Engines would fail the "
-        f"same way. {LOST[method]} docker_keep_existing: false replaces the installed packages with Docker's "
+        f"same way. {LOSS_CAUSES[method]} docker_keep_existing: false replaces the installed packages with Docker's "
         "own."
     )
 
@@ -108,7 +109,7 @@ def state(module):
 
 
 def docker(module, *words):
-    """One docker command, bounded. Its exit status, and what it said on either stream."""
+    """Run one docker command with a time limit. Returns its exit status and its output on both streams."""
     rc, out, err = module.run_command(commands.within(module.params["timeout"], "docker", *words))
     if rc in commands.TIMED_OUT:
         module.fail_json(msg=f"A container that asks for the GPUs did not answer within {module.params['timeout']} s.")
@@ -116,17 +117,17 @@ def docker(module, *words):
 
 
 def seen_inside(module):
-    """The GPUs of the container now, with what nvidia-smi said."""
-    rc, said = docker(module, "exec", CONTAINER, "nvidia-smi", "-L")
-    return (sorted(docker_engine.gpu_uuids(said)) if rc == 0 else []), said
+    """The UUIDs of the GPUs in the container, and the output of nvidia-smi."""
+    rc, output = docker(module, "exec", CONTAINER, "nvidia-smi", "-L")
+    return (sorted(docker_engine.gpu_uuids(output)) if rc == 0 else []), output
 
 
 def other_gpus(inside, outside):
-    """Which GPUs are missing in the container, or strange to the node, by index and UUID."""
+    """The message for GPUs that only the node has, or only the container has."""
     missing = [f"GPU {index} ({uuid})" for index, uuid in enumerate(outside) if uuid not in inside]
-    strange = [uuid for uuid in inside if uuid not in outside]
+    extra = [uuid for uuid in inside if uuid not in outside]
     parts = [f"{', '.join(missing)} not inside"] if missing else []
-    parts += [f"{', '.join(strange)} not outside"] if strange else []
+    parts += [f"{', '.join(extra)} not outside"] if extra else []
     return (
         f"A container sees other GPUs than the node: {' and '.join(parts)}. A description of the GPUs (CDI) that is"
         " older than they are, or another one in /etc/cdi, does that: systemctl restart gpunode-cdi."
@@ -138,10 +139,10 @@ def prove(module, now):
     docker(module, "rm", "--force", CONTAINER)
     keep = ["--rm", "--init", "--pull=never", "--network=none", f"--name={CONTAINER}", "--entrypoint=sleep"]
     try:
-        rc, said = docker(module, "run", "--detach", *keep, *GPUS[now["method"]], now["image"], "600")
-        inside, said = seen_inside(module) if rc == 0 else ([], said)
+        rc, output = docker(module, "run", "--detach", *keep, *GPUS[now["method"]], now["image"], "600")
+        inside, output = seen_inside(module) if rc == 0 else ([], output)
         if not inside:
-            module.fail_json(msg=docker_engine.proof_failure(said))
+            module.fail_json(msg=docker_engine.proof_failure(output))
         if inside != sorted(now["uuids"]):
             module.fail_json(msg=other_gpus(inside, now["uuids"]))
         module.run_command(["systemctl", "daemon-reload"])
@@ -170,7 +171,7 @@ def main():
     known = container_gpus.last_proof(module.params["stamp"]) == now
     if not known and not module.check_mode:
         if not prove(module, now):
-            tell(module, now["method"])
+            report_loss(module, now["method"])
         remember(module.params["stamp"], now)
     proven = known or not module.check_mode
     module.exit_json(

@@ -8,8 +8,8 @@ module: hf_cache_info
 short_description: List the Hugging Face snapshots, client and token on a node
 version_added: 1.0.0
 description:
-  - Tells which snapshots are complete, which other revisions lie in the cache, which C(huggingface_hub) is installed
-    and whether the token file is current. Asks no network, starts no program and changes nothing, so it is quick.
+  - Reports which snapshots are complete, which other revisions are in the cache, which version of C(huggingface_hub) is
+    installed, and whether the token file is up to date. It uses no network and starts no program, so it is fast.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -21,7 +21,7 @@ options:
     elements: dict
     default: []
   home:
-    description: The folder that the hub's tools call E(HF_HOME).
+    description: The folder that the hub tools call E(HF_HOME).
     type: path
     default: /var/lib/huggingface
   venv:
@@ -29,7 +29,7 @@ options:
     type: path
     default: /opt/huggingface-hub
   token:
-    description: The token that the token file should hold. Without it any content is current.
+    description: The token that the token file should contain. Without it, any content is up to date.
     type: str
   token_path:
     description: The file that holds the token.
@@ -38,7 +38,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See what is here
+- name: List the snapshots on the node
   gpunode.llm.hf_cache_info:
     snapshots:
       - repo_id: meta-llama/Llama-3.1-8B-Instruct
@@ -49,7 +49,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 complete:
-  description: Whether every requested snapshot is on the node and verified.
+  description: Whether all requested snapshots are on the node and verified.
   type: bool
   returned: success
 snapshots:
@@ -62,7 +62,7 @@ snapshots:
       description: The repository.
       type: str
     revision:
-      description: The commit. Empty for a branch that was never fetched.
+      description: The commit. Empty for a branch that was never downloaded.
       type: str
     path:
       description: The folder of the snapshot.
@@ -71,10 +71,10 @@ snapshots:
       description: The size of its files on the node.
       type: int
     complete:
-      description: Whether all its files are on the node, verified, and visible inside a container with the cache alone.
+      description: Whether all files are verified, and a container that mounts only the cache can read them.
       type: bool
     missing:
-      description: Files that were verified, but are now missing or have another size.
+      description: Files that were verified but are now missing or have a different size.
       type: list
       elements: str
 others:
@@ -94,22 +94,22 @@ others:
       type: str
 verified:
   description:
-    - Every snapshot that has a manifest on the node, asked for or not, as M(gpunode.llm.hf_snapshot) takes it.
+    - All snapshots with a manifest on the node, requested or not, in the form that M(gpunode.llm.hf_snapshot) takes.
   type: list
   elements: dict
   returned: success
 fetch_seconds:
   description:
-    - How long the job took that fetched what was asked for, the longest where there were several. 0 where none did
-      since the node's last boot.
+    - How many seconds the download job of the requested snapshots took. If there were several jobs, the longest time.
+      0 if there was none since the last boot.
   type: float
   returned: success
 client_version:
-  description: The version of C(huggingface_hub) in the virtual environment. Empty where there is none.
+  description: The version of C(huggingface_hub) in the virtual environment. Empty if it is not installed.
   type: str
   returned: success
 token_current:
-  description: Whether the token file is there with the right content and readable by its owner alone.
+  description: Whether the token file exists, has the right content, and only its owner can read it.
   type: bool
   returned: success
 """
@@ -132,16 +132,17 @@ def main():
     )
     params = module.params
     try:
-        found = [hub_snapshot.look(params["home"], one) for one in hub_snapshot.parse_snapshots(params["snapshots"])]
+        requests = hub_snapshot.parse_snapshots(params["snapshots"])
+        snapshots = [hub_snapshot.look(params["home"], request) for request in requests]
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
     module.exit_json(
         changed=False,
-        complete=all(one.complete for one in found),
-        snapshots=[hub_cache.row(one) for one in found],
-        others=hub_cache.others(params["home"], found),
+        complete=all(snapshot.complete for snapshot in snapshots),
+        snapshots=[hub_cache.row(snapshot) for snapshot in snapshots],
+        others=hub_cache.others(params["home"], snapshots),
         verified=hub_cache.verified(params["home"]),
-        fetch_seconds=hub_cache.fetch_seconds(found),
+        fetch_seconds=hub_cache.fetch_seconds(snapshots),
         client_version=hub_cache.client_version(params["venv"]),
         token_current=hub_token.current(params["token_path"], params["token"]),
     )

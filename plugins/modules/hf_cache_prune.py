@@ -5,37 +5,38 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_cache_prune
-short_description: Remove old revisions of models from the Hugging Face hub's cache on a node
+short_description: Remove old revisions of models from the Hugging Face cache of a node
 version_added: 1.0.0
 description:
-  - Removes the revisions that are not in use, with the files that only they use. Blobs that another revision
-    or another repository shares stay.
-  - A revision stays if O(snapshots) lists it, if a branch points to it, or if a systemd unit on the node names it, in
-    the unit file, in a drop-in, or in the configuration of an instance of the role vllm. A unit that names a repository
-    and none of its commits keeps all of them.
-  - Of a repository that the collection brought, a branch keeps nothing where no unit names it, with O(unlisted).
-  - Asks no network and starts no program.
+  - Removes the revisions that are not in use, and the files that no other revision uses. A file stays if another
+    revision or another repository shares it.
+  - A revision stays if O(snapshots) lists it, if a branch points to it, or if a systemd unit on the node names it. The
+    name can be in the unit file, in a drop-in file, or in the configuration of an instance of the role vllm. A unit
+    that names a repository without a commit keeps all revisions of the repository.
+  - With O(unlisted), a branch does not keep a revision if this collection downloaded the repository and no unit names
+    it.
+  - It uses no network and starts no program.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Reports what would be removed and how many bytes that frees.
+    description: Reports which revisions would be removed and how many bytes that frees.
     support: full
   diff_mode:
-    description: Shows the revisions before and after.
+    description: Shows the list of revisions before and after.
     support: full
 options:
   snapshots:
-    description: The snapshots that stay in any case, as M(gpunode.llm.hf_snapshot) takes them.
+    description: The snapshots that always stay, as M(gpunode.llm.hf_snapshot) takes them.
     type: list
     elements: dict
     default: []
   home:
-    description: The folder that the hub's tools call E(HF_HOME).
+    description: The folder that the hub tools call E(HF_HOME).
     type: path
     default: /var/lib/huggingface
   unlisted:
-    description: Also remove repositories with no revision in use. Otherwise they are not touched.
+    description: Whether to also remove repositories with no revision in use. Otherwise they stay.
     type: bool
     default: false
 seealso:
@@ -49,7 +50,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 removed:
-  description: The revisions that were removed, or would be.
+  description: The revisions that the module removed, or would remove in check mode.
   type: list
   elements: dict
   returned: success
@@ -73,10 +74,10 @@ kept:
       description: The commit.
       type: str
     reason:
-      description: Why it stays.
+      description: Why the revision stays.
       type: str
 bytes_freed:
-  description: The size of the files that were removed, or would be.
+  description: The total size of the removed files, or of those that check mode would remove.
   type: int
   returned: success
 summary:
@@ -92,7 +93,7 @@ from ..module_utils.node import brought as node_brought, words
 
 
 def lines(revisions):
-    return "".join(f"{one.repo_id} {one.commit}\n" for one in revisions)
+    return "".join(f"{revision.repo_id} {revision.commit}\n" for revision in revisions)
 
 
 def main():
@@ -106,20 +107,20 @@ def main():
     )
     home = module.params["home"]
     try:
-        asked = hub_snapshot.parse_snapshots(module.params["snapshots"])
-        ours = node_brought.read(node_brought.PATH)["models"]
-        plan = hub_prune.make_plan(home, asked, hub_prune.unit_texts(), module.params["unlisted"], ours)
+        requests = hub_snapshot.parse_snapshots(module.params["snapshots"])
+        downloaded = node_brought.read(node_brought.PATH)["models"]
+        plan = hub_prune.make_plan(home, requests, hub_prune.unit_texts(), module.params["unlisted"], downloaded)
         if not module.check_mode:
             hub_prune.remove(home, plan)
             node_brought.forget(node_brought.PATH, models=plan.whole)
     except (ValueError, OSError) as trouble:
         module.fail_json(msg=str(trouble))
-    kept = [one for one in plan.revisions if one.kept]
+    kept = [revision for revision in plan.revisions if revision.kept]
     verb = "would be removed" if module.check_mode else "removed"
     module.exit_json(
         changed=bool(plan.old),
-        removed=[{"repo_id": one.repo_id, "revision": one.commit} for one in plan.old],
-        kept=[{"repo_id": one.repo_id, "revision": one.commit, "reason": one.kept} for one in kept],
+        removed=[{"repo_id": revision.repo_id, "revision": revision.commit} for revision in plan.old],
+        kept=[{"repo_id": revision.repo_id, "revision": revision.commit, "reason": revision.kept} for revision in kept],
         bytes_freed=plan.freed,
         summary=f"{len(plan.old)} old revisions {verb}, {words.size(plan.freed)}; {len(kept)} stay",
         diff={"before": lines(plan.revisions), "after": lines(kept)},

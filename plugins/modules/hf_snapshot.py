@@ -5,23 +5,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_snapshot
-short_description: Download models from the Hugging Face hub to a node, pinned, resumable and verified
+short_description: Download models from the Hugging Face hub to a node, and verify them
 version_added: 1.0.0
 description:
-  - Makes sure that the files of one or more revisions are in the hub's own cache on the node, each compared with the
-    hash that the hub lists. What is there and was verified is not asked for again, and needs no network to be known.
-  - C(huggingface_hub) does the transfer, from a venv on the node, or C(rsync) from O(seeder), in one transient systemd
-    unit per repository. The unit goes on when the connection breaks or the play is stopped, and a second run attaches
-    to it.
-  - An interrupted download resumes, also in the middle of a file.
-  - While it runs, the play shows bytes, rate and time left.
-  - A branch is resolved once. The commit is recorded, and the node stays with it until O(update=true).
-  - The unit takes over the proxy and certificate variables from the task's C(environment).
+  - Downloads the files of one or more revisions to the hub cache on the node. Compares each file with the hash that
+    the hub lists. Files that are verified already need no download and no network.
+  - C(huggingface_hub) downloads the files, from a virtual environment on the node, or C(rsync) copies them from
+    O(seeder). The work runs in one transient systemd unit for each repository. It continues if the connection breaks
+    or the play is stopped, and a later run waits for the same unit.
+  - An interrupted download resumes, even in the middle of a file.
+  - The play shows the bytes, the rate and the time left during the download.
+  - The module resolves a branch once and records the commit. The node keeps this commit until O(update=true).
+  - The unit uses the proxy and certificate variables from the C(environment) of the task.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Reports how many bytes would be downloaded. Works before anything is installed.
+    description: Reports how many bytes the module would download. Nothing has to be installed for this.
     support: full
   diff_mode:
     description: Shows the commit of each repository before and after.
@@ -29,19 +29,20 @@ attributes:
 options:
   snapshots:
     description:
-      - What is to be there. Each is a dictionary of C(repo_id), which is organisation/name, C(revision), which is a
-        commit, or a branch or tag that is resolved once (V(main) where it is left out), and C(ignore_patterns), a list
-        of files that are left out, as the hub's own tools read patterns. Of the rest, C(allow_patterns) are all that is
-        fetched, where there are some. C(branch) is recorded as the name of the commit that C(revision) gives, and
-        C(gated) as what the hub said of it.
-      - One with a C(folder) is served from that folder of the node, and is passed over.
-      - Other keys are ignored, so the instances of M(gpunode.llm.serving_plan) can be handed over as they are. A
-        revision that several of them name is fetched once.
+      - The snapshots to download, as dictionaries with these keys.
+      - C(repo_id) is the repository, as organisation/name.
+      - C(revision) is a commit, or a branch or tag that is resolved once. The default is V(main).
+      - C(ignore_patterns) lists patterns of files to leave out. C(allow_patterns), if set, lists patterns of the only
+        files to download. Both have the syntax of the hub tools.
+      - C(branch) is the name to record for the commit in C(revision). C(gated) is what the hub reported about access.
+      - The module skips a dictionary with C(folder), because its model is in that folder on the node.
+      - Other keys are ignored, so the instances of M(gpunode.llm.serving_plan) can be used unchanged. If several
+        dictionaries name the same revision, it is downloaded once.
     type: list
     elements: dict
     required: true
   home:
-    description: The folder that the hub's tools call E(HF_HOME). The cache is its subfolder C(hub).
+    description: The folder that the hub tools call E(HF_HOME). The cache is its subfolder C(hub).
     type: path
     default: /var/lib/huggingface
   venv:
@@ -54,93 +55,94 @@ options:
     default: https://huggingface.co
   source:
     description:
-      - A folder on the node, or a share that is mounted there, that holds the weights. It is taken in place of the hub,
-        which is not asked then, and no O(venv) is needed.
-      - Either the hub's own cache (an E(HF_HOME), or its folder C(hub)), or one model's files in a plain folder.
-      - Where O(source) is on the filesystem of O(home) and belongs to root, each file gets a second name there and no
-        copy; otherwise it is copied. Either way it is compared with the hash in its manifest, in the hub's listing, or
-        in what C(hf download) noted beside it. Where there is none of these, it is recorded as it was found.
+      - A folder on the node, or a mounted share, that holds the weights. The module uses it instead of the
+        hub, and then needs no O(venv).
+      - The folder is a hub cache (an E(HF_HOME), or its folder C(hub)), or a plain folder with the files of one model.
+      - If O(source) is on the same filesystem as O(home) and belongs to root, the module makes hard links. Otherwise it
+        copies the files.
+      - The module compares each file with the hash in its manifest, in the listing of the hub, or in the notes that
+        C(hf download) wrote next to it. If there is no such hash, it records the hash of the file.
     type: path
   token:
     description:
-      - The token for questions to the hub. Without it the one in O(token_path) is used.
-      - The pull itself reads O(token_path) only, so that the token is in no command line and no environment.
+      - The token for requests to the hub. The default is the token in O(token_path).
+      - The download job reads only O(token_path), so the token is in no command line and no environment.
     type: str
   token_path:
-    description: The file that holds the token, if there is one.
+    description: The file that holds the token. It may be missing.
     type: path
     default: /etc/huggingface/token
   ca_path:
-    description: A bundle of certificate authorities to trust instead of the system's own.
+    description: A file of certificate authorities to trust instead of those of the system.
     type: path
   update:
-    description: Ask the hub again which commit a branch stands for.
+    description: Whether to ask the hub again for the commit of a branch.
     type: bool
     default: false
   verify:
-    description: Hash every file again, also what was verified when it was fetched.
+    description: Whether to hash every file again, even if it was verified before.
     type: bool
     default: false
   fetch:
     description:
-      - Fetch what is missing or wrong. With V(false) that is an error that names the files, and no hub is needed.
+      - Whether to download missing or wrong files. With V(false) the module names them and fails, without the hub.
     type: bool
     default: true
   workers:
-    description: How many files are fetched or hashed at a time.
+    description: How many files to download or hash at the same time.
     type: int
     default: 8
   attempts:
-    description: How often in a row a file may fail without a single byte of progress.
+    description: How often in a row a file may fail without any progress.
     type: int
     default: 8
   xet:
     description:
-      - Fetch files that the hub keeps in xet through C(hf_xet). It opens many connections for one file, and takes more
-        memory. A file that it did not finish starts over; plain HTTP goes on in the middle.
+      - Whether to download files that the hub stores in Xet with C(hf_xet). It opens many connections for each file and
+        uses more memory. An interrupted file starts again from the beginning; plain HTTP continues in the middle.
     type: bool
     default: false
   wait_s:
-    description: How long one call looks at the pull before it reports progress, in seconds.
+    description: How long one call waits before it reports progress, in seconds.
     type: int
     default: 10
   background:
-    description: Start the pull, or attach to it, and return at once. A later call without this waits for it.
+    description: Whether to start the download, or find it running, and return at once. A later call waits for it.
     type: bool
     default: false
   seeder:
     description:
-      - The node that has the snapshots and serves them (M(gpunode.llm.hf_seed)). Their files are taken from there by
-        C(rsync), and neither the hub nor a token is needed. Each revision is a commit then.
+      - A node that serves the snapshots with M(gpunode.llm.hf_seed). C(rsync) copies files from there, without the
+        hub and without a token. Each revision must then be a commit.
     type: dict
     suboptions:
       name:
-        description: Its name in messages.
+        description: The name of the seeder in messages.
         type: str
         required: true
       address:
-        description: Its address for this node.
+        description: The address of the seeder, as this node reaches it.
         type: str
         required: true
       port:
-        description: The port of its service.
+        description: The port of the service on the seeder.
         type: int
         required: true
       bind:
-        description: The address of this node that connections come from, where it has several.
+        description: The address of this node to connect from, if it has several.
         type: str
   seeder_secret:
-    description: The password of the seeder's service.
+    description: The password of the service on the seeder.
     type: str
   seeder_manifests:
     description:
-      - The seeder's manifests, as M(gpunode.llm.hf_seed) returns them. Every file is compared with the hash that it has
-        in there, so what comes over the network needs no trust.
+      - The manifests of the seeder, as M(gpunode.llm.hf_seed) returns them. The module compares each file with its hash
+        in the manifest, so it does not have to trust the network.
     type: list
     elements: dict
     default: []
   resume:
-    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
     type: dict
 seealso:
   - module: gpunode.llm.hf_cache_info
@@ -148,20 +150,20 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Fetch a model at a commit
+- name: Download a model at a commit
   gpunode.llm.hf_snapshot:
     snapshots:
       - repo_id: meta-llama/Llama-3.1-8B-Instruct
         revision: 0e9e39f249a16976918f6564b8830bc894c89659
         ignore_patterns: ["original/*"]
 
-- name: Take a model from a share
+- name: Copy a model from a share
   gpunode.llm.hf_snapshot:
     snapshots:
       - repo_id: meta-llama/Llama-3.1-8B-Instruct
     source: /mnt/models/huggingface
 
-- name: Find a flipped bit, without a hub
+- name: Find damaged files, without the hub
   gpunode.llm.hf_snapshot:
     snapshots:
       - repo_id: meta-llama/Llama-3.1-8B-Instruct
@@ -172,11 +174,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 seconds:
-  description: How long it took, on the controller's clock; where the pull was begun before, what was left of it.
+  description: How many seconds this wait for the download took, by the clock of the controller.
   type: float
   returned: always
 fetch_seconds:
-  description: How long the job took that fetched them, on the node's clock; the longest where there were several.
+  description: How many seconds the download job took, by the clock of the node. The longest time of several jobs.
   type: float
   returned: when a job ended
 snapshots:
@@ -192,25 +194,25 @@ snapshots:
       description: The commit.
       type: str
     path:
-      description: The folder of the snapshot. Empty in check mode while the commit is not known.
+      description: The folder of the snapshot. Empty in check mode if the commit is not known yet.
       type: str
     bytes:
-      description: The size of the requested files, as far as known.
+      description: The size of the requested files in bytes, as far as it is known.
       type: int
     bytes_to_fetch:
-      description: In check mode, the bytes to download. V(-1) if the hub did not answer.
+      description: The bytes to download, in check mode. V(-1) if the hub did not answer.
       type: int
     changed:
-      description: Whether this snapshot was downloaded or repaired.
+      description: Whether this call downloaded or repaired the snapshot.
       type: bool
 done:
   description: Whether the download has ended.
   type: bool
   returned: always
 begun:
-  description: Whether a pull goes on in the background (O(background)).
+  description: Whether a download runs in the background (O(background)).
   type: bool
-  returned: where one does
+  returned: when a download runs in the background
 progress:
   description: The progress of the download.
   type: str

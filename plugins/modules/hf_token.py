@@ -8,24 +8,25 @@ module: hf_token
 short_description: Store a Hugging Face token on a node
 version_added: 1.0.0
 description:
-  - Writes the token into a file that its owner alone can read, once the hub has confirmed it. The token appears in no
-    command line, no result and no diff.
-  - If the file already holds the token, the hub is not asked and nothing changes. Without a token the file stays.
+  - Asks the hub to confirm the token, and then writes it into a file that only its owner can read. The token appears in
+    no command line, no result and no diff.
+  - If the file already contains the token, the module does not ask the hub and changes nothing. Without a token, the
+    file stays unchanged.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Asks the hub, but writes nothing.
+    description: Asks the hub to confirm the token, but writes nothing.
     support: full
   diff_mode:
-    description: Shows whose token it is, and not the token.
+    description: Shows the account of the token, not the token.
     support: full
 options:
   token:
     description: The token.
     type: str
   path:
-    description: The file. A missing folder is created with mode 0700.
+    description: The file that holds the token. The module creates a missing folder with mode 0700.
     type: path
     default: /etc/huggingface/token
   endpoint:
@@ -33,7 +34,7 @@ options:
     type: str
     default: https://huggingface.co
   ca_path:
-    description: A bundle of certificate authorities to trust, in place of the system's.
+    description: A file of certificate authorities to trust instead of those of the system.
     type: path
 """
 
@@ -45,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 account:
-  description: The account that owns the token. Empty if the hub was not asked.
+  description: The account that owns the token. Empty if the module did not ask the hub.
   type: str
   returned: success
 """

@@ -8,12 +8,12 @@ module: image_pull
 short_description: Pull a container image with Docker, with progress
 version_added: 1.0.0
 description:
-  - Makes sure that an image is on the node. An image that is on the node is not pulled again.
-  - The pull runs in a transient systemd unit on the node, so it goes on when the connection breaks or the play is
-    stopped, and a second run attaches to it.
-  - While it runs, the play shows how many layers are there.
-  - An image must be named by a release's tag or by its digest. V(latest) is refused, since it is another image every
-    week.
+  - Pulls an image unless it is on the node already.
+  - The pull runs in a transient systemd unit on the node. It continues if the connection breaks or the play is stopped,
+    and a later run waits for the same pull.
+  - The play shows how many layers are complete during the pull.
+  - The name of the image must have the tag of a release or a digest. The module refuses V(latest), because its meaning
+    changes with every release.
 author:
   - gpunode contributors (@gpunode)
 attributes:
@@ -30,48 +30,48 @@ options:
     required: true
   source:
     description:
-      - A folder on the node with images of M(gpunode.llm.image_layout). The image is loaded from there, and no registry
-        is asked. The image has to be named by its tag then, since one that was loaded is not known by a digest.
+      - A folder on the node with images from M(gpunode.llm.image_layout). The module loads the image from there and
+        asks no registry. O(image) must then have a tag, because Docker knows no digest for a loaded image.
     type: path
   attempts:
     description:
-      - How often a pull is started when the registry cannot be reached or cuts the transfer. Layers that are complete
-        are not fetched again.
+      - How often to start the pull if the registry cannot be reached or breaks the transfer. Complete layers are not
+        fetched again.
     type: int
     default: 3
   timeout_s:
-    description: How long all of it may take, in seconds.
+    description: How long the whole pull may take, in seconds.
     type: int
     default: 7200
   wait_s:
-    description: How long one call looks at the pull before it reports progress, in seconds.
+    description: How long one call waits before it reports progress, in seconds.
     type: int
     default: 10
   resume:
-    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
     type: dict
 seealso:
   - module: community.docker.docker_image_pull
 """
 
 EXAMPLES = r"""
-- name: Fetch the engine
+- name: Pull the engine
   gpunode.llm.image_pull:
     image: vllm/vllm-openai:v0.33.0
 
-- name: Load the engine where no registry can be reached
+- name: Load the engine from a folder, without a registry
   gpunode.llm.image_pull:
     image: vllm/vllm-openai:v0.33.0
     source: /srv/bundle/images
 
-- name: Fetch the engine from a mirror, this very build of it
+- name: Pull the engine from a mirror, pinned by its digest
   gpunode.llm.image_pull:
     image: mirror.example.net/vllm/vllm-openai@sha256:6d9c2b3f0c1a4d0e9b8a7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e2f1a0b9c8d7e6f
 """
 
 RETURN = r"""
 seconds:
-  description: How long it took, on the controller's clock.
+  description: How many seconds the pull took, by the clock of the controller.
   type: float
   returned: always
 image:
@@ -83,11 +83,11 @@ image_id:
   type: str
   returned: success
 digest:
-  description: The digest under which the registry knows it. Empty for an image that was loaded from a file.
+  description: The digest of the image in the registry. Empty for an image that was loaded from a folder.
   type: str
   returned: success
 size_bytes:
-  description: The unpacked size on disk.
+  description: The unpacked size on disk, in bytes.
   type: int
   returned: success
 done:
@@ -109,7 +109,7 @@ from ..module_utils.docker import image as docker_image, layout as docker_layout
 from ..module_utils.node import brought as node_brought, clock
 from ..module_utils.units import job as units_job
 
-# docker prints a few lines for every layer, and an engine's image has some forty layers.
+# docker prints a few lines for each layer, and the image of an engine has about forty layers.
 LOG_LINES = 600
 
 
@@ -155,7 +155,7 @@ class Pull:
         return self.module.fail_json(msg=f"{sentence}.", image=self.image, done=True, progress="")
 
     def finish(self, present):
-        # A play that was stopped while it waited left the job behind, ended or at its last step.
+        # A stopped play can leave a finished job behind.
         units_job.forget_ended(self.module.run_command, self.job.name)
         fetched = bool(self.resume["attempt"])
         diff = {"before": "" if fetched else f"{self.image}\n", "after": f"{self.image}\n"}
@@ -177,7 +177,7 @@ class Pull:
         )
 
     def step(self):
-        """One slice of waiting, then the report."""
+        """Wait for at most wait_s seconds, then report."""
         run = self.module.run_command
         state = units_job.look(run, self.job.name)
         if state.invocation != self.resume["job"] or state.state == "absent":
@@ -193,9 +193,9 @@ class Pull:
         if elapsed > self.module.params["timeout_s"]:
             units_job.forget(run, self.job.name)
             return self.fail(f"{self.image} was not fetched within {self.module.params['timeout_s']} s")
-        # A layer of ten gigabytes changes nothing else for minutes, so the time is part of what is shown.
-        doing = f"loading {self.image}" if self.module.params["source"] else self.pulling(lines)
-        self.report(f"{doing} ({int(elapsed) // 30 * 30} s)")
+        # A large layer shows no other progress for minutes, so the message contains the time.
+        step = f"loading {self.image}" if self.module.params["source"] else self.pulling(lines)
+        self.report(f"{step} ({int(elapsed) // 30 * 30} s)")
 
     def pulling(self, lines):
         return f"pulling {self.image}: {docker_image.progress(lines)}"
@@ -231,7 +231,7 @@ def main():
     )
     try:
         pull = Pull(module)
-        # A node in check mode may not have Docker yet: the run that is rehearsed would have brought it.
+        # Docker may be missing in check mode, because a real run would have installed it before.
         if not pull.docker:
             pull.would_pull() if module.check_mode else pull.fail("Docker is not installed on this node")
         present = None if pull.resume["attempt"] else pull.present()

@@ -5,54 +5,54 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: rpm_source
-short_description: A dnf repository that one key alone may sign
+short_description: Manage a dnf repository that only one key may sign
 version_added: 1.0.0
 description:
   - Writes a repository to C(/etc/yum.repos.d) and its key to C(/etc/pki/rpm-gpg).
-  - The key is trusted only when its fingerprint is the one given. It is fetched only when the key on the node is
-    another or none, so that a node with the right key needs no network.
-  - Before anything is written, dnf itself is asked whether it takes the repository by that key. One that would stop dnf
-    for every package is refused and never lands.
-  - Says in the same step which packages are missing, so that M(ansible.builtin.dnf), which reads the metadata of all
-    repositories, needs to run only then.
-  - The counterpart of M(gpunode.llm.apt_source).
+  - Trusts the key only if it has the given fingerprint. Fetches the key only if the node has no key or a different
+    one. So a node with the right key needs no network.
+  - Before it writes anything, it runs dnf to check that dnf accepts the repository with this key. It refuses a
+    repository that would break dnf for every package.
+  - Also returns which packages are missing, so M(ansible.builtin.dnf), which reads the metadata of all repositories,
+    only has to run if there are any.
+  - M(gpunode.llm.apt_source) does the same for apt.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Fetches and checks the key, asks the repository, and writes nothing.
+    description: Fetches and checks the key, checks the repository, and writes nothing.
     support: full
   diff_mode:
-    description: Shows the repository and the key's fingerprint, before and after.
+    description: Shows the repository and the fingerprint of the key, before and after.
     support: full
 options:
   name:
-    description: The name of both files, without what the system puts before and after it.
+    description: The name of both files, without prefix and suffix.
     type: str
     required: true
   repo_id:
-    description: What dnf calls the repository; O(name) by default.
+    description: The ID of the repository in dnf. The default is O(name).
     type: str
   title:
-    description: What dnf shows to people; O(name) by default.
+    description: The title of the repository in dnf. The default is O(name).
     type: str
   description:
     description: A comment at the top of the file.
     type: str
     default: ""
   uri:
-    description: Where the repository is. dnf fills in C($basearch).
+    description: The URL of the repository. dnf replaces C($basearch).
     type: str
     required: true
   signed:
     description:
-      - What the publisher signs, and dnf therefore checks. The metadata has a hash of each package.
+      - The files that the publisher signs, and that dnf checks. Signed metadata has a hash of each package.
     type: list
     elements: str
     choices: [packages, metadata]
     default: [packages]
   key_url:
-    description: Where the key is, armored. A C(file://) address is a file on the node.
+    description: The URL of the armored key. A C(file://) URL is a file on the node.
     type: str
   key:
     description: The key itself, armored, in place of O(key_url).
@@ -69,31 +69,31 @@ options:
     description: As in M(gpunode.llm.apt_source).
     type: str
   packages:
-    description: Packages to look for.
+    description: The packages to look up.
     type: list
     elements: str
     default: []
   version:
     description:
-      - The version of O(pinned), whole, or as much of its beginning as matters (V(29.8) stands for V(29.8.1-1.el9) and
-        not for V(29.80)). An epoch is not looked at. Any version will do without it.
+      - The version that the packages in O(pinned) must have. It can be a whole version or its first parts. V(29.8)
+        matches V(29.8.1-1.el9) but not V(29.80). The epoch does not count. Without it, any version is accepted.
     type: str
   pinned:
-    description: Those of O(packages) that O(version) is the version of; all of them by default.
+    description: The packages that must have O(version). The default is all of O(packages).
     type: list
     elements: str
   hold:
     description:
-      - Whether dnf leaves O(packages) as they are at an upgrade, by an C(excludepkgs) in this repository. Without a
-        value what stands there stays.
+      - Whether dnf must not upgrade O(packages). The module sets C(excludepkgs) in this repository.
+      - Without a value, the present setting stays.
     type: bool
   unless_exists:
     description:
-      - Nothing is done where this program is there and the repository's file is not one that O(description) began, so
-        that a node keeps what it came with.
+      - The path of a program. If it exists, and the file of the repository does not begin with O(description), the
+        module does nothing. So a node keeps the packages that it came with.
     type: path
   conflicts:
-    description: Packages that must not be there.
+    description: Packages that must not be installed.
     type: list
     elements: str
     default: []
@@ -120,12 +120,12 @@ EXAMPLES = r"""
 RETURN = r"""
 missing:
   description:
-    - Those of O(packages) that are not installed, or not at that version, as M(ansible.builtin.dnf) takes them.
+    - The packages that are not installed or have the wrong version, in the form that M(ansible.builtin.dnf) takes.
   type: list
   elements: str
   returned: success
 versions:
-  description: The installed ones of O(packages) and O(conflicts), and their versions without an epoch.
+  description: The installed packages of O(packages) and O(conflicts), with their versions without the epoch.
   type: dict
   returned: success
 conflicting:
@@ -134,11 +134,11 @@ conflicting:
   elements: str
   returned: success
 repo_id:
-  description: What dnf calls the repository.
+  description: The ID of the repository in dnf.
   type: str
   returned: success
 kept:
-  description: Whether the node keeps what it came with (O(unless_exists)).
+  description: Whether the module did nothing because of O(unless_exists).
   type: bool
   returned: success
 source_path:
@@ -158,11 +158,11 @@ from ..module_utils.node import files as node_files
 from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm as packages_rpm
 
 
-def ask(module, key):
-    """A repository that dnf does not take would stop it for every package: dnf is asked before it is written."""
-    said = packages_rpm.objection(module.params, key, module.run_command)
-    if said:
-        module.fail_json(msg=said)
+def check_with_dnf(module, key):
+    """Have dnf check the repository before the module writes it: a wrong one breaks dnf for every package."""
+    error = packages_rpm.objection(module.params, key, module.run_command)
+    if error:
+        module.fail_json(msg=error)
 
 
 def main():
@@ -197,21 +197,21 @@ def main():
     given = module.params
     source_path, key_path = packages_rpm.paths(given["name"])
     paths = {"repo_id": packages_rpm.repo_id(given), "source_path": source_path, "key_path": key_path}
-    found = packages_rpm.look(given, module.run_command)
+    installed = packages_rpm.look(given, module.run_command)
     try:
         packages_key.normal(given["fingerprint"])
         if not given["signed"]:
-            raise ValueError("signed names nothing, and what nobody signed is not installed")
+            raise ValueError("signed is empty, and dnf must not install unsigned packages")
         if packages_rpm.kept(given):
-            module.exit_json(changed=False, kept=True, **paths, **{**found, "missing": [], "conflicting": []})
+            module.exit_json(changed=False, kept=True, **paths, **{**installed, "missing": [], "conflicting": []})
         source, source_diff = packages_rpm.source_change(given)
         key, key_diff = packages_rpm.key_change(given, open_url)
     except ValueError as error:
         module.fail_json(msg=f"{str(error).rstrip('.')}.")
-    if found["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):
-        ask(module, key or node_files.bytes_of(key_path))
+    if installed["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):
+        check_with_dnf(module, key or node_files.bytes_of(key_path))
     if not module.check_mode:
-        # The key first: dnf stops at a repository without it.
+        # The key comes first: a repository without its key stops dnf.
         for path, data in ((key_path, key), (source_path, source)):
             if data:
                 packages_repository.write(path, data, module.atomic_move)
@@ -220,7 +220,7 @@ def main():
         kept=False,
         diff=[diff for diff in (key_diff, source_diff) if diff],
         **paths,
-        **found,
+        **installed,
     )
 
 

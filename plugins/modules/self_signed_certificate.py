@@ -5,37 +5,37 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: self_signed_certificate
-short_description: Have a self-signed certificate
+short_description: Create a self-signed certificate
 version_added: 1.0.0
 description:
-  - Makes a certificate and its key with C(openssl), where there is none, where it belongs to another key or to other
-    names, or where it ends within thirty days.
-  - The key is for root alone, and lands before the certificate that belongs to it.
+  - Creates a certificate and its key with C(openssl) if there is no certificate, if the certificate does not match the
+    key or the names, or if it expires within 30 days.
+  - Only root can read the key. The module writes the key before the certificate.
 author:
   - gpunode contributors (@gpunode)
 attributes:
   check_mode:
-    description: Says whether it would be made.
+    description: Reports whether the module would create the certificate.
     support: full
   diff_mode:
-    description: Shows the reason.
+    description: Shows why the module creates the certificate.
     support: full
 options:
   path:
-    description: The certificate.
+    description: The file of the certificate.
     type: path
     required: true
   key_path:
-    description: Its key.
+    description: The file of the key.
     type: path
     required: true
   names:
-    description: The names and addresses that it is for.
+    description: The host names and IP addresses that the certificate is for.
     type: list
     elements: str
     required: true
   days:
-    description: How many days it lasts.
+    description: How many days the certificate is valid.
     type: int
     default: 3650
 seealso:
@@ -43,7 +43,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have a certificate
+- name: Create a certificate
   gpunode.llm.self_signed_certificate:
     path: /etc/gpunode/gateway/certificate.pem
     key_path: /etc/gpunode/gateway/certificate.key
@@ -52,7 +52,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 why:
-  description: Why it was made. Empty when it was not.
+  description: Why the module created the certificate. Empty if it did not.
   type: str
   returned: success
 """
@@ -66,15 +66,15 @@ from ..module_utils.tls import certificate as tls_certificate
 
 def make(module):
     params = module.params
-    made = {name: os.path.join(module.tmpdir, f"{name}.pem") for name in ("path", "key_path")}
-    words = tls_certificate.self_signed(made["path"], made["key_path"], params["names"], params["days"])
-    rc, _out, err = module.run_command(words)
+    staged = {name: os.path.join(module.tmpdir, f"{name}.pem") for name in ("path", "key_path")}
+    command = tls_certificate.self_signed(staged["path"], staged["key_path"], params["names"], params["days"])
+    rc, _out, err = module.run_command(command)
     if rc != 0:
-        module.fail_json(msg=f"openssl makes no certificate: {err.strip()}")
+        module.fail_json(msg=f"openssl could not create the certificate: {err.strip()}")
     for name, mode in (("key_path", 0o600), ("path", 0o644)):
         os.makedirs(os.path.dirname(params[name]), mode=0o755, exist_ok=True)
-        os.chmod(made[name], mode)
-        module.atomic_move(made[name], params[name])
+        os.chmod(staged[name], mode)
+        module.atomic_move(staged[name], params[name])
         os.chmod(params[name], mode)
 
 
@@ -90,7 +90,7 @@ def main():
     )
     params = module.params
     if not params["names"]:
-        module.fail_json(msg="A certificate is for at least one name: `names` is empty.")
+        module.fail_json(msg="`names` is empty. A certificate needs at least one name.")
     module.get_bin_path("openssl", required=not module.check_mode)
     trouble = tls_certificate.self_signed_trouble(
         params["path"], params["key_path"], params["names"], module.run_command

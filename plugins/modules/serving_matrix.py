@@ -15,27 +15,27 @@ extends_documentation_fragment:
   - gpunode.llm.planning
   - gpunode.llm.reads_only
 description:
-  - Says for each model on each host whether it fits, how it would be spread, how long its context is, and how long its
-    weights take to download.
-  - Plans each model alone, or with O(together) all of them side by side, as M(gpunode.llm.serving_plan) would.
+  - Reports for each model and each host whether the model fits, its layout over the GPUs, the length of its context,
+    and how long the download of its weights takes.
+  - Plans each model alone. With O(together) it plans all models side by side, as M(gpunode.llm.serving_plan) does.
   - Changes nothing.
 options:
   models:
-    description: Models as M(gpunode.llm.serving_plan) takes them; V(all) stands for the whole catalogue.
+    description: The models, as M(gpunode.llm.serving_plan) takes them. V(all) means all models of the catalogue.
     type: list
     elements: raw
     default: [all]
   together:
     description:
-      - Whether O(models) are planned side by side on each host. Each gets GPUs of its own then, as
-        M(gpunode.llm.serving_plan) would give them, and RV(sums) has what all of them take.
+      - Whether to plan all O(models) side by side on each host. Each model then gets its own GPUs, as with
+        M(gpunode.llm.serving_plan), and RV(sums) has the totals.
     type: bool
     default: false
   gpus:
     description:
-      - Hosts to plan for. One as V(8xH100) or several as V(8xH100/4xL40S), or V(all), every host of the catalogue, or
-        one host as a list of its GPUs.
-      - Without it, the node is asked by one call of M(gpunode.llm.gpu_info).
+      - The hosts to plan for. Use V(8xH100) for one host, V(8xH100/4xL40S) for several, V(all) for every host of the
+        catalogue, or a list of GPUs for one host.
+      - Without it, the module reads the GPUs of the node with one call of M(gpunode.llm.gpu_info).
     type: raw
   link_mbit_s:
     description: The speed of the download in megabits per second.
@@ -43,16 +43,17 @@ options:
     default: 1000
   hub:
     description:
-      - How the hub is asked for models that the catalogue does not have, with the keys C(endpoint), C(home), C(source),
+      - How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), C(source),
         C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
-      - The host asks in the call that reads its GPUs, in the task's environment; with O(gpus) in a call for that alone.
+      - The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) there is
+        an extra call for this.
     type: dict
     default: {}
   hub_token:
-    description: The token for these questions.
+    description: The token for these requests to the hub.
     type: str
   fail_on_findings:
-    description: Whether to fail where an option is of no use, such as unknown GPUs. Otherwise RV(findings) holds it.
+    description: Whether to fail if an option is wrong, such as unknown GPUs. Otherwise RV(findings) reports it.
     type: bool
     default: true
 attributes:
@@ -64,15 +65,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: What fits this node
+- name: Compare all models on this node
   gpunode.llm.serving_matrix:
   register: compared
 
-- name: Show it
+- name: Show the comparison
   gpunode.llm.show:
     text: "{{ compared.text }}"
 
-- name: Compare two hosts that are for rent
+- name: Compare two hosts without a node
   gpunode.llm.serving_matrix:
     models: [70b, 70b-fp8]
     gpus: 4xH100/8xL40S
@@ -88,21 +89,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: Why there is nothing to show, with O(fail_on_findings=false).
+  description: Why there is no comparison, with O(fail_on_findings=false).
   returned: success
   type: list
   elements: str
 text:
-  description: All that there is to say, as lines of at most 100 columns.
+  description: The whole report as lines of at most 100 characters.
   returned: success
   type: list
   elements: str
 schema:
-  description: The number of the form in which RV(rows) are, for a file of them.
+  description: The version of the format of RV(rows).
   returned: success
   type: int
 rows:
-  description: The same as data. None with O(together) for a host where they do not fit.
+  description: The report as data. With O(together), a host where the models do not fit has no rows.
   returned: success
   type: list
   elements: dict
@@ -114,41 +115,41 @@ rows:
       description: The host.
       type: str
     fits:
-      description: Whether it fits.
+      description: Whether the model fits.
       type: bool
     reason:
-      description: Why it does not.
+      description: Why the model does not fit.
       type: str
     layout:
-      description: How it is spread.
+      description: The layout of the model over the GPUs, in words.
       type: str
     tensor_parallel_size:
-      description: GPUs that share each layer.
+      description: The number of GPUs that share each layer.
       type: int
     pipeline_parallel_size:
-      description: Stages that the layers are divided into.
+      description: The number of stages that the layers are divided into.
       type: int
     data_parallel_size:
-      description: Replicas.
+      description: The number of replicas.
       type: int
     max_model_len:
-      description: Context in tokens.
+      description: The context in tokens.
       type: int
     kv_cache_tokens:
-      description: Tokens that the KV caches of all replicas hold.
+      description: The number of tokens that the KV caches of all replicas hold.
       type: int
     gpu_indices:
-      description: The GPUs by their indices, with O(together).
+      description: The indices of the GPUs, with O(together).
       type: list
       elements: int
     download_bytes:
-      description: Size of the weights.
+      description: The size of the weights in bytes.
       type: int
     download_minutes:
-      description: How long they take to download.
+      description: How many minutes the download of the weights takes.
       type: float
 sums:
-  description: What each host takes, with O(together).
+  description: The totals of each host, with O(together).
   returned: success
   type: list
   elements: dict
@@ -157,37 +158,37 @@ sums:
       description: The host.
       type: str
     title:
-      description: Its GPUs in words.
+      description: The GPUs of the host, in words.
       type: str
     gpus:
-      description: How many it has.
+      description: The number of GPUs of the host.
       type: int
     images:
-      description: The images.
+      description: The container images.
       type: list
       elements: str
     download_bytes:
-      description: The weights, those of one revision once.
+      description: The size of the weights in bytes. A revision counts once.
       type: int
     image_download_bytes:
-      description: The images as a registry sends them, in round figures.
+      description: The approximate download size of the images in bytes.
       type: int
     image_disk_bytes:
-      description: The images on the disk, in round figures.
+      description: The approximate size of the images on the disk in bytes.
       type: int
     download_minutes:
-      description: How long weights and images take to download.
+      description: How many minutes the download of weights and images takes.
       type: float
     findings:
-      description: Why they do not fit side by side, empty where they do.
+      description: Why the models do not fit side by side. Empty if they fit.
       type: list
       elements: str
     notes:
-      description: What to know about it.
+      description: Remarks on the host.
       type: list
       elements: str
 notes:
-  description: What to know about the GPUs of the hosts, and about what would be served side by side.
+  description: Remarks on the GPUs of the hosts, and on models that are planned side by side.
   returned: success
   type: list
   elements: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: serving_plan
-short_description: Decide what a GPU host serves, and explain it
+short_description: Plan how a GPU host serves models
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -15,62 +15,65 @@ extends_documentation_fragment:
   - gpunode.llm.planning
   - gpunode.llm.reads_only
 description:
-  - Checks GPU count and type against a model and returns a plan. For each model it says which GPUs, how they share the
-    work, how long the context is, how many tokens the KV cache holds, and the configuration that vLLM is started with.
-  - Asks the node for its GPUs by one call of M(gpunode.llm.gpu_info), or plans without any node where O(gpus) is given.
-  - Fails in one message that holds everything that stands against the plan, with numbers and with what would work.
-  - Changes nothing. With O(lock_timeout_s) the node is this play's from then on.
+  - Compares the models with the number and type of the GPUs and returns a plan. For each model the plan has the GPUs,
+    how they share the work, the length of the context, the number of tokens in the KV cache, and the configuration of
+    vLLM.
+  - Reads the GPUs of the node with one call of M(gpunode.llm.gpu_info). If O(gpus) is set, it plans without a node.
+  - If a plan is not possible, it fails with one message that lists all reasons, with numbers and with remedies.
+  - Changes nothing on the node, except that O(lock_timeout_s) locks the node for this play.
 options:
   model:
     description:
-      - The model to serve, by its key in the catalogue, by any repository of the Hugging Face hub as V(ORG/NAME) or
-        V(ORG/NAME@REVISION), or by the path of a folder on the node.
+      - The model to serve. It is a key of the catalogue, a repository of the Hugging Face hub as V(ORG/NAME) or
+        V(ORG/NAME@REVISION), or the path of a folder on the node.
     type: str
   models:
     description:
-      - The models to serve when there are several, instead of O(model).
-      - Each is a name, or a dictionary of C(model), C(name), C(port), C(gpu_indices), C(served_model_name) and any
-        option of this module that is about one engine.
-      - Instances are planned in the order of their names, whatever their order here. One that the node has already
-        keeps its port, and its GPUs as far as there is room.
+      - The models to serve if there are several. Use it instead of O(model).
+      - Each element is a name, or a dictionary of C(model), C(name), C(port), C(gpu_indices), C(served_model_name) and
+        any option of this module that is about one engine.
+      - The module plans the instances in the order of their names, not in the order of this list. An instance that the
+        node has already keeps its port, and keeps its GPUs if possible.
     type: list
     elements: raw
     default: []
   gpus:
     description:
-      - GPUs to plan for instead of the node's own, as V(8xH100), or as a list of dictionaries with C(name), C(count),
-        C(memory_mib) and C(compute_capability). The last two are needed only for GPUs that the catalogue does not know.
+      - The GPUs to plan for instead of those of the node. Use a text such as V(8xH100), or a list of dictionaries with
+        C(name), C(count), C(memory_mib) and C(compute_capability). The last two are only needed for GPUs that are not
+        in the catalogue.
     type: raw
   hub:
     description:
-      - How the hub is asked for models that the catalogue does not have, with the keys C(endpoint), C(home), C(source),
+      - How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), C(source),
         C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
-      - The host asks in the call that reads its GPUs, in the task's environment; with O(gpus) in a call for that alone.
+      - The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) there is
+        an extra call for this.
     type: dict
     default: {}
   hub_token:
-    description: The token for these questions.
+    description: The token for these requests to the hub.
     type: str
   fail_on_findings:
-    description: Whether to fail when something stands against the plan. Otherwise RV(findings) holds it.
+    description: Whether to fail if the plan is not possible. Otherwise RV(findings) has the reasons.
     type: bool
     default: true
   gather_facts:
     description:
-      - Whether to make facts of what M(gpunode.llm.gpu_info) tells of the node's system, for a play with
-        C(gather_facts=false) whose roles want to know distribution, architecture, name and systemd.
+      - Whether to set facts from the system that M(gpunode.llm.gpu_info) reports. This is for a play with
+        C(gather_facts=false) whose roles need the distribution, the architecture, the host name and systemd.
     type: bool
     default: false
   lock_timeout_s:
     description:
-      - Take the node for this play before it is asked, as M(gpunode.llm.node_lock) does, and wait so many seconds for
-        another play that has it. Takes nothing where it is not set, and nothing in check mode.
+      - Lock the node for this play before the module reads it, as M(gpunode.llm.node_lock) does. If another play holds
+        the lock, wait up to this number of seconds. Without it, and in check mode, the module takes no lock.
     type: float
 attributes:
   action:
     description:
-      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node, unless O(gpus) describes its GPUs and
-        neither facts nor the lock are wanted.
+      - Runs on the controller and calls M(gpunode.llm.gpu_info) on the node. It needs no call if O(gpus) is set and
+        neither facts nor the lock are requested.
     support: full
 seealso:
   - module: gpunode.llm.gpu_info
@@ -82,18 +85,18 @@ EXAMPLES = r"""
     model: 405b-fp8
   register: decided
 
-- name: Show what vLLM is started with
+- name: Show the configuration of vLLM
   ansible.builtin.debug:
     var: decided.plan.instances[0].config
 
-- name: Plan without any node
+- name: Plan without a node
   gpunode.llm.serving_plan:
     model: 70b
     gpus: 4xH100
     objective: latency
   delegate_to: localhost
 
-- name: Serve two models, and one that the catalogue has not seen
+- name: Plan a model of the catalogue and a model of your own
   gpunode.llm.serving_plan:
     models:
       - 70b
@@ -115,17 +118,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What to run; null where there are findings.
+  description: The plan. Null if there are findings.
   returned: always
   type: dict
   contains:
     instances:
-      description: One per engine, in the order of their names.
+      description: The instances, one for each engine, in the order of their names.
       type: list
       elements: dict
       contains:
         name:
-          description: Name of the instance, fit for a unit and a container.
+          description: Name of the instance, valid for a unit and a container.
           type: str
         model:
           description: Key in the catalogue.
@@ -134,7 +137,7 @@ plan:
           description: Repository on the Hugging Face hub.
           type: str
         revision:
-          description: Commit of the repository; null where the catalogue knows none.
+          description: Commit of the repository. Null if the catalogue has none.
           type: str
         image:
           description: Container image.
@@ -143,114 +146,114 @@ plan:
           description: V(cuda) or V(cpu).
           type: str
         gpu_indices:
-          description: GPUs of this instance, by their present indices.
+          description: Present indices of the GPUs of this instance.
           type: list
           elements: int
         gpu_uuids:
-          description: The same by their UUIDs; empty where these are unknown, or containers cannot have GPUs by them.
+          description: UUIDs of these GPUs. Empty if they are unknown, or if containers cannot select GPUs by UUID.
           type: list
           elements: str
         tensor_parallel_size:
-          description: GPUs that share each layer.
+          description: Number of GPUs that share each layer.
           type: int
         pipeline_parallel_size:
-          description: Stages that the layers are divided into.
+          description: Number of stages that the layers are divided into.
           type: int
         data_parallel_size:
-          description: Replicas.
+          description: Number of replicas.
           type: int
         max_model_len:
           description: Context in tokens.
           type: int
         weights_gib_per_gpu:
-          description: Weights on the fullest GPU, in GiB.
+          description: Size of the weights on the GPU with the most weights, in GiB.
           type: float
         model_context:
-          description: Context that the model itself has, in tokens.
+          description: Longest context that the model supports, in tokens.
           type: int
         precision:
-          description: How its weights are stored, such as V(BF16) or V(FP8).
+          description: Number format of the weights, such as V(BF16) or V(FP8).
           type: str
         kv_cache_tokens:
-          description: Tokens that the KV caches of all replicas hold.
+          description: Number of tokens that the KV caches of all replicas hold.
           type: int
         config:
           description: Content of vLLM's configuration file.
           type: dict
         env:
-          description: Environment of the engine, without any secret.
+          description: Environment variables of the engine, without secrets.
           type: dict
         host:
-          description: Address on the node under which the endpoint is published.
+          description: Address on the node that the endpoint listens on.
           type: str
         port:
           description: Port of the endpoint.
           type: int
         port_base:
-          description: The port that ports are counted from, which the unit keeps in mind.
+          description: The first port of the numbering. The unit records it.
           type: int
         served_model_name:
           description: The name that clients use.
           type: str
         weights_bytes:
-          description: Size of the weights on the disk.
+          description: Size of the weights on the disk, in bytes.
           type: int
         gated:
-          description: Whether the hub asks for a token and an accepted licence.
+          description: Whether the hub requires a token and an accepted licence.
           type: bool
         ignore_patterns:
-          description: Files of the repository that are not needed.
+          description: Patterns of files in the repository that are not needed.
           type: list
           elements: str
         allow_patterns:
-          description: All that is fetched of the repository, where something is said of it.
+          description: Patterns of the only files to download, if the catalogue restricts them.
           type: list
           elements: str
         branch:
-          description: The branch or tag that the revision was resolved from, where the user named one.
+          description: The branch or tag that was resolved to the revision, if the user named one.
           type: str
         folder:
-          description: The folder on the node that holds the model, in place of a repository.
+          description: The folder on the node that holds the model, if there is no repository.
           type: str
         start_timeout_s:
-          description: How long a start may take, from the bytes to load.
+          description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int
         shm_size:
-          description: Shared memory of the container.
+          description: Size of the shared memory of the container.
           type: str
         warnings:
-          description: What to know about this instance.
+          description: Warnings about this instance.
           type: list
           elements: str
     warnings:
-      description: What to know about the plan.
+      description: Warnings about the plan.
       type: list
       elements: str
     rejected:
-      description: What was not chosen, with C(instance), C(choice), C(reason), and C(gain), what it would be better at.
+      description: Rejected choices, with C(instance), C(choice), C(reason), and C(gain), the advantage of the choice.
       type: list
       elements: dict
 findings:
-  description: Everything that stands against the plan, each in a sentence.
+  description: The reasons why the plan is not possible, one sentence each.
   returned: always
   type: list
   elements: str
 ansible_facts:
-  description: What the node's system is.
-  returned: where O(gather_facts) is true
+  description: Facts about the system of the node.
+  returned: when O(gather_facts) is true
   type: dict
 unlisted:
-  description: Engines of this collection that the node has and the plan has not, by their instances' names.
+  description: Names of the instances that are on the node but not in the plan.
   returned: always
   type: list
   elements: str
 engines:
-  description: The engines that the node has, as M(gpunode.llm.gpu_info) returns them.
+  description: The engines on the node, as M(gpunode.llm.gpu_info) returns them.
   returned: always
   type: list
   elements: dict
 gpus:
-  description: The GPUs that were planned for, as M(gpunode.llm.gpu_info) returns them.
+  description: The GPUs of the plan, as M(gpunode.llm.gpu_info) returns them.
   returned: always
   type: list
   elements: dict

@@ -12,43 +12,43 @@ author:
 extends_documentation_fragment:
   - gpunode.llm.reads_only
 description:
-  - Looks at every instance that the role P(gpunode.llm.vllm#role) put on the node, in one step. What systemd shows of
-    its unit, what it serves, whether it answers a completion, how many requests it has and works off per second, and
-    how busy its GPUs are. Requests per second are seen by two looks a second apart, at all instances at once.
-  - An instance that does not serve is reported with the cause, from its journal, and with the remedy.
-  - Never fails because of an instance; the caller decides what matters.
+  - Reports all instances that the role P(gpunode.llm.vllm#role) installed on the node, in one call. For each, it
+    reports the state of the systemd unit, the model, whether it answers a completion request, the number of requests,
+    the requests per second, and the load of its GPUs. It measures the rates over one second, for all instances at once.
+  - If an instance does not serve, it reports the cause from the journal and the remedy.
+  - It does not fail because of the state of an instance. The caller decides what matters.
 options:
   names:
-    description: The instances to look at, by name. All of them where it is empty.
+    description: The names of the instances to report. Empty means all instances.
     type: list
     elements: str
     default: []
   wait_s:
-    description: How long an instance may take to answer, in seconds. They are asked together.
+    description: How long an instance may take to answer, in seconds. The module asks all instances at the same time.
     type: int
     default: 10
   watch_s:
     description: >-
-      Look again each so many seconds, and show what is seen, until somebody interrupts it. Nothing is returned then.
-      Looks once where it is not set.
+      Repeat the report after this number of seconds and show it, until the user interrupts it. The module then returns
+      nothing. Without it, the module reports once.
     type: float
   models:
     description: >-
-      What the node is to serve, as M(gpunode.llm.serving_plan) takes it. RV(instances[].listed) says of each instance
-      whether it is among that.
+      The models that the node must serve, as M(gpunode.llm.serving_plan) takes them. RV(instances[].listed) reports
+      whether an instance is among them.
     type: list
     elements: raw
     default: []
   extra_models:
-    description: Models beyond the catalogue that O(models) may name.
+    description: Further models, beside the catalogue, that O(models) may name.
     type: dict
     default: {}
   unit_dir:
-    description: The folder that holds the units.
+    description: The folder of the systemd units.
     type: path
     default: /etc/systemd/system
   docker:
-    description: Docker's client.
+    description: The path of the docker command.
     type: path
     default: /usr/bin/docker
 notes:
@@ -59,11 +59,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See how everything is
+- name: Read the state of all instances
   gpunode.llm.vllm_status:
   register: status
 
-- name: Fail where something does not serve
+- name: Fail if an instance does not serve
   ansible.builtin.assert:
     that: status.instances | rejectattr('healthy') | length == 0
 """
@@ -79,145 +79,146 @@ instances:
       description: The instance's name.
       type: str
     unit:
-      description: Its unit.
+      description: The systemd unit of the instance.
       type: str
     state:
       description:
-        - V(serving), it answers a completion. V(busy), its answer is late, and it works meanwhile.
-        - V(starting), V(restarting) after it ended by itself, V(stopping).
-        - V(hung), its unit runs and nothing comes from it. V(refused), what answers there is not this instance.
-        - V(failed), it ended with an error. V(stopped), it does not run.
+        - V(serving) if it answers a completion request. V(busy) if its answer is late but it works on requests.
+        - V(starting), V(restarting) or V(stopping). V(restarting) means that it ended by itself before.
+        - V(hung) if its unit runs but does not answer. V(refused) if something else answers at its address.
+        - V(failed) if it ended with an error. V(stopped) if it does not run.
       type: str
     healthy:
-      description: Whether it serves.
+      description: Whether the instance serves.
       type: bool
     listed:
-      description: Whether it is among O(models); null where there are none, or they cannot be read.
+      description: Whether the instance is among O(models). Null if O(models) is empty or cannot be read.
       type: bool
     detail:
-      description: The reason for the state, with the cause if it ended.
+      description: The reason for the state, with the cause if the instance ended.
       type: str
     remedy:
-      description: What to do about it, mostly empty.
+      description: The remedy. Usually empty.
       type: str
     unit_state:
-      description: What systemd says, such as V(active/running).
+      description: The state of the unit in systemd, such as V(active/running).
       type: str
     enabled:
-      description: Whether it starts with the node.
+      description: Whether the unit starts at boot.
       type: bool
     since_s:
-      description: For how many seconds it has served, or has been starting; null where it does not run.
+      description: Seconds since the unit started to serve or to start. Null if it does not run.
       type: int
     restarts:
-      description: How often systemd has started it again.
+      description: How often systemd has restarted the unit.
       type: int
     restart_due:
-      description: A file that has changed since the unit was started; empty if none has.
+      description: A file that has changed since the unit started. Empty if none has changed.
       type: str
     model:
-      description: The repository of its model.
+      description: The repository of the model.
       type: str
     revision:
-      description: The commit that it serves, or that it would serve.
+      description: The commit that the instance serves, or would serve after a start.
       type: str
     served:
-      description: The name under which it serves.
+      description: The model name that clients use.
       type: str
     image:
-      description: The image, as its unit names it.
+      description: The name of the image in the unit.
       type: str
     image_id:
-      description: The ID of the image that runs, empty where none does.
+      description: The ID of the running image. Empty if the container does not run.
       type: str
     url:
-      description: Its base URL for OpenAI's clients, as seen from the node.
+      description: The base URL for OpenAI clients, from the node's point of view.
       type: str
     requests_running:
-      description: Requests that are being worked on; null where it does not say.
+      description: Number of running requests. Null if it is unknown.
       type: int
     requests_waiting:
-      description: Requests that wait for room; null where it does not say.
+      description: Number of waiting requests. Null if it is unknown.
       type: int
     requests_per_s:
       description: >-
-        Requests that ended per second, between two looks a second apart; null where that could not be seen, as with an
-        engine that has been started between them.
+        Completed requests per second, measured over one second. Null if it could not be measured, for example because
+        the engine started in that second.
       type: float
     prompt_tokens_per_s:
-      description: Tokens of prompts that were read per second, likewise.
+      description: Prompt tokens per second, measured in the same way.
       type: float
     generation_tokens_per_s:
-      description: Tokens that were made per second, likewise.
+      description: Generated tokens per second, measured in the same way.
       type: float
     kv_cache_usage:
-      description: How full the KV cache of its fullest engine is, from 0 to 1; null where it does not say.
+      description: Use of the fullest KV cache of the instance, from 0 to 1. Null if it is unknown.
       type: float
     gpus:
-      description: The present indices of its GPUs.
+      description: The present indices of the GPUs.
       type: list
       elements: int
     gpu_uuids:
-      description: Their UUIDs, in the same order.
+      description: The UUIDs of the GPUs, in the same order.
       type: list
       elements: str
     gpus_lost:
-      description: GPUs that its unit names and that the node does not have any more.
+      description: GPUs that the unit names but that the node no longer has.
       type: list
       elements: str
     gpu_memory_used_mib:
-      description: The used memory of its GPUs, by any process; null without GPUs.
+      description: Used memory of the GPUs in MiB, by all processes. Null without GPUs.
       type: int
     gpu_memory_mib:
-      description: The total memory of its GPUs.
+      description: Total memory of the GPUs in MiB.
       type: int
     gpu_utilization_percent:
-      description: How busy they are, on average; null where the driver does not tell.
+      description: Average utilization of the GPUs in percent. Null if the driver does not report it.
       type: float
     gpu_power_w:
-      description: What all of them draw, in watts; null where the driver does not tell.
+      description: Total power draw of the GPUs in watts. Null if the driver does not report it.
       type: float
     gpu_power_limit_w:
-      description: What all of them may draw.
+      description: Total power limit of the GPUs in watts.
       type: float
     gpu_temperature_c:
-      description: The hottest of them, in degrees Celsius; null where the driver does not tell.
+      description: Temperature of the hottest GPU in degrees Celsius. Null if the driver does not report it.
       type: float
 docker_runs:
-  description: Whether Docker's service runs.
+  description: Whether the service of Docker runs.
   type: bool
   returned: always
 front:
   description:
-    - The state in systemd of the gateway that the role P(gpunode.llm.gateway#role) put before the engines, such as
-      V(active/running). Empty where there is none.
+    - The state in systemd of the gateway of the role P(gpunode.llm.gateway#role), such as V(active/running). Empty if
+      there is no gateway.
   type: str
   returned: always
 front_since_s:
-  description: For how many seconds it has run; null where it does not.
+  description: How many seconds the gateway has run. Null if it does not run.
   type: int
   returned: always
 front_listens:
-  description: What it listens on, such as V(0.0.0.0 443).
+  description: The addresses and ports that the gateway listens on, such as V(0.0.0.0 443).
   type: list
   elements: str
   returned: always
 leftovers:
-  description: What of this collection's belongs to no service on the node. Empty with O(names).
+  description: Things of this collection that no service on the node uses. Empty with O(names).
   type: list
   elements: dict
   returned: always
   contains:
     kind:
       description:
-        - V(image) and V(model), which the collection fetched and no service names; V(file), of an instance that has no
-          unit; V(second), an instance that ran beside another one; V(job), work that goes on; V(failed_job).
+        - V(image) or V(model) if the collection downloaded it and no service names it. V(file) if it belongs to an
+          instance without a unit. V(second) for a standby engine that ran beside another one. V(job) for a running job,
+          V(failed_job) for one that failed.
       type: str
     name:
-      description: Its name, unit or path.
+      description: The name, unit or path of the leftover.
       type: str
 gpu_message:
-  description: What is wrong with the GPUs, empty where nothing is.
+  description: The problem with the GPUs. Empty if there is none.
   type: str
   returned: always
 """
@@ -243,21 +244,21 @@ from ..module_utils.units import unit as units_unit
 
 LOG_LINES = 2000
 DOCKER = "docker.service"
-#: For programs that may never answer: a daemon that hangs, a GPU that is lost.
-PATIENCE_S = "20"
-#: Between the two looks at what an instance works off.
-APART_S = 1.0
+#: The time limit for programs that may never answer, for example because a daemon hangs or a GPU is lost.
+COMMAND_TIMEOUT_S = "20"
+#: The seconds between the two readings of the metrics from which the rates are calculated.
+SAMPLE_S = 1.0
 
 
 class Instance:
-    """One unit of ours, and what its endpoint answered."""
+    """An instance of the role vllm, and the answer of its endpoint."""
 
     def __init__(self, record):
         self.record, self.name, self.unit, self.endpoint = record, record.name, record.unit, record.endpoint
         self.answer, self.load, self.works, self.rates = None, None, None, None
 
     def ask(self, wait_s):
-        """Whether it answers a completion; and where it does not in time, whether it works, if that is seen."""
+        """Send a completion request. If the answer is late, read from the metrics whether the engine works."""
         host, port = self.endpoint["host"], self.endpoint["port"]
         plain = vllm_wait.asker(host, port)
 
@@ -276,11 +277,11 @@ class Instance:
         self.works = None if before is None or after is None else vllm_wait.moved(before, after)
 
     def look_twice(self, ask, key):
-        """See what it works off in a second, before it has work of ours; the newest text that came."""
+        """Read the metrics twice to get the rates, before our own request. Returns the newest metrics text."""
         first, then = self.metrics(ask, key), time.monotonic()
         if not first:
             return first
-        time.sleep(max(0, then + APART_S - time.monotonic()))
+        time.sleep(max(0, then + SAMPLE_S - time.monotonic()))
         second, now = self.metrics(ask, key), time.monotonic()
         self.rates = instance_status.rates(
             instance_status.parse_metrics(first), instance_status.parse_metrics(second or ""), now - then
@@ -289,7 +290,7 @@ class Instance:
 
     @staticmethod
     def metrics(ask, key):
-        """The text, empty where there is none, and None where it does not come in time."""
+        """The metrics text. Empty if there is none, None if it does not come in time."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             status, text = ask("GET", "/metrics", None, headers, vllm_wait.HEALTH_S)
@@ -306,7 +307,7 @@ class Instance:
         return units_unit.stale_file(started_from, [files.config, files.environment, files.unit], checksum)
 
     def revision(self):
-        """The model and settings that it serves, or would serve."""
+        """The commit that the instance serves, or would serve after a start."""
         return (known.as_started(self.record) or self.record).revision
 
     def url(self):
@@ -319,10 +320,10 @@ class Node:
         self.uses = {}
 
     def run(self, command):
-        return self.module.run_command(commands.within(PATIENCE_S, *command))
+        return self.module.run_command(commands.within(COMMAND_TIMEOUT_S, *command))
 
-    def said(self, *command):
-        """Run a command with our time limit; empty if it is not installed."""
+    def output(self, *command):
+        """The output of a command with a time limit. Empty if it is not installed."""
         return self.run(command)[1]
 
     def gpus(self):
@@ -337,7 +338,7 @@ class Node:
 
     def units(self, names):
         units = (DOCKER, GATEWAY_UNIT, *names, *instance_leftovers.JOBS)
-        shown = self.said(*commands.show(instance_status.PROPERTIES, *units))
+        shown = self.output(*commands.show(instance_status.PROPERTIES, *units))
         return instance_status.parse_units(shown, time.monotonic())
 
     def images(self, names):
@@ -351,7 +352,7 @@ class Node:
     def runs(self, unit):
         fields = "MESSAGE,INVOCATION_ID,_SYSTEMD_INVOCATION_ID"
         line = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={fields}", f"--lines={LOG_LINES}"]
-        return instance_status.parse_journal(self.said(*line, f"--unit={unit}"))
+        return instance_status.parse_journal(self.output(*line, f"--unit={unit}"))
 
     def row(self, one, units, images, gpus):
         unit = units.get(one.unit, instance_status.Unit())
@@ -414,7 +415,7 @@ def leftovers(found, units):
     records = [one.record for one in found]
     try:
         noted = node_brought.read(node_brought.PATH)
-    except (OSError, ValueError):  # whoever changes it says what is wrong with it
+    except (OSError, ValueError):  # the module that changes the file reports the error
         noted = {}
     folders = [os.path.dirname(one.files.config) for one in records if one.files.config]
     return [
@@ -444,7 +445,7 @@ def main():
     active = [one for one in found if units.get(one.unit, instance_status.Unit()).active == "active"]
     with ThreadPoolExecutor(max_workers=16) as pool:
         asked = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
-        # Meanwhile, since a look takes a second in any case.
+        # Done while the instances answer, since the rates take a second in any case.
         images = node.images([names.container_of(one.name) for one in active])
         gpus = node.gpus()
         for one in asked:

@@ -24,7 +24,7 @@ from . import repository as packages_repository
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
 #: Seconds without a byte after which a server is given up.
-PATIENCE_S = 20
+REPOSITORY_TIMEOUT_S = 20
 
 Wanted = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -275,8 +275,8 @@ def settings(folder: str, wanted: Wanted) -> Dict[str, str]:
         "Dir::State::Lists": f"{folder}/lists",
         "Dir::Cache::pkgcache": "",
         "Dir::Cache::srcpkgcache": "",
-        "Acquire::http::Timeout": str(PATIENCE_S),
-        "Acquire::https::Timeout": str(PATIENCE_S),
+        "Acquire::http::Timeout": str(REPOSITORY_TIMEOUT_S),
+        "Acquire::https::Timeout": str(REPOSITORY_TIMEOUT_S),
         "Acquire::Retries": "1",
     }
 
@@ -291,7 +291,7 @@ def update(folder: str, trace: bool) -> List[str]:
     command = ["apt-get", "update", "-q", "--error-on=any", *alone]
     if trace:
         return [*command, "-o", "APT::Get::List-Cleanup=0"]
-    return ["timeout", "-k", "5", str(4 * PATIENCE_S), *command, "-c", f"{folder}/apt.conf"]
+    return ["timeout", "-k", "5", str(4 * REPOSITORY_TIMEOUT_S), *command, "-c", f"{folder}/apt.conf"]
 
 
 def refusal(folder: str, wanted: Wanted, run: Runner) -> str:

@@ -22,7 +22,7 @@ from . import repository as packages_repository
 SOURCES = "/etc/yum.repos.d"
 KEYS = "/etc/pki/rpm-gpg"
 #: Give up a server after so many seconds without a byte.
-PATIENCE_S = 20
+REPOSITORY_TIMEOUT_S = 20
 
 Wanted = Mapping[str, Any]
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
@@ -245,9 +245,9 @@ def question(folder: str) -> Sequence[str]:
         "cachedir": f"{folder}/cache",
         "persistdir": f"{folder}/state",
         "logdir": folder,
-        "timeout": str(PATIENCE_S),
+        "timeout": str(REPOSITORY_TIMEOUT_S),
         "retries": "1",
         "*.skip_if_unavailable": "0",
     }
     options = [f"--setopt={name}={value}" for name, value in settings.items()]
-    return commands.within(4 * PATIENCE_S, "dnf", "-y", "-q", "--noplugins", *options, "makecache")
+    return commands.within(4 * REPOSITORY_TIMEOUT_S, "dnf", "-y", "-q", "--noplugins", *options, "makecache")

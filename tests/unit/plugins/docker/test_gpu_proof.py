@@ -83,10 +83,10 @@ def test_what_is_not_seen_is_said_and_nothing_is_left(run, inside, says):
 
 def test_gpus_lost_with_cdi_are_a_failure_that_names_runc():
     with pytest.raises(Failed, match=r"CDI; runc 1\.1\.3 to 1\.1\.6 .* docker_keep_existing: false"):
-        gpu_proof.tell(Module(None), "cdi")
+        gpu_proof.report_loss(Module(None), "cdi")
 
 
 def test_gpus_lost_with_the_legacy_hook_are_a_warning():
     module = Module(None)
-    gpu_proof.tell(module, "runtime")
+    gpu_proof.report_loss(module, "runtime")
     assert "legacy hook; Docker 25" in module.warned

@@ -85,7 +85,7 @@ def server() -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_status, "APART_S", 0.02)
+    monkeypatch.setattr(vllm_status, "SAMPLE_S", 0.02)
 
 
 def instance(folder: Path, port: int) -> vllm_status.Instance:
