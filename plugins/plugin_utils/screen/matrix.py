@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models x hosts for a person: a table of at most 100 columns, below a row why it does not fit, and the sum."""
+"""Models x hosts for people: a table of at most 100 columns, below each row why it does not fit, and the sum."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..planner.host import numbered as gpus_of
 from ..planner.matrix import HEAD, Row, Together, cells
 from .text import columns, numbered, pairs, wrapped
 
-#: Longer names of models would push the columns behind them off the screen; the JSON has them whole.
+#: Longer names are cut, since the other columns would not fit the screen; the JSON has the full names.
 LONGEST_NAME = 28
-#: The columns of numbers, from the end: context, KV cache, download, minutes.
+#: The last columns are numbers: context, KV cache, download, minutes.
 NUMBERS = 4
 
 
@@ -23,7 +23,7 @@ def _short(name: str) -> str:
 
 
 def _below(row: Row) -> str:
-    """What a row has no column for: why it does not fit, or what stands behind the first comma of its layout."""
+    """The text below a row: why it does not fit, or the part of its layout after the first comma."""
     if not row.fits:
         return f"{row.reason[:1].upper()}{row.reason[1:]}."
     more = row.layout.partition(", ")[2]
@@ -31,7 +31,7 @@ def _below(row: Row) -> str:
 
 
 def _lines(head: Sequence[str], rows: Sequence[tuple[Row, Sequence[str]]]) -> list[str]:
-    """The table, and below a row what belongs to it."""
+    """The table, with the text below each row."""
     first, *others = columns([head, *(cells_ for _row, cells_ in rows)], range(len(head) - NUMBERS, len(head)))
     lines = [first]
     for line, (row, _cells) in zip(others, rows):
@@ -40,7 +40,7 @@ def _lines(head: Sequence[str], rows: Sequence[tuple[Row, Sequence[str]]]) -> li
 
 
 def table(rows: Sequence[Row]) -> list[str]:
-    """Each model alone. What is the same in all rows of several, model or host, has no column."""
+    """The table of models that are planned alone. A model or host that is the same in all rows has no column."""
     one_host = len({row.host for row in rows}) == 1
     one_model = not one_host and len({row.model for row in rows}) == 1
 
@@ -53,8 +53,8 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 def _without_reason(row: Row) -> tuple[str, ...]:
-    told = cells(row)
-    return told if row.fits else (*told[:3], "", *told[4:])
+    texts = cells(row)
+    return texts if row.fits else (*texts[:3], "", *texts[4:])
 
 
 def _blocks(rows: Sequence[Row]) -> Iterator[tuple[str, Sequence[Row]]]:
@@ -79,36 +79,36 @@ def _noted(notes: Sequence[str]) -> list[str]:
 
 
 def alone(rows: Sequence[Row], notes: Sequence[str], mbit_per_s: float) -> list[str]:
-    """All that there is to say of models that are planned one by one."""
+    """The tables and notes of models that are planned one by one."""
     lines = [line for title, part in _blocks(rows) for line in (title, "", *table(part), "")]
     return [*lines, *_units(mbit_per_s), *_noted(notes)]
 
 
-def packed(one: Together, mbit_per_s: float) -> list[str]:
-    """The models of one host side by side, and the sum; or why they cannot be."""
-    where = one.host if one.title in ("", one.host) else f"{one.host} ({one.title})"
-    if one.findings:
-        return [f"On {where}, side by side, this cannot be:", "", *numbered(one.findings)]
+def packed(host: Together, mbit_per_s: float) -> list[str]:
+    """The models of one host side by side, and the sum; or why they do not fit together."""
+    where = host.host if host.title in ("", host.host) else f"{host.host} ({host.title})"
+    if host.findings:
+        return [f"On {where}, these do not fit side by side:", "", *numbered(host.findings)]
     head = ("model", "GPUs", "layout", *HEAD[-NUMBERS:])
     rows = []
-    for row in one.rows:
+    for row in host.rows:
         name, _host, _fits, layout, *counted = cells(row)
         rows.append((row, (_short(name), _gpus(row), layout, *counted)))
-    return [f"On {where}, side by side:", "", *_lines(head, rows), "", *_sum(one, mbit_per_s), *_noted(one.notes)]
+    return [f"On {where}, side by side:", "", *_lines(head, rows), "", *_sum(host, mbit_per_s), *_noted(host.notes)]
 
 
 def _gpus(row: Row) -> str:
     return gpus_of(row.gpu_indices).split(" ", 1)[1] if row.gpu_indices else "none"
 
 
-def _sum(one: Together, mbit_per_s: float) -> list[str]:
-    used, images = sum(len(row.gpu_indices) for row in one.rows), " and ".join(one.images)
-    weights, sent, disk = one.download_bytes, one.image_download_bytes, one.image_disk_bytes
+def _sum(host: Together, mbit_per_s: float) -> list[str]:
+    used, images = sum(len(row.gpu_indices) for row in host.rows), " and ".join(host.images)
+    weights, sent, disk = host.download_bytes, host.image_download_bytes, host.image_disk_bytes
     return pairs(
         [
-            ("GPUs", f"{used} of {one.gpus}"),
+            ("GPUs", f"{used} of {host.gpus}"),
             ("image", f"{images}: about {size(sent)} to download, {size(disk)} on the disk"),
-            ("download", f"{size(weights + sent)} in all, {one.download_minutes:.0f} min at {mbit_per_s:g} Mbit/s"),
+            ("download", f"{size(weights + sent)} in all, {host.download_minutes:.0f} min at {mbit_per_s:g} Mbit/s"),
             ("disk", f"{size(weights + disk)} in all, {size(weights)} of it weights"),
         ]
     )

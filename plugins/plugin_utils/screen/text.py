@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Text for a screen of 100 columns: aligned columns and wrapped sentences.
 
-Whoever has something to tell a person makes its lines here and hands them to the action ``gpunode.llm.show``:
+Text for people is laid out here and shown with the action ``gpunode.llm.show``:
 
 >>> pairs([("GPUs", "8x H100"), ("context", "131072 tokens")])
 ['GPUs     8x H100', 'context  131072 tokens']
@@ -24,7 +24,7 @@ GAP = "  "
 def wrapped(text: str, first: str = "", rest: str | None = None, width: int = WIDTH) -> list[str]:
     """A text as lines of at most ``width`` columns. A word that is longer, such as an address, is never broken.
 
-    ``first`` stands before the first line, ``rest`` before the others: as many blanks, where it is not given.
+    ``first`` stands before the first line, ``rest`` before the others: by default as many blanks as ``first`` is long.
     """
     below = " " * len(first) if rest is None else rest
     lines = [
@@ -55,14 +55,14 @@ def columns(rows: Iterable[Sequence[str]], right: Collection[int] = (), indent: 
 
 
 def pairs(entries: Iterable[tuple[str, str]], indent: str = "", width: int = WIDTH) -> list[str]:
-    """Labels and what is to be said of each, wrapped beside its label. An empty value leaves its entry out."""
-    said = [(label, value) for label, value in entries if value]
-    wide = max((len(label) for label, _value in said), default=0)
-    return [line for label, value in said for line in wrapped(value, f"{indent}{label.ljust(wide)}{GAP}", width=width)]
+    """Labels with their wrapped values next to them. An entry with an empty value is left out."""
+    shown = [(label, value) for label, value in entries if value]
+    wide = max((len(label) for label, _value in shown), default=0)
+    return [line for label, value in shown for line in wrapped(value, f"{indent}{label.ljust(wide)}{GAP}", width=width)]
 
 
 def numbered(sentences: Iterable[str], indent: str = "", width: int = WIDTH) -> list[str]:
-    """Sentences with their numbers, wrapped beside them."""
+    """Numbered sentences, wrapped next to their numbers."""
     return [
         line
         for number, sentence in enumerate(sentences, 1)

@@ -224,7 +224,7 @@ def plan(folder: Path, *extra: str, rc: int = 0) -> str:
 
 def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: Path) -> None:
     told = plan(tmp_path, "gpus=4xH100", "json=plan.json", "models=70b,405b")
-    assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), side by side, this cannot be:\n\n1. 405b (meta-llama" in told
+    assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), these do not fit side by side:\n\n1. 405b (meta-llama" in told
     assert f"\nAs JSON: {tmp_path}/plan.json\n" in told
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"schema": 1, "nodes": {"localhost": []}}
     assert not (CHECKOUT / "playbooks/plan.json").exists()
