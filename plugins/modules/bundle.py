@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle
-short_description: Seal all that a node without a network needs, and open it there
+short_description: Seal a bundle for nodes without a network, and open it on a node
 version_added: 1.0.0
 description:
   - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and a tar of it where asked.
@@ -33,7 +33,7 @@ options:
     type: path
     required: true
   state:
-    description: What is to be.
+    description: Whether to seal the folder or to open it.
     type: str
     choices: [sealed, opened]
     required: true
@@ -50,16 +50,16 @@ options:
     type: path
     default: /var/lib/gpunode/bundle
   wait_s:
-    description: How long one call looks at the work before it reports progress, in seconds.
+    description: How long one call waits before it reports progress, in seconds.
     type: int
     default: 10
   resume:
-    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
     type: dict
 """
 
 EXAMPLES = r"""
-- name: Open what was carried here
+- name: Open the bundle on the node
   gpunode.llm.bundle:
     path: /srv/bundle
     state: opened
@@ -68,11 +68,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the work has ended.
   type: bool
   returned: always
 progress:
-  description: Where the work stands.
+  description: The progress of the work.
   type: str
   returned: always
 """
@@ -105,7 +105,7 @@ class Bundle:
         self.module.exit_json(changed=changed, done=True, progress=progress, diff=diff)
 
     def settled(self):
-        """Whether this bundle was opened. Once it was, the folder may go: a node that has all it needs asks no more."""
+        """Whether this bundle was opened before. After that, the folder may be deleted."""
         text = bundle_run.manifest_text(self.path, self.tar)
         opened = node_files.read_text(self.mark) if os.path.exists(self.mark) else ""
         if text:
@@ -124,10 +124,10 @@ class Bundle:
         if not done:
             self.module.exit_json(changed=False, done=False, progress=progress, resume={"started": True})
         if self.params["state"] == "opened":
-            self.have_apt_see_it()
+            self.refresh_apt()
         self.finish(changed, progress)
 
-    def have_apt_see_it(self):
+    def refresh_apt(self):
         text = bundle_run.manifest_text(self.path, self.tar)
         files = bundle_run.apt_files(self.path, self.root, bundle_contents.Contents.load(text))
         os.makedirs(f"{self.root}/lists/partial", mode=0o755, exist_ok=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_layout
-short_description: Put a container image into a folder, without Docker
+short_description: Download a container image to a folder, without Docker
 version_added: 1.0.0
 description:
   - Fetches an image from its registry into a folder that M(gpunode.llm.image_pull) loads on a node without a network.
-  - C(skopeo) does the transfer, in a transient systemd unit. Layers stay compressed, and one that is complete is not
-    fetched again. No Docker is needed on this host.
+  - C(skopeo) downloads the image in a transient systemd unit. Layers stay compressed. A complete layer is not fetched
+    again. The host needs no Docker.
   - The image is the one for this host's architecture.
 author:
   - gpunode contributors (@gpunode)
@@ -18,7 +18,7 @@ extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says whether the image would be fetched, and fetches nothing.
+    description: Reports whether the image would be fetched, and fetches nothing.
     support: full
   diff_mode:
     description: Shows the image before and after.
@@ -41,11 +41,11 @@ options:
     type: bool
     default: false
   wait_s:
-    description: How long one call looks at the transfer before it reports progress, in seconds.
+    description: How long one call waits before it reports progress, in seconds.
     type: int
     default: 10
   resume:
-    description: What an earlier call returned as RV(ignore:resume). The action plugin fills it in.
+    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
     type: dict
 """
 
@@ -66,7 +66,7 @@ digest:
   type: str
   returned: when known
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the work has ended.
   type: bool
   returned: always
 progress:
@@ -107,7 +107,7 @@ class Layout:
         )
 
     def recorded(self):
-        """The digest of the image that is here, whole."""
+        """The digest of the complete image in the folder, empty if there is none."""
         try:
             record = json.loads(node_files.read_text(os.path.join(self.folder, docker_layout.RECORD)))
             image = docker_layout.parse_manifest(record["manifest"])
@@ -156,7 +156,7 @@ class Layout:
         return path
 
     def step(self):
-        """One slice of waiting, then the report."""
+        """Wait for at most wait_s seconds, then report."""
         run = self.module.run_command
         resume = self.params["resume"]
         if not resume:

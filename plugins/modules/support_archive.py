@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: support_archive
-short_description: Gather what somebody needs to help with a node
+short_description: Collect the data that support needs about a node
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -18,7 +18,7 @@ description:
     wherever it occurs, in every spelling that programs use, and so is what merely looks like one or stands behind a
     telling name, such as C(LDAP_PW) or C(accessKey). Of environment files the names alone are left, and of the
     environments in units and command lines the values of variables that are known to hold no secret.
-  - A program that is missing, fails or does not end leaves its words in the bundle, and no failure.
+  - If a program is missing, fails or does not end, its error is in the archive, and the module does not fail.
 attributes:
   check_mode:
     description: Gathers, and writes nothing.
@@ -63,13 +63,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Gather what is known of this node
+- name: Collect the support data
   gpunode.llm.support_archive:
     dest: /var/tmp/support.tar.gz
     name: "{{ inventory_hostname }}"
     secrets: "{{ vllm_api_keys }}"
 
-- name: Take it to the controller
+- name: Fetch the archive to the controller
   ansible.builtin.fetch:
     src: /var/tmp/support.tar.gz
     dest: "support/{{ inventory_hostname }}.tar.gz"
@@ -78,12 +78,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: What is in the bundle.
+  description: The files in the archive.
   type: list
   elements: str
   returned: always
 bytes:
-  description: How large it is.
+  description: The size of the archive in bytes.
   type: int
   returned: always
 """
@@ -97,18 +97,18 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.node import commands, files as node_files
 from ..module_utils.support import archive, redact
 
-#: Of one file, more than any configuration has.
+#: The most bytes to read of one file. No configuration file is that large.
 READ_LIMIT = 16 << 20
 
 
 def surroundings(module):
-    patience = str(module.params["timeout_s"])
+    timeout = str(module.params["timeout_s"])
 
     def run(command):
         if not module.get_bin_path(command[0]):
             return f"{command[0]} is not there\n"
-        rc, out, err = module.run_command(commands.within(patience, *command), errors="replace")
-        ended = f"\n({' '.join(command)} did not end within {patience} s)\n" if rc in commands.TIMED_OUT else ""
+        rc, out, err = module.run_command(commands.within(timeout, *command), errors="replace")
+        ended = f"\n({' '.join(command)} did not end within {timeout} s)\n" if rc in commands.TIMED_OUT else ""
         return out + (f"\n{err}" if err.strip() else "") + ended
 
     def find(pattern):
@@ -124,7 +124,7 @@ def surroundings(module):
 
 
 def further_places(params):
-    """Where this site keeps secrets, beside the usual places."""
+    """The further places of secrets that the options name."""
     places = {params["token_path"]: redact.of_token} if params["token_path"] else {}
     if params["config_dir"]:
         places[os.path.join(params["config_dir"], "*.env")] = redact.of_environment
@@ -134,7 +134,7 @@ def further_places(params):
 
 
 def write(path, data):
-    """For nobody else at any time."""
+    """Write the archive so that only root can ever read it."""
     node_files.write_atomically(path, data, mode=0o600, folder_mode=0o700)
 
 

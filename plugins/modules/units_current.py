@@ -8,13 +8,12 @@ module: units_current
 short_description: Make sure that services run, enabled, from the files that are on disk
 version_added: 1.0.0
 description:
-  - Enables and starts units that do not run, and restarts those that were started from other files than are on disk
-    now. Any number of units takes one call.
-  - Whether a restart is due is not a matter of what this play changed. A unit puts aside at its start
-    what it starts from, and this is compared with the files. So a play that was stopped half-way is finished by the
-    next one, and a service never restarts when nothing differs.
-  - Returns when systemd has accepted the work, not when the service is ready. See M(gpunode.llm.endpoint_ready). For
-    units with O(units[].reloads) it returns when systemd has done the work.
+  - Enables and starts units that do not run. Restarts units whose files changed since their start. One call takes
+    any number of units.
+  - At its start, each unit copies its files to O(units[].started_from). The module compares these copies with the files
+    on disk. So the next play finishes the work of a play that was stopped, and no service restarts without a change.
+  - Returns when systemd has accepted the jobs, not when the service is ready. M(gpunode.llm.endpoint_ready) waits for
+    that. For units with O(units[].reloads) the module returns when systemd has finished the jobs.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -58,12 +57,12 @@ settled:
   type: bool
   returned: always
 due:
-  description: What there was to do, a line each, likewise.
+  description: What the module had to do, one line for each action.
   type: list
   elements: str
   returned: always
 units:
-  description: What was done, for each unit.
+  description: The action for each unit.
   type: list
   elements: dict
   returned: always

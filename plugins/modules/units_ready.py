@@ -5,14 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: units_ready
-short_description: Make sure that services run from the files that are on disk, and answer
+short_description: Start or restart services whose files changed, and wait until they answer
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
   - Does what M(gpunode.llm.units_current) does, and then waits as M(gpunode.llm.endpoint_ready) does.
-  - Where nothing is due and all endpoints answer, both take one call together.
-  - While it waits, the play shows what the engine is busy with.
+  - If there is nothing to do and all endpoints answer, this takes one call.
+  - The play shows what the engine does during the wait.
 extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.units
@@ -63,7 +63,7 @@ settled:
   type: bool
   returned: always
 due:
-  description: What there was to do, a line each, likewise.
+  description: What the module had to do, one line for each action.
   type: list
   elements: str
   returned: always
@@ -73,21 +73,21 @@ units:
   elements: dict
   returned: always
 endpoints:
-  description: How each endpoint is, as M(gpunode.llm.endpoint_ready) returns it.
+  description: The state of each endpoint, as M(gpunode.llm.endpoint_ready) returns it.
   type: list
   elements: dict
   returned: success
 log:
-  description: The last lines of the journal that say something.
+  description: The last lines of the journal that help to find the cause.
   type: list
   elements: str
   returned: failure
 done:
-  description: Whether there is nothing more to wait for.
+  description: Whether the wait has ended.
   type: bool
   returned: always
 progress:
-  description: What is being waited for.
+  description: What the module waits for.
   type: str
   returned: always
 """

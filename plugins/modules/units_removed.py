@@ -5,22 +5,23 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: units_removed
-short_description: Make sure that services are gone, with their files and with what systemd remembers of them
+short_description: Remove services, their files and their state in systemd
 version_added: 1.0.0
 description:
-  - Stops and disables units, removes their files, and has systemd forget them. Any number of units takes one call.
-  - A unit that has failed stays in C(systemctl --failed) after its file is gone, until it is reset. This resets it.
-  - Files go in their order. While the last one is there, a removal that was interrupted is found again and finished.
+  - Stops and disables units, removes their files, and resets their state in systemd. One call handles any number of
+    units.
+  - Without the reset, a failed unit stays in C(systemctl --failed) after its file is removed.
+  - Removes files in the given order. As long as the last file exists, a later run can finish an interrupted removal.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says what would be stopped and removed.
+    description: Reports which units would be stopped and which files would be removed.
     support: full
   diff_mode:
-    description: Shows a line for each unit that ends and for each path that goes.
+    description: Shows one line for each stopped unit and each removed path.
     support: full
 options:
   units:
@@ -34,7 +35,7 @@ options:
         type: str
         required: true
       files:
-        description: Its files and folders, in the order in which they go. What is not there is passed over.
+        description: The files and folders of the unit, in the order of their removal. Missing ones are skipped.
         type: list
         elements: path
         default: []
@@ -52,7 +53,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ended:
-  description: The units that ran or had failed, and that systemd holds no longer.
+  description: The units that ran or had failed, and are stopped and reset now.
   type: list
   elements: str
   returned: always

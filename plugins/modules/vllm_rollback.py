@@ -5,24 +5,24 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_rollback
-short_description: Take instances that do not answer back to what they last answered from
+short_description: Restore the last working files and image of instances that do not answer
 version_added: 1.0.0
 description:
-  - A unit of the role P(gpunode.llm.vllm#role) keeps what it was started from, once it has answered. Files and images
-    that differ from that are taken back to it, and what does not run is started again.
-  - A unit that runs is not restarted, and one that has never answered is left alone, unless it took the place of
-    others.
-  - Returns when systemd has accepted the work. Hand RV(endpoints) to M(gpunode.llm.endpoint_ready).
+  - When a unit of the role P(gpunode.llm.vllm#role) answers, it keeps a copy of the files that it was started from. The
+    module restores the files and the image if they differ from this copy, and starts units that do not run.
+  - The module does not restart a unit that runs. It does not touch a unit that has never answered, unless that unit
+    replaced others.
+  - Returns when systemd has accepted the jobs. Pass RV(endpoints) to M(gpunode.llm.endpoint_ready) to wait for them.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says which units would be taken back.
+    description: Reports which units would be restored.
     support: full
   diff_mode:
-    description: Shows the files of each.
+    description: Shows the restored files of each unit.
     support: full
 options:
   units:
@@ -31,22 +31,22 @@ options:
     elements: str
     required: true
   kept_dir:
-    description: The folder in which units keep what they answered from.
+    description: The folder in which units keep the copies of their last working files.
     type: path
     default: /var/lib/gpunode/vllm
   docker:
-    description: Docker's client.
+    description: The path of the docker command.
     type: path
     default: /usr/bin/docker
   replaced:
     description:
-      - Units that O(units) were to replace. Those that were stopped to make room are started again; before that
-        O(newcomers), and whatever else of O(units) has never answered, are stopped and disabled. Their files stay.
+      - Units that O(units) had to replace. Those that were stopped to make room are started again. Before that, the
+        module stops and disables O(newcomers) and those of O(units) that have never answered. Their files stay.
     type: list
     elements: str
     default: []
   newcomers:
-    description: Units that were not there before the change.
+    description: Units that did not exist before the change.
     type: list
     elements: str
     default: []
@@ -55,7 +55,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Take back what does not answer
+- name: Restore units that do not answer
   gpunode.llm.vllm_rollback:
     units: [vllm-8b.service]
   register: back
@@ -67,7 +67,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 rolled_back:
-  description: What was taken back.
+  description: The restored units.
   type: list
   elements: dict
   returned: always
@@ -76,16 +76,16 @@ rolled_back:
       description: The unit.
       type: str
     differed:
-      description: Its files, and the image's name, that were not what it had last answered from.
+      description: The restored files, and the name of the image if it was restored.
       type: list
       elements: str
 brought_back:
-  description: The units that had been stopped to make room, and are started again.
+  description: The units that were stopped to make room, and that this call started again.
   type: list
   elements: str
   returned: always
 endpoints:
-  description: Where those units answer, as M(gpunode.llm.endpoint_ready) takes it.
+  description: The endpoints of these units, as M(gpunode.llm.endpoint_ready) takes them.
   type: list
   elements: dict
   returned: always
@@ -102,7 +102,7 @@ from ..module_utils.units import unit as units_unit
 UNIT_DIR = names.UNIT_DIR
 
 
-def note_of(unit):
+def stop_note(unit):
     return os.path.join(units_unit.STOOD_DOWN, unit)
 
 
@@ -119,9 +119,9 @@ class Rollback:
         return out.strip()
 
     def running(self, units):
-        """A unit of ours that is active has answered."""
-        told = self.run(*commands.show(units_unit.PROPERTIES, *units))
-        return {name for name, shown in units_unit.parse_show(told).items() if shown.active == "active"}
+        """The active units. A unit of the role vllm is active only after it has answered."""
+        shown = self.run(*commands.show(units_unit.PROPERTIES, *units))
+        return {name for name, unit in units_unit.parse_show(shown).items() if unit.active == "active"}
 
     def kept(self, unit):
         try:
@@ -136,21 +136,21 @@ class Rollback:
 
     def restore(self, kept, paths, image_moved):
         if image_moved:
-            # First: where the image is gone there is nothing to go back to, and the files stay as they are.
+            # The image comes first: if it is gone, this fails and the files stay unchanged.
             self.run(self.module.params["docker"], "tag", kept.image_id, kept.record.image)
         for path in paths:
             node_files.copy_atomically(kept.files[path], path)
-        # The record goes back with what it tells of.
+        # The record must match the restored files.
         node_files.write_atomically(kept.record.files.record, kept.record.text())
 
     def stood_down(self):
-        """Those that made room, and are there to come back."""
+        """The instances that were stopped to make room and still exist."""
         here = known.by_unit(known.instances((UNIT_DIR,)))
-        noted = [unit for unit in self.module.params["replaced"] if os.path.exists(note_of(unit))]
+        noted = [unit for unit in self.module.params["replaced"] if os.path.exists(stop_note(unit))]
         return [here[unit] for unit in noted if unit in here]
 
     def give_way(self, units):
-        """End what took their place: it would come again with the next boot."""
+        """Stop and disable the units that replaced them: they would start again at the next boot."""
         never = [unit for unit in units if self.kept(unit) is None]
         going = sorted({*never, *self.module.params["newcomers"]})
         if going:
@@ -163,13 +163,13 @@ class Rollback:
         running = self.running(units)
         stopped = [unit for unit in units if unit not in running]
         if stopped:
-            # It fails for a unit that systemd does not hold in memory, which has no count of starts either.
+            # This fails for a unit that systemd has not loaded. Such a unit has no start counter to reset.
             self.module.run_command(["systemctl", "reset-failed", *stopped])
             self.run("systemctl", "restart", "--no-block", *stopped)
 
 
-def taken_back(rollback, units):
-    """What differed, by unit, and where those answer."""
+def restore_units(rollback, units):
+    """Restore the units. Returns the differences of each unit, and the endpoints."""
     rows, endpoints = [], []
     for unit in units:
         kept = rollback.kept(unit)
@@ -198,7 +198,7 @@ def main():
     )
     rollback = Rollback(module)
     back = rollback.stood_down()
-    rows, endpoints = taken_back(rollback, module.params["units"])
+    rows, endpoints = restore_units(rollback, module.params["units"])
     endpoints += [one.endpoint for one in back]
     back = [one.unit for one in back]
     if not module.check_mode:
@@ -207,15 +207,15 @@ def main():
         if rows or back:
             rollback.start([*(row["unit"] for row in rows), *back])
         for unit in back:
-            os.unlink(note_of(unit))
-    told = "".join(f"{row['unit']}: {path}\n" for row in rows for path in row["differed"])
-    told += "".join(f"{unit}: stopped\n" for unit in back)
+            os.unlink(stop_note(unit))
+    before = "".join(f"{row['unit']}: {path}\n" for row in rows for path in row["differed"])
+    before += "".join(f"{unit}: stopped\n" for unit in back)
     module.exit_json(
         changed=bool(rows or back),
         rolled_back=rows,
         brought_back=back,
         endpoints=endpoints,
-        diff={"before": told, "after": told and "as it was kept\n"},
+        diff={"before": before, "after": before and "as it was kept\n"},
     )
 
 
