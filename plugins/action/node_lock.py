@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Have a node for one play alone; the waiting and the renewing are the controller's."""
+"""Lock a node for one play; the controller waits for the lock and renews it."""
 
 from __future__ import annotations
 

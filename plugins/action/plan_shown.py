@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show what is going to be on a node, before anything changes: from what it was asked before, with no further call."""
+"""Show the plan of a node before anything changes, from earlier results, without a call to the node."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ActionModule(rendered_files.ActionModule):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Say whether each engine will be started anew, by the files that it would be started from."""
+        """Show the plan. Whether an engine restarts follows from the files that it would be started from."""
         self._task_vars = task_vars or {}
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
-        engines = {one["name"]: one for one in options["plan"].get("engines") or []}
+        engines = {engine["name"]: engine for engine in options["plan"].get("engines") or []}
         restarts = {
             one["name"]: screen_plan.restart(self._digests(one, options["item_var"]), engines.get(one["name"]))
             for one in options["services"]
@@ -56,7 +56,7 @@ class ActionModule(rendered_files.ActionModule):
         return {"changed": False, "restarts": restarts}
 
     def _digests(self, service: Mapping[str, Any], item_var: str) -> dict[str, str]:
-        """The files that an engine is going to be started from."""
+        """The digests of the files that an engine would be started from."""
         own = [self._plain(file) for file in service["to_write"] if file["dest"] in service["starts_from"]]
         entries, secrets = file_plan.rendered(own, [service], item_var, self._text)
         return {

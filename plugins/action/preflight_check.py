@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask the node what stands against a plan, unless it has said so with its first answer."""
+"""Check a plan on the node, unless the node's first result includes that."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import asked
 
-#: The module's options that the option `hub` holds together, and what is as if it were not there.
+#: The module's options that the option `hub` combines, and the values that count as absent.
 HUB = ("ca_path", "client", "endpoint", "home", "source", "token_path", "update")
 EMPTY = (None, "", {})
 

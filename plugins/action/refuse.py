@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""End with a message to people: what ansible.builtin.fail does, once and without the lines of the play around it."""
+"""Fail with a message for people, like ansible.builtin.fail, but once and without the play's source lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail with the message, or with all findings where there are any."""
+        """Fail with the message, or with all findings if there are any."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(
             argument_spec=OPTIONS, mutually_exclusive=[("msg", "findings")], required_one_of=[("msg", "findings")]

@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
         return result
 
     def _rendered(self, args: dict[str, Any]) -> dict[str, Any]:
-        """The module's arguments, with the texts in the place of their templates."""
+        """The module's arguments, with rendered texts instead of templates."""
         items = args.pop("each", None) or []
         item_var = args.pop("item_var", None) or "item"
         files = [self._plain(file) for file in args.get("files") or []]
@@ -43,7 +43,7 @@ class ActionModule(ActionBase):
 
     @staticmethod
     def _plain(file: dict[str, Any]) -> dict[str, Any]:
-        """The entry with its booleans as booleans: what is given with -e arrives as text."""
+        """The entry with real booleans: values from -e arrive as text."""
         missing = [key for key in ("src", "dest") if not file.get(key)]
         if missing:
             raise AnsibleActionFail(f"rendered_files: a file lacks {' and '.join(missing)}")
@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
         text = self._loader.get_text_file_contents(path)
         if not template:
             return str(text)
-        # As ansible.builtin.template does it: files beside this one can be included.
+        # As in ansible.builtin.template, files of the same folder can be included.
         searchpath = [*self._task_vars.get("ansible_search_path", []), os.path.dirname(path)]
         templar = self._templar.copy_with_new_env(
             searchpath=[os.path.join(folder, sub) for folder in searchpath for sub in ("templates", "")],
@@ -63,5 +63,5 @@ class ActionModule(ActionBase):
         )
         overrides = {"trim_blocks": True, "lstrip_blocks": True}
         rendered = templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
-        # Jinja drops the last line break; a file without it glues to whatever is put after it.
+        # Jinja drops the last line break, but a file must end with one.
         return "" if rendered is None else str(rendered).rstrip("\n") + "\n"

@@ -30,7 +30,7 @@ OPTIONS = {
     **hub_models.OPTIONS,
     "fail_on_findings": {"type": "bool", "default": True},
 }
-#: A host's label, its GPUs, and what it serves already.
+#: A host's label, its GPUs, and the instances that it already serves.
 Place = tuple[str, NodeGpus, NodeServing]
 
 
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {"changed": False, "schema": SCHEMA, "findings": [], **result}
 
     def _ask(self, asks: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        """What the node says of its GPUs, and of models that are asked for."""
+        """Ask the node for its GPUs and for models that the catalogue does not have."""
         module = hub_models.MODULE if asks else "gpunode.llm.gpu_info"
         answer: dict[str, Any] = self._execute_module(module_name=module, module_args=asks, task_vars=task_vars)
         if answer.get("failed"):

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask the node once, for its GPUs and for facts; decide on the controller, where the catalogue lies."""
+"""Ask the node once for its GPUs and facts; plan on the controller, which has the catalogue."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show a text as it stands: through Ansible's own screen, so that every callback and AWX has it, and no quotes."""
+"""Show a text unquoted, through Ansible's own display, so that every callback and AWX records it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Show it at once, so that the lines of two nodes do not mix."""
+        """Show all lines in one call, so that the lines of two nodes do not mix."""
         super().run(tmp, task_vars)
         _result, options = self.validate_argument_spec(argument_spec={"text": {"type": "raw", "required": True}})
         text = options["text"]

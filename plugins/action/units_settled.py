@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Renders the files that units are to start from, as rendered_files does; the node only compares them.
+"""Renders the files of units as rendered_files does; the node only compares them.
 
-It is not asked where it has said with its first answer how they are.
+The node is not called if its first result already includes the comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ActionModule(rendered_files.ActionModule):
 
 
 def spread(args: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, with all that ``services`` stands for: templated once, and not by each of the five."""
+    """The arguments with ``services`` expanded, so that Ansible templates the services once and not five times."""
     services = args.pop("services", None) or []
     if services:
         args["each"] = services

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ask the node once; or again and again, and show each answer, until somebody interrupts it."""
+"""Ask the node once, or repeatedly until interrupted and show each result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..plugin_utils.refusal import Refusal
 from ..plugin_utils.screen import status as screen_status
 
 MODULE = "gpunode.llm.vllm_status"
-#: What is for this plugin, and not for the module on the node.
+#: Options of this plugin that the module on the node does not take.
 OWN: dict[str, Any] = {
     "watch_s": {"type": "float"},
     "models": {"type": "list", "elements": "raw", "default": []},
@@ -30,18 +30,18 @@ Result = dict[str, Any]
 
 
 def watch(look: Callable[[], Result], show: Callable[[Result], None], every_s: float) -> None:
-    """Look and show, each time so many seconds after the last, for ever. A look that takes longer delays the next."""
+    """Look and show every ``every_s`` seconds, forever. A look that takes longer delays the next."""
     while True:
-        began = time.monotonic()
+        start = time.monotonic()
         show(look())
-        time.sleep(max(0, began + every_s - time.monotonic()))
+        time.sleep(max(0, start + every_s - time.monotonic()))
 
 
 @contextmanager
 def unbroken() -> Iterator[None]:
-    """No ctrl-c meanwhile: it comes afterwards.
+    """Delay ctrl-c until the end of the block.
 
-    What a worker shows goes through a queue, and Ansible waits for ever for one that is killed while it writes there.
+    A worker's output goes through a queue, and Ansible waits forever for a worker that is killed while it writes.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
@@ -67,19 +67,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         wanted = planner_listed.listed(options["models"], options["extra_models"])
 
         def look() -> Result:
-            said: Result = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
-            for one in said.get("instances", ()):
-                one["listed"] = None if wanted is None else one["name"] in wanted
-            return said
+            result: Result = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+            for instance in result.get("instances", ()):
+                instance["listed"] = None if wanted is None else instance["name"] in wanted
+            return result
 
         if every_s is None:
             return look()
         host = str((task_vars or {}).get("inventory_hostname", "node"))
-        watch(lambda: self._again(look), lambda said: self._show(host, said), every_s)
+        watch(lambda: self._again(look), lambda result: self._show(host, result), every_s)
         return {"changed": False}
 
     def _again(self, look: Callable[[], Result]) -> Result:
-        """A node that restarts is looked at again."""
+        """Look; if the node cannot be reached, as during a reboot, return a failure and go on."""
         try:
             return look()
         except AnsibleConnectionFailure as failure:
@@ -87,7 +87,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {"failed": True, "msg": str(failure)}
 
     @staticmethod
-    def _show(host: str, said: Result) -> None:
-        lines = screen_status.report({host: said}, short=True)["text"]
+    def _show(host: str, result: Result) -> None:
+        lines = screen_status.report({host: result}, short=True)["text"]
         with unbroken():
             Display().display("\n".join([f"\n{time.strftime('%H:%M:%S')}", *lines]))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that read plans and answers of nodes. NAME.yml beside this file documents filter NAME."""
+"""Filters that read plans and answers of nodes. NAME.yml in this folder documents filter NAME."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def weights_failure(results):
 
 #: Each filter, and the message for input of another shape.
 FILTERS = {
-    "gateway_plan": (gateway_plan, "these are no settings or instances"),
-    "vllm_card": (vllm_card, "these are no instances of a plan"),
-    "vllm_second": (service.second_instances, "these are no instances and rooms"),
+    "gateway_plan": (gateway_plan, "these are not settings and instances"),
+    "vllm_card": (vllm_card, "these are not instances of a plan"),
+    "vllm_second": (service.second_instances, "these are not instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),
     "vllm_status_report": (vllm_status_report, "this is not what vllm_status returned"),
     "weights_failure": (weights_failure, "these are not results of tasks"),
@@ -56,5 +56,5 @@ FILTERS = {
 class FilterModule:
     def filters(self):
         guarded = {name: refusing(name, function, what) for name, (function, what) in FILTERS.items()}
-        # It takes whatever is given for keys, and its sentences hold none.
+        # Not guarded: it reports malformed keys itself, and its sentences contain no key.
         return {"gateway_key_findings": gateway.key_findings, **guarded}

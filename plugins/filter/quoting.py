@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that quote a text by the rules of the file it stands in. NAME.yml beside this file documents filter NAME."""
+"""Filters that quote a text by the rules of the file it stands in. NAME.yml in this folder documents filter NAME."""
 
 from __future__ import annotations
 

@@ -84,11 +84,11 @@ def listed(what: str, value: Any) -> Sequence[Any]:
 
 def names(value: Any) -> tuple[str, ...]:
     """Read the names and addresses that clients use for the gateway."""
-    found = tuple(str(one) for one in listed("gateway_names", value))
-    for one in found:
-        if not _DNS_NAME.match(one) and not _is_address(one):
-            raise ValueError(f"gateway_names holds {one!r}, which is neither a name in the DNS nor an address.")
-    return found
+    texts = tuple(str(name) for name in listed("gateway_names", value))
+    for name in texts:
+        if not _DNS_NAME.match(name) and not _is_address(name):
+            raise ValueError(f"gateway_names holds {name!r}, which is neither a DNS name nor an address.")
+    return texts
 
 
 def _is_address(text: str) -> bool:
@@ -100,7 +100,7 @@ def _is_address(text: str) -> bool:
 
 
 def routes(value: Any) -> tuple[tuple[str, str], ...]:
-    """What passes, each a method and a path."""
+    """Read the routes that the gateway passes on, each a method and a path."""
     found = []
     for one in listed("gateway_routes", value):
         match = _ROUTE.match(str(one))
@@ -123,7 +123,7 @@ def networks(value: Any) -> tuple[str, ...]:
             paths.address(str(one).partition("/")[0])
             found.append(str(ipaddress.ip_network(str(one))))
         except ValueError as error:
-            raise ValueError(f"gateway_metrics_allow holds {one!r}, which is no network: {error}.") from None
+            raise ValueError(f"gateway_metrics_allow holds {one!r}, which is not a network: {error}.") from None
     return tuple(found)
 
 
@@ -164,19 +164,19 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
-    """The settings, and a sentence for each that cannot be read; its default stands in for it."""
+    """The settings, and a sentence for each that cannot be read and has its default instead."""
     findings: list[str] = []
-    seen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in options.items():
         if key not in READERS:
             meant = near(key, READERS)
-            findings.append(f"gateway_{key} is no setting{f'; did you mean gateway_{meant[0]}?' if meant else '.'}")
+            findings.append(f"gateway_{key} is not a setting{f'; did you mean gateway_{meant[0]}?' if meant else '.'}")
         elif value is not None:
             try:
-                seen[key] = READERS[key](typed(f"gateway_{key}", value))
+                values[key] = READERS[key](typed(f"gateway_{key}", value))
             except ValueError as error:
                 findings.append(str(error))
-    return Settings(**seen), findings
+    return Settings(**values), findings
 
 
 def key_findings(keys: Any, engine_key: str = "") -> list[str]:
@@ -201,15 +201,15 @@ def key_findings(keys: Any, engine_key: str = "") -> list[str]:
                 " any of . _ ~ + / -; `openssl rand -hex 32` makes one."
             )
     if _CONTROL.search(str(engine_key)):
-        findings.append("The key that opens the engines holds a line break or another control character.")
-    # nginx looks them up without regard to capitals first.
+        findings.append("The API key of the engines holds a line break or another control character.")
+    # nginx compares keys without regard to case.
     if len({str(key).casefold() for key in keys.values()}) < len(keys):
-        findings.append("Two keys of gateway_keys are the same, or differ in capitals alone. Give each client its own.")
+        findings.append("Two keys of gateway_keys are equal, or differ only in case. Give each client its own.")
     return findings
 
 
 def listen(host: str, port: int) -> str:
-    """As nginx takes it. :: means every address, those of IPv4 too."""
+    """The value of nginx's listen. :: includes IPv4 addresses."""
     return f"{network.bracketed(host)}:{port}{' ipv6only=off' if host == '::' else ''}"
 
 
@@ -222,7 +222,7 @@ def _upstream(instance: Mapping[str, Any]) -> str:
 
 
 def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Where each engine listens, and the file in which a second one that runs beside it for a while names itself."""
+    """The address of each engine, and the file in which its second instance, if there is one, adds itself."""
     found = []
     for instance in instances:
         host = str(instance.get("host") or "127.0.0.1")
@@ -230,7 +230,7 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             {
                 "upstream": _upstream(instance),
                 "address": f"{network.bracketed(host)}:{int(instance['port'])}",
-                # With a star: nginx does not mind that it is not there.
+                # With a star, nginx accepts that the file is missing.
                 "second": f"{node_names.standby_file(str(instance['name']))}*",
             }
         )
@@ -238,22 +238,22 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
-    """Every instance below its own name; the default one at the root, too."""
+    """The path prefixes of an instance: its name, and the root for the default instance."""
     return [f"/{instance['name']}", *([""] if instance["name"] == default else [])]
 
 
 def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> list[dict[str, Any]]:
-    """Every path that passes, its methods, and where it goes."""
+    """Every path that the gateway passes on, with its methods and its engine."""
     places: dict[str, dict[str, Any]] = {}
     passes_to: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         for prefix in _prefixes(instance, default):
             for method, route in settings.routes:
                 place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
-                found = places.setdefault(prefix + route, place)
+                entry = places.setdefault(prefix + route, place)
                 if passes_to.setdefault(prefix + route, instance) is not instance:
                     raise ValueError(f"Two instances would be reached at {prefix}{route}: rename one of them.")
-                found["methods"].append(method)
+                entry["methods"].append(method)
     return list(places.values())
 
 
@@ -269,19 +269,19 @@ def _metrics(settings: Settings, instances: Sequence[Mapping[str, Any]], default
 
 
 def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
-    """Whether two services cannot listen at both."""
+    """Whether two listening addresses conflict."""
     wide = ("0.0.0.0", "::")
     return one[1] == other[1] and (one[0] == other[0] or one[0] in wide or other[0] in wide)
 
 
 def listens(settings: Settings) -> list[dict[str, Any]]:
-    """Every address that the gateway takes on the node."""
-    found = [(settings.host, settings.port)]
+    """Every address that the gateway listens on."""
+    addresses = [(settings.host, settings.port)]
     if settings.metrics_port is not None:
-        found.append((settings.metrics_host, settings.metrics_port))
+        addresses.append((settings.metrics_host, settings.metrics_port))
     if settings.acme_email:
-        found.append((settings.host, 80))
-    return [{"host": host, "port": port} for host, port in found]
+        addresses.append((settings.host, 80))
+    return [{"host": host, "port": port} for host, port in addresses]
 
 
 def _acme_names(settings: Settings) -> list[str]:
@@ -289,30 +289,30 @@ def _acme_names(settings: Settings) -> list[str]:
 
 
 def _against(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What cannot be had together."""
+    """Findings about settings that contradict each other."""
     findings = []
     if bool(settings.certificate) != bool(settings.certificate_key):
-        findings.append("gateway_certificate and gateway_certificate_key come together: the one is of no use alone.")
+        findings.append("gateway_certificate and gateway_certificate_key must be set together.")
     if settings.acme_email and settings.certificate:
         findings.append("gateway_acme_email asks for a certificate and gateway_certificate names one. Set one of them.")
     if settings.acme_email and not _acme_names(settings):
-        findings.append("ACME gives certificates to names, and gateway_names holds none.")
+        findings.append("ACME issues certificates for DNS names, and gateway_names holds none.")
     loopback = ipaddress.ip_address(settings.metrics_host).is_loopback
     if settings.metrics_port is not None and not loopback and not settings.metrics_allow:
         findings.append(
-            f"Metrics would be open to everybody who reaches {settings.metrics_host}:{settings.metrics_port}. Say who"
-            " may read them (gateway_metrics_allow), or keep gateway_metrics_host at 127.0.0.1."
+            f"Metrics would be open to everyone who can reach {settings.metrics_host}:{settings.metrics_port}. Set"
+            " who may read them (gateway_metrics_allow), or keep gateway_metrics_host at 127.0.0.1."
         )
-    return findings + _beside(settings, instances)
+    return findings + _conflicts(settings, instances)
 
 
-def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the engines have against the gateway."""
+def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Findings about conflicts between the gateway and the engines."""
     findings = []
     mine = [(one["host"], one["port"]) for one in listens(settings)]
-    strange = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
+    invalid = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
     findings += [
-        f"{name!r} is not a valid name for an instance: use letters, digits, dots and dashes." for name in strange
+        f"{name!r} is not a valid name for an instance: use letters, digits, dots and dashes." for name in invalid
     ]
     for number, one in enumerate(mine):
         if any(_overlap(one, other) for other in mine[:number]):
@@ -333,7 +333,7 @@ def _beside(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _service(settings: Settings) -> dict[str, Any]:
-    """Its unit, where that is and what it keeps while it runs, and its record: where it is, and its text."""
+    """The names and paths of its unit, and the path and text of its record."""
     return {
         "unit": node_names.GATEWAY_UNIT,
         "unit_path": f"{node_names.UNIT_DIR}/{node_names.GATEWAY_UNIT}",
@@ -347,7 +347,7 @@ def _service(settings: Settings) -> dict[str, Any]:
 def plan(
     options: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], os_family: str = "Debian"
 ) -> dict[str, Any]:
-    """What the gateway is to be, and all that stands against it in ``findings``."""
+    """The plan of the gateway; ``findings`` holds every problem."""
     settings, findings = read(options)
     if os_family != "Debian":
         findings.append(f"The gateway needs nginx as Debian and Ubuntu have it; this node's system is {os_family}'s.")
