@@ -17,11 +17,10 @@ from fnmatch import fnmatchcase
 
 from ...module_utils.hub.snapshot import wanted
 from .catalog import ModelSpec
-from .named import shown
+from .named import ADAPTER, READ, shown
 
 CONFIG = "config.json"
-#: Files of weights, by how vLLM prefers them; it reads none of the rest.
-READ = (".safetensors", ".bin", ".pt")
+#: Files of weights that vLLM does not read. Those that it reads are in READ, by how it prefers them.
 UNREAD = (".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".ckpt", ".tflite")
 #: Folders of copies in other forms, and of training runs.
 FOLDERS = re.compile(r"(original|metal|onnx|openvino|coreml|checkpoint-\d+)/")
@@ -84,7 +83,10 @@ def left_out(files: Iterable[str], shards: frozenset[str]) -> set[str]:
     if shards & real:  # as vLLM does: what the index does not name is a copy
         out |= real - shards
     consolidated = {path for path in listed if _consolidated(path)}
-    return out | (consolidated if real - consolidated else set())
+    out |= consolidated if real - consolidated else set()
+    # vLLM would take an adapter's tensors for the model's.
+    adapters = {path for path in listed if path.startswith(ADAPTER)}
+    return out | (adapters if {path for path in listed if "/" not in path} - out - adapters else set())
 
 
 def _consolidated(path: str) -> bool:

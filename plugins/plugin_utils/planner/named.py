@@ -17,6 +17,8 @@ from .catalog import Catalog, ModelSpec
 
 #: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
 MODULES = ("tokenization_", "processing_", "image_processing_")
+#: How files of weights end that vLLM reads, by how it prefers them; and how an adapter's begin.
+READ, ADAPTER = (".safetensors", ".bin", ".pt"), "adapter_model."
 #: So many names of files are shown.
 SHOWN = 6
 
@@ -129,15 +131,14 @@ def title(said: Mapping[str, Any]) -> str:
 
 
 def _no_model(said: Mapping[str, Any]) -> str:
-    """Why it is nothing that vLLM serves; empty where it has a config.json."""
+    """Why it is nothing that vLLM serves; empty where it has a config.json and is no adapter."""
     files = said.get("files") or {}
+    what = title(said)
+    own = [path for path in files if path.endswith(READ) and "/" not in path and not path.startswith(ADAPTER)]
+    if "adapter_config.json" in files and not (said.get("config") is not None and own):
+        return f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it is for."
     if said.get("config") is not None:
         return ""
-    what = title(said)
-    if "adapter_config.json" in files:
-        return (
-            f"{what} is a LoRA adapter (it has adapter_config.json and no config.json): serve the model that it is for."
-        )
     if "model_index.json" in files:
         return (
             f"{what} is a pipeline of diffusers (it has model_index.json and no config.json), and vLLM serves language"

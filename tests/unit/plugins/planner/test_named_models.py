@@ -126,7 +126,7 @@ def test_the_status_knows_its_instance_without_a_hub() -> None:
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        (["adapter_config.json"], "is a LoRA adapter (it has adapter_config.json and no config.json)"),
+        (["adapter_config.json"], "is a LoRA adapter (it has adapter_config.json and no model)"),
         (["model_index.json"], "is a pipeline of diffusers"),
         (["m-q4.gguf"], "has GGUF files and no config.json, which vLLM does not read"),
         (["params.json", "consolidated.safetensors"], "has params.json, the form of its maker"),
@@ -138,6 +138,13 @@ def test_what_has_no_config_json(files: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match="Acme/Mine-8B at 0e9e39f2") as refused:
         entries({NAME: said(config=None, files=dict.fromkeys(files, 1))})
     assert sentence in str(refused.value)
+
+
+def test_an_adapter_with_the_config_of_its_model_is_one_all_the_same() -> None:
+    with pytest.raises(ValueError, match="is a LoRA adapter"):
+        entries(
+            {NAME: said(files=dict.fromkeys(["config.json", "adapter_config.json", "adapter_model.safetensors"], 1))}
+        )
 
 
 def test_each_that_is_refused_has_a_line() -> None:
@@ -229,6 +236,12 @@ ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors
             [],
             ["checkpoint-500/model.safetensors"],
             id="run",
+        ),
+        pytest.param(
+            ["model.safetensors", "adapter_model.safetensors", "vision-lora/adapter_model.safetensors"],
+            [],
+            ["adapter_model.safetensors"],
+            id="an adapter beside what it was merged into",
         ),
         pytest.param(["a.gguf", "b.pth"], [], [], id="nothing that is read"),
     ],
