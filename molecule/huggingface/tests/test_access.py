@@ -35,7 +35,7 @@ REFUSALS = {
     "no such repository": (
         {},
         {"repo_id": "weights/none"},
-        ("weights/none does not exist on", f"Look at {PAGES}/weights/none"),
+        ("weights/none does not exist on", f"Check {PAGES}/weights/none"),
     ),
     "the revision is gone": (
         {},
