@@ -28,16 +28,17 @@ attributes:
       O(files[].template=false), which is a program, one line tells its size and its hash.
     support: full
 options:
-  owed:
-    description: What must still be done for a change, written down before the first file changes.
+  pending:
+    description: The work that a change requires, noted on the node before the first file changes.
     type: dict
+    aliases: [owed]
     suboptions:
       path:
-        description: The file to write it into. Whoever does it removes the file.
+        description: The file to note it in. The task that does the work removes the file.
         type: path
         required: true
       what:
-        description: The one line that the file gets.
+        description: The line to write into the file.
         type: str
         required: true
 seealso:
@@ -76,21 +77,21 @@ from ..module_utils.node import files as node_files
 from ..module_utils.units import files as units_files
 
 
-def note(owed):
-    """Write down what is due for the change before there is one: a play that is stopped after it is finished later."""
-    node_files.write_atomically(owed["path"], f"{owed['what']}\n")
+def note(pending):
+    """Note the pending work before a file changes: if the play is stopped, a later one does the work."""
+    node_files.write_atomically(pending["path"], f"{pending['what']}\n")
 
 
-def write(files, changed, owed):
-    """All that changed, or nothing where one is not valid."""
+def write(files, changed, pending):
+    """Write all changed files, or none if one of them is not valid."""
     folders = {file.folder for file in changed}
     for file in files:
         if file.folder in folders:
             file.stage()
     for file in changed:
         file.check()
-    if changed and owed:
-        note(owed)
+    if changed and pending:
+        note(pending)
     for file in changed:
         file.land()
 
@@ -99,8 +100,9 @@ def main():
     module = AnsibleModule(
         argument_spec={
             **units_files.OPTIONS,
-            "owed": {
+            "pending": {
                 "type": "dict",
+                "aliases": ["owed"],
                 "options": {
                     "path": {"type": "path", "required": True},
                     "what": {"type": "str", "required": True},
@@ -112,7 +114,7 @@ def main():
     files = units_files.wanted(module)
     changed = [file for file in files if file.changed]
     if not module.check_mode:
-        write(files, changed, module.params["owed"])
+        write(files, changed, module.params["pending"])
     module.exit_json(
         changed=bool(changed),
         changed_files=[file.path for file in changed],

@@ -286,6 +286,8 @@ TWINS = {
     r"wish(es)?": ("request", r"(?!)"),
     r"seat(s|ed)?": ("placement", r"(?!)"),
     r"dress": ("os-release", r"(?!)"),
+    # An option of earlier versions keeps its name as an alias.
+    r"owed": ("pending", r"aliases\W+owed\b"),
 }
 #: A changed unit restarts what runs, so these keep their text.
 UNITS = re.compile(r"templates/(gpunode-gateway(-update)?\.(service|path)|mounts\.conf)\.j2$")

@@ -187,8 +187,8 @@ def land(move: Callable[[str, str], None], staged: str, path: str, restart: bool
     """Note the pending restart or reload, then move the file into place. An existing file keeps its mode. A link stays
     a link: its target is replaced."""
     # A pending restart from an earlier play must not become a reload.
-    owed = "restarted" if restart else due() or "reloaded"
-    node_files.write_atomically(DUE, f"{owed}\n")
+    pending = "restarted" if restart else due() or "reloaded"
+    node_files.write_atomically(DUE, f"{pending}\n")
     target = os.path.realpath(path)
     mode = os.stat(target).st_mode & 0o777 if os.path.exists(target) else 0o644
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)

@@ -212,7 +212,7 @@ def kept(wanted: Wanted) -> bool:
     return bool(program) and os.path.exists(str(program)) and not os.path.exists(paths(wanted["name"])[0])
 
 
-def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
+def needed_key(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
     """The key by which apt has to be asked for the repository; None where nothing of it is wanted.
 
     Raises:

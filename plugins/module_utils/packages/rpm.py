@@ -204,7 +204,7 @@ def settled(wanted: Wanted, run: Runner) -> bool:
     return packages_repository.settled(lambda: source_change(wanted), key_path, wanted, lambda: look(wanted, run))
 
 
-def owed(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
+def needed_key(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
     """The key with which dnf must check the repository; None if nothing is needed from it.
 
     Raises:

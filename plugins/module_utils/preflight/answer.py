@@ -144,7 +144,7 @@ def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) ->
 def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run: Runner) -> Asks:
     """The questions that only other hosts can answer."""
     skip = params["skip"]
-    repositories = [] if "repositories" in skip else owed(params["repositories"], docker, run)
+    repositories = [] if "repositories" in skip else pending_repositories(params["repositories"], docker, run)
     images = missing if "registry" not in skip and params["registry"] is not None else []
     if "hub" in skip or only_follows(params):
         return Asks((), repositories, images)
@@ -156,15 +156,15 @@ def asks(params: Params, docker: Mapping[str, Any], missing: Sequence[str], run:
     return Asks(snapshots, repositories, images, not params["source"] and token_is_new(params))
 
 
-def owed(repositories: Sequence[Params], docker: Mapping[str, Any], run: Runner) -> List[Params]:
+def pending_repositories(repositories: Sequence[Params], docker: Mapping[str, Any], run: Runner) -> List[Params]:
     """The repositories that the play may download from or write."""
     stays = docker.get("works", False) and not docker.get("ours", False)
-    due = []
+    pending = []
     for entry in repositories:
         here, wanted = MANAGERS[entry["manager"]], entry["options"]
         if not ((entry.get("unless_docker") and stays) or here.kept(wanted) or here.settled(wanted, run)):
-            due.append(entry)
-    return due
+            pending.append(entry)
+    return pending
 
 
 def token_is_new(params: Params) -> bool:

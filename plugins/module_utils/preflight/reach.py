@@ -33,7 +33,7 @@ def sources(
     for entry in entries:
         here, wanted = MANAGERS[entry["manager"]], entry["options"]
         try:
-            key = here.owed(wanted, run, open_url)
+            key = here.needed_key(wanted, run, open_url)
         except ValueError as trouble:
             findings.append(f"{str(trouble).rstrip('.')}.")
             continue

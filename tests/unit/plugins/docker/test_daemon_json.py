@@ -160,7 +160,7 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("restarts", "owed"),
+    ("restarts", "pending"),
     [
         ([], ""),
         ([True], "restarted"),
@@ -169,7 +169,7 @@ def test_land_goes_through_a_link(tmp_path: Path, there: bool) -> None:
         ([False, True], "restarted"),
     ],
 )
-def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], owed: str) -> None:
+def test_what_is_due_outlives_a_play_that_is_stopped(tmp_path: Path, restarts: list[bool], pending: str) -> None:
     for restart in restarts:
         docker_daemon.land(move, docker_daemon.stage("{}"), str(tmp_path / "daemon.json"), restart)
-    assert docker_daemon.due() == owed
+    assert docker_daemon.due() == pending

@@ -17,11 +17,11 @@ from ansible_collections.gpunode.llm.plugins.modules import rendered_files
 
 @pytest.fixture
 def run(capsys, tmp_path):
-    def call(*files, check=False, secrets=None, owed=None):
+    def call(*files, check=False, secrets=None, pending=None):
         args = {
             "files": [{"src": "x", "mode": "0644", **file} for file in files],
             "secrets": secrets or {},
-            "owed": owed,
+            "pending": pending,
             "_ansible_check_mode": check,
             "_ansible_remote_tmp": str(tmp_path / "tmp"),
         }
@@ -116,21 +116,21 @@ def test_a_file_is_checked_beside_those_that_it_takes_in(run, tmp_path):
     assert run(read, part)["changed_files"] == [part["dest"]]
 
 
-def test_what_is_owed_is_noted_for_a_change_alone(run, tmp_path):
+def test_what_is_pending_is_noted_for_a_change_alone(run, tmp_path):
     file = {"dest": str(tmp_path / "a"), "content": "a\n"}
-    owed = {"path": str(tmp_path / "run" / "due"), "what": "restarted"}
-    run(file, owed=owed, check=True)
+    pending = {"path": str(tmp_path / "run" / "due"), "what": "restarted"}
+    run(file, pending=pending, check=True)
     assert not (tmp_path / "run").exists()
-    run(file, owed=owed)
+    run(file, pending=pending)
     assert (tmp_path / "run" / "due").read_text() == "restarted\n"
     (tmp_path / "run" / "due").unlink()
-    run(file, owed=owed)
+    run(file, pending=pending)
     assert not (tmp_path / "run" / "due").exists()
 
 
-def test_what_is_owed_is_there_before_the_files_are(run, tmp_path, monkeypatch):
+def test_what_is_pending_is_there_before_the_files_are(run, tmp_path, monkeypatch):
     """So that a play that dies in between is finished by the next."""
     seen = []
     monkeypatch.setattr(units_files.File, "land", lambda file: seen.append((tmp_path / "due").read_text()))
-    run({"dest": str(tmp_path / "a"), "content": "a\n"}, owed={"path": str(tmp_path / "due"), "what": "restarted"})
+    run({"dest": str(tmp_path / "a"), "content": "a\n"}, pending={"path": str(tmp_path / "due"), "what": "restarted"})
     assert seen == ["restarted\n"]
