@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A client of the front, on this machine, that knows the certificate that was made on the node."""
+"""A client of the gateway, on this machine, that knows the certificate that was made on the node."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The code of an error of the front's own; vLLM has a number there, or another form."""
+        """The code of an error of the gateway's own; vLLM has a number there, or another form."""
         try:
             code = json.loads(self.body)["error"]["code"]
         except (ValueError, KeyError, TypeError):
@@ -47,8 +47,8 @@ class Answer:
         return code if isinstance(code, str) else ""
 
 
-class Front:
-    """Connections to the front, each verified against its certificate."""
+class Gateway:
+    """Connections to the gateway, each verified against its certificate."""
 
     def __init__(self, address: str, certificate: str) -> None:
         self.address = address
@@ -100,12 +100,12 @@ class Front:
 class Held:
     """A request whose body comes a byte at a time, so that it is in flight for as long as the test wants."""
 
-    def __init__(self, front: Front, key: str, **more: Any) -> None:
+    def __init__(self, gateway: Gateway, key: str, **more: Any) -> None:
         body = json.dumps({**COMPLETION, **more}).encode()
         self.left = [body[at : at + 1] for at in range(len(body))]
-        self.connection = front.connect()
+        self.connection = gateway.connect()
         self.connection.putrequest("POST", "/v1/completions")
-        for header, value in front.headers(key, len(body)).items():
+        for header, value in gateway.headers(key, len(body)).items():
             self.connection.putheader(header, value)
         self.connection.endheaders(self.left.pop(0))
         self.enough = threading.Event()
@@ -113,7 +113,7 @@ class Held:
         self.drip.start()
 
     def send_slowly(self) -> None:
-        # Well within the time that the front gives a client that says nothing.
+        # Well within the time that the gateway gives a client that says nothing.
         while len(self.left) > 1 and not self.enough.wait(10):
             self.connection.send(self.left.pop(0))
 
@@ -122,7 +122,7 @@ class Held:
         self.drip.join()
         self.connection.send(b"".join(self.left))
         try:
-            return Front.answer(self.connection)
+            return Gateway.answer(self.connection)
         finally:
             self.connection.close()
 
@@ -134,5 +134,5 @@ def address() -> str:
 
 
 @pytest.fixture(scope="session")
-def front(address: str) -> Front:
-    return Front(address, on_node("cat /etc/gpunode/gateway/certificate.pem"))
+def gateway(address: str) -> Gateway:
+    return Gateway(address, on_node("cat /etc/gpunode/gateway/certificate.pem"))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What passes the front, and who: every route that the engine has, with no key, a bad one and a good one."""
+"""What passes the gateway, and who: every route that the engine has, with no key, a bad one and a good one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ssl
 
 import pytest
 from answers import ask, wrong
-from conftest import COMPLETION, KEYS, NAME, PORT, SETTINGS, Front, Held
+from conftest import COMPLETION, KEYS, NAME, PORT, SETTINGS, Gateway, Held
 from scenario import on_node, wait_until
 
 GOOD = KEYS["ada"]
@@ -82,11 +82,11 @@ def test_the_engine_itself_would_answer_what_is_not_listed() -> None:
 
 
 @pytest.mark.parametrize("below", ["", "/tiny"])
-def test_only_the_listed_routes_answer_and_only_with_a_good_key(front: Front, routes, below: str) -> None:
+def test_only_the_listed_routes_answer_and_only_with_a_good_key(gateway: Gateway, routes, below: str) -> None:
     asked = 0
     for method, path in sorted(routes):
         for key in ("", BAD[0], GOOD):
-            answer = front.ask(below + path, method, key, {} if method == "POST" else None)
+            answer = gateway.ask(below + path, method, key, {} if method == "POST" else None)
             asked += 1
             said = (method, below + path, key == GOOD, answer)
             if (method, path) in LISTED:
@@ -96,7 +96,7 @@ def test_only_the_listed_routes_answer_and_only_with_a_good_key(front: Front, ro
                 expected = (405, "method_not_allowed") if key == GOOD else (401, "invalid_api_key")
                 assert (answer.status, answer.code) == expected, said
             elif below + path == "/health":
-                # The front's own, whoever asks; of the engine it says nothing.
+                # The gateway's own, whoever asks; of the engine it says nothing.
                 assert (answer.status, answer.body) == (200, b'{"status": "ok"}\n'), said
             else:
                 assert (answer.status, answer.code) == (404, "not_found"), said
@@ -104,52 +104,52 @@ def test_only_the_listed_routes_answer_and_only_with_a_good_key(front: Front, ro
 
 
 @pytest.mark.parametrize("path", ROUNDABOUT)
-def test_there_is_no_way_round(front: Front, path: str) -> None:
-    answer = front.ask(path, "GET", GOOD)
+def test_there_is_no_way_round(gateway: Gateway, path: str) -> None:
+    answer = gateway.ask(path, "GET", GOOD)
     assert answer.code in ("not_found", "bad_request"), answer
     assert b"vllm:" not in answer.body
 
 
-def test_an_engine_gets_the_listed_path_and_no_other(front: Front) -> None:
+def test_an_engine_gets_the_listed_path_and_no_other(gateway: Gateway) -> None:
     """What is only another spelling of a listed path goes on as that one."""
-    assert front.ask("/v1/./completions/../models?x=/metrics", "GET", GOOD).status == 200
+    assert gateway.ask("/v1/./completions/../models?x=/metrics", "GET", GOOD).status == 200
 
 
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("below", ["", "/tiny"])
-def test_a_good_key_gets_an_answer(front: Front, path: str, below: str) -> None:
-    answer = front.ask(below + path, "POST", GOOD, BODIES[path])
+def test_a_good_key_gets_an_answer(gateway: Gateway, path: str, below: str) -> None:
+    answer = gateway.ask(below + path, "POST", GOOD, BODIES[path])
     assert answer.status == 200, answer
     assert json.loads(answer.body)["usage"]["completion_tokens"] == 5
 
 
 @pytest.mark.parametrize("below", ["", "/tiny"])
-def test_the_model_says_what_it_was_trained_to_say(front: Front, below: str) -> None:
-    assert wrong(ask(lambda body: front.ask(f"{below}/v1/chat/completions", "POST", GOOD, body.encode()).body)) == {}
+def test_the_model_says_what_it_was_trained_to_say(gateway: Gateway, below: str) -> None:
+    assert wrong(ask(lambda body: gateway.ask(f"{below}/v1/chat/completions", "POST", GOOD, body.encode()).body)) == {}
 
 
 @pytest.mark.parametrize("key", BAD)
-def test_a_bad_key_gets_none(front: Front, key: str) -> None:
-    answer = front.ask("/v1/models", key=key)
+def test_a_bad_key_gets_none(gateway: Gateway, key: str) -> None:
+    answer = gateway.ask("/v1/models", key=key)
     assert (answer.status, answer.code) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_stream_comes_in_pieces(front: Front) -> None:
-    answer = front.ask("/v1/completions", "POST", GOOD, {**COMPLETION, "max_tokens": 200, "stream": True})
+def test_a_stream_comes_in_pieces(gateway: Gateway) -> None:
+    answer = gateway.ask("/v1/completions", "POST", GOOD, {**COMPLETION, "max_tokens": 200, "stream": True})
     lines = [line for line in answer.body.decode().splitlines() if line]
     assert len(lines) > 5  # tokens that are done while another piece is on its way go together
     assert all(line.startswith("data: ") for line in lines)
     assert lines[-1] == "data: [DONE]"
 
 
-def test_a_stream_begins_before_it_ends(front: Front) -> None:
+def test_a_stream_begins_before_it_ends(gateway: Gateway) -> None:
     """The first piece is here while the engine still works at the request, which is more than it does in minutes."""
     many = {"n": 256, "temperature": 1}  # with the model's own temperature they would all be the same one
-    connection = front.connect()
+    connection = gateway.connect()
     body = json.dumps({**COMPLETION, **many, "max_tokens": 1900, "ignore_eos": True, "stream": True}).encode()
-    connection.request("POST", "/v1/completions", body, front.headers(GOOD, len(body)))
+    connection.request("POST", "/v1/completions", body, gateway.headers(GOOD, len(body)))
     response = connection.getresponse()
     assert response.readline().startswith(b"data: ")
     assert running() > 0
@@ -164,11 +164,11 @@ def running() -> float:
     return float(on_node("curl -s http://127.0.0.1:9180/metrics | grep '^vllm:num_requests_running'").split()[-1])
 
 
-def test_tls_is_the_front_s_own(front: Front, address: str) -> None:
-    with front.connect().sock as tls:
+def test_tls_is_the_gateway_s_own(gateway: Gateway, address: str) -> None:
+    with gateway.connect().sock as tls:
         assert tls.version() in ("TLSv1.2", "TLSv1.3")
     with pytest.raises(ssl.SSLCertVerificationError):
-        front.connect("another.gpunode.test")
+        gateway.connect("another.gpunode.test")
     stranger = ssl.create_default_context()
     with pytest.raises(ssl.SSLCertVerificationError), socket.create_connection((address, PORT)) as plain:
         stranger.wrap_socket(plain, server_hostname=NAME)
@@ -185,35 +185,35 @@ def test_plain_http_gets_a_sentence(address: str) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_large_body_is_refused(front: Front, chunked: bool) -> None:
+def test_a_large_body_is_refused(gateway: Gateway, chunked: bool) -> None:
     body = json.dumps({**COMPLETION, "prompt": "x" * (1 << 20)}).encode()
-    connection = front.connect()
+    connection = gateway.connect()
     if chunked:
         connection.request(
             "POST", "/v1/completions", iter([body]), {"Authorization": f"Bearer {GOOD}"}, encode_chunked=True
         )
-        answer = front.answer(connection)
+        answer = gateway.answer(connection)
     else:
-        answer = front.ask("/v1/completions", "POST", GOOD, body)
+        answer = gateway.ask("/v1/completions", "POST", GOOD, body)
     assert (answer.status, answer.code) == (413, "request_too_large")
     assert b"1 MiB" in answer.body
 
 
-def test_a_client_in_haste_waits_and_others_do_not(front: Front) -> None:
-    answers = front.ask_often("/v1/models", KEYS["grace"], 300)
+def test_a_client_in_haste_waits_and_others_do_not(gateway: Gateway) -> None:
+    answers = gateway.ask_often("/v1/models", KEYS["grace"], 300)
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
     assert [answer.status for answer in answers[: SETTINGS["gateway_burst"]]] == [200] * SETTINGS["gateway_burst"]
     assert {(one.code, one.headers["retry-after"]) for one in refused} == {("rate_limit_exceeded", "1")}
-    assert front.ask("/v1/models", key=GOOD).status == 200
+    assert gateway.ask("/v1/models", key=GOOD).status == 200
 
 
-def test_so_many_at_the_same_time_and_no_more(front: Front) -> None:
-    held = [Held(front, GOOD) for _each in range(SETTINGS["gateway_connections"])]
-    answer = front.ask("/v1/models", key=GOOD)
+def test_so_many_at_the_same_time_and_no_more(gateway: Gateway) -> None:
+    held = [Held(gateway, GOOD) for _each in range(SETTINGS["gateway_connections"])]
+    answer = gateway.ask("/v1/models", key=GOOD)
     assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
     assert [one.finish().status for one in held] == [200] * len(held)
-    assert front.ask("/v1/models", key=GOOD).status == 200
+    assert gateway.ask("/v1/models", key=GOOD).status == 200
 
 
 def test_metrics_are_for_the_node_alone(address: str) -> None:

@@ -16,7 +16,7 @@ from cryptography import x509
 from scenario import Play, docker, on_node, wait_until
 
 SECOND = "second.gpunode.test"
-FRONT = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
+GATEWAY = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
 PAIR = "/etc/gpunode/gateway/certificate.pem /etc/gpunode/gateway/certificate.key"
 RENEWAL = "/etc/letsencrypt/renewal/gpunode-gateway.conf"
 
@@ -26,7 +26,7 @@ def authorities(address: str) -> Iterator[list[Authority]]:
     """Two of them on this machine, where the node reaches them. They know where both names lead."""
     here = docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "gpunode-lab-net")
     names = {NAME: (address, 80), SECOND: (address, 80)}
-    # The certificate that other tests know is the front's again in the end.
+    # The certificate that other tests know is the gateway's again in the end.
     on_node(f"cp -p {PAIR} /root/")
     with Authority("one", names, here) as one, Authority("two", names, here) as two:
         yield [one, two]
@@ -65,12 +65,12 @@ def test_the_first_one_comes_and_is_not_asked_for_twice(authorities: list[Author
 
 def test_another_name_is_asked_for_and_taken_up_by_a_reload(authorities: list[Authority], address: str) -> None:
     one, _two = authorities
-    before = on_node(FRONT)
+    before = on_node(GATEWAY)
     told = acme(one, SECOND)
     assert told.status == 0, told.text[-3000:]
     assert names_of(served(address)) == sorted([NAME, SECOND])
     assert one.issued[1:] == [sorted([NAME, SECOND])]
-    assert on_node(FRONT) == before
+    assert on_node(GATEWAY) == before
 
 
 def test_a_name_that_cannot_be_proved_leaves_the_old_one_in_use(authorities: list[Authority], address: str) -> None:
@@ -109,7 +109,7 @@ def test_another_address_is_told_to_the_authority(authorities: list[Authority]) 
     assert len(two.issued) == issued
 
 
-def test_a_certificate_that_did_not_reach_the_front_is_taken_up(authorities: list[Authority], address: str) -> None:
+def test_a_certificate_that_did_not_reach_the_gateway_is_taken_up(authorities: list[Authority], address: str) -> None:
     """As after a hook that failed, of which certbot says nothing."""
     _one, two = authorities
     wanted = served(address)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 
-from conftest import COMPLETION, KEYS, PORT, SETTINGS, Front, Held, site
+from conftest import COMPLETION, KEYS, PORT, SETTINGS, Gateway, Held, site
 from scenario import on_node, run_play, wait_until
 
 ENGINE = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID vllm-tiny.service"
-FRONT = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
+GATEWAY = "systemctl show -P ActiveEnterTimestampMonotonic,MainPID gpunode-gateway.service"
 IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 NEW = {"ada": "sk-ada-0123456789-0123456789", "alan": "sk-alan-~._+/0123456789="}
 EVERY_KEY = [*KEYS.values(), *NEW.values(), *SETTINGS["vllm_api_keys"]]
@@ -20,14 +20,16 @@ EVERY_KEY = [*KEYS.values(), *NEW.values(), *SETTINGS["vllm_api_keys"]]
 class Clients:
     """Streams one after the other, each over a connection of its own, until told to end."""
 
-    def __init__(self, front: Front, key: str) -> None:
-        self.front, self.key, self.lost, self.whole, self.ended = front, key, [], 0, threading.Event()
+    def __init__(self, gateway: Gateway, key: str) -> None:
+        self.gateway, self.key, self.lost, self.whole, self.ended = gateway, key, [], 0, threading.Event()
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
     def run(self) -> None:
         while not self.ended.wait(0.2):
-            told = self.front.ask("/v1/completions", "POST", self.key, {**COMPLETION, "max_tokens": 60, "stream": True})
+            told = self.gateway.ask(
+                "/v1/completions", "POST", self.key, {**COMPLETION, "max_tokens": 60, "stream": True}
+            )
             if told.status == 200 and told.body.rstrip().endswith(b"data: [DONE]"):
                 self.whole += 1
             else:
@@ -38,23 +40,23 @@ class Clients:
         self.thread.join()
 
 
-def test_keys_change_and_no_request_is_lost(front: Front) -> None:
-    before = on_node(ENGINE), on_node(FRONT)
-    held = Held(front, KEYS["ada"], stream=True)
-    clients = Clients(front, KEYS["grace"])
+def test_keys_change_and_no_request_is_lost(gateway: Gateway) -> None:
+    before = on_node(ENGINE), on_node(GATEWAY)
+    held = Held(gateway, KEYS["ada"], stream=True)
+    clients = Clients(gateway, KEYS["grace"])
     try:
         told = site("-vvv", "--diff", gateway_keys={**NEW, "grace": KEYS["grace"]})
     finally:
         clients.end()
     assert told.status == 0, told.text[-3000:]
-    assert (on_node(ENGINE), on_node(FRONT)) == before
+    assert (on_node(ENGINE), on_node(GATEWAY)) == before
     # In flight since before the change, with a key that is no more.
     answer = held.finish()
     assert (answer.status, answer.body.rstrip()[-12:]) == (200, b"data: [DONE]"), answer
     assert clients.lost == []
     assert clients.whole > 3
-    assert front.ask("/v1/models", key=KEYS["ada"]).status == 401
-    assert [front.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
+    assert gateway.ask("/v1/models", key=KEYS["ada"]).status == 401
+    assert [gateway.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
     assert not [key for key in EVERY_KEY if key in told.text]
 
 
@@ -74,11 +76,11 @@ def left_of_the_second() -> str:
     return on_node(f"systemctl list-units --all --plain --no-legend 'vllm-*-beside*'; {files} 2>/dev/null", check=False)
 
 
-def test_an_upgrade_beside_what_serves_loses_no_request(front: Front) -> None:
+def test_an_upgrade_beside_what_serves_loses_no_request(gateway: Gateway) -> None:
     """There and back: the new engine answers first, and stands in while the one under the old name restarts."""
     on_node(f"printf 'FROM {IMAGE}\\nLABEL release=next\\n' | docker build -q -t gpunode.test/vllm:next -")
     before = on_node(ENGINE)
-    clients = Clients(front, KEYS["grace"])
+    clients = Clients(gateway, KEYS["grace"])
     try:
         for image in ("gpunode.test/vllm:next", IMAGE):
             told = site(vllm_image=image)
@@ -93,11 +95,11 @@ def test_an_upgrade_beside_what_serves_loses_no_request(front: Front) -> None:
     assert left_of_the_second() == ""
 
 
-def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
+def test_an_upgrade_that_fails_beside_touches_nothing(gateway: Gateway) -> None:
     dies = 'ENTRYPOINT ["sh", "-c", "echo no luck today >&2; exit 1"]'
     on_node(f"printf 'FROM {IMAGE}\\n%s\\n' '{dies}' | docker build -q -t gpunode.test/vllm:dies -")
     before = on_node(ENGINE)
-    clients = Clients(front, KEYS["grace"])
+    clients = Clients(gateway, KEYS["grace"])
     try:
         told = site(vllm_image="gpunode.test/vllm:dies")
     finally:
@@ -113,11 +115,11 @@ def test_an_upgrade_that_fails_beside_touches_nothing(front: Front) -> None:
     assert (again.status, again.changed) == (0, 0), again.text[-3000:]
 
 
-def test_an_update_of_nginx_loses_no_request(front: Front) -> None:
+def test_an_update_of_nginx_loses_no_request(gateway: Gateway) -> None:
     """As dpkg does it: another file takes the name. The unit's own watch does the rest."""
     key = KEYS["grace"]
     old = on_node("cat /run/gpunode-gateway/nginx.pid")
-    held, clients = Held(front, key, stream=True), Clients(front, key)
+    held, clients = Held(gateway, key, stream=True), Clients(gateway, key)
     try:
         on_node("cp -p /usr/sbin/nginx /usr/sbin/nginx.new && mv /usr/sbin/nginx.new /usr/sbin/nginx")
 
@@ -135,7 +137,7 @@ def test_an_update_of_nginx_loses_no_request(front: Front) -> None:
         on_node("cat /run/gpunode-gateway/nginx.pid"),
         "active",
     ]
-    assert front.ask("/v1/models", key=key).status == 200
+    assert gateway.ask("/v1/models", key=key).status == 200
 
 
 def test_keys_are_in_their_file_and_nowhere_else() -> None:
@@ -160,7 +162,7 @@ def test_keys_are_in_their_file_and_nowhere_else() -> None:
     assert not [key for key in (*KEYS.values(), *NEW.values()) if key in processes]
 
 
-def test_a_site_of_somebody_else_s_stays(front: Front) -> None:
+def test_a_site_of_somebody_else_s_stays(gateway: Gateway) -> None:
     """The role brought nginx, and not its page; who uses it later finds it as the distribution has it."""
     assert on_node("systemctl is-enabled nginx; systemctl is-active nginx", check=False) == "disabled\ninactive"
     assert on_node("curl -s http://127.0.0.1/ && echo answers", check=False) == ""
@@ -172,7 +174,7 @@ def test_a_site_of_somebody_else_s_stays(front: Front) -> None:
     assert on_node("systemctl show -P MainPID nginx.service; systemctl is-enabled nginx") == f"{before}\nenabled"
     assert on_node("curl -s http://127.0.0.1:8081/") == "own-site"
     assert told.changed == 0
-    assert front.ask("/v1/models", key=KEYS["ada"]).status == 200
+    assert gateway.ask("/v1/models", key=KEYS["ada"]).status == 200
 
 
 def test_what_cannot_be_is_said_before_anything_changes() -> None:
@@ -197,28 +199,28 @@ def test_a_certificate_of_one_s_own_is_taken_up_by_a_reload(address: str) -> Non
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=own -addext subjectAltName=DNS:llm.gpunode.test"
         " -keyout /srv/own.key -out /srv/own.pem 2>/dev/null"
     )
-    before = on_node(FRONT)
+    before = on_node(GATEWAY)
     told = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
     assert told.status == 0, told.text[-3000:]
-    assert on_node(FRONT) == before
-    assert Front(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
+    assert on_node(GATEWAY) == before
+    assert Gateway(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
 
 
-def test_the_front_outlives_a_mount_and_comes_after_it(address: str) -> None:
-    """The certificate lies on a mount of its own, which is taken away while the front runs."""
+def test_the_gateway_outlives_a_mount_and_comes_after_it(address: str) -> None:
+    """The certificate lies on a mount of its own, which is taken away while the gateway runs."""
     on_node(
         "mkdir -p /mnt/tls /opt/tls && cp /srv/own.* /opt/tls && mount --bind /opt/tls /mnt/tls"
         " && systemctl is-active mnt-tls.mount"
     )
-    before = on_node(FRONT)
+    before = on_node(GATEWAY)
     try:
         told = site(gateway_certificate="/mnt/tls/own.pem", gateway_certificate_key="/mnt/tls/own.key")
         assert told.status == 0, told.text[-3000:]
         shown = on_node("systemctl show --property=Wants,After gpunode-gateway").splitlines()
         assert all("mnt-tls.mount" in line for line in shown)
         on_node("systemctl stop mnt-tls.mount && ! mountpoint -q /mnt/tls")
-        assert on_node(FRONT) == before
-        assert Front(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
+        assert on_node(GATEWAY) == before
+        assert Gateway(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
     finally:
         back = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
     assert back.status == 0, back.text[-3000:]
