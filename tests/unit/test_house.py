@@ -70,6 +70,25 @@ def test_no_file_leads_back_to_itself() -> None:
     assert leads == {}
 
 
+def carried(file: str) -> set[str]:
+    """All that a module brings to the node."""
+    found, ahead = {file}, [file]
+    while ahead:
+        one = ahead.pop()
+        new = {path for node in imports(trees()[one]) for path in imported(one, node)} - found
+        found |= new
+        ahead += new
+    return found
+
+
+def test_who_asks_no_hub_carries_no_code_that_could() -> None:
+    """The first question of every play is packed anew each time. Only models by their names need more of it."""
+    speaks = {f"module_utils/hub/{name}.py" for name in ("api", "described", "named", "opener")}
+    assert carried("modules/model_info.py") >= speaks
+    assert not carried("modules/node_info.py") & speaks
+    assert not carried("modules/gpu_info.py") & speaks
+
+
 def test_the_collection_imports_itself_relatively() -> None:
     absolute = [
         (file, name)
