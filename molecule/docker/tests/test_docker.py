@@ -84,7 +84,7 @@ def test_a_file_that_would_lose_something_is_refused_and_a_link_stays_one(host) 
     host.run("""sed -i 's/"labels"/"labels": [], "labels"/' /etc/site.json""")
     told = converge(docker_daemon_config={"labels": ["rack=13"]})
     assert told.status != 0
-    assert f"{path} is not valid JSON, so nothing was written to it: labels stands in it twice" in told.words
+    assert f"{path} is not valid JSON, so nothing was written to it: the key labels occurs twice" in told.words
     host.run("cp -p /root/whole.json /etc/site.json")
     told = converge(docker_daemon_config={"labels": ["rack=13"]})
     assert told.status == 0, told.text

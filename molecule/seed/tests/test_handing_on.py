@@ -141,6 +141,6 @@ def test_a_second_run_transfers_nothing(handed, hub, seeder) -> None:
 def test_an_address_that_it_does_not_have(handed, late) -> None:
     told = fetch(huggingface_lan_address="192.0.2.1")
     assert told.status != 0
-    assert f"Port {PORT} of 192.0.2.1 cannot be had" in told.words
+    assert f"Port {PORT} of 192.0.2.1 cannot be bound" in told.words
     assert "Set huggingface_seed_port or huggingface_lan_address" in told.words
     assert manifests(late) == []

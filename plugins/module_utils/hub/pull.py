@@ -110,7 +110,7 @@ class Pull:
         if need + RESERVE > free:
             raise PullError(
                 f"{self.job.home} is too small for {self.job.repo_id}: {words.size(need)} to download and"
-                f" {words.size(RESERVE)} to leave free, but {words.size(free)} are free"
+                f" {words.size(RESERVE)} to leave free, but it has {words.size(free)} free"
             )
 
     # -- fetching -----------------------------------------------------------------------------------------------------
