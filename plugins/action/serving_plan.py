@@ -48,7 +48,7 @@ class ActionModule(LockingAction):
         try:
             if catalog is None:
                 raise refused or ValueError
-            catalog = hub_models.with_answers(options, told["models"], catalog) if asks else catalog
+            catalog = hub_models.with_answers(options, hub_models.shared(told["models"]), catalog) if asks else catalog
             node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)

@@ -78,7 +78,7 @@ models:
       C(config) what is in config.json, C(files) the size of each file, and C(shards) the files that the C(index) of its
       weights names. C(hf_quant_config) is what is in the file of that name, where config.json has no
       C(quantization_config).
-    - Or C(refused), a sentence that says why that is not known.
+    - Or C(refused), a sentence that says why that is not known, and in C(kind) a word for it, such as V(unreachable).
   returned: where the node is this play's
   type: dict
 gpus:

@@ -9,9 +9,15 @@ is called for this alone: a play for no node is one for localhost.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+from ansible import constants
+
+from ..module_utils.node import files
 from .planner.catalog import Catalog
 from .planner.catalog_files import load_catalog
 from .planner.named import asked_for, entries
@@ -46,3 +52,24 @@ def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catal
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
     found = entries(described, catalog)
     return known({**options, "extra_models": {**(options["extra_models"] or {}), **found}})
+
+
+def shared(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of one node; where it does not reach the hub, those of another node of this run that did.
+
+    With the weights handed from node to node only the first one needs a way out. The others learn that they have none
+    long after it has its answer.
+    """
+    place = Path(constants.DEFAULT_LOCAL_TMP) / "gpunode-models.json"
+    try:
+        others: dict[str, Any] = json.loads(files.read_text(place))
+    except (OSError, ValueError):
+        others = {}
+    answers = {
+        name: others.get(name, said) if said.get("kind") == "unreachable" else said for name, said in described.items()
+    }
+    own = {name: said for name, said in described.items() if "refused" not in said and "folder" not in said}
+    if own.keys() - others.keys():
+        with suppress(OSError):
+            files.write_atomically(place, json.dumps({**others, **own}))
+    return answers

@@ -62,7 +62,7 @@ def describe(wanted: Iterable[Wanted], hub: Union[Hub, Folder], home: str, updat
         try:
             found[one.name] = of_folder(one.folder) if one.folder else of_repository(one, hub, home, update)
         except (HubError, paths.Refused) as refusal:
-            found[one.name] = {"refused": str(refusal)}
+            found[one.name] = {"refused": str(refusal), "kind": getattr(refusal, "kind", "refused")}
     return found
 
 

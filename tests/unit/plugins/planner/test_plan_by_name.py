@@ -20,6 +20,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
+from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import LLAMA, NAME, said
 
 CHECKOUT = Path(__file__).resolve().parents[4]
@@ -102,6 +103,24 @@ def test_what_is_refused_is_a_finding_each() -> None:
     assert made.run(task_vars={})["findings"] == ["It is gated.", "There is none."]
     with pytest.raises(AnsibleActionFail, match="It is gated"):
         action(serving_plan.ActionModule, answer, models=[NAME, "a/b"]).run(task_vars={})
+
+
+def test_a_node_without_a_way_out_has_the_answer_of_one_that_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights handed from node to node, that one alone needs it."""
+    monkeypatch.setattr(hub_models.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    cut_off = node(**{NAME: {"refused": "The hub cannot be reached.", "kind": "unreachable"}})
+    gated = node(**{NAME: {"refused": "It is gated.", "kind": "gated"}})
+
+    def plans(answer: dict[str, Any]) -> Any:
+        found = action(serving_plan.ActionModule, answer, model=NAME, fail_on_findings=False).run(task_vars={})
+        return found["findings"] or found["plan"]["instances"][0]["revision"]
+
+    assert plans(cut_off) == ["The hub cannot be reached."]
+    assert plans(node(**{NAME: said()})) == said()["revision"]
+    assert plans(cut_off) == said()["revision"]
+    assert plans(gated) == ["It is gated."]
 
 
 def test_a_name_that_cannot_be_asks_nobody_for_it() -> None:
