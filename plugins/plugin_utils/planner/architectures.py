@@ -83,10 +83,14 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
         return _unsized(what, name, f"the planner does not know {name}", config)
     if entry["reader"] == "refused":
         return _unsized(what, name, f"the planner does not size {name}, since {entry['why']}", config)
-    values = text_fields(config)
-    fields = Fields(what, values, entry.get("defaults"))
+    fields = Fields(what, text_fields(config), entry.get("defaults"))
     draft = Draft(fields.number("hidden_size", "n_embd", "d_model"))
-    experts = READERS[entry["reader"]](fields, entry, draft)
+    try:
+        experts = READERS[entry["reader"]](fields, entry, draft)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{what}: a field of its config.json has another form than {name or PLAIN} has: {error}."
+        ) from None
     unread = fields.unread()
     if unread:
         field, kind = next(iter(unread.items()))

@@ -103,6 +103,13 @@ class Fields:
         value = self.get(*names)
         return list(value) if isinstance(value, (list, tuple)) else []
 
+    def by_layer(self, count: int, *names: str) -> list[Any]:
+        """A list with an entry for each layer, empty if absent. Raises ValueError for one that is too short."""
+        found = self.listed(*names)
+        if found and len(found) < count:
+            raise ValueError(f"{self.what}: {names[0]} has {len(found)} entries for {count} layers.")
+        return found
+
     def flag(self, *names: str, default: bool = False) -> bool:
         """A truth value."""
         return bool(self.get(*names, default=default))

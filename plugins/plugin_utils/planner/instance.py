@@ -99,8 +99,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         "tensor-parallel-size": spread.tp,
         "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
         "data-parallel-size": decision.replicas if decision.replicas > 1 else None,
-        # Replicas of a mixture share its experts: each holds some of them whole, or all would cut every one of them.
-        "enable-expert-parallel": request.expert_parallel(decision.replicas) or None,
+        # Each GPU holds some experts whole where replicas share them, or where TP would cut them between their blocks.
+        "enable-expert-parallel": request.expert_parallel(spread.tp, decision.replicas) or None,
         "max-model-len": AUTO[0] if request.engine_decides_context else decision.context,
         "hf-overrides": dict(request.stretched) or None,
         "dtype": decision.dtype or None,

@@ -128,10 +128,14 @@ def repacked_bytes(stored: Iterable[Stored]) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """The largest step of an engine: tokens, and sequences of which it samples one each."""
+    """The largest step of an engine: tokens, and sequences of which it samples one each.
+
+    ``replicas``: whose tokens come together at the experts that they share.
+    """
 
     tokens: int
     sequences: int
+    replicas: int = 1
 
 
 def overhead_gib(model: ModelSpec, spread: Parallel, step: Step, engine: EngineSpec, policy: Policy) -> float:
@@ -153,8 +157,10 @@ def overhead_gib(model: ModelSpec, spread: Parallel, step: Step, engine: EngineS
 def _mixed_step(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) -> float:
     """GiB of a step of mixtures and models with states, as they were measured; latent attention samples in less."""
     sized = model.sized
-    experts = 0.0 if any(stored.pad_to > 1 for stored in model.formats) else sized.experts_per_token
-    routed = experts * (sized.hidden_size + sized.expert_size / spread.tp)
+    # The kernels of MXFP4 need no room for each token's experts apart.
+    apart = not any(stored.pad_to > 1 for stored in model.formats) or step.replicas > 1
+    routed = sized.experts_per_token * (sized.hidden_size + sized.expert_size / spread.tp) if apart else 0.0
+    routed = step.replicas * routed + (step.replicas - 1) * sized.hidden_size
     forward = 2 * step.tokens * (policy.activation_hidden * sized.hidden_size + routed) / GIB
     inner = 2 * step.tokens * policy.activation_intermediate * sized.inner_size / spread.tp / GIB
     if sized.is_latent:

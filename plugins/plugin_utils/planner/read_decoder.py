@@ -52,13 +52,13 @@ def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Lay
     if not fields.flag("use_sliding_window", "use_swa", default=True) or quirks.get("window") == "never":
         size = 0
     chunk = fields.count("attention_chunk_size") if quirks.get("window") == "chunk" else 0
-    kinds = [str(kind) for kind in fields.listed("layer_types")]
+    kinds = [str(kind) for kind in fields.by_layer(len(layers), "layer_types")]
     pattern = fields.get("sliding_window_pattern", "interleaved_sliding_window_pattern")
     every = quirks.get("every") or pattern
     if set(fields.listed("attn_type_list")) - {1}:  # 1: full attention
         raise ValueError(f"{fields.what}: attn_type_list has other layers than those of full attention.")
     if chunk:
-        no_rope = fields.listed("no_rope_layers")
+        no_rope = fields.by_layer(len(layers), "no_rope_layers")
         local = tuple(i for i in layers if no_rope[i]) if no_rope else tuple(i for i in layers if (i + 1) % 4)
         return tuple(i for i in layers if i not in local), (), local, chunk
     if not size or (len(set(kinds)) == 1 and kinds[0] in EVERY_TOKEN):

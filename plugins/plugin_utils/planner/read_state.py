@@ -30,7 +30,7 @@ def _attention(
 def delta_net(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Gated delta nets with every fourth layer of full attention: Qwen3-Next, Qwen3.5."""
     layers = layers_of(fields)
-    kinds = fields.listed("layer_types")
+    kinds = fields.by_layer(len(layers), "layer_types")
     every = fields.number("full_attention_interval", default=4)
     full = tuple(i for i in layers if (kinds[i] == "full_attention" if kinds else (i + 1) % every == 0))
     linear = tuple(i for i in layers if i not in full)
@@ -118,7 +118,7 @@ def _mamba_d(fields: Fields, draft: Draft) -> tuple[int, int, int, int, int, int
 def granite_hybrid(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Mamba 2 and attention by `layer_types`, each with an MLP or experts and a shared one: Granite 4, Bamba."""
     layers = layers_of(fields)
-    kinds = fields.listed("layer_types", "layers_block_type")
+    kinds = fields.by_layer(len(layers), "layer_types", "layers_block_type")
     full = tuple(i for i in layers if kinds[i] == "attention") if kinds else ()
     full = full or tuple(int(i) for i in fields.listed("attn_layer_indices"))
     mamba2(draft, tuple(i for i in layers if i not in full), _mamba_d(fields, draft), 2, "mamba")
@@ -198,7 +198,7 @@ def pure_mamba(fields: Fields, quirks: Quirks, draft: Draft) -> int:
 def short_conv(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Short convolutions with attention now and then: LFM2."""
     layers = layers_of(fields)
-    kinds = fields.listed("layer_types")
+    kinds = fields.by_layer(len(layers), "layer_types")
     listed = fields.listed("full_attn_idxs")
     full = tuple(i for i in layers if (kinds[i] == "full_attention" if kinds else i in listed))
     others = tuple(i for i in layers if i not in full)

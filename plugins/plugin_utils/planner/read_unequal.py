@@ -15,7 +15,7 @@ from .read_decoder import Quirks, heads_of, layers_of, mixture
 
 def _by_type(fields: Fields, layers: Layers) -> tuple[Layers, Layers]:
     """Full layers and those with a window, by layer_types or by Gemma's rule of one in so many."""
-    kinds = fields.listed("layer_types")
+    kinds = fields.by_layer(len(layers), "layer_types")
     every = fields.number("sliding_window_pattern", default=5)
     full = tuple(i for i in layers if (kinds[i] == "full_attention" if kinds else (i + 1) % every == 0))
     return full, tuple(i for i in layers if i not in full)
@@ -90,7 +90,7 @@ def gemma3n(fields: Fields, quirks: Quirks, draft: Draft) -> int:
 def mimo_v2(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Heads of their own in the layers with a window, values narrower than keys."""
     layers = layers_of(fields)
-    pattern = fields.listed("hybrid_layer_pattern")
+    pattern = fields.by_layer(len(layers), "hybrid_layer_pattern")
     local = tuple(i for i in layers if pattern and pattern[i] == 1)
     full = tuple(i for i in layers if i not in local)
     heads, kv_heads, size = heads_of(fields, draft.hidden)
@@ -115,7 +115,7 @@ def nas(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     layers = layers_of(fields)
     heads = fields.number("num_attention_heads")
     size = fields.number("head_dim", default=draft.hidden // heads)
-    for layer, block in zip(layers, fields.listed("block_configs"), strict=True):
+    for layer, block in zip(layers, fields.by_layer(len(layers), "block_configs"), strict=False):
         attention, mlp = block.get("attention") or {}, block.get("ffn") or {}
         if not attention.get("no_op") and not attention.get("replace_with_linear"):
             kv_heads = heads // int(attention.get("n_heads_in_group") or 1)

@@ -22,6 +22,7 @@ from .flags import typed_args
 from .named import called, shown
 from .release import chosen_image_release
 from .rope import yarn
+from .splits import cuts_experts
 from .user_figures import is_auto, with_figures
 
 #: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
@@ -79,9 +80,12 @@ class InstanceRequest:
         value = self.option("max-num-batched-tokens")
         return value if isinstance(value, int) else None  # check_args rejects anything else
 
-    def expert_parallel(self, replicas: int) -> bool:
-        """Whether each GPU holds whole experts: as the user says, else where replicas share them."""
-        return bool(self.option("enable-expert-parallel", self.model.sized.mixture and replicas > 1))
+    def expert_parallel(self, tp: int, replicas: int) -> bool:
+        """Whether GPUs hold whole experts: as the user says, else where replicas share them or TP would cut them."""
+        asked = self.option("enable-expert-parallel")
+        if asked is not None or not self.model.sized.mixture or tp * replicas == 1:
+            return bool(asked)
+        return replicas > 1 or cuts_experts(self.model.sized, self.model.stored, tp)
 
 
 @dataclass(frozen=True)

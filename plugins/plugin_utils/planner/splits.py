@@ -80,6 +80,6 @@ def _counted(what: str, number: int) -> str:
     return f"{number} {what}"
 
 
-def widths(architecture: Architecture, stored: Sequence[Stored], expert_parallel: bool = False) -> list[int]:
-    """The widths that work, of those that hosts have."""
-    return [tp for tp in OFFERED if problem(architecture, stored, tp, 1 if expert_parallel else tp) is None]
+def cuts_experts(architecture: Architecture, stored: Sequence[Stored], tp: int) -> bool:
+    """Whether a width works with whole experts on each GPU, and not with shares of each."""
+    return problem(architecture, stored, tp, tp) is not None and problem(architecture, stored, tp, 1) is None

@@ -14,7 +14,7 @@ from .host import Group
 from .kv_cache import Layout, Setting
 from .memory import Experts, Footprint, Parallel, Step, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
 from .request import InstanceRequest
-from .splits import problem, widths
+from .splits import OFFERED, problem
 
 #: vLLM's step size for small GPUs, which frees activation memory.
 SMALL_STEP = 2048
@@ -104,11 +104,11 @@ class Candidate:
         """max-num-batched-tokens: the user's, else vLLM's default on this GPU."""
         return self.request.batched_tokens or self.engine.batched_tokens(self.group.total_gib, self.group.name)
 
-    def step(self, tokens: int) -> Step:
+    def step(self, tokens: int, replicas: int = 1) -> Step:
         """A full step of so many tokens, with as many sequences as the user or vLLM allows."""
         default = self.engine.batch_default(self.group.total_gib, self.group.name).sequences
         asked = self.request.option("max-num-seqs")
-        return Step(tokens, min(tokens, asked if isinstance(asked, int) else default))
+        return Step(tokens, min(tokens, asked if isinstance(asked, int) else default), replicas)
 
     def replicas(self, spread: Parallel, budget: int) -> int:
         """The requested number of replicas, else as many as fit."""
@@ -193,7 +193,7 @@ def _batches(request: InstanceRequest, spread: Parallel) -> int:
 def experts_of(candidate: Candidate, spread: Parallel, replicas: int) -> Experts:
     """How experts are split: over all replicas, whole with expert parallelism and in shares without it."""
     gpus = spread.tp * replicas
-    if candidate.request.expert_parallel(replicas):
+    if candidate.request.expert_parallel(spread.tp, replicas):
         return Experts(over=gpus)
     return Experts(cut=gpus)
 
@@ -201,10 +201,25 @@ def experts_of(candidate: Candidate, spread: Parallel, replicas: int) -> Experts
 def evaluate(
     candidate: Candidate, spread: Parallel, budget: int, kv_dtype: str, step: int | None
 ) -> Choice | Footprint:
-    """Evaluate one layout: a choice if it fits, else the footprint that shows why not."""
-    model, replicas = candidate.request.model, candidate.replicas(spread, budget)
-    tokens = step or candidate.default_step
-    overhead = overhead_gib(model, spread, candidate.step(tokens), candidate.engine, candidate.policy)
+    """Evaluate one layout: a choice if it fits, else the footprint that shows why not.
+
+    Replicas share the experts of a mixture, so together they may fit where none does alone. That is for who asks for it
+    (data_parallel_size): each waits for the others in every layer.
+    """
+    replicas = candidate.replicas(spread, budget)
+    if candidate.request.model.sized.mixture and replicas > 1 and not candidate.request.dp:
+        alone = _with_replicas(candidate, spread, 1, kv_dtype, step)
+        if isinstance(alone, Footprint):
+            return alone
+    return _with_replicas(candidate, spread, replicas, kv_dtype, step)
+
+
+def _with_replicas(
+    candidate: Candidate, spread: Parallel, replicas: int, kv_dtype: str, step: int | None
+) -> Choice | Footprint:
+    """Evaluate one layout with so many replicas."""
+    model, tokens = candidate.request.model, step or candidate.default_step
+    overhead = overhead_gib(model, spread, candidate.step(tokens, replicas), candidate.engine, candidate.policy)
     weights = weights_gib_per_gpu(model, spread, experts_of(candidate, spread, replicas))
     kv_gib = candidate.usable_gib - weights - overhead
     tight, sequences = None, None
@@ -234,9 +249,15 @@ def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:
     cut = experts_of(candidate, spread, candidate.replicas(spread, budget)).cut
     found = problem(model.sized, model.stored, spread.tp, cut)
     if found and candidate.request.tp:
-        others = ", ".join(map(str, widths(model.sized, model.stored)))
-        found += f"; widths that work: {others}"
+        found += f"; widths that work: {', '.join(map(str, _working_widths(candidate)))}"
     return found or ""
+
+
+def _working_widths(candidate: Candidate) -> list[int]:
+    """The widths of one replica that cut through nothing."""
+    model = candidate.request.model
+    cuts = ((tp, experts_of(candidate, Parallel(tp), 1).cut) for tp in OFFERED)
+    return [tp for tp, cut in cuts if problem(model.sized, model.stored, tp, cut) is None]
 
 
 def _without_stages(candidate: Candidate, budget: int) -> list[Parallel]:

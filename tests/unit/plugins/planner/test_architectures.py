@@ -90,3 +90,22 @@ def test_the_context_is_what_the_engine_derives(changes: dict[str, Any], context
     found = read(**changes)
     assert isinstance(found, Architecture)
     assert (found.context, found.longest) == (context, longest)
+
+
+def test_a_list_of_layers_must_name_them_all() -> None:
+    with pytest.raises(ValueError, match="m: layer_types has 2 entries for 32 layers"):
+        read(sliding_window=4096, layer_types=["full_attention", "sliding_attention"])
+
+
+@pytest.mark.parametrize("value", [[0, 1], {"a": 1}, "many", -1, 1.5])
+@pytest.mark.parametrize("field", ["num_hidden_layers", "sliding_window_pattern", "sliding_window", "moe_layer_freq"])
+def test_a_field_of_another_form_is_a_finding(field: str, value: Any) -> None:
+    """config.json comes from the hub: whatever stands in it, it is no error of the planner's."""
+    for base in (CONFIGS["8b"], {**CONFIGS["8b"], "sliding_window": 4096}):
+        try:
+            read_config("m", {**base, field: value})
+        except ValueError as error:
+            said = str(error)
+        else:
+            said = "m: "
+        assert said.startswith("m: ")

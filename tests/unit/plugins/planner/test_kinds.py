@@ -160,7 +160,14 @@ def test_mixtures_share_their_experts_among_replicas() -> None:
     assert "enable-expert-parallel" not in single.config
     assert many.weights_gib_per_gpu < single.weights_gib_per_gpu / 3
     blocks = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    said = findings("4xH100", catalog_of({**config, "quantization_config": blocks}), model="m", tensor_parallel_size=4)
+    catalog = catalog_of({**config, "quantization_config": blocks})
+    assert one("4xH100", catalog, model="m", tensor_parallel_size=4).config["enable-expert-parallel"] is True
+    assert (
+        "enable-expert-parallel"
+        not in one("4xH100", catalog, model="m", tensor_parallel_size=2, data_parallel_size=1).config
+    )
+    cut = {"extra_args": {"enable-expert-parallel": False}, "tensor_parallel_size": 4}
+    said = findings("4xH100", catalog, model="m", **cut)
     assert "768 outputs of mlp.experts.0.gate_proj, 192 for each of 4 GPUs, are no whole blocks of 128" in said
 
 
