@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: refuse
-short_description: Fail with a message to people
+short_description: Fail with a message that is printed once
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -20,10 +20,10 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   msg:
-    description: The message. Needed where O(findings) is not given.
+    description: The message. It is required when O(findings) is not set.
     type: str
   findings:
-    description: What stands against going on, each in a sentence. Empty, the task does not fail.
+    description: The reasons to stop, one sentence each. The task does not fail when the list is empty.
     type: list
     elements: str
 attributes:
@@ -33,11 +33,11 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Stop where anything stands against it
+- name: Stop when a check has found something
   gpunode.llm.refuse:
     findings: "{{ preflight_plan.findings + preflight_check.findings }}"
 
-- name: Stop where the address is not known
+- name: Stop when the address is not known
   gpunode.llm.refuse:
     msg: This node has no default route. Set huggingface_lan_address.
   when: weights_address | length == 0

@@ -9,10 +9,11 @@ short_description: Write any number of files from templates in one step
 version_added: 1.0.0
 description:
   - Renders templates on the controller, as M(ansible.builtin.template) does, and writes all of them in one call on the
-    node, which M(ansible.builtin.template) in a loop needs a call each for.
-  - A file is written beside its place and moved there when its validation has passed, so there is never half a file.
+    node. M(ansible.builtin.template) in a loop needs one call for each file.
+  - A file is written under a temporary name and moved to its path after its validation has passed. So a file is never
+    half written.
     When one validation fails, none of the files is written.
-  - Folders that are missing are made, with mode V(0755).
+  - Missing folders are created with mode V(0755).
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -20,12 +21,12 @@ extends_documentation_fragment:
   - gpunode.llm.files
 attributes:
   check_mode:
-    description: Says what would change. Nothing is validated then, since programs may not be installed yet.
+    description: Returns what would change. No file is validated, since the programs may not be installed yet.
     support: full
   diff_mode:
     description: >-
-      Shows the lines that change. Of a file with O(files[].secret=true) none is shown, and of one with
-      O(files[].template=false), which is a program, one line tells its size and its hash.
+      Shows the lines that change. It shows no line of a file with O(files[].secret=true). A file with
+      O(files[].template=false) is a program, and is shown as one line with its size and its hash.
     support: full
 options:
   pending:
@@ -46,7 +47,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Write what every instance needs
+- name: Write the files of every instance
   gpunode.llm.rendered_files:
     each: "{{ my_instances }}"
     item_var: instance
@@ -63,7 +64,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changed_files:
-  description: The paths of the files that changed, or would in check mode.
+  description: The paths of the files that changed, or would change in check mode.
   type: list
   elements: str
   returned: always

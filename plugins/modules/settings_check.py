@@ -12,13 +12,13 @@ version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
-  - Reads every variable of this collection's roles and playbooks that the play knows, as P(gpunode.llm.typed#filter)
-    does, and fails with all that cannot be read. The value of a secret is not shown.
-  - Refuses names that begin as those of this collection do, or nearly are one, and that none of its roles and playbooks
-    knows, with the nearest name. What is another role's is listed in the variable C(other_variables).
+  - Reads every variable of this collection's roles and playbooks that the play sets, as P(gpunode.llm.typed#filter)
+    does. It fails once, with a list of all that cannot be read. The value of a secret is not shown.
+  - Refuses a name that looks like a variable of this collection, but that none of its roles and playbooks knows. The
+    message gives the nearest known name. List the variables of other roles in C(other_variables).
   - Refuses templates of names that are no variable and will be none later, and variables behind C(-e) that only other
     playbooks of this collection read.
-  - It makes no call on the node, and stands before the first task that does.
+  - Makes no call on the node. It runs before the first task that does.
 extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.reads_only
@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: A sentence for each variable that cannot be read; what does not fail has none.
+  description: One sentence for each variable that cannot be read. The list is empty when the task does not fail.
   returned: always
   type: list
   elements: str

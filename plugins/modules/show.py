@@ -3,19 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-# This is a virtual module: it is implemented as an action plugin, since the screen is the controller's.
+# This is a virtual module: it is implemented as an action plugin, since it prints on the controller.
 
 DOCUMENTATION = r"""
 module: show
-short_description: Show a text as it stands
+short_description: Show a text without quotes
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
-  - Shows lines without quotes and without YAML around them, after an empty one. With M(ansible.builtin.debug) a table
-    is a list of quoted strings, and is not seen at all where Ansible does not show what is C(ok).
-  - What it shows is shown the same with C(--check), and once for each node; with C(run_once) once for all of them.
-  - Nothing is shown where there are no lines, or with C(no_log).
+  - Prints an empty line, then the lines of the text without quotes and without YAML. M(ansible.builtin.debug) prints a
+    table as a list of quoted strings, and prints nothing when Ansible hides results that are C(ok).
+  - Prints the same with C(--check). It prints once for each node, or once for all nodes with C(run_once).
+  - Prints nothing when the text is empty, or with C(no_log).
 extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.reads_only

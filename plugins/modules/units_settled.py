@@ -5,15 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: units_settled
-short_description: Tell whether services run from the files that are wanted, and answer
+short_description: Check whether services run from the wanted files and answer requests
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 description:
   - Renders files as M(gpunode.llm.rendered_files) does and compares them with those on the node, looks at the units as
     M(gpunode.llm.units_current) does, and asks the endpoints once, as M(gpunode.llm.endpoint_ready) does.
-  - All of it takes one call, and changes nothing.
-  - Where it says that all is settled, none of these has anything to do.
+  - Takes one call on the node, and changes nothing.
+  - When RV(settled) is true, none of these modules has anything to do.
 extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.endpoints
@@ -22,7 +22,7 @@ extends_documentation_fragment:
   - gpunode.llm.units
 options:
   absent:
-    description: Files that are not to be there, such as what a play that was stopped has left.
+    description: Files that must not exist, such as those that a stopped play has left.
     type: list
     elements: path
     default: []
@@ -33,14 +33,14 @@ options:
     type: str
   unchanged:
     description:
-      - Whether nothing was changed on the node since this play asked it for the first time. What the first question
-        brought along is the answer then, and the node is not called again.
+      - Whether the play has changed nothing on the node since its first call. The answer of the first call is
+        returned then, and the node is not called again.
     type: bool
     default: false
   services:
     description:
-      - What is looked at, as P(gpunode.llm.vllm_service#filter) says it. It stands for O(each), O(units), O(endpoints),
-        O(absent), and for files beside O(files).
+      - The services to check, as P(gpunode.llm.vllm_service#filter) returns them. They replace O(each), O(units),
+        O(endpoints) and O(absent), and add files to O(files).
     type: list
     elements: dict
     default: []
@@ -50,7 +50,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See whether there is anything to do
+- name: Check whether the service needs a change
   gpunode.llm.units_settled:
     files:
       - src: 8b.yaml.j2
@@ -68,7 +68,7 @@ EXAMPLES = r"""
         model: meta-llama/Llama-3.1-8B-Instruct
   register: service
 
-- name: Change it
+- name: Change the service
   ansible.builtin.include_tasks: serve.yml
   when: not service.settled
 """
@@ -79,7 +79,7 @@ settled:
   type: bool
   returned: success
 due:
-  description: What there is to do, a line each. Empty where all is settled.
+  description: The changes that are needed, one line each. Empty when RV(settled) is true.
   type: list
   elements: str
   returned: success
@@ -90,12 +90,13 @@ units:
   elements: dict
   returned: success
 unchanged:
-  description: What O(unchanged) was.
+  description: The value of the option O(unchanged).
   type: bool
   returned: success
 endpoints:
   description:
-    - How each endpoint is, as M(gpunode.llm.endpoint_ready) returns it. Empty where files or units are not settled.
+    - The state of each endpoint, as M(gpunode.llm.endpoint_ready) returns it.
+    - Empty when files or units are not settled.
   type: list
   elements: dict
   returned: success

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_config_check
-short_description: Have vLLM's own parser read configurations, before a service is stopped for them
+short_description: Check configurations with vLLM's own parser before a service is stopped
 version_added: 1.0.0
 description:
-  - Runs the parser of C(vllm serve) over each configuration, in a container of the very image that will be served. It
-    needs no GPU, no network and no weights, and takes as long as the import of vLLM, some ten seconds.
-  - Only units that run are looked at. One that starts for the first time says by itself what it does not like.
+  - Runs the parser of C(vllm serve) over each configuration, in a container of the image that will serve it. It
+    needs no GPU, no network and no weights, and takes about ten seconds, the time to import vLLM.
+  - Checks only units that run. A unit that starts for the first time reports its own errors.
   - Changes nothing.
 author:
   - gpunode contributors (@gpunode)
@@ -20,29 +20,30 @@ extends_documentation_fragment:
 options:
   units:
     description:
-      - The units, each a dictionary of C(name), C(config), the configuration, C(files), all that it starts from, and
-        C(image), which must be on the node. P(gpunode.llm.vllm_service#filter) has it as C(parsed).
+      - The units. Each is a dictionary of C(name), C(config) (the path of the configuration), C(files) (the paths of
+        all files that the unit reads at its start) and C(image), which must be on the node.
+      - P(gpunode.llm.vllm_service#filter) returns this list as C(parsed).
       - Other keys are ignored.
     type: list
     elements: dict
     required: true
   changed_files:
-    description: Only units that start from one of these files are looked at.
+    description: The files that changed. Only units that start from one of them are checked.
     type: list
     elements: path
     required: true
   docker:
-    description: Docker's client.
+    description: The path of the Docker client.
     type: path
     default: /usr/bin/docker
   timeout_s:
-    description: How long one container may take, in seconds.
+    description: The longest time that one container may take, in seconds.
     type: int
     default: 300
 """
 
 EXAMPLES = r"""
-- name: Have the new release read its configuration
+- name: Check the configuration with the new release
   gpunode.llm.vllm_config_check:
     units:
       - name: vllm-8b.service
@@ -54,7 +55,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 checked:
-  description: The units whose configuration was read.
+  description: The names of the units whose configuration was accepted.
   type: list
   elements: str
   returned: always
@@ -63,7 +64,7 @@ checked:
 from ansible.module_utils.basic import AnsibleModule
 
 REFUSED = 2
-#: The parser alone, as ``vllm serve`` makes it; what builds the engine would want a GPU. It exits with 2 to refuse.
+#: Runs the parser of ``vllm serve`` alone, since building the engine needs a GPU. Exit code 2 is a refusal.
 PARSE = """
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -71,7 +72,7 @@ parser = FlexibleArgumentParser(prog="vllm")
 ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
 parser.parse_args(["serve", "--config", "/etc/vllm/config.yaml"])
 """
-#: With the Python that the image's vllm runs in, wherever it is.
+#: Uses the Python of the image's vllm command, wherever it is installed.
 SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0"'
 
 
@@ -87,8 +88,8 @@ def command(params, unit):
 def complaint(text):
     """The parser's own sentence, without the list of all options before it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if "error:" in line]
-    return (told or lines or ["it said nothing"])[-1]
+    errors = [line for line in lines if "error:" in line]
+    return (errors or lines or ["it said nothing"])[-1]
 
 
 def main():
@@ -108,16 +109,16 @@ def main():
         if module.run_command(["systemctl", "--quiet", "is-active", unit["name"]])[0] != 0:
             continue
         rc, out, err = module.run_command(command(module.params, unit))
-        said = complaint(err or out)
+        error = complaint(err or out)
         if rc == REFUSED:
             module.fail_json(
-                msg=f"{unit['image']} does not take {unit['config']}, so {unit['name']} was not stopped: {said}",
+                msg=f"{unit['image']} does not take {unit['config']}, so {unit['name']} was not stopped: {error}",
                 checked=checked,
                 done=True,
             )
         if rc != 0:
-            # Another release may keep its parser elsewhere. The start, and the way back, decide then.
-            module.warn(f"{unit['image']} could not be asked about {unit['config']}: {said}")
+            # Another release may have its parser elsewhere. The start of the unit then shows whether it works.
+            module.warn(f"{unit['image']} could not be asked about {unit['config']}: {error}")
             continue
         checked.append(unit["name"])
     module.exit_json(changed=False, checked=checked)

@@ -8,9 +8,9 @@ module: vllm_instances_info
 short_description: List the vLLM instances that the role vllm put on a node
 version_added: 1.0.0
 description:
-  - Reads the records of the role P(gpunode.llm.vllm#role) and returns what belongs to each instance. Units of anybody
-    else are passed over, whatever their names are. Until release 1.1 a unit without a record is read itself, as
-    earlier releases wrote it.
+  - Reads the records of the role P(gpunode.llm.vllm#role) and returns the files of each instance. It ignores units that
+    the role did not write, whatever their names are. Until release 1.1 it also reads units without a record, which
+    earlier releases wrote.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -18,21 +18,21 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   unit_dirs:
-    description: The folders that hold the units. In the second are those that run beside others for a while.
+    description: The folders that hold the units. The second holds units that run beside another for a short time.
     type: list
     elements: path
     default: [/etc/systemd/system, /run/systemd/system]
   record_dirs:
-    description: The folders that hold the records, likewise.
+    description: The folders that hold the records, in the same order.
     type: list
     elements: path
     default: [/etc/vllm, /run/gpunode/beside]
 """
 
 EXAMPLES = r"""
-- name: See what is served here
+- name: List the instances of the node
   gpunode.llm.vllm_instances_info:
-  register: here
+  register: served
 """
 
 RETURN = r"""
@@ -46,7 +46,7 @@ instances:
       description: The instance's name.
       type: str
     unit:
-      description: Its unit.
+      description: The name of its systemd unit.
       type: str
     image:
       description: The image that it runs.
@@ -55,7 +55,7 @@ instances:
       description: The repository of its model.
       type: str
     files:
-      description: Its files and folders that exist, the unit and then the record last.
+      description: The paths of its files and folders that exist. The last two are the unit and the record.
       type: list
       elements: str
 """
@@ -67,13 +67,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.instance import known, names
 
 
-def row(one):
+def row(instance):
     return {
-        "name": one.name,
-        "unit": one.unit,
-        "image": one.image,
-        "model": one.model,
-        "files": [path for path in one.files.all() if os.path.lexists(path)],
+        "name": instance.name,
+        "unit": instance.unit,
+        "image": instance.image,
+        "model": instance.model,
+        "files": [path for path in instance.files.all() if os.path.lexists(path)],
     }
 
 
@@ -85,8 +85,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    found = known.instances(module.params["unit_dirs"], module.params["record_dirs"], without_unit=True)
-    module.exit_json(changed=False, instances=[row(one) for one in found])
+    instances = known.instances(module.params["unit_dirs"], module.params["record_dirs"], without_unit=True)
+    module.exit_json(changed=False, instances=[row(instance) for instance in instances])
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_room_info
-short_description: Look for room for a second engine beside one that runs
+short_description: Find free GPUs or memory for a second engine of an instance
 version_added: 1.0.0
 description:
-  - Says which instances that are to be restarted could be started a second time first, on GPUs that no instance owns
-    and no process uses. An engine on the CPU needs half as much memory again as the one that runs holds.
+  - Lists the instances that can run a second engine while the first is restarted. The second engine needs GPUs that no
+    instance owns and no process uses. On the CPU it needs 1.5 times the memory that the running engine holds.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -18,18 +18,18 @@ extends_documentation_fragment:
 options:
   instances:
     description:
-      - All instances of the node, as P(gpunode.llm.serving_plan#module) returns them. Read are C(name), C(port),
-        C(gpu_indices) and C(config) of each.
+      - All instances of the node, as P(gpunode.llm.serving_plan#module) returns them. The module reads C(name),
+        C(port), C(gpu_indices) and C(config) of each.
     type: list
     elements: dict
     required: true
   restarted:
-    description: The units that are to be restarted, by their names with the suffix.
+    description: The names of the units to restart, with their suffix.
     type: list
     elements: str
     required: true
   docker:
-    description: Docker's client.
+    description: The path of the Docker client.
     type: path
     default: /usr/bin/docker
 seealso:
@@ -37,7 +37,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look for room beside what runs
+- name: Find room for a second engine
   gpunode.llm.vllm_room_info:
     instances: "{{ plan.instances }}"
     restarted: [vllm-8b.service]
@@ -46,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 rooms:
-  description: One element for each instance that there is room for.
+  description: One element for each instance that can run a second engine.
   type: list
   elements: dict
   returned: always
@@ -58,11 +58,11 @@ rooms:
       description: A free port on 127.0.0.1.
       type: int
     gpu_indices:
-      description: Free GPUs, as many as the instance has.
+      description: The indices of free GPUs, as many as the instance has.
       type: list
       elements: int
     gpu_uuids:
-      description: The same by their UUIDs.
+      description: The UUIDs of the same GPUs.
       type: list
       elements: str
 """
@@ -87,7 +87,7 @@ class Node:
         return programs_gpu.look(programs_gpu.asked(self.module.run_command, tool), programs_gpu.scan_pci())
 
     def held_bytes(self, container):
-        """The memory of what runs in a container."""
+        """The bytes of memory that the processes of a container hold."""
         docker = self.module.params["docker"]
         held_by = commands.inspected(self.module.run_command, docker, "container", "{{.Id}}", container)
         folders = glob.glob("/proc/[0-9]*")
@@ -112,7 +112,7 @@ def main():
             wants.append(spare.want(instance, held))
     seen = node.gpus()
     taken = [index for instance in instances for index in instance.get("gpu_indices") or []]
-    # Also those of instances that are no longer listed, and of one that is stopped: they are its own.
+    # An instance that is stopped or no longer listed still owns its GPUs.
     owned = (programs_gpu.named(seen, name) for one in known.instances() for name in one.gpus)
     taken += [gpu.index for gpu in owned if gpu]
     own = {int(instance["port"]) for instance in instances}
