@@ -5,17 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_check
-short_description: Tell what stands against serving a plan on this node
+short_description: Check whether this node can serve a plan
 version_added: 1.0.0
 description:
-  - Checks free disk on the very filesystems that weights and images go to, the ports of the endpoints, the token and
-    the access to each repository, the gateway, the platform, and with O(docker) which Docker it is.
-    Returns everything it found, not the first thing only.
-  - Changes nothing, needs nothing installed, and does not fail because of what it found.
-  - The hub is asked for what is not yet on the node, and for a token that the node does not have yet. A node that has
-    all its weights, verified, needs no hub. Registries and repositories are asked in the same way, all at once.
-  - Environment variables that begin with C(GPUNODE_HUB_) hold, without that beginning, for the questions to the hub
-    alone.
+  - Checks the free disk on the filesystems of weights and images, the ports of the endpoints, the token and the access
+    to each repository, the gateway, the platform, and with O(docker) the Docker of the node.
+  - Returns all findings, not only the first one. It does not fail because of a finding.
+  - Changes nothing and needs no package on the node.
+  - Asks the hub about weights that are not on the node yet, and about a token that the node does not have yet. A node
+    with all its weights, verified, needs no hub. Registries and repositories are asked by the same rule, all at once.
+  - An environment variable with the prefix C(GPUNODE_HUB_) is set, without the prefix, for requests to the hub only.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -34,33 +33,35 @@ options:
     choices: [platform, disk, ports, hub, repositories, registry]
     default: []
   home:
-    description: The folder that weights go to, the hub's E(HF_HOME).
+    description: The folder that holds the weights, the hub's E(HF_HOME).
     type: path
     default: /var/lib/huggingface
   update:
-    description: Ask the hub which commit a branch stands for, also where the node has recorded one.
+    description: Whether to ask the hub for the commit of a branch even when the node has recorded one.
     type: bool
     default: false
   remove_unlisted:
-    description: Whether services of the role vllm that O(instances) no longer lists make room, with their ports.
+    description:
+      - Whether services of the role vllm that O(instances) does not list will be removed.
+      - Then their ports count as free.
     type: bool
     default: false
   image_bytes:
     description:
-      - The room that an unpacked image takes, by the plan's device. Asked for where the image is not on the node yet.
+      - The disk space of an unpacked image in bytes, by the plan's device. It counts when the image is not on the node.
     type: dict
     default: {cuda: 30000000000, cpu: 6000000000}
   endpoint:
-    description: The hub, or a mirror of it.
+    description: The URL of the hub, or of a mirror.
     type: str
     default: https://huggingface.co
   source:
     description:
-      - A folder on the node that stands in for the hub, as M(gpunode.llm.hf_snapshot) takes it. The hub is not asked
-        then, and no token is wanted.
+      - A folder on the node that stands in for the hub, as M(gpunode.llm.hf_snapshot) takes it. Then the hub
+        is not asked, and no token is needed.
     type: path
   token:
-    description: The token that the node is going to have. Without it the one in O(token_path) is used.
+    description: The token that the node will get. When it is not set, the token in O(token_path) is used.
     type: str
   token_path:
     description: The file that holds the token on a node that was set up before.
@@ -71,45 +72,46 @@ options:
     type: path
   client:
     description:
-      - Has the index of Python packages asked for the client of the hub, where something is to be fetched and no client
-        is here yet.
+      - Asks the index of Python packages for the client of the hub, when weights must be fetched and the node has no
+        client.
     type: dict
     suboptions:
       index_url:
-        description: The index, where pip is going to be told of one.
+        description: The URL of the index that pip will use. When it is empty, no index is asked.
         type: str
         default: ""
       venv:
-        description: The virtual environment that the client goes to.
+        description: The path of the client's virtual environment.
         type: path
         required: true
   hub:
     description:
-      - O(ca_path), O(client), O(endpoint), O(home), O(source), O(token_path) and O(update) in one, by these names.
-      - Other keys, and what is null or empty, are passed over.
+      - O(ca_path), O(client), O(endpoint), O(home), O(source), O(token_path) and O(update) in one dictionary, by
+        these names.
+      - Other keys and empty values are ignored.
     type: dict
   elsewhere:
     description:
-      - What another node fetches and hands to this one, each a dictionary of C(repo_id), C(revision) and C(seeder),
-        that node's name. The hub is not asked for it. Where all is like that, no token is needed here.
+      - The weights that another node fetches and hands to this one. Each is a dictionary of C(repo_id), C(revision) and
+        C(seeder), the name of that node. The hub is not asked about them. When all weights come this way, this node
+        needs no token.
     type: list
     elements: dict
     default: []
   gateway:
     description:
-      - What the gateway needs of this node, where there is to be one. C(listens) is a list of
-        dictionaries of C(host) and C(port), C(certificate) and C(certificate_key) are paths, where they are the
-        operator's own. It is checked with the ports.
+      - The needs of the gateway, when this node will run one. C(listens) is a list of dictionaries of C(host) and
+        C(port). C(certificate) and C(certificate_key) are the paths of the operator's own files. They are checked
+        with the ports.
     type: dict
     default: {}
   docker:
     description:
-      - Tells of the Docker of this node, as M(gpunode.llm.docker_info) does. Whoever needs that next is spared a round
-        trip.
+      - Returns the state of Docker, as M(gpunode.llm.docker_info) does. This saves a later task one round trip.
     type: dict
     suboptions:
       users:
-        description: Users to look for in the group docker. Not set, the one that Ansible logs in as.
+        description: Users to look for in the group docker. When it is not set, the user that Ansible logs in as.
         type: list
         elements: str
       config:
@@ -121,28 +123,28 @@ options:
         type: dict
         default: {}
       keep:
-        description: Whether a Docker that the node came with is going to stay, so that it must be new enough.
+        description: Whether a Docker that the node came with stays. It must then be new enough.
         type: bool
         default: true
   toolkit:
     description:
-      - Tells in RV(settled) whether the role P(gpunode.llm.nvidia_container_toolkit#role) has anything to do, and its
-        proof in a container. Whoever leaves both out then is spared several round trips.
+      - Returns in RV(settled) whether the role P(gpunode.llm.nvidia_container_toolkit#role) and its proof in a
+        container have nothing to do. A play that then skips both saves several round trips.
     type: dict
     suboptions:
       repository:
-        description: Where the packages come from, as an element of O(repositories).
+        description: The repository of the packages, as an element of O(repositories).
         type: dict
         required: true
       keep:
-        description: Whether a toolkit that the node came with is going to stay, so that it must be new enough.
+        description: Whether a toolkit that the node came with stays. It must then be new enough.
         type: bool
         default: true
       hold:
-        description: Whether the packages are to be held at their version. Not set, either will do.
+        description: Whether the packages must be held at their version. When it is not set, both states are accepted.
         type: bool
       require_cdi:
-        description: Whether a Docker that is too old for CDI will not do.
+        description: Whether Docker must be new enough for CDI.
         type: bool
         default: true
       units:
@@ -150,19 +152,19 @@ options:
         type: dict
         default: {}
       image:
-        description: The image in which the proof is made. Empty, none is asked for.
+        description: The image of the proof. When it is empty, no proof is needed.
         type: str
         default: ""
   repositories:
     description:
-      - The repositories of packages that the play is going to use. apt or dnf is asked for each, before it is written,
-        whether the node could have it, by its key alone. Not asked is for what is installed, or kept as it is.
+      - The package repositories that the play will use. apt or dnf checks, before a repository is written, whether the
+        node can use it with the repository's own key alone. Packages that are installed, or kept, are not checked.
     type: list
     elements: dict
     default: []
     suboptions:
       manager:
-        description: Whose repository it is.
+        description: The package manager of the repository.
         type: str
         choices: [apt, dnf]
         required: true
@@ -171,41 +173,41 @@ options:
         type: dict
         required: true
       unless_docker:
-        description: Whether a Docker that works and came from elsewhere stays, so that the repository is not wanted.
+        description: Whether the repository is not needed when a working Docker from another source stays.
         type: bool
         default: false
   registry:
     description:
-      - Has the registry of each image that is not on the node asked for its manifest, as Docker would ask. With the
-        mirrors, logins, certificates and the proxy that Docker has on this node or is going to have.
+      - Asks the registry of each image that is not on the node for its manifest, as Docker does. It uses the mirrors,
+        logins, certificates and proxy that Docker has or will have on this node.
     type: dict
     suboptions:
       config:
-        description: What is going to be merged into daemon.json.
+        description: The settings that will be merged into daemon.json.
         type: dict
         default: {}
       proxy:
-        description: The proxy that Docker is going to have.
+        description: The proxy that Docker will use.
         type: dict
         default: {}
         suboptions:
           http:
-            description: For http addresses.
+            description: The proxy URL for http addresses.
             type: str
           https:
-            description: For https addresses.
+            description: The proxy URL for https addresses.
             type: str
           no_proxy:
-            description: Hosts to reach without it, separated by commas.
+            description: Hosts that are reached without the proxy, separated by commas.
             type: str
       ca_certificate:
-        description: The certificate (PEM) of an authority that the node is going to trust.
+        description: The certificate (PEM) of an authority that the node will trust.
         type: str
       source:
         description: A folder on the node from which images are loaded. No registry is asked then.
         type: path
   platform:
-    description: What the facts say, as C(distribution), C(version), C(architecture) and C(service_mgr).
+    description: The facts of the node, as C(distribution), C(version), C(architecture) and C(service_mgr).
     type: dict
     default: {}
   supported:
@@ -220,7 +222,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Look for what stands against the plan
+- name: Check whether the node can serve the plan
   gpunode.llm.preflight_check:
     instances: "{{ vllm_plan.plan.instances }}"
     token: "{{ huggingface_token }}"
@@ -230,20 +232,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: What stands against the plan, a sentence or two each, with the remedy. Empty when nothing does.
+  description: The reasons why the node cannot serve the plan, each with the remedy. Empty when there is none.
   type: list
   elements: str
   returned: success
 instances:
   description:
-    - The instances that were handed in. Where one names a branch, or no revision at all, C(revision) and the revision
-      in C(config) are the commit that the branch stands for, and C(branch) is its name. What comes from another node
-      carries that one's name as C(seeder).
+    - The instances of O(instances). When one names a branch, or no revision at all, C(revision) and the revision
+      in C(config) are the commit that the branch stands for, and C(branch) is its name. An instance whose
+      weights come from another node has its name as C(seeder).
   type: list
   elements: dict
   returned: success
 account:
-  description: The hub account that the token belongs to, where the hub was asked.
+  description: The hub account that the token belongs to, when the hub was asked.
   type: str
   returned: success
 settled:
@@ -259,13 +261,13 @@ docker:
   returned: where O(docker) is set
 fetch:
   description:
-    - What is to be fetched, each with its C(kind), V(weights) or V(image), and C(bytes). Those of an image are the room
-      that it takes once it is unpacked, see O(image_bytes).
+    - The weights and images to fetch, each with its C(kind), V(weights) or V(image), and C(bytes). For an image these
+      are the bytes of the unpacked image, see O(image_bytes).
   type: list
   elements: dict
   returned: success
 disks:
-  description: Each filesystem that this goes to, as C(paths), C(free) bytes before it, and the C(bytes) that it takes.
+  description: Each filesystem that is written to, with its C(paths), the C(free) bytes now and the C(bytes) to write.
   type: list
   elements: dict
   returned: success
@@ -301,7 +303,7 @@ TIMEOUT_S = 20
 
 
 class Elsewhere:
-    """Asks others than the node, all at once."""
+    """Asks the hub, registries and repositories, all at once."""
 
     def __init__(self, params):
         self.params = params
@@ -313,14 +315,14 @@ class Elsewhere:
         if asks.images:
             missing = [name for name in asks.images if not preflight_checks.check_images([{"image": name}])]
             questions += preflight_reach.images(missing, params["registry"], os.uname().machine, run)
-        # From here on: the questions that are left have an environment of their own.
+        # The other questions already hold an environment of their own, so this one is for the hub alone.
         os.environ.update(preflight_reach.hub_environment(os.environ))
         reach, hub = preflight_reach.ask(questions, lambda: self.hub(asks))
         linked = bool(params["source"]) and hub_folder.linkable(params["source"], params["home"])
         return preflight_answer.Found([*told, *reach], hub, linked)
 
     def hub(self, asks):
-        """What the hub has against it, and the index of packages that its client comes from."""
+        """The findings of the hub and of the package index of its client."""
         params = self.params
         if not asks.snapshots and not asks.token:
             return preflight_answer.NOTHING
@@ -398,7 +400,7 @@ def main():
                 "type": "dict",
                 "options": {
                     "config": {"type": "dict", "default": {}},
-                    # A host that is reached without it is no secret: blotted out, it would take names of images apart.
+                    # no_proxy is no secret. If Ansible masked its hosts, it would also mask parts of image names.
                     "proxy": {
                         "type": "dict",
                         "default": {},
