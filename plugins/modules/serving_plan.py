@@ -215,6 +215,13 @@ plan:
         folder:
           description: The folder on the node that holds the model, if there is no repository.
           type: str
+        gpu_share:
+          description: The share of its GPU that it has; null where it has whole GPUs.
+          type: float
+        starts_after:
+          description: The instances on the same GPU that start before it.
+          type: list
+          elements: str
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

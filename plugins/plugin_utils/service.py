@@ -125,6 +125,8 @@ class Service:
     gpus: list[str]
     gpus_by_uuid: bool
     utilization: float
+    #: The units on the same GPU that start before it.
+    starts_after: list[str]
     files: Files
     started_from: str
     #: The configuration file of the container: with several keys, a copy that contains all of them.
@@ -240,6 +242,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         gpus=_gpus(instance),
         gpus_by_uuid=bool(instance.get("gpu_uuids")),
         utilization=float(config.get("gpu-memory-utilization", UTILIZATION)),
+        starts_after=[names.unit_of(str(other)) for other in instance.get("starts_after") or ()],
         files=paths,
         started_from=names.started_from(names.unit_of(name)),
         mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,

@@ -42,8 +42,8 @@ ELSEWHERE = {
     "ansible-playbook gpunode.llm.awx": "tests/awx applies it",
     'ansible-playbook gpunode.llm.awx -e \'{"awx_credentials": ["our ssh key", "our token"]}\'': "as well",
     "ansible-playbook -i inventories/lab site.yml -e model=tiny": "the default scenario of Molecule",
-    "ansible-playbook -i hosts.yml gpunode.llm.site -e @vars.yml -e model=Qwen/Qwen3-32B": "it asks the hub",
-    "ansible-playbook gpunode.llm.plan -e gpus=2xH100 -e model=Qwen/Qwen3-32B@main": "as well",
+    "ansible-playbook -i hosts.yml gpunode.llm.site -e @vars.yml -e model=Qwen/Qwen2.5-32B-Instruct": "it asks the hub",
+    "ansible-playbook gpunode.llm.plan -e gpus=2xH100 -e model=Qwen/Qwen2.5-32B-Instruct@main": "as well",
     "git clone https://github.com/gpunode/llm.git": "the repository's own address",
 }
 

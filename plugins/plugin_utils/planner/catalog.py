@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,9 @@ from .architecture import Architecture, Unsized
 from .kv_cache import Layout, Setting, layout
 from .quantization import Storage, Stored, WeightFormat, laid_out
 from .read_quantization import Unreadable
+
+#: The engine release of an image that is used at its user's own risk.
+UNPLANNED = "unplanned"
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -43,6 +46,10 @@ class ModelSpec:
     device: str = "cuda"
     max_model_len: int | None = None
     tool_call_parser: str = ""
+    reasoning_parser: str = ""
+    #: Where parsers, options and `since` are from; and the first release of vLLM that serves the model.
+    source: str = ""
+    since: str = ""
     ignore_patterns: tuple[str, ...] = ("original/*", "metal/*")
     allow_patterns: tuple[str, ...] = ()
     #: The branch or tag that its commit was resolved from, if the user named one.
@@ -188,6 +195,8 @@ class EngineSpec:
     flags: Mapping[str, Flag]
     #: GPUs older than this have no kernels in its images.
     min_compute_capability: str = ""
+    #: A stand-in for a release that the catalogue does not know: its options are not checked.
+    unplanned: bool = False
     removed: Mapping[str, str] = field(default_factory=dict)
     deprecated: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -275,13 +284,18 @@ class Catalog:
         return self.gpu_names.get(name.casefold())
 
     def engine(self, version: str | None) -> EngineSpec:
-        """Find a release by version; None selects the newest. Raises ValueError if it is unknown."""
+        """Find a release by version; None selects the newest, UNPLANNED its arithmetic for an image that is not known.
+
+        Raises ValueError if it is unknown.
+        """
         if version is None:
             return self.engines[max(self.engines, key=version_key)]
+        if str(version) == UNPLANNED:
+            return replace(self.engine(None), images=(), min_compute_capability="", unplanned=True)
         wanted = str(version).removeprefix("vllm-").removeprefix("v")
         if wanted not in self.engines:
             raise ValueError(
                 f"Engine release {version!r} is not in the catalogue. Known: {', '.join(self.engines)}. "
-                "Add your own with vllm_extra_engines."
+                f"Add your own with vllm_extra_engines, or run vllm_image at your own risk with {UNPLANNED!r}."
             )
         return self.engines[wanted]

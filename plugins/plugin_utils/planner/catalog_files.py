@@ -90,6 +90,8 @@ def weights_of(what: str, raw: Raw, config: Raw, formats: Formats) -> Storage | 
 
 MODEL_KEYS = {field.name for field in fields(ModelSpec)} - {"key", "architecture"}
 MODEL_KEYS |= {"config", "config_of", "hf_quant_config"}
+#: Keys of an entry that are taken as they stand.
+PLAIN = ("title", "revision", "license", "tool_call_parser", "reasoning_parser", "source", "since", "vllm")
 
 
 def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -> ModelSpec:
@@ -104,7 +106,7 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
     device = str(raw.get("device", "cuda"))
     if device not in ("cuda", "cpu"):
         raise ValueError(f"{what}: device must be cuda or cpu, not {device!r}.")
-    plain = {name: raw[name] for name in ("title", "revision", "license", "tool_call_parser", "vllm") if name in raw}
+    plain = {name: raw[name] for name in PLAIN if name in raw}
     return ModelSpec(
         key=key,
         repo_id=str(raw["repo_id"]),

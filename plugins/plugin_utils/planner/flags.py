@@ -95,6 +95,8 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
             )
         elif name in PLANNED:
             findings.append(f"{name} is set by the plan: use {PLANNED[name]} instead of vllm_extra_args.")
+        elif flag is None and engine.unplanned:
+            continue
         elif flag is None:
             findings.append(_unknown(name, engine))
         elif value is not None:

@@ -27,6 +27,20 @@ IsPlanned = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
+class View:
+    """How a plan looks at a host: which containers are its own, and the share of a GPU that the user gives engines."""
+
+    is_planned: IsPlanned = lambda owner: False
+    utilization: float | None = None
+
+    def spare_mib(self, spec: GpuSpec) -> float:
+        """What the user leaves to others on this GPU; 0 where nothing is said."""
+        if self.utilization is None:
+            return 0
+        return spec.memory_mib - (spec.reserved_mib or 0) - spec.memory_mib * self.utilization
+
+
+@dataclass(frozen=True)
 class Group:
     """Identical GPUs of one host. An engine spans GPUs of one group only."""
 
@@ -188,18 +202,19 @@ def _memory_in_use(gpu: Gpu, is_planned: IsPlanned) -> tuple[int, str]:
     return held, who or "a process that is not visible on this host"
 
 
-def _in_use(gpu: Gpu, catalog: Catalog, is_planned: IsPlanned) -> tuple[str, str] | None:
-    held, who = _memory_in_use(gpu, is_planned)
-    if held <= catalog.policy.busy_mib:
+def _in_use(gpu: Gpu, spec: GpuSpec, catalog: Catalog, view: View) -> tuple[str, str] | None:
+    held, who = _memory_in_use(gpu, view.is_planned)
+    if held <= catalog.policy.busy_mib or held <= view.spare_mib(spec):
         return None
     engine = any(process.owner.startswith(UNIT) for process in gpu.processes)
     remedy = "plan it together with this model, or remove it (vllm_remove_unlisted)" if engine else "stop it"
-    return f"in use: {held / MIB_PER_GIB:.1f} GiB are held by {who}", f"{remedy}, or name other GPUs in gpu_indices"
+    return (
+        f"in use: {held / MIB_PER_GIB:.1f} GiB are held by {who}",
+        f"{remedy}, name other GPUs in gpu_indices, or leave room for it (vllm_gpu_memory_utilization)",
+    )
 
 
-def _check_gpu(
-    gpu: Gpu, catalog: Catalog, is_planned: IsPlanned, host_memory_mib: int | None
-) -> GpuSpec | tuple[str, str]:
+def _check_gpu(gpu: Gpu, catalog: Catalog, view: View, host_memory_mib: int | None) -> GpuSpec | tuple[str, str]:
     """The GPU's spec if it is free and ready, else (problem, remedy)."""
     if gpu.lost:
         return "fallen off the bus", "restart the host, and see `dmesg | grep -i xid`"
@@ -214,15 +229,15 @@ def _check_gpu(
     spec = spec_of(gpu, catalog, host_memory_mib)
     if spec is None:
         return "of a kind that the catalogue does not know and reports no memory size", "describe it in vllm_extra_gpus"
-    return _in_use(gpu, catalog, is_planned) or spec
+    return _in_use(gpu, spec, catalog, view) or spec
 
 
-def _grouped(node: NodeGpus, catalog: Catalog, is_planned: IsPlanned) -> tuple[tuple[Group, ...], list[str]]:
+def _grouped(node: NodeGpus, catalog: Catalog, view: View) -> tuple[tuple[Group, ...], list[str]]:
     """Groups of identical free GPUs, most memory first, and one sentence per reason for the others."""
     kinds: dict[GpuSpec, list[int]] = {}
     reasons: dict[tuple[str, str, str], list[int]] = {}
     for gpu in node.gpus:
-        checked = _check_gpu(gpu, catalog, is_planned, node.host_memory_mib)
+        checked = _check_gpu(gpu, catalog, view, node.host_memory_mib)
         if isinstance(checked, GpuSpec):
             kinds.setdefault(checked, []).append(gpu.index)
         else:
@@ -246,12 +261,21 @@ def _fabric_manager_missing(node: NodeGpus) -> list[str]:
     ]
 
 
-def read_host(node: NodeGpus, catalog: Catalog, is_planned: IsPlanned = lambda owner: False) -> Host:
-    """Sort a node's GPUs into groups that can be planned on, and sentences about the rest."""
+def read_host(
+    node: NodeGpus,
+    catalog: Catalog,
+    is_planned: IsPlanned = lambda owner: False,
+    utilization: float | None = None,
+) -> Host:
+    """Sort a node's GPUs into groups that can be planned on, and sentences about the rest.
+
+    ``utilization``: the largest share of a GPU that the user gives the engines of it, if all have one.
+    """
+    view = View(is_planned, utilization)
     if node.state != "ok":
         return Host((), (node.message,))
     fabric_findings = _fabric_manager_missing(node)
-    groups, blocked = _grouped(node, catalog, is_planned)
+    groups, blocked = _grouped(node, catalog, view)
     warnings = [node.message] if node.message else []
     warnings += [
         f"{numbered([gpu.index])} ({gpu.name}): the driver asks for {gpu.recovery_action!r} to recover it."

@@ -52,6 +52,9 @@ class Instance:
     branch: str = ""
     allow_patterns: tuple[str, ...] = ()
     folder: str = ""
+    #: The share of its GPU that it has, if it has not all of it; and those on the same GPU that start before it.
+    gpu_share: float | None = None
+    starts_after: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -78,6 +81,7 @@ class Decision:
     sequences: int | None = None
     dtype: str = ""  # half on GPUs without BF16
     utilization: float | None = None  # the share of a GPU's memory, on GPUs
+    starts_after: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -112,6 +116,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         planned["gpu-memory-utilization"] = decision.utilization
     if request.model.tool_call_parser:
         planned |= {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
+    if request.model.reasoning_parser:
+        planned["reasoning-parser"] = request.model.reasoning_parser
     if request.trust_remote_code:
         planned["trust-remote-code"] = True
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
@@ -170,5 +176,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         branch=request.model.branch,
         allow_patterns=request.model.allow_patterns,
         folder=request.model.folder,
+        gpu_share=request.gpu_share if isinstance(request.gpu_share, float) else None,
+        starts_after=decision.starts_after,
         warnings=decision.warnings,
     )

@@ -95,7 +95,12 @@ def entries(described: Mapping[str, Mapping[str, Any]], catalog: Catalog | None 
 def _kept(ours: ModelSpec) -> Entry:
     """What an entry says beside shapes and files."""
     kept = {"title": ours.title, "device": ours.device, "max_model_len": ours.max_model_len, "vllm": ours.vllm}
-    return {**kept, "env": ours.env, "tool_call_parser": ours.tool_call_parser}
+    return {
+        **kept,
+        "env": ours.env,
+        "tool_call_parser": ours.tool_call_parser,
+        "reasoning_parser": ours.reasoning_parser,
+    }
 
 
 def _entry(said: Mapping[str, Any]) -> Entry:

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Place several models on one host: how many GPUs of which group each gets, and which. GPUs are never shared."""
+"""Place several models on one host: how many whole GPUs of which group each gets, and which."""
 
 from __future__ import annotations
 
@@ -64,9 +64,14 @@ class Table:
         Normally only options count that also fit the whole group. If GPUs are scarce, all options count: a model that
         fits the whole group without pipeline stages may fit fewer GPUs with them.
         """
-        size = len(group.indices)
-        ways = (self.options(request, group, budget) for budget in range(1 if scarce else size, size + 1))
-        return min((choice.spread.gpus * (request.dp or 1) for way in ways for choice in way.fitting), default=None)
+        size, shared = len(group.indices), request.model.sized.mixture
+        ways = (self.options(request, group, budget) for budget in range(1 if scarce or shared else size, size + 1))
+        choices = [choice for way in ways for choice in way.fitting]
+        if shared:
+            # Its replicas hold the experts between them: all of them are needed, and fewer hold more each.
+            usual = (choice.gpus for choice in choices if scarce or request.pp or choice.spread.pp == 1)
+            return min(usual, default=None)
+        return min((choice.spread.gpus * (request.dp or 1) for choice in choices), default=None)
 
 
 def _assign(
@@ -200,7 +205,8 @@ def _pinned_group(request: InstanceRequest, groups: Sequence[Group]) -> Group | 
     )
 
 
-def _without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:
+def without(groups: Sequence[Group], indices: set[int]) -> tuple[Group, ...]:
+    """The groups without these GPUs."""
     rest = (replace(group, indices=tuple(i for i in group.indices if i not in indices)) for group in groups)
     return tuple(group for group in rest if group.indices)
 
@@ -238,7 +244,7 @@ def pack(
     pinned, problems = _pin(requests, groups)
     if problems:
         return Packing(pinned=tuple(problems))
-    rest = _without(groups, {index for group in pinned.values() for index in group.indices})
+    rest = without(groups, {index for group in pinned.values() for index in group.indices})
 
     def least(request: InstanceRequest) -> int | None:
         choices = [pinned[request.name]] if request.name in pinned else groups

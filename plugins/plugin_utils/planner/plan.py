@@ -18,11 +18,12 @@ from .instance import Decision, Instance, instance
 from .kv_cache import Setting
 from .memory import GIB, shaped_bytes, weights_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
-from .placement import Packing, Placement, pack
+from .placement import Packing, Placement, pack, without
 from .ports import ports
 from .release import catalog_image_note
 from .request import HostRequest, InstanceRequest
 from .rope import farthest
+from .sharing import share_out, starts_after
 from .spread import BFLOAT16, Candidate, Choice, half_precision, weight_only
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
@@ -226,9 +227,10 @@ def _idle(host: Host, packing: Packing) -> list[str]:
 def _too_new(request: InstanceRequest, engine: EngineSpec) -> str:
     """A finding if the release does not serve the architecture yet; empty if it does."""
     sized = request.model.sized
-    if not sized.since or version_key(engine.version) >= version_key(sized.since):
+    since = max((sized.since, request.model.since), key=version_key)
+    if engine.unplanned or version_key(engine.version) >= version_key(since):
         return ""
-    return f"{request.name}: vLLM {engine.version} does not serve {sized.name}, but {sized.since} does (vllm_engine)."
+    return f"{request.name}: vLLM {engine.version} does not serve {sized.name}, but {since} does (vllm_engine)."
 
 
 def _too_long(request: InstanceRequest, catalog: Catalog) -> list[str]:
@@ -278,10 +280,19 @@ def _place(
     if not host.groups:
         return Packing(), [*host.blocked, *(no_gpus(request, advice) for request in requests)], []
     requests, notes = _smaller(requests, host, advice)
-    packing = pack(requests, host.groups, advice.engine, advice.catalog.policy, current)
-    problems = list(packing.pinned)
-    problems += [does_not_fit(request, host.groups, advice) for request in packing.alone]
+    shared = share_out(requests, host.groups, advice.engine, advice.catalog.policy, current)
+    groups = without(host.groups, shared.indices)
+    whole = [request for request in requests if request.gpu_share is None]
+    packing = pack(whole, groups, advice.engine, advice.catalog.policy, current) if groups else Packing()
+    problems = [*shared.problems, *packing.pinned]
+    problems += [
+        f"{request.name} wants whole GPUs, and all of this host are shared ({host.title}): give it a gpu_share, too."
+        for request in whole
+        if not groups
+    ]
+    problems += [does_not_fit(request, groups, advice) for request in packing.alone]
     problems += [not_together(packing.together, host, advice.catalog)] if packing.together else []
+    packing = replace(packing, placements=(*packing.placements, *shared.placements))
     return packing, [*(host.blocked if problems else ()), *problems], [*host.blocked, *notes, *_idle(host, packing)]
 
 
@@ -317,13 +328,15 @@ def _decisions(
     catalog: Catalog,
 ) -> list[Decision]:
     placements = {placement.request.name: placement for placement in packing.placements}
+    before = starts_after(packing.placements)
     decisions = []
     for request in host_request.instances:
         port, image = port_of[request.name], images[request.name].image
         if request.device == "cpu":
             decisions.append(_on_cpu(request, port, image, catalog))
         else:
-            decisions.append(_on_gpus(placements[request.name], port, image, _notes(placements[request.name])))
+            made = _on_gpus(placements[request.name], port, image, _notes(placements[request.name]))
+            decisions.append(replace(made, starts_after=before.get(request.name, ())))
     return decisions
 
 
@@ -393,6 +406,15 @@ def _size_note(request: InstanceRequest) -> str:
     )
 
 
+def _waits(instances: Sequence[Instance]) -> list[Instance]:
+    """An engine that starts after others on its GPU has their time, too."""
+    own = {item.name: item.start_timeout_s for item in instances}
+    return [
+        replace(item, start_timeout_s=item.start_timeout_s + sum(own[name] for name in item.starts_after))
+        for item in instances
+    ]
+
+
 def _releases(host_request: HostRequest, images: Mapping[str, ImageChoice], catalog: Catalog) -> list[str]:
     """Notes about images whose vLLM release differs from the one that the plan assumes."""
     mismatches = [
@@ -401,6 +423,13 @@ def _releases(host_request: HostRequest, images: Mapping[str, ImageChoice], cata
         if not request.image
     ]
     return [*host_request.notes, *mismatches]
+
+
+def _utilization(host_request: HostRequest) -> float | None:
+    """The largest share of a GPU that the user gives engines; None where one of them has none."""
+    given = [item.gpu_memory_utilization for item in host_request.instances if item.device == "cuda"]
+    known = [share for share in given if share is not None]
+    return max(known) if known and len(known) == len(given) else None
 
 
 def make_plan(
@@ -413,7 +442,10 @@ def make_plan(
     serving = serving or NodeServing()
     names = {UNIT + request.name for request in host_request.instances}
     host = read_host(
-        node, catalog, lambda owner: owner in names or (host_request.remove_unlisted and owner.startswith(UNIT))
+        node,
+        catalog,
+        lambda owner: owner in names or (host_request.remove_unlisted and owner.startswith(UNIT)),
+        _utilization(host_request),
     )
     advice = Advice(host_request.engine, catalog)
     current, gone = _current_gpus(serving, node)
@@ -433,7 +465,7 @@ def make_plan(
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))
     decisions = _decisions(host_request, packing, images, port_of, catalog)
     instances, unnamed = _with_uuids(
-        [instance(item, host_request, catalog.policy) for item in decisions], node, serving
+        _waits([instance(item, host_request, catalog.policy) for item in decisions]), node, serving
     )
     warnings = [*host.warnings, *gone, *unnamed, *_releases(host_request, images, catalog)]
     warnings += [_size_note(item.request) for item in decisions]

@@ -35,6 +35,11 @@ def chosen_image_release(image: str, default: EngineSpec, explicit: bool, catalo
 
     ``default``: the host's release; ``explicit``: the user set vllm_engine.
     """
+    if default.unplanned:
+        return default, (
+            f"{image} runs at your own risk (vllm_engine: unplanned): memory is planned as for {default.version}, and "
+            "its options are not checked."
+        )
     release, assumed = (
         _image_release(image, default, catalog),
         f"options and memory are planned as for {default.version}",

@@ -28,6 +28,8 @@ from .user_figures import is_auto, with_figures
 #: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
 LOOPBACK = ("127.0.0.1", "::1")
+#: A share of a GPU that the planner decides.
+AUTO_SHARE = "auto"
 #: Maximum length of an instance's name, which is part of names of units, containers and files, and of URLs.
 NAME_LENGTH = 64
 #: Suffixes that an instance's files and units use: NAME.keys.yaml, vllm-NAME-beside.service, NAME.new.
@@ -48,6 +50,8 @@ class InstanceRequest:
     served_model_name: tuple[str, ...] = ()
     max_model_len: int | None = None
     gpu_memory_utilization: float | None = None
+    #: Its share of one GPU, AUTO_SHARE where it is planned; None: it has whole GPUs.
+    gpu_share: float | str | None = None
     kv_cache_dtype: str | None = None
     tp: int | None = None
     pp: int | None = None
@@ -137,6 +141,20 @@ def utilization(value: Any) -> float:
         raise ValueError(
             f"gpu_memory_utilization must be above 0 and at most 1, not {share:g}; vLLM's default is 0.92."
         )
+    return share
+
+
+def gpu_share(value: Any) -> float | str:
+    """Read a share of one GPU."""
+    text = text_of("gpu_share", value).strip()
+    if text == AUTO_SHARE:
+        return AUTO_SHARE
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0
+    if not 0 < share <= 1:
+        raise ValueError(f"gpu_share must be auto, or above 0 and at most 1 such as 0.5, not {value!r}.")
     return share
 
 
@@ -260,6 +278,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "max_model_len": context_length,
     "gpu_memory_utilization": utilization,
     "gpu_indices": indices,
+    "gpu_share": gpu_share,
     "allow_patterns": lambda value: patterns("allow_patterns", value),
     "ignore_patterns": lambda value: patterns("ignore_patterns", value),
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
@@ -370,10 +389,21 @@ def _unconsented(instance: InstanceRequest) -> list[str]:
     model = instance.model
     if not model.code_files or instance.trust_remote_code is not None or instance.extra_args.get("trust-remote-code"):
         return []
-    where = model.folder or f"{model.repo_id} at {model.revision}"
+    where = model.folder or model.repo_id + (f" at {model.revision}" if model.revision else "")
     return [
         f"{instance.name}: {where} brings code that would run in the engine: {shown(model.code_files)}. Read it, then"
         " set vllm_trust_remote_code: true; with false vLLM serves the model by its own code alone, if it knows it."
+    ]
+
+
+def _shares_one_gpu(instance: InstanceRequest) -> list[str]:
+    """A finding if an engine with a share of a GPU is to have several."""
+    wide = max(instance.tp or 1, instance.pp or 1, instance.dp or 1, len(instance.gpu_indices or ()))
+    if instance.gpu_share is None or wide == 1:
+        return []
+    return [
+        f"{instance.name}: an engine with a gpu_share has that share of one GPU, and {wide} are asked for: leave out "
+        "gpu_share, or its sizes and further gpu_indices."
     ]
 
 
@@ -414,6 +444,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     key_set = bool(options.get("api_key_set"))
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
     findings += [finding for instance in instances for finding in _unconsented(instance)]
+    findings += [finding for instance in instances for finding in _shares_one_gpu(instance)]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
     return HostRequest(
         engine=engine,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,7 +93,9 @@ class Candidate:
     def utilization(self) -> float:
         """The share of a GPU's memory that vLLM may use."""
         planned = min(self.engine.gpu_memory_utilization, self.group.spec.most)
-        return self.request.gpu_memory_utilization or planned
+        whole = self.request.gpu_memory_utilization or planned
+        share = self.request.gpu_share
+        return math.floor(whole * share * 10000 + 1e-6) / 10000 if isinstance(share, float) else whole
 
     @property
     def usable_gib(self) -> float:

@@ -119,6 +119,20 @@ def test_memory_in_use() -> None:
     assert "9.8 GiB are held by python3 (pid 2)" in findings(gpu(used_mib=80000, processes=(mine, other)), model="8b")
 
 
+def test_a_desktop_is_planned_around_where_a_share_is_given() -> None:
+    """6 GiB of a monitor and a desktop on a GPU of 79.6 GiB, of which the engine takes 0.8."""
+    desktop = GpuProcess(7, "Xorg", 6000)
+    busy = gpu(used_mib=6144, processes=(desktop,))
+    assert "6.0 GiB are held by Xorg (pid 7)" in findings(busy, model="8b")
+    assert "leave room for it (vllm_gpu_memory_utilization)" in findings(busy, model="8b")
+    planned = one(busy, model="8b", gpu_memory_utilization=0.8)
+    assert planned.config["gpu-memory-utilization"] == 0.8
+    assert "held by Xorg" in findings(busy, model="8b", gpu_memory_utilization=0.95)
+    # One engine of two says nothing of its share, and takes the default.
+    two = [{"model": "8b", "gpu_memory_utilization": 0.5}, {"model": "8b-fp8"}]
+    assert "held by Xorg" in findings(busy, models=two)
+
+
 def test_mig_that_waits_for_a_reset_and_a_fabric_that_failed() -> None:
     assert "in MIG mode" in findings(gpu(mig_pending=True), model="8b")
     message = findings(gpu(fabric_state="Completed", fabric_status="Invalid State"), model="8b")

@@ -83,9 +83,12 @@ def predicted_gib(instance: Any, catalog: Catalog) -> float:
     spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
     kv_dtype = instance.config.get("kv-cache-dtype", "auto")
     layers = (0, -(-model.sized.layers // spread.pp))
-    setting = Setting(tp=spread.tp, layers=layers, fp8=kv_dtype.startswith("fp8"))
-    kv = instance.kv_cache_tokens / instance.data_parallel_size * model.layout(setting).token_bytes
+    fp8 = (kv_dtype if kv_dtype != "auto" else getattr(model.weights, "kv_cache", "")).startswith("fp8")
     step = instance.config.get("max-num-batched-tokens", 2048)
+    # Of requests as long as the context, with the fewest tokens in flight that the engine has.
+    layout = model.layout(Setting(tp=spread.tp, layers=layers, fp8=fp8, step=step, in_flight=step))
+    requests = instance.kv_cache_tokens / instance.data_parallel_size / instance.max_model_len
+    kv = requests * layout.request_bytes(instance.max_model_len)
     overhead = overhead_gib(model, spread, Step(step, 256), catalog.engine(None), catalog.policy)
     return instance.weights_gib_per_gpu + overhead + kv / GIB
 

@@ -99,3 +99,19 @@ def test_a_release_without_images_of_its_own_is_not_served_as_another() -> None:
     message = warnings("1xH100", catalog, model="8b")
     assert "vllm/vllm-openai:v0.33.0 is vLLM 0.33.0" in message
     assert "0.34.0" in message
+
+
+def test_an_image_at_ones_own_risk() -> None:
+    """A nightly image has options that no release had, and the plan warns once."""
+    nightly = {"image": "vllm/vllm-openai:nightly-0123456", "engine": "unplanned", "extra_args": {"of-tomorrow": 1}}
+    planned = one("1xH100", model="8b", **nightly)
+    assert planned.config["of-tomorrow"] == 1
+    assert planned.kv_cache_tokens == one("1xH100", model="8b").kv_cache_tokens
+    (warning,) = (text for text in warnings("1xH100", model="8b", **nightly).splitlines() if "nightly" in text)
+    assert warning == (
+        "vllm/vllm-openai:nightly-0123456 runs at your own risk (vllm_engine: unplanned): memory is planned as for "
+        f"{NEWEST}, and its options are not checked."
+    )
+    known = {**nightly, "engine": NEWEST}
+    assert "has no option of-tomorrow" in findings("1xH100", model="8b", **known)
+    assert "set vllm_image" in findings("1xH100", model="8b", engine="unplanned")
