@@ -5,67 +5,67 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: apt_mirror
-short_description: Packages and all that they depend on, as a signed repository in a folder
+short_description: Download packages and their dependencies as a signed repository in a folder
 version_added: 1.0.0
 description:
-  - Fetches packages with everything that they depend on, down to the C library, so that any node of this release can
-    install them from the folder alone. The index of each repository comes with the signature that it was published
-    with, so the node's apt checks it as ever.
-  - This host's apt does the work, with its own sources, proxy and logins, and with lists and a state of its own, so
-    that nothing of this host changes and what it has installed does not count.
-  - What is there and belongs to the same request is not asked for again.
+  - Downloads packages with all their dependencies, down to the C library. Any node of this release can then install
+    them from the folder alone. The folder keeps the index of each repository with its original signature, so apt on
+    the node checks it as usual.
+  - Uses the apt of this host with its sources, proxy and logins, but with separate package lists and a separate package
+    database. So it changes nothing on this host, and packages that the host has installed are downloaded too.
+  - Downloads nothing if an earlier call with the same request did, and all its files are still in the folder.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says whether anything would be fetched, and fetches nothing.
+    description: Reports whether the module would download packages, and downloads nothing.
     support: full
   diff_mode:
-    description: Names the request before and after.
+    description: Shows the request, before and after.
     support: full
 options:
   path:
-    description: The bundle's folder. The repositories go below C(apt) in it, and their keys to C(keys).
+    description: The folder of the bundle. The subfolder C(apt) holds the repositories, C(keys) their keys.
     type: path
     required: true
   name:
-    description: What the record of the request is called, and the key.
+    description: The name of the record of the request and of the key, without the suffix.
     type: str
     required: true
   packages:
-    description: What to fetch, as M(gpunode.llm.apt_source) takes it.
+    description: The packages to download, in the same form as for M(gpunode.llm.apt_source).
     type: list
     elements: str
     required: true
   version:
-    description: As in M(gpunode.llm.apt_source).
+    description: The version to download, as in M(gpunode.llm.apt_source).
     type: str
   pinned:
-    description: As in M(gpunode.llm.apt_source).
+    description: The packages that O(version) applies to, as in M(gpunode.llm.apt_source).
     type: list
     elements: str
   uri:
-    description: A repository besides those that this host has.
+    description: The URL of a repository to use in addition to those of this host.
     type: str
     required: true
   suite:
-    description: Its suite.
+    description: The suite of this repository.
     type: str
     required: true
   components:
-    description: Its components.
+    description: The components of this repository.
     type: list
     elements: str
     default: []
   architectures:
-    description: Debian's names of the architectures to take packages for.
+    description: The architectures to download packages for, by Debian's names, such as V(amd64).
     type: list
     elements: str
     default: []
   key_url:
-    description: Where its key is.
+    description: The URL of the key of this repository.
     type: str
   key:
     description: The key itself, armored, in place of O(key_url).
@@ -75,13 +75,13 @@ options:
     type: str
     required: true
   update:
-    description: Ask the repositories again, where the request was answered before.
+    description: Whether to ask the repositories again although the folder holds the packages of the same request.
     type: bool
     default: false
 """
 
 EXAMPLES = r"""
-- name: Docker for a node without a network
+- name: Download Docker for a node without a network
   gpunode.llm.apt_mirror:
     path: /srv/bundle
     name: docker
@@ -95,21 +95,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 repository:
-  description: Where the repository O(uri) lies in the bundle, for the node's source.
+  description: The folder of the repository O(uri), relative to O(path). The apt source of the node uses it.
   type: str
   returned: success
   sample: apt/download.docker.com/linux/debian
 key:
-  description: Where its key lies in the bundle.
+  description: The file of its key, relative to O(path).
   type: str
   returned: success
   sample: keys/docker.asc
 packages:
-  description: How many packages there are.
+  description: The number of packages. 0 in check mode if the module would download packages.
   type: int
   returned: success
 fetched_bytes:
-  description: The size of those that were fetched.
+  description: The total size of the downloaded packages in bytes. Packages that were in the folder before do not count.
   type: int
   returned: success
 """
@@ -146,13 +146,13 @@ class Mirror:
         self.request = {key: self.params[key] for key in REQUEST}
 
     def recorded(self):
-        """What an earlier run fetched for the same request, where all of it is still there."""
+        """The record of an earlier run for the same request. None if there is none or if a file of it is missing."""
         try:
             record = json.loads(node_files.read_text(self.record))
             files = record["files"]
         except (OSError, ValueError, KeyError):
             return None
-        same = record.get("request") == self.request and self.key_is_here()
+        same = record.get("request") == self.request and self.key_is_valid()
         whole = all(hub_snapshot.size_of(os.path.join(self.path, path)) == size for path, size in files.items())
         return record if same and whole else None
 
@@ -161,16 +161,16 @@ class Mirror:
         key = packages_key.checked(data, self.params["fingerprint"], packages_repository.origin(self.params))
         packages_repository.write(self.key, key, self.module.atomic_move)
 
-    def key_is_here(self):
-        """Whether the bundle has the very key that was checked, and nothing beside it."""
-        there = node_files.bytes_of(self.key)
+    def key_is_valid(self):
+        """Whether the key file holds only the key with the given fingerprint."""
+        key = node_files.bytes_of(self.key)
         try:
-            return there == packages_key.checked(there, self.params["fingerprint"], self.key)
+            return key == packages_key.checked(key, self.params["fingerprint"], self.key)
         except ValueError:
             return False
 
     def configure(self):
-        """An apt of its own: this host's sources and the one given, and nothing installed."""
+        """Configure a separate apt: the sources of this host, the given source, and no installed packages."""
         parts = os.path.join(self.work, "sources.list.d")
         for folder in (parts, f"{self.work}/lists/partial", f"{self.work}/archives/partial"):
             os.makedirs(folder)
@@ -184,7 +184,7 @@ class Mirror:
         own = os.path.join(parts, "gpunode-mirror.sources")
         node_files.write_atomically(own, source.render())
         others = packages_apt.sources(self.module.run_command)
-        # What this host has of the same repository stands back: apt stops at one repository with two keys.
+        # Leave out this host's sources for the same repository: apt refuses one repository with two keys.
         conflicting = packages_apt.conflicts(own, others, self.work, self.module.run_command)
         for at, path in enumerate(others):
             if path not in conflicting:
@@ -199,7 +199,8 @@ class Mirror:
         rc, out, err = self.module.run_command(list(command), environ_update=environment)
         if rc != 0:
             self.module.fail_json(
-                msg=f"apt cannot have {self.name} for the bundle: {packages_apt.complaint(err)}", stderr=err
+                msg=f"apt cannot download the packages of {self.name} for the bundle: {packages_apt.complaint(err)}",
+                stderr=err,
             )
         return out
 
@@ -235,7 +236,7 @@ class Mirror:
         return record, sum(deb.size for deb in lacking)
 
     def keep(self, files, copies):
-        """Put the files to their places, and take away what an earlier answer had and this one has not."""
+        """Copy the files to the bundle, and delete files of an earlier run that this request no longer has."""
         records = {
             path: json.loads(node_files.read_text(path))["files"] for path in glob.glob(f"{self.path}/apt/*.json")
         }
@@ -244,18 +245,19 @@ class Mirror:
         if stale:
             names = " and ".join(os.path.basename(path)[: -len(".json")] for path in stale)
             self.module.fail_json(
-                msg=f"A repository is newer than what the bundle has of it for {names}: make it with update."
+                msg=f"The bundle holds an older state of a repository, for {names}. "
+                "Make the bundle again with -e update=true."
             )
         for held, place in copies:
-            there = os.path.join(self.path, place)
-            os.makedirs(os.path.dirname(there), mode=0o755, exist_ok=True)
-            shutil.copyfile(held, there)
+            target = os.path.join(self.path, place)
+            os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
+            shutil.copyfile(held, target)
         for place in set(before) - set(files) - {path for had in records.values() for path in had}:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.path, paths.relative(place)))
 
     def index_files(self, index):
-        """A list as it was published, and what signs it."""
+        """Download an index as it was published; return it with its signatures, as pairs of file and place."""
         signed = [pair for pair in index.signatures() if os.path.exists(pair[0])]
         listed = index.published(node_files.read_text(signed[0][0]))
         held = os.path.join(self.work, "index", packages_mirror.place(listed.uri))
@@ -264,7 +266,7 @@ class Mirror:
         return [*signed, (held, packages_mirror.place(listed.uri))]
 
     def own_repository(self):
-        """The address with apt's own variables filled in."""
+        """The URL of the given repository, with apt's variable for the architecture filled in."""
         rc, out, _err = self.module.run_command(["dpkg", "--print-architecture"])
         architecture = (self.params["architectures"] or [out.strip() if rc == 0 else ""])[0]
         return self.params["uri"].replace("$(ARCH)", architecture)

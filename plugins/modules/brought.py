@@ -8,49 +8,50 @@ module: brought
 short_description: Record which images and models the collection downloaded to a node
 version_added: 1.0.0
 description:
-  - Notes names, strikes them out, and tells which are noted. With neither O(images) nor O(models) it only tells.
-  - M(gpunode.llm.image_pull) and M(gpunode.llm.hf_snapshot) note what they are about to fetch by themselves, and
-    M(gpunode.llm.hf_cache_prune) strikes out what it removes.
-  - The notes lie in one JSON file, which is gone when nothing is noted any more.
+  - Adds names to the record or removes them from it, and returns all names in the record. Without O(images) and
+    O(models) it only returns them.
+  - M(gpunode.llm.image_pull) and M(gpunode.llm.hf_snapshot) add a name before they download it.
+    M(gpunode.llm.hf_cache_prune) removes the names of the models that it deletes.
+  - The record is a JSON file. The module deletes the file when no name is left.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says what would be noted or struck out, and tells the names as they would be.
+    description: Returns the names as they would be after the change, and writes nothing.
     support: full
   diff_mode:
     description: Shows the names before and after.
     support: full
 options:
   images:
-    description: Images, by the names under which they were fetched.
+    description: The images, by the names under which they were downloaded.
     type: list
     elements: str
     default: []
   models:
-    description: Repositories of models, such as V(org/name).
+    description: The repositories of the models, such as V(org/name).
     type: list
     elements: str
     default: []
   state:
-    description: V(present) notes the names, V(absent) strikes them out.
+    description: V(present) adds the names to the record, V(absent) removes them.
     type: str
     choices: [present, absent]
     default: present
   path:
-    description: The file.
+    description: The file of the record.
     type: path
     default: /var/lib/gpunode/brought.json
 """
 
 EXAMPLES = r"""
-- name: See what the collection brought
+- name: List what the collection downloaded
   gpunode.llm.brought:
   register: brought
 
-- name: Forget an image that is gone
+- name: Remove the name of a deleted image
   gpunode.llm.brought:
     images: [vllm/vllm-openai:v0.33.0]
     state: absent
@@ -58,12 +59,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 images:
-  description: The images that are noted.
+  description: The images in the record.
   type: list
   elements: str
   returned: success
 models:
-  description: The repositories that are noted.
+  description: The repositories of models in the record.
   type: list
   elements: str
   returned: success

@@ -8,8 +8,8 @@ module: gateway_info
 short_description: Collect the state of the gateway on a node
 version_added: 1.0.0
 description:
-  - Says whether nginx is there, whether the role P(gpunode.llm.gateway#role) put it there, and whether a self-signed
-    certificate is to be made.
+  - Reports whether nginx is installed, whether the role P(gpunode.llm.gateway#role) installed it, whether the
+    certificate can be used, and whether certbot must request a certificate.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -17,57 +17,59 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 options:
   program:
-    description: nginx.
+    description: The program nginx.
     type: path
     default: /usr/sbin/nginx
   marker:
-    description: The file in which the role writes that it installs nginx.
+    description: The file in which the role records that it installs nginx.
     type: path
     default: /var/lib/gpunode/gateway/nginx
   certificate:
-    description: The certificate.
+    description: The file of the certificate.
     type: path
     required: true
   certificate_key:
-    description: Its key.
+    description: The file of its key.
     type: path
     required: true
   names:
-    description: Names and addresses that a self-signed certificate is for. Without them any that works will do.
+    description:
+      - The host names and IP addresses of a self-signed certificate. If empty, the module accepts any certificate that
+        matches its key.
     type: list
     elements: str
     default: []
   acme:
-    description: What an ACME authority is to be asked for, by certbot. Without it none is.
+    description: The certificate that certbot requests from an ACME authority. If not set, certbot requests none.
     type: dict
     suboptions:
       names:
-        description: The names that the certificate is for.
+        description: The host names that the certificate is for.
         type: list
         elements: str
         required: true
       server:
-        description: The authority's directory.
+        description: The URL of the authority's ACME directory.
         type: str
         required: true
       webroot:
-        description: The folder into which challenges are put.
+        description: The folder in which certbot places the files for the challenges of the authority.
         type: path
         required: true
       hook:
-        description: What certbot runs when it has got one.
+        description: The program that certbot runs after it has received a certificate.
         type: path
         required: true
       email:
-        description: Whom the authority may write to.
+        description: The contact e-mail address for the authority.
         type: str
         required: true
   acme_note:
-    description: The file in which the role notes what certbot has told the authority.
+    description: The file in which the role records the authority and the contact address that certbot registered.
     type: path
     default: /var/lib/gpunode/gateway/acme-account
   certbot_dir:
-    description: The folder in which certbot keeps what it has.
+    description: The folder in which certbot keeps its settings and certificates.
     type: path
     default: /etc/letsencrypt
 seealso:
@@ -75,46 +77,46 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See what is here
+- name: Collect the state of the gateway
   gpunode.llm.gateway_info:
     certificate: /etc/gpunode/gateway/certificate.pem
     certificate_key: /etc/gpunode/gateway/certificate.key
-  register: here
+  register: gateway
 """
 
 RETURN = r"""
 installed:
-  description: Whether nginx is there, and not still being installed by the role.
+  description: Whether nginx is installed. False while an installation by the role is unfinished.
   type: bool
   returned: always
 ours:
-  description: Whether the role put nginx there.
+  description: Whether the role installed nginx.
   type: bool
   returned: always
 certificate_trouble:
-  description: Why the certificate cannot be used, or is to be made anew. Empty when it is as it should be.
+  description: Why the certificate cannot be used or must be created again. Empty if there is no problem.
   type: str
   returned: always
 certbot:
-  description: Whether certbot is there.
+  description: Whether certbot is installed.
   type: bool
   returned: always
 acme_differs:
-  description: Why certbot is to be asked for a certificate. Empty where it keeps what is asked for, or nothing is.
+  description: Why certbot must request a certificate. Empty if certbot has the right one or O(acme) is not set.
   type: list
   elements: str
   returned: always
-  sample: ["it is for a.example.net, and is to be for a.example.net, b.example.net"]
+  sample: ["it is for a.example.net, but should be for a.example.net, b.example.net"]
 acme_account:
-  description: Whether the authority is to be told whom it may write to.
+  description: Whether certbot must register the contact address with the authority.
   type: bool
   returned: always
 acme_deploy:
-  description: Whether certbot keeps another certificate than the gateway has.
+  description: Whether the certificate of certbot differs from the certificate of the gateway.
   type: bool
   returned: always
 acme_kept:
-  description: Whether certbot keeps a certificate for the gateway.
+  description: Whether certbot has a certificate for the gateway.
   type: bool
   returned: always
 """
@@ -128,17 +130,17 @@ from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certif
 
 
 def acme(module):
-    """What certbot keeps against what it is asked for."""
+    """Compare the certificate of certbot with the requested one."""
     params, asked = module.params, module.params["acme"]
     renewal = node_files.text_of(os.path.join(params["certbot_dir"], "renewal", f"{tls_certbot.LINEAGE}.conf"))
     kept = os.path.join(params["certbot_dir"], "live", tls_certbot.LINEAGE, "fullchain.pem")
-    told = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
+    state = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
     if not asked:
-        return told
+        return state
     wanted = tls_certbot.Asked(**asked)
     names = tls_certificate.dns_names(kept, module.run_command) if os.path.exists(kept) else set()
     return {
-        **told,
+        **state,
         "acme_differs": tls_certbot.differs(wanted, renewal, names),
         "acme_account": node_files.text_of(params["acme_note"]) != wanted.note,
         "acme_deploy": os.path.exists(kept) and node_files.text_of(kept) != node_files.text_of(params["certificate"]),

@@ -5,26 +5,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: hf_seed
-short_description: Serve a node's weights to other nodes for a while
+short_description: Serve a node's weights to other nodes for a limited time
 version_added: 1.0.0
 description:
-  - Starts C(rsync --daemon) in a transient systemd unit, so that other nodes take the files of snapshots from this node
-    (O(gpunode.llm.hf_snapshot#module:seeder)) and not from the hub.
-  - It is read only, shows the files of O(snapshots) and nothing else, listens on O(address) alone, answers O(followers)
-    alone, and asks them for a password that is made at every start. F(/run/gpunode/seed/rsyncd.secrets), which only
-    root reads, holds it.
-  - It ends with O(state=absent), and by itself after O(life_s). Each call with O(state=served) starts it anew.
-  - What it sends is not encrypted.
+  - Starts C(rsync --daemon) in a transient systemd unit. Other nodes then download the files of snapshots from this
+    node (O(gpunode.llm.hf_snapshot#module:seeder)) and not from the hub.
+  - The service is read-only and serves only the files of O(snapshots). It listens only on O(address) and accepts only
+    O(followers). They need a password, which is new at each start. F(/run/gpunode/seed/rsyncd.secrets) holds the
+    password; only root can read this file.
+  - The service ends with O(state=absent), or after O(life_s) seconds. Each call with O(state=served) restarts it.
+  - The transfer is not encrypted.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says what would be served as far as it is here, and starts nothing.
+    description: Returns the manifests of the snapshots that this node has, and starts nothing.
     support: full
   diff_mode:
-    description: A service that ends with the play is no part of what a node is, so there is nothing to compare.
+    description: The service is temporary, so there is no difference to show.
     support: none
 options:
   state:
@@ -33,28 +33,28 @@ options:
     choices: [served, absent]
     default: served
   snapshots:
-    description: The snapshots to serve, as M(gpunode.llm.hf_snapshot) takes them. All must be on this node.
+    description: The snapshots to serve, in the same form as for M(gpunode.llm.hf_snapshot). All must be on this node.
     type: list
     elements: dict
     default: []
   home:
-    description: The folder that the hub's tools call E(HF_HOME).
+    description: The folder that the hub tools call E(HF_HOME).
     type: path
     default: /var/lib/huggingface
   address:
-    description: The address of this node to listen on. Needed with O(state=served).
+    description: The IP address of this node to listen on. Required with O(state=served).
     type: str
   port:
-    description: The port to listen on.
+    description: The TCP port to listen on.
     type: int
     default: 8730
   followers:
-    description: The addresses that are answered.
+    description: The IP addresses of the nodes that may download.
     type: list
     elements: str
     default: []
   life_s:
-    description: Seconds until it stops by itself.
+    description: The time in seconds after which the service ends.
     type: int
     default: 43200
 seealso:
@@ -70,23 +70,23 @@ EXAMPLES = r"""
       - repo_id: meta-llama/Llama-3.1-8B-Instruct
         revision: 0e9e39f249a16976918f6564b8830bc894c89659
 
-- name: Enough
+- name: Stop the service
   gpunode.llm.hf_seed:
     state: absent
 """
 
 RETURN = r"""
 address:
-  description: The address on which the service listens.
+  description: The IP address on which the service listens.
   type: str
   returned: when served
 port:
-  description: The port on which the service listens.
+  description: The TCP port on which the service listens.
   type: int
   returned: when served
 manifests:
   description:
-    - For each snapshot what it holds, with the hash of each file, for
+    - The manifest of each snapshot, with the hash of each file. Pass it to
       O(gpunode.llm.hf_snapshot#module:seeder_manifests).
   type: list
   elements: dict

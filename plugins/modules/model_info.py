@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: model_info
-short_description: Ask a node the first question of a play, and what models are that only their names tell of
+short_description: Collect the state of a node at the start of a play, and facts about models that are given by name
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -13,47 +13,49 @@ extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.reads_only
 description:
-  - Says what M(gpunode.llm.node_info) says, and besides what each of O(models) is. The node asks the hub for
-    config.json, for the listing of the files and for whether the repository is gated. What was fetched to the node
-    before is read there, and the hub is not asked.
-  - Never fails for want of a hub or a model. Why a model is not known is said in RV(models).
+  - Returns the result of M(gpunode.llm.node_info), and in addition facts about each of O(models). The node asks the hub
+    for config.json, for the list of files and for whether the repository is gated. If the node already has the
+    model's files, the module reads them and does not ask the hub.
+  - Does not fail if the hub does not answer or a model does not exist. RV(models) then holds the reason.
 options:
   lock:
     description:
-      - Take the node for a play, as M(gpunode.llm.node_lock) does. Where another play has it, only that is reported.
+      - The run that locks the node, as for M(gpunode.llm.node_lock). If another run holds the lock, the module returns
+        only RV(ignore:lock).
     type: dict
   nonce:
-    description: A random text of this play, under which digests are sealed. Without one, C(answers) is empty.
+    description: A random text of this play, which seals the digests. If not set, C(answers) is empty.
     type: str
   models:
     description:
-      - The models, as dictionaries of C(name), and C(repo_id) and C(revision), or the path of a C(folder) on the node.
+      - The models. Each is a dictionary with C(name), and with either C(repo_id) and C(revision), or C(folder), a path
+        on the node.
     type: list
     elements: dict
     required: true
   home:
-    description: The folder that the hub's tools call E(HF_HOME), in which fetched weights lie.
+    description: The folder that the hub tools call E(HF_HOME). It holds the downloaded weights.
     type: path
     default: /var/lib/huggingface
   endpoint:
-    description: The hub, or a mirror of it.
+    description: The URL of the hub or of a mirror of it.
     type: str
     default: https://huggingface.co
   source:
-    description: A folder on the node that stands in for the hub, as M(gpunode.llm.hf_snapshot) takes it.
+    description: A folder on the node to use in place of the hub, as for M(gpunode.llm.hf_snapshot).
     type: path
   token:
-    description: The token for questions to the hub. Without it the one in O(token_path) is used.
+    description: The token for the hub. If not set, the module uses the token in O(token_path).
     type: str
   token_path:
-    description: The file that holds the token, if there is one.
+    description: The file of the token. It need not exist.
     type: path
     default: /etc/huggingface/token
   ca_path:
-    description: A bundle of certificate authorities to trust instead of the system's own.
+    description: A file (PEM) of certificate authorities to trust instead of those of the system.
     type: path
   update:
-    description: Ask the hub again which commit a branch stands for.
+    description: Whether to ask the hub again for the commit of a branch.
     type: bool
     default: false
 seealso:
@@ -62,7 +64,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Ask the node, and what a model is
+- name: Collect the state of the node and the facts about a model
   gpunode.llm.model_info:
     models:
       - name: Qwen/Qwen3-32B
@@ -74,16 +76,17 @@ EXAMPLES = r"""
 RETURN = r"""
 models:
   description:
-    - Each of O(models) by its C(name). C(revision) is the commit, C(branch) the name that it was resolved from,
-      C(config) what is in config.json, C(files) the size of each file, and C(shards) the files that the C(index) of its
-      weights names. C(hf_quant_config) is what is in the file of that name, where config.json has no
-      C(quantization_config).
-    - Or C(refused), a sentence that says why that is not known, and in C(kind) a word for it, such as V(unreachable).
-  returned: where the node is this play's
+    - The facts about each of O(models), by its C(name). C(revision) is the commit, C(branch) the branch or tag that it
+      was resolved from, C(config) the content of config.json, C(files) the size of each file in bytes, and C(shards)
+      the files that the C(index) of the weights names. C(hf_quant_config) is the content of hf_quant_config.json, if
+      config.json has no C(quantization_config).
+    - If the facts are not known, the model has only C(refused), a sentence with the reason, and C(kind), the kind of
+      the reason, such as V(unreachable).
+  returned: unless another run holds the lock
   type: dict
 gpus:
-  description: This and the rest is what M(gpunode.llm.node_info) returns.
-  returned: where the node is this play's
+  description: The GPUs. This key and the others are those of M(gpunode.llm.node_info).
+  returned: unless another run holds the lock
   type: list
   elements: dict
 """

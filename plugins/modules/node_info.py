@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_info
-short_description: Ask a node the first question of a play
+short_description: Collect the state of a node at the start of a play
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
@@ -13,16 +13,17 @@ extends_documentation_fragment:
   - gpunode.llm.internal
   - gpunode.llm.reads_only
 description:
-  - Takes the node for a play, says what M(gpunode.llm.gpu_info) says, and answers once more what
-    M(gpunode.llm.preflight_check) and M(gpunode.llm.units_settled) asked last. Where they are to ask the same again in
-    this play, they have their answer and no call of their own.
+  - Locks the node for a run, returns the result of M(gpunode.llm.gpu_info), and answers the last questions of
+    M(gpunode.llm.preflight_check) and M(gpunode.llm.units_settled) again. If these modules ask the same questions in
+    this play, they use the answers and make no call on the node.
 options:
   lock:
     description:
-      - Take the node for a play, as M(gpunode.llm.node_lock) does. Where another play has it, only that is reported.
+      - The run that locks the node, as for M(gpunode.llm.node_lock). If another run holds the lock, the module returns
+        only RV(lock).
     type: dict
   nonce:
-    description: A random text of this play, under which digests are sealed. Without one, RV(answers) is empty.
+    description: A random text of this play, which seals the digests. If not set, RV(answers) is empty.
     type: str
 seealso:
   - module: gpunode.llm.gpu_info
@@ -30,26 +31,26 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Ask the node
+- name: Collect the state of the node
   gpunode.llm.node_info:
   register: node
 """
 
 RETURN = r"""
 lock:
-  description: Who has the node now, as M(gpunode.llm.node_lock) returns it.
-  returned: where O(lock) is set
+  description: The holder of the lock, as M(gpunode.llm.node_lock) returns it.
+  returned: if O(lock) is set
   type: dict
 answers:
   description:
-    - What was asked last, by the name of the module, each with the sealed C(digest) of the question and the C(answer)
-      to it now. A question that nobody asked since the node's start, or that others than the node must be asked for, is
-      missing.
-  returned: where the node is this play's
+    - The last question of each module, by the name of the module. Each has the sealed C(digest) of the question and the
+      current C(answer). A question is missing if no module asked it since the node's start, or if the node alone
+      cannot answer it.
+  returned: unless another run holds the lock
   type: dict
 gpus:
-  description: This and the rest is what M(gpunode.llm.gpu_info) returns.
-  returned: where the node is this play's
+  description: The GPUs. This key and the others are those of M(gpunode.llm.gpu_info).
+  returned: unless another run holds the lock
   type: list
   elements: dict
 """

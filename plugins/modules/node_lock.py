@@ -5,36 +5,37 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: node_lock
-short_description: Have a node for one play alone
+short_description: Lock a node for one run of ansible-playbook
 version_added: 1.0.0
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 description:
-  - Takes the node for this run of C(ansible-playbook), all of whose plays share it, so that no second one changes the
-    node meanwhile. M(gpunode.llm.serving_plan) does the same in a call that it makes anyway.
-  - Another play that has the node is waited for, or ends this one with a message that says whose it is and since when.
-  - The lock ends with C(ansible-playbook), in whatever way that ends. A process beside it on the controller renews it
-    every 10 s over the play's own connection; one that is not renewed for 60 s, since the whole controller is gone, is
-    void. A node that was restarted is free.
-  - It is the folder C(/run/gpunode/play) on the node, which takes root.
+  - Locks the node for this run of C(ansible-playbook), so that no second run changes the node at the same time. All
+    plays of the run share the lock. M(gpunode.llm.serving_plan) also takes the lock, without an additional call.
+  - If another run holds the lock, the module waits for up to O(timeout_s) seconds. Then it fails, with a message that
+    names the holder and the time since when it holds the lock.
+  - The lock ends when C(ansible-playbook) ends for any reason. A second process on the controller renews it every 10 s
+    over the connection of the play. A lock that is not renewed for 60 s is void, for example after the controller
+    failed. A restart of the node removes the lock.
+  - The lock is the folder C(/run/gpunode/play) on the node. The module needs root.
 options:
   timeout_s:
     description:
-      - How many seconds to wait for another play that has the node. With V(0) this one ends as soon as the other was
-        seen to be alive, which takes little more than 10 s.
+      - How long to wait for another run that holds the lock, in seconds. With V(0) the module fails as soon as it knows
+        that the other run is alive, which takes little more than 10 s.
     type: float
     default: 0
   lock:
-    description: Who takes it. The action plugin sets this.
+    description: The run that takes the lock. The action plugin sets this.
     type: dict
 attributes:
   action:
-    description: Waits on the controller, and begins there the process that renews the lock.
+    description: Waits on the controller, and starts there the process that renews the lock.
     support: full
   check_mode:
-    description: Takes nothing, since nothing is going to change.
+    description: Takes no lock, because check mode changes nothing on the node.
     support: full
   diff_mode:
     description: There is no difference to show.
@@ -44,40 +45,40 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Have the node alone, and wait up to ten minutes for it
+- name: Lock the node, and wait up to ten minutes for another run
   gpunode.llm.node_lock:
     timeout_s: 600
 """
 
 RETURN = r"""
 lock:
-  description: Who has the node now.
+  description: The holder of the lock.
   returned: success, except in check mode
   type: dict
   contains:
     id:
-      description: The run of C(ansible-playbook).
+      description: The identifier of the run of C(ansible-playbook).
       type: str
     who:
-      description: The user and the controller.
+      description: The user and the controller of the run.
       type: str
     play:
-      description: The playbook.
+      description: The playbook of the run.
       type: str
     job:
-      description: The job of AWX, empty where there is none.
+      description: The job of AWX. Empty if AWX did not start the run.
       type: str
     since:
-      description: The node's time when it was taken.
+      description: The time at which the run took the lock, by the node's clock, in UTC.
       type: str
     beat:
-      description: The node's uptime in seconds at the last sign of life.
+      description: The node's uptime in seconds at the last renewal.
       type: str
     mine:
-      description: Whether it is this run.
+      description: Whether this run holds the lock.
       type: bool
     new:
-      description: Whether this call took it.
+      description: Whether this call took the lock.
       type: bool
 """
 

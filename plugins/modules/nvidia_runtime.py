@@ -5,63 +5,63 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: nvidia_runtime
-short_description: Let Docker give GPUs to containers
+short_description: Configure Docker to give GPUs to containers
 version_added: 1.0.0
 description:
-  - Merges the nvidia runtime and CDI into daemon.json, when they are not there yet. What else is in it stays, in its
-    order, and C(dockerd --validate) reads the result before it lands. C(nvidia-ctk runtime configure) is not asked to
-    do it, since it throws every other entry of C(features) away.
-  - An nvidia runtime that is there, and whose program is on the node, stays as somebody set it.
-  - Keeps the CDI specification equal to what C(nvidia-ctk cdi generate) finds now, which a changed driver, an added GPU
-    or a new MIG layout would otherwise leave behind.
+  - Adds the nvidia runtime and CDI to daemon.json if they are missing. All other settings stay, in the same order.
+    C(dockerd --validate) checks the result before the module writes it. The module does not use C(nvidia-ctk runtime
+    configure), because this command removes all other entries of C(features).
+  - Does not change an existing nvidia runtime if its program is on the node.
+  - Keeps the CDI specification up to date with C(nvidia-ctk cdi generate). Without this, the specification would be
+    wrong after a change of the driver, of the GPUs or of the MIG layout.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Says what would change, also where the toolkit is not installed yet.
+    description: Reports what would change, even if the toolkit is not installed yet.
     support: full
   diff_mode:
-    description: Shows daemon.json before and after, and of the specification its size and its hash.
+    description: Shows daemon.json before and after. Shows only the size and the hash of the specification.
     support: full
 options:
   path:
-    description: Docker's settings.
+    description: The file of Docker's settings.
     type: path
     default: /etc/docker/daemon.json
   spec:
-    description: The CDI specification.
+    description: The file of the CDI specification.
     type: path
     default: /var/run/cdi/nvidia.yaml
   require_cdi:
-    description: Whether a Docker that is too old for CDI is an error.
+    description: Whether the module fails if Docker is too old for CDI.
     type: bool
     default: true
   unit:
-    description: The unit that writes the specification at every start of the node.
+    description: The systemd unit that writes the specification at each start of the node.
     type: str
     default: gpunode-cdi.service
 """
 
 EXAMPLES = r"""
-- name: Let Docker give GPUs to containers
+- name: Configure Docker to give GPUs to containers
   gpunode.llm.nvidia_runtime:
   register: runtime
 """
 
 RETURN = r"""
 settings:
-  description: The settings of daemon.json that changed.
+  description: The names of the settings in daemon.json that changed.
   type: list
   elements: str
   returned: success
 restart:
-  description: Whether Docker must be restarted for them; a reload is enough otherwise.
+  description: Whether Docker must be restarted for these settings. If not, a reload is enough.
   type: bool
   returned: success
 spec_changed:
-  description: Whether the CDI specification is another.
+  description: Whether the CDI specification changed.
   type: bool
   returned: success
 unit_enabled:
@@ -69,7 +69,7 @@ unit_enabled:
   type: bool
   returned: success
 server_version:
-  description: The version of Docker; empty where none answers.
+  description: The version of Docker. Empty if Docker does not answer.
   type: str
   returned: success
 """
@@ -93,8 +93,8 @@ def must_restart(keys, docker):
     return docker_daemon.needs_restart(keys) or ("features" in keys and not docker.cdi_is_on)
 
 
-def look(module):
-    """daemon.json as it is, its settings, and these with the runtime in them."""
+def read_daemon(module):
+    """Return the text of daemon.json, its settings, and the settings with the runtime added."""
     path = module.params["path"]
     try:
         before, base = docker_daemon.read(path)
@@ -104,7 +104,7 @@ def look(module):
 
 
 def settle_daemon(module, docker, before, base, merged):
-    """Have the settings in daemon.json; returns the keys that changed and the diff."""
+    """Write the settings to daemon.json; return the changed keys and the diff."""
     path = module.params["path"]
     keys = docker_daemon.changed_keys(base, merged)
     if not keys:
@@ -122,40 +122,43 @@ def settle_daemon(module, docker, before, base, merged):
 
 
 def settle_spec(module, nvidia_ctk):
-    """Make the CDI specification anew where it is another; returns the diff."""
+    """Write the CDI specification if it changed; return the diff."""
     path = module.params["spec"]
     if not nvidia_ctk:
-        told = "(what nvidia-ctk cdi generate finds)\n"
-        return {"before_header": path, "after_header": path, "before": "", "after": told}
+        after = "(the output of nvidia-ctk cdi generate)\n"
+        return {"before_header": path, "after_header": path, "before": "", "after": after}
     rc, now, err = module.run_command([nvidia_ctk, "cdi", "generate"])
     if rc != 0:
-        module.fail_json(msg=f"nvidia-ctk finds no GPUs to describe for containers: {err.strip()}")
-    there = node_files.text_of(path)
-    if container_gpus.same_spec(there, now):
+        module.fail_json(
+            msg="nvidia-ctk finds no GPUs to describe for containers. Check the driver with nvidia-smi. "
+            f"The output of nvidia-ctk: {err.strip()}"
+        )
+    old = node_files.text_of(path)
+    if container_gpus.same_spec(old, now):
         return None
     if not module.check_mode:
         rc, out, err = module.run_command([nvidia_ctk, "cdi", "generate", f"--output={path}"])
         if rc != 0:
             module.fail_json(msg=f"nvidia-ctk could not write {path}: {(err + out).strip()}")
-    before, after = (units_files.summary(text, "what nvidia-ctk cdi generate finds") for text in (there, now))
+    before, after = (units_files.summary(text, "the output of nvidia-ctk cdi generate") for text in (old, now))
     return {"before_header": path, "after_header": path, "before": before, "after": after}
 
 
 def refuse(module, docker, nvidia_ctk):
-    """Stop at what knows no CDI; a check only warns of it, since the play may replace that before."""
-    said = []
+    """Fail if Docker or the toolkit is too old for CDI. Check mode only warns, since the play may upgrade them."""
+    problems = []
     if module.params["require_cdi"]:
-        said.append(docker_engine.cdi_trouble(docker.server))
+        problems.append(docker_engine.cdi_trouble(docker.server))
     if nvidia_ctk:
-        said.append(
+        problems.append(
             docker_engine.toolkit_trouble(
                 docker_engine.toolkit_version(module.run_command([nvidia_ctk, "--version"])[1])
             )
         )
-    for one in filter(None, said):
+    for problem in filter(None, problems):
         if not module.check_mode:
-            module.fail_json(msg=one)
-        module.warn(one)
+            module.fail_json(msg=problem)
+        module.warn(problem)
 
 
 def main():
@@ -172,10 +175,10 @@ def main():
     nvidia_ctk = module.get_bin_path("nvidia-ctk")
     refuse(module, docker, nvidia_ctk)
     if not nvidia_ctk and not module.check_mode:
-        module.fail_json(msg="nvidia-ctk is not on this node: the package nvidia-container-toolkit-base brings it.")
-    seen = look(module)
+        module.fail_json(msg="nvidia-ctk is not on this node: install the package nvidia-container-toolkit-base.")
+    daemon = read_daemon(module)
     spec_diff = settle_spec(module, nvidia_ctk)
-    keys, daemon_diff = settle_daemon(module, docker, *seen)
+    keys, daemon_diff = settle_daemon(module, docker, *daemon)
     module.exit_json(
         changed=bool(keys or spec_diff),
         settings=keys,

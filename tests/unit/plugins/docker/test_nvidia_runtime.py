@@ -95,7 +95,7 @@ def test_a_node_without_settings_gets_them(node) -> None:
     assert daemon["after"] == node.daemon.read_text()
     # A node with eight GPUs has some 500 lines of it, and none is anybody's choice.
     assert (spec["before"], spec["after"].count("\n")) == ("", 1)
-    assert spec["after"].startswith("(what nvidia-ctk cdi generate finds of ")
+    assert spec["after"].startswith("(the output of nvidia-ctk cdi generate of ")
 
 
 def test_a_runtime_of_somebody_else_stays_where_it_works(node) -> None:
