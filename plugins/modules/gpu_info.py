@@ -102,6 +102,12 @@ gpus:
       description: Processes on the GPU, with C(pid), C(name), C(used_mib) and C(owner), the name of the container.
       type: list
       elements: dict
+    slices:
+      description:
+        - The MIG devices, with C(index), C(uuid) where the driver says it, C(memory_mib), C(reserved_mib), C(used_mib)
+          and C(processes).
+      type: list
+      elements: dict
 driver_version:
   description: Version of the NVIDIA driver.
   returned: always

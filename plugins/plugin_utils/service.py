@@ -20,7 +20,7 @@ from ..module_utils.instance import names
 from ..module_utils.instance.record import START_S, Files, Record, patience_s, start_limit_s
 from ..module_utils.node import network
 from ..module_utils.programs import vllm_wait
-from ..module_utils.programs.gpu import UTILIZATION
+from ..module_utils.programs.gpu import UTILIZATION, label
 from .planner.request import host_address, instance_name
 from .quoting import mounts_for
 
@@ -271,7 +271,9 @@ def _host(instance: Mapping[str, Any]) -> str:
 
 def _gpus(instance: Mapping[str, Any]) -> list[str]:
     """GPUs by UUID if containers can request them so: after one is lost, an index may mean another GPU."""
-    return [str(gpu) for gpu in instance.get("gpu_uuids") or instance.get("gpu_indices") or ()]
+    return [str(uuid) for uuid in instance.get("gpu_uuids") or ()] or [
+        label(int(index)) for index in instance.get("gpu_indices") or ()
+    ]
 
 
 def _drain(config: Mapping[str, Any], settings: Settings) -> dict[str, Any]:

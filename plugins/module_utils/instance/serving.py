@@ -19,7 +19,7 @@ from . import known, names
 from .record import Record
 
 #: Matches a device in a CDI specification (YAML or JSON) that is named by its UUID.
-_UUID_NAME = re.compile(r"""name["']?:\s*["']?GPU-""")
+_UUID_NAME = re.compile(r"""name["']?:\s*["']?(?:GPU|MIG)-""")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -40,6 +40,18 @@ class GpuProcess:
 
 
 @dataclass(frozen=True)
+class MigSlice:
+    """A MIG device: a slice of a GPU with memory of its own. Drivers differ in whether they say its UUID here."""
+
+    index: int
+    uuid: str = ""
+    memory_mib: Optional[int] = None
+    reserved_mib: Optional[int] = None
+    used_mib: Optional[int] = None
+    processes: Tuple[GpuProcess, ...] = ()
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU as the driver reports it; None where it reports nothing usable."""
 
@@ -60,6 +72,46 @@ class Gpu:
     lost: bool = False
     recovery_action: str = ""
     processes: Tuple[GpuProcess, ...] = ()
+    slices: Tuple[MigSlice, ...] = ()
+
+
+#: A slice is numbered from here: the GPU's index and one, so many times, and its own index.
+SLICES = 1000
+
+
+def label(index: int) -> str:
+    """What the container toolkit calls a GPU or a slice by its index.
+
+    >>> label(3), label(1002)
+    ('3', '0:2')
+    """
+    gpu, part = divmod(index, SLICES)
+    return f"{gpu - 1}:{part}" if gpu else str(index)
+
+
+def index_of(name: str) -> int:
+    """The index of what has this label. Raises ValueError for any other text."""
+    gpu, colon, part = name.partition(":")
+    return (int(gpu) + 1) * SLICES + int(part) if colon else int(gpu)
+
+
+def slices(gpu: Gpu) -> Tuple[Gpu, ...]:
+    """The slices of a GPU, each as a GPU of its own."""
+    return tuple(
+        replace(
+            gpu,
+            index=(gpu.index + 1) * SLICES + one.index,
+            uuid=one.uuid,
+            memory_mib=one.memory_mib,
+            reserved_mib=one.reserved_mib,
+            used_mib=one.used_mib,
+            mig=False,
+            mig_pending=False,
+            processes=one.processes,
+            slices=(),
+        )
+        for one in gpu.slices
+    )
 
 
 @dataclass(frozen=True)
@@ -96,17 +148,29 @@ class NodeGpus:
     fabric_manager: Optional[bool] = None
     host_memory_mib: Optional[int] = None
 
+    @property
+    def devices(self) -> Tuple[Gpu, ...]:
+        """What an engine can have: the GPUs, and in place of one that is sliced its slices."""
+        return tuple(one for gpu in self.gpus for one in (slices(gpu) if gpu.mig else ()) or (gpu,))
+
     def as_dict(self) -> Dict[str, Any]:
         """Plain data, as a module returns it."""
         return asdict(self)
 
 
+def gpu_from(plain: Dict[str, Any]) -> Gpu:
+    """Build it from the data of `asdict`."""
+    parts = tuple(MigSlice(**{**one, "processes": _processes_from(one)}) for one in plain.get("slices") or ())
+    return Gpu(**{**plain, "processes": _processes_from(plain), "slices": parts})
+
+
+def _processes_from(plain: Dict[str, Any]) -> Tuple[GpuProcess, ...]:
+    return tuple(GpuProcess(**process) for process in plain.get("processes") or ())
+
+
 def node_gpus_from(plain: Dict[str, Any]) -> NodeGpus:
     """Build it from the data of `as_dict`; on the controller."""
-    gpus = tuple(
-        Gpu(**{**gpu, "processes": tuple(GpuProcess(**process) for process in gpu.get("processes") or ())})
-        for gpu in plain.get("gpus") or ()
-    )
+    gpus = tuple(gpu_from(gpu) for gpu in plain.get("gpus") or ())
     return NodeGpus(
         state=plain["state"],
         message=plain.get("message", ""),
@@ -165,6 +229,23 @@ def _process(node: ET.Element, owner_of: OwnerOf) -> GpuProcess:
     return GpuProcess(pid, _text(node, "process_name"), _mib(node, "used_memory"), owner_of(pid))
 
 
+def _slice(node: ET.Element, gpu: ET.Element, owner_of: OwnerOf) -> MigSlice:
+    of = [_text(node, name) for name in ("gpu_instance_id", "compute_instance_id")]
+    mine = (
+        process
+        for process in gpu.iterfind("processes/process_info")
+        if [_text(process, name) for name in ("gpu_instance_id", "compute_instance_id")] == of
+    )
+    return MigSlice(
+        index=int(_text(node, "index") or 0),
+        uuid=_text(node, "uuid"),
+        memory_mib=_mib(node, "fb_memory_usage/total"),
+        reserved_mib=_mib(node, "fb_memory_usage/reserved"),
+        used_mib=_mib(node, "fb_memory_usage/used"),
+        processes=tuple(_process(process, owner_of) for process in mine),
+    )
+
+
 def _gpu(index: int, node: ET.Element, owner_of: OwnerOf) -> Gpu:
     everything = " ".join(text for text in (_text(node, "product_name"), _text(node, "fb_memory_usage/total")))
     return Gpu(
@@ -183,6 +264,7 @@ def _gpu(index: int, node: ET.Element, owner_of: OwnerOf) -> Gpu:
         lost="lost" in everything.casefold(),
         recovery_action=_text(node, "gpu_recovery_action"),
         processes=tuple(_process(process, owner_of) for process in node.iterfind("processes/process_info")),
+        slices=tuple(_slice(one, node, owner_of) for one in node.iterfind("mig_devices/mig_device")),
     )
 
 
@@ -314,8 +396,8 @@ def _holders(gpu: Gpu) -> str:
 
 
 def named(seen: NodeGpus, name: str) -> Optional[Gpu]:
-    """The GPU of that UUID or index; None where the node lists none, or has lost it."""
-    return next((gpu for gpu in seen.gpus if name in (gpu.uuid, str(gpu.index)) and not gpu.lost), None)
+    """The GPU or slice of that UUID or index; None where the node lists none, or has lost it."""
+    return next((gpu for gpu in seen.devices if name in (gpu.uuid, label(gpu.index)) and not gpu.lost), None)
 
 
 def not_ready(seen: NodeGpus, names: Sequence[str], utilization: float) -> str:
@@ -329,7 +411,7 @@ def not_ready(seen: NodeGpus, names: Sequence[str], utilization: float) -> str:
         gpu = named(seen, name)
         if gpu is None:
             return f"there is no GPU {name}: nvidia-smi lists {len(seen.gpus)}, and `nvidia-smi -L` names them."
-        which = name if name == str(gpu.index) else f"{gpu.index} ({name})"
+        which = name if name == label(gpu.index) else f"{label(gpu.index)} ({name})"
         if gpu.fabric_state == "In Progress":
             return f"the NVSwitch fabric of GPU {which} is not up yet: systemctl status nvidia-fabricmanager."
         if gpu.memory_mib is not None and gpu.used_mib is not None:

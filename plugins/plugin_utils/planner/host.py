@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ...module_utils.programs.gpu import Gpu, GpuProcess, NodeGpus
+from ...module_utils.programs.gpu import SLICES, Gpu, NodeGpus, gpu_from, label
 from .catalog import Catalog, GpuSpec, near, version_key
 
 MIB_PER_GIB = 1024
@@ -86,10 +86,10 @@ def numbered(indices: Sequence[int]) -> str:
     """Indices as text: GPU 3, GPUs 0-3, GPUs 0, 2, 5."""
     ordered = sorted(indices)
     if len(ordered) == 1:
-        return f"GPU {ordered[0]}"
+        return f"GPU {label(ordered[0])}"
     if len(ordered) > 2 and ordered[-1] - ordered[0] == len(ordered) - 1:
-        return f"GPUs {ordered[0]}-{ordered[-1]}"
-    return f"GPUs {', '.join(map(str, ordered))}"
+        return f"GPUs {label(ordered[0])}-{label(ordered[-1])}"
+    return f"GPUs {', '.join(map(label, ordered))}"
 
 
 def _parsed(text: str) -> list[dict[str, Any]]:
@@ -139,10 +139,9 @@ def _given(entry: Mapping[str, Any], catalog: Catalog) -> list[Gpu]:
         "index": -1,
         "name": spec.names[0] if spec and short else name or f"GPU of {entry.get('memory_mib')} MiB",
         "compute_capability": str(entry.get("compute_capability") or ""),
-        "processes": tuple(GpuProcess(**process) for process in entry.get("processes") or ()),
     }
     given = {key: value for key, value in entry.items() if key != "count" and key not in derived}
-    return [Gpu(**{**given, **derived, **numbers})] * count
+    return [gpu_from({**given, **derived, **numbers})] * count
 
 
 def given_gpus(gpus: str | Mapping[str, Any] | Sequence[Any], catalog: Catalog) -> NodeGpus:
@@ -214,12 +213,21 @@ def _in_use(gpu: Gpu, spec: GpuSpec, catalog: Catalog, view: View) -> tuple[str,
     )
 
 
+def _slice_of(spec: GpuSpec) -> GpuSpec:
+    """A MIG slice as a kind of GPU: it computes as the whole one does, and no NVLink reaches it."""
+    name = f"MIG slice of {spec.memory_mib / MIB_PER_GIB:.1f} GiB of {spec.names[0]}"
+    return replace(spec, names=(name, *spec.names), nvlink_domain=1, fabric=False)
+
+
 def _check_gpu(gpu: Gpu, catalog: Catalog, view: View, host_memory_mib: int | None) -> GpuSpec | tuple[str, str]:
     """The GPU's spec if it is free and ready, else (problem, remedy)."""
     if gpu.lost:
         return "fallen off the bus", "restart the host, and see `dmesg | grep -i xid`"
     if gpu.mig or gpu.mig_pending:
-        return "in MIG mode, and vLLM spans whole GPUs only", "turn it off with `nvidia-smi -mig 0 -i` and its index"
+        return (
+            "in MIG mode, and has no slices that nvidia-smi lists",
+            "make some (`nvidia-smi mig -cgi`), or turn it off with `nvidia-smi -mig 0 -i` and its index",
+        )
     if gpu.fabric_state not in FABRIC_READY or gpu.fabric_status not in ("", "Success"):
         state = gpu.fabric_state if gpu.fabric_state not in FABRIC_READY else f"Completed with {gpu.fabric_status}"
         return (
@@ -227,6 +235,8 @@ def _check_gpu(gpu: Gpu, catalog: Catalog, view: View, host_memory_mib: int | No
             "start Fabric Manager, whose version must equal the driver's: `systemctl status nvidia-fabricmanager`",
         )
     spec = spec_of(gpu, catalog, host_memory_mib)
+    if spec is not None and gpu.index >= SLICES:
+        spec = _slice_of(spec)
     if spec is None:
         return "of a kind that the catalogue does not know and reports no memory size", "describe it in vllm_extra_gpus"
     return _in_use(gpu, spec, catalog, view) or spec
@@ -234,16 +244,17 @@ def _check_gpu(gpu: Gpu, catalog: Catalog, view: View, host_memory_mib: int | No
 
 def _grouped(node: NodeGpus, catalog: Catalog, view: View) -> tuple[tuple[Group, ...], list[str]]:
     """Groups of identical free GPUs, most memory first, and one sentence per reason for the others."""
-    kinds: dict[GpuSpec, list[int]] = {}
+    # CUDA shows a process one slice, so each is a group of its own, which no engine leaves.
+    kinds: dict[tuple[GpuSpec, int], list[int]] = {}
     reasons: dict[tuple[str, str, str], list[int]] = {}
-    for gpu in node.gpus:
+    for gpu in node.devices:
         checked = _check_gpu(gpu, catalog, view, node.host_memory_mib)
         if isinstance(checked, GpuSpec):
-            kinds.setdefault(checked, []).append(gpu.index)
+            kinds.setdefault((checked, gpu.index if gpu.index >= SLICES else -1), []).append(gpu.index)
         else:
             reasons.setdefault((gpu.name or "without a name", *checked), []).append(gpu.index)
-    groups = [Group(spec, tuple(sorted(indices))) for spec, indices in kinds.items()]
-    groups.sort(key=lambda group: (-group.total_gib * len(group.indices), group.name, group.total_gib))
+    groups = [Group(spec, tuple(sorted(indices))) for (spec, _own), indices in kinds.items()]
+    groups.sort(key=lambda group: (-group.total_gib * len(group.indices), group.name, group.total_gib, group.indices))
     return tuple(groups), [
         f"{numbered(indices)} ({name}) {'is' if len(indices) == 1 else 'are'} {what}: {remedy}."
         for (name, what, remedy), indices in reasons.items()

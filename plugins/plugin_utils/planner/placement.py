@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .catalog import EngineSpec, Policy
+from .catalog import EngineSpec, GpuSpec, Policy
 from .host import Group, numbered
 from .request import InstanceRequest
 from .spread import Candidate, Choice, Options, options, too_old
@@ -83,9 +83,11 @@ def _assign(
     def place(which: int, left: Mapping[Group, int]) -> dict[str, Group] | None:
         if which == len(requests):
             return {}
+        tried: set[tuple[GpuSpec, int]] = set()  # slices of a GPU are many groups that are alike
         for group in groups:
             need = needs[which][group]
-            if need is not None and need <= left[group]:
+            if need is not None and need <= left[group] and (group.spec, left[group]) not in tried:
+                tried.add((group.spec, left[group]))
                 rest = place(which + 1, {**left, group: left[group] - need})
                 if rest is not None:
                     return {requests[which].name: group, **rest}

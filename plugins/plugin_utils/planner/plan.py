@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
-from ...module_utils.programs.gpu import NodeGpus
+from ...module_utils.programs.gpu import NodeGpus, label
 from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
@@ -350,7 +350,9 @@ def _ports(host_request: HostRequest, serving: NodeServing) -> tuple[dict[str, i
 
 def _current_gpus(serving: NodeServing, node: NodeGpus) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """GPU indices by engine of the node, and a note for each GPU that is gone."""
-    index_of = {name: gpu.index for gpu in node.gpus if not gpu.lost for name in (gpu.uuid, str(gpu.index)) if name}
+    index_of = {
+        name: gpu.index for gpu in node.devices if not gpu.lost for name in (gpu.uuid, label(gpu.index)) if name
+    }
     current, gone = {}, []
     for engine in serving.engines:
         current[engine.name] = tuple(index_of[name] for name in engine.gpus if name in index_of)
@@ -366,7 +368,7 @@ def _with_uuids(
     plan: Sequence[Instance], node: NodeGpus, serving: NodeServing
 ) -> tuple[tuple[Instance, ...], list[str]]:
     """Add GPU UUIDs to the instances if containers can request GPUs by UUID; else a note says why not."""
-    uuids = {gpu.index: gpu.uuid for gpu in node.gpus}
+    uuids = {gpu.index: gpu.uuid for gpu in node.devices}
     known = [item for item in plan if item.gpu_indices and all(uuids.get(index) for index in item.gpu_indices)]
     if known and not serving.gpus_by_uuid:
         return tuple(plan), [

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...module_utils import paths
+from ...module_utils.programs.gpu import SLICES, index_of
 from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
 from . import options as planner_options
@@ -28,6 +29,8 @@ from .user_figures import is_auto, with_figures
 #: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
 ENV_NUMBERS = {"VLLM_CPU_KVCACHE_SPACE": 65536, "VLLM_ENGINE_READY_TIMEOUT_S": 864_000}
 LOOPBACK = ("127.0.0.1", "::1")
+#: The name of a MIG slice: a GPU, and its slice.
+SLICE = re.compile(r"\d{1,3}:\d{1,3}")
 #: A share of a GPU that the planner decides.
 AUTO_SHARE = "auto"
 #: Maximum length of an instance's name, which is part of names of units, containers and files, and of URLs.
@@ -168,7 +171,14 @@ def choice_of(what: str, value: Any, known: Sequence[str]) -> str:
 def indices(value: Any) -> tuple[int, ...]:
     """Read GPU indices; returned in ascending order, without duplicates."""
     items = value if isinstance(value, (list, tuple)) else str(value).split(",")
-    return tuple(sorted({whole_number("gpu_indices", item, 0, 1023) for item in items}))
+    return tuple(sorted({_gpu_index(item) for item in items}))
+
+
+def _gpu_index(item: Any) -> int:
+    """The index of a GPU, or of a MIG slice that is named as the container toolkit does, such as 0:1."""
+    if SLICE.fullmatch(str(item).strip()):
+        return index_of(str(item).strip())
+    return whole_number("gpu_indices", item, 0, SLICES - 1)
 
 
 def text_of(what: str, value: Any) -> str:

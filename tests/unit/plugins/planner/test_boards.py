@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import Gpu, GpuProcess, NodeGpus
+from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import Gpu, GpuProcess, MigSlice, NodeGpus
+from ansible_collections.gpunode.llm.plugins.plugin_utils import service
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, numbered, read_host, spec_of
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     board,
     findings,
+    instances,
     one,
     outcome,
     warnings,
@@ -137,6 +139,39 @@ def test_mig_that_waits_for_a_reset_and_a_fabric_that_failed() -> None:
     assert "in MIG mode" in findings(gpu(mig_pending=True), model="8b")
     message = findings(gpu(fabric_state="Completed", fabric_status="Invalid State"), model="8b")
     assert "'Completed with Invalid State'" in message
+
+
+def test_a_slice_is_a_gpu_of_its_own() -> None:
+    sliced = board("a100-80x2-slices")
+    made = instances(sliced, models=[{"model": "8b"}, {"model": "8b-fp8", "name": "part", "gpu_indices": "0:0"}])
+    assert made["part"].gpu_uuids == ("MIG-a1",)
+    assert service.made({**made["part"].__dict__}, service.Settings()).gpus == ["MIG-a1"]
+    # No more memory than the slice has; the whole GPU beside it is used as one.
+    assert made["part"].kv_cache_tokens < made["8b"].kv_cache_tokens / 2
+    assert made["8b"].gpu_indices == (1,)
+
+
+def test_no_engine_spans_slices() -> None:
+    unnamed = board("a100-80x1-slices-unnamed")
+    made = one(unnamed, model="8b-fp8", image="site/own:v0.33.0")
+    assert (made.gpu_indices, made.tensor_parallel_size, made.data_parallel_size) == ((1000,), 1, 1)
+    # Without a UUID it has the name that the container toolkit gives it by its index.
+    assert service.made({**made.__dict__}, service.Settings()).gpus == ["0:0"]
+    both = [{"model": "8b-fp8", "name": "a"}, {"model": "8b-fp8", "name": "b"}]
+    two = instances(unnamed, models=both, image="site/own:v0.33.0")
+    assert [item.gpu_indices for item in two.values()] == [(1000,), (1001,)]
+    message = findings(unnamed, model="70b-w4a16", tensor_parallel_size=2, image="site/own:v0.33.0")
+    assert "TP 2 needs 2 GPUs, 1 are available" in message
+    assert "MIG slice of 39.2 GiB of NVIDIA A100-SXM4-80GB" in message
+
+
+def test_many_slices_are_placed_at_once() -> None:
+    """56 slices, and five engines that do not go together: alike slices are tried once."""
+    part = tuple(MigSlice(index, f"MIG-{index}", 9728) for index in range(7))
+    node = NodeGpus("ok", gpus=tuple(replace(gpu().gpus[0], index=at, mig=True, slices=part) for at in range(8)))
+    assert len(instances(node, models=[{"model": "8b-w4a16", "name": f"m{at}"} for at in range(5)])) == 5
+    small = [{"model": "8b-w4a16", "name": f"m{at}", "tensor_parallel_size": 1} for at in range(57)]
+    assert "57 GPUs in all" in findings(node, models=small)
 
 
 def test_a_driver_that_asks_for_recovery() -> None:

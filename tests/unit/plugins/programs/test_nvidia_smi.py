@@ -48,6 +48,8 @@ BOARDS = {
     "a100-40-pciex1": (1, "NVIDIA A100-PCIE-40GB", 40960, "Ampere"),
     "a100-80-pciex2": (2, "NVIDIA A100 80GB PCIe", 81920, "Ampere"),
     "a100-80x8-mig": (8, *A100),
+    "a100-80x2-slices": (2, *A100),
+    "a100-80x1-slices-unnamed": (1, *A100),
     "h100x8": (8, *H100),
     "h100x8-fabric-in-progress": (8, *H100),
     "h100x8-one-lost": (8, *H100),
@@ -111,6 +113,40 @@ def test_conditions() -> None:
     assert [gpu.lost for gpu in lost] == [False] * 3 + [True] + [False] * 4
     assert lost[3].recovery_action == "Reboot"
     assert parse(recorded("h100x8-driver-535.xml")).driver_version == "535.274.02"
+
+
+def test_slices_of_a_gpu() -> None:
+    """As NVIDIA's nvsmi_device_v12.dtd has them; older drivers leave out their UUIDs."""
+    node = parse(recorded("a100-80x2-slices.xml"))
+    assert [(one.index, one.uuid, one.memory_mib, one.used_mib) for one in node.gpus[0].slices] == [
+        (0, "MIG-a1", 40192, 25),
+        (1, "MIG-a2", 9728, 25),
+        (2, "MIG-a3", 9728, 25),
+    ]
+    assert [programs_gpu.label(one.index) for one in node.devices] == ["0:0", "0:1", "0:2", "1"]
+    assert [one.memory_mib for one in node.devices] == [40192, 9728, 9728, 81920]
+    assert {programs_gpu.index_of(programs_gpu.label(one.index)) for one in node.devices} == {1000, 1001, 1002, 1}
+    assert [one.uuid for one in parse(recorded("a100-80x1-slices-unnamed.xml")).devices] == ["", ""]
+
+
+def test_a_slice_by_its_names() -> None:
+    node = parse(recorded("a100-80x2-slices.xml"))
+    for name in ("MIG-a2", "0:1"):
+        found = programs_gpu.named(node, name)
+        assert found
+        assert found.memory_mib == 9728
+    assert programs_gpu.named(node, "0:7") is None
+    assert programs_gpu.not_ready(node, ["MIG-a2"], 0.92) == ""
+    assert "GPU 0:1 has 9703 of 9728 MiB free" in programs_gpu.not_ready(node, ["0:1"], 1.0)
+
+
+def test_processes_of_a_slice() -> None:
+    process = (
+        "<process_info><gpu_instance_id>2</gpu_instance_id><compute_instance_id>0</compute_instance_id><pid>9</pid>"
+        "<process_name>python3</process_name><used_memory>8000 MiB</used_memory></process_info>"
+    )
+    xml = recorded("a100-80x2-slices.xml").replace("<processes>", "<processes>" + process, 1)
+    assert [[one.pid for one in part.processes] for part in parse(xml).gpus[0].slices] == [[], [9], []]
 
 
 def test_mig_that_waits_for_a_reset_is_not_on() -> None:

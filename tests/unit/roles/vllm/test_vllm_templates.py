@@ -168,6 +168,18 @@ def test_a_loop_of_starts_ends_however_slow_each_of_them_is(hang_s, drain_s, sys
     assert starts * attempt < int(value["StartLimitIntervalSec"])
 
 
+def test_engines_of_one_gpu_start_one_after_the_other():
+    text = render("vllm.service.j2", {**H100X8, "starts_after": ["a", "b"]})
+    assert "\nAfter=vllm-a.service vllm-b.service\n" in text
+    assert "share" not in render("vllm.service.j2", H100X8)
+
+
+def test_a_slice_is_named_as_the_container_toolkit_does():
+    text = render("vllm.service.j2", {**H100X8, "gpu_uuids": [], "gpu_indices": [1002]})
+    assert "--device=nvidia.com/gpu=0:2 " in text
+    assert " 0:2\n" in text  # and to the program that waits for its memory
+
+
 def test_the_watchdog_knows_its_container():
     text = render("vllm.service.j2", H100X8, vllm_docker_program="/opt/docker bin/docker")
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStartPost=") and "vllm-wait.py" in line]
