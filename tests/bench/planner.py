@@ -24,7 +24,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 BOARD = CHECKOUT / "tests" / "fixtures" / "nvidia_smi" / "h100x8.xml"
 TABLE = CHECKOUT / "tests" / "fixtures" / "models" / "configs.jsonl"
-MATRIX_LIMIT_S = 1.0
+MATRIX_LIMIT_S = 2.0  # a thousand plans
 HOST_LIMIT_S = 0.5
 TABLE_LIMIT_S = 2.0
 GPU_INFO_LIMIT_S = 0.2

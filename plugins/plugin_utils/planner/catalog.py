@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .architecture import Architecture, Unsized
@@ -20,6 +20,7 @@ from .read_quantization import Unreadable
 UNPLANNED = "unplanned"
 
 
+@lru_cache(maxsize=1024)
 def version_key(version: str) -> tuple[int, ...]:
     """Order versions as numbers: 0.9 is older than 0.33, and a driver's 580.65.06 is newer than 580.9."""
     return tuple(int("0" + "".join(filter(str.isdigit, part))) for part in str(version).split("."))

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from ...module_utils import paths
@@ -74,9 +74,13 @@ class InstanceRequest:
     #: The release of its image; None: the host's release.
     engine: EngineSpec | None = None
 
+    @cached_property
+    def _options(self) -> Mapping[str, Any]:
+        return {**self.model.vllm, **self.extra_args}
+
     def option(self, name: str, default: Any = None) -> Any:
         """An option of vLLM that the model's entry or the user sets, under its own name or with `no-` before it."""
-        options = {**self.model.vllm, **self.extra_args}
+        options = self._options
         if options.get(f"no-{name}") is True:
             return False
         return default if options.get(name) is None else options[name]
