@@ -148,6 +148,12 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.model, row.host, "yes", row.layout, str(row.max_model_len), tokens, gigabytes, minutes)
 
 
+def _layout_of(instance: Instance, spread: str) -> str:
+    if instance.device == "cpu":
+        return "CPU"
+    return f"share {instance.gpu_share:g}" if instance.gpu_share else spread
+
+
 def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
     layout = str(Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size))
     replicas = f" x {instance.data_parallel_size} replicas" if instance.data_parallel_size > 1 else ""
@@ -158,7 +164,7 @@ def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
         reason="",
         download_bytes=instance.download_bytes,
         download_minutes=_minutes(instance.download_bytes, bits_per_s),
-        layout=f"{layout}{replicas}" if instance.device == "cuda" else "CPU",
+        layout=_layout_of(instance, f"{layout}{replicas}"),
         tensor_parallel_size=instance.tensor_parallel_size,
         pipeline_parallel_size=instance.pipeline_parallel_size,
         data_parallel_size=instance.data_parallel_size,
@@ -175,7 +181,7 @@ def together(
     outcome = make_plan(read_request(options, catalog), node, catalog, serving)
     title = read_host(node, catalog, lambda owner: owner.startswith(UNIT)).title
     if outcome.plan is None:
-        return Together(label, title, len(node.gpus), findings=outcome.findings)
+        return Together(label, title, len(node.devices), findings=outcome.findings)
     planned, bits_per_s, policy = outcome.plan.instances, mbit_per_s * 1e6, catalog.policy
     weights = sum({(item.repo_id, item.revision): item.download_bytes for item in planned}.values())
     images = {item.image: item.device for item in planned}
@@ -183,7 +189,7 @@ def together(
     return Together(
         host=label,
         title=title,
-        gpus=len(node.gpus),
+        gpus=len(node.devices),
         rows=tuple(_planned_row(instance, label, bits_per_s) for instance in planned),
         images=tuple(images),
         download_bytes=weights,

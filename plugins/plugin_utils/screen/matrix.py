@@ -102,7 +102,8 @@ def _gpus(row: Row) -> str:
 
 
 def _sum(host: Together, mbit_per_s: float) -> list[str]:
-    used, images = sum(len(row.gpu_indices) for row in host.rows), " and ".join(host.images)
+    used = len({index for row in host.rows for index in row.gpu_indices})  # some may be shared
+    images = " and ".join(host.images)
     weights, sent, disk = host.download_bytes, host.image_download_bytes, host.image_disk_bytes
     return pairs(
         [

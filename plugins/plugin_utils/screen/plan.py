@@ -32,7 +32,10 @@ def layout(instance: Plain) -> str:
         return "on the CPU"
     replicas = instance["data_parallel_size"]
     spread = f"TP {instance['tensor_parallel_size']} x PP {instance['pipeline_parallel_size']}"
-    return f"{spread} x {replicas} replica{'' if replicas == 1 else 's'} on {gpus_of(instance['gpu_indices'])}"
+    gpus = gpus_of(instance["gpu_indices"])
+    if instance.get("gpu_share"):
+        return f"a share of {instance['gpu_share']:g} of {gpus}"
+    return f"{spread} x {replicas} replica{'' if replicas == 1 else 's'} on {gpus}"
 
 
 def context(instance: Plain) -> str:

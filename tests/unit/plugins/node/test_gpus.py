@@ -87,3 +87,8 @@ def test_no_nvidia_smi_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fabric_manager_is_looked_for_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran(monkeypatch, "/usr/bin/nvidia-smi", nvswitches=4)[0]["fabric_manager"] is False
+
+
+def test_the_memory_that_a_gpu_may_share_with_its_host() -> None:
+    assert node_gpus.memory_mib("MemTotal:       125829120 kB\nMemFree:  1 kB\n") == 122880
+    assert node_gpus.memory_mib("") is None

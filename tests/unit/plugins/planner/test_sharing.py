@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing, Serving
 from ansible_collections.gpunode.llm.plugins.plugin_utils import service
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.instance import Instance
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import together
+from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import matrix as screen_matrix, plan as screen_plan
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     board,
@@ -158,3 +161,12 @@ def test_no_board_is_promised_twice(wanted: list[tuple[str, Any]], host: str) ->
 def test_the_board_of_a_node() -> None:
     made = instances(board("h100x1"), models=[entry("a", 0.5), entry("b", 0.5)])
     assert len({item.gpu_uuids for item in made.values()}) == 1
+
+
+def test_what_people_see_of_it() -> None:
+    options = {"models": [entry("a", 0.5), entry("b", 0.25)]}
+    made = instances("2xH100", **options)
+    assert screen_plan.layout(made["a"].__dict__) == "a share of 0.5 of GPU 0"
+    side_by_side = together(options, "2xH100", given_gpus("2xH100", CATALOG), NodeServing(), CATALOG, 1000)
+    assert [row.layout for row in side_by_side.rows] == ["share 0.5", "share 0.25"]
+    assert dict(line.strip().split(None, 1) for line in screen_matrix._sum(side_by_side, 1000))["GPUs"] == "1 of 2"
