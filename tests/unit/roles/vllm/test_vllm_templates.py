@@ -174,6 +174,24 @@ def test_engines_of_one_gpu_start_one_after_the_other():
     assert "share" not in render("vllm.service.j2", H100X8)
 
 
+def test_an_engine_waits_while_one_before_it_on_its_gpu_loads(tmp_path):
+    """The unit's own script, with a systemctl whose first unit loads for two looks."""
+    states = tmp_path / "states"
+    states.write_text("start-pre\nstart-post\nrunning\nauto-restart\n")
+    for name, body in {
+        "systemctl": f'echo "$4" >>{tmp_path}/asked; head -n 1 {states}; sed -i 1d {states}',
+        "sleep": f'echo "$1" >>{tmp_path}/slept',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    text = render("vllm.service.j2", {**H100X8, "starts_after": ["a", "b"]})
+    (line,) = (line for line in text.splitlines() if "SubState" in line)
+    command = shlex.split(line.partition("=")[2].replace("$$", "$"))
+    subprocess.run(command, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=20)
+    assert (tmp_path / "asked").read_text().split() == ["vllm-a.service"] * 3 + ["vllm-b.service"]
+    assert (tmp_path / "slept").read_text().split() == ["3", "2", "2"]
+
+
 def test_a_slice_is_named_as_the_container_toolkit_does():
     text = render("vllm.service.j2", {**H100X8, "gpu_uuids": [], "gpu_indices": [1002]})
     assert "--device=nvidia.com/gpu=0:2 " in text
