@@ -67,7 +67,8 @@ def check(made: Outcome, gpus: list[dict[str, Any]], catalog: Catalog) -> None:
         taken += instance.gpu_indices
         model = catalog.models[instance.model]
         spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
-        assert problem(model.sized, model.stored, spread.tp, spread.tp) is None
+        cut = 1 if instance.config.get("enable-expert-parallel") else spread.tp  # experts stay whole
+        assert problem(model.sized, model.stored, spread.tp, cut) is None
         assert len(instance.gpu_indices) == spread.gpus * instance.data_parallel_size
         assert 0 < instance.max_model_len <= model.sized.context
         assert instance.kv_cache_tokens // instance.data_parallel_size >= instance.max_model_len
