@@ -32,6 +32,18 @@ KEY_LENGTH = (20, 256)
 HEALTH = "/health"
 
 
+#: The routes of models that generate.
+GENERATING = (("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models"))
+_SCORES = ("/v1/score", "/score", "/v1/rerank", "/rerank")
+#: What vLLM offers for the other tasks, all by POST.
+POOLING: Mapping[str, tuple[str, ...]] = {
+    "embed": ("/v1/embeddings", *_SCORES),
+    "rerank": (*_SCORES, "/classify"),
+    "classify": ("/classify",),
+    "pooling": ("/pooling",),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The gateway's settings, with the defaults of the role."""
@@ -42,11 +54,7 @@ class Settings:
     certificate: str = ""
     certificate_key: str = ""
     acme_email: str = ""
-    routes: tuple[tuple[str, str], ...] = (
-        ("POST", "/v1/chat/completions"),
-        ("POST", "/v1/completions"),
-        ("GET", "/v1/models"),
-    )
+    routes: tuple[tuple[str, str], ...] = GENERATING
     default_instance: str = ""
     max_body_mib: int = 20
     requests_per_second: int = 100
@@ -242,13 +250,20 @@ def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
     return [f"/{instance['name']}", *([""] if instance["name"] == default else [])]
 
 
+def routes_of(settings: Settings, instance: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    """The routes of an instance: those that the user lists, else those of its model's task."""
+    if settings.routes != GENERATING or instance.get("task") not in POOLING:
+        return settings.routes
+    return [("GET", "/v1/models"), *(("POST", path) for path in POOLING[str(instance["task"])])]
+
+
 def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> list[dict[str, Any]]:
     """Every path that the gateway passes on, with its methods and its engine."""
     places: dict[str, dict[str, Any]] = {}
     passes_to: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         for prefix in _prefixes(instance, default):
-            for method, route in settings.routes:
+            for method, route in routes_of(settings, instance):
                 place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
                 entry = places.setdefault(prefix + route, place)
                 if passes_to.setdefault(prefix + route, instance) is not instance:

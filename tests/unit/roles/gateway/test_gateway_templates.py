@@ -491,3 +491,30 @@ def test_another_certificate_is_no_other_unit():
 def test_the_front_goes_on_without_the_mounts_that_it_was_started_from():
     """What requires a mount goes down with it, and nothing starts it again."""
     assert "RequiresMountsFor" not in render("gpunode-gateway.service.j2") + render("mounts.conf.j2")
+
+
+SCORES = ("/v1/score", "/score", "/v1/rerank", "/rerank")
+
+
+@pytest.mark.parametrize(
+    ("task", "routes"),
+    [
+        ("embed", ("/v1/embeddings", *SCORES)),
+        ("rerank", (*SCORES, "/classify")),
+        ("classify", ("/classify",)),
+        ("pooling", ("/pooling",)),
+    ],
+)
+def test_a_pooling_model_has_the_routes_of_its_task_alone(task, routes):
+    found = passes(render("nginx.conf.j2", gateway_instances=[INSTANCE, {**INSTANCE, "name": "p", "task": task}]))
+    own = {path.removeprefix("/p") for path in found if path.startswith("/p/")}
+    assert own == {"/v1/models", *routes}
+    other = {path.removeprefix("/8b") for path in found if path.startswith("/8b/")}
+    assert other == {"/v1/chat/completions", "/v1/completions", "/v1/models"}
+
+
+def test_routes_that_the_user_lists_are_all_that_pass():
+    found = passes(
+        render("nginx.conf.j2", gateway_instances=[{**INSTANCE, "task": "embed"}], gateway_routes=["GET /v1/models"])
+    )
+    assert set(found) == {"/v1/models", "/8b/v1/models"}
