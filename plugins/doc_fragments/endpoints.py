@@ -41,4 +41,10 @@ options:
         description: How long the endpoint may take to answer, in seconds.
         type: int
         default: 900
+      task:
+        description:
+          - What the model is served for. It decides which route is asked, a completion's or a pooling model's.
+        type: str
+        choices: [classify, embed, generate, pooling, rerank]
+        default: generate
 """

@@ -8,7 +8,7 @@ module: endpoint_ready
 short_description: Wait until vLLM answers, or report why it cannot
 version_added: 1.0.0
 description:
-  - Waits until each endpoint answers a completion request, not only its health check.
+  - Waits until each endpoint answers a request of its task, such as a completion, not only its health check.
   - Watches the systemd units during the wait. If a unit ends, the module fails at once. It reports the cause from the
     journal and the remedy, from a table of known messages of vLLM, Docker and CUDA.
   - The play shows what the engine does during the wait.

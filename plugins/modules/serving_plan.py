@@ -215,6 +215,11 @@ plan:
         folder:
           description: The folder on the node that holds the model, if there is no repository.
           type: str
+        task:
+          description:
+            - What the model is served for. C(generate), or for a pooling model C(embed), C(rerank), C(classify) or
+              C(pooling). It decides which route is asked, and which routes the gateway passes.
+          type: str
         gpu_share:
           description: The share of its GPU that it has; null where it has whole GPUs.
           type: float

@@ -13,7 +13,7 @@ extends_documentation_fragment:
   - gpunode.llm.reads_only
 description:
   - Reports all instances that the role P(gpunode.llm.vllm#role) installed on the node, in one call. For each, it
-    reports the state of the systemd unit, the model, whether it answers a completion request, the number of requests,
+    reports the state of the systemd unit, the model, whether it answers a request of its task, the number of requests,
     the requests per second, and the load of its GPUs. It measures the rates over one second, for all instances at once.
   - If an instance does not serve, it reports the cause from the journal and the remedy.
   - It does not fail because of the state of an instance. The caller decides what matters.
@@ -83,7 +83,7 @@ instances:
       type: str
     state:
       description:
-        - V(serving) if it answers a completion request. V(busy) if its answer is late but it works on requests.
+        - V(serving) if it answers a request of its task. V(busy) if its answer is late but it works on requests.
         - V(starting), V(restarting) or V(stopping). V(restarting) means that it ended by itself before.
         - V(hung) if its unit runs but does not answer. V(refused) if something else answers at its address.
         - V(failed) if it ended with an error. V(stopped) if it does not run.
@@ -258,7 +258,7 @@ class Instance:
         self.answer, self.load, self.works, self.rates = None, None, None, None
 
     def ask(self, wait_s):
-        """Send a completion request. If the answer is late, read from the metrics whether the engine works."""
+        """Send a request of its task. If the answer is late, read from the metrics whether the engine works."""
         host, port = self.endpoint["host"], self.endpoint["port"]
         plain = vllm_wait.asker(host, port)
 
@@ -271,7 +271,7 @@ class Instance:
             self.answer = vllm_wait.Answer(False, f"its environment file cannot be read: {error}", True)
             return
         before = self.look_twice(hurried, key)
-        self.answer = vllm_wait.probe(hurried, self.endpoint["model"], key)
+        self.answer = vllm_wait.probe(hurried, self.endpoint["model"], key, self.record.task)
         after = self.metrics(hurried, key)
         self.load = instance_status.parse_metrics(after or before or "")
         self.works = None if before is None or after is None else vllm_wait.moved(before, after)

@@ -107,6 +107,9 @@ class Service:
     unit: str
     container: str
     served: str
+    #: What its model is served for, and what an answer of that is called.
+    task: str
+    answer: str
     image: str
     #: The repository of its model, and the commit or branch.
     model: str
@@ -158,6 +161,11 @@ class Service:
 
 def served_name(instance: Mapping[str, Any]) -> str:
     return str(instance.get("served_model_name") or instance["name"])
+
+
+def task_of(instance: Mapping[str, Any]) -> str:
+    """What its model is served for; plans of earlier releases do not say."""
+    return str(instance.get("task") or vllm_wait.GENERATE)
 
 
 def check(instance: Mapping[str, Any]) -> None:
@@ -228,6 +236,8 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         unit=names.unit_of(name),
         container=names.container_of(name),
         served=served_name(instance),
+        task=task_of(instance),
+        answer=vllm_wait.QUESTIONS[task_of(instance)].title,
         image=str(instance.get("image") or ""),
         model=str(instance.get("repo_id") or ""),
         revision=_revision(instance),
@@ -328,6 +338,7 @@ def record(built: Service) -> Record:
         gpus=tuple(built.gpus),
         timeout_s=built.times.patience_s,
         files=built.files,
+        task=built.task,
     )
 
 
@@ -410,10 +421,25 @@ def base_url(instance: Mapping[str, Any]) -> str:
     return vllm_wait.base_url(_host(instance), int(instance["port"]))
 
 
+_SAID = "Say hello."
+#: The route and body that show what a model does, by its task.
+EXAMPLES: Mapping[str, tuple[str, dict[str, Any]]] = {
+    vllm_wait.GENERATE: (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": _SAID}], "max_tokens": 32},
+    ),
+    "embed": ("/v1/embeddings", {"input": _SAID}),
+    "rerank": ("/v1/rerank", {"query": "What says hello?", "documents": ["Hello.", "Goodbye."]}),
+    "classify": ("/classify", {"input": _SAID}),
+    "pooling": ("/pooling", {"input": _SAID}),
+}
+
+
 def vllm_curl(instance: Mapping[str, Any], keyed: bool = False) -> str:
     """A shell command that asks an instance on its node. It names the key's variable, not the key."""
-    url = f"{base_url(instance)}/chat/completions"
-    body = {"model": served_name(instance), "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 32}
+    path, body = EXAMPLES[task_of(instance)]
+    url = base_url(instance).removesuffix("/v1") + path
+    body = {"model": served_name(instance), **body}
     # In double quotes, so that the shell expands the variable.
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if keyed else ""
     return f"curl -s {url}{key} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"

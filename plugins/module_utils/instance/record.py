@@ -21,6 +21,8 @@ MARK = "Written by Ansible (gpunode.llm.vllm)"
 ABOUT = f"What belongs to this instance, for the playbooks. The engine does not read it. {MARK}."
 #: The default limit from an engine's start to its first answer, in seconds.
 START_S = 900
+#: The task of a model that generates, as programs/vllm_wait.py has it, which most readers of records do without.
+GENERATE = "generate"
 #: How much longer each outer limit is, in seconds: the inner limit must end first, since it reports the cause.
 MARGIN_S = 60
 
@@ -78,6 +80,8 @@ class Record:
     #: How long to wait for its start, in seconds.
     timeout_s: int = patience_s(start_limit_s(START_S, 0), 0)
     files: Files = field(default_factory=Files)
+    #: What the model is served for, which decides how it is asked.
+    task: str = GENERATE
 
     @property
     def endpoint(self) -> Dict[str, Any]:
@@ -90,11 +94,17 @@ class Record:
             "model": self.served,
             "env_file": self.files.environment,
             "timeout_s": self.timeout_s,
+            **self._task(),
         }
+
+    def _task(self) -> Dict[str, str]:
+        """Nothing for a model that generates: its record stays as earlier releases wrote it."""
+        return {} if self.task == GENERATE else {"task": self.task}
 
     def text(self) -> str:
         """The record as the text of a file."""
-        return json.dumps(numbered({"about": ABOUT, **asdict(self)}), indent=2) + "\n"
+        written = {key: value for key, value in asdict(self).items() if key != "task"}
+        return json.dumps(numbered({"about": ABOUT, **written, **self._task()}), indent=2) + "\n"
 
 
 def parse(text: str) -> Optional[Record]:

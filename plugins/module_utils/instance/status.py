@@ -4,7 +4,7 @@
 """The state of an instance, from systemd's view of its unit, the answer of its endpoint, and its journal.
 
 Each state is one word, for people and monitors:
-serving, busy     it answered a completion; or the answer is late, but the engine makes progress
+serving, busy     it answered a request; or the answer is late, but the engine makes progress
 starting          its unit has started, and it has not answered yet
 restarting        it ended by itself, and systemd restarts it or is about to
 stopping          it finishes its last requests
@@ -252,7 +252,7 @@ def _of_active(unit: Unit, answer: Answer, works: Optional[bool], runs: Sequence
     if answer.refused:
         return Verdict("refused", answer.detail)
     if works:
-        return Verdict("busy", "a completion is late, but the engine makes progress")
+        return Verdict("busy", "an answer is late, but the engine makes progress")
     name = unit.name or "its unit"
     detail = f"its unit runs and {answer.detail.replace(' yet', '')}"
     if works is None:

@@ -29,6 +29,7 @@ OPTIONS: Dict[str, Any] = {
             "model": {"type": "str", "required": True},
             "env_file": {"type": "path"},
             "timeout_s": {"type": "int", "default": START_S},
+            "task": {"type": "str", "default": vllm_wait.GENERATE, "choices": sorted(vllm_wait.QUESTIONS)},
         },
     },
 }
@@ -143,7 +144,8 @@ class Wait:
             key = vllm_wait.read_key(endpoint["env_file"])
         except OSError as error:
             return vllm_wait.Answer(False, f"its env file cannot be read: {error}", refused=True)
-        return vllm_wait.probe(vllm_wait.asker(endpoint["host"], endpoint["port"]), endpoint["model"], key)
+        ask = vllm_wait.asker(endpoint["host"], endpoint["port"])
+        return vllm_wait.probe(ask, endpoint["model"], key, endpoint.get("task") or vllm_wait.GENERATE)
 
     def fail(self, sentence: str, endpoint: Endpoint) -> None:
         """Fail with this sentence, the cause from the journal, and the command that shows the journal."""

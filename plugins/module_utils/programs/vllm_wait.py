@@ -4,7 +4,8 @@
 """Whether a vLLM server answers, and goes on answering, asked with nothing but Python's standard library.
 
 This file is used twice. The module ``endpoint_ready`` imports it; and the role puts it on the node, where every unit
-runs it as ``ExecStartPost=``, so that a unit is started when it answers a completion, not when its process exists. A
+runs it as ``ExecStartPost=``, so that a unit is started when it answers a completion, or what else its task is, and not
+when its process exists. A
 child of it stays behind in the unit as its watchdog: an engine can hang with all its processes healthy and /health at
 200, and only what it works off tells. The watchdog kills nothing without evidence that nothing was worked off:
 
@@ -50,8 +51,31 @@ Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True)
+class Question:
+    """The smallest request of a task: its route, its body without the model, where the answer is, what it is called."""
+
+    path: str
+    body: Dict[str, Any]
+    answer: Tuple[str, str]
+    title: str
+
+
+GENERATE = "generate"
+#: By what a model is served for. vLLM offers a pooling model no completion, and each other route to its task alone.
+QUESTIONS = {
+    GENERATE: Question("/v1/completions", {"prompt": "Hello", "max_tokens": 1}, ("choices", "text"), "a completion"),
+    "embed": Question("/v1/embeddings", {"input": "Hello"}, ("data", "embedding"), "an embedding"),
+    "rerank": Question(
+        "/v1/rerank", {"query": "Hello", "documents": ["Hello"]}, ("results", "relevance_score"), "a reranking"
+    ),
+    "classify": Question("/classify", {"input": "Hello"}, ("data", "probs"), "a classification"),
+    "pooling": Question("/pooling", {"input": "Hello"}, ("data", "data"), "a pooling"),
+}
+
+
+@dataclass(frozen=True)
 class Answer:
-    """``ready``: a completion was answered. ``refused``: it answers and will never say yes, so waiting is useless."""
+    """``ready``: it answered a request of its task. ``refused``: it never will, so waiting is useless."""
 
     ready: bool
     detail: str
@@ -88,14 +112,13 @@ def _headers(key: str) -> Dict[str, str]:
     return {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
 
-def _one_token(ask: Ask, model: str, headers: Dict[str, str], timeout: float) -> Tuple[int, str]:
-    body = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1})
-    return ask("POST", "/v1/completions", body, headers, timeout)
+def _one_answer(ask: Ask, model: str, headers: Dict[str, str], timeout: float, question: Question) -> Tuple[int, str]:
+    return ask("POST", question.path, json.dumps({"model": model, **question.body}), headers, timeout)
 
 
-def probe(ask: Ask, model: str, key: str = "") -> Answer:
-    """Health, then the list of models, then one token: each says more than the one before it, and costs more."""
-    headers = _headers(key)
+def probe(ask: Ask, model: str, key: str = "", task: str = GENERATE) -> Answer:
+    """Health, then the list of models, then one request: each says more than the one before it, and costs more."""
+    headers, question = _headers(key), QUESTIONS[task]
     try:
         status, text = ask("GET", "/health", None, headers, HEALTH_S)
         if status != 200:
@@ -107,16 +130,17 @@ def probe(ask: Ask, model: str, key: str = "") -> Answer:
         if model not in served:
             there = ", ".join(served) or "nothing"
             return Answer(False, f"it serves {there}, not {model}: {OTHER_NAME}", True)
-        status, text = _one_token(ask, model, headers, COMPLETION_S)
+        status, text = _one_answer(ask, model, headers, COMPLETION_S, question)
         if status != 200:
-            return _not_ok("/v1/completions", status, text, key)
-        json.loads(text)["choices"][0]["text"]
+            return _not_ok(question.path, status, text, key)
+        listed, value = question.answer
+        json.loads(text)[listed][0][value]
     except (OSError, http.client.HTTPException) as error:
         # Nobody listens before the engine is ready, and Docker's port forwarding then hangs up or resets.
         return Answer(False, f"no answer yet ({type(error).__name__})")
     except (ValueError, KeyError, IndexError, TypeError):
         return Answer(False, "what answers on this port is not vLLM", True)
-    return Answer(True, "it answers a completion")
+    return Answer(True, f"it answers {question.title}")
 
 
 OTHER_NAME = "its served-model-name is another, or another server has this port"
@@ -250,6 +274,7 @@ class LifeSigns:
     since: Dict[str, float] = field(default_factory=dict)
     seen: Dict[str, Tuple[float, float, float]] = field(default_factory=dict)
     why: str = ""
+    task: str = GENERATE
 
     def __post_init__(self) -> None:
         self.began = self.looked = self.lived = self.clock()
@@ -290,15 +315,16 @@ class LifeSigns:
         token: Optional[bool] = False
         if idle:
             # Where the statistics are switched off, that it answers is all that can be seen.
-            token = True if status == 200 and not works else self._gives_a_token()
+            token = True if status == 200 and not works else self._answers()
         self._compare(works, idle, bool(token))
         # Who is slow to say that there is nothing to do has more to do than it says.
         return token is not None or (prompt and status == 200)
 
-    def _gives_a_token(self) -> Optional[bool]:
+    def _answers(self) -> Optional[bool]:
         """Whether it does; None where it takes too long. A refusal is the server's, and tells nothing of the engine."""
         try:
-            return _one_token(self.ask, self.model, _headers(self.key), self.answer_s)[0] < 500
+            question = QUESTIONS[self.task]
+            return _one_answer(self.ask, self.model, _headers(self.key), self.answer_s, question)[0] < 500
         except LATE:
             return None
 
@@ -317,8 +343,9 @@ class LifeSigns:
             self.since.setdefault(engine, self.began if idle else now)
             self.seen[engine] = work.mark
         waiting = sum(work.requests for work in works.values())
+        none = "token" if self.task == GENERATE else "answer"
         self.why = (
-            f"of {waiting:.0f} requests it works off none" if waiting else "it has nothing to do and gives no token"
+            f"of {waiting:.0f} requests it works off none" if waiting else f"it has nothing to do and gives no {none}"
         )
 
     def _is_still(self, now: float) -> bool:
@@ -436,10 +463,11 @@ def stay_as_watchdog(signs: Callable[[], LifeSigns], hang_s: float, unit: str) -
 
 
 def main(argv: Any = None) -> int:
-    parser = argparse.ArgumentParser(description="Wait until a vLLM server on this machine answers a completion.")
+    parser = argparse.ArgumentParser(description="Wait until a vLLM server on this machine answers a request.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--model", required=True, help="the name under which it is served")
+    parser.add_argument("--task", default=GENERATE, choices=sorted(QUESTIONS), help="what it is served for")
     parser.add_argument("--env-file", default="", help="where VLLM_API_KEY is found")
     parser.add_argument("--pid", type=int, default=0, help="give up when this process is gone")
     parser.add_argument("--hang-s", type=float, default=0, help="silence that makes a hang; 0: do not watch")
@@ -452,7 +480,7 @@ def main(argv: Any = None) -> int:
     def alive() -> bool:
         return not options.pid or os.path.exists(f"/proc/{options.pid}")
 
-    answer = wait_until_ready(lambda: probe(ask, options.model, key), alive, time.sleep)
+    answer = wait_until_ready(lambda: probe(ask, options.model, key, options.task), alive, time.sleep)
     run = os.environ.get("INVOCATION_ID", "")
     why = why_it_ended(run) if run and not answer.ready and not alive() else ""
     said = f"{answer.detail}. {why}" if why else answer.detail
@@ -466,7 +494,7 @@ def main(argv: Any = None) -> int:
 def _signs(ask: Ask, key: str, options: argparse.Namespace) -> LifeSigns:
     cpu = container_cpu(options.docker, options.container)
     answer_s, patient_s = min(COMPLETION_S, options.hang_s), PATIENT_TIMES * options.hang_s
-    return LifeSigns(ask, options.model, key, time.monotonic, answer_s, cpu, patient_s)
+    return LifeSigns(ask, options.model, key, time.monotonic, answer_s, cpu, patient_s, task=options.task)
 
 
 if __name__ == "__main__":

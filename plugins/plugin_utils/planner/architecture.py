@@ -118,6 +118,7 @@ class Architecture:
     wholes: tuple[Whole, ...] = ()
     vocab_size: int = 0
     task: str = "generate"
+    labels: int = 2  # of a classification: transformers' own default
     since: str = ""
     experts_per_token: int = 0
     expert_size: int = 0

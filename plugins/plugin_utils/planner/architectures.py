@@ -142,6 +142,7 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
         wholes=tuple(draft.wholes.values()),
         vocab_size=vocabulary,
         task=str(entry.get("task", "generate")),
+        labels=len(config.get("id2label") or ()) or fields.count("num_labels") or 2,
         since=str(entry.get("since", "")),
         experts_per_token=experts,
         expert_size=draft.expert,

@@ -13,6 +13,7 @@ from ...module_utils.instance.names import MODEL_TARGET
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
+from .tasks import GENERATE
 from .user_figures import AUTO
 
 
@@ -52,6 +53,8 @@ class Instance:
     branch: str = ""
     allow_patterns: tuple[str, ...] = ()
     folder: str = ""
+    #: What the model is served for: generate, embed, rerank, classify or pooling.
+    task: str = GENERATE
     #: The share of its GPU that it has, if it has not all of it; and those on the same GPU that start before it.
     gpu_share: float | None = None
     starts_after: tuple[str, ...] = ()
@@ -114,14 +117,20 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     }
     if decision.utilization:
         planned["gpu-memory-utilization"] = decision.utilization
-    if request.model.tool_call_parser:
-        planned |= {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
-    if request.model.reasoning_parser:
-        planned["reasoning-parser"] = request.model.reasoning_parser
+    planned |= _of_task(request)
     if request.trust_remote_code:
         planned["trust-remote-code"] = True
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def _of_task(request: InstanceRequest) -> dict[str, Any]:
+    """The parsers of a model that generates, else the runner: vLLM finds by itself what to convert a model to."""
+    if request.task != GENERATE:
+        return {"runner": "pooling"}
+    tools = {"enable-auto-tool-choice": True, "tool-call-parser": request.model.tool_call_parser}
+    thoughts = request.model.reasoning_parser
+    return {**(tools if request.model.tool_call_parser else {}), "reasoning-parser": thoughts or None}
 
 
 def start_timeout_s(request: InstanceRequest, policy: Policy) -> int:
@@ -176,6 +185,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         branch=request.model.branch,
         allow_patterns=request.model.allow_patterns,
         folder=request.model.folder,
+        task=request.task,
         gpu_share=request.gpu_share if isinstance(request.gpu_share, float) else None,
         starts_after=decision.starts_after,
         warnings=decision.warnings,

@@ -24,6 +24,7 @@ from .named import called, shown
 from .release import chosen_image_release
 from .rope import yarn
 from .splits import cuts_experts
+from .tasks import task_of
 from .user_figures import is_auto, with_figures
 
 #: Environment variables that the plan uses as numbers, and their maximum (GiB, seconds).
@@ -84,6 +85,12 @@ class InstanceRequest:
         if options.get(f"no-{name}") is True:
             return False
         return default if options.get(name) is None else options[name]
+
+    @property
+    def task(self) -> str:
+        """What the model is served for, as vLLM decides it from the same options."""
+        names = ("runner", "convert", "hf-overrides")
+        return task_of(self.model, {name: self.option(name) for name in names})
 
     @property
     def batched_tokens(self) -> int | None:

@@ -16,6 +16,7 @@ from .kv_cache import Layout, Setting
 from .memory import Experts, Footprint, Parallel, Step, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
 from .request import InstanceRequest
 from .splits import OFFERED, problem
+from .tasks import GENERATE
 
 #: vLLM's step size for small GPUs, which frees activation memory.
 SMALL_STEP = 2048
@@ -189,7 +190,7 @@ def sequences_for(candidate: Candidate, layout: Layout, held: int) -> int | None
 
 def _batches(request: InstanceRequest, spread: Parallel) -> int:
     """Batches that run at once: one for each stage, and one more that is prepared for generating models."""
-    ahead = request.option("async-scheduling", True) and request.model.sized.task == "generate"
+    ahead = request.option("async-scheduling", True) and request.task == GENERATE
     return spread.pp + 1 if ahead else spread.pp
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ...module_utils.node.words import duration, size
 from ..planner import listed as planner_listed
 from ..planner.host import numbered as gpus_of
-from ..service import base_url, served_name, vllm_curl
+from ..service import base_url, served_name, task_of, vllm_curl
 from .text import numbered, pairs, wrapped
 
 Plain = Mapping[str, Any]
@@ -168,9 +168,15 @@ def took(parts: Plain) -> str:
 
 
 def _python(instance: Plain, keyed: bool) -> str:
+    """A line of Python that tries it; empty where OpenAI's client has no call for its task."""
+    if task_of(instance) not in ("generate", "embed"):
+        return ""
     key = "os.environ['VLLM_API_KEY']" if keyed else "'none'"
     imports = "import os; from openai import OpenAI" if keyed else "from openai import OpenAI"
     client = f"OpenAI(base_url={base_url(instance)!r}, api_key={key})"
+    if task_of(instance) == "embed":
+        asked = f"model={served_name(instance)!r}, input='Say hello.'"
+        return f"{imports}; print(len({client}.embeddings.create({asked}).data[0].embedding))"
     arguments = f"model={served_name(instance)!r}, messages=[{{'role': 'user', 'content': 'Say hello.'}}]"
     return f"{imports}; print({client}.chat.completions.create({arguments}).choices[0].message.content)"
 
@@ -193,7 +199,8 @@ def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> li
     ]
     head = "it answers" if len(instances) == 1 else "all of them answer"
     # Lines of any length, since they are for copying.
-    tries = [f"{MARGIN}{vllm_curl(instances[0], keyed)}", f"{MARGIN}{_python(instances[0], keyed)}"]
+    lines = (vllm_curl(instances[0], keyed), _python(instances[0], keyed))
+    tries = [f"{MARGIN}{line}" for line in lines if line]
     return [f"{host}: {head}", *pairs([*own, *looks], indent=MARGIN), "", *tries]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import known, names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Files, Record
+from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_wait
 
 OLD = """[Service]
 ExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1
@@ -164,3 +165,12 @@ def test_names_lead_there_and_back() -> None:
     assert names.is_second(names.second_of("8b"))
     assert names.record_path("8b") == "/etc/vllm/8b.json"
     assert names.record_path(names.second_of("8b")) == "/run/gpunode/beside/8b-beside.json"
+
+
+def test_a_record_tells_the_task_of_a_pooling_model_and_stays_as_it_was_without_one() -> None:
+    assert "task" not in json.loads(ONE.text())
+    assert "task" not in ONE.endpoint
+    assert record.GENERATE == vllm_wait.GENERATE
+    pooling = replace(ONE, task="rerank")
+    assert json.loads(pooling.text())["task"] == pooling.endpoint["task"] == "rerank"
+    assert record.parse(pooling.text()) == pooling

@@ -81,3 +81,26 @@ def test_its_name_to_clients_is_the_first_one_s_where_none_is_given():
 def test_an_instance_that_no_plan_made_is_looked_at_too(wrong, says):
     with pytest.raises(ValueError, match=says):
         service.service({**INSTANCE, **wrong}, {})
+
+
+@pytest.mark.parametrize(
+    ("task", "url", "body"),
+    [
+        ("embed", "http://127.0.0.1:8001/v1/embeddings", {"input": "Say hello."}),
+        (
+            "rerank",
+            "http://127.0.0.1:8001/v1/rerank",
+            {"query": "What says hello?", "documents": ["Hello.", "Goodbye."]},
+        ),
+        ("classify", "http://127.0.0.1:8001/classify", {"input": "Say hello."}),
+        ("pooling", "http://127.0.0.1:8001/pooling", {"input": "Say hello."}),
+    ],
+)
+def test_curl_of_a_pooling_model(task, url, body):
+    words = shlex.split(service.vllm_curl({**INSTANCE, "task": task}))
+    assert (words[2], json.loads(words[-1])) == (url, {"model": "meta/8b", **body})
+
+
+def test_a_pooling_model_is_waited_for_by_its_task():
+    assert service.service({**INSTANCE, "task": "embed"}, {})["endpoint"]["task"] == "embed"
+    assert json.loads(service.service({**INSTANCE, "task": "embed"}, {})["record"])["task"] == "embed"

@@ -485,3 +485,41 @@ def test_systemd_is_told(tmp_path, abstract, monkeypatch):
 def test_nobody_is_told_where_nobody_listens(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     vllm_wait.notify("STATUS=x")
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "answer", "said"),
+    [
+        ("embed", "/v1/embeddings", {"data": [{"embedding": [0.1, 0.2]}]}, "it answers an embedding"),
+        ("rerank", "/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.9}]}, "it answers a reranking"),
+        ("classify", "/classify", {"data": [{"label": "a", "probs": [1.0]}]}, "it answers a classification"),
+        ("pooling", "/pooling", {"data": [{"data": [[0.1]]}]}, "it answers a pooling"),
+    ],
+)
+def test_a_pooling_model_is_asked_by_its_own_route(task, path, answer, said):
+    answers = {"/health": (200, ""), "/v1/models": MODELS, path: (200, json.dumps(answer))}
+    asked = []
+
+    def ask(method, where, body, _headers, _timeout):
+        asked.append((method, where, json.loads(body or "{}").get("model")))
+        return answers.get(where, (404, '{"detail": "Not Found"}'))
+
+    assert vllm_wait.probe(ask, "m", "", task) == vllm_wait.Answer(True, said)
+    assert asked[-1] == ("POST", path, "m")
+    # As a model that generates it never answers, and says so.
+    assert vllm_wait.probe(ask, "m").refused
+    answers[path] = (200, json.dumps({"data": [], "results": []}))
+    assert vllm_wait.probe(ask, "m", "", task).detail == "what answers on this port is not vLLM"
+
+
+def test_the_watchdog_asks_a_pooling_model_by_its_own_route():
+    now, asked = [1000.0], []
+
+    def ask(_method, path, _body, _headers, _timeout):
+        asked.append(path)
+        return (200, metrics(e0=IDLE)) if path == "/metrics" else (500, "dead")
+
+    signs = vllm_wait.LifeSigns(ask, "m", "", lambda: now[0], task="embed")
+    now[0] += 300
+    assert (signs.silent_s(), asked) == (300, ["/metrics", "/v1/embeddings"])
+    assert signs.why == "it has nothing to do and gives no answer"

@@ -182,3 +182,12 @@ def test_a_branch_is_shown_with_the_commit_that_was_read() -> None:
     check = {"fetch": [], "disks": [HERE], "instances": [read]}
     told = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
     assert "  8b: meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2 (main), BF16" in told
+
+
+@pytest.mark.parametrize(("task", "lines"), [("embed", 2), ("rerank", 1), ("classify", 1), ("pooling", 1)])
+def test_the_card_shows_a_pooling_model_in_use(task: str, lines: int) -> None:
+    shown = screen_plan.card([{"name": "p", "host": "127.0.0.1", "port": 8000, "task": task}], "one", {}, False)
+    tries = shown[shown.index("") + 1 :]
+    assert len(tries) == lines
+    assert not any("chat" in line for line in tries)
+    assert lines == 1 or "embeddings.create(model='p', input=" in tries[1]

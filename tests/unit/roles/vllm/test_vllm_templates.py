@@ -395,3 +395,12 @@ def test_secret_texts_are_an_option_that_ansible_never_logs():
     """Of a nested option with no_log the text did reach the node's journal."""
     module = (HERE.parents[3] / "plugins" / "module_utils" / "units" / "files.py").read_text()
     assert '"secrets": {"type": "dict", "default": {}, "no_log": True}' in module
+
+
+def test_the_unit_of_a_pooling_model_asks_by_its_task():
+    unit = render("vllm.service.j2", {**H100X8, "task": "embed"})
+    plain = render("vllm.service.j2", {**H100X8, "task": "generate"})
+    assert " --task=embed " in unit
+    assert "counts as started when an embedding is answered" in unit
+    assert plain == render("vllm.service.j2", H100X8)
+    assert unit.replace(" --task=embed", "").replace("an embedding is", "a completion is") == plain
