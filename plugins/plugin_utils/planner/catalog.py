@@ -226,6 +226,7 @@ class Policy:
 
     min_context: int
     calibration_error: float
+    mixed_overhead_error_gib: float
     context_step: int
     kv_share: float
     activation_hidden: float

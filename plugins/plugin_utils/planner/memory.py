@@ -164,7 +164,7 @@ def _mixed_step(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) 
     forward = 2 * step.tokens * (policy.activation_hidden * sized.hidden_size + routed) / GIB
     inner = 2 * step.tokens * policy.activation_intermediate * sized.inner_size / spread.tp / GIB
     if sized.is_latent:
-        return max(forward, inner)
+        return max(forward, inner) + policy.mixed_graphs_gib
     logits = step.sequences * sized.vocab_size * policy.mixed_logit_bytes / GIB
     return forward + logits + policy.mixed_graphs_gib
 

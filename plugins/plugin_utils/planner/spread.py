@@ -13,7 +13,18 @@ from typing import Any
 from .catalog import EngineSpec, Policy, version_key
 from .host import Group
 from .kv_cache import Layout, Setting
-from .memory import Experts, Footprint, Parallel, Step, blocks, footprint, overhead_gib, stages, weights_gib_per_gpu
+from .memory import (
+    GIB,
+    Experts,
+    Footprint,
+    Parallel,
+    Step,
+    blocks,
+    footprint,
+    overhead_gib,
+    stages,
+    weights_gib_per_gpu,
+)
 from .request import InstanceRequest
 from .splits import OFFERED, problem
 from .tasks import GENERATE
@@ -152,7 +163,7 @@ def context_for(candidate: Candidate, layout: Layout, held: int) -> int:
     if candidate.request.max_model_len:
         return candidate.request.max_model_len if layout.blocks(candidate.request.max_model_len) <= held else 0
     full = candidate.request.model.context
-    safe = layout.longest(int(held * (1 - candidate.policy.calibration_error)), full)
+    safe = layout.longest(held - _margin(candidate, layout, held), full)
     step = candidate.policy.context_step if safe >= candidate.policy.context_step else candidate.engine.block_size
     offered = full if safe >= full else safe // step * step
     return offered if offered >= lowest_context(candidate) else 0
@@ -175,6 +186,14 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
         return [model.layout(setting)]
     each = stages(model.sized.layers, spread.pp)[: 1 if model.equal_stages else None]
     return list(dict.fromkeys(model.layout(replace(setting, layers=stage)) for stage in each))
+
+
+def _margin(candidate: Candidate, layout: Layout, held: int) -> int:
+    """Blocks that an offered context leaves free: with one that is a little too long the engine does not start."""
+    sized, policy = candidate.request.model.sized, candidate.policy
+    error = policy.mixed_overhead_error_gib if sized.mixture or sized.has_states else 0.0
+    of_overhead = error * GIB / layout.block_bytes if layout.block_bytes else 0
+    return math.ceil(max(held * policy.calibration_error, of_overhead))
 
 
 def sequences_for(candidate: Candidate, layout: Layout, held: int) -> int | None:

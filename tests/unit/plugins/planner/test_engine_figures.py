@@ -128,14 +128,14 @@ def test_a_hybrid_runs_as_many_requests_as_it_has_room_for() -> None:
     assert asked.config["max-num-seqs"] == 64
 
 
-#: GiB of KV cache that vLLM 0.26.0 had on one H100 with its defaults and random weights, 2026-11-26: what weights, the
-#: activations of a full step, the logits of 1024 sequences and CUDA graphs leave.
+#: What vLLM 0.26.0 said on one H100, with random weights.
+REAL = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-h100-kinds.json").read_text(encoding="utf-8"))
+SCARCE = [point for point in REAL["fit"] if "largest_context" in point]
+#: GiB of KV cache with vLLM's defaults: what weights, activations, logits of 1024 sequences and CUDA graphs leave.
 MEASURED = {
-    "Qwen/Qwen3-30B-A3B": 12.40,
-    "deepseek-ai/DeepSeek-V2-Lite": 42.18,
-    "openai/gpt-oss-20b": 56.13,
-    "openai/gpt-oss-120b": 7.65,
-    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": 10.66,
+    point["repo_id"]: point["kv_gib"]
+    for point in (*REAL["fit"], *REAL["refused"])
+    if "gpu_memory_utilization" not in point and point.get("max_num_seqs", 1024) == 1024
 }
 
 
@@ -148,3 +148,19 @@ def test_what_real_boards_left_for_the_kv_cache(name: str) -> None:
     found = evaluate(candidate, Parallel(), 1, "auto", None)
     assert isinstance(found, Choice)
     assert found.fit.kv_gib == pytest.approx(MEASURED[name], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "point", [point for point in REAL["fit"] if "largest_context" in point], ids=lambda p: p["repo_id"]
+)
+def test_no_context_is_offered_that_a_real_board_refused(point: dict[str, Any]) -> None:
+    """Where little is left for the KV cache, a small error of the rest is a large one of the context."""
+    instance = one(
+        "1xH100",
+        CATALOG,
+        model=point["repo_id"],
+        gpu_memory_utilization=point["gpu_memory_utilization"],
+        tensor_parallel_size=1,
+        kv_cache_dtype="auto",
+    )
+    assert 0.6 * point["largest_context"] < instance.max_model_len <= point["largest_context"]
