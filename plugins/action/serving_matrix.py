@@ -66,7 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _ask(self, asks: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         """Ask the node for its GPUs and for models that the catalogue does not have."""
         module = hub_models.MODULE if asks else "gpunode.llm.gpu_info"
-        answer: dict[str, Any] = self._execute_module(module_name=module, module_args=asks, task_vars=task_vars)
+        # A copy, since Ansible adds to what it is given.
+        answer: dict[str, Any] = self._execute_module(module_name=module, module_args=dict(asks), task_vars=task_vars)
         if answer.get("failed"):
             name = module.rpartition(".")[2]
             raise AnsibleActionFail(f"{name} failed on the node: {answer.get('msg')}", result=answer)

@@ -63,7 +63,7 @@ class LockingAction(ActionBase):  # type: ignore[misc]
         return result
 
     def _answer(self, module: str, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
-        result: dict[str, Any] = self._execute_module(module_name=module, module_args=args, task_vars=task_vars)
+        result: dict[str, Any] = self._execute_module(module_name=module, module_args=dict(args), task_vars=task_vars)
         if result.get("failed"):
             name = module.rpartition(".")[2]
             raise AnsibleActionFail(f"{name} failed on the node: {result.get('msg')}", result=result)

@@ -53,7 +53,7 @@ def test_70b_is_accepted(play, board) -> None:
 
 # What is needed, and what would fit this node instead.
 TOO_FEW = {
-    "405b-fp8": ("381.9 GiB", "8x NVIDIA H100 80GB HBM3", "8b"),
+    "405b-fp8": ("381.9 GiB", "8x NVIDIA H100 80GB HBM3", "70b-fp8"),
     "70b": ("131.4 GiB", "2x NVIDIA H100", "70b-fp8"),
 }
 
