@@ -101,6 +101,20 @@ def test_the_node_is_asked_once() -> None:
     assert result["plan"]["instances"][0]["gpu_indices"] == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(serving_plan.ActionModule, {"model": "8b"}), (serving_matrix.ActionModule, {"models": ["8b"]})],
+)
+def test_what_ansible_adds_to_a_question_is_no_question_for_the_hub(kind: Actions, options: dict[str, Any]) -> None:
+    def answer(module_args: dict[str, Any], **_others: Any) -> dict[str, Any]:
+        module_args["_ansible_check_mode"] = True  # as ActionBase._execute_module does
+        return node("h100x1")
+
+    made = action(kind, **options)
+    made._execute_module = answer
+    assert made.run(task_vars={})["findings"] == []
+
+
 def test_facts_come_with_the_gpus_or_alone() -> None:
     said = {**node("h100x1"), "system": {"ansible_distribution": "Debian"}}
     made = action(serving_plan.ActionModule, said, model="8b", gather_facts=True)
