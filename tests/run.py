@@ -41,17 +41,19 @@ def scenario(name: str) -> Check:
     return Check(f"molecule-{name}", f"Molecule: {name}", ("molecule", "test", "-s", name), long=True, needs_lab=True)
 
 
+UNIT_TESTS = ("pytest", "-n", "auto", "tests/unit")
+
 CHECKS = (
     Check("lint", "yamllint", ("yamllint", "--strict", ".")),
     Check("lint", "ansible-lint", ("ansible-lint", "--offline")),
     Check("lint", "ruff", ("ruff", "check", ".")),
     Check("lint", "mypy --strict on the core", ("mypy",)),
-    Check("unit", "unit tests", ("pytest", "tests/unit", "--cov", "--cov-report=term")),
+    Check("unit", "unit tests", (*UNIT_TESTS, "--cov", "--cov-report=term")),
     Check("docs", "every command of the README and the guides", ("pytest", "tests/docs")),
     Check("docs", "the documentation's site", ("docs/site.sh",), long=True),
     Check("sanity", "ansible-test sanity", ("tests/sanity/run.sh", "sanity"), long=True),
     Check("sanity", "ansible-test units", ("tests/sanity/run.sh", "units"), long=True),
-    Check("newer", "unit tests on the newest ansible-core", ("tests/newer.sh", "pytest", "tests/unit"), long=True),
+    Check("newer", "unit tests on the newest ansible-core", ("tests/newer.sh", *UNIT_TESTS), long=True),
     Check("newer", "sanity of the newest ansible-core", ("tests/newer.sh", "tests/sanity/run.sh", "sanity"), long=True),
     Check("newer", "used from the newest ansible-core", ("tests/newer.sh", "tests/artefact.sh"), long=True),
     Check("artefact", "built, installed and used elsewhere", ("tests/artefact.sh",)),
@@ -96,9 +98,9 @@ def run(check: Check) -> str:
 
 
 def lab_is_up() -> bool:
-    asked = ["docker", "ps", "-q", "-f", "label=gpunode-lab"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return bool(told.stdout.strip())
+    command = ["docker", "ps", "-q", "-f", "label=gpunode-lab"]
+    containers = subprocess.run(command, capture_output=True, text=True, check=False)
+    return bool(containers.stdout.strip())
 
 
 def main() -> int:

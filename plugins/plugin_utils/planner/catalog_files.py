@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,9 @@ def engine_spec(raw: Raw) -> EngineSpec:
     )
 
 
+@lru_cache(maxsize=32)
 def _read(path: Path) -> Any:
+    """One file of the catalogue, read once in a process."""
     with path.open(encoding="utf-8") as stream:
         return yaml.load(stream, Loader=LOADER)
 

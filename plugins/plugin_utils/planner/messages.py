@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ...module_utils.programs.gpu import Gpu
 from .catalog import Catalog, EngineSpec, GpuSpec, ModelSpec
@@ -107,19 +108,18 @@ def siblings(model: ModelSpec, catalog: Catalog) -> list[ModelSpec]:
 def _other_models(request: InstanceRequest, group: Group, advice: Advice) -> list[str]:
     """Up to three models that fit this group: the same one with smaller weights, else the largest others."""
 
-    def fitting(models: Sequence[ModelSpec]) -> list[str]:
-        fits = []
+    def fitting(models: Iterable[ModelSpec]) -> Iterator[str]:
         for model in models:
             best = advice.best(replace(without_layout(request), model=model, max_model_len=None), group)
             if best:
                 shorter = f" (context {best.context})" if best.context < model.context else ""
-                fits.append(f"{model.key}{shorter}")
-        return fits[:3]
+                yield f"{model.key}{shorter}"
 
     known = (model for model in advice.catalog.models.values() if model.in_matrix and not model.missing)
     served = [model for model in known if model.key != request.model.key]
     by_size = sorted(served, key=lambda model: (-weights_bytes(model), model.key))
-    return fitting(siblings(request.model, advice.catalog)) or fitting(by_size)
+    same = list(islice(fitting(siblings(request.model, advice.catalog)), 3))
+    return same or list(islice(fitting(by_size), 3))
 
 
 def _planner_choice(request: InstanceRequest, group: Group, advice: Advice) -> str:
@@ -136,7 +136,7 @@ def _alternatives(request: InstanceRequest, group: Group, advice: Advice) -> str
     joined = None if hosts else nodes_needed(request, full, advice)
     if joined:
         hosts.append(f"{joined[0]} nodes of {full.title} ({joined[1].spread})")
-    hosts += list(other_gpus(request, group, advice))[: 3 - len(hosts)]
+    hosts += islice(other_gpus(request, group, advice), 3 - len(hosts))
     models = _other_models(request, group, advice)
     text = f" It fits {' or '.join(hosts)}." if hosts else ""
     return text + (f" Models that fit {group.title}: {', '.join(models)}." if models else "")
@@ -186,7 +186,7 @@ def does_not_fit(request: InstanceRequest, groups: Sequence[Group], advice: Advi
 
 def no_gpus(request: InstanceRequest, advice: Advice) -> str:
     """The message for a model that needs GPUs, on a host without any."""
-    hosts = list(other_gpus(request, None, advice))[:3]
+    hosts = list(islice(other_gpus(request, None, advice), 3))
     return f"{request.model.key} ({weight_text(request.model)}) needs NVIDIA GPUs, for example {' or '.join(hosts)}."
 
 

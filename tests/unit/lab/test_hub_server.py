@@ -40,7 +40,7 @@ def address(tmp_path_factory):
     hub = server.Hub(("127.0.0.1", 0), root)
     elsewhere = {"cdn": f"http://localhost:{hub.server_port}"}
     (root / "lab" / "cdn" / ".hub.json").write_text(json.dumps(elsewhere))
-    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{hub.server_port}"
     hub.shutdown()
 

@@ -47,7 +47,7 @@ class Lab:
         self.root = root
         self.hub = server.Hub(("127.0.0.1", 0), root)
         self.address = f"http://127.0.0.1:{self.hub.server_port}"
-        threading.Thread(target=self.hub.serve_forever, daemon=True).start()
+        threading.Thread(target=self.hub.serve_forever, args=(0.02,), daemon=True).start()
 
     def asked(self) -> int:
         return int(self.hub.lab.counters()["total_requests"])

@@ -167,12 +167,25 @@ def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str
         ({"repo_id": "a/b", "config": SHAPE, "device": "tpu"}, "device must be cuda or cpu"),
         ({"repo_id": "a/b", "config": {**SHAPE, "hidden_size": "wide"}}, "hidden_size must be a whole number"),
         ({"repo_id": "a/b", "config": {**SHAPE, "vocab_size": 0}}, "vocab_size must be at least 1"),
+        ({"repo_id": "a/b", "config": SHAPE, "max_model_len": 0}, "max_model_len must be at least 1, not 0"),
     ],
 )
 def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=r"^model m: ") as raised:
         load_catalog({"m": entry})
     assert says in str(raised.value)
+
+
+def test_what_cannot_be_sized_is_never_sized() -> None:
+    strange = {**SHAPE, "architectures": ["StrangeForCausalLM"]}
+    unread = {**SHAPE, "quantization_config": {"quant_method": "strange"}}
+    models = load_catalog(
+        {"kind": {"repo_id": "a/b", "config": strange}, "format": {"repo_id": "a/c", "config": unread}}
+    ).models
+    with pytest.raises(ValueError, match=r"^model kind: .*StrangeForCausalLM"):
+        _ = models["kind"].sized
+    with pytest.raises(ValueError, match=r"^model format: .*strange"):
+        _ = models["format"].stored
 
 
 @pytest.mark.parametrize(

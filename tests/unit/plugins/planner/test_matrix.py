@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import (
@@ -14,6 +15,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import 
     catalogue_hosts,
     matrix,
     matrix_models,
+    together,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.matrix import alone, table
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, board, outcome
@@ -70,6 +72,9 @@ def test_reasons() -> None:
 def test_the_cpu() -> None:
     (row,) = rows("1xH100", "tiny")
     assert (row.fits, row.layout, row.max_model_len, row.kv_cache_tokens) == (True, "CPU", 2048, 1048576)
+    node = given_gpus("1xH100", CATALOG)
+    planned = together({"models": ["tiny"]}, "host", node, NodeServing(), CATALOG, 1000)
+    assert [row.layout for row in planned.rows] == ["CPU"]
 
 
 def test_all_models_in_the_catalogues_order() -> None:

@@ -139,7 +139,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[server.Hub]
     (folder / "model.safetensors").write_bytes(b"w" * 1000)
     monkeypatch.setattr(server.Handler, "log_message", lambda *args: None)
     made = server.Hub(("127.0.0.1", 0), tmp_path / "hub")
-    threading.Thread(target=made.serve_forever, daemon=True).start()
+    threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
     yield made
     made.shutdown()
     made.server_close()

@@ -157,6 +157,7 @@ def test_numbers_from_a_command_line() -> None:
         ),
         ({"model": "8b", "host": "0.0.0.0"}, "8b would listen on 0.0.0.0 without an API key"),
         ({"model": "8b", "tensor_parallel_size": 3}, "32 attention heads do not divide by TP 3"),
+        ({"model": "8b", "trust_remote_code": "maybe"}, "vllm_trust_remote_code must be true or false, not 'maybe'."),
         ({"model": "8b", "pipeline_parallel_size": 99}, "32 layers cannot be split into 99 stages"),
         (
             {"model": "8b", "tensor_parallel_size": 4, "data_parallel_size": 4},
