@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -14,91 +16,128 @@ PAGE = CHECKOUT / "docs" / "models-and-gpus.md"
 # Lets this be run from a checkout as it is.
 runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
 
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog, ModelSpec
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import (
-    Row,
-    catalogue_hosts,
-    cells,
-    matrix,
-    matrix_models,
-)
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import Row, matrix
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import weights_bytes
 
-# The sizes of hosts are those of catalog/gpus.yml.
+#: The boards that have a column, and how many of them one host has.
+COLUMNS = ("l40s", "rtx-pro-6000", "a100-80", "h100", "h200", "b200")
+COUNTS = (1, 2, 4, 8)
+#: Smaller ones are shown by themselves, one in a host.
+SMALL_MIB = 50_000
 HEAD = """# Models and GPUs
 
-Made from `catalog/` by `make docs`; a test keeps it in step. vLLM {version}, objective
-`throughput`, {utilization:.0%} of each GPU's memory. For your own hosts and models, or another objective:
+How many GPUs of one host each model of the catalogue needs. For your own host or another objective, ask the planner:
 
-    ansible-playbook playbooks/plan.yml -e gpus=4xH100
-    ansible-playbook playbooks/plan.yml -i inventories/example
+    ansible-playbook gpunode.llm.plan -e gpus=4xH100
 
-The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context stays
-{error:.0%} under the predicted room.
+A model that the catalogue does not have is named by its repository: [`-e model=ORG/NAME`](guides/several-models.md).
 
-## The fewest GPUs of one host
+`1 (34k), 2`: one GPU holds the model with 34k tokens of context, two hold it with all of it. `-`: eight do not hold it.
+Counted are hosts with {counts} GPUs, which are named as `gpus` takes them.
 
-In brackets stands the context where the full one does not fit, with the host that has the most beside it; an empty cell
-means that no host of this kind does.
+Made from `catalog/` by `make docs`, for vLLM {version} with {utilization:.0%} of each GPU's memory and the objective
+`throughput`. The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context
+stays {error:.0%} under the predicted room.
+"""
+ONE = """
+## One smaller GPU
+
+The models that one GPU of a workstation or of a small host holds; in brackets the context, where it is not all of it.
 
 """
-HOSTS = """
-## Host by host
-
-`TP` GPUs share each layer, `PP` stages divide the layers, replicas answer side by side. The KV cache is counted in
-tokens over all replicas, the minutes are for a link of 1 Gbit/s.
-"""
+#: What a family's titles begin with.
+FAMILY = re.compile(r"[A-Za-z]+(-[a-z]+)?")
 
 
-def line(values: tuple[str, ...] | list[str]) -> str:
+def line(values: Sequence[str]) -> str:
     return f"| {' | '.join(values)} |\n"
 
 
-def fewest(rows: list[Row], context: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+
+
+def thousands(tokens: int) -> str:
+    """131072 tokens are 128k, as contexts are named."""
+    return f"{tokens // 1024}k"
+
+
+def families(catalog: Catalog) -> Iterator[tuple[str, list[ModelSpec]]]:
+    """Each family with its models for GPUs, in the catalogue's order."""
+    models = [model for model in catalog.models.values() if model.device == "cuda"]
+    names = {model.key: FAMILY.match(model.title)[0] for model in models}
+    order = list(dict.fromkeys(names.values()))
+    models.sort(key=lambda model: order.index(names[model.key]))
+    for name, members in groupby(models, lambda model: names[model.key]):
+        yield name, list(members)
+
+
+def count(row: Row) -> str:
+    return row.host.partition("x")[0]
+
+
+def fewest(rows: Sequence[Row], context: int) -> str:
     """The smallest host on which a model fits; where that cuts its context, the one with the most beside it."""
     fitting = [row for row in rows if row.fits]
     if not fitting:
-        return ""
+        return "-"
     roomiest = max(fitting, key=lambda row: row.max_model_len)  # the first, so the smallest, of equals
     shown = [fitting[0], roomiest] if roomiest.max_model_len > fitting[0].max_model_len else fitting[:1]
-    cut = {row.host: f" ({row.max_model_len // 1024}k)" if row.max_model_len < context else "" for row in shown}
-    return ", ".join(f"{row.host.split('x')[0]}{cut[row.host]}" for row in shown)
+    return ", ".join(f"{count(row)}{cut(row, context)}" for row in shown)
 
 
-def glance(rows: list[Row], catalog: Catalog) -> Iterator[str]:
-    kinds = [gpu for gpu in catalog.gpus.values() if gpu.matrix_counts]
-    yield line(["", *(gpu.key for gpu in kinds)])
-    yield line(["---"] * (len(kinds) + 1))
-    for model in matrix_models(["all"], catalog):
-        context = catalog.models[model].context
-        mine = [[row for row in rows if row.model == model and row.host.split("x", 1)[1] == gpu.key] for gpu in kinds]
-        yield line([f"`{model}`", *(fewest(found, context) for found in mine)])
+def cut(row: Row, context: int) -> str:
+    return f" ({thousands(row.max_model_len)})" if row.max_model_len < context else ""
 
 
-def host_by_host(rows: list[Row], catalog: Catalog) -> Iterator[str]:
-    for host in catalogue_hosts(catalog):
-        count, key = host.split("x", 1)
-        yield f"\n### {count}x {catalog.gpus[key].names[0]}\n\n"
-        yield line(["model", "layout", "context", "KV cache", "download", "minutes"])
-        yield line(["---"] * 6)
-        for row in rows:
-            if row.host == host:
-                model, _host, _fits, layout, *numbers = cells(row)
-                yield line([f"`{model}`", layout if row.fits else f"*no: {layout}*", *numbers])
+def by_family(rows: Sequence[Row], catalog: Catalog) -> Iterator[str]:
+    found = {(row.model, row.host): row for row in rows}
+    for name, models in families(catalog):
+        yield f"\n## {name}\n\n"
+        cells = []
+        for model in models:
+            hosts = [[found[model.key, f"{n}x{key}"] for n in COUNTS] for key in COLUMNS]
+            about = [f"`{model.key}`", model.title, f"{weights_bytes(model) / 1e9:.0f} GB", thousands(model.context)]
+            tools = "yes" if model.tool_call_parser else ""
+            cells.append([*about, tools, *(fewest(on, model.context) for on in hosts)])
+        yield table(["model", "is", "weights", "context", "tools", *(f"`{key}`" for key in COLUMNS)], cells)
+        gated = [f"`{model.key}`" for model in models if model.gated]
+        if gated:
+            yield f"\nThe hub gives {', '.join(gated)} to those who have accepted the licence.\n"
+
+
+def small(catalog: Catalog) -> list[str]:
+    """The keys of the smaller boards that hosts have one of, and of those that share the host's memory."""
+    one = [gpu for gpu in catalog.gpus.values() if 1 in gpu.matrix_counts and gpu.key not in COLUMNS]
+    return [gpu.key for gpu in one if gpu.memory_mib < SMALL_MIB or gpu.unified]
+
+
+def one_gpu(rows: Sequence[Row], catalog: Catalog) -> str:
+    cells = []
+    for key in small(catalog):
+        fitting = [row for row in rows if row.fits and row.host == f"1x{key}"]
+        names = [f"`{row.model}`{cut(row, catalog.models[row.model].context)}" for row in fitting]
+        cells.append([f"`{key}`", ", ".join(names)])
+    return table(["GPU", "holds"], cells)
 
 
 def page() -> str:
     catalog = load_catalog()
-    hosts = [(host, read_host(given_gpus(host, catalog), catalog)) for host in catalogue_hosts(catalog)]
-    rows, _findings = matrix({"models": matrix_models(["all"], catalog)}, hosts, catalog, 1000)
+    labels = [*(f"{n}x{key}" for key in COLUMNS for n in COUNTS), *(f"1x{key}" for key in small(catalog))]
+    hosts = [(label, read_host(given_gpus(label, catalog), catalog)) for label in labels]
+    models = [model.key for _name, members in families(catalog) for model in members]
+    rows, _findings = matrix({"models": models}, hosts, catalog, 1000)
     engine = catalog.engine(None)
     head = HEAD.format(
         version=engine.version,
         utilization=engine.gpu_memory_utilization,
         error=catalog.policy.calibration_error,
+        counts=f"{', '.join(map(str, COUNTS[:-1]))} or {COUNTS[-1]}",
     )
-    return head + "".join(glance(rows, catalog)) + HOSTS + "".join(host_by_host(rows, catalog))
+    return head + "".join(by_family(rows, catalog)) + ONE + one_gpu(rows, catalog)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils import names, values
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options as planner_options
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -31,6 +32,24 @@ def test_the_page_is_in_step(maker: str) -> None:
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run make docs surveys"
+
+
+def test_the_page_of_models_has_each_model_once_in_its_family() -> None:
+    page = (CHECKOUT / "docs" / "models-and-gpus.md").read_text(encoding="utf-8")
+    for name, key in (("Llama", "8b"), ("Llama", "llama-4-scout"), ("Qwen", "qwen3.5-27b"), ("gpt-oss", "gpt-oss-20b")):
+        family = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        assert f"| `{key}` |" in family
+    served = [model.key for model in load_catalog().models.values() if model.device == "cuda"]
+    assert sorted(re.findall(r"^\| `([\w.-]+)` \| \w[^`]* GB \|", page, re.MULTILINE)) == sorted(served)
+
+
+def test_the_page_of_models_says_what_the_plan_says() -> None:
+    """The guide's floor: 34k on two H100, all of it on four."""
+    page = (CHECKOUT / "docs" / "models-and-gpus.md").read_text(encoding="utf-8")
+    head, row = (re.search(rf"^\| {name} \|.*$", page, re.MULTILINE)[0].split(" | ") for name in ("model", "`70b`"))
+    assert dict(zip(head, row))["`h100`"] == "2 (34k), 4"
+    (small,) = re.findall(r"^\| `l4` \| (.*) \|$", page, re.MULTILINE)
+    assert small.startswith("`8b` (35k), ")
 
 
 PAGES = sorted(
