@@ -177,6 +177,9 @@ plan:
         kv_cache_tokens:
           description: Number of tokens that the KV caches of all replicas hold.
           type: int
+        kv_cache_gib_per_gpu:
+          description: Memory for the KV cache on the GPU with the most weights, in GiB; on the CPU, all of it.
+          type: float
         config:
           description: Content of vLLM's configuration file.
           type: dict

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: vllm_config_check
-short_description: Check configurations with vLLM's own parser before a service is stopped
+short_description: Ask an image's vLLM about a configuration before a service is stopped
 version_added: 1.0.0
 description:
-  - Runs the parser of C(vllm serve) over each configuration, in a container of the image that will serve it. It
-    needs no GPU, no network and no weights, and takes about ten seconds, the time to import vLLM.
+  - Runs the parser of C(vllm serve) over each configuration, in a container of the image that will serve it, and builds
+    the model on torch's meta device. That needs no weights in memory and no network, and takes 10 to 30 seconds.
+  - Compares what the engine counts with the plan, and refuses a plan that has no room for the model's weights and one
+    request of the planned context. The engine's layers say what a request takes; what they add up to is the least.
+  - What cannot be built this way is started as planned, such as the stages of a pipeline.
   - Checks only units that run. A unit that starts for the first time reports its own errors.
   - Changes nothing.
 author:
@@ -21,7 +24,10 @@ options:
   units:
     description:
       - The units. Each is a dictionary of C(name), C(config) (the path of the configuration), C(files) (the paths of
-        all files that the unit reads at its start) and C(image), which must be on the node.
+        all files that the unit reads at its start) and C(image), which must be on the node; for the engine's figures
+        also C(weights) and C(weights_target) (the folder of the weights, on the node and in the container), C(gpus)
+        (their names for the container toolkit), C(cpu) (bool) and C(planned) (C(weights_gib_per_gpu) and
+        C(kv_cache_gib_per_gpu), in GiB).
       - P(gpunode.llm.vllm_service#filter) returns this list as C(parsed).
       - Other keys are ignored.
     type: list
@@ -59,30 +65,72 @@ checked:
   type: list
   elements: str
   returned: always
+figures:
+  description:
+    - What the engine counts for each accepted unit, C(name) (str) with C(weights_bytes) (int, on one GPU),
+      C(request_bytes) (int, KV cache of one request of the longest context on one GPU; null if the engine chooses
+      the context) and C(max_model_len) (int, in tokens).
+    - C(cannot) (str) in their place says why the engine could not be asked.
+  type: list
+  elements: dict
+  returned: always
 """
+
+import inspect
+import json
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.image import engine_figures
+
 REFUSED = 2
-#: Runs the parser of ``vllm serve`` alone, since building the engine needs a GPU. Exit code 2 is a refusal.
-PARSE = """
-from vllm.entrypoints.cli.serve import ServeSubcommand
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-parser = FlexibleArgumentParser(prog="vllm")
-ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
-parser.parse_args(["serve", "--config", "/etc/vllm/config.yaml"])
-"""
+GIB = 1 << 30
+#: Plans are rounded to 0.01 GiB.
+ROUNDED_GIB = 0.05
 #: Uses the Python of the image's vllm command, wherever it is installed.
-SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0"'
+SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0" "$@"'
 
 
 def command(params, unit):
+    program = inspect.getsource(engine_figures)
+    mounts = [f"--volume={unit['config']}:/etc/vllm/config.yaml:ro"]
+    if unit.get("weights"):
+        mounts.append(f"--volume={unit['weights']}:{unit['weights_target']}:ro")
     return [
         *("timeout", str(params["timeout_s"]), params["docker"], "run", "--rm", "--pull=never", "--network=none"),
         *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
-        f"--volume={unit['config']}:/etc/vllm/config.yaml:ro",
-        *(unit["image"], "-c", SHELL, PARSE),
+        *("--env=HF_HUB_OFFLINE=1", f"--env=HF_HUB_CACHE={unit.get('weights_target', '')}"),
+        "--env=VLLM_LOGGING_LEVEL=ERROR",
+        *(f"--device=nvidia.com/gpu={gpu}" for gpu in unit.get("gpus") or ()),
+        *mounts,
+        *(unit["image"], "-c", SHELL, program, "/etc/vllm/config.yaml"),
     ]
+
+
+def answer_of(out):
+    """The program's last line."""
+    lines = out.strip().splitlines()
+    try:
+        return json.loads(lines[-1]) if lines else {"cannot": "it said nothing"}
+    except ValueError:
+        return {"cannot": lines[-1]}
+
+
+def refuted(unit, answer):
+    """Why the engine's figures refute the plan, in a sentence; None if they do not."""
+    planned = unit.get("planned") or {}
+    if "cannot" in answer or len(planned) < 2:
+        return None
+    weights, request = answer["weights_bytes"] / GIB, (answer["request_bytes"] or 0) / GIB
+    room, needed, what = planned["kv_cache_gib_per_gpu"], request, "the KV cache"
+    if not unit.get("cpu"):  # on a GPU, what the weights leave is for the KV cache
+        room, needed, what = room + planned["weights_gib_per_gpu"], needed + weights, "both on each GPU"
+    if needed <= room + ROUNDED_GIB:
+        return None
+    return (
+        f"{unit['image']} counts {weights:.2f} GiB of weights and {request:.2f} GiB of KV cache for one request of"
+        f" {answer['max_model_len']} tokens, the plan has {room:.2f} GiB for {what}"
+    )
 
 
 def complaint(text):
@@ -90,6 +138,42 @@ def complaint(text):
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     return (errors or lines or ["it said nothing"])[-1]
+
+
+REMEDY = (
+    "set a lower vllm_max_model_len, or correct the model's figures (vllm_weights_bytes, vllm_kv_bytes_per_token) if"
+    " you gave them."
+)
+
+
+def concerned(module, unit):
+    """Whether a unit runs and starts from a file that changed."""
+    if not set(unit["files"]) & set(module.params["changed_files"]):
+        return False
+    return module.run_command(["systemctl", "--quiet", "is-active", unit["name"]])[0] == 0
+
+
+def check(module, units):
+    """The engine's figures for each unit whose configuration is accepted; ends the module at one that is refused."""
+    figures = []
+    for unit in units:
+        rc, out, err = module.run_command(command(module.params, unit))
+        error = complaint(err or out)
+        problem, remedy = f"{unit['image']} does not take {unit['config']}", error
+        if rc not in (0, REFUSED):
+            # Another release may have its parser elsewhere. The start of the unit then shows whether it works.
+            module.warn(f"{unit['image']} could not be asked about {unit['config']}: {error}")
+            continue
+        if rc == 0:
+            answer = answer_of(out)
+            problem, remedy = refuted(unit, answer), REMEDY
+        if problem:
+            names = [accepted["name"] for accepted in figures]
+            module.fail_json(
+                msg=f"{problem}, so {unit['name']} was not stopped: {remedy}", checked=names, figures=figures, done=True
+            )
+        figures.append({"name": unit["name"], **answer})
+    return figures
 
 
 def main():
@@ -102,26 +186,8 @@ def main():
         },
         supports_check_mode=True,
     )
-    checked = []
-    for unit in module.params["units"]:
-        if not set(unit["files"]) & set(module.params["changed_files"]):
-            continue
-        if module.run_command(["systemctl", "--quiet", "is-active", unit["name"]])[0] != 0:
-            continue
-        rc, out, err = module.run_command(command(module.params, unit))
-        error = complaint(err or out)
-        if rc == REFUSED:
-            module.fail_json(
-                msg=f"{unit['image']} does not take {unit['config']}, so {unit['name']} was not stopped: {error}",
-                checked=checked,
-                done=True,
-            )
-        if rc != 0:
-            # Another release may have its parser elsewhere. The start of the unit then shows whether it works.
-            module.warn(f"{unit['image']} could not be asked about {unit['config']}: {error}")
-            continue
-        checked.append(unit["name"])
-    module.exit_json(changed=False, checked=checked)
+    figures = check(module, [unit for unit in module.params["units"] if concerned(module, unit)])
+    module.exit_json(changed=False, checked=[unit["name"] for unit in figures], figures=figures)
 
 
 if __name__ == "__main__":

@@ -381,10 +381,17 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         "to_write": to_write(built),
         "starts_from": started["files"],
         "runs": {**started, "started_from": built.started_from, "container": built.container},
-        "parsed": {**started, "config": built.files.config},
+        "parsed": {**started, "config": built.files.config, **_asked(built, instance)},
         "endpoint": written.endpoint,
         "second": _second(instance),
     }
+
+
+def _asked(built: Service, instance: Mapping[str, Any]) -> dict[str, Any]:
+    """What vllm_config_check needs to ask the engine what the model takes, and the room that the plan has for that."""
+    planned = {key: instance[key] for key in ("weights_gib_per_gpu", "kv_cache_gib_per_gpu") if key in instance}
+    where = {"weights": built.weights, "weights_target": built.weights_target, "gpus": built.gpus, "cpu": built.cpu}
+    return {**where, "planned": planned}
 
 
 def _second(instance: Mapping[str, Any]) -> dict[str, Any]:

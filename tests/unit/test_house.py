@@ -23,6 +23,8 @@ PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 COLLECTION = "ansible_collections.gpunode.llm"
 #: In a virtual environment on the node alone, while modules carry the code that calls them.
 IN_THE_VENV = {"huggingface_hub", "httpx2"}
+#: Its text runs inside an image; a part of vLLM that another release has elsewhere must not hinder the rest.
+IN_AN_IMAGE = "module_utils/image/engine_figures.py"
 
 
 @cache
@@ -58,7 +60,13 @@ def test_nothing_is_imported_inside_a_function() -> None:
         for node in ast.walk(tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
-    inside = {(file, name) for file, function in functions for one in imports(function) for name in names(one)}
+    inside = {
+        (file, name)
+        for file, function in functions
+        for one in imports(function)
+        for name in names(one)
+        if file != IN_AN_IMAGE
+    }
     assert sorted((file, name) for file, name in inside if name.split(".")[0] not in IN_THE_VENV) == []
 
 

@@ -33,6 +33,7 @@ NO_RECORDS = {
     "module_utils/docker/layout.py": "the layout of an image, as OCI and Docker have it",
     "module_utils/hub/progress.py": "how far a job is, in /run",
     "module_utils/hub/run.py": "the job's order, in /run",
+    "module_utils/image/engine_figures.py": "an answer to the module that asked",
     "module_utils/node/lock.py": "who has the node, in /run",
     "module_utils/programs/vllm_wait.py": "a question to an engine",
     "module_utils/support/redact.py": "how a secret is written in JSON",

@@ -8,8 +8,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 from conftest import IMAGE, VARS, Unit
-from scenario import begin_play, nodes, on_node, run_play, wait_until
+from scenario import CHECKOUT, begin_play, nodes, on_node, run_play, wait_until
+
+#: The tiny model as the catalogue has it.
+TINY = yaml.safe_load((CHECKOUT / "catalog" / "models.yml").read_text(encoding="utf-8"))["models"]["tiny"]
 
 
 def away(told: list[tuple[float, str]]) -> str:
@@ -26,6 +30,25 @@ def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
     assert play.status != 0
     assert "argument --dtype: invalid choice" in play.words
+    assert unit.run == run
+    assert {said for _when, said in client()} == {"ok"}
+    assert deploy().status == 0
+
+
+def test_a_plan_that_the_engine_refutes_stops_nothing(unit, deploy, client) -> None:
+    """The entry says half of the model's layers, so the plan counts half of the KV cache that a request takes."""
+    run = unit.run
+    config = {**TINY["config"], "num_hidden_layers": TINY["config"]["num_hidden_layers"] // 2}
+    longer = {"max_position_embeddings": 1 << 20}
+    options = {
+        "vllm_extra_models": {"tiny": {"config": {**config, **longer}, "max_model_len": 1 << 20}},
+        "vllm_env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
+        "vllm_max_model_len": 400000,
+        "vllm_extra_args": {"hf-overrides": longer},
+    }
+    play = deploy("-e", json.dumps(options))
+    assert play.status != 0
+    assert "of KV cache for one request of 400000 tokens, the plan has 1.00 GiB for the KV cache" in play.words
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0

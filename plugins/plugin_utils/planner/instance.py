@@ -55,6 +55,8 @@ class Instance:
     folder: str = ""
     #: What the model is served for: generate, embed, rerank, classify or pooling.
     task: str = GENERATE
+    #: Memory for the KV cache on the GPU with the most weights.
+    kv_cache_gib_per_gpu: float = 0.0
     #: The share of its GPU that it has, if it has not all of it; and those on the same GPU that start before it.
     gpu_share: float | None = None
     starts_after: tuple[str, ...] = ()
@@ -76,6 +78,7 @@ class Decision:
     context: int
     kv_tokens: int
     weights_gib: float
+    kv_gib: float
     spread: Parallel = field(default_factory=Parallel)
     replicas: int = 1
     indices: tuple[int, ...] = ()
@@ -171,6 +174,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         precision=request.model.precision,
         weights_gib_per_gpu=round(decision.weights_gib, 2),
         kv_cache_tokens=decision.kv_tokens,
+        kv_cache_gib_per_gpu=round(decision.kv_gib, 2),
         config=config(decision, engine),
         env=env(decision, engine, policy, timeout),
         host=request.host,

@@ -91,11 +91,15 @@ def pick_image(request: InstanceRequest, engine: EngineSpec, driver: str) -> Ima
     )
 
 
+def _cpu_space_gib(request: InstanceRequest, catalog: Catalog) -> int:
+    space = {**request.model.env, **request.env}.get("VLLM_CPU_KVCACHE_SPACE")
+    return int(space or catalog.policy.cpu_kv_cache_gib)
+
+
 def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
-    space = {**request.model.env, **request.env}.get("VLLM_CPU_KVCACHE_SPACE", str(catalog.policy.cpu_kv_cache_gib))
     fp8 = (request.kv_cache_dtype or "auto").startswith("fp8")
     size = request.model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)).token_bytes
-    return int(int(space) * GIB // size) if size else request.model.context
+    return int(_cpu_space_gib(request, catalog) * GIB // size) if size else request.model.context
 
 
 def on_cpu_context(request: InstanceRequest, catalog: Catalog) -> tuple[int, int]:
@@ -114,6 +118,7 @@ def _on_cpu(request: InstanceRequest, port: int, image: str, catalog: Catalog) -
         context=context,
         kv_tokens=tokens,
         weights_gib=shaped_bytes(request.model) / GIB,
+        kv_gib=_cpu_space_gib(request, catalog),
         kv_dtype=request.kv_cache_dtype or "auto",
     )
 
@@ -127,6 +132,7 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         context=choice.context,
         kv_tokens=choice.fit.kv_tokens * choice.replicas,
         weights_gib=choice.fit.weights_gib,
+        kv_gib=choice.fit.kv_gib,
         spread=choice.spread,
         replicas=choice.replicas,
         indices=placement.indices,
