@@ -39,16 +39,16 @@ def test_a_plan_that_the_engine_refutes_stops_nothing(unit, deploy, client) -> N
     """The entry says half of the model's layers, so the plan counts half of the KV cache that a request takes."""
     run = unit.run
     config = {**TINY["config"], "num_hidden_layers": TINY["config"]["num_hidden_layers"] // 2}
-    longer = {"max_position_embeddings": 1 << 20}
+    longer = {"max_position_embeddings": 1 << 21}
     options = {
-        "vllm_extra_models": {"tiny": {"config": {**config, **longer}, "max_model_len": 1 << 20}},
+        "vllm_extra_models": {"tiny": {"config": {**config, **longer}, "max_model_len": 1 << 21}},
         "vllm_env": {"VLLM_CPU_KVCACHE_SPACE": "1"},
-        "vllm_max_model_len": 400000,
+        "vllm_max_model_len": 1500000,
         "vllm_extra_args": {"hf-overrides": longer},
     }
     play = deploy("-e", json.dumps(options))
     assert play.status != 0
-    assert "of KV cache for one request of 400000 tokens, the plan has 1.00 GiB for the KV cache" in play.words
+    assert "of KV cache for one request of 1500000 tokens, the plan has 1.00 GiB for the KV cache" in play.words
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0
