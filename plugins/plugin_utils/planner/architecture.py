@@ -123,6 +123,7 @@ class Architecture:
     experts_per_token: int = 0
     expert_size: int = 0
     float16: bool = True  # whether the engine runs it in FP16
+    lora: bool = True  # whether the engine takes adapters for it
     stretch: tuple[tuple[str, Any], ...] = ()  # what YaRN needs, where the family takes it
     longest: int = 0  # the context that options may ask for, where that is beyond the one without
     image_activation: int = 0  # elements per image token in the vision tower

@@ -147,6 +147,7 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
         experts_per_token=experts,
         expert_size=draft.expert,
         float16=bool(entry.get("float16", True)),
+        lora=bool(entry.get("lora", True)),
         stretch=stretch_of(fields, entry, isinstance(config.get("text_config"), Mapping)),
         longest=longest_of(fields),
         image_activation=draft.images,

@@ -41,6 +41,7 @@ def _architecture(model: ModelSpec, weights: int, kv_bytes: int) -> Architecture
         parts=(Part("weights", weights, 1, split=EVEN, linear=False, element=1),),
         cache=(CacheLayers(FULL, (0,), 1, kv_bytes, 0, element=1),) if kv_bytes else (),
         wholes=wholes,
+        lora=known.lora if isinstance(known, Architecture) else True,
     )
 
 
