@@ -79,7 +79,8 @@ models:
     - The facts about each of O(models), by its C(name). C(revision) is the commit, C(branch) the branch or tag that it
       was resolved from, C(config) the content of config.json, C(files) the size of each file in bytes, and C(shards)
       the files that the C(index) of the weights names. C(hf_quant_config) is the content of hf_quant_config.json, if
-      config.json has no C(quantization_config).
+      config.json has no C(quantization_config). C(adapter_config) is the content of adapter_config.json, if there is
+      one.
     - If the facts are not known, the model has only C(refused), a sentence with the reason, and C(kind), the kind of
       the reason, such as V(unreachable).
   returned: unless another run holds the lock

@@ -141,8 +141,11 @@ class Service:
     cache: str
     #: The folders in the cache that must exist if it does not run as root.
     folders: list[str]
-    #: The folder of its weights if they are pinned, so that a check can find them missing.
-    snapshot: str
+    #: The hub's cache and its path in the container, where adapters lie in it and the weights do not; else empty.
+    adapters: str
+    adapters_target: str
+    #: The folders of its weights and adapters as far as they are pinned, so that a check can find them missing.
+    snapshots: list[str]
     #: Every path that its unit uses, as RequiresMountsFor= takes them.
     mounts: str
     #: Its user if that is not root, and the folders that it can write to.
@@ -229,7 +232,9 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     host, port = _host(instance), int(instance["port"])
     paths, config = files(instance, settings), instance.get("config") or {}
     cache = f"{settings.cache_dir}/{first or name}"
-    weights = str(instance.get("folder") or f"{settings.huggingface_home}/hub")
+    hub = f"{settings.huggingface_home}/hub"
+    weights = str(instance.get("folder") or hub)
+    adapters = hub if instance.get("folder") and instance.get("lora") else ""
     home = "/root" if settings.run_as_root else "/home/vllm"
     return Service(
         name=name,
@@ -257,11 +262,15 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         started_from=names.started_from(names.unit_of(name)),
         mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,
         weights=weights,
-        weights_target=names.MODEL_TARGET if instance.get("folder") else f"{home}/.cache/huggingface/hub",
+        weights_target=names.MODEL_TARGET if instance.get("folder") else f"{home}/{names.HUB_TARGET}",
+        adapters=adapters,
+        adapters_target=f"{home}/{names.HUB_TARGET}" if adapters else "",
         cache=cache,
-        folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", "/.cache/huggingface/hub")],
-        snapshot=_snapshot(instance, settings),
-        mounts=_mounts([weights, cache, os.path.dirname(paths.config), settings.kept_dir], settings),
+        folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", f"/{names.HUB_TARGET}")],
+        snapshots=_snapshots(instance, settings),
+        mounts=_mounts(
+            [weights, *filter(None, [adapters]), cache, os.path.dirname(paths.config), settings.kept_dir], settings
+        ),
         user="" if settings.run_as_root else USER,
         home=home,
         cache_target=f"{home}/.cache/vllm" if settings.run_as_root else home,
@@ -306,11 +315,15 @@ def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, A
     return layers
 
 
-def _snapshot(instance: Mapping[str, Any], settings: Settings) -> str:
-    repo_id, commit = str(instance.get("repo_id") or ""), _revision(instance)
-    if not (_COMMIT.fullmatch(commit) and _REPOSITORY.fullmatch(repo_id)):
-        return ""
-    return f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
+def _snapshots(instance: Mapping[str, Any], settings: Settings) -> list[str]:
+    """The folder of the weights, and those of adapters."""
+    pinned = [(str(instance.get("repo_id") or ""), _revision(instance))]
+    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in instance.get("lora") or ()]
+    return [
+        f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
+        for repo_id, commit in pinned
+        if _COMMIT.fullmatch(commit) and _REPOSITORY.fullmatch(repo_id)
+    ]
 
 
 def _revision(instance: Mapping[str, Any]) -> str:

@@ -9,11 +9,11 @@ results after it. There each instance whose weights come from another node has t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..module_utils.hub.snapshot import Snapshot, at_commit, parse_snapshots
+from ..module_utils.hub.snapshot import Snapshot, at_commit, parse_snapshots, with_adapters
 
 Instance = Mapping[str, Any]
 
@@ -59,15 +59,22 @@ def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> t
     found = {name: check["instances"] for name, check in checks.items() if "instances" in check}
     pinned = {name: [_pinned(one, found, update) for one in instances] for name, instances in found.items()}
     lacking = [name for name in found if not checks[name]["settled"]["weights"]]
-    mine = pinned.get(node, [])
-    asked = {name: {_asked(one) for one in pinned[name] if one.get("seeder") == node} for name in lacking}
+    apart = {name: list(_apart(instances)) for name, instances in pinned.items()}
+    mine = apart.get(node, [])
+    asked = {name: {_asked(one) for one in apart[name] if one.get("seeder") == node} for name in lacking}
     names = dict.fromkeys(one["seeder"] for one in mine if one.get("seeder"))
-    return [_plain(one) for one in mine], Share(
+    return [_plain(one) for one in pinned.get(node, [])], Share(
         fetch=[_plain(one) for one in mine if not one.get("seeder")],
         receive=[{"seeder": n, "instances": [_plain(one) for one in mine if one.get("seeder") == n]} for n in names],
         serve=[_plain(one) for one in mine if any(_asked(one) in wanted for wanted in asked.values())],
         receivers=[name for name, wanted in asked.items() if wanted],
     )
+
+
+def _apart(instances: Sequence[Instance]) -> Iterator[Instance]:
+    """Each model and each adapter by itself: another node may have the one and not the other."""
+    for one in with_adapters(instances):
+        yield {key: value for key, value in one.items() if key != "lora"}
 
 
 def _pinned(instance: Instance, found: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
@@ -86,4 +93,5 @@ def _asked(instance: Instance) -> tuple[str, str]:
 
 
 def _plain(instance: Instance) -> Instance:
-    return {key: value for key, value in instance.items() if key != "seeder"}
+    plain = {key: value for key, value in instance.items() if key != "seeder"}
+    return {**plain, "lora": [_plain(one) for one in plain["lora"]]} if plain.get("lora") else plain

@@ -25,10 +25,12 @@ from .snapshot import Cache, Manifest, RepoFile, Snapshot
 CONFIG = "config.json"
 #: What ModelOpt writes beside a config.json that says nothing of the weights' format.
 FORMAT = "hf_quant_config.json"
+#: What makes a repository one of a LoRA adapter.
+ADAPTER = "adapter_config.json"
 #: Which tensors lie in which file, by the kind of the files. The second counts where there is none of the first.
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 #: Far more than any that was published: 5 MB is a long config.json, and 20 MB an index of 100,000 tensors.
-LARGEST = {CONFIG: 16_000_000, FORMAT: 16_000_000}
+LARGEST = {CONFIG: 16_000_000, FORMAT: 16_000_000, ADAPTER: 16_000_000}
 LARGEST_INDEX = 60_000_000
 
 Described = dict[str, Any]
@@ -109,11 +111,13 @@ def _described(snapshot: Snapshot, about: About, read: Read) -> Described:
 
 
 def _contents(what: str, files: Mapping[str, RepoFile], read: Read) -> Described:
-    """What config.json says, nothing where there is none, the weights' format where another file says it, and the
-    files that the index of the weights names."""
+    """What config.json says, nothing where there is none, the weights' format and an adapter's rank where other files
+    say it, and the files that the index of the weights names."""
     config = _json(what, files[CONFIG], read) if CONFIG in files else None
     beside = FORMAT in files and config is not None and not config.get("quantization_config")
     stored = {"hf_quant_config": _json(what, files[FORMAT], read)} if beside else {}
+    if ADAPTER in files:
+        stored["adapter_config"] = _json(what, files[ADAPTER], read)
     index = next((name for name in INDEXES if name in files), "") if config is not None else ""
     if index and not index.startswith("model.") and any(path.endswith(".safetensors") for path in files):
         index = ""

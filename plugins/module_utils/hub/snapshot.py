@@ -19,7 +19,7 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from .. import paths
 from ..node import files as node_files
@@ -105,13 +105,20 @@ def wanted(path: str, allow_patterns: Sequence[str], ignore_patterns: Sequence[s
     return (not allow_patterns or one_of(allow_patterns)) and not one_of(ignore_patterns)
 
 
+def with_adapters(raw: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The entries, and after each the LoRA adapters that it serves, which are repositories of their own."""
+    for entry in raw:
+        yield entry
+        yield from (entry.get("lora") or ()) if isinstance(entry, Mapping) else ()
+
+
 def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
     """Each revision once, whatever else the entries hold: several instances may serve one model.
 
     One that is served from a ``folder`` of the node's own has no revision.
     """
     found: dict[tuple[str, str], Snapshot] = {}
-    for entry in raw:
+    for entry in with_adapters(raw):
         if not isinstance(entry, Mapping) or not entry.get("repo_id"):
             raise ValueError(f"a snapshot needs a repo_id: {entry!r}")
         if entry.get("folder"):

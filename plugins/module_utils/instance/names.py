@@ -21,6 +21,8 @@ RECORD_DIRS = (CONFIG_DIR, SECOND_DIR)
 GATEWAY_UNIT, GATEWAY_RECORD = "gpunode-gateway.service", "/etc/gpunode/gateway.json"
 #: Where an engine's container has a model from a folder of the node.
 MODEL_TARGET = "/model"
+#: The hub's cache in a container, below the home of its user.
+HUB_TARGET = ".cache/huggingface/hub"
 #: A pattern for the units of all instances.
 UNITS = "vllm-*.service"
 _SECOND = "-beside"

@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from ..docker.daemon import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
-from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes
+from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes, with_adapters
 from ..instance.names import GATEWAY_UNIT
 from ..instance.record import Record
 from ..node import commands, network, words
@@ -99,7 +99,10 @@ def weights_needs(
 
     ``linked``: weights on the node are hard-linked and need no space.
     """
-    planned = {(i["repo_id"], i.get("revision") or "main"): int(i.get("weights_bytes") or 0) for i in instances}
+    planned = {
+        (one["repo_id"], one.get("revision") or "main"): int(one.get("weights_bytes") or 0)
+        for one in with_adapters(instances)
+    }
     needs = []
     for snapshot in parse_snapshots(instances):
         found = look(home, snapshot)
@@ -128,7 +131,8 @@ def pin(
         if instance.get("folder"):
             pinned.append(instance)
             continue
-        (asked,) = parse_snapshots([instance])
+        # Its adapters are at a commit already.
+        asked = parse_snapshots([instance])[0]
         known = next((commit for one, (commit, _tree) in trees.items() if same(one, asked)), "")
         commit = known or look(home, asked).commit
         if asked.pinned or not commit:
@@ -139,12 +143,13 @@ def pin(
 
 
 def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
-    """The instances; those that another node serves carry its name as ``seeder``."""
-    assigned = []
-    for instance in instances:
-        seeder = next((seeders.get((one.repo_id, one.revision)) for one in parse_snapshots([instance])), None)
-        assigned.append({**instance, "seeder": seeder} if seeder else instance)
-    return assigned
+    """The instances; those that another node serves carry its name as ``seeder``, and so do their adapters."""
+
+    def one(entry: Instance) -> Instance:
+        seeder = "" if entry.get("folder") else seeders.get((entry["repo_id"], entry.get("revision") or "main"))
+        return {**entry, "seeder": seeder} if seeder else entry
+
+    return [{**one(i), "lora": [one(a) for a in i["lora"]]} if i.get("lora") else one(i) for i in instances]
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:

@@ -278,3 +278,20 @@ def test_a_folder_stands_in_for_the_hub(lab, tmp_path):
 def defaults(tmp_path: Path) -> dict:
     own = {name: option.get("default") for name, option in hub_named.OPTIONS.items()}
     return {**own, "home": str(tmp_path / "home"), "token_path": str(tmp_path / "token")}
+
+
+ADAPTER = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": "lab/mine"}
+
+
+def test_an_adapter_says_its_rank(lab, tmp_path):
+    nothing = dict.fromkeys(("config.json", "model.safetensors.index.json", *SHARDS))
+    weights = {"adapter_model.safetensors": b"w" * 9}
+    put(lab.root / REPO, **nothing, **weights, **{"adapter_config.json": ADAPTER})
+    told = lab.tell(tmp_path)
+    assert (told["adapter_config"], told["config"], told["shards"]) == (ADAPTER, None, [])
+    assert told["files"]["adapter_model.safetensors"] == 9
+    # What was fetched says it without the hub.
+    fetched(tmp_path, lab, told)
+    before = lab.asked()
+    assert lab.tell(tmp_path) == {**told, "license": ""}
+    assert lab.asked() == before

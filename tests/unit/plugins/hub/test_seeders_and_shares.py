@@ -105,6 +105,29 @@ def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expec
     assert weights_share(nodes, "n1", update)["weights"]["serve"] == [seeder]
 
 
+LORA = {"name": "sql", "repo_id": "org/sql", "revision": NEWER, "branch": "main"}
+
+
+def test_an_adapter_is_handed_on_by_itself() -> None:
+    """The node that has the model need not have the adapter."""
+    plans = {"n1": [A], "n2": [{**A, "lora": [LORA]}], "n3": [{**A, "lora": [LORA]}]}
+    assert seeders(plans, "n2") == [elsewhere(A, "n1")]
+    assert seeders(plans, "n3") == [elsewhere(A, "n1"), elsewhere(LORA, "n2")]
+    nodes = {
+        "n1": check(A),
+        "n2": check({**A, "seeder": "n1", "lora": [LORA]}),
+        "n3": check({**A, "seeder": "n1", "lora": [{**LORA, "seeder": "n2"}]}),
+    }
+    shares = {name: weights_share(nodes, name) for name in nodes}
+    assert shares["n3"]["instances"] == [{**A, "lora": [LORA]}]
+    assert shares["n1"]["weights"]["serve"] == [A]
+    assert (shares["n2"]["weights"]["fetch"], shares["n2"]["weights"]["serve"]) == ([LORA], [LORA])
+    assert shares["n3"]["weights"]["receive"] == [
+        {"seeder": "n1", "instances": [A]},
+        {"seeder": "n2", "instances": [LORA]},
+    ]
+
+
 @pytest.mark.parametrize("plugin", [weights_seeders, weights_share])
 def test_nonsense_is_refused(plugin):
     with pytest.raises(AnsibleFilterError, match=f"gpunode.llm.{plugin.__name__}"):

@@ -111,6 +111,32 @@ def test_weights_that_are_here(tmp_path):
     assert preflight_checks.weights_needs([ONE], str(tmp_path), {}) == []
 
 
+LORA = {"name": "sql", "repo_id": "org/sql", "revision": OTHER, "weights_bytes": GB}
+
+
+def test_an_adapter_is_fetched_as_weights_are(tmp_path):
+    home, one = str(tmp_path), {**ONE, "lora": [LORA]}
+    needs = preflight_checks.weights_needs([one], home, {})
+    assert [(need.purpose, need.bytes) for need in needs] == [
+        ("the weights of org/name", 16 * GB),
+        ("the weights of org/sql", GB),
+    ]
+    folder = {**one, "folder": "/srv/mine"}
+    assert [need.bytes for need in preflight_checks.weights_needs([folder], home, {})] == [GB]
+    branch = {**one, "revision": None, "config": {}}
+    (pinned,) = preflight_checks.pin([branch], home, {Snapshot("org/name"): (COMMIT, TREE)})
+    assert (pinned["revision"], pinned["lora"]) == (COMMIT, [LORA])
+    assert preflight_checks.pin([folder], home, {}) == [folder]
+
+
+def test_an_adapter_may_come_from_another_node_than_its_model():
+    one = {**ONE, "lora": [LORA, {**LORA, "repo_id": "org/law"}]}
+    (told,) = preflight_checks.assign([one], {("org/sql", OTHER): "n2"})
+    assert told == {**one, "lora": [{**LORA, "seeder": "n2"}, {**LORA, "repo_id": "org/law"}]}
+    (told,) = preflight_checks.assign([one], {("org/name", COMMIT): "n1"})
+    assert told == {**one, "seeder": "n1"}
+
+
 def test_images(monkeypatch):
     asked = []
 

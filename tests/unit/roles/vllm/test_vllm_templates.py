@@ -293,6 +293,31 @@ def test_the_unit_waits_for_every_mount_that_it_uses():
     assert {*used, DEFAULTS["vllm_back_program"], DEFAULTS["vllm_docker_program"]} < set(places)
 
 
+LORA = [{"name": "sql", "repo_id": "org/sql", "revision": "1605565b47bb9346c5515c34102e054115b4f98b"}]
+
+
+def test_an_adapter_is_seen_and_missed_where_the_weights_are():
+    unit = render("vllm.service.j2", {**H100X8, "lora": LORA})
+    hub = "/var/lib/huggingface/hub"
+    assert unit.count("--mount=") == render("vllm.service.j2", H100X8).count("--mount=")
+    asserted = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("AssertPathExists=")]
+    assert [path.removeprefix(f"{hub}/").partition("/")[0] for path in asserted] == [
+        "models--RedHatAI--Meta-Llama-3.1-405B-Instruct-FP8",
+        "models--org--sql",
+    ]
+
+
+@pytest.mark.parametrize(("root", "home"), [(True, "/root"), (False, "/home/vllm")])
+def test_an_adapter_of_a_model_in_a_folder_has_the_cache_beside_it(root, home):
+    model = {**H100X8, "folder": "/srv/a", "repo_id": "/srv/a"}
+    unit = render("vllm.service.j2", {**model, "lora": LORA}, vllm_run_as_root=root)
+    hub = f"source=/var/lib/huggingface/hub,target={home}/.cache/huggingface/hub,readonly"
+    assert hub in unit
+    assert hub not in render("vllm.service.j2", model, vllm_run_as_root=root)
+    mounts = next(line for line in unit.splitlines() if line.startswith("RequiresMountsFor="))
+    assert {"/srv/a", "/var/lib/huggingface/hub"} <= set(mounts.partition("=")[2].split())
+
+
 def test_a_folder_of_the_node_takes_the_place_of_the_cache():
     unit = render("vllm.service.j2", {**H100X8, "folder": "/srv/a, b", "repo_id": "/srv/a, b"})
     assert r'"--mount=type=bind,\"source=/srv/a, b\",target=/model,readonly"' in unit
