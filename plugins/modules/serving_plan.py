@@ -230,6 +230,12 @@ plan:
           description: The instances on the same GPU that start before it.
           type: list
           elements: str
+        lora:
+          description:
+            - The LoRA adapters that it serves, each with C(name), C(repo_id), C(revision), C(branch), C(gated),
+              C(allow_patterns) and C(weights_bytes).
+          type: list
+          elements: dict
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ansible import constants
 from ..module_utils.node import files
 from .planner.catalog import Catalog
 from .planner.catalog_files import load_catalog
-from .planner.named import asked_for, entries
+from .planner.named import adapters, adapters_asked_for, asked_for, entries
 
 #: The options of an action that plans.
 OPTIONS: Mapping[str, Any] = {"hub": {"type": "dict", "default": {}}, "hub_token": {"type": "str", "no_log": True}}
@@ -36,11 +37,12 @@ def known(options: Mapping[str, Any]) -> Catalog:
 
 
 def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
-    """The options of model_info for the models that the catalogue does not have; empty if it has all.
+    """The options of model_info for the models that the catalogue does not have, and for LoRA adapters; empty if there
+    are none.
 
     Raises ValueError for a name that no repository can have.
     """
-    wanted = asked_for(models, catalog)
+    wanted = [*asked_for(models, catalog), *_adapters(models, options)]
     if not wanted:
         return {}
     hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
@@ -50,8 +52,15 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 
 def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
-    found = entries(described, catalog)
-    return known({**options, "extra_models": {**(options["extra_models"] or {}), **found}})
+    names = {one["name"] for one in _adapters(options["models"], options)}
+    of_adapters = adapters({name: said for name, said in described.items() if name in names})
+    found = entries({name: said for name, said in described.items() if name not in names}, catalog)
+    more = known({**options, "extra_models": {**(options["extra_models"] or {}), **found}}) if found else catalog
+    return replace(more, adapters=of_adapters) if of_adapters else more
+
+
+def _adapters(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:
+    return adapters_asked_for({"models": models, "lora": options.get("lora")})
 
 
 def shared(described: Mapping[str, Any]) -> dict[str, Any]:

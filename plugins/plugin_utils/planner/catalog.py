@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .adapters import Adapter
 from .architecture import Architecture, Unsized
 from .kv_cache import Layout, Setting, layout
 from .quantization import Storage, Stored, WeightFormat, laid_out
@@ -256,6 +257,8 @@ class Catalog:
     reserved_fraction: float
     unified_reserve_mib: int
     architectures: Mapping[str, str]
+    #: LoRA adapters that the hub was asked for, by what the user calls them: ORG/ADAPTER[@REVISION].
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
     @cached_property
     def gpu_names(self) -> Mapping[str, GpuSpec]:

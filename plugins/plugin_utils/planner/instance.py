@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.instance.names import MODEL_TARGET
+from . import lora
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
@@ -60,12 +61,14 @@ class Instance:
     #: The share of its GPU that it has, if it has not all of it; and those on the same GPU that start before it.
     gpu_share: float | None = None
     starts_after: tuple[str, ...] = ()
+    #: The LoRA adapters that it serves beside its model, each as a snapshot to fetch with the `name` of the adapter.
+    lora: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def download_bytes(self) -> int:
-        """Bytes of weights to download: none of a model that lies in a folder of the node."""
-        return 0 if self.folder else self.weights_bytes
+        """Bytes of weights to download: none of a model that lies in a folder of the node, and those of adapters."""
+        return (0 if self.folder else self.weights_bytes) + sum(int(one["weights_bytes"]) for one in self.lora)
 
 
 @dataclass(frozen=True)
@@ -91,19 +94,13 @@ class Decision:
     warnings: tuple[str, ...] = ()
 
 
-def served_names(request: InstanceRequest) -> tuple[str, ...]:
-    """Names that clients may use: the user's, else the repository id and the instance's name."""
-    known_as = () if request.model.folder else (request.model.repo_id,)
-    return request.served_model_name or tuple(dict.fromkeys((*known_as, request.name)))
-
-
 def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     """The content of vLLM's configuration file. Later layers win; null removes an option."""
     request, spread = decision.request, decision.spread
     planned: dict[str, Any] = {
         "model": MODEL_TARGET if request.model.folder else request.model.repo_id,
         "revision": request.model.revision,
-        "served-model-name": list(served_names(request)),
+        "served-model-name": list(request.served_names),
         "host": "0.0.0.0",  # in the container; Docker publishes it on the instance's host address
         "port": decision.port,
         "tensor-parallel-size": spread.tp,
@@ -123,6 +120,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     planned |= _of_task(request)
     if request.trust_remote_code:
         planned["trust-remote-code"] = True
+    planned |= lora.options(request)
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -180,7 +178,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         host=request.host,
         port=decision.port,
         port_base=host_request.port,
-        served_model_name=served_names(request)[0],
+        served_model_name=request.served_names[0],
         weights_bytes=size,
         gated=request.model.gated,
         ignore_patterns=request.model.ignore_patterns,
@@ -192,5 +190,6 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         task=request.task,
         gpu_share=request.gpu_share if isinstance(request.gpu_share, float) else None,
         starts_after=decision.starts_after,
+        lora=lora.fetched(request),
         warnings=decision.warnings,
     )

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...module_utils import paths
+from .adapters import HOW, Adapter, read_adapter, read_lora
 from .catalog import Catalog, ModelSpec
 
 #: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
@@ -60,6 +61,47 @@ def asked_for(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
     return list(found.values())
+
+
+def adapters_asked_for(options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The LoRA adapters of a host's options and of its models, each once, as the module model_info takes them.
+
+    What is no list of adapters is passed over: the reader of the option has a sentence about it.
+
+    Raises:
+        ValueError: a reference cannot be one to a repository; a sentence for each.
+    """
+    found: dict[str, dict[str, str]] = {}
+    wrong: list[str] = []
+    for item in (options, *(options.get("models") or ())):
+        try:
+            wanted = read_lora(item.get("lora") or {}) if isinstance(item, Mapping) else ()
+        except ValueError:
+            continue
+        for one in wanted:
+            try:
+                if one.reference.startswith("/"):
+                    raise paths.Refused("it is a path")
+                found[one.reference] = _reference(one.reference)
+            except ValueError as refused:
+                wrong.append(f"vllm_lora: {one.name} cannot be {one.reference!r}, since {refused}: {HOW}.")
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return list(found.values())
+
+
+def adapters(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Adapter]:
+    """The adapters that were asked for. Raises ValueError where one is none, or is not known; a sentence for each."""
+    found: dict[str, Adapter] = {}
+    wrong: list[str] = []
+    for name, said in described.items():
+        try:
+            found[name] = read_adapter(said)
+        except ValueError as refused:
+            wrong.append(str(refused))
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return found
 
 
 def _reference(name: str) -> dict[str, str]:
@@ -141,7 +183,10 @@ def _no_model(said: Mapping[str, Any]) -> str:
     what = title(said)
     own = [path for path in files if path.endswith(READ) and "/" not in path and not path.startswith(ADAPTER)]
     if "adapter_config.json" in files and not (said.get("config") is not None and own):
-        return f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it is for."
+        return (
+            f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it"
+            " is for, with this in vllm_lora."
+        )
     if said.get("config") is not None:
         return ""
     if "model_index.json" in files:

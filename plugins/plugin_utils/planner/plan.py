@@ -16,6 +16,7 @@ from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
 from .instance import Decision, Instance, instance
 from .kv_cache import Setting
+from .lora import note as lora_note
 from .memory import GIB, shaped_bytes, weights_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
 from .placement import Packing, Placement, pack, without
@@ -24,7 +25,7 @@ from .release import catalog_image_note
 from .request import HostRequest, InstanceRequest
 from .rope import farthest
 from .sharing import share_out, starts_after
-from .spread import BFLOAT16, Candidate, Choice, half_precision, weight_only
+from .spread import BFLOAT16, Candidate, Choice, experts_of, half_precision, weight_only
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 #: By how much the weights' files may differ from what the shapes say, before the plan tells.
@@ -211,6 +212,7 @@ def _notes(placement: Placement) -> tuple[str, ...]:
         )
     notes += [_stretched(placement.request), _left_to_engine(placement.request), _longer_by_rope(placement.request)]
     notes.append(_beside_host(candidate))
+    notes.append(lora_note(placement.request, choice.spread, experts_of(candidate, choice.spread, choice.replicas)))
     if choice.kv_dtype.startswith("fp8") and not placement.request.kv_cache_dtype:
         notes.append("The KV cache is in FP8 to make room for the context: answers may differ slightly.")
     if choice.spread.tp > candidate.group.spec.nvlink_domain:

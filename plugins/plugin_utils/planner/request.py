@@ -16,7 +16,8 @@ from ...module_utils import paths
 from ...module_utils.programs.gpu import SLICES, index_of
 from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
-from . import options as planner_options
+from . import lora as lora_rules, options as planner_options
+from .adapters import Lora, read_lora
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .fetched import chosen
 from .flags import typed_args
@@ -70,6 +71,7 @@ class InstanceRequest:
     allow_patterns: tuple[str, ...] | None = None
     ignore_patterns: tuple[str, ...] | None = None
     trust_remote_code: bool | None = None
+    lora: tuple[Lora, ...] = ()
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
@@ -85,6 +87,12 @@ class InstanceRequest:
         if options.get(f"no-{name}") is True:
             return False
         return default if options.get(name) is None else options[name]
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """Names that clients may use: the user's, else the repository id and the instance's name."""
+        known_as = () if self.model.folder else (self.model.repo_id,)
+        return self.served_model_name or tuple(dict.fromkeys((*known_as, self.name)))
 
     @property
     def task(self) -> str:
@@ -302,6 +310,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "gpu_share": gpu_share,
     "allow_patterns": lambda value: patterns("allow_patterns", value),
     "ignore_patterns": lambda value: patterns("ignore_patterns", value),
+    "lora": read_lora,
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
@@ -378,6 +387,9 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     except ValueError as error:
         findings.append(str(error))
         return None
+    options["lora"] = tuple(
+        replace(one, adapter=catalog.adapters.get(one.reference)) for one in options.get("lora", ())
+    )
     found = {"device": model.device, "engine_decides_context": engine_decides, **options}
     return stretch(InstanceRequest(name=name, model=model, **found))
 
@@ -466,6 +478,10 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
     findings += [finding for instance in instances for finding in _unconsented(instance)]
     findings += [finding for instance in instances for finding in _shares_one_gpu(instance)]
+    unserved = {instance.name: lora_rules.problems(instance, catalog) for instance in instances}
+    findings += [finding for found in unserved.values() for finding in found]
+    # What is refused is not counted.
+    instances = [replace(item, lora=()) if unserved[item.name] else item for item in instances]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
     return HostRequest(
         engine=engine,

@@ -13,6 +13,7 @@ from typing import Any
 from .catalog import EngineSpec, Policy, version_key
 from .host import Group
 from .kv_cache import Layout, Setting
+from .lora import slots_gib
 from .memory import (
     GIB,
     Experts,
@@ -243,7 +244,9 @@ def _with_replicas(
     """Evaluate one layout with so many replicas."""
     model, tokens = candidate.request.model, step or candidate.default_step
     overhead = overhead_gib(model, spread, candidate.step(tokens, replicas), candidate.engine, candidate.policy)
-    weights = weights_gib_per_gpu(model, spread, experts_of(candidate, spread, replicas))
+    experts = experts_of(candidate, spread, replicas)
+    weights = weights_gib_per_gpu(model, spread, experts)
+    overhead += slots_gib(candidate.request, spread, experts)
     kv_gib = candidate.usable_gib - weights - overhead
     tight, sequences = None, None
     for layout in layouts(candidate, spread, kv_dtype, tokens):

@@ -77,12 +77,19 @@ def restart(wanted: Mapping[str, str], engine: Plain | None) -> str:
     return f"yes, {changed} change{'' if some or last == 'its API keys' else 's'}" if changed else "no"
 
 
+def _adapter(one: Plain) -> str:
+    """An adapter by the name that clients use, and where it is from."""
+    return f"{one['name']} ({one['repo_id']} at {one['revision'][:8]})"
+
+
 def _model(instance: Plain, restart: str) -> list[str]:
+    adapters = [("adapters", ", ".join(map(_adapter, instance["lora"])))] if instance.get("lora") else []
     entries = [
         ("layout", layout(instance)),
         ("context", context(instance)),
         ("image", instance["image"]),
         ("address", address(instance)),
+        *adapters,
         ("restart", restart),
     ]
     # A name that may mean another commit tomorrow is shown with the commit that was read.
@@ -181,10 +188,15 @@ def _python(instance: Plain, keyed: bool) -> str:
     return f"{imports}; print({client}.chat.completions.create({arguments}).choices[0].message.content)"
 
 
+def _names(instance: Plain) -> list[str]:
+    """The names that clients may ask an instance for: its model's, and those of its adapters."""
+    return [served_name(instance), *(str(one["name"]) for one in instance.get("lora") or ())]
+
+
 def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> list[str]:
     """The result: where the instances answer, how long each part took, how to try them, where to look next."""
     seconds = {item["name"]: item.get("seconds") or {} for item in parts.get("endpoints") or ()}
-    own = [(item["name"], f"{address(item)}, as {served_name(item)}") for item in instances]
+    own = [(item["name"], f"{address(item)}, as {' or '.join(_names(item))}") for item in instances]
     times = took({**parts, **(seconds.get(instances[0]["name"], {}) if len(instances) == 1 else {})})
     each = (
         [(f"{item['name']} took", took(seconds.get(item["name"], {}))) for item in instances]

@@ -1,0 +1,302 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The rules about LoRA adapters of an instance: which vLLM takes, what memory they need, which options serve them.
+
+vLLM allocates the memory of `max-loras` adapters of the rank `max-lora-rank` when it starts, for every module that an
+adapter may change, whether an adapter changes it or not (lora/model_manager.py, _create_lora_modules).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from ...module_utils.instance.names import HUB_TARGET
+from .adapters import CONFIG, SERVED_RANKS, Adapter, Lora
+from .architecture import EVEN, EXPERTS, KV, Part, within
+from .catalog import Catalog, ModelSpec
+from .memory import GIB, Experts, Parallel, stages
+
+#: So many adapters are in one batch, unless the user says otherwise; each takes memory of the GPU.
+MOST_AT_ONCE = 8
+ELEMENT = 2  # lora-dtype is the model's, which is BF16 or FP16
+#: Modules that vLLM fuses: with one of them all get their memory.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+ATTENTION = frozenset(("q_proj", "k_proj", "v_proj", "o_proj"))
+DENSE = ATTENTION | {"gate_proj", "up_proj", "down_proj"}
+#: What an adapter may have that vLLM refuses (PEFTHelper._validate_features in lora/peft_helper.py).
+UNSERVED = {
+    "use_dora": "is made with DoRA (use_dora)",
+    "lora_bias": "brings biases (lora_bias)",
+    "layer_replication": "repeats layers (layer_replication)",
+    "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens)",
+    "use_bdlora": "is block-diagonal (use_bdlora)",
+    "use_qalora": "is made with QALoRA (use_qalora)",
+}
+#: Ways to initialise that leave the model's weights as they are.
+PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+HEADS = ("classifier", "score")  # of models that classify
+#: vLLM expands the home of the container's user (get_adapter_absolute_path in lora/utils.py).
+CACHE = f"~/{HUB_TARGET}"
+
+
+class Serving(Protocol):
+    """What is asked of a requested instance (`request.InstanceRequest`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> ModelSpec: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def lora(self) -> tuple[Lora, ...]: ...
+    @property
+    def extra_args(self) -> Mapping[str, Any]: ...
+    @property
+    def served_names(self) -> tuple[str, ...]: ...
+    @property
+    def task(self) -> str: ...
+    def option(self, name: str, default: Any = None) -> Any: ...
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+def problems(request: Serving, catalog: Catalog) -> list[str]:
+    """A finding for each adapter that the instance cannot serve, and for options that contradict them."""
+    if not request.lora:
+        return []
+    if not request.model.missing and not request.model.sized.lora:
+        return [f"{request.name}: vLLM takes no LoRA adapters for {request.model.sized.name}: leave out vllm_lora."]
+    found = [*_same_names(request)]
+    for one in request.lora:
+        if one.adapter is None:
+            found.append(f"{request.name}: the adapter {one.name} ({one.reference}) was not asked for.")
+        elif why := _why_not(one, one.adapter, request, catalog):
+            found.append(f"{request.name}: the adapter {one.name} ({one.adapter.title}) {why}")
+    if "lora-modules" in request.extra_args:
+        found.append(f"{request.name}: lora-modules is written from vllm_lora: use one of the two.")
+    return found or _low_rank(request)
+
+
+def _same_names(request: Serving) -> Iterator[str]:
+    for one in request.lora:
+        if one.name in request.served_names:
+            yield (
+                f"{request.name}: the adapter {one.name} has a name of the model itself"
+                f" ({', '.join(request.served_names)}): call it otherwise, since clients choose by this name."
+            )
+
+
+def _why_not(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
+    """Why vLLM does not serve an adapter with this model; empty if it does."""
+    return _form(adapter) or _rank(adapter) or _unserved(adapter, request) or _base(one, adapter, request, catalog)
+
+
+def _form(adapter: Adapter) -> str:
+    kind = str(adapter.config.get("peft_type") or "LORA")
+    if kind.upper() != "LORA":
+        return f"is no LoRA adapter (peft_type: {kind}), and vLLM serves no other kind: choose a LoRA adapter."
+    if not adapter.weights:
+        return "has no adapter_model.safetensors: its repository holds no weights that vLLM reads."
+    return ""
+
+
+def _rank(adapter: Adapter) -> str:
+    rank = adapter.rank
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        return f"says no rank (r: {rank}) in its {CONFIG}: choose a revision that does."
+    if rank > SERVED_RANKS[-1]:
+        return (
+            f"has the rank {rank}, and vLLM takes {SERVED_RANKS[-1]} at most: merge it into the model, or train anew."
+        )
+    return ""
+
+
+def _unserved(adapter: Adapter, request: Serving) -> str:
+    config = adapter.config
+    merge = "which vLLM does not serve: merge it into the model, and serve that."
+    for key, words in UNSERVED.items():
+        if config.get(key):
+            return f"{words}, {merge}"
+    if str(config.get("bias") or "none") != "none":
+        return f"brings biases (bias: {config['bias']}), {merge}"
+    heads = HEADS if request.task == "classify" else ()
+    whole = [str(name) for name in config.get("modules_to_save") or () if name not in heads]
+    if whole:
+        return f"brings whole modules (modules_to_save: {', '.join(whole)}), {merge}"
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower() not in PLAIN_STARTS:
+        return f"changes the model's own weights when it is loaded (init_lora_weights: {start}), {merge}"
+    return ""
+
+
+def _base(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
+    """Whether it was trained on this model, in whichever revision and weight format."""
+    model, base = request.model, adapter.base
+    if base and base.casefold() in (model.repo_id.casefold(), one.base.casefold()):
+        return ""
+    ours = catalog.find(base) if base else None
+    if ours and model.title and ours.architecture == model.architecture and _family(ours.title) == _family(model.title):
+        return ""
+    if not base and one.base:
+        return ""
+    said = f"was trained on {base}" if base else "does not say what it was trained on"
+    word = f"{{{one.name}: {{adapter: {one.reference}, base: {base or model.repo_id}}}}}"
+    return (
+        f"{said} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
+        f" vllm_models), or, where the two are the same model, say so with lora: {word}."
+    )
+
+
+def _family(title: str) -> str:
+    """A catalogue's title without the weight format: "Llama 3.1 8B Instruct, FP8"."""
+    return title.partition(",")[0]
+
+
+def _low_rank(request: Serving) -> list[str]:
+    own = request.option("max-lora-rank")
+    highest = max(request.lora, key=_rank_of)
+    if not isinstance(own, int) or own >= _rank_of(highest):
+        return []
+    return [
+        f"{request.name}: max-lora-rank is {own}, and {highest.name} has the rank {_rank_of(highest)}: leave it out, or"
+        f" set {_served(_rank_of(highest))} or more."
+    ]
+
+
+# -- the options ------------------------------------------------------------------------------------------------------
+def _rank_of(one: Lora) -> int:
+    return int(one.adapter.rank) if one.adapter else 1
+
+
+def _served(rank: int) -> int:
+    return next((served for served in SERVED_RANKS if served >= rank), SERVED_RANKS[-1])
+
+
+def rank_of(request: Serving) -> int:
+    """max-lora-rank: the user's, else the next that vLLM has for the highest of the adapters."""
+    own = request.option("max-lora-rank")
+    return own if isinstance(own, int) else _served(max(map(_rank_of, request.lora)))
+
+
+def slots_of(request: Serving) -> int:
+    """max-loras: how many adapters are on the GPU at once."""
+    own = request.option("max-loras")
+    return own if isinstance(own, int) else min(len(request.lora), MOST_AT_ONCE)
+
+
+def targets_of(request: Serving) -> list[str] | None:
+    """lora-target-modules: the only modules that get memory for adapters; None: all that vLLM can give it to.
+
+    Narrowed where all adapters name plain modules of a decoder. Experts are one module under another name, so where an
+    adapter changes more than the attention of a mixture all stay open.
+    """
+    own = request.option("lora-target-modules")
+    if own is not None:
+        return [str(name) for name in own] if isinstance(own, (list, tuple)) else [str(own)]
+    named: set[str] = set()
+    for one in request.lora:
+        targets = one.adapter.targets if one.adapter else None
+        if targets is None:
+            return None
+        named |= set(targets)
+    narrow = ATTENTION if request.model.sized.mixture else DENSE
+    return sorted(named) if named and named <= narrow else None
+
+
+def options(request: Serving) -> dict[str, Any]:
+    """vLLM's options for the adapters; empty without any."""
+    if not request.lora:
+        return {}
+    slots = slots_of(request)
+    return {
+        "enable-lora": True,
+        "lora-modules": [_module(one, one.adapter, request) for one in request.lora if one.adapter],
+        "max-lora-rank": rank_of(request),
+        "max-loras": slots,
+        "max-cpu-loras": len(request.lora) if len(request.lora) > slots else None,
+        "lora-target-modules": targets_of(request),
+    }
+
+
+def _module(one: Lora, adapter: Adapter, request: Serving) -> str:
+    folder = f"{CACHE}/models--{adapter.repo_id.replace('/', '--')}/snapshots/{adapter.revision}"
+    return json.dumps({"name": one.name, "path": folder, "base_model_name": request.served_names[0]})
+
+
+def fetched(request: Serving) -> tuple[dict[str, Any], ...]:
+    """The adapters as an instance names them: what to fetch, in the form of a snapshot, and how many bytes that is."""
+    return tuple(
+        {
+            "name": one.name,
+            "repo_id": one.adapter.repo_id,
+            "revision": one.adapter.revision,
+            "branch": one.adapter.branch,
+            "gated": one.adapter.gated,
+            "allow_patterns": (CONFIG, one.adapter.weights),
+            "weights_bytes": one.adapter.bytes,
+        }
+        for one in request.lora
+        if one.adapter
+    )
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+def slots_gib(request: Serving, spread: Parallel, experts: Experts) -> float:
+    """GiB on the fullest GPU for the adapters that are there at once."""
+    if not request.lora:
+        return 0.0
+    sized, rank, slots = request.model.sized, rank_of(request), slots_of(request)
+    parts = list(_open(sized.parts, targets_of(request)))
+    if not any(part.layers for part in parts):  # a model by its two figures
+        largest = max(one.adapter.bytes * rank / _rank_of(one) for one in request.lora if one.adapter)
+        return slots * largest / GIB
+    each = stages(sized.layers, spread.pp)
+    numbers = max(sum(_numbers(part, spread.tp, experts, stage) for part in parts) for stage in each)
+    return slots * rank * numbers * ELEMENT / GIB
+
+
+def _open(parts: Iterable[Part], targets: list[str] | None) -> Iterator[Part]:
+    """The parts that get memory. Without targets these are routers, and both ends of the model, too."""
+    wanted = {name for target in targets or () for name in next((f for f in FUSED if target in f), (target,))}
+    for part in parts:
+        end = part.name.rpartition(".")[2]
+        if targets is not None:
+            if end in wanted and part.split != EXPERTS:
+                yield part
+        elif part.linear or end in ("gate", "embed_tokens", "lm_head"):
+            yield part
+
+
+def _numbers(part: Part, tp: int, experts: Experts, stage: tuple[int, int]) -> float:
+    """Numbers for each rank of one adapter: A has the inputs of a module, B its outputs.
+
+    Tensor parallelism divides B of a module that is divided by its outputs, and A of one that is divided by its inputs
+    (lora/layers/column_parallel_linear.py, row_parallel_linear.py). Of experts alike (fused_moe.py). Ends are whole.
+    """
+    if not part.layers:
+        return part.rows + part.columns
+    count, share = part.times, 1.0
+    if part.split == EXPERTS:
+        count, share = -(-part.times // experts.over), 1 / experts.cut
+    elif part.split in (EVEN, KV):
+        share = max(1 / tp, 1 / part.heads) if part.split == KV else 1 / tp
+    if part.linear:
+        rows, columns = (part.rows * share, part.columns) if part.along == "rows" else (part.rows, part.columns * share)
+    else:
+        rows, columns = part.rows, part.columns
+    return len(within(part.layers, stage)) * count * (rows + columns)
+
+
+def note(request: Serving, spread: Parallel, experts: Experts) -> str:
+    """What the adapters take, for the user; empty without any."""
+    count = len(request.lora)
+    if not count or request.device == "cpu":
+        return ""
+    are = "adapter takes" if count == 1 else "adapters take"
+    return (
+        f"its {count} LoRA {are} {slots_gib(request, spread, experts):.2f} GiB of each GPU (max-loras"
+        f" {slots_of(request)}, max-lora-rank {rank_of(request)})."
+    )
