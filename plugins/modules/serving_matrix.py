@@ -41,17 +41,6 @@ options:
     description: The speed of the download in megabits per second.
     type: float
     default: 1000
-  hub:
-    description:
-      - How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), C(source),
-        C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
-      - The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) there is
-        an extra call for this.
-    type: dict
-    default: {}
-  hub_token:
-    description: The token for these requests to the hub.
-    type: str
   fail_on_findings:
     description: Whether to fail if an option is wrong, such as unknown GPUs. Otherwise RV(findings) reports it.
     type: bool

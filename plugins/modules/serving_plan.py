@@ -43,17 +43,6 @@ options:
         C(name), C(count), C(memory_mib) and C(compute_capability). The last two are only needed for GPUs that are not
         in the catalogue.
     type: raw
-  hub:
-    description:
-      - How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), C(source),
-        C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are ignored.
-      - The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) there is
-        an extra call for this.
-    type: dict
-    default: {}
-  hub_token:
-    description: The token for these requests to the hub.
-    type: str
   fail_on_findings:
     description: Whether to fail if the plan is not possible. Otherwise RV(findings) has the reasons.
     type: bool

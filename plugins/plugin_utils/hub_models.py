@@ -25,6 +25,21 @@ from .planner.named import adapters, adapters_asked_for, asked_for, entries
 
 #: The options of an action that plans.
 OPTIONS: Mapping[str, Any] = {"hub": {"type": "dict", "default": {}}, "hub_token": {"type": "str", "no_log": True}}
+#: Their documentation, as a documentation fragment has it.
+DOCUMENTED: Mapping[str, Any] = {
+    "hub": {
+        "description": [
+            "How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), "
+            "C(source), C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are "
+            "ignored.",
+            "The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) "
+            "there is an extra call for this.",
+        ],
+        "type": "dict",
+        "default": {},
+    },
+    "hub_token": {"description": "The token for these requests to the hub.", "type": "str"},
+}
 #: The keys of `hub` that model_info takes; the rest is for others.
 HUB = ("ca_path", "endpoint", "home", "source", "token_path", "update")
 #: The module that answers, in place of one that asks no hub.

@@ -23,6 +23,7 @@ from ansible_collections.gpunode.llm.plugins.action.serving_matrix import OPTION
 from ansible_collections.gpunode.llm.plugins.action.serving_plan import OPTIONS
 from ansible_collections.gpunode.llm.plugins.doc_fragments import planning
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check, serving_matrix, serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import options as planner_options, request
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 
@@ -64,10 +65,20 @@ def test_every_option_of_the_plan_is_where_it_must_be() -> None:
 
 
 def test_both_modules_of_the_planner_take_and_document_every_option() -> None:
-    shared = set(yaml.safe_load(planning.ModuleDocFragment.DOCUMENTATION)["options"])
-    assert shared == set(planner_options.argument_spec()) == {*planner_options.definitions(), *OF_THE_MODULES}
-    assert set(yaml.safe_load(serving_plan.DOCUMENTATION)["options"]) | shared == set(OPTIONS)
-    assert set(yaml.safe_load(serving_matrix.DOCUMENTATION)["options"]) | shared == set(MATRIX_OPTIONS)
+    """What both take has one home: a second text in a module would win over it, and part from the other module's."""
+    documented = yaml.safe_load(planning.ModuleDocFragment.DOCUMENTATION)["options"]
+    of_planner = planner_options.argument_spec()
+    assert set(of_planner) == {*planner_options.definitions(), *OF_THE_MODULES}
+    assert set(documented) == {*of_planner, *hub_models.OPTIONS}
+    for module, takes in ((serving_plan, OPTIONS), (serving_matrix, MATRIX_OPTIONS)):
+        own = set(yaml.safe_load(module.DOCUMENTATION)["options"])
+        assert own & set(documented) == set()
+        assert own | set(documented) == set(takes)
+        for name, option in hub_models.OPTIONS.items():
+            assert takes[name] == option
+            assert [option.get(key) for key in ("type", "default")] == [
+                documented[name].get(key) for key in ("type", "default")
+            ]
     assert set(request.readers()) == {*planner_options.definitions(), *OF_ONE_INSTANCE} - set(request.OF_THE_HOST)
 
 

@@ -56,8 +56,8 @@ def of_variables(given: Mapping[str, Any], known: Mapping[str, Any], template: C
     return {name: value for name, value in options.items() if value is not None}
 
 
-def documentation() -> str:
-    """The options as a documentation fragment, made from the descriptions of the variables."""
+def documentation(beside: Mapping[str, Any]) -> str:
+    """The options as a documentation fragment, from the descriptions of the variables, and those ``beside`` them."""
     options = {
         **{name: _documented(option) for name, option in definitions().items()},
         "api_key_set": API_KEY_SET,
@@ -69,6 +69,7 @@ def documentation() -> str:
             "type": "bool",
             "default": False,
         },
+        **beside,
     }
     return json.dumps({"options": options})
 
