@@ -133,10 +133,13 @@ def test_an_update_of_nginx_loses_no_request(gateway: Gateway) -> None:
     answer = held.finish()
     assert (answer.status, answer.body.rstrip()[-12:]) == (200, b"data: [DONE]"), answer
     assert clients.lost == []
-    assert on_node("systemctl show -P MainPID,ActiveState gpunode-gateway.service").split() == [
-        on_node("cat /run/gpunode-gateway/nginx.pid"),
-        "active",
-    ]
+
+    def the_unit_follows_it() -> bool:
+        """systemd takes the new main process over when its reload has ended, a moment later."""
+        unit = on_node("systemctl show -P MainPID,ActiveState gpunode-gateway.service")
+        return unit.split() == [on_node("cat /run/gpunode-gateway/nginx.pid"), "active"]
+
+    wait_until(the_unit_follows_it)
     assert gateway.ask("/v1/models", key=key).status == 200
 
 
