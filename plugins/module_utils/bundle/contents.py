@@ -206,15 +206,15 @@ def check(folder: str, contents: Contents, progress: Progress) -> None:
         BundleError: names the files that are missing or wrong.
     """
     sizes, links = survey(folder)
-    told = {file.path: file.size for file in contents.files}
+    listed = {file.path: file.size for file in contents.files}
     wrong = [
         f"{path} is not the original link (rsync -a and cp -a keep links, scp does not)"
         for path, target in contents.links.items()
         if links.get(path) != target
     ]
-    known = {*told, *contents.links}
+    known = {*listed, *contents.links}
     wrong += [f"{path!r} is there but not in its manifest: remove it" for path in [*sizes, *links] if path not in known]
-    for path, size in told.items():
+    for path, size in listed.items():
         here = sizes.get(path, -1)
         if here != size:
             wrong.append(f"{path} is missing" if here < 0 else f"{path} has {here} bytes of {size}")
@@ -291,10 +291,10 @@ def _copy(data: IO[bytes], place: str, file: RepoFile, progress: Progress) -> st
 
 
 def _digests(folder: str, files: Sequence[RepoFile], progress: Progress) -> list[tuple[RepoFile, str]]:
-    def one(file: RepoFile) -> tuple[RepoFile, str]:
+    def digest_of(file: RepoFile) -> tuple[RepoFile, str]:
         got = hub_snapshot.digest(os.path.join(folder, file.path), file, lambda amount: progress.add(file, amount))
         progress.finished(file)
         return file, got
 
     with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-        return list(pool.map(one, files))
+        return list(pool.map(digest_of, files))

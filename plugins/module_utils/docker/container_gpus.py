@@ -37,9 +37,9 @@ def settings(base: Mapping[str, Any], which: Which) -> Dict[str, Any]:
     runtimes = base.get("runtimes")
     here = runtimes.get("nvidia") if isinstance(runtimes, dict) else None
     # Docker ignores the case of these names.
-    said = {key.lower(): value for key, value in here.items()} if isinstance(here, dict) else {}
+    runtime = {key.lower(): value for key, value in here.items()} if isinstance(here, dict) else {}
     # Docker does not start if a runtime has both a path and a type.
-    works = said.get("runtimetype") or (said.get("path") and which(str(said["path"])))
+    works = runtime.get("runtimetype") or (runtime.get("path") and which(str(runtime["path"])))
     return CDI if works else {**CDI, **RUNTIME}
 
 
@@ -72,28 +72,28 @@ def last_proof(path: str) -> Any:
         return None
 
 
-def settled(asked: Mapping[str, Any], server: str, run: Runner, which: Which) -> bool:
+def settled(toolkit: Mapping[str, Any], server: str, run: Runner, which: Which) -> bool:
     """Whether the role nvidia_container_toolkit would change nothing and start no test container.
 
     Args:
-        asked: the option ``toolkit`` of preflight_check.
+        toolkit: the option ``toolkit`` of preflight_check.
         server: the version of the running Docker, empty if none answers.
     """
     nvidia_ctk = which("nvidia-ctk")
     return bool(
         nvidia_ctk
-        and _packages_settled(asked, run)
-        and all(_digest(path) == wanted for path, wanted in asked["units"].items())
+        and _packages_settled(toolkit, run)
+        and all(_digest(path) == wanted for path, wanted in toolkit["units"].items())
         and unit_enabled()
-        and not _trouble(asked, server, run, nvidia_ctk)
+        and not _trouble(toolkit, server, run, nvidia_ctk)
         and _daemon_settled(which)
         and _spec_settled(run, nvidia_ctk)
-        and _proven(asked["image"], server, run)
+        and _proven(toolkit["image"], server, run)
     )
 
 
-def _packages_settled(asked: Mapping[str, Any], run: Runner) -> bool:
-    manager, wanted, hold = asked["repository"]["manager"], asked["repository"]["options"], asked.get("hold")
+def _packages_settled(toolkit: Mapping[str, Any], run: Runner) -> bool:
+    manager, wanted, hold = toolkit["repository"]["manager"], toolkit["repository"]["options"], toolkit.get("hold")
     here = MANAGERS[manager]
     if here.kept(wanted):
         return True
@@ -110,8 +110,8 @@ def _digest(path: str) -> str:
     return hashlib.sha256(node_files.text_of(path).encode("utf-8", "replace")).hexdigest()
 
 
-def _trouble(asked: Mapping[str, Any], server: str, run: Runner, nvidia_ctk: str) -> str:
-    trouble = docker_engine.cdi_trouble(server) if asked.get("require_cdi", True) else ""
+def _trouble(toolkit: Mapping[str, Any], server: str, run: Runner, nvidia_ctk: str) -> str:
+    trouble = docker_engine.cdi_trouble(server) if toolkit.get("require_cdi", True) else ""
     return trouble or docker_engine.toolkit_trouble(docker_engine.toolkit_version(run([nvidia_ctk, "--version"])[1]))
 
 

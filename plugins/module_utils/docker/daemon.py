@@ -172,10 +172,10 @@ def stage(text: str) -> str:
 def refusal(run: Runner, dockerd: str, staged: str, path: str) -> str:
     """Why dockerd would not start with the file; empty if it would, or if it is too old to validate."""
     rc, out, err = run([dockerd, "--validate", "--config-file", staged])
-    said = (err + out).strip()
-    if rc == 0 or "unknown flag: --validate" in said:
+    output = (err + out).strip()
+    if rc == 0 or "unknown flag: --validate" in output:
         return ""
-    return f"Docker would not start with this {path}, so it was not written: {said.replace(staged, path)}"
+    return f"Docker would not start with this {path}, so it was not written: {output.replace(staged, path)}"
 
 
 def due() -> str:

@@ -70,18 +70,18 @@ class Engine:
 
 def release(version: str) -> Tuple[int, ...]:
     """(26, 1, 5) from 26.1.5+dfsg1; nothing from nothing."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in found.group().split(".")) if found else ()
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def parse_version(answer: str) -> Engine:
     """The engine in ``docker version --format '{{json .}}'``; its Server is null where none answers."""
     try:
-        said: Any = json.loads(answer)
+        versions: Any = json.loads(answer)
     except ValueError:
         return Engine()
 
-    client, server = ((said or {}).get(half) or {} for half in ("Client", "Server"))
+    client, server = ((versions or {}).get(half) or {} for half in ("Client", "Server"))
     return Engine(
         client=str(client.get("Version") or ""),
         server=str(server.get("Version") or ""),
@@ -154,8 +154,8 @@ def obstacle(docker: Engine, roots: Roots) -> str:
 
 def toolkit_version(answer: str) -> str:
     """1.20.0 from ``nvidia-ctk --version``; nothing from what says no version."""
-    found = re.search(r"version (\d+(?:\.\d+)+)", answer)
-    return found.group(1) if found else ""
+    match = re.search(r"version (\d+(?:\.\d+)+)", answer)
+    return match.group(1) if match else ""
 
 
 def cdi_trouble(server: str) -> str:
@@ -185,31 +185,31 @@ def gpu_uuids(listing: str) -> List[str]:
     return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[^)]+)\)", listing, re.MULTILINE)
 
 
-def proof_failure(said: str) -> str:
+def proof_failure(output: str) -> str:
     """The cause of a failed container and what to do about it, with its own words."""
-    lines = said.splitlines()
-    found = diagnosis.diagnose([*lines, " ".join(said.split())])
-    why = str(found) if found else "it did not run"
-    return diagnosis.sentences(f"A container sees no GPU: {why}", f"It said: {' '.join(said.split())[-400:]}")
+    lines = output.splitlines()
+    cause = diagnosis.diagnose([*lines, " ".join(output.split())])
+    why = str(cause) if cause else "it did not run"
+    return diagnosis.sentences(f"A container sees no GPU: {why}", f"It said: {' '.join(output.split())[-400:]}")
 
 
-def describe(asked: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, Any]:
-    """``asked`` holds the options of docker_info; those that are left out are its defaults."""
+def describe(options: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, Any]:
+    """``options`` holds the options of docker_info; those that are left out are its defaults."""
     docker, systemctl = which("docker"), which("systemctl")
-    found, units = ask(run, docker), shown(run, systemctl)
-    names = asked.get("users")
+    engine, units = ask(run, docker), shown(run, systemctl)
+    names = options.get("users")
     return {
-        "works": found.works,
-        "server_version": found.server,
-        "client_version": found.client,
-        "ours": any(is_ours(marker) for marker in asked.get("markers") or MARKERS),
-        "obstacle": obstacle(found, roots(run, docker, found, units if systemctl else None)),
+        "works": engine.works,
+        "server_version": engine.server,
+        "client_version": engine.client,
+        "ours": any(is_ours(marker) for marker in options.get("markers") or MARKERS),
+        "obstacle": obstacle(engine, roots(run, docker, engine, units if systemctl else None)),
         "toolkit_version": toolkit(run, which("nvidia-ctk")),
         "service": service(units[0]),
-        "config_settled": config_settled(asked.get("config_path") or CONFIG, asked.get("config") or {}),
+        "config_settled": config_settled(options.get("config_path") or CONFIG, options.get("config") or {}),
         "settings_due": docker_daemon.due(),
-        "packages_settled": bool(asked.get("apt")) and packages_apt.settled(asked["apt"], run),
-        **users(login() if names is None else names, asked.get("group") or "docker"),
+        "packages_settled": bool(options.get("apt")) and packages_apt.settled(options["apt"], run),
+        **users(login() if names is None else names, options.get("group") or "docker"),
     }
 
 
@@ -223,37 +223,37 @@ def ask(run: Runner, docker: Optional[str]) -> Engine:
 
 def shown(run: Runner, systemctl: Optional[str]) -> Tuple[Dict[str, str], Dict[str, str]]:
     """What systemd says of docker.service, and of the one that snap's Docker has."""
-    said = commands.shown(run(commands.show(PROPERTIES, "docker.service", SNAP))[1]) if systemctl else []
-    ours, snaps = [*said, {}, {}][:2]
+    units = commands.shown(run(commands.show(PROPERTIES, "docker.service", SNAP))[1]) if systemctl else []
+    ours, snaps = [*units, {}, {}][:2]
     return ours, snaps
 
 
-def service(said: Mapping[str, str]) -> Dict[str, Any]:
+def service(properties: Mapping[str, str]) -> Dict[str, Any]:
     return {
-        "known": said.get("LoadState") == "loaded",
-        "active": said.get("ActiveState") == "active",
-        "enabled": said.get("UnitFileState") == "enabled",
-        "drop_ins": said.get("DropInPaths", "").split(),
+        "known": properties.get("LoadState") == "loaded",
+        "active": properties.get("ActiveState") == "active",
+        "enabled": properties.get("UnitFileState") == "enabled",
+        "drop_ins": properties.get("DropInPaths", "").split(),
     }
 
 
-def roots(run: Runner, docker: Optional[str], found: Engine, units: Optional[Tuple[Mapping[str, str], ...]]) -> Roots:
+def roots(run: Runner, docker: Optional[str], engine: Engine, units: Optional[Tuple[Mapping[str, str], ...]]) -> Roots:
     """What the Docker that answers hangs on. Where that is docker.service, nothing further is asked."""
     # Without systemd nobody can tell; that there is none is said elsewhere.
     ours, snaps = units or ({"LoadState": "loaded", "ActiveState": "active"}, {})
     started = ours.get("LoadState") == "loaded" and ours.get("ActiveState") not in ("inactive", "failed")
-    elsewhere = sent_to(run, docker, found)
+    elsewhere = sent_to(run, docker, engine)
     rootless = False
-    if docker and found.works and (elsewhere or not started):
+    if docker and engine.works and (elsewhere or not started):
         rootless = "name=rootless" in run([docker, "info", "--format", "{{json .SecurityOptions}}"])[1]
     return Roots(started, snaps.get("LoadState") == "loaded", rootless, elsewhere)
 
 
-def sent_to(run: Runner, docker: Optional[str], found: Engine) -> str:
+def sent_to(run: Runner, docker: Optional[str], engine: Engine) -> str:
     """Where root's docker command is sent, if not to the node's own socket; a unit would not be sent there."""
     host = os.environ.get("DOCKER_HOST") or ""
-    if docker and not host and found.context not in ("", "default"):
-        host = run([docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", found.context])[1].strip()
+    if docker and not host and engine.context not in ("", "default"):
+        host = run([docker, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}", engine.context])[1].strip()
     return "" if host in ("", *OWN_SOCKETS) else host
 
 

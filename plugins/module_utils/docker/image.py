@@ -45,14 +45,14 @@ def parse_reference(text: str) -> Reference:
     # "host:5000" alone would parse as repository and tag; a tag never contains a slash.
     if not match or match["repository"].endswith(("/", ":", ".")):
         raise ValueError(f"'{text}' is not the name of a container image (registry/name:tag or registry/name@sha256:…)")
-    found = Reference(match["repository"], match["tag"] or "", match["digest"] or "")
-    if found.digest:
-        return found
-    if not found.tag:
+    reference = Reference(match["repository"], match["tag"] or "", match["digest"] or "")
+    if reference.digest:
+        return reference
+    if not reference.tag:
         raise ValueError(f"'{text}' names no release: Docker would use 'latest', which changes with every release")
-    if found.tag == "latest":
+    if reference.tag == "latest":
         raise ValueError(f"'{text}' changes with every release: give a release's tag or a digest (@sha256:…)")
-    return found
+    return reference
 
 
 def parse_inspect(text: str, reference: Reference) -> Present:
@@ -152,12 +152,12 @@ _ERRORS: tuple[tuple[str, str, bool], ...] = (
 
 def explain(image: str, lines: Sequence[str]) -> PullError:
     """Why a pull failed, from the end of its output, as one sentence with the remedy."""
-    said = [line for line in lines if not _LAYER.match(line)]
+    messages = [line for line in lines if not _LAYER.match(line)]
     registry = parse_reference(image).registry
     for pattern, sentence, passing in _ERRORS:
-        for line in reversed(said):
+        for line in reversed(messages):
             if re.search(pattern, line, re.IGNORECASE):
                 text = sentence.format(image=image, registry=registry, line=line.strip())
                 return PullError(text.rstrip("."), passing)
-    last = said[-1].strip() if said else "it printed nothing"
+    last = messages[-1].strip() if messages else "it printed nothing"
     return PullError(f"docker pull {image} failed: {last}")

@@ -91,16 +91,16 @@ class Docker:
 def finding(image: str, docker: Docker, machine: str) -> str:
     """Why a pull of this image would fail, in one sentence; empty if it would not, or if that is unknown."""
     reference = docker_image.parse_reference(image)
-    said = hint = ""
+    problem = hint = ""
     method = "HEAD" if machine == "x86_64" else "GET"
     for origins, login in places(reference, docker):
         answer = first_answer(origins, method, reference, docker.ask, login)
         if answer.status in range(200, 300):
             return built_for(answer, image, machine)
-        said = "" if login.unknown and answer.status in (401, 403) else line(answer)
+        problem = "" if login.unknown and answer.status in (401, 403) else line(answer)
         # Docker may have another way, such as containerd's list of hosts.
         hint = "" if answer.status else f" {UNREACHED}"
-    return f"{docker_image.explain(image, [said]).sentence.rstrip('.')}.{hint}" if said else ""
+    return f"{docker_image.explain(image, [problem]).sentence.rstrip('.')}.{hint}" if problem else ""
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ class Origin:
 def places(reference: docker_image.Reference, docker: Docker) -> List[Tuple[List[Origin], Login]]:
     """The places that Docker asks in turn: the mirrors of its own registry, then the registry."""
     registry = reference.registry
-    found = []
+    mirrors = []
     if registry == HUB:
         for mirror in docker.config.get("registry-mirrors") or ():
             host = urlsplit(str(mirror)).netloc.rpartition("@")[2]
-            found.append(([Origin(str(mirror).rstrip("/"), not insecure(host, docker.config))], docker.login(host)))
+            mirrors.append(([Origin(str(mirror).rstrip("/"), not insecure(host, docker.config))], docker.login(host)))
     host = HUB_HOST if registry == HUB else registry
     origins = [Origin(f"https://{host}")]
     if insecure(host, docker.config):
         origins = [Origin(f"https://{host}", False), Origin(f"http://{host}", False)]
-    return [*found, (origins, docker.login(registry))]
+    return [*mirrors, (origins, docker.login(registry))]
 
 
 def insecure(host: str, config: Mapping[str, Any]) -> bool:
@@ -131,7 +131,7 @@ def insecure(host: str, config: Mapping[str, Any]) -> bool:
     name = urlsplit(f"//{host}").hostname or host
     if name == "localhost":
         return True
-    listed = [str(one) for one in config.get("insecure-registries") or ()]
+    listed = [str(entry) for entry in config.get("insecure-registries") or ()]
     return host in listed or any(within(name, network) for network in [*listed, "127.0.0.0/8", "::1/128"])
 
 
@@ -196,8 +196,8 @@ def credentials(challenge: str, origin: Origin, ask: Ask, login: Login) -> Dict[
     query = {name: given[name] for name in ("service", "scope") if name in given}
     answer = ask("GET", f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}", login.basic(), origin.verified)
     try:
-        said = json.loads(answer.body or b"{}")
-        token = said.get("token") or said.get("access_token")
+        body = json.loads(answer.body or b"{}")
+        token = body.get("token") or body.get("access_token")
     except (ValueError, AttributeError):
         token = None
     return {"Authorization": f"Bearer {token}"} if token else {}
@@ -214,7 +214,7 @@ def built_for(answer: Answer, image: str, machine: str) -> str:
 
 def line(answer: Answer) -> str:
     """An answer in Docker's words, which image.explain understands; empty if the answer proves nothing."""
-    said = {
+    texts = {
         0: answer.reason,
         401: "unauthorized: authentication required",
         403: "denied: requested access to the resource is denied",
@@ -222,7 +222,7 @@ def line(answer: Answer) -> str:
         429: "toomanyrequests",
     }
     busy = f"Service Unavailable ({answer.status})" if answer.status >= 500 else ""
-    return said.get(answer.status, busy)
+    return texts.get(answer.status, busy)
 
 
 # -- Docker's own configuration ---------------------------------------------------------------------------------------
@@ -237,10 +237,10 @@ def login_in(
     address = HUB_LOGIN if registry == HUB else registry
     name = (config.get("credHelpers") or {}).get(address) or config.get("credsStore")
     if name:
-        said = helper(str(name), address)
-        if said is None:
+        stored = helper(str(name), address)
+        if stored is None:
             return Login(unknown=True)
-        user, secret = str(said.get("Username") or ""), str(said.get("Secret") or "")
+        user, secret = str(stored.get("Username") or ""), str(stored.get("Secret") or "")
         return Login(unknown=True) if user == "<token>" else Login(user, secret)
     for key, entry in (config.get("auths") or {}).items():
         if key == address or re.sub(r"^https?://|/.*$", "", key) == registry:
@@ -303,22 +303,22 @@ def daemon_config(wanted: Dict[str, Any]) -> Mapping[str, Any]:
 
 
 def daemon_proxies(config: Mapping[str, Any]) -> Dict[str, str]:
-    said = config.get("proxies") or {}
-    found = {"http": said.get("http-proxy"), "https": said.get("https-proxy"), "no_proxy": said.get("no-proxy")}
-    return {name: str(value) for name, value in found.items() if value}
+    given = config.get("proxies") or {}
+    proxies = {"http": given.get("http-proxy"), "https": given.get("https-proxy"), "no_proxy": given.get("no-proxy")}
+    return {name: str(value) for name, value in proxies.items() if value}
 
 
 def service_proxies(run: Runner) -> Dict[str, str]:
     """The proxies in the environment of Docker's service."""
     _rc, out, _err = run(commands.show(("Environment", "EnvironmentFiles"), "docker.service"))
-    said: Dict[str, str] = {}
+    environment: Dict[str, str] = {}
     for path in re.findall(r"^EnvironmentFiles=(\S+)", out, re.MULTILINE):
         if path != OWN_PROXY and os.path.isfile(path):
-            said.update(pairs(node_files.text_of(path).splitlines()))
+            environment.update(pairs(node_files.text_of(path).splitlines()))
     for line in re.findall(r"^Environment=(.*)$", out, re.MULTILINE):
-        said = {**pairs(words(line)), **said}
-    found = {kind: said.get(f"{kind}_proxy", "") for kind in ("http", "https")}
-    return {**found, "no_proxy": said.get("no_proxy", "")} if any(found.values()) else {}
+        environment = {**pairs(words(line)), **environment}
+    proxies = {kind: environment.get(f"{kind}_proxy", "") for kind in ("http", "https")}
+    return {**proxies, "no_proxy": environment.get("no_proxy", "")} if any(proxies.values()) else {}
 
 
 def words(line: str) -> Sequence[str]:
@@ -336,8 +336,8 @@ def pairs(lines: Sequence[str]) -> Dict[str, str]:
 def client() -> Mapping[str, Any]:
     """The logins of root, who pulls."""
     try:
-        said = json.loads(node_files.read_text(os.path.join(pwd.getpwuid(0).pw_dir, ".docker", "config.json")))
-        return said if isinstance(said, dict) else {}
+        config = json.loads(node_files.read_text(os.path.join(pwd.getpwuid(0).pw_dir, ".docker", "config.json")))
+        return config if isinstance(config, dict) else {}
     except (OSError, ValueError):
         return {}
 

@@ -78,11 +78,11 @@ NO_HOOKS = "".join(f"#clear APT::Update::{when};\n" for when in ("Pre-Invoke", "
 SOURCES_UNREAD = "The list of sources could not be read."
 
 
-def complaint(said: str) -> str:
+def complaint(output: str) -> str:
     """What apt-get has to say in the end: its errors, without the repetitions."""
-    lines = [line[2:].strip() for line in said.splitlines() if line.startswith(("E:", "W:"))]
+    lines = [line[2:].strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
     kept = [line for at, line in enumerate(lines) if line not in lines[:at] and line != SOURCES_UNREAD]
-    return " ".join(kept) or said.strip()
+    return " ".join(kept) or output.strip()
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,12 @@ QUERY = "${Package}\t${db:Status-Abbrev}\t${Version}\n"
 
 def installed(answer: str) -> Dict[str, Package]:
     """The packages that are fully there, from ``dpkg-query -W -f QUERY``."""
-    found = {}
+    packages = {}
     for line in answer.splitlines():
         name, status, version = line.split("\t")
         if status[1:2] == "i":
-            found[name] = Package(version, status[0] == "h")
-    return found
+            packages[name] = Package(version, status[0] == "h")
+    return packages
 
 
 def split_spec(spec: str) -> Tuple[str, str]:
@@ -161,10 +161,10 @@ def sources(run: Runner) -> List[str]:
     _rc, out, _err = run(
         ["apt-config", "shell", "single", "Dir::Etc::SourceList/f", "parts", "Dir::Etc::SourceParts/d"]
     )
-    said = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
-    parts = sorted(glob.glob(f"{glob.escape(said.get('parts', SOURCES))}/*"))
-    found = [said.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
-    return [path.replace("//", "/") for path in found if os.path.isfile(path)]
+    settings = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
+    parts = sorted(glob.glob(f"{glob.escape(settings.get('parts', SOURCES))}/*"))
+    paths = [settings.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
+    return [path.replace("//", "/") for path in paths if os.path.isfile(path)]
 
 
 def in_order(files: Sequence[str]) -> List[str]:
@@ -187,10 +187,10 @@ def reads(files: Sequence[str], folder: str, run: Runner) -> str:
         os.symlink(path, link)
     only = ["-o", "Dir::Etc::SourceList=/dev/null", "-o", f"Dir::Etc::SourceParts={parts}"]
     rc, _out, err = run(["apt-get", "indextargets", *only])
-    said = complaint(err) if rc != 0 else ""
+    problem = complaint(err) if rc != 0 else ""
     for link, path in links.items():
-        said = said.replace(link, path)
-    return said
+        problem = problem.replace(link, path)
+    return problem
 
 
 def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dict[str, str]:
@@ -198,12 +198,12 @@ def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dic
 
     apt alone knows when two entries, of whatever spelling, are of one repository, and which of their settings differ.
     """
-    found = {}
+    problems = {}
     for other in others if reads([*others, mine], folder, run) else ():
-        said = reads([other, mine], folder, run)
-        if said and not reads([other], folder, run):
-            found[other] = said
-    return found
+        problem = reads([other, mine], folder, run)
+        if problem and not reads([other], folder, run):
+            problems[other] = problem
+    return problems
 
 
 def kept(wanted: Wanted) -> bool:
@@ -236,9 +236,9 @@ def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_reposit
 def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
     """What apt has against the source and its repository, in a sentence. Leaves no trace."""
     with staged(wanted, key) as folder:
-        said = refusal(folder, wanted, run)
-        if said:
-            return said
+        problem = refusal(folder, wanted, run)
+        if problem:
+            return problem
         rc, _out, err = run(update(folder, trace=False))
         return rejection(wanted, err) if rc != 0 else ""
 
@@ -298,23 +298,23 @@ def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
     """Why apt would not read this source beside those that the node has, in a sentence; nothing where it would."""
     mine = own(folder, wanted)
     others = [other for other in sources(run) if os.path.basename(other) != os.path.basename(mine)]
-    said = reads([*others, mine], folder, run)
-    if not said:
+    problem = reads([*others, mine], folder, run)
+    if not problem:
         return ""
     for other, words in conflicts(mine, others, folder, run).items():
         repository = f"{wanted['uri']} {wanted['suite']}"
-        said = (
+        problem = (
             f"{other} names the repository {repository} as well, with other settings, and apt would stop at that for "
             f"every package ({words.rstrip('.')}). Remove that entry; what was installed from it stays."
         )
-        return packages_repository.shown(said, wanted["uri"])
+        return packages_repository.shown(problem, wanted["uri"])
     broken = next((other for other in others if reads([other], folder, run)), "")
-    return f"apt does not read {broken or 'the sources of this node'} ({said.rstrip('.')}). Mend that first."
+    return f"apt does not read {broken or 'the sources of this node'} ({problem.rstrip('.')}). Mend that first."
 
 
-def rejection(wanted: Wanted, said: str) -> str:
+def rejection(wanted: Wanted, output: str) -> str:
     """That apt read the source and does not take it, in a sentence."""
-    words = f"apt does not take {wanted['uri']} {wanted['suite']}: {complaint(said).rstrip('.')}."
+    words = f"apt does not take {wanted['uri']} {wanted['suite']}: {complaint(output).rstrip('.')}."
     return packages_repository.shown(words, wanted["uri"])
 
 

@@ -128,13 +128,13 @@ def fingerprints(data: bytes) -> List[str]:
     """
     if len(data) > LIMIT:
         raise ValueError(f"it has more than {LIMIT} bytes, too many for a publisher's key")
-    found = list(packets(dearmor(data)))
-    strange = sorted({tag for tag, _body in found if tag not in PARTS})
+    contents = list(packets(dearmor(data)))
+    strange = sorted({tag for tag, _body in contents if tag not in PARTS})
     if strange:
         raise ValueError(f"it has packets of type {', '.join(map(str, strange))}, which do not belong to a public key")
-    if PUBLIC_KEY not in [tag for tag, _body in found[:1]]:
-        raise ValueError("it has no public key" + (", or has something before it" if found else ""))
-    return [_fingerprint(body) for tag, body in found if tag == PUBLIC_KEY]
+    if PUBLIC_KEY not in [tag for tag, _body in contents[:1]]:
+        raise ValueError("it has no public key" + (", or has something before it" if contents else ""))
+    return [_fingerprint(body) for tag, body in contents if tag == PUBLIC_KEY]
 
 
 def _fingerprint(body: bytes) -> str:
@@ -168,7 +168,7 @@ def checked(data: bytes, expected: str, origin: str) -> bytes:
     """The expected key, armored again from the verified packets: use these bytes, not the input.
 
     Raises:
-        ValueError: it is another key, more than one key, or has other content; the message is a sentence.
+        ValueError: it is another key, more than fingerprint key, or has other content; the message is a sentence.
     """
     wanted = normal(expected)
     try:
@@ -176,7 +176,7 @@ def checked(data: bytes, expected: str, origin: str) -> bytes:
     except ValueError as error:
         raise ValueError(f"{origin} has no key to compare with {spelt(wanted)}: {error}.") from error
     if found != [wanted]:
-        others = ", ".join(spelt(one) for one in found)
+        others = ", ".join(spelt(fingerprint) for fingerprint in found)
         raise ValueError(
             f"The key from {origin} has the fingerprint {others}, but {spelt(wanted)} was expected; it is not trusted."
         )

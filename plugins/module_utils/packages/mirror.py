@@ -61,10 +61,10 @@ class Index:
         Raises:
             ValueError: the release does not list it.
         """
-        found = {path: (sha256, int(size)) for sha256, size, path in _HASHED.findall(release)}
+        listed = {path: (sha256, int(size)) for sha256, size, path in _HASHED.findall(release)}
         for ending in (".xz", ".gz", ".bz2", ""):
-            if self.key + ending in found:
-                return Published(self.base + self.key + ending, *found[self.key + ending])
+            if self.key + ending in listed:
+                return Published(self.base + self.key + ending, *listed[self.key + ending])
         raise ValueError(f"the release at {self.base} lists no {self.key} with its SHA-256")
 
 

@@ -34,10 +34,10 @@ def text_change(path: str, after: str) -> Change:
 def matters(diff: Optional[Dict[str, str]]) -> bool:
     """Whether a change affects more than comments."""
 
-    def said(text: str) -> List[str]:
+    def without_comments(text: str) -> List[str]:
         return [line for line in text.splitlines() if line and not line.startswith("#")]
 
-    return diff is not None and said(diff["before"]) != said(diff["after"])
+    return diff is not None and without_comments(diff["before"]) != without_comments(diff["after"])
 
 
 #: Where each system keeps its trusted certificates in one file.
@@ -99,7 +99,7 @@ def key_change(path: str, fingerprint: str, origin: str, fetch: Callable[[], byt
         wanted = packages_key.checked(fetch(), fingerprint, origin)
     if wanted == there:
         return b"", None
-    return wanted, {"before_header": path, "after_header": path, "before": _told(there), "after": _told(wanted)}
+    return wanted, {"before_header": path, "after_header": path, "before": _as_text(there), "after": _as_text(wanted)}
 
 
 def origin(given: Mapping[str, Any]) -> str:
@@ -142,14 +142,15 @@ def settled(change: Callable[[], Change], key_path: str, wanted: Mapping[str, An
         key, _diff = key_change(key_path, wanted["fingerprint"], "", refuse)
     except ValueError:
         return False
-    found = look()
-    return not (source or key or found["missing"] or found["conflicting"])
+    state = look()
+    return not (source or key or state["missing"] or state["conflicting"])
 
 
-def _told(data: bytes) -> str:
+def _as_text(data: bytes) -> str:
     try:
-        found = "".join(f"{packages_key.spelt(one)}\n" for one in packages_key.fingerprints(data)) if data else ""
+        fingerprints = packages_key.fingerprints(data) if data else []
+        text = "".join(f"{packages_key.spelt(fingerprint)}\n" for fingerprint in fingerprints)
         plain = not data or data == packages_key.armor(packages_key.dearmor(data))
-        return found if plain else f"{found}# in another form\n"
+        return text if plain else f"{text}# in another form\n"
     except ValueError as error:
         return f"{error}\n"

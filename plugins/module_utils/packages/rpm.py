@@ -64,16 +64,16 @@ class Source:
 
 def sections(text: str) -> Dict[str, Dict[str, str]]:
     """Parse a .repo file. Ignores errors: dnf reports those."""
-    found: Dict[str, Dict[str, str]] = {}
+    parsed: Dict[str, Dict[str, str]] = {}
     values: Dict[str, str] = {}
     for line in text.splitlines():
         head = re.match(r"\[([^\]]+)\]", line)
         value = re.match(r"(\w+)\s*[=:]\s*(.*)", line)
         if head:
-            values = found.setdefault(head.group(1), {})
+            values = parsed.setdefault(head.group(1), {})
         elif value:
             values[value.group(1)] = value.group(2).strip()
-    return found
+    return parsed
 
 
 def held(text: str, repo_id: str) -> Tuple[str, ...]:
@@ -87,9 +87,9 @@ def twins(repo_id: str, files: Mapping[str, str]) -> List[str]:
     return [path for path, text in files.items() if repo_id in sections(text)]
 
 
-def complaint(said: str) -> str:
+def complaint(output: str) -> str:
     """dnf's errors, each once."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [re.sub(r"^Error: ", "", line) for line in lines if line.startswith("Error: ")] or lines[-3:]
     return " ".join(dict.fromkeys(errors))
 
@@ -234,8 +234,8 @@ def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
         for path, data in ((f"{folder}/key", key), (f"{folder}/repos/asked.repo", staged.encode())):
             node_files.write(path, data)
         rc, out, err = run(question(folder))
-    said = f"dnf does not take {wanted['uri']}: {complaint(err or out).rstrip('.')}."
-    return packages_repository.shown(said, wanted["uri"]) if rc != 0 else ""
+    problem = f"dnf does not take {wanted['uri']}: {complaint(err or out).rstrip('.')}."
+    return packages_repository.shown(problem, wanted["uri"]) if rc != 0 else ""
 
 
 def question(folder: str) -> Sequence[str]:
