@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible import constants
 
-from ..module_utils.node import files
+from ..module_utils.node import files, lock
 from .planner.catalog import Catalog
 from .planner.catalog_files import load_catalog
 from .planner.named import adapters, adapters_asked_for, asked_for, entries
@@ -30,8 +30,8 @@ DOCUMENTED: Mapping[str, Any] = {
     "hub": {
         "description": [
             "How to ask the hub about models that are not in the catalogue. The keys are C(endpoint), C(home), "
-            "C(source), C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys are "
-            "ignored.",
+            "C(source), C(token_path), C(ca_path) and C(update), as M(gpunode.llm.model_info) takes them. Other keys "
+            "are ignored.",
             "The node asks the hub, with the environment of the task, in the call that reads its GPUs. With O(gpus) "
             "there is an extra call for this.",
         ],
@@ -84,16 +84,14 @@ def shared(described: Mapping[str, Any]) -> dict[str, Any]:
     With the weights handed from node to node only the first one needs a way out. The others learn that they have none
     long after it has its answer.
     """
+    own = {name: said for name, said in described.items() if "refused" not in said and "folder" not in said}
+    others: dict[str, Any] = {}
     place = Path(constants.DEFAULT_LOCAL_TMP) / "gpunode-models.json"
-    try:
-        others: dict[str, Any] = json.loads(files.read_text(place))
-    except (OSError, ValueError):
-        others = {}
-    answers = {
+    # Each fork of this run has a node, and many have their answers at the same time.
+    with suppress(OSError, ValueError), lock.alone(place.parent):
+        others = json.loads(files.text_of(place) or "{}")
+        if own.keys() - others.keys():
+            files.write_atomically(place, json.dumps({**others, **own}), power_cut=False)
+    return {
         name: others.get(name, said) if said.get("kind") == "unreachable" else said for name, said in described.items()
     }
-    own = {name: said for name, said in described.items() if "refused" not in said and "folder" not in said}
-    if own.keys() - others.keys():
-        with suppress(OSError):
-            files.write_atomically(place, json.dumps({**others, **own}))
-    return answers

@@ -49,7 +49,7 @@ def take(me: Lease, since: str, folder: Path = FOLDER, uptime: Path = UPTIME) ->
     The answer has ``beat``, ``mine``, and ``new`` if this call took the lease.
     """
     now = uptime.read_text(encoding="ascii").split()[0]
-    with _alone(folder):
+    with alone(folder):
         lease, beat = _read(folder)
         mine = lease.get("id") == me["id"]
         new = not _alive(beat, float(now))
@@ -63,7 +63,8 @@ def take(me: Lease, since: str, folder: Path = FOLDER, uptime: Path = UPTIME) ->
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Hold flock on a folder, which is made if it does not exist. Raises OSError if it cannot be made or opened."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:

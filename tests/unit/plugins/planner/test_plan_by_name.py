@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -121,6 +122,26 @@ def test_a_node_without_a_way_out_has_the_answer_of_one_that_has(
     assert plans(node(**{NAME: said()})) == said()["revision"]
     assert plans(cut_off) == said()["revision"]
     assert plans(gated) == ["It is gated."]
+
+
+def test_forks_that_answer_at_the_same_time_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_models.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    forks = multiprocessing.get_context("fork")
+    ready = forks.Barrier(8)
+
+    def node_answers(number: int) -> None:
+        ready.wait()
+        for model in range(10):
+            hub_models.shared({f"org/{number}-{model}": said()})
+
+    at_work = [forks.Process(target=node_answers, args=(number,)) for number in range(8)]
+    for one in at_work:
+        one.start()
+    for one in at_work:
+        one.join()
+    assert [one.exitcode for one in at_work] == [0] * 8
+    cut_off = {f"org/{number}-{model}": {"kind": "unreachable"} for number in range(8) for model in range(10)}
+    assert {name for name, told in hub_models.shared(cut_off).items() if told != said()} == set()
 
 
 def test_a_name_that_cannot_be_asks_nobody_for_it() -> None:
