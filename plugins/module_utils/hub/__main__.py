@@ -48,13 +48,13 @@ def main(folder: str) -> int:
 
 
 def work(job: Job, progress: Progress) -> None:
-    found = hub_snapshot.look(job.home, job.snapshot)
+    present = hub_snapshot.look(job.home, job.snapshot)
     if not job.fetch:
-        if found.manifest is None:
+        if present.manifest is None:
             raise PullError(f"{job.repo_id} at {job.commit} has no manifest on this node: its download never completed")
         verified = Pull(job, progress, lambda file, target: None)
-        manifest = verified.run(found.manifest.listing)
-        if found.manifest.damaged:  # the damaged files were repaired since
+        manifest = verified.run(present.manifest.listing)
+        if present.manifest.damaged:  # the damaged files were repaired since
             verified.write_manifest(manifest)
         return
     if job.source:

@@ -120,12 +120,12 @@ class Client:
             raise trouble
         if isinstance(trouble, HfHubHTTPError):
             status = trouble.response.status_code
-            said = f"the hub answers {status}: {trouble.server_message or trouble.response.reason_phrase}"
+            reason = f"the hub answers {status}: {trouble.server_message or trouble.response.reason_phrase}"
             # From another host, 403 means an expired signed address: the next attempt gets a new one.
             refused = status == 403 and str(trouble.response.url).startswith(self.job.endpoint)
             if refused or status in FINAL or isinstance(trouble, (GatedRepoError, RepositoryNotFoundError)):
-                raise PullError(f"{self.job.repo_id}: {said}") from trouble
-            return Passing(said, _seconds(trouble.response.headers.get("retry-after")))
+                raise PullError(f"{self.job.repo_id}: {reason}") from trouble
+            return Passing(reason, _seconds(trouble.response.headers.get("retry-after")))
         if isinstance(trouble, httpx2.TransportError):
             return Passing(f"{type(trouble).__name__}: {str(trouble) or 'the connection broke'}")
         if isinstance(trouble, OSError) and trouble.errno is None:

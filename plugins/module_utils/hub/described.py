@@ -59,13 +59,13 @@ def describe(wanted: Iterable[Wanted], hub: Union[Hub, Folder], home: str, updat
         home: where what was fetched lies.
         update: whether a branch is asked for again that was resolved here before.
     """
-    found: dict[str, Described] = {}
-    for one in wanted:
+    answers: dict[str, Described] = {}
+    for model in wanted:
         try:
-            found[one.name] = of_folder(one.folder) if one.folder else of_repository(one, hub, home, update)
+            answers[model.name] = of_folder(model.folder) if model.folder else of_repository(model, hub, home, update)
         except (HubError, paths.Refused) as refusal:
-            found[one.name] = {"refused": str(refusal), "kind": getattr(refusal, "kind", "refused")}
-    return found
+            answers[model.name] = {"refused": str(refusal), "kind": getattr(refusal, "kind", "refused")}
+    return answers
 
 
 def of_repository(wanted: Wanted, hub: Union[Hub, Folder], home: str, update: bool) -> Described:
@@ -81,11 +81,11 @@ def of_repository(wanted: Wanted, hub: Union[Hub, Folder], home: str, update: bo
 
 def _kept(snapshot: Snapshot, home: str) -> Described | None:
     """What was fetched to this node and verified; None where that does not say enough."""
-    found = hub_snapshot.look(home, snapshot)
-    if found.manifest is None:
+    present = hub_snapshot.look(home, snapshot)
+    if present.manifest is None:
         return None
-    manifest = found.manifest
-    about = About(found.commit, manifest.gated, "", manifest.listing)
+    manifest = present.manifest
+    about = About(present.commit, manifest.gated, "", manifest.listing)
     try:
         return _described(snapshot, about, lambda file: _here(home, manifest, file))
     except (OSError, HubError):
@@ -144,12 +144,12 @@ def _json(what: str, file: RepoFile, read: Read) -> dict[str, Any]:
         )
     try:
         # Python writes Infinity where JSON has no word for it, and so do configurations of state-space models.
-        found = json.loads(read(file), parse_constant=str)
+        value = json.loads(read(file), parse_constant=str)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        value = None
+    if not isinstance(value, dict):
         raise HubError("refused", f"{file.path} of {what} is no JSON object, so what model this is is not known.")
-    return found
+    return value
 
 
 # -- a folder of the node's own ---------------------------------------------------------------------------------------

@@ -140,14 +140,14 @@ class Folder:
     """Same interface as ``api.Hub``, for a local folder; needs no token."""
 
     source: str
-    asked: Sequence[Snapshot]
+    requested: Sequence[Snapshot]
     token: str = ""
 
     def account(self) -> str:
         return ""
 
     def check_access(self, snapshot: Snapshot, account: str = "") -> None:
-        several = sorted({one.repo_id for one in self.asked})
+        several = sorted({snapshot.repo_id for snapshot in self.requested})
         if len(several) > 1 and not _cache(self.source, snapshot.repo_id):
             raise SourceError(
                 f"{self.source} holds no {snapshot.repo_id} in the layout of the hub's cache. A plain folder holds one"
@@ -263,12 +263,12 @@ def _in_folder(source: str, snapshot: Snapshot) -> Offer:
     if len(files) == len(places) and len(commits) == 1:
         offer = Offer(commits.pop(), files, places, "the metadata of hf download")
     else:
-        found = _as_found(places)
-        stands_for = hashlib.sha1("".join(f.oid for f in found).encode(), usedforsecurity=False).hexdigest()
-        offer = Offer(snapshot.revision if snapshot.pinned else stands_for, found, places, AS_FOUND)
+        hashed = _as_found(places)
+        stands_for = hashlib.sha1("".join(f.oid for f in hashed).encode(), usedforsecurity=False).hexdigest()
+        offer = Offer(snapshot.revision if snapshot.pinned else stands_for, hashed, places, AS_FOUND)
     if snapshot.pinned and offer.commit != snapshot.revision:
-        asked = f"{snapshot.revision} of {snapshot.repo_id}"
-        raise SourceError(f"{source} holds commit {offer.commit}, but {asked} is requested.")
+        requested = f"{snapshot.revision} of {snapshot.repo_id}"
+        raise SourceError(f"{source} holds commit {offer.commit}, but {requested} is requested.")
     return offer
 
 

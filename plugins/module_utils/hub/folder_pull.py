@@ -69,16 +69,18 @@ class Import(Pull):
     def hashes(self, files: Sequence[RepoFile]) -> list[RepoFile]:
         """The files with the hashes computed from disk."""
         self.progress.begin("hashing", files)
-        found: list[RepoFile] = []
+        hashed: list[RepoFile] = []
 
         def hash_one(file: RepoFile) -> None:
             wanted = replace(file, sha256="0" * 64)  # any value: it selects SHA-256
             place = self.offer.places[file.path]
-            found.append(replace(file, oid="", sha256=hub_snapshot.digest(place, wanted, lambda n: self.note(file, n))))
+            hashed.append(
+                replace(file, oid="", sha256=hub_snapshot.digest(place, wanted, lambda n: self.note(file, n)))
+            )
             self.progress.finished(file)
 
         self.in_parallel(hash_one, files)
-        return sorted(found, key=lambda file: file.path)
+        return sorted(hashed, key=lambda file: file.path)
 
 
 def import_snapshot(job: Job, progress: Progress) -> None:

@@ -69,7 +69,7 @@ class Progress:
         self.lock = threading.Lock()
         self.status = Status()
         self.marks: list[tuple[float, int]] = []
-        self.began = self.said_at = clock()
+        self.began = self.logged_at = clock()
 
     def begin(self, phase: str, files: Sequence[RepoFile], done: int = 0, files_done: int = 0) -> None:
         with self.lock:
@@ -100,9 +100,9 @@ class Progress:
             first_at, first = self.marks[0]
             self.status.rate = max(0.0, (self.status.done - first) / (now - first_at)) if now > first_at else 0.0
             content, line = json.dumps(asdict(self.status)), self.status.line()
-            words = words or now - self.said_at >= WORDS_EVERY_S
+            words = words or now - self.logged_at >= WORDS_EVERY_S
             if words:
-                self.said_at = now
+                self.logged_at = now
             node_files.write_atomically(self.path, content, power_cut=False)
         if words:
             self.say(line)

@@ -49,17 +49,20 @@ class Plan:
 
     @property
     def old(self) -> list[Revision]:
-        return [one for one in self.revisions if not one.kept]
+        return [revision for revision in self.revisions if not revision.kept]
 
     @property
     def whole(self) -> list[str]:
         """The repositories that are removed completely."""
-        return sorted({one.repo_id for one in self.old} - {one.repo_id for one in self.revisions if one.kept})
+        return sorted(
+            {revision.repo_id for revision in self.old}
+            - {revision.repo_id for revision in self.revisions if revision.kept}
+        )
 
 
 def make_plan(
     home: str,
-    asked: Sequence[Snapshot],
+    requested: Sequence[Snapshot],
     unit_texts: Mapping[str, str],
     unlisted: bool,
     brought: Sequence[str] = (),
@@ -72,7 +75,7 @@ def make_plan(
     commits: dict[str, list[str]] = {}
     for row in hub_cache.others(home, []):
         commits.setdefault(row["repo_id"], []).append(row["revision"])
-    wanted = {(one.repo_id, hub_snapshot.look(home, one).commit) for one in asked}
+    wanted = {(snapshot.repo_id, hub_snapshot.look(home, snapshot).commit) for snapshot in requested}
     revisions = []
     for repo_id, here in sorted(commits.items()):
         reasons = {commit: _reason(home, repo_id, commit, here, wanted, unit_texts) for commit in here}
@@ -109,17 +112,17 @@ def _in_use(reason: str) -> bool:
 
 def _branches(cache: Cache, repo_id: str) -> dict[str, str]:
     """commit -> a branch that points to it, from our record or from the ref of the hub's own tools."""
-    found = {}
+    branches = {}
     for folder in (os.path.join(cache.folder(repo_id), "refs"), os.path.dirname(cache.record(repo_id, "x"))):
         for path in _walk(folder):
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                found[node_files.read_text(path).strip()] = os.path.relpath(path, folder)
-    return found
+                branches[node_files.read_text(path).strip()] = os.path.relpath(path, folder)
+    return branches
 
 
 def unit_texts(folders: Sequence[str] = UNIT_DIRS, record_dirs: Sequence[str] = RECORD_DIRS) -> dict[str, str]:
     """The text of each unit of the node, with its drop-ins and, if it is ours, its configuration."""
-    configs = {one.unit: one.files.config for one in known.instances(folders, record_dirs)}
+    configs = {instance.unit: instance.files.config for instance in known.instances(folders, record_dirs)}
     texts: dict[str, str] = {unit: node_files.text_of(path) for unit, path in configs.items()}
     for folder in folders:
         for path in [*glob.glob(f"{folder}/*.service"), *glob.glob(f"{folder}/*.service.d/*.conf")]:
@@ -134,9 +137,9 @@ def _files_of(home: str, revisions: Sequence[Revision]) -> tuple[list[str], int]
     cache = Cache(home)
     gone: set[str] = set()
     stays: set[str] = set()
-    for one in revisions:
-        for path in _walk(cache.snapshot(one.repo_id, one.commit)):
-            (stays if one.kept else gone).update(_leads_to(path))
+    for revision in revisions:
+        for path in _walk(cache.snapshot(revision.repo_id, revision.commit)):
+            (stays if revision.kept else gone).update(_leads_to(path))
     # Blobs of other repositories may link to shared ones, even if no snapshot names them.
     for path in glob.glob(os.path.join(glob.escape(cache.hub), "*--*", "blobs", "*")):
         if path not in gone:
@@ -169,12 +172,12 @@ def _walk(folder: str) -> Iterator[str]:
 def remove(home: str, plan: Plan) -> None:
     """Delete the manifest first, so an interrupted removal never looks complete."""
     cache = Cache(home)
-    for one in plan.old:
-        folder = cache.folder(one.repo_id)
-        _unlink(cache.manifest(one.repo_id, one.commit))
-        _unlink(os.path.join(folder, "trees", f"{one.commit}.json"))
+    for revision in plan.old:
+        folder = cache.folder(revision.repo_id)
+        _unlink(cache.manifest(revision.repo_id, revision.commit))
+        _unlink(os.path.join(folder, "trees", f"{revision.commit}.json"))
         for kind in (".no_exist", "snapshots"):
-            shutil.rmtree(os.path.join(folder, kind, one.commit), ignore_errors=True)
+            shutil.rmtree(os.path.join(folder, kind, revision.commit), ignore_errors=True)
     for path in plan.files:
         _unlink(path)
         _unlink(f"{path}.refs")  # the hub's own tools keep here which repositories share it

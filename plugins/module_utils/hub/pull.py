@@ -85,10 +85,10 @@ class Pull:
         return [f for f in wanted if f not in here]
 
     def trusted(self) -> set[RepoFile]:
-        found = hub_snapshot.look(self.job.home, self.job.snapshot)
-        if self.job.verify or found.manifest is None:
+        present = hub_snapshot.look(self.job.home, self.job.snapshot)
+        if self.job.verify or present.manifest is None:
             return set()
-        return {f for f in found.manifest.files if hub_snapshot.size_of(self.pointer(f)) == f.size}
+        return {f for f in present.manifest.files if hub_snapshot.size_of(self.pointer(f)) == f.size}
 
     def check(self, file: RepoFile, wrong: list[RepoFile]) -> None:
         pointer = self.pointer(file)

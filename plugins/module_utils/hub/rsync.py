@@ -52,13 +52,13 @@ class Neighbour:
             raise PullError(f"{command[0]} cannot be started: {trouble.strerror}") from trouble
         with process:
             try:
-                said = self.follow(process, target)
+                stderr = self.follow(process, target)
             except BaseException:
                 process.kill()
                 raise
         target.take_in()
         if process.returncode != 0:
-            raise self.trouble(process.returncode, said, file)
+            raise self.trouble(process.returncode, stderr, file)
 
     def follow(self, process: subprocess.Popen[str], target: HashedFile) -> str:
         while True:
@@ -85,9 +85,9 @@ class Neighbour:
             path,
         ]
 
-    def trouble(self, code: int, said: str, file: RepoFile) -> Passing:
+    def trouble(self, code: int, stderr: str, file: RepoFile) -> Passing:
         """Return a transient error; raise a permanent one."""
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        lines = [line.strip() for line in stderr.splitlines() if line.strip()]
         reason = lines[0] if lines else f"rsync ended with {code}"
         sentence = f"{self.seeder['name']}: {reason}"
         if code in FINAL:

@@ -127,7 +127,7 @@ def note(params: Params, world: World, targets: Sequence[Target]) -> None:
     """Note the repositories before they arrive. One that was there before belongs to somebody else and is not noted."""
     cache = hub_snapshot.Cache(params["home"])
     coming = [target.snapshot.repo_id for target in targets if target.unit]
-    node_brought.note(world.brought, models=[one for one in coming if not os.path.isdir(cache.folder(one))])
+    node_brought.note(world.brought, models=[repo_id for repo_id in coming if not os.path.isdir(cache.folder(repo_id))])
 
 
 def asks_again(params: Params, found: Found) -> bool:
@@ -149,16 +149,16 @@ def hub(params: Params, world: World) -> hub_api.Hub | hub_folder.Folder:
 
 def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
     """The commit of every snapshot, and a unit for each with work to do. A seeder's are pinned: no hub is asked."""
-    asked, account = hub(params, world), None
+    source, account = hub(params, world), None
     targets = []
     for one in found:
         commit, work = one.commit, not one.complete or params["verify"]
         if from_hub(params) and (not one.complete or (params["update"] and not one.snapshot.pinned)):
             if account is None:
-                account = asked.account() if asked.token else ""
-            asked.check_access(one.snapshot, account)
+                account = source.account() if source.token else ""
+            source.check_access(one.snapshot, account)
             if not commit or params["update"]:
-                commit = asked.commit(one.snapshot)
+                commit = source.commit(one.snapshot)
             work = work or commit != one.commit
         if not commit:
             raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never downloaded to this node.")
@@ -168,7 +168,7 @@ def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
 
 def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
     """What a run would download. A hub error is not a failure here; preflight reports it."""
-    asked = hub(params, world)
+    source = hub(params, world)
     result = done(found, [not one.complete for one in found])
     for row, one in zip(result["snapshots"], found):
         row["bytes_to_fetch"] = 0
@@ -178,8 +178,8 @@ def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
             if params["seeder"]:
                 commit, tree = one.commit, seeded(params, one.snapshot).listing
             else:
-                commit = one.commit or asked.commit(one.snapshot)
-                tree = asked.tree(one.snapshot, commit)
+                commit = one.commit or source.commit(one.snapshot)
+                tree = source.tree(one.snapshot, commit)
         except (hub_api.HubError, Failed) as trouble:
             row["bytes_to_fetch"] = -1
             result.setdefault("warnings", []).append(f"The size of the download is unknown: {trouble}")
@@ -305,7 +305,7 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
         states[name] = units_job.wait(world.run, name, params["wait_s"], sleep=world.sleep)
     running = [name for name, state in states.items() if state.state == "running"]
     ended = [target for target in targets if target.unit and target.unit not in running]
-    troubles = [told for told in (trouble(params, world, one, states[one.unit]) for one in ended) if told]
+    troubles = [text for text in (trouble(params, world, target, states[target.unit]) for target in ended) if text]
     # Report a failed download at once; let a verification end, so that it names every damaged file.
     if troubles and not (running and params["verify"]):
         raise Failed("\n".join(troubles))
@@ -338,15 +338,15 @@ def status(world: World, name: str) -> hub_progress.Status:
 
 def trouble(params: Params, world: World, target: Target, state: units_job.JobState) -> str:
     """Why the job failed; empty if it succeeded."""
-    said = status(world, target.unit)
-    failed = state.state == "failed" or said.error
+    job_status = status(world, target.unit)
+    failed = state.state == "failed" or job_status.error
     if not failed and hub_snapshot.look(params["home"], target.pinned).complete:
         return ""
-    if state.state == "absent" and not said.error:
+    if state.state == "absent" and not job_status.error:
         return f"The download of {target.snapshot.repo_id} was stopped before its end. Its files on disk were kept."
-    log = units_job.log_tail(world.run, target.unit, lines=12) if not said.error else []
+    log = units_job.log_tail(world.run, target.unit, lines=12) if not job_status.error else []
     units_job.forget_ended(world.run, target.unit)
-    reason = said.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
+    reason = job_status.error or "; ".join(log[-3:]) or f"it ended with {state.result} {state.exit_status}"
     return f"{reason.rstrip('.')}. Its log: journalctl -u {target.unit}"
 
 

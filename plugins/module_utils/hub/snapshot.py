@@ -117,13 +117,13 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
 
     One that is served from a ``folder`` of the node's own has no revision.
     """
-    found: dict[tuple[str, str], Snapshot] = {}
-    for entry in with_adapters(raw):
+    snapshots: dict[tuple[str, str], Snapshot] = {}
+    for entry in raw:
         if not isinstance(entry, Mapping) or not entry.get("repo_id"):
             raise ValueError(f"a snapshot needs a repo_id: {entry!r}")
         if entry.get("folder"):
             continue
-        one = Snapshot(
+        snapshot = Snapshot(
             repo_id=str(entry["repo_id"]),
             revision=str(entry.get("revision") or "main"),
             ignore_patterns=tuple(map(str, entry.get("ignore_patterns") or ())),
@@ -131,9 +131,9 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
             allow_patterns=tuple(map(str, entry.get("allow_patterns") or ())),
             gated=bool(entry.get("gated")),
         )
-        key = (one.repo_id, one.revision)
-        found[key] = _either(found[key], one) if key in found else one
-    return list(found.values())
+        key = (snapshot.repo_id, snapshot.revision)
+        snapshots[key] = _either(snapshots[key], snapshot) if key in snapshots else snapshot
+    return list(snapshots.values())
 
 
 def _either(one: Snapshot, other: Snapshot) -> Snapshot:

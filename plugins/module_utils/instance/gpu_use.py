@@ -41,8 +41,8 @@ class Use:
 
 def _figure(node: ET.Element, *paths: str) -> Optional[float]:
     """The value at the first of these paths that is a number."""
-    found = (_FIGURE.fullmatch((node.findtext(path) or "").strip()) for path in paths)
-    return next((float(match.group(1)) for match in found if match), None)
+    matches = (_FIGURE.fullmatch((node.findtext(path) or "").strip()) for path in paths)
+    return next((float(match.group(1)) for match in matches if match), None)
 
 
 def parse(xml: str) -> Dict[int, Use]:
@@ -66,8 +66,8 @@ def together(uses: Sequence[Use]) -> Use:
     """The use of several GPUs that serve together: average utilization, total draw, highest temperature."""
 
     def known(values: Sequence[Optional[float]]) -> List[float]:
-        told = [value for value in values if value is not None]
-        return told if len(told) == len(uses) else []
+        measured = [value for value in values if value is not None]
+        return measured if len(measured) == len(uses) else []
 
     busy = known([use.utilization_percent for use in uses])
     draw, limit = known([use.power_w for use in uses]), known([use.power_limit_w for use in uses])

@@ -28,9 +28,9 @@ def instances(
     """
     paths = [path for folder in unit_dirs for path in sorted(glob.glob(f"{folder}/{names.UNITS}"))]
     written = {record.unit: record for record in _written(record_dirs)}
-    found = [written.pop(os.path.basename(path), None) or _of_old(path) for path in paths if not os.path.islink(path)]
-    gone = [one for one in written.values() if not os.path.lexists(one.files.unit)] if without_unit else []
-    return [one for one in found if one] + gone
+    records = [written.pop(os.path.basename(path), None) or _of_old(path) for path in paths if not os.path.islink(path)]
+    gone = [record for record in written.values() if not os.path.lexists(record.files.unit)] if without_unit else []
+    return [record for record in records if record] + gone
 
 
 def as_started(record: Record, root: str = "") -> Optional[Record]:
@@ -42,9 +42,9 @@ def in_copies(folder: str, unit: str) -> Optional[Record]:
     """The record among copies of an instance's files; None if the folder has no copy of the unit."""
     copies = dict(copied(folder))
     for path, copy in copies.items():
-        found = parse(text_of(copy)) if path.endswith(_RECORD) else None
-        if found and found.unit == unit:
-            return found
+        record = parse(text_of(copy)) if path.endswith(_RECORD) else None
+        if record and record.unit == unit:
+            return record
     path = next((path for path in copies if os.path.basename(path) == unit), "")
     text = text_of(copies[path]) if path else ""
     return old_unit.record_of(path, text, text_of(copies.get(old_unit.config_path(text), "")))
@@ -52,8 +52,8 @@ def in_copies(folder: str, unit: str) -> Optional[Record]:
 
 def copied(folder: str) -> Iterable[Tuple[str, str]]:
     """The copies in a folder, each as (original path, path of the copy)."""
-    for base, _folders, found in os.walk(folder):
-        for copy in (os.path.join(base, name) for name in found):
+    for base, _folders, files in os.walk(folder):
+        for copy in (os.path.join(base, name) for name in files):
             yield copy[len(folder.rstrip("/")) :], copy
 
 
@@ -69,7 +69,7 @@ def gateway_listens(
     value = document(text_of(record))
     if value is None:
         return old_unit.gateway_listens(text_of(unit))
-    return [(str(one["host"]), int(one["port"])) for one in value.get("listens") or ()]
+    return [(str(address["host"]), int(address["port"])) for address in value.get("listens") or ()]
 
 
 def by_unit(records: Iterable[Record]) -> Mapping[str, Record]:
@@ -80,9 +80,9 @@ def by_unit(records: Iterable[Record]) -> Mapping[str, Record]:
 def _written(folders: Iterable[str]) -> Iterable[Record]:
     for folder in folders:
         for path in sorted(glob.glob(f"{glob.escape(folder)}/*{_RECORD}")):
-            found = parse(text_of(path))
-            if found:
-                yield found
+            record = parse(text_of(path))
+            if record:
+                yield record
 
 
 def _of_old(path: str) -> Optional[Record]:

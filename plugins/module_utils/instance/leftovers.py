@@ -26,22 +26,22 @@ Left = Dict[str, Any]
 
 def jobs(units: Iterable[Unit]) -> List[Left]:
     """Jobs that run and jobs that failed. systemd keeps a completed job as active/exited; those are not listed."""
-    found = []
+    left = []
     for unit in units:
         if not unit.name.startswith(tuple(pattern.partition("*")[0] for pattern in JOBS)):
             continue
         if unit.active == "failed":
-            found.append({"kind": "failed_job", "name": unit.name})
+            left.append({"kind": "failed_job", "name": unit.name})
         elif unit.active in ("active", "activating") and unit.sub != "exited":
-            found.append({"kind": "job", "name": unit.name})
-    return found
+            left.append({"kind": "job", "name": unit.name})
+    return left
 
 
 def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Record]) -> List[Left]:
     """Images and models that the collection downloaded and that no unit names any more."""
-    used = {"image": {one.image for one in served}, "model": {one.model for one in served}}
-    found = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
-    return found + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
+    used = {"image": {record.image for record in served}, "model": {record.model for record in served}}
+    images = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
+    return images + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
 
 
 def paths(
@@ -51,15 +51,15 @@ def paths(
     known = set(here)
     folders = sorted({names.CONFIG_DIR, *config_dirs})
     files = [path for folder in folders for path in sorted(glob.glob(f"{glob.escape(folder)}/*.*"))]
-    found = [
+    left = [
         path
         for path in files
         if path.endswith(ENDS) and _instance(path) not in known and MARK in node_files.text_of(path, 1024)
     ]
     for folder in (cache, kept):
         inside = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        found += [os.path.join(folder, name) for name in inside if _whose(name) not in known]
-    return [{"kind": "file", "name": path} for path in found]
+        left += [os.path.join(folder, name) for name in inside if _whose(name) not in known]
+    return [{"kind": "file", "name": path} for path in left]
 
 
 def _instance(path: str) -> str:

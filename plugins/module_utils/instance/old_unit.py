@@ -67,15 +67,15 @@ def gateway_listens(text: str) -> List[Tuple[str, int]]:
 
 
 def _section(text: str) -> Dict[str, str]:
-    found: Dict[str, str] = {}
+    settings: Dict[str, str] = {}
     inside = False
     for line in text.splitlines():
         if line.startswith("["):
             inside = line.strip() == _SECTION
         elif inside and "=" in line and not line.startswith("#"):
             key, value = line.split("=", 1)
-            found[key.strip().lower()] = value.strip()
-    return found
+            settings[key.strip().lower()] = value.strip()
+    return settings
 
 
 def _setting(config: str, key: str) -> str:

@@ -46,7 +46,7 @@ class NodeServing:
 
 def engines(records: Iterable[Record]) -> List[Serving]:
     """The engines of these instances."""
-    return [Serving(one.name, one.port, one.port_base, one.gpus) for one in records]
+    return [Serving(record.name, record.port, record.port_base, record.gpus) for record in records]
 
 
 def short_digest(text: bytes) -> str:
@@ -59,14 +59,14 @@ def started_from(name: str, root: str = "") -> Dict[str, str]:
 
     ``root``: a prefix for the folder, for tests.
     """
-    found = {}
+    digests = {}
     for path, copy in known.copied(root + names.started_from(names.unit_of(name))):
         if not known.is_record(path):  # the engine does not read it
             try:
-                found[path] = short_digest(node_files.read_bytes(copy))
+                digests[path] = short_digest(node_files.read_bytes(copy))
             except OSError:  # it has just ended
                 continue
-    return found
+    return digests
 
 
 def names_uuids(specs: Iterable[str]) -> Optional[bool]:
@@ -78,7 +78,7 @@ def names_uuids(specs: Iterable[str]) -> Optional[bool]:
 def serving_from(plain: Mapping[str, Any]) -> NodeServing:
     """Build it from the data that gpu_info returned; on the controller."""
     engines = tuple(
-        Serving(one["name"], one.get("port"), one.get("port_base"), tuple(one.get("gpus") or ()))
-        for one in plain.get("engines") or ()
+        Serving(engine["name"], engine.get("port"), engine.get("port_base"), tuple(engine.get("gpus") or ()))
+        for engine in plain.get("engines") or ()
     )
     return NodeServing(engines, plain.get("cdi_uuids") is not False)

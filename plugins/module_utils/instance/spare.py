@@ -45,7 +45,7 @@ def find(
     """Find room for as many engines as possible. ``taken``: GPUs of instances; ``is_free``: whether a port is free."""
     uuids = {gpu.index: gpu.uuid for gpu in seen.gpus}
     owned, ports = set(taken), (port for port in PORTS if is_free(port))
-    found: List[Room] = []
+    rooms: List[Room] = []
     for want in wants:
         indices = _free_gpus(want, owned, seen)
         # 1.5 times as much: an engine needs more memory while it loads its weights.
@@ -57,8 +57,8 @@ def find(
             break
         owned.update(indices)
         free_bytes -= bytes_wanted
-        found.append(Room(want.name, port, indices, tuple(uuids[index] for index in indices)))
-    return found
+        rooms.append(Room(want.name, port, indices, tuple(uuids[index] for index in indices)))
+    return rooms
 
 
 def _free_gpus(want: Want, owned: Iterable[int], seen: programs_gpu.NodeGpus) -> Tuple[int, ...]:

@@ -134,10 +134,10 @@ def rates(first: Optional[Load], second: Optional[Load], seconds: float) -> Opti
 
 def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
     """Parse the output of systemctl show. ``uptime_s``: the monotonic clock now."""
-    found = {}
+    units = {}
     for value in commands.shown(shown):
         if "Id" in value:
-            found[value["Id"]] = Unit(
+            units[value["Id"]] = Unit(
                 active=value.get("ActiveState", "inactive"),
                 sub=value.get("SubState", "dead"),
                 result=value.get("Result", "success"),
@@ -150,7 +150,7 @@ def parse_units(shown: str, uptime_s: float) -> Dict[str, Unit]:
                 refused=value.get("AssertResult") == "no" and _number(value, "AssertTimestampMonotonic") > 0,
                 name=value["Id"],
             )
-    return found
+    return units
 
 
 def _number(value: Mapping[str, str], name: str) -> int:
@@ -176,10 +176,10 @@ def parse_journal(text: str) -> List[Tuple[str, List[str]]]:
         except ValueError:
             continue
         run = entry.get("INVOCATION_ID") or entry.get("_SYSTEMD_INVOCATION_ID") or ""
-        said = entry.get("MESSAGE") or ""
-        if isinstance(said, list):  # the journal has binary data as a list of numbers
-            said = bytes(said).decode("utf-8", "replace")
-        runs.setdefault(run, []).extend(part.strip() for part in re.split(r"[\r\n]+", said) if part.strip())
+        message = entry.get("MESSAGE") or ""
+        if isinstance(message, list):  # the journal has binary data as a list of numbers
+            message = bytes(message).decode("utf-8", "replace")
+        runs.setdefault(run, []).extend(part.strip() for part in re.split(r"[\r\n]+", message) if part.strip())
     return list(runs.items())
 
 
@@ -187,14 +187,14 @@ def cause(runs: Sequence[Tuple[str, Sequence[str]]], ended: bool = True) -> Tupl
     """Why the newest run with a known cause ended, and the remedy; its last line if no cause is known."""
     given_up = None
     for _run, lines in reversed(runs):
-        found = diagnosis.diagnose(lines, ended)
-        if found and found.key != "start_limit":
-            return found.cause, found.remedy
-        given_up = given_up or found
+        diagnosed = diagnosis.diagnose(lines, ended)
+        if diagnosed and diagnosed.key != "start_limit":
+            return diagnosed.cause, diagnosed.remedy
+        given_up = given_up or diagnosed
     if given_up:
         return given_up.cause, given_up.remedy
-    said = diagnosis.telling_lines(runs[-1][1], 1) if runs else []
-    return (f"Its last line: {diagnosis.shortened(said[0])}" if said else "Its journal is empty."), ""
+    last = diagnosis.telling_lines(runs[-1][1], 1) if runs else []
+    return (f"Its last line: {diagnosis.shortened(last[0])}" if last else "Its journal is empty."), ""
 
 
 def judge(
@@ -290,9 +290,9 @@ def gpu_indices(names: Sequence[str], seen: NodeGpus) -> List[int]:
 
 def own_gpus(names: Sequence[str], seen: NodeGpus) -> Tuple[List[Gpu], List[str]]:
     """An instance's GPUs, by index; and the names of those that the node has lost."""
-    found = {name: named(seen, name) for name in names}
-    there = sorted((gpu for gpu in found.values() if gpu), key=lambda gpu: gpu.index)
-    return there, [name for name, gpu in found.items() if gpu is None] if seen.gpus else []
+    gpus = {name: named(seen, name) for name in names}
+    there = sorted((gpu for gpu in gpus.values() if gpu), key=lambda gpu: gpu.index)
+    return there, [name for name, gpu in gpus.items() if gpu is None] if seen.gpus else []
 
 
 def lost_text(unit: str, lost: Sequence[str]) -> str:

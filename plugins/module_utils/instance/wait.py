@@ -60,13 +60,13 @@ _PARTS = {
 
 def parts_of(lines: Sequence[str]) -> Dict[str, float]:
     """The seconds for loading the weights, and for compiling and warm-up."""
-    found: Dict[str, float] = {}
+    seconds: Dict[str, float] = {}
     for line in lines:
         for part, pattern in _PARTS.items():
             match = pattern.search(line)
             if match:
-                found[part] = max(found.get(part, 0.0), float(match[1]))
-    return found
+                seconds[part] = max(seconds.get(part, 0.0), float(match[1]))
+    return seconds
 
 
 def url_of(endpoint: Endpoint) -> str:
@@ -150,16 +150,16 @@ class Wait:
     def fail(self, sentence: str, endpoint: Endpoint) -> None:
         """Fail with this sentence, the cause from the journal, and the command that shows the journal."""
         lines = self.log(endpoint)
-        found = diagnosis.diagnose(lines)
-        said = diagnosis.telling_lines(lines)
-        last = " / ".join(diagnosis.shortened(line) for line in said[-3:])
-        why = str(found) if found else f"Its last line: {last}" if last else "It printed nothing."
+        cause = diagnosis.diagnose(lines)
+        log = diagnosis.telling_lines(lines)
+        last = " / ".join(diagnosis.shortened(line) for line in log[-3:])
+        why = str(cause) if cause else f"Its last line: {last}" if last else "It printed nothing."
         journal = diagnosis.journal_of(endpoint["unit"]) if lines else ""
-        told = diagnosis.sentences(sentence, why, journal)
-        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=said)
+        message = diagnosis.sentences(sentence, why, journal)
+        self.end_in_failure(msg=message, diagnosis=vars(cause) if cause else {}, log=log)
 
-    def end_in_failure(self, **told: Any) -> None:
-        self.module.fail_json(**self.resume["before"], **told, done=True, progress="")
+    def end_in_failure(self, **result: Any) -> None:
+        self.module.fail_json(**self.resume["before"], **result, done=True, progress="")
 
     def dead(self, endpoint: Endpoint, state: Mapping[str, str]) -> None:
         if self.once:
@@ -170,17 +170,19 @@ class Wait:
 
     def refused(self, endpoint: Endpoint, detail: str) -> None:
         """Fail because the endpoint answers, but never as this instance would. The message has its answer."""
-        found = diagnosis.diagnose([f"vllm-wait: {endpoint['model']} on port {endpoint['port']}: {detail}"])
-        why = str(found) if found else f"{endpoint['name']} cannot be checked: {detail}"
-        told = diagnosis.sentences(why, diagnosis.journal_of(endpoint["unit"]))
-        self.end_in_failure(msg=told, diagnosis=vars(found) if found else {}, log=[])
+        cause = diagnosis.diagnose([f"vllm-wait: {endpoint['model']} on port {endpoint['port']}: {detail}"])
+        why = str(cause) if cause else f"{endpoint['name']} cannot be checked: {detail}"
+        message = diagnosis.sentences(why, diagnosis.journal_of(endpoint["unit"]))
+        self.end_in_failure(msg=message, diagnosis=vars(cause) if cause else {}, log=[])
 
     def late(self, endpoint: Endpoint, elapsed: float) -> None:
         detail = self.answers[endpoint["name"]].detail
         self.fail(f"{endpoint['name']} did not answer within {int(elapsed)} s ({detail}).", endpoint)
 
     def waiting_for(self) -> List[Endpoint]:
-        return [one for one in self.module.params["endpoints"] if one["name"] not in self.resume["ready"]]
+        return [
+            endpoint for endpoint in self.module.params["endpoints"] if endpoint["name"] not in self.resume["ready"]
+        ]
 
     def slice(self) -> None:
         end = time.monotonic() + self.module.params.get("wait_s", 0)
@@ -209,14 +211,14 @@ class Wait:
     def endpoints(self) -> List[Dict[str, Any]]:
         return [
             {
-                "name": one["name"],
-                "url": url_of(one),
-                "model": one["model"],
-                "ready": one["name"] in self.resume["ready"],
-                "detail": self.resume["ready"].get(one["name"]) or self.answers[one["name"]].detail,
-                "seconds": self.resume.get("parts", {}).get(one["name"], {}),
+                "name": endpoint["name"],
+                "url": url_of(endpoint),
+                "model": endpoint["model"],
+                "ready": endpoint["name"] in self.resume["ready"],
+                "detail": self.resume["ready"].get(endpoint["name"]) or self.answers[endpoint["name"]].detail,
+                "seconds": self.resume.get("parts", {}).get(endpoint["name"], {}),
             }
-            for one in self.module.params["endpoints"]
+            for endpoint in self.module.params["endpoints"]
         ]
 
     def end(self) -> None:
