@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils import asked
+from ..plugin_utils import questions
 
 #: The module's options that the option `hub` combines, and the values that count as absent.
 HUB = ("ca_path", "client", "endpoint", "home", "source", "token_path", "update")
@@ -25,4 +25,4 @@ class ActionModule(ActionBase):
         hub = {
             name: value for name, value in (args.pop("hub", None) or {}).items() if name in HUB and value not in EMPTY
         }
-        return asked.ask(self, "gpunode.llm.preflight_check", {**hub, **args}, task_vars or {})
+        return questions.ask(self, "gpunode.llm.preflight_check", {**hub, **args}, task_vars or {})

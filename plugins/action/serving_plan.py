@@ -9,7 +9,7 @@ from typing import Any
 
 from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
-from ..plugin_utils import asked, hub_models
+from ..plugin_utils import hub_models, questions
 from ..plugin_utils.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
@@ -88,9 +88,9 @@ class ActionModule(LockingAction):
         """What the node says of itself, and of models that are asked for; with a time-out, once it is this play's."""
         if lock_timeout_s is None:
             return self._answer(hub_models.MODULE if asks else "gpunode.llm.gpu_info", asks, task_vars)
-        nonce, module = asked.nonce(), hub_models.MODULE if asks else "gpunode.llm.node_info"
+        nonce, module = questions.nonce(), hub_models.MODULE if asks else "gpunode.llm.node_info"
         answer = self._locked(module, task_vars, lock_timeout_s, nonce=nonce, **asks)
-        asked.bring(str(task_vars.get("inventory_hostname", "node")), answer.get("answers") or {}, nonce)
+        questions.bring(str(task_vars.get("inventory_hostname", "node")), answer.get("answers") or {}, nonce)
         return answer
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..plugin_utils import asked
+from ..plugin_utils import questions
 from . import rendered_files
 
 
@@ -23,7 +23,7 @@ class ActionModule(rendered_files.ActionModule):
 
     def _call(self, args: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         unchanged = boolean(args.pop("unchanged", False))
-        return {**asked.ask(self, self.MODULE, args, task_vars, unchanged), "unchanged": unchanged}
+        return {**questions.ask(self, self.MODULE, args, task_vars, unchanged), "unchanged": unchanged}
 
     def _rendered(self, args: dict[str, Any]) -> dict[str, Any]:
         return super()._rendered(spread(args))

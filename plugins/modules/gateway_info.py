@@ -131,13 +131,13 @@ from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certif
 
 def acme(module):
     """Compare the certificate of certbot with the requested one."""
-    params, asked = module.params, module.params["acme"]
+    params, request = module.params, module.params["acme"]
     renewal = node_files.text_of(os.path.join(params["certbot_dir"], "renewal", f"{tls_certbot.LINEAGE}.conf"))
     kept = os.path.join(params["certbot_dir"], "live", tls_certbot.LINEAGE, "fullchain.pem")
     state = {"acme_kept": bool(renewal), "acme_differs": [], "acme_account": False, "acme_deploy": False}
-    if not asked:
+    if not request:
         return state
-    wanted = tls_certbot.Asked(**asked)
+    wanted = tls_certbot.Request(**request)
     names = tls_certificate.dns_names(kept, module.run_command) if os.path.exists(kept) else set()
     return {
         **state,

@@ -291,7 +291,7 @@ from ..module_utils.hub import (
     snapshot as hub_snapshot,
     token as hub_token,
 )
-from ..module_utils.node import asked as node_asked, commands as node_commands
+from ..module_utils.node import commands as node_commands, questions as node_questions
 from ..module_utils.preflight import (
     answer as preflight_answer,
     checks as preflight_checks,
@@ -311,7 +311,7 @@ class Elsewhere:
     def __call__(self, asks):
         params = self.params
         run = node_commands.runner(dict(os.environ))
-        told, questions = preflight_reach.sources(asks.repositories, run, open_url)
+        problems, questions = preflight_reach.sources(asks.repositories, run, open_url)
         if asks.images:
             missing = [name for name in asks.images if not preflight_checks.check_images([{"image": name}])]
             questions += preflight_reach.images(missing, params["registry"], os.uname().machine, run)
@@ -319,7 +319,7 @@ class Elsewhere:
         os.environ.update(preflight_reach.hub_environment(os.environ))
         reach, hub = preflight_reach.ask(questions, lambda: self.hub(asks))
         linked = bool(params["source"]) and hub_folder.linkable(params["source"], params["home"])
-        return preflight_answer.Found([*told, *reach], hub, linked)
+        return preflight_answer.Found([*problems, *reach], hub, linked)
 
     def hub(self, asks):
         """The findings of the hub and of the package index of its client."""
@@ -332,12 +332,12 @@ class Elsewhere:
         token = hub_token.in_force(params["token"], params["token_path"])
         opener = hub_opener.opener(TIMEOUT_S, params["ca_path"])
         hub = hub_api.Hub(params["endpoint"], opener, time.sleep, token)
-        told = preflight_hub.check_hub(hub, asks.snapshots, asks.token)
+        check = preflight_hub.check_hub(hub, asks.snapshots, asks.token)
         index = params["client"]["index_url"] if params["client"] and asks.snapshots else ""
         if index and not hub_cache.client_version(params["client"]["venv"]):
-            findings = [*told.findings, *preflight_hub.check_index(index, opener)]
-            told = preflight_checks.HubCheck(findings, told.trees, told.account)
-        return told
+            findings = [*check.findings, *preflight_hub.check_index(index, opener)]
+            check = preflight_checks.HubCheck(findings, check.trees, check.account)
+        return check
 
 
 def main():
@@ -421,16 +421,16 @@ def main():
         supports_check_mode=True,
     )
     if module.params["digest"] and not module.check_mode:
-        node_asked.keep("preflight_check", module.params["digest"], preflight_answer.question(module.params))
+        node_questions.keep("preflight_check", module.params["digest"], preflight_answer.question(module.params))
     try:
-        told, warnings = preflight_answer.answer(
+        result, warnings = preflight_answer.answer(
             module.params, module.run_command, module.get_bin_path, Elsewhere(module.params)
         )
     except ValueError as trouble:
         module.fail_json(msg=str(trouble))
     for warning in warnings:
         module.warn(warning)
-    module.exit_json(changed=False, **told)
+    module.exit_json(changed=False, **result)
 
 
 if __name__ == "__main__":

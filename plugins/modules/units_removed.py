@@ -79,15 +79,15 @@ class Removal:
     def __init__(self, module):
         self.module = module
         names = [unit["unit"] for unit in module.params["units"]]
-        found = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
+        units = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
         # A pattern stands for whatever systemd holds under such a name.
         shown = (
-            [*found.values()]
+            [*units.values()]
             if any("*" in name for name in names)
-            else [found[name] for name in names if name in found]
+            else [units[name] for name in names if name in units]
         )
-        self.ends = [one.name for one in shown if one.runs or one.active == "failed"]
-        self.enabled = [one.name for one in shown if one.enabled and one.load != "not-found"]
+        self.ends = [unit.name for unit in shown if unit.runs or unit.active == "failed"]
+        self.enabled = [unit.name for unit in shown if unit.enabled and unit.load != "not-found"]
         files = [path for unit in module.params["units"] for path in unit["files"]]
         # That it had stopped to make room, noted since, goes with it.
         notes = [os.path.join(units_unit.STOOD_DOWN, name) for name in names]

@@ -105,7 +105,7 @@ endpoints:
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.instance import wait as instance_wait
-from ..module_utils.node import asked as node_asked
+from ..module_utils.node import questions as node_questions
 from ..module_utils.units import files as units_files, run as units_run, settled as units_settled
 
 
@@ -123,7 +123,7 @@ def main():
         supports_check_mode=True,
     )
     if module.params["digest"] and not module.check_mode:
-        node_asked.keep("units_settled", module.params["digest"], units_settled.question(module.params))
+        node_questions.keep("units_settled", module.params["digest"], units_settled.question(module.params))
     module.exit_json(changed=False, **units_settled.answer(module))
 
 

@@ -68,7 +68,6 @@ rooms:
 """
 
 import glob
-import os
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
@@ -84,14 +83,16 @@ class Node:
 
     def gpus(self):
         tool = self.module.get_bin_path("nvidia-smi")
-        return programs_gpu.look(programs_gpu.asked(self.module.run_command, tool), programs_gpu.scan_pci())
+        return programs_gpu.look(programs_gpu.nvidia_smi(self.module.run_command, tool), programs_gpu.scan_pci())
 
     def held_bytes(self, container):
         """The bytes of memory that the processes of a container hold."""
         docker = self.module.params["docker"]
         held_by = commands.inspected(self.module.run_command, docker, "container", "{{.Id}}", container)
-        folders = glob.glob("/proc/[0-9]*")
-        texts = (tuple(node_files.text_of(os.path.join(one, name)) for name in ("cgroup", "status")) for one in folders)
+        processes = glob.glob("/proc/[0-9]*")
+        texts = (
+            tuple(node_files.text_of(f"{process}/{name}") for name in ("cgroup", "status")) for process in processes
+        )
         return spare.held_bytes(held_by, texts)
 
 
@@ -113,7 +114,7 @@ def main():
     seen = node.gpus()
     taken = [index for instance in instances for index in instance.get("gpu_indices") or []]
     # An instance that is stopped or no longer listed still owns its GPUs.
-    owned = (programs_gpu.named(seen, name) for one in known.instances() for name in one.gpus)
+    owned = (programs_gpu.named(seen, name) for record in known.instances() for name in record.gpus)
     taken += [gpu.index for gpu in owned if gpu]
     own = {int(instance["port"]) for instance in instances}
     rooms = spare.find(
@@ -123,7 +124,7 @@ def main():
         spare.available_bytes(node_files.text_of("/proc/meminfo")),
         lambda port: port not in own and network.port_is_free("127.0.0.1", port),
     )
-    module.exit_json(changed=False, rooms=[asdict(one) for one in rooms])
+    module.exit_json(changed=False, rooms=[asdict(room) for room in rooms])
 
 
 if __name__ == "__main__":

@@ -334,7 +334,7 @@ class Node:
             self.uses = gpu_use.parse(out)
             return rc, out, err
 
-        return programs_gpu.look(programs_gpu.asked(run, tool), programs_gpu.scan_pci())
+        return programs_gpu.look(programs_gpu.nvidia_smi(run, tool), programs_gpu.scan_pci())
 
     def units(self, names):
         units = (DOCKER, GATEWAY_UNIT, *names, *instance_leftovers.JOBS)
@@ -346,8 +346,8 @@ class Node:
         docker = self.module.params["docker"]
         if not names or not os.path.exists(docker):
             return {}
-        told = commands.inspected(self.run, docker, "container", "{{.Name}} {{.Image}}", *names)
-        return dict(line.lstrip("/").split(" ", 1) for line in told.splitlines() if line.startswith("/"))
+        output = commands.inspected(self.run, docker, "container", "{{.Name}} {{.Image}}", *names)
+        return dict(line.lstrip("/").split(" ", 1) for line in output.splitlines() if line.startswith("/"))
 
     def runs(self, unit):
         fields = "MESSAGE,INVOCATION_ID,_SYSTEMD_INVOCATION_ID"
@@ -444,16 +444,16 @@ def main():
     units = node.units([one.unit for one in found])
     active = [one for one in found if units.get(one.unit, instance_status.Unit()).active == "active"]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        asked = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
+        futures = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
         # Done while the instances answer, since the rates take a second in any case.
         images = node.images([names.container_of(one.name) for one in active])
         gpus = node.gpus()
-        for one in asked:
-            one.result()
+        for future in futures:
+            future.result()
     rows = [node.row(one, units, images, gpus) for one in found]
     gateway = units.get(GATEWAY_UNIT, instance_status.Unit())
-    told = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
-    told += [instance_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
+    messages = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
+    messages += [instance_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
     module.exit_json(
         changed=False,
         instances=rows,
@@ -462,7 +462,7 @@ def main():
         front_since_s=gateway.since_s,
         front_listens=listens(module) if gateway.loaded else [],
         leftovers=[] if module.params["names"] else leftovers(found, units),
-        gpu_message=" ".join(text for text in told if text),
+        gpu_message=" ".join(text for text in messages if text),
     )
 
 

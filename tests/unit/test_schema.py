@@ -38,7 +38,7 @@ NO_RECORDS = {
     "module_utils/programs/vllm_wait.py": "a question to an engine",
     "module_utils/support/redact.py": "how a secret is written in JSON",
     "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
-    "plugin_utils/asked.py": "a question as one text, and answers for the rest of a run",
+    "plugin_utils/questions.py": "a question as one text, and answers for the rest of a run",
     "plugin_utils/hub_models.py": "answers for the rest of a run",
     "plugin_utils/planner/options.py": "documentation",
     "plugin_utils/service.py": "a command to copy",

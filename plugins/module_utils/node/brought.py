@@ -28,8 +28,8 @@ def read(path: str) -> Dict[str, List[str]]:
         ValueError: the file exists, but this module did not write it.
     """
     try:
-        found = json.loads(node_files.read_text(path))
-        return {kind: sorted(str(name) for name in found.get(kind, [])) for kind in KINDS}
+        noted = json.loads(node_files.read_text(path))
+        return {kind: sorted(str(name) for name in noted.get(kind, [])) for kind in KINDS}
     except FileNotFoundError:
         return {kind: [] for kind in KINDS}
     except (ValueError, AttributeError, TypeError):

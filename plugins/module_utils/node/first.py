@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Mapping
 
 from ..preflight import answer as preflight_answer
 from ..units import settled as units_settled
-from . import asked as node_asked, gpus as node_gpus, lock as node_lock
+from . import gpus as node_gpus, lock as node_lock, questions as node_questions
 
 OPTIONS: Mapping[str, Any] = {"lock": {"type": "dict"}, "nonce": {"type": "str", "no_log": True}}
 #: How each is answered, by the name of the module that asks it.
@@ -35,5 +35,5 @@ def answer(module: Any, more: Callable[[], Dict[str, Any]] = dict) -> Dict[str, 
     known = ANSWERS if module.params["nonce"] else {}
     with ThreadPoolExecutor(max_workers=1) as pool:
         further = pool.submit(more)
-        answers, gpus = node_asked.answers(module, known, lambda: node_gpus.answer(module))
+        answers, gpus = node_questions.answers(module, known, lambda: node_gpus.answer(module))
         return {**gpus, **lock, "answers": answers, **further.result()}

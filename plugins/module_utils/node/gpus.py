@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional
 
 from ..docker.daemon import data_root
 from ..instance import known, serving
-from ..programs.gpu import asked, container_id, look, scan_pci
+from ..programs.gpu import container_id, look, nvidia_smi, scan_pci
 from . import files as node_files, system as node_system
 
 CDI = ("/etc/cdi", "/var/run/cdi")
@@ -48,8 +48,8 @@ def memory_mib(meminfo: str) -> Optional[int]:
 
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, from their records."""
-    found = serving.engines(known.instances())
-    return [{**one.as_dict(), "started_from": serving.started_from(one.name)} for one in found]
+    engines = serving.engines(known.instances())
+    return [{**engine.as_dict(), "started_from": serving.started_from(engine.name)} for engine in engines]
 
 
 def cdi_uuids() -> Optional[bool]:
@@ -63,5 +63,5 @@ def answer(module: Any) -> Dict[str, Any]:
     pci = scan_pci()
     manager: Optional[bool] = fabric_manager_runs() if pci.nvswitches else None
     memory = memory_mib(node_files.text_of("/proc/meminfo"))
-    gpus = look(asked(module.run_command, tool), pci, owner_of, manager, memory).as_dict()
+    gpus = look(nvidia_smi(module.run_command, tool), pci, owner_of, manager, memory).as_dict()
     return {**gpus, "engines": engines(), "cdi_uuids": cdi_uuids(), "system": node_system.facts(module.run_command)}

@@ -20,5 +20,5 @@ def numbered(content: Mapping[str, Any]) -> Dict[str, Any]:
 
 def number_of(content: Mapping[str, Any]) -> Optional[int]:
     """The schema number of a content, or its `format`, the key's earlier name."""
-    found = content.get("schema", content.get("format"))
-    return found if isinstance(found, int) else None
+    number = content.get("schema", content.get("format"))
+    return number if isinstance(number, int) else None

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from ..docker import container_gpus, daemon as docker_daemon, engine as docker_engine
 from ..hub import snapshot as hub_snapshot, token as hub_token
 from ..instance import known
-from ..node import asked as node_asked
+from ..node import questions as node_questions
 from ..packages.managers import MANAGERS
 from . import checks as preflight_checks
 
@@ -64,26 +64,26 @@ def answer(params: Params, run: Runner, which: Which, elsewhere: Elsewhere) -> T
     """
     docker, against, warnings = docker_here(params, run, which)
     images = preflight_checks.image_needs(params["instances"], params["image_bytes"], run, which("docker") or "")
-    said = elsewhere(asks(params, docker, [need.name for need in images], run))
-    weights = preflight_checks.weights_needs(params["instances"], params["home"], said.hub.trees, said.linked)
-    findings = [*against_images(params), *platform(params), *said.hub.findings, *said.findings]
+    reply = elsewhere(asks(params, docker, [need.name for need in images], run))
+    weights = preflight_checks.weights_needs(params["instances"], params["home"], reply.hub.trees, reply.linked)
+    findings = [*against_images(params), *platform(params), *reply.hub.findings, *reply.findings]
     findings += preflight_checks.check_cache(params["instances"], params["home"])
     findings += [*room(params, [*weights, *images], run), *against]
     instances = preflight_checks.assign(params["instances"], seeders(params))
-    told: Dict[str, Any] = {
+    result: Dict[str, Any] = {
         "findings": findings,
-        "instances": preflight_checks.pin(instances, params["home"], said.hub.trees),
-        "account": said.hub.account,
+        "instances": preflight_checks.pin(instances, params["home"], reply.hub.trees),
+        "account": reply.hub.account,
         "bytes_to_write": sum(need.bytes for need in [*weights, *images]),
-        **preflight_checks.told_needs([*weights, *images], [params["home"], docker_daemon.data_root()]),
+        **preflight_checks.downloads([*weights, *images], [params["home"], docker_daemon.data_root()]),
         "settled": settled(params, weights, images),
     }
     if params["toolkit"] is not None:
         server = str(docker.get("server_version") or "")
-        told["settled"]["toolkit"] = container_gpus.settled(params["toolkit"], server, run, which)
+        result["settled"]["toolkit"] = container_gpus.settled(params["toolkit"], server, run, which)
     if params["docker"] is not None:
-        told["docker"] = docker
-    return told, warnings
+        result["docker"] = docker
+    return result, warnings
 
 
 #: The parameters that are kept for the next play. Those for other hosts are left out, and with them the secrets.
@@ -93,28 +93,28 @@ KEPT = (
 )
 
 
-def question(params: Params) -> node_asked.Question:
+def question(params: Params) -> node_questions.Question:
     """What to keep of the question, for `again`."""
-    token = node_asked.sha256(params["token"].strip()) if params["token"] else ""
+    token = node_questions.sha256(params["token"].strip()) if params["token"] else ""
     return {**{name: params[name] for name in KEPT}, "registry": params["registry"] is not None, "token": token}
 
 
-def again(asked: node_asked.Asked) -> Dict[str, Any]:
+def again(kept: node_questions.KeptQuestion) -> Dict[str, Any]:
     """Answer the kept question, unless other hosts must be asked."""
-    token = hub_token.read(asked.params["token_path"])
-    if asked.params["token"] not in ("", node_asked.sha256(token)):
-        raise node_asked.CannotTell("the token has changed")
-    registry: Any = {} if asked.params["registry"] else None
-    params = {**asked.params, "token": token if asked.params["token"] else None, "registry": registry}
-    told, warnings = answer(params, asked.run_command, asked.get_bin_path, _nobody)
+    token = hub_token.read(kept.params["token_path"])
+    if kept.params["token"] not in ("", node_questions.sha256(token)):
+        raise node_questions.CannotTell("the token has changed")
+    registry: Any = {} if kept.params["registry"] else None
+    params = {**kept.params, "token": token if kept.params["token"] else None, "registry": registry}
+    result, warnings = answer(params, kept.run_command, kept.get_bin_path, _nobody)
     if warnings:
-        raise node_asked.CannotTell(warnings[0])
-    return told
+        raise node_questions.CannotTell(warnings[0])
+    return result
 
 
 def _nobody(asks: Asks) -> Found:
     if asks:
-        raise node_asked.CannotTell("other hosts must be asked")
+        raise node_questions.CannotTell("other hosts must be asked")
     return Found()
 
 
@@ -123,8 +123,8 @@ def against_images(params: Params) -> List[str]:
 
 
 def platform(params: Params) -> List[str]:
-    asked = "platform" not in params["skip"] and params["platform"]
-    return preflight_checks.check_platform(params["platform"], params["supported"]) if asked else []
+    checked = "platform" not in params["skip"] and params["platform"]
+    return preflight_checks.check_platform(params["platform"], params["supported"]) if checked else []
 
 
 def room(params: Params, needs: Sequence[preflight_checks.Need], run: Runner) -> List[str]:
@@ -179,13 +179,13 @@ def settled(params: Params, weights: Sequence[Any], images: Sequence[Any]) -> Di
 
 
 def seeders(params: Params) -> Dict[Tuple[str, str], str]:
-    return {(one["repo_id"], one["revision"]): one["seeder"] for one in params["elsewhere"]}
+    return {(row["repo_id"], row["revision"]): row["seeder"] for row in params["elsewhere"]}
 
 
 def from_hub(params: Params) -> List[hub_snapshot.Snapshot]:
     """The snapshots that this node downloads from the hub."""
     wanted, elsewhere = hub_snapshot.parse_snapshots(params["instances"]), seeders(params)
-    return [one for one in wanted if (one.repo_id, one.revision) not in elsewhere]
+    return [snapshot for snapshot in wanted if (snapshot.repo_id, snapshot.revision) not in elsewhere]
 
 
 def only_follows(params: Params) -> bool:
@@ -195,12 +195,12 @@ def only_follows(params: Params) -> bool:
 
 def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, Any], List[str], List[str]]:
     """The Docker of this node, the problems with it, and warnings."""
-    asked = params["docker"]
-    if asked is None:
+    options = params["docker"]
+    if options is None:
         # Its repository is needed only if this Docker is replaced.
         wanted = bool(params["repositories"]) or params["toolkit"] is not None
         return (docker_engine.describe({}, run, which) if wanted else {}), [], []
-    docker = docker_engine.describe(asked, run, which)
+    docker = docker_engine.describe(options, run, which)
     sockets = docker_engine.rootless_sockets()
     warnings = []
     if sockets and not docker["works"]:
@@ -210,6 +210,6 @@ def docker_here(params: Params, run: Runner, which: Which) -> Tuple[Dict[str, An
         )
     toolkit = params["toolkit"] or {"keep": True, "require_cdi": True}
     # Only CDI needs Docker 25; the older NVIDIA runtime works without it.
-    keep_docker = asked["keep"] and toolkit["require_cdi"] and not docker["ours"]
+    keep_docker = options["keep"] and toolkit["require_cdi"] and not docker["ours"]
     keep_toolkit = toolkit["keep"] and not any(map(os.path.exists, docker_engine.TOOLKIT_SOURCES))
     return docker, preflight_checks.check_docker(docker, params["instances"], keep_docker, keep_toolkit), warnings

@@ -59,30 +59,30 @@ def check_disk(needs: Iterable[Need], where: Callable[[str], Filesystem] = files
     groups: dict[int, tuple[Filesystem, list[Need]]] = {}
     for need in needs:
         if need.bytes > 0:
-            found = where(need.path)
-            groups.setdefault(found.device, (found, []))[1].append(need)
+            disk = where(need.path)
+            groups.setdefault(disk.device, (disk, []))[1].append(need)
     findings = []
-    for found, together in groups.values():
+    for disk, together in groups.values():
         total = sum(need.bytes for need in together) + RESERVE
-        if total > found.free:
+        if total > disk.free:
             parts = " and ".join(f"{words.size(n.bytes)} for {n.purpose} in {n.path}" for n in together)
             findings.append(
                 f"Too little disk space: {words.size(total)} are needed ({parts}, {words.size(RESERVE)} to leave free),"
-                f" but the filesystem of {found.path} has {words.size(found.free)} free. Make room, or move the"
+                f" but the filesystem of {disk.path} has {words.size(disk.free)} free. Make room, or move the"
                 " folder to a larger filesystem."
             )
     return findings
 
 
-def told_needs(
+def downloads(
     needs: Iterable[Need], roots: Iterable[str], where: Callable[[str], Filesystem] = filesystem
 ) -> dict[str, Any]:
     """What will be downloaded, and the free space before that on the filesystem of each root."""
     fetched = [need for need in needs if need.bytes > 0]
     disks: dict[int, dict[str, Any]] = {}
     for path in dict.fromkeys([*roots, *(need.path for need in fetched)]):
-        found = where(path)
-        disk = disks.setdefault(found.device, {"paths": [], "free": found.free, "bytes": 0})
+        volume = where(path)
+        disk = disks.setdefault(volume.device, {"paths": [], "free": volume.free, "bytes": 0})
         disk["paths"].append(path)
         disk["bytes"] += sum(need.bytes for need in fetched if need.path == path)
     fetch = [{"kind": "image" if need.name else "weights", "bytes": need.bytes} for need in fetched]
@@ -105,21 +105,21 @@ def weights_needs(
     }
     needs = []
     for snapshot in parse_snapshots(instances):
-        found = look(home, snapshot)
-        if found.complete:
+        present = look(home, snapshot)
+        if present.complete:
             continue
         if snapshot in trees:
             commit, tree = trees[snapshot]
             missing = wanted_bytes(snapshot, tree) - bytes_here(home, snapshot, commit, tree)
         else:
-            missing = planned[(snapshot.repo_id, snapshot.revision)] - found.bytes
+            missing = planned[(snapshot.repo_id, snapshot.revision)] - present.bytes
         needs.append(Need(home, 0 if linked else max(0, missing), f"the weights of {snapshot.repo_id}"))
     return needs
 
 
 def check_cache(instances: Sequence[Instance], home: str) -> list[str]:
     """Whether an engine's container can see the weights: it gets only the cache, so a link that leads out is dead."""
-    return list(dict.fromkeys(filter(None, (look(home, one).outside for one in parse_snapshots(instances)))))
+    return list(dict.fromkeys(filter(None, (look(home, snapshot).outside for snapshot in parse_snapshots(instances)))))
 
 
 def pin(
@@ -131,25 +131,24 @@ def pin(
         if instance.get("folder"):
             pinned.append(instance)
             continue
-        # Its adapters are at a commit already.
-        asked = parse_snapshots([instance])[0]
-        known = next((commit for one, (commit, _tree) in trees.items() if same(one, asked)), "")
-        commit = known or look(home, asked).commit
-        if asked.pinned or not commit:
+        (requested,) = parse_snapshots([instance])
+        known = next((commit for one, (commit, _tree) in trees.items() if same(one, requested)), "")
+        commit = known or look(home, requested).commit
+        if requested.pinned or not commit:
             pinned.append(instance)
             continue
-        pinned.append(at_commit(instance, commit, asked.revision))
+        pinned.append(at_commit(instance, commit, requested.revision))
     return pinned
 
 
 def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
-    """The instances; those that another node serves carry its name as ``seeder``, and so do their adapters."""
-
-    def one(entry: Instance) -> Instance:
-        seeder = "" if entry.get("folder") else seeders.get((entry["repo_id"], entry.get("revision") or "main"))
-        return {**entry, "seeder": seeder} if seeder else entry
-
-    return [{**one(i), "lora": [one(a) for a in i["lora"]]} if i.get("lora") else one(i) for i in instances]
+    """The instances; those that another node serves carry its name as ``seeder``."""
+    assigned = []
+    for instance in instances:
+        served = [(snapshot.repo_id, snapshot.revision) for snapshot in parse_snapshots([instance])]
+        seeder = seeders.get(served[0]) if served else None
+        assigned.append({**instance, "seeder": seeder} if seeder else instance)
+    return assigned
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:
@@ -192,8 +191,8 @@ def check_docker(
 
 def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[int, str]:
     """port -> unit that uses it, for units on the node that are no longer listed and will be removed."""
-    listed = {str(one["name"]) for one in instances}
-    return {one.port: one.unit for one in here if one.port is not None and one.name not in listed}
+    listed = {str(instance["name"]) for instance in instances}
+    return {record.port: record.unit for record in here if record.port is not None and record.name not in listed}
 
 
 def check_ports(
@@ -205,16 +204,17 @@ def check_ports(
     """Check that each port is free, or used by its own service, or by a service that will be removed."""
     taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
     findings = []
-    for one in taken:
-        unit, address = f"vllm-{one['name']}.service", f"{one.get('host')}:{one['port']}"
+    for instance in taken:
+        unit, address = f"vllm-{instance['name']}.service", f"{instance.get('host')}:{instance['port']}"
         # A starting container uses its port long before its unit is active.
-        holders = [unit, *([going[int(one["port"])]] if int(one["port"]) in going else [])]
-        said = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
-        if {"active", "activating", "deactivating", "reloading"}.intersection(said):
+        holders = [unit, *([going[int(instance["port"])]] if int(instance["port"]) in going else [])]
+        states = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
+        if {"active", "activating", "deactivating", "reloading"}.intersection(states):
             continue
         findings.append(
-            f"Port {one['port']} of {one.get('host')} is in use, but not by {unit}:"
-            f" `ss -ltnp 'sport = :{one['port']}'` on the node names it. Stop it, or set another port than {address}."
+            f"Port {instance['port']} of {instance.get('host')} is in use, but not by {unit}:"
+            f" `ss -ltnp 'sport = :{instance['port']}'` on the node names it. Stop it, or set another port than"
+            f" {address}."
         )
     return findings
 
@@ -229,8 +229,8 @@ def check_gateway(
     findings = []
     up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
     held = set(holds) if up else set()
-    for one in gateway.get("listens") or []:
-        host, port = str(one["host"]), int(one["port"])
+    for address in gateway.get("listens") or []:
+        host, port = str(address["host"]), int(address["port"])
         if (host, port) in held or free(host, port):
             continue
         findings.append(

@@ -40,10 +40,10 @@ def check_index(index: str, opener: Opener) -> list[str]:
     """Check that a Python package index has the hub's client, with the request that pip would send."""
     shown = without_password(index)
     answer = opener("GET", f"{index.rstrip('/')}/huggingface-hub/", {"Accept": "text/html, */*"})
-    said = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
+    problem = f"cannot be reached: {answer.reason}" if answer.status == 0 else f"answers {answer.status}"
     if 200 <= answer.status < 400:
         return []
     return [
-        f"The Python package index {shown} {said} for huggingface-hub, the client that downloads the weights. Set"
+        f"The Python package index {shown} {problem} for huggingface-hub, the client that downloads the weights. Set"
         f" huggingface_pip_index_url to one that has it."
     ]

@@ -55,10 +55,10 @@ def images(missing: Sequence[str], registry: Mapping[str, Any], machine: str, ru
 
 def in_folder(image: str, source: str) -> str:
     """Whether the folder holds an image. A missing folder is reported by the task that copies it, not here."""
-    found = docker_layout.layouts(source)
-    if not os.path.isdir(source) or docker_layout.layout_name(image) in found:
+    names = docker_layout.layouts(source)
+    if not os.path.isdir(source) or docker_layout.layout_name(image) in names:
         return ""
-    return f"{source} holds no image {image}. It has: {', '.join(found) or 'none'}."
+    return f"{source} holds no image {image}. It has: {', '.join(names) or 'none'}."
 
 
 def ask(questions: Sequence[Question], meanwhile: Callable[[], Any]) -> Tuple[List[str], Any]:
@@ -66,9 +66,9 @@ def ask(questions: Sequence[Question], meanwhile: Callable[[], Any]) -> Tuple[Li
     if not questions:
         return [], meanwhile()
     with ThreadPoolExecutor(max_workers=8) as pool:
-        asked = [pool.submit(question) for question in questions]
+        futures = [pool.submit(question) for question in questions]
         result = meanwhile()
-        return [said for said in (one.result() for one in asked) if said], result
+        return [problem for problem in (future.result() for future in futures) if problem], result
 
 
 PREFIX = "GPUNODE_HUB_"

@@ -533,18 +533,18 @@ def _exceptions(lines: Sequence[str]) -> Iterator[Raised]:
 
 def root_cause(lines: Sequence[str]) -> Raised | None:
     """The first exception of the innermost process that has one, and not one that it handled by raising another."""
-    told = [one for one in _exceptions(lines) if not _WRAPPER.search(one.text)]
-    if not told:
+    raised = [one for one in _exceptions(lines) if not _WRAPPER.search(one.text)]
+    if not raised:
         return None
-    depth = max(one.depth for one in told)
-    inner = [one for one in told if one.depth == depth]
-    found = inner[0]
+    depth = max(one.depth for one in raised)
+    inner = [one for one in raised if one.depth == depth]
+    cause = inner[0]
     for one in inner[1:]:
-        between = [_bare(line)[2] for line in lines[found.line : one.line]]
-        if one.process != found.process or not any("During handling of the above" in line for line in between):
+        between = [_bare(line)[2] for line in lines[cause.line : one.line]]
+        if one.process != cause.process or not any("During handling of the above" in line for line in between):
             break
-        found = one
-    return found
+        cause = one
+    return cause
 
 
 def diagnose(lines: Sequence[str], ended: bool = True) -> Diagnosis | None:
@@ -558,7 +558,7 @@ def diagnose(lines: Sequence[str], ended: bool = True) -> Diagnosis | None:
     if root is None:
         return _first(lines)
     # What was said after it follows from it.
-    return _first([root.text]) or _first(lines[: root.line + 1]) or _told(root)
+    return _first([root.text]) or _first(lines[: root.line + 1]) or _unlisted(root)
 
 
 def _first(lines: Sequence[str]) -> Diagnosis | None:
@@ -571,7 +571,7 @@ def _first(lines: Sequence[str]) -> Diagnosis | None:
     return None
 
 
-def _told(root: Raised) -> Diagnosis:
+def _unlisted(root: Raised) -> Diagnosis:
     """A cause that is not in the table, in the exception's own words."""
     by = f"The engine's process {root.process}" if root.process else "The engine"
     return Diagnosis("exception", sentences(f"{by} ended with {shortened(root.text)}"), "", root.text)
@@ -595,8 +595,8 @@ def shortened(text: str, most: int = 300) -> str:
 
 def sentences(*parts: str) -> str:
     """The parts as whole sentences, one after the other; empty ones are left out."""
-    told = (part.strip() for part in parts)
-    return " ".join(part if part[-1] in ".!?:…" else f"{part}." for part in told if part)
+    stripped = (part.strip() for part in parts)
+    return " ".join(part if part[-1] in ".!?:…" else f"{part}." for part in stripped if part)
 
 
 def journal_of(unit: str) -> str:
@@ -616,7 +616,7 @@ def phase(lines: Sequence[str]) -> str:
 
 def telling_lines(lines: Sequence[str], count: int = 5) -> list[str]:
     """The most useful last lines: the engine's own before systemd's, errors first, no frames of tracebacks."""
-    said = [line.strip() for line in lines if not _FRAME.search(_bare(line)[2])]
-    said = [line for line in said if not _HUSK.search(line)] or said
-    errors = [line for line in said if _ERROR.search(line)]
-    return (errors or said)[-count:]
+    kept = [line.strip() for line in lines if not _FRAME.search(_bare(line)[2])]
+    kept = [line for line in kept if not _HUSK.search(line)] or kept
+    errors = [line for line in kept if _ERROR.search(line)]
+    return (errors or kept)[-count:]

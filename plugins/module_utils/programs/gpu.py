@@ -100,17 +100,17 @@ def slices(gpu: Gpu) -> Tuple[Gpu, ...]:
     return tuple(
         replace(
             gpu,
-            index=(gpu.index + 1) * SLICES + one.index,
-            uuid=one.uuid,
-            memory_mib=one.memory_mib,
-            reserved_mib=one.reserved_mib,
-            used_mib=one.used_mib,
+            index=(gpu.index + 1) * SLICES + part.index,
+            uuid=part.uuid,
+            memory_mib=part.memory_mib,
+            reserved_mib=part.reserved_mib,
+            used_mib=part.used_mib,
             mig=False,
             mig_pending=False,
-            processes=one.processes,
+            processes=part.processes,
             slices=(),
         )
-        for one in gpu.slices
+        for part in gpu.slices
     )
 
 
@@ -151,7 +151,7 @@ class NodeGpus:
     @property
     def devices(self) -> Tuple[Gpu, ...]:
         """What an engine can have: the GPUs, and in place of one that is sliced its slices."""
-        return tuple(one for gpu in self.gpus for one in (slices(gpu) if gpu.mig else ()) or (gpu,))
+        return tuple(part for gpu in self.gpus for part in (slices(gpu) if gpu.mig else ()) or (gpu,))
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain data, as a module returns it."""
@@ -160,7 +160,7 @@ class NodeGpus:
 
 def gpu_from(plain: Dict[str, Any]) -> Gpu:
     """Build it from the data of `asdict`."""
-    parts = tuple(MigSlice(**{**one, "processes": _processes_from(one)}) for one in plain.get("slices") or ())
+    parts = tuple(MigSlice(**{**part, "processes": _processes_from(part)}) for part in plain.get("slices") or ())
     return Gpu(**{**plain, "processes": _processes_from(plain), "slices": parts})
 
 
@@ -189,8 +189,8 @@ def container_id(cgroup: str) -> str:
 
     On a node that is a container itself, the innermost one.
     """
-    found = re.findall(r"docker[-/]([0-9a-f]{64})", cgroup)
-    return found[-1] if found else ""
+    ids = re.findall(r"docker[-/]([0-9a-f]{64})", cgroup)
+    return ids[-1] if ids else ""
 
 
 def scan_pci(root: Path = Path("/sys/bus/pci/devices")) -> PciScan:
@@ -264,7 +264,7 @@ def _gpu(index: int, node: ET.Element, owner_of: OwnerOf) -> Gpu:
         lost="lost" in everything.casefold(),
         recovery_action=_text(node, "gpu_recovery_action"),
         processes=tuple(_process(process, owner_of) for process in node.iterfind("processes/process_info")),
-        slices=tuple(_slice(one, node, owner_of) for one in node.iterfind("mig_devices/mig_device")),
+        slices=tuple(_slice(part, node, owner_of) for part in node.iterfind("mig_devices/mig_device")),
     )
 
 
@@ -338,12 +338,12 @@ def _without_tool(pci: PciScan) -> NodeGpus:
     return NodeGpus("no_driver", message, pci_gpus=pci.gpus, nvswitches=pci.nvswitches)
 
 
-def _failed(status: int, said: str) -> NodeGpus:
-    folded = said.casefold()
+def _failed(status: int, output: str) -> NodeGpus:
+    folded = output.casefold()
     for symptom, state in SYMPTOMS:
         if symptom in folded:
             return NodeGpus(state, REASONS[state])
-    first = (said.strip().splitlines() or ["nothing"])[0]
+    first = (output.strip().splitlines() or ["nothing"])[0]
     return NodeGpus("failed", f"nvidia-smi -q -x ended with status {status} and said: {first}")
 
 
@@ -437,7 +437,7 @@ def wait_until_ready(
 QUERY = ("-q", "-x")
 
 
-def asked(run: Callable[[Sequence[str]], Tuple[int, str, str]], tool: Optional[str]) -> Run:
+def nvidia_smi(run: Callable[[Sequence[str]], Tuple[int, str, str]], tool: Optional[str]) -> Run:
     """nvidia-smi, called in a module's own way; ``tool``: its path, None where it is not there."""
     return (lambda: run([tool, *QUERY])) if tool else None
 

@@ -150,34 +150,34 @@ LATER = (408, 425, 429)
 
 def _not_ok(path: str, status: int, text: str, key: str) -> Answer:
     """Any answer but 200. What the server says of it follows, without the key."""
-    said = message_in(text)
-    said = f"{path} answers {status}" + (f": {said.replace(key, '…') if key else said}" if said else "")
+    detail = message_in(text)
+    detail = f"{path} answers {status}" + (f": {detail.replace(key, '…') if key else detail}" if detail else "")
     if status in (401, 403):
-        return Answer(False, f"{said}; it runs with another API key than its env file has", True)
-    return Answer(False, said, 300 <= status < 500 and status not in LATER)
+        return Answer(False, f"{detail}; it runs with another API key than its env file has", True)
+    return Answer(False, detail, 300 <= status < 500 and status not in LATER)
 
 
 def message_in(text: str, most: int = 200) -> str:
     """What the body of an error says, in one line: the message alone where it is an API's."""
-    told: Any = text
+    message: Any = text
     try:
-        told = json.loads(text)
-        while isinstance(told, dict):
-            told = next(told[name] for name in ("error", "message", "detail") if name in told)
+        message = json.loads(text)
+        while isinstance(message, dict):
+            message = next(message[name] for name in ("error", "message", "detail") if name in message)
     except (ValueError, StopIteration):
-        told = text
-    line = " ".join(re.sub(r"<[^>]*>", " ", str(told)).split()).rstrip(".")
+        message = text
+    line = " ".join(re.sub(r"<[^>]*>", " ", str(message)).split()).rstrip(".")
     return line if len(line) <= most else line[: most - 2].rstrip() + " …"
 
 
 def key_in(env_text: str) -> str:
     """The API key in the text of an env file as Docker reads it: no quotes, the last one wins."""
-    found = ""
+    key = ""
     for line in env_text.splitlines():
         name, equals, value = line.lstrip().partition("=")
         if equals and name == "VLLM_API_KEY":
-            found = value
-    return found
+            key = value
+    return key
 
 
 def read_key(path: str) -> str:
@@ -240,13 +240,13 @@ _SAMPLE = re.compile(r"^([\w:]+)(?:\{([^}]*)\})? (\S+)", re.MULTILINE)
 
 def work_in(metrics: str) -> Dict[str, Work]:
     """The work of each engine, by its number, from the text of /metrics; empty where statistics are switched off."""
-    found: Dict[str, Work] = {}
+    works: Dict[str, Work] = {}
     for name, labels, value in _SAMPLE.findall(metrics):
         if name in _COUNTED:
             engine = next(iter(re.findall(r'\bengine="(\d+)"', labels)), "0")
-            work = found.setdefault(engine, Work())
+            work = works.setdefault(engine, Work())
             setattr(work, _COUNTED[name], getattr(work, _COUNTED[name]) + float(value))
-    return found
+    return works
 
 
 def moved(before: str, after: str) -> bool:
@@ -282,7 +282,7 @@ class LifeSigns:
 
     def silent_s(self) -> float:
         """Look, and return for how many seconds the engine that is silent longest has shown no life."""
-        asked = True
+        could_ask = True
         try:
             evidence = self._look()
         except ConnectionError:
@@ -292,10 +292,10 @@ class LifeSigns:
             evidence = False
         except OSError:
             # This node has no more ports or files to ask with, and who was not asked may well do nothing.
-            evidence = asked = False
+            evidence = could_ask = False
         now = self.clock()
         still = self._is_still(now)
-        if still and asked and not evidence:
+        if still and could_ask and not evidence:
             evidence, self.why = True, "it answers nothing, and its processes do nothing"
         if not evidence:
             self._leave_out(now)
@@ -307,9 +307,9 @@ class LifeSigns:
 
     def _look(self) -> bool:
         """Ask, and return whether the answer tells anything, be it that the engine lives or that it does not."""
-        asked = self.clock()
+        sent_at = self.clock()
         status, text = self.ask("GET", "/metrics", None, _headers(self.key), self.answer_s)
-        prompt = self.clock() - asked <= HEALTH_S
+        prompt = self.clock() - sent_at <= HEALTH_S
         works = work_in(text) if status == 200 else {}
         idle = not any(work.requests for work in works.values())
         token: Optional[bool] = False
@@ -375,14 +375,14 @@ def notify(words: str, address: str = "") -> None:
     address = address or os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.sendto(words.encode(), "\0" + address[1:] if address.startswith("@") else address)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(words.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 
 
-def said_by(*command: str) -> str:
+def output_of(*command: str) -> str:
     """Run a command with a time limit; empty if it fails."""
     try:
         # A unit runs this, with no module around it.
@@ -404,17 +404,17 @@ def cpu_seconds(files: Sequence[str]) -> Optional[float]:
     for path in files:
         try:
             with open(path, encoding="utf-8") as stream:
-                found = re.search(r"^usage_usec (\d+)$", stream.read(), re.MULTILINE)
+                match = re.search(r"^usage_usec (\d+)$", stream.read(), re.MULTILINE)
         except OSError:
             continue
-        if found:
-            return int(found.group(1)) / 1e6
+        if match:
+            return int(match.group(1)) / 1e6
     return None
 
 
 def container_cpu(docker: str, container: str) -> Callable[[], Optional[float]]:
     """The processors' time of a container that runs now."""
-    pid = said_by(docker, "container", "inspect", "--format={{.State.Pid}}", container)
+    pid = output_of(docker, "container", "inspect", "--format={{.State.Pid}}", container)
     try:
         with open(f"/proc/{int(pid)}/cgroup", encoding="utf-8") as stream:
             files = cpu_files(stream.read())
@@ -434,12 +434,12 @@ def why_it_ended(run: str) -> str:
         table = importlib.import_module(TABLE)
     except ImportError:
         return ""
-    said_by("journalctl", "--sync")
-    lines = said_by(
+    output_of("journalctl", "--sync")
+    lines = output_of(
         "journalctl", "--no-pager", "--quiet", "--all", "--output=cat", "--lines=2000", f"_SYSTEMD_INVOCATION_ID={run}"
     ).splitlines()
-    found = table.diagnose([line.strip() for line in lines if line.strip()])
-    return str(found) if found else ""
+    cause = table.diagnose([line.strip() for line in lines if line.strip()])
+    return str(cause) if cause else ""
 
 
 def stay_as_watchdog(signs: Callable[[], LifeSigns], hang_s: float, unit: str) -> None:
@@ -452,12 +452,12 @@ def stay_as_watchdog(signs: Callable[[], LifeSigns], hang_s: float, unit: str) -
     looked = signs()
     silent = watch(looked, hang_s, time.sleep)
     # While it finishes its last requests it does not listen any more.
-    if unit and said_by("systemctl", "show", "--property=ActiveState", unit) == "ActiveState=deactivating":
+    if unit and output_of("systemctl", "show", "--property=ActiveState", unit) == "ActiveState=deactivating":
         os._exit(0)
-    said = f"no sign of life from {looked.model} for {silent:.0f} s: {looked.why or 'it hangs'}"
-    sys.stdout.write(f"vllm-wait: {said}. systemd kills it and starts it again.\n")
+    reason = f"no sign of life from {looked.model} for {silent:.0f} s: {looked.why or 'it hangs'}"
+    sys.stdout.write(f"vllm-wait: {reason}. systemd kills it and starts it again.\n")
     sys.stdout.flush()
-    notify(f"STATUS={said}\nWATCHDOG=trigger")
+    notify(f"STATUS={reason}\nWATCHDOG=trigger")
     time.sleep(hang_s)  # systemd's signal comes first
     os._exit(1)
 
@@ -483,8 +483,8 @@ def main(argv: Any = None) -> int:
     answer = wait_until_ready(lambda: probe(ask, options.model, key, options.task), alive, time.sleep)
     run = os.environ.get("INVOCATION_ID", "")
     why = why_it_ended(run) if run and not answer.ready and not alive() else ""
-    said = f"{answer.detail}. {why}" if why else answer.detail
-    sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {said}\n")
+    detail = f"{answer.detail}. {why}" if why else answer.detail
+    sys.stdout.write(f"vllm-wait: {options.model} on port {options.port}: {detail}\n")
     sys.stdout.flush()
     if answer.ready and options.hang_s:
         stay_as_watchdog(lambda: _signs(ask, key, options), options.hang_s, f"{options.container}.service")

@@ -137,32 +137,32 @@ def secrets(node: Surroundings, further: Mapping[str, Callable[[str], Set[str]]]
             text = node.read(path)
             found |= reader(text)
             for named in redact.environment_files(text) if reader is redact.of_unit else ():
-                found |= {one for path in node.find(named) for one in redact.of_environment(node.read(path))}
+                found |= {value for path in node.find(named) for value in redact.of_environment(node.read(path))}
     return found
 
 
 def unit_commands(units: Sequence[str], lines: int) -> Dict[str, Sequence[str]]:
     """For each unit the commands for its systemd properties and its journal."""
-    found: Dict[str, Sequence[str]] = {}
+    commands: Dict[str, Sequence[str]] = {}
     for unit in units:
-        found[f"units/{unit}.status.txt"] = ("systemctl", "status", "--no-pager", "--lines=0", "--full", unit)
-        found[f"units/{unit}.show.txt"] = ("systemctl", "show", unit)
-        found[f"journal/{unit}.txt"] = (
+        commands[f"units/{unit}.status.txt"] = ("systemctl", "status", "--no-pager", "--lines=0", "--full", unit)
+        commands[f"units/{unit}.show.txt"] = ("systemctl", "show", unit)
+        commands[f"journal/{unit}.txt"] = (
             *("journalctl", "--no-pager", "--all", "--output=short-iso-precise", f"--lines={lines}"),
             f"--unit={unit}",
         )
-    return found
+    return commands
 
 
 def gather(node: Surroundings, units: Sequence[str], lines: int) -> Dict[str, str]:
     """The texts of the bundle, with secrets still in them."""
-    told = {}
+    texts = {}
     for name, command in {**COMMANDS, **unit_commands(units, lines)}.items():
-        told[name] = node.run([word.replace("{lines}", str(lines)) for word in command])
+        texts[name] = node.run([word.replace("{lines}", str(lines)) for word in command])
     blanked = {path: blank for pattern, blank in BLANKED for path in node.find(pattern)}
     for path in sorted({path for pattern in FILES for path in node.find(pattern)} | set(blanked)):
-        told[f"files{path}"] = blanked.get(path, str)(node.read(path))
-    return told
+        texts[f"files{path}"] = blanked.get(path, str)(node.read(path))
+    return texts
 
 
 def clean(texts: Mapping[str, str], known: Iterable[str]) -> Dict[str, str]:

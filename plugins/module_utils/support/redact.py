@@ -73,11 +73,11 @@ _VARIABLE = re.compile(
 
 def variables(text: str) -> List[Tuple[str, str]]:
     """The environment variables that a text sets, in the syntax of units, command lines and Docker."""
-    found = []
+    pairs = []
     for pattern in _ENVIRONMENTS:
         for held in pattern.finditer(text):
-            found += [_variable(match)[:2] for match in _VARIABLE.finditer(held.group("value"))]
-    return found
+            pairs += [_variable(match)[:2] for match in _VARIABLE.finditer(held.group("value"))]
+    return pairs
 
 
 def _variable(match: re.Match[str]) -> Tuple[str, str, Tuple[int, int]]:
@@ -93,9 +93,9 @@ def of_environment(text: str) -> Set[str]:
 
 def of_unit(text: str) -> Set[str]:
     """The secret values in a unit: of its environment variables, and of settings with a secret name."""
-    found = _worth_knowing(variables(text)) | of_settings(text)
+    values = _worth_knowing(variables(text)) | of_settings(text)
     # Programs get them without systemd's doubled marks.
-    return found | {one.replace("%%", "%").replace("$$", "$") for one in found}
+    return values | {value.replace("%%", "%").replace("$$", "$") for value in values}
 
 
 def environment_files(text: str) -> List[str]:
@@ -105,9 +105,9 @@ def environment_files(text: str) -> List[str]:
 
 def of_settings(text: str) -> Set[str]:
     """The values in a configuration with a secret name, and the passwords in its addresses."""
-    lines = [line for begin, end in secret_names.told(text) for line in text[begin:end].splitlines()]
-    found = {_bare(re.sub(r"^\s*- ", "", line)) for line in lines}
-    return {one for one in found if len(one) >= SHORT - 1 and not _gone(one)} | of_urls(text)
+    lines = [line for begin, end in secret_names.secret_spans(text) for line in text[begin:end].splitlines()]
+    values = {_bare(re.sub(r"^\s*- ", "", line)) for line in lines}
+    return {value for value in values if len(value) >= SHORT - 1 and not _gone(value)} | of_urls(text)
 
 
 def _worth_knowing(pairs: Iterable[Tuple[str, str]]) -> Set[str]:
@@ -194,7 +194,7 @@ class Redactor:
     """Removes known secrets, values with a secret name, unknown environment variables, and what looks like a secret."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        known = {one.strip() for secret in secrets for one in secret.splitlines()} - {""}
+        known = {line.strip() for secret in secrets for line in secret.splitlines()} - {""}
         spelt = sorted({text for secret in known for text in _spellings(secret)}, key=len, reverse=True)
         words = [re.escape(text) if len(text) >= SHORT else rf"(?<!\w){re.escape(text)}(?!\w)" for text in spelt]
         self._known = re.compile("|".join(words)) if words else None
@@ -206,7 +206,7 @@ class Redactor:
         text = _USERINFO.sub(rf"\1{BLOT}@", text)
         for pattern in _ENVIRONMENTS:
             text = pattern.sub(lambda match: match.group("before") + _VARIABLE.sub(_hidden, match.group("value")), text)
-        text = _without(text, secret_names.told(text))
+        text = _without(text, secret_names.secret_spans(text))
         for pattern in _LOOKS:
             text = pattern.sub(_blotted, text)
         return text

@@ -76,8 +76,8 @@ def words(name: str) -> List[str]:
     >>> words("secretAccessKeys")
     ['secret', 'access', 'key']
     """
-    found = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
-    return [word[:-1] if word.endswith("s") and not word.endswith(("ss", "sas")) else word for word in found]
+    parts = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+    return [word[:-1] if word.endswith("s") and not word.endswith(("ss", "sas")) else word for word in parts]
 
 
 @lru_cache(maxsize=4096)
@@ -140,11 +140,11 @@ _TOLD = re.compile(
 Span = Tuple[int, int]
 
 
-def told(text: str) -> List[Span]:
+def secret_spans(text: str) -> List[Span]:
     """The positions of values with a secret name, in order, without overlaps."""
     taken: List[Span] = []
-    found = [*_of_lines(text), *_within_lines(text), *_by_words(text)]
-    for begin, end in sorted(found, key=lambda span: (span[0], -span[1])):
+    spans = [*_of_lines(text), *_within_lines(text), *_by_words(text)]
+    for begin, end in sorted(spans, key=lambda span: (span[0], -span[1])):
         if begin >= (taken[-1][1] if taken else 0):
             taken.append((begin, end))
     return taken

@@ -19,7 +19,7 @@ LINEAGE = "gpunode-gateway"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     names: Sequence[str]
     server: str
     webroot: str
@@ -46,27 +46,27 @@ def parse_renewal(text: str) -> Tuple[Dict[str, str], Dict[str, str]]:
     return values, webroots
 
 
-def differs(asked: Asked, renewal: str, names: AbstractSet[str]) -> List[str]:
+def differs(request: Request, renewal: str, names: AbstractSet[str]) -> List[str]:
     """Why a new certificate is needed, as clauses. ``names``: the host names of the current one."""
     if not renewal or not names:
         return ["certbot has none yet"]
     values, webroots = parse_renewal(renewal)
-    wanted = {name.lower() for name in asked.names}
-    found = []
+    wanted = {name.lower() for name in request.names}
+    differences = []
     if {name.lower() for name in names} != wanted:
-        found.append(f"it is for {_list(names)}, but should be for {_list(wanted)}")
+        differences.append(f"it is for {_list(names)}, but should be for {_list(wanted)}")
     for what, key, right in (
-        ("from the authority", "server", asked.server),
+        ("from the authority", "server", request.server),
         ("by the way of", "authenticator", "webroot"),
-        ("with the hook", "renew_hook", asked.hook),
+        ("with the hook", "renew_hook", request.hook),
     ):
         if values.get(key, "") != right:
-            found.append(f"it is renewed {what} {values.get(key) or 'none'}, but should be {what} {right}")
+            differences.append(f"it is renewed {what} {values.get(key) or 'none'}, but should be {what} {right}")
     folders = set(webroots.values()) or set(_words(values))
     # certbot writes the folder without a trailing slash.
-    if values.get("authenticator") == "webroot" and folders != {os.path.normpath(asked.webroot)}:
-        found.append(f"its challenges are in {_list(folders)}, but should be in {asked.webroot}")
-    return found
+    if values.get("authenticator") == "webroot" and folders != {os.path.normpath(request.webroot)}:
+        differences.append(f"its challenges are in {_list(folders)}, but should be in {request.webroot}")
+    return differences
 
 
 def _words(values: Mapping[str, str]) -> List[str]:

@@ -49,10 +49,10 @@ def alternative_name(name: str) -> str:
 
 def parse_names(shown: str) -> Set[str]:
     """The names that ``openssl x509 -ext subjectAltName`` printed, in openssl's syntax."""
-    found = set()
+    names = set()
     for kind, name in re.findall(r"(DNS|IP Address):([^,\s]+)", shown):
-        found.add(f"DNS:{name}" if kind == "DNS" else alternative_name(name))
-    return found
+        names.add(f"DNS:{name}" if kind == "DNS" else alternative_name(name))
+    return names
 
 
 def names_of(certificate: str, run: Runner) -> Set[str]:

@@ -107,11 +107,11 @@ class File:
         stands_for = {"%s": self.staged, "%d": os.path.dirname(self.staged)}
         words = [re.sub("%[sd]", lambda sign: stands_for[sign[0]], word) for word in shlex.split(self.validate)]
         rc, out, err = self.module.run_command(words)
-        said = (err + out).strip()
-        if rc != 0 or self.staged in said:
-            said = said.replace(os.path.dirname(self.staged), self.folder)
+        output = (err + out).strip()
+        if rc != 0 or self.staged in output:
+            output = output.replace(os.path.dirname(self.staged), self.folder)
             self.module.fail_json(
-                msg=f"{self.path} would be invalid, so none of the files was written: {said or f'status {rc}'}",
+                msg=f"{self.path} would be invalid, so none of the files was written: {output or f'status {rc}'}",
                 changed_files=[],
             )
 

@@ -57,8 +57,8 @@ class Units:
         return str(out)
 
     def show(self, names: Sequence[str]) -> Dict[str, units_unit.Shown]:
-        found = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
-        return {name: found.get(name, units_unit.Shown(name)) for name in names}
+        units = units_unit.parse_show(self.systemctl(*commands.show(units_unit.PROPERTIES, *names)[1:]))
+        return {name: units.get(name, units_unit.Shown(name)) for name in names}
 
     def changed_file(self, unit: Unit) -> str:
         # The unit file first: a service that reloads picks up all the other files.
@@ -98,7 +98,7 @@ class Units:
     def in_the_way(self, decisions: Sequence[units_unit.Decision]) -> List[units_unit.Decision]:
         """Units to stop first, since they may use the same GPUs or port. Empty if all wanted units run."""
         names = self.module.params.get("instead_of") or []
-        starting = [one for one in decisions if one.action in ("start", "restart")]
+        starting = [decision for decision in decisions if decision.action in ("start", "restart")]
         if not names or not (starting or any(shown.active != "active" for shown in self.shown.values())):
             return []
         running = [name for name, shown in self.show(names).items() if shown.runs]
@@ -141,15 +141,16 @@ def due(module: Any) -> Tuple[Units, List[units_unit.Decision], List[str]]:
     return units, decisions, [name for name, shown in units.shown.items() if not shown.enabled]
 
 
-def told(decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> List[str]:
+def described(decisions: Sequence[units_unit.Decision], to_enable: Sequence[str]) -> List[str]:
     """What the units need, one line each."""
-    lines = [f"{one.name}: {one.action}, {one.why}" for one in decisions if one.action != "none"]
+    needed = [decision for decision in decisions if decision.action != "none"]
+    lines = [f"{decision.name}: {decision.action}, {decision.why}" for decision in needed]
     return lines + [f"{name}: enable" for name in to_enable]
 
 
 def answer(lines: Sequence[str], decisions: Sequence[units_unit.Decision]) -> Dict[str, Any]:
     """What the units need, in one form for all modules, so that a play can use one result in place of another."""
-    rows = [{"name": one.name, "action": one.action, "why": one.why} for one in decisions]
+    rows = [{"name": decision.name, "action": decision.action, "why": decision.why} for decision in decisions]
     return {"settled": not lines, "due": list(lines), "units": rows}
 
 
@@ -164,7 +165,7 @@ def run(module: Any) -> Dict[str, Any]:
             units.stand_down([one.name for one in stopped])
         units.apply(decisions, to_enable)
     decisions = [*stopped, *decisions]
-    lines = told(decisions, to_enable)
+    lines = described(decisions, to_enable)
     return {
         "changed": bool(lines),
         **answer(lines, decisions),

@@ -16,7 +16,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.gpunode.llm.plugins.module_utils.docker import container_gpus, engine as docker_engine
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import wait as instance_wait
-from ansible_collections.gpunode.llm.plugins.module_utils.node import asked as node_asked, first as node_first
+from ansible_collections.gpunode.llm.plugins.module_utils.node import first as node_first, questions as node_questions
 from ansible_collections.gpunode.llm.plugins.module_utils.preflight import checks as preflight_checks
 from ansible_collections.gpunode.llm.plugins.module_utils.units import run as units_run, unit as units_unit
 from ansible_collections.gpunode.llm.plugins.modules import preflight_check, units_settled
@@ -35,15 +35,15 @@ class Module:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(node_asked, "FOLDER", tmp_path / "run" / "asked")
+    monkeypatch.setattr(node_questions, "FOLDER", tmp_path / "run" / "asked")
     return tmp_path / "run" / "asked"
 
 
-SEALED = node_asked.sealed("d", "a1")
+SEALED = node_questions.sealed("d", "a1")
 
 
 def told() -> dict[str, Any]:
-    return node_asked.answers(Module, node_first.ANSWERS, lambda: None)[0]
+    return node_questions.answers(Module, node_first.ANSWERS, lambda: None)[0]
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ def test_the_digest_of_a_question_does_not_leave_the_node(
     """With -vvv all that a node says is shown, and secrets could be tried against a digest of them."""
     call(units_settled, **service.question(digest="d" * 64))
     assert "d" * 64 not in json.dumps(told())
-    assert node_asked.sealed("d", "a1") != node_asked.sealed("d", "a2")
+    assert node_questions.sealed("d", "a1") != node_questions.sealed("d", "a2")
 
 
 def test_a_check_keeps_nothing(service: Service, call: Callable[..., dict[str, Any]], folder: Path) -> None:

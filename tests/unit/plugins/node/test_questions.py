@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible import constants
-from ansible_collections.gpunode.llm.plugins.plugin_utils import asked
+from ansible_collections.gpunode.llm.plugins.plugin_utils import questions
 
 ARGS = {"files": [{"dest": "/etc/vllm/8b.yaml", "content": "model: a/b\n"}], "secrets": {}}
 ANSWER = {"settled": True, "due": []}
@@ -35,13 +35,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ask(args: dict[str, Any] | None = None, host: str = "gpu-1", **more: Any) -> tuple[bool, list[dict[str, Any]]]:
     action = Action()
-    said = asked.ask(action, "gpunode.llm.units_settled", args or ARGS, {"inventory_hostname": host}, **more)
-    return said["settled"], action.called
+    result = questions.ask(action, "gpunode.llm.units_settled", args or ARGS, {"inventory_hostname": host}, **more)
+    return result["settled"], action.called
 
 
 def bring(host: str = "gpu-1", args: dict[str, Any] | None = None) -> None:
-    kept = {"digest": asked.sealed(asked.digest(args or ARGS), "a1"), "answer": ANSWER}
-    asked.bring(host, {"units_settled": kept}, "a1")
+    kept = {"digest": questions.sealed(questions.digest(args or ARGS), "a1"), "answer": ANSWER}
+    questions.bring(host, {"units_settled": kept}, "a1")
 
 
 def test_the_same_question_is_not_asked_again(folder: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_same_question_is_not_asked_again(folder: Path) -> None:
 def test_a_call_tells_the_node_what_to_keep_it_under() -> None:
     settled, (called,) = ask()
     assert not settled
-    assert called["module_args"] == {**ARGS, "digest": asked.digest(ARGS)}
+    assert called["module_args"] == {**ARGS, "digest": questions.digest(ARGS)}
 
 
 @pytest.mark.parametrize(

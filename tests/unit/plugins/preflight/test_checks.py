@@ -337,7 +337,7 @@ def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], k
 def test_what_is_to_be_fetched_and_the_disk_after_it():
     disks = {"/w": Filesystem(1, "/", 100), "/d": Filesystem(1, "/", 100), "/other": Filesystem(2, "/other", 50)}
     needs = [Need("/w", 30, "the weights of a"), Need("/w", 0, "the weights of b"), Need("/d", 40, "the image i", "i")]
-    told = preflight_checks.told_needs(needs, ["/w", "/other"], disks.__getitem__)
+    told = preflight_checks.downloads(needs, ["/w", "/other"], disks.__getitem__)
     assert told["fetch"] == [{"kind": "weights", "bytes": 30}, {"kind": "image", "bytes": 40}]
     assert told["disks"] == [
         {"paths": ["/w", "/d"], "free": 100, "bytes": 70},

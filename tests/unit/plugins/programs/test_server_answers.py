@@ -445,7 +445,7 @@ def test_the_time_that_a_container_has_used(tmp_path):
 
 @pytest.mark.parametrize("said", ["", "sleep: not found"])
 def test_a_container_that_docker_does_not_know_has_no_time(said, monkeypatch):
-    monkeypatch.setattr(vllm_wait, "said_by", lambda *_command: said)
+    monkeypatch.setattr(vllm_wait, "output_of", lambda *_command: said)
     assert vllm_wait.container_cpu("docker", "vllm-8b")() is None
 
 
@@ -460,7 +460,7 @@ def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch)
         raise End
 
     said = []
-    monkeypatch.setattr(vllm_wait, "said_by", lambda *_command: f"ActiveState={state}")
+    monkeypatch.setattr(vllm_wait, "output_of", lambda *_command: f"ActiveState={state}")
     monkeypatch.setattr(vllm_wait, "notify", said.append)
     monkeypatch.setattr(vllm_wait, "watch", lambda *_how: 301)
     monkeypatch.setattr(vllm_wait.os, "fork", lambda: 0)

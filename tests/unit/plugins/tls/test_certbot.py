@@ -17,7 +17,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.tls import (
 )
 from ansible_collections.gpunode.llm.plugins.modules import gateway_info
 
-ASKED = tls_certbot.Asked(
+ASKED = tls_certbot.Request(
     names=["a.test", "B.test"],
     server="https://one.test/directory",
     webroot="/var/lib/gpunode/gateway/acme",

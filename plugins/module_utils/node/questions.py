@@ -31,7 +31,7 @@ class CannotTell(Exception):
     """The node alone cannot answer, or the answer would reveal too much."""
 
 
-class Asked:
+class KeptQuestion:
     """A question in place of a module, for the code that modules share. It fails with CannotTell."""
 
     check_mode = True
@@ -46,7 +46,7 @@ class Asked:
         raise CannotTell(msg)
 
 
-Answer = Callable[[Asked], Dict[str, Any]]
+Answer = Callable[[KeptQuestion], Dict[str, Any]]
 
 
 def keep(name: str, digest: str, question: Question) -> None:
@@ -63,19 +63,19 @@ def answers(module: Any, known: Mapping[str, Answer], meanwhile: Callable[[], An
         known: question name -> function that answers it.
     """
     with ThreadPoolExecutor(max_workers=len(known) or 1) as pool:
-        asked = {name: pool.submit(_told, module, name, answer) for name, answer in known.items()}
+        futures = {name: pool.submit(_answered, module, name, answer) for name, answer in known.items()}
         result = meanwhile()
-        found = {name: one.result() for name, one in asked.items()}
-    return {name: one for name, one in found.items() if one}, result
+        answered = {name: future.result() for name, future in futures.items()}
+    return {name: answer for name, answer in answered.items() if answer}, result
 
 
-def _told(module: Any, name: str, answer: Answer) -> Dict[str, Any]:
+def _answered(module: Any, name: str, answer: Answer) -> Dict[str, Any]:
     try:
         kept = json.loads(files.read_text(FOLDER / name))
         if number_of(kept) != SCHEMA:
             return {}
-        told = answer(Asked(kept["question"], module))
-        return {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": told}
+        answered = answer(KeptQuestion(kept["question"], module))
+        return {"digest": sealed(kept["digest"], module.params["nonce"]), "answer": answered}
     # Ignore any error: the play asks again in its own call, which reports it.
     except Exception:
         return {}

@@ -1,7 +1,8 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Answers that the first call of a play fetched in advance: the controller's side of ``module_utils/node/asked.py``.
+"""Answers that the first call of a play fetched in advance: the controller's side of
+``module_utils/node/questions.py``.
 
 Answers are stored in the temporary folder of this run of ansible-playbook, not in a registered variable. Questions may
 contain secrets, so the node returns only a sealed digest of each: -vvv prints the result.
@@ -21,7 +22,7 @@ from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from ..module_utils.node import files
-from ..module_utils.node.asked import sealed
+from ..module_utils.node.questions import sealed
 
 Result = dict[str, Any]
 
@@ -48,7 +49,7 @@ def bring(host: str, answers: Mapping[str, Any], sealed_under: str) -> None:
         files.write(_place(host), json.dumps({"nonce": sealed_under, "answers": answers}), 0o600)
 
 
-def take(host: str, name: str, asks: str) -> Result | None:
+def take(host: str, name: str, wanted: str) -> Result | None:
     """Take the answer to a question out of the store. It is used once: a second question expects a fresh answer."""
     try:
         kept = json.loads(files.read_text(_place(host)))
@@ -56,7 +57,7 @@ def take(host: str, name: str, asks: str) -> Result | None:
         bring(host, kept["answers"], kept["nonce"])
     except (OSError, ValueError, KeyError):
         return None
-    return dict(answer["answer"]) if answer["digest"] == sealed(asks, kept["nonce"]) else None
+    return dict(answer["answer"]) if answer["digest"] == sealed(wanted, kept["nonce"]) else None
 
 
 def ask(
@@ -67,10 +68,10 @@ def ask(
     Args:
         unchanged: whether the node has not changed since it answered.
     """
-    asks = digest(args)
-    stored = take(str(task_vars.get("inventory_hostname", "node")), module.rpartition(".")[2], asks)
+    wanted = digest(args)
+    stored = take(str(task_vars.get("inventory_hostname", "node")), module.rpartition(".")[2], wanted)
     if stored is not None and unchanged:
         return {"changed": False, **stored}
-    called = {"module_name": module, "module_args": {**args, "digest": asks}, "task_vars": task_vars}
+    called = {"module_name": module, "module_args": {**args, "digest": wanted}, "task_vars": task_vars}
     result: Result = action._execute_module(**called)
     return result
