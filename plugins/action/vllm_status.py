@@ -67,7 +67,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         wanted = planner_listed.listed(options["models"], options["extra_models"])
 
         def look() -> Result:
-            result: Result = self._execute_module(module_name=MODULE, module_args=args, task_vars=task_vars)
+            # A copy, since Ansible adds to what it is given.
+            result: Result = self._execute_module(module_name=MODULE, module_args=dict(args), task_vars=task_vars)
             for instance in result.get("instances", ()):
                 instance["listed"] = None if wanted is None else instance["name"] in wanted
             return result

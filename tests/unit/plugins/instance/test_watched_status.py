@@ -6,29 +6,25 @@
 from __future__ import annotations
 
 import signal
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.utils.display import Display
 from ansible_collections.gpunode.llm.plugins.action import vllm_status
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 SAID = {"instances": [], "docker_runs": True, "front": "", "gpu_message": ""}
 
 
 def action(*answers: Any, **options: Any) -> Any:
-    task = SimpleNamespace(args=options, async_val=0, check_mode=True, diff=False, environment=[], action="vllm_status")
-    made = vllm_status.ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    made._execute_module = MagicMock(side_effect=answers)
-    return made
+    return as_ansible.action(vllm_status.ActionModule, options, *answers)
 
 
 def test_one_look_is_what_the_module_says() -> None:
     made = action(dict(SAID), wait_s="30")
     assert made.run(task_vars={}) == SAID
-    assert made._execute_module.call_args.kwargs["module_args"] == {"wait_s": "30"}
+    assert made._execute_module.call == ("vllm_status", {"wait_s": "30"})
 
 
 @pytest.mark.parametrize(
@@ -60,7 +56,7 @@ def test_it_looks_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> No
     made = action(dict(SAID), AnsibleConnectionFailure("it restarts"), dict(SAID), watch_s="5")
     with pytest.raises(KeyboardInterrupt):
         made.run(task_vars={"inventory_hostname": "gpu-1"})
-    assert made._execute_module.call_count == 3
+    assert len(made._execute_module.calls) == 3
     assert [text.strip().splitlines()[1] for text in shown] == [
         "gpu-1 serves nothing.",
         "gpu-1 could not be asked: it restarts",

@@ -10,21 +10,12 @@ from typing import Any
 
 import pytest
 from ansible import constants
+from ansible_collections.gpunode.llm.plugins.action import units_settled
 from ansible_collections.gpunode.llm.plugins.plugin_utils import questions
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 ARGS = {"files": [{"dest": "/etc/vllm/8b.yaml", "content": "model: a/b\n"}], "secrets": {}}
 ANSWER = {"settled": True, "due": []}
-
-
-class Action:
-    """Calls the node, which has changed meanwhile."""
-
-    def __init__(self) -> None:
-        self.called: list[dict[str, Any]] = []
-
-    def _execute_module(self, **given: Any) -> dict[str, Any]:
-        self.called.append(given)
-        return {"changed": False, "settled": False}
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +25,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ask(args: dict[str, Any] | None = None, host: str = "gpu-1", **more: Any) -> tuple[bool, list[dict[str, Any]]]:
-    action = Action()
+    """What is told, and the options of each call of the node, which has changed meanwhile."""
+    action = as_ansible.action(units_settled.ActionModule, {}, {"changed": False, "settled": False})
     result = questions.ask(action, "gpunode.llm.units_settled", args or ARGS, {"inventory_hostname": host}, **more)
-    return result["settled"], action.called
+    return result["settled"], [called for _module, called in action._execute_module.calls]
 
 
 def bring(host: str = "gpu-1", args: dict[str, Any] | None = None) -> None:
@@ -54,7 +46,7 @@ def test_the_same_question_is_not_asked_again(folder: Path) -> None:
 def test_a_call_tells_the_node_what_to_keep_it_under() -> None:
     settled, (called,) = ask()
     assert not settled
-    assert called["module_args"] == {**ARGS, "digest": questions.digest(ARGS)}
+    assert called == {**ARGS, "digest": questions.digest(ARGS)}
 
 
 @pytest.mark.parametrize(

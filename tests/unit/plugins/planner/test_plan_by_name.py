@@ -13,15 +13,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
 from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import LLAMA, NAME, said
 
 CHECKOUT = Path(__file__).resolve().parents[4]
@@ -40,16 +39,13 @@ def node(**models: Any) -> dict[str, Any]:
 
 
 def action(kind: Actions, answer: dict[str, Any], **options: Any) -> Any:
-    task = SimpleNamespace(args=options, async_val=0, check_mode=True, diff=False, environment=[], action=kind.__doc__)
-    made = kind(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    made._execute_module = MagicMock(return_value=answer)
-    return made
+    return as_ansible.action(kind, options, answer)
 
 
 def called(made: Any) -> tuple[str, dict[str, Any]]:
     """The one call on the node."""
-    (call,) = made._execute_module.call_args_list
-    return call.kwargs["module_name"].rpartition(".")[2], call.kwargs["module_args"]
+    call: tuple[str, dict[str, Any]] = made._execute_module.call
+    return call
 
 
 @pytest.mark.parametrize("lock", [None, 0])

@@ -10,15 +10,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
 from ansible_collections.gpunode.llm.plugins.plugin_utils import one_play
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 BOARDS = CHECKOUT / "tests" / "fixtures" / "nvidia_smi"
@@ -30,10 +29,7 @@ def node(board: str) -> dict[str, Any]:
 
 
 def action(kind: Actions, said: dict[str, Any] | None = None, **options: Any) -> Any:
-    task = SimpleNamespace(args=options, async_val=0, check_mode=True, diff=False, environment=[], action=kind.__doc__)
-    made = kind(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    made._execute_module = MagicMock(return_value=said)
-    return made
+    return as_ansible.action(kind, options, said)
 
 
 def run(kind: Actions, said: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -44,7 +40,7 @@ def run(kind: Actions, said: dict[str, Any] | None = None, **options: Any) -> di
 def test_without_a_node() -> None:
     made = action(serving_plan.ActionModule, model="405b-fp8", gpus="8xH100")
     result = made.run(task_vars={})
-    made._execute_module.assert_not_called()
+    assert made._execute_module.calls == []
     assert result["changed"] is False
     assert result["findings"] == []
     assert len(result["gpus"]) == 8
@@ -69,23 +65,22 @@ def test_the_node_is_taken_in_the_same_round_trip(keepers: list[int], new: bool)
     made = action(serving_plan.ActionModule, taken, model="8b", gpus="1xH100", lock_timeout_s="0")
     made._task.check_mode = False
     assert made.run(task_vars={})["plan"]["instances"]
-    (call,) = made._execute_module.call_args_list
-    assert call.kwargs["module_args"]["lock"]["id"]
+    _module, asked = made._execute_module.call
+    assert asked["lock"]["id"]
     assert keepers == ([os.getppid()] if new else [])
 
 
 def test_a_check_takes_no_lock(keepers: list[int]) -> None:
     made = action(serving_plan.ActionModule, node("h200x2"), model="8b", lock_timeout_s=0)
     assert made.run(task_vars={})["plan"]["instances"]
-    assert list(made._execute_module.call_args.kwargs["module_args"]) == ["nonce"]
+    assert list(made._execute_module.call[1]) == ["nonce"]
     assert keepers == []
 
 
 def test_a_node_that_another_play_has_ends_this_one(keepers: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_play.time, "sleep", lambda _seconds: None)
-    made = action(serving_plan.ActionModule, model="8b", lock_timeout_s=0)
-    made._task.check_mode = False
-    made._execute_module.side_effect = [{"lock": {**LOCK, "mine": False, "beat": beat}} for beat in "112"]
+    held = [{"lock": {**LOCK, "mine": False, "beat": beat}} for beat in "112"]
+    made = as_ansible.action(serving_plan.ActionModule, {"model": "8b", "lock_timeout_s": 0}, *held, check_mode=False)
     with pytest.raises(
         AnsibleActionFail, match="site.yml of ann@ctl, since 2026-01-01 00:00:00 UTC. Nothing was changed"
     ):
@@ -96,7 +91,7 @@ def test_a_node_that_another_play_has_ends_this_one(keepers: list[int], monkeypa
 def test_the_node_is_asked_once() -> None:
     made = action(serving_plan.ActionModule, node("h200x2"), model="8b")
     result = made.run(task_vars={})
-    made._execute_module.assert_called_once()
+    assert made._execute_module.call == ("gpu_info", {})
     assert [gpu["name"] for gpu in result["gpus"]] == ["NVIDIA H200"] * 2
     assert result["plan"]["instances"][0]["gpu_indices"] == (0, 1)
 
@@ -106,13 +101,9 @@ def test_the_node_is_asked_once() -> None:
     [(serving_plan.ActionModule, {"model": "8b"}), (serving_matrix.ActionModule, {"models": ["8b"]})],
 )
 def test_what_ansible_adds_to_a_question_is_no_question_for_the_hub(kind: Actions, options: dict[str, Any]) -> None:
-    def answer(module_args: dict[str, Any], **_others: Any) -> dict[str, Any]:
-        module_args["_ansible_check_mode"] = True  # as ActionBase._execute_module does
-        return node("h100x1")
-
-    made = action(kind, **options)
-    made._execute_module = answer
+    made = action(kind, node("h100x1"), **options)
     assert made.run(task_vars={})["findings"] == []
+    assert made._execute_module.call == ("gpu_info", {})
 
 
 def test_facts_come_with_the_gpus_or_alone() -> None:

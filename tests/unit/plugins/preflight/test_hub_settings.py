@@ -6,25 +6,18 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import MagicMock
 
 from ansible_collections.gpunode.llm.plugins.action import preflight_check
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 HUB = {"endpoint": "https://hub.test", "source": "", "ca_path": None, "client": {}, "update": False, "environment": {}}
 
 
 def called(**args: Any) -> dict[str, Any]:
-    action = preflight_check.ActionModule(
-        task=MagicMock(args=args, async_val=0, check_mode=False),
-        connection=MagicMock(),
-        play_context=MagicMock(),
-        loader=MagicMock(),
-        templar=MagicMock(),
-        shared_loader_obj=MagicMock(),
-    )
-    action._execute_module = MagicMock(return_value={"changed": False})
+    action = as_ansible.action(preflight_check.ActionModule, args, {"changed": False}, check_mode=False)
     action.run(task_vars={"inventory_hostname": "gpu-1"})
-    given: dict[str, Any] = action._execute_module.call_args.kwargs["module_args"]
+    given: dict[str, Any]
+    _module, given = action._execute_module.call
     assert len(given.pop("digest")) == 64
     return given
 

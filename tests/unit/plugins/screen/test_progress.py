@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
 from ansible_collections.gpunode.llm.plugins.plugin_utils import actions, refusal
 from ansible_collections.gpunode.llm.plugins.plugin_utils.actions import watch
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 
 class Node:
@@ -91,8 +90,7 @@ class Waiting(actions.WatchingAction):
 
 
 def act(answer: dict[str, Any]) -> dict[str, Any]:
-    task = SimpleNamespace(args={}, async_val=0, check_mode=False, diff=False, environment=[], action="x", no_log=False)
-    made = Waiting(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
+    made = as_ansible.action(Waiting, {}, check_mode=False)
     made.answer = answer
     return made.run(task_vars={})
 

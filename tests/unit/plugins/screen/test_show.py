@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.utils.display import Display
 from ansible_collections.gpunode.llm.plugins.action.show import ActionModule
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 
 @pytest.fixture
@@ -23,11 +22,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def run(text: Any, no_log: bool = False) -> Any:
-    task = SimpleNamespace(
-        args={"text": text}, async_val=0, check_mode=True, diff=False, environment=[], action="show", no_log=no_log
-    )
-    made = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock())
-    return made.run(task_vars={})
+    return as_ansible.action(ActionModule, {"text": text}, no_log=no_log).run(task_vars={})
 
 
 @pytest.mark.parametrize("text", [["a, 'b'", "  c"], "a, 'b'\n  c\n"])

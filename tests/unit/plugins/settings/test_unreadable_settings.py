@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import yaml
@@ -18,15 +17,15 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.action.settings_check import ActionModule
 from ansible_collections.gpunode.llm.plugins.plugin_utils import values
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 ROLES = Path(__file__).resolve().parents[4] / "roles"
 
 
 def run(parted: list[Any] | None = None, **variables: Any) -> dict[str, Any]:
-    task = SimpleNamespace(args={}, async_val=0, check_mode=True, diff=False, environment=[], action="settings_check")
-    task.get_play = lambda: SimpleNamespace(serial=parted or [])
+    play = SimpleNamespace(serial=parted or [])
     templar = Templar(loader=DataLoader(), variables=variables)
-    made = ActionModule(task, MagicMock(), MagicMock(), MagicMock(), templar, MagicMock())
+    made = as_ansible.action(ActionModule, {}, templar=templar, get_play=lambda: play)
     result: dict[str, Any] = made.run(task_vars=variables)
     return result
 
