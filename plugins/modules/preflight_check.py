@@ -300,6 +300,82 @@ from ..module_utils.preflight import (
 )
 
 TIMEOUT_S = 20
+OPTIONS = {
+    "instances": {"type": "list", "elements": "dict", "default": []},
+    "skip": {
+        "type": "list",
+        "elements": "str",
+        "choices": ["platform", "disk", "ports", "hub", "repositories", "registry"],
+        "default": [],
+    },
+    "home": {"type": "path", "default": "/var/lib/huggingface"},
+    "update": {"type": "bool", "default": False},
+    "remove_unlisted": {"type": "bool", "default": False},
+    "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
+    "endpoint": {"type": "str", "default": "https://huggingface.co"},
+    "source": {"type": "path"},
+    "token": {"type": "str", "no_log": True},
+    "token_path": {"type": "path", "default": "/etc/huggingface/token"},
+    "ca_path": {"type": "path"},
+    "client": {
+        "type": "dict",
+        "options": {"index_url": {"type": "str", "default": ""}, "venv": {"type": "path", "required": True}},
+    },
+    "hub": {"type": "dict"},
+    "elsewhere": {"type": "list", "elements": "dict", "default": []},
+    "gateway": {"type": "dict", "default": {}},
+    "docker": {
+        "type": "dict",
+        "options": {
+            "users": {"type": "list", "elements": "str"},
+            "config": {"type": "dict", "default": {}},
+            "apt": {"type": "dict", "default": {}},
+            "keep": {"type": "bool", "default": True},
+        },
+    },
+    "toolkit": {
+        "type": "dict",
+        "options": {
+            "repository": {"type": "dict", "required": True},
+            "keep": {"type": "bool", "default": True},
+            "hold": {"type": "bool"},
+            "require_cdi": {"type": "bool", "default": True},
+            "units": {"type": "dict", "default": {}},
+            "image": {"type": "str", "default": ""},
+        },
+    },
+    "repositories": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "manager": {"type": "str", "choices": ["apt", "dnf"], "required": True},
+            "options": {"type": "dict", "required": True},
+            "unless_docker": {"type": "bool", "default": False},
+        },
+    },
+    "registry": {
+        "type": "dict",
+        "options": {
+            "config": {"type": "dict", "default": {}},
+            # no_proxy is no secret. If Ansible masked its hosts, it would also mask parts of image names.
+            "proxy": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "http": {"type": "str", "no_log": True},
+                    "https": {"type": "str", "no_log": True},
+                    "no_proxy": {"type": "str"},
+                },
+            },
+            "ca_certificate": {"type": "str"},
+            "source": {"type": "path"},
+        },
+    },
+    "platform": {"type": "dict", "default": {}},
+    "supported": {"type": "dict", "default": {}},
+    "digest": {"type": "str", "no_log": True},
+}
 
 
 class Elsewhere:
@@ -341,85 +417,7 @@ class Elsewhere:
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "instances": {"type": "list", "elements": "dict", "default": []},
-            "skip": {
-                "type": "list",
-                "elements": "str",
-                "choices": ["platform", "disk", "ports", "hub", "repositories", "registry"],
-                "default": [],
-            },
-            "home": {"type": "path", "default": "/var/lib/huggingface"},
-            "update": {"type": "bool", "default": False},
-            "remove_unlisted": {"type": "bool", "default": False},
-            "image_bytes": {"type": "dict", "default": {"cuda": 30000000000, "cpu": 6000000000}},
-            "endpoint": {"type": "str", "default": "https://huggingface.co"},
-            "source": {"type": "path"},
-            "token": {"type": "str", "no_log": True},
-            "token_path": {"type": "path", "default": "/etc/huggingface/token"},
-            "ca_path": {"type": "path"},
-            "client": {
-                "type": "dict",
-                "options": {"index_url": {"type": "str", "default": ""}, "venv": {"type": "path", "required": True}},
-            },
-            "hub": {"type": "dict"},
-            "elsewhere": {"type": "list", "elements": "dict", "default": []},
-            "gateway": {"type": "dict", "default": {}},
-            "docker": {
-                "type": "dict",
-                "options": {
-                    "users": {"type": "list", "elements": "str"},
-                    "config": {"type": "dict", "default": {}},
-                    "apt": {"type": "dict", "default": {}},
-                    "keep": {"type": "bool", "default": True},
-                },
-            },
-            "toolkit": {
-                "type": "dict",
-                "options": {
-                    "repository": {"type": "dict", "required": True},
-                    "keep": {"type": "bool", "default": True},
-                    "hold": {"type": "bool"},
-                    "require_cdi": {"type": "bool", "default": True},
-                    "units": {"type": "dict", "default": {}},
-                    "image": {"type": "str", "default": ""},
-                },
-            },
-            "repositories": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "manager": {"type": "str", "choices": ["apt", "dnf"], "required": True},
-                    "options": {"type": "dict", "required": True},
-                    "unless_docker": {"type": "bool", "default": False},
-                },
-            },
-            "registry": {
-                "type": "dict",
-                "options": {
-                    "config": {"type": "dict", "default": {}},
-                    # no_proxy is no secret. If Ansible masked its hosts, it would also mask parts of image names.
-                    "proxy": {
-                        "type": "dict",
-                        "default": {},
-                        "options": {
-                            "http": {"type": "str", "no_log": True},
-                            "https": {"type": "str", "no_log": True},
-                            "no_proxy": {"type": "str"},
-                        },
-                    },
-                    "ca_certificate": {"type": "str"},
-                    "source": {"type": "path"},
-                },
-            },
-            "platform": {"type": "dict", "default": {}},
-            "supported": {"type": "dict", "default": {}},
-            "digest": {"type": "str", "no_log": True},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     if module.params["digest"] and not module.check_mode:
         node_questions.keep("preflight_check", module.params["digest"], preflight_answer.question(module.params))
     try:
