@@ -39,11 +39,13 @@ class ActionModule(rendered_files.ActionModule):
         _result, options = self.validate_argument_spec(argument_spec=OPTIONS)
         engines = {engine["name"]: engine for engine in options["plan"].get("engines") or []}
         restarts = {
-            one["name"]: screen_plan.restart(self._digests(one, options["item_var"]), engines.get(one["name"]))
-            for one in options["services"]
+            service["name"]: screen_plan.restart(
+                self._digests(service, options["item_var"]), engines.get(service["name"])
+            )
+            for service in options["services"]
         }
         if options["settled"]:
-            restarts = {one["name"]: "no" for one in options["instances"]}
+            restarts = {instance["name"]: "no" for instance in options["instances"]}
         text = screen_plan.plan_text(
             str(self._task_vars.get("inventory_hostname", "node")),
             options["plan"],

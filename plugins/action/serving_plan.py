@@ -44,11 +44,12 @@ class ActionModule(LockingAction):
         refused, catalog, asks = self._read(options, task_vars or {})
         answer = self._ask(task_vars or {}, options["lock_timeout_s"], asks) if self._must_ask(options) else {}
         # What else such a call tells is of a machine that is not planned for.
-        told = self._answer(hub_models.MODULE, asks, task_vars or {}) if asks and not answer else answer
+        described = self._answer(hub_models.MODULE, asks, task_vars or {}) if asks and not answer else answer
         try:
             if catalog is None:
                 raise refused or ValueError
-            catalog = hub_models.with_answers(options, hub_models.shared(told["models"]), catalog) if asks else catalog
+            if asks:
+                catalog = hub_models.with_answers(options, hub_models.shared(described["models"]), catalog)
             node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)

@@ -56,8 +56,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     yield str(error)
                 except AnsibleUndefinedVariable as error:
                     # What follows from the node's facts is known only later, and whoever uses it reads it then.
-                    told = names.unresolved(name, known[name], str(error), known)
-                    yield from [told] if told else []
+                    problem = names.unresolved(name, known[name], str(error), known)
+                    yield from [problem] if problem else []
                 except AnsibleError:
                     continue
 

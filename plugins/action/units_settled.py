@@ -34,8 +34,8 @@ def spread(args: dict[str, Any]) -> dict[str, Any]:
     services = args.pop("services", None) or []
     if services:
         args["each"] = services
-        args["files"] = [*args["files"], *(file for one in services for file in one["to_write"])]
-        args["units"] = [one["runs"] for one in services]
-        args["endpoints"] = [one["endpoint"] for one in services]
-        args["absent"] = [path for one in services for path in one["second"]["files"]]
+        args["files"] = [*args["files"], *(file for service in services for file in service["to_write"])]
+        args["units"] = [service["runs"] for service in services]
+        args["endpoints"] = [service["endpoint"] for service in services]
+        args["absent"] = [path for service in services for path in service["second"]["files"]]
     return args

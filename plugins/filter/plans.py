@@ -27,7 +27,7 @@ def vllm_status_report(nodes):
 
 
 def weights_seeders(plans, node):
-    instances = {name: (found.get("plan") or {}).get("instances", []) for name, found in plans.items()}
+    instances = {name: (plan.get("plan") or {}).get("instances", []) for name, plan in plans.items()}
     return weights.seeders(instances, node)
 
 

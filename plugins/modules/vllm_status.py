@@ -354,18 +354,18 @@ class Node:
         line = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={fields}", f"--lines={LOG_LINES}"]
         return instance_status.parse_journal(self.output(*line, f"--unit={unit}"))
 
-    def row(self, one, units, images, gpus):
-        unit = units.get(one.unit, instance_status.Unit())
-        well = unit.active == "active" and one.answer and one.answer.ready
-        runs = [] if well else self.runs(one.unit)
+    def row(self, instance, units, images, gpus):
+        unit = units.get(instance.unit, instance_status.Unit())
+        well = unit.active == "active" and instance.answer and instance.answer.ready
+        runs = [] if well else self.runs(instance.unit)
         docker_runs = units.get(DOCKER, instance_status.Unit()).active == "active"
-        verdict = instance_status.judge(unit, one.answer, one.works, runs, docker_runs)
-        mine, lost = instance_status.own_gpus(one.record.gpus, gpus)
+        verdict = instance_status.judge(unit, instance.answer, instance.works, runs, docker_runs)
+        mine, lost = instance_status.own_gpus(instance.record.gpus, gpus)
         used, total = instance_status.gpu_memory(mine)
         use = gpu_use.together([self.uses.get(gpu.index, gpu_use.Use()) for gpu in mine])
         return {
-            "name": one.name,
-            "unit": one.unit,
+            "name": instance.name,
+            "unit": instance.unit,
             "state": verdict.state,
             "healthy": verdict.healthy,
             "detail": verdict.detail,
@@ -374,20 +374,20 @@ class Node:
             "enabled": unit.enabled,
             "since_s": unit.since_s,
             "restarts": unit.restarts,
-            "restart_due": one.restart_due(self.module.sha256) if unit.active == "active" else "",
-            "model": one.record.model,
-            "revision": one.revision(),
-            "served": one.record.served,
-            "image": one.record.image,
-            "image_id": images.get(names.container_of(one.name), ""),
-            "url": one.url(),
-            "requests_running": one.load.running if one.load else None,
-            "requests_waiting": one.load.waiting if one.load else None,
-            "requests_per_s": one.rates.requests if one.rates else None,
-            "prompt_tokens_per_s": one.rates.prompt_tokens if one.rates else None,
-            "generation_tokens_per_s": one.rates.generation_tokens if one.rates else None,
-            "kv_cache_usage": one.load.kv_cache_usage if one.load else None,
-            "gpus": instance_status.gpu_indices(one.record.gpus, gpus),
+            "restart_due": instance.restart_due(self.module.sha256) if unit.active == "active" else "",
+            "model": instance.record.model,
+            "revision": instance.revision(),
+            "served": instance.record.served,
+            "image": instance.record.image,
+            "image_id": images.get(names.container_of(instance.name), ""),
+            "url": instance.url(),
+            "requests_running": instance.load.running if instance.load else None,
+            "requests_waiting": instance.load.waiting if instance.load else None,
+            "requests_per_s": instance.rates.requests if instance.rates else None,
+            "prompt_tokens_per_s": instance.rates.prompt_tokens if instance.rates else None,
+            "generation_tokens_per_s": instance.rates.generation_tokens if instance.rates else None,
+            "kv_cache_usage": instance.load.kv_cache_usage if instance.load else None,
+            "gpus": instance_status.gpu_indices(instance.record.gpus, gpus),
             "gpu_uuids": [gpu.uuid for gpu in mine],
             "gpus_lost": lost,
             "gpu_memory_used_mib": used,
@@ -400,29 +400,29 @@ class Node:
 
 
 def instances(module):
-    found = map(Instance, known.instances((module.params["unit_dir"],)))
+    here = map(Instance, known.instances((module.params["unit_dir"],)))
     wanted = module.params["names"]
-    return [one for one in found if not wanted or one.name in wanted]
+    return [instance for instance in here if not wanted or instance.name in wanted]
 
 
 def listens(module):
     """Addresses and ports that the gateway listens on."""
-    found = known.gateway_listens(unit=os.path.join(module.params["unit_dir"], GATEWAY_UNIT))
-    return [f"{host} {port}" for host, port in found]
+    addresses = known.gateway_listens(unit=os.path.join(module.params["unit_dir"], GATEWAY_UNIT))
+    return [f"{host} {port}" for host, port in addresses]
 
 
-def leftovers(found, units):
-    records = [one.record for one in found]
+def leftovers(here, units):
+    records = [instance.record for instance in here]
     try:
         noted = node_brought.read(node_brought.PATH)
     except (OSError, ValueError):  # the module that changes the file reports the error
         noted = {}
-    folders = [os.path.dirname(one.files.config) for one in records if one.files.config]
+    folders = [os.path.dirname(instance.files.config) for instance in records if instance.files.config]
     return [
         *instance_leftovers.jobs(units.values()),
         *instance_leftovers.seconds(),
         *instance_leftovers.brought(noted, records),
-        *instance_leftovers.paths([one.name for one in found], folders),
+        *instance_leftovers.paths([instance.name for instance in here], folders),
     ]
 
 
@@ -440,17 +440,17 @@ def main():
         },
         supports_check_mode=True,
     )
-    node, found = Node(module), instances(module)
-    units = node.units([one.unit for one in found])
-    active = [one for one in found if units.get(one.unit, instance_status.Unit()).active == "active"]
+    node, here = Node(module), instances(module)
+    units = node.units([instance.unit for instance in here])
+    active = [instance for instance in here if units.get(instance.unit, instance_status.Unit()).active == "active"]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        futures = [pool.submit(one.ask, module.params["wait_s"]) for one in active]
+        futures = [pool.submit(instance.ask, module.params["wait_s"]) for instance in active]
         # Done while the instances answer, since the rates take a second in any case.
-        images = node.images([names.container_of(one.name) for one in active])
+        images = node.images([names.container_of(instance.name) for instance in active])
         gpus = node.gpus()
         for future in futures:
             future.result()
-    rows = [node.row(one, units, images, gpus) for one in found]
+    rows = [node.row(instance, units, images, gpus) for instance in here]
     gateway = units.get(GATEWAY_UNIT, instance_status.Unit())
     messages = [gpus.message if any(row["gpus"] or row["gpus_lost"] for row in rows) else ""]
     messages += [instance_status.lost_text(row["unit"], row["gpus_lost"]) for row in rows]
@@ -461,7 +461,7 @@ def main():
         front=f"{gateway.active}/{gateway.sub}" if gateway.loaded else "",
         front_since_s=gateway.since_s,
         front_listens=listens(module) if gateway.loaded else [],
-        leftovers=[] if module.params["names"] else leftovers(found, units),
+        leftovers=[] if module.params["names"] else leftovers(here, units),
         gpu_message=" ".join(text for text in messages if text),
     )
 

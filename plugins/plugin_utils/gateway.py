@@ -109,30 +109,30 @@ def _is_address(text: str) -> bool:
 
 def routes(value: Any) -> tuple[tuple[str, str], ...]:
     """Read the routes that the gateway passes on, each a method and a path."""
-    found = []
-    for one in listed("gateway_routes", value):
-        match = _ROUTE.match(str(one))
+    pairs = []
+    for route in listed("gateway_routes", value):
+        match = _ROUTE.match(str(route))
         if not match:
             raise ValueError(
-                f"gateway_routes holds {one!r}; a route is a method and a whole path, such as 'POST /v1/completions'."
+                f"gateway_routes holds {route!r}; a route is a method and a whole path, such as 'POST /v1/completions'."
             )
         if match[2] == HEALTH:
-            raise ValueError(f"gateway_routes holds {one!r}, but {HEALTH} is the gateway's health path.")
-        found.append((match[1], match[2]))
-    if not found:
+            raise ValueError(f"gateway_routes holds {route!r}, but {HEALTH} is the gateway's health path.")
+        pairs.append((match[1], match[2]))
+    if not pairs:
         raise ValueError("gateway_routes is empty, so nothing would pass. Leave it out for what clients usually need.")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(pairs))
 
 
 def networks(value: Any) -> tuple[str, ...]:
-    found = []
-    for one in listed("gateway_metrics_allow", value):
+    allowed = []
+    for entry in listed("gateway_metrics_allow", value):
         try:
-            paths.address(str(one).partition("/")[0])
-            found.append(str(ipaddress.ip_network(str(one))))
+            paths.address(str(entry).partition("/")[0])
+            allowed.append(str(ipaddress.ip_network(str(entry))))
         except ValueError as error:
-            raise ValueError(f"gateway_metrics_allow holds {one!r}, which is not a network: {error}.") from None
-    return tuple(found)
+            raise ValueError(f"gateway_metrics_allow holds {entry!r}, which is not a network: {error}.") from None
+    return tuple(allowed)
 
 
 def plain_text(what: str, value: Any, form: re.Pattern[str], wanted: str) -> str:
@@ -231,10 +231,10 @@ def _upstream(instance: Mapping[str, Any]) -> str:
 
 def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The address of each engine, and the file in which its second instance, if there is one, adds itself."""
-    found = []
+    rows = []
     for instance in instances:
         host = str(instance.get("host") or "127.0.0.1")
-        found.append(
+        rows.append(
             {
                 "upstream": _upstream(instance),
                 "address": f"{network.bracketed(host)}:{int(instance['port'])}",
@@ -242,7 +242,7 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 "second": f"{node_names.standby_file(str(instance['name']))}*",
             }
         )
-    return found
+    return rows
 
 
 def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:

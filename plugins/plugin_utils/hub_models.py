@@ -21,7 +21,7 @@ from ansible import constants
 from ..module_utils.node import files, lock
 from .planner.catalog import Catalog
 from .planner.catalog_files import load_catalog
-from .planner.named import adapters, adapters_asked_for, asked_for, entries
+from .planner.named import entries, not_in_catalog
 
 #: The options of an action that plans.
 OPTIONS: Mapping[str, Any] = {"hub": {"type": "dict", "default": {}}, "hub_token": {"type": "str", "no_log": True}}
@@ -57,7 +57,7 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 
     Raises ValueError for a name that no repository can have.
     """
-    wanted = [*asked_for(models, catalog), *_adapters(models, options)]
+    wanted = not_in_catalog(models, catalog)
     if not wanted:
         return {}
     hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
@@ -84,7 +84,7 @@ def shared(described: Mapping[str, Any]) -> dict[str, Any]:
     With the weights handed from node to node only the first one needs a way out. The others learn that they have none
     long after it has its answer.
     """
-    own = {name: said for name, said in described.items() if "refused" not in said and "folder" not in said}
+    own = {name: answer for name, answer in described.items() if "refused" not in answer and "folder" not in answer}
     others: dict[str, Any] = {}
     place = Path(constants.DEFAULT_LOCAL_TMP) / "gpunode-models.json"
     # Each fork of this run has a node, and many have their answers at the same time.
@@ -93,5 +93,6 @@ def shared(described: Mapping[str, Any]) -> dict[str, Any]:
         if own.keys() - others.keys():
             files.write_atomically(place, json.dumps({**others, **own}), power_cut=False)
     return {
-        name: others.get(name, said) if said.get("kind") == "unreachable" else said for name, said in described.items()
+        name: others.get(name, answer) if answer.get("kind") == "unreachable" else answer
+        for name, answer in described.items()
     }

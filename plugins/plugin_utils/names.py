@@ -130,11 +130,11 @@ def meant(name: str) -> str:
 def misspelt(names: Iterable[str], others: Sequence[str]) -> list[str]:
     """A sentence for each name that resembles one of ours, is unknown, and is not listed as another role's."""
     known = values.options()
-    found, strangers = [], []
+    problems, strangers = [], []
     for name in names:
         ours = name.startswith(prefixes())
         if name in RENAMED:
-            found.append(f"{name} is no longer read: set {RENAMED[name]}.")
+            problems.append(f"{name} is no longer read: set {RENAMED[name]}.")
             continue
         if name in known or name in OUTCOMES or not (ours or _may_be_near(name)):
             continue
@@ -142,14 +142,14 @@ def misspelt(names: Iterable[str], others: Sequence[str]) -> list[str]:
         if not (ours or near) or any(fnmatchcase(name, other) for other in others):
             continue
         if near:
-            found.append(f"{name} is not a variable of this collection: did you mean {near}? {_way_out(name)}")
+            problems.append(f"{name} is not a variable of this collection: did you mean {near}? {_way_out(name)}")
         else:
             strangers.append(name)
     if strangers:
         are, resemble = ("are not variables", "resemble") if strangers[1:] else ("is not a variable", "resembles")
         listed = f"{', '.join(sorted(strangers))} {are} of this collection, and {resemble} none"
-        found.append(f"{listed}. {_way_out(*strangers)}")
-    return found
+        problems.append(f"{listed}. {_way_out(*strangers)}")
+    return problems
 
 
 def _may_be_near(name: str) -> bool:
@@ -164,15 +164,15 @@ def misplaced(given: Iterable[str], playbooks: Collection[str]) -> list[str]:
     """A sentence for each variable that these playbooks do not read but others do."""
     takers = values.playbooks()
     taken = {name for playbook in playbooks for name in takers.get(playbook, ())}
-    found = []
+    problems = []
     for name in given:
         theirs = [playbook for playbook, names in takers.items() if name in names]
         if theirs and name not in taken:
             own = next((long for long in (f"vllm_{name}", f"huggingface_{name}") if long in values.options()), "")
             hint = f": did you mean {own}?" if own else "."
             do = "does" if len(playbooks) == 1 else "do"
-            found.append(f"{name} is a variable of {_listed(theirs)}; {_listed(playbooks)} {do} not read it{hint}")
-    return found
+            problems.append(f"{name} is a variable of {_listed(theirs)}; {_listed(playbooks)} {do} not read it{hint}")
+    return problems
 
 
 def _listed(playbooks: Iterable[str]) -> str:
@@ -181,7 +181,7 @@ def _listed(playbooks: Iterable[str]) -> str:
 
 def played(arguments: Iterable[str]) -> list[str]:
     """The playbooks of this collection among the arguments; empty if there is any other playbook."""
-    found = []
+    names = []
     for argument in arguments:
         path = Path(argument)
         if argument.startswith("gpunode.llm."):
@@ -192,8 +192,8 @@ def played(arguments: Iterable[str]) -> list[str]:
             name = ""
         if name not in values.playbooks():
             return []
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def roots(value: Any, known: Mapping[str, Any], seen: set[str] | None = None) -> set[str]:

@@ -63,8 +63,8 @@ class Unreadable(ValueError):
 def specification(home: str) -> Mapping[str, Any]:
     """The entry points of `playbooks`, or of a role such as `roles/vllm`, with their options."""
     text = (HOME / home / "meta" / "argument_specs.yml").read_text(encoding="utf-8")
-    found: Mapping[str, Any] = yaml.load(text, Loader=LOADER)["argument_specs"]
-    return found
+    content: Mapping[str, Any] = yaml.load(text, Loader=LOADER)["argument_specs"]
+    return content
 
 
 def _specifications() -> list[Mapping[str, Any]]:
@@ -77,12 +77,12 @@ def _specifications() -> list[Mapping[str, Any]]:
 @lru_cache(maxsize=1)
 def options() -> dict[str, Option]:
     """The specification of each public variable of the roles and the playbooks, by its name."""
-    found: dict[str, Option] = {}
+    by_name: dict[str, Option] = {}
     for entries in _specifications():
         for entry in entries.values():
             for name, option in (entry.get("options") or {}).items():
-                found.setdefault(name, option)
-    return found
+                by_name.setdefault(name, option)
+    return by_name
 
 
 def playbooks() -> dict[str, frozenset[str]]:
@@ -118,18 +118,18 @@ def read(name: str, value: Any, option: Option, secret: bool = False) -> Any:
     if isinstance(value, str) and not value.strip() and "default" in option and _no_text(kind, option):
         return option["default"]
     try:
-        found = READERS[kind](value, option)
+        converted = READERS[kind](value, option)
     except Unreadable as error:
         raise ValueError(_refusal(name, value, option, secret, str(error))) from None
     if kind == "list":
-        found = [read(f"{name}[{at}]", item, _element(option), secret) for at, item in enumerate(found)]
+        converted = [read(f"{name}[{at}]", item, _element(option), secret) for at, item in enumerate(converted)]
     if kind == "dict" and "options" in option:
-        found = _suboptions(name, found, option["options"], secret)
-    if kind not in ("list", "dict") and "choices" in option and found not in option["choices"]:
+        converted = _suboptions(name, converted, option["options"], secret)
+    if kind not in ("list", "dict") and "choices" in option and converted not in option["choices"]:
         raise ValueError(_refusal(name, value, option, secret))
-    if name in FORMS and not all(re.fullmatch(FORMS[name][0], str(item).strip()) for item in found):
+    if name in FORMS and not all(re.fullmatch(FORMS[name][0], str(item).strip()) for item in converted):
         raise ValueError(f"{name} must be {FORMS[name][1]}, not {value!r}.")
-    return found
+    return converted
 
 
 def _no_text(kind: str, option: Option) -> bool:
@@ -245,9 +245,9 @@ def _dict(value: Any, option: Option) -> Mapping[str, Any]:
         raise Unreadable
     text = value.strip()
     if text[:1] == "{" or re.match(r"['\"\w.-]+:(\s|$)", text):
-        found = _loaded(text, option)
-        if isinstance(found, Mapping) and not _colon_without_blank(found):
-            return found
+        loaded = _loaded(text, option)
+        if isinstance(loaded, Mapping) and not _colon_without_blank(loaded):
+            return loaded
         raise Unreadable("a colon needs a blank behind it")
     return _pairs(text)
 
@@ -273,10 +273,10 @@ def _pairs(text: str) -> dict[str, str]:
     # The quotation marks of a word are removed, so a value in brackets would lose its own.
     if re.search(r"=[{\[]", text):
         raise Unreadable("a value in brackets is written as {name: value}")
-    found = {key: value for key, _mark, value in parts}
-    if len(found) < len(parts):
+    pairs = {key: value for key, _mark, value in parts}
+    if len(pairs) < len(parts):
         raise Unreadable("it contains a name twice")
-    return found
+    return pairs
 
 
 READERS: dict[str, Callable[[Any, Option], Any]] = {

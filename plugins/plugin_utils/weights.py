@@ -56,39 +56,32 @@ class Share:
 
 def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> tuple[Sequence[Instance], Share]:
     """A node's instances, each pinned to a commit, and its share. ``checks``: preflight's result of every node."""
-    found = {name: check["instances"] for name, check in checks.items() if "instances" in check}
-    pinned = {name: [_pinned(one, found, update) for one in instances] for name, instances in found.items()}
-    lacking = [name for name in found if not checks[name]["settled"]["weights"]]
-    apart = {name: list(_apart(instances)) for name, instances in pinned.items()}
-    mine = apart.get(node, [])
-    asked = {name: {_asked(one) for one in apart[name] if one.get("seeder") == node} for name in lacking}
+    listed = {name: check["instances"] for name, check in checks.items() if "instances" in check}
+    pinned = {name: [_pinned(one, listed, update) for one in instances] for name, instances in listed.items()}
+    lacking = [name for name in listed if not checks[name]["settled"]["weights"]]
+    mine = pinned.get(node, [])
+    requested = {name: {_snapshot(one) for one in pinned[name] if one.get("seeder") == node} for name in lacking}
     names = dict.fromkeys(one["seeder"] for one in mine if one.get("seeder"))
     return [_plain(one) for one in pinned.get(node, [])], Share(
         fetch=[_plain(one) for one in mine if not one.get("seeder")],
         receive=[{"seeder": n, "instances": [_plain(one) for one in mine if one.get("seeder") == n]} for n in names],
-        serve=[_plain(one) for one in mine if any(_asked(one) in wanted for wanted in asked.values())],
-        receivers=[name for name, wanted in asked.items() if wanted],
+        serve=[_plain(one) for one in mine if any(_snapshot(one) in wanted for wanted in requested.values())],
+        receivers=[name for name, wanted in requested.items() if wanted],
     )
 
 
-def _apart(instances: Sequence[Instance]) -> Iterator[Instance]:
-    """Each model and each adapter by itself: another node may have the one and not the other."""
-    for one in with_adapters(instances):
-        yield {key: value for key, value in one.items() if key != "lora"}
-
-
-def _pinned(instance: Instance, found: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
+def _pinned(instance: Instance, listed: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
     """Pin an instance to the commit of its seeder: only the seeder has resolved the branch at the hub.
 
     A node that has recorded a commit keeps it, as it does with a hub, unless ``update`` is set.
     """
-    for one in found.get(str(instance.get("seeder")), []):
-        if _asked(one) == _asked(instance) and one.get("branch") and (update or not instance.get("branch")):
+    for one in listed.get(str(instance.get("seeder")), []):
+        if _snapshot(one) == _snapshot(instance) and one.get("branch") and (update or not instance.get("branch")):
             return at_commit(instance, str(one["revision"]), str(one["branch"]))
     return instance
 
 
-def _asked(instance: Instance) -> tuple[str, str]:
+def _snapshot(instance: Instance) -> tuple[str, str]:
     return instance["repo_id"], instance.get("branch") or instance.get("revision") or "main"
 
 

@@ -31,8 +31,8 @@ def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, 
         "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
         "ANSIBLE_CALLBACKS_ENABLED": "durations",
     }
-    with tempfile.NamedTemporaryFile() as told:
-        env["DURATIONS_FILE"] = told.name
+    with tempfile.NamedTemporaryFile() as records:
+        env["DURATIONS_FILE"] = records.name
         began = time.monotonic()
         subprocess.run(
             ["ansible-playbook", "-i", "inventories/lab", playbook, *extra],
@@ -42,7 +42,7 @@ def play(node: str, playbook: str, *extra: str) -> tuple[float, list[tuple[str, 
             stdout=sys.stderr,
         )
         wall = time.monotonic() - began
-        tasks = [json.loads(line) for line in Path(told.name).read_text().splitlines()]
+        tasks = [json.loads(line) for line in Path(records.name).read_text().splitlines()]
     return wall, [(t["name"], t["seconds"], t["ran"]) for t in tasks]
 
 
@@ -51,10 +51,10 @@ def far_end(server: str, node: str) -> tuple[str, str, list[str]]:
     form = f'{{{{(index .NetworkSettings.Networks "{node}-{server}").IPAddress}}}}'
     address = docker("inspect", "-f", form, f"gpunode-lab-{server}")
     within = ["nsenter", "-t", docker("inspect", "-f", "{{.State.Pid}}", f"gpunode-lab-{server}"), "-n"]
-    told = subprocess.run(
+    addresses = subprocess.run(
         [*within, "ip", "-o", "addr", "show", "to", address], check=True, capture_output=True, text=True
     )
-    return address, told.stdout.split()[1], within
+    return address, addresses.stdout.split()[1], within
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def asking() -> tuple[float, float, float]:
     """Median seconds of a module that does nothing and of gpu_info; calls of nvidia-smi for each gpu_info."""
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
-        tool, calls, told = here / "nvidia-smi", here / "calls", here / "told"
+        tool, calls, durations = here / "nvidia-smi", here / "calls", here / "durations"
         tool.write_text(f"#!/bin/sh\necho called >>{calls}\nexec cat {BOARD}\n")
         tool.chmod(0o755)
         (here / "play.yml").write_text(PLAY + TURN * ROUNDS)
@@ -113,11 +113,11 @@ def asking() -> tuple[float, float, float]:
             "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests" / "bench" / "callback"),
             "ANSIBLE_CALLBACKS_ENABLED": "durations",
-            "DURATIONS_FILE": str(told),
+            "DURATIONS_FILE": str(durations),
         }
         command = [sys.executable, "-m", "ansible.cli.playbook", str(here / "play.yml")]
         subprocess.run(command, cwd=CHECKOUT, env=env, check=True, stdout=subprocess.DEVNULL)
-        tasks = [json.loads(line) for line in told.read_text().splitlines()]
+        tasks = [json.loads(line) for line in durations.read_text().splitlines()]
         nothing, gpu_info = (
             statistics.median(task["seconds"] for task in tasks if task["name"] == name)
             for name in ("nothing", "gpu_info")

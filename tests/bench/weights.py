@@ -67,8 +67,8 @@ def hf_download() -> float:
 
 
 def role() -> float:
-    told = json.dumps({"huggingface_home": "/var/tmp/role", "huggingface_instances": [{"repo_id": REPO}]})
-    _wall, tasks = play(NODE, "molecule/shared/weights.yml", "-e", told)
+    variables = json.dumps({"huggingface_home": "/var/tmp/role", "huggingface_instances": [{"repo_id": REPO}]})
+    _wall, tasks = play(NODE, "molecule/shared/weights.yml", "-e", variables)
     return sum(seconds for name, seconds, ran in tasks if ran and name.endswith(": Download the weights"))
 
 

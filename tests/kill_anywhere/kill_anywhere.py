@@ -53,7 +53,7 @@ def fresh_node() -> None:
 
 def play(before: int = 0) -> tuple[int, list[dict[str, object]]]:
     """Run site.yml, to its death where one is asked for: its exit status, and the tasks with what they changed."""
-    with tempfile.NamedTemporaryFile() as tasks, tempfile.TemporaryFile("w+") as told:
+    with tempfile.NamedTemporaryFile() as tasks, tempfile.TemporaryFile("w+") as output:
         env = {
             **os.environ,
             "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
@@ -75,11 +75,11 @@ def play(before: int = 0) -> tuple[int, list[dict[str, object]]]:
         ]
         # A session of its own: the kill reaches the play and what it started, and not this program.
         run = subprocess.run(
-            line, cwd=CHECKOUT, env=env, start_new_session=True, check=False, stdout=told, stderr=subprocess.STDOUT
+            line, cwd=CHECKOUT, env=env, start_new_session=True, check=False, stdout=output, stderr=subprocess.STDOUT
         )
         if run.returncode not in (0, -signal.SIGKILL):
-            told.seek(0)
-            sys.stderr.write(told.read()[-6000:])
+            output.seek(0)
+            sys.stderr.write(output.read()[-6000:])
         return run.returncode, [json.loads(text) for text in Path(tasks.name).read_text().splitlines()]
 
 
@@ -108,8 +108,8 @@ def sample(points: list[int], wanted: str) -> list[int]:
 
 
 def differs(undisturbed: list[str], now: list[str]) -> list[str]:
-    told = difflib.unified_diff(undisturbed, now, "never interrupted", "killed and run again", lineterm="", n=0)
-    return [line for line in told if not line.startswith("@@")]
+    lines = difflib.unified_diff(undisturbed, now, "never interrupted", "killed and run again", lineterm="", n=0)
+    return [line for line in lines if not line.startswith("@@")]
 
 
 def die_and_go_on(before: int, undisturbed: list[str]) -> list[str]:

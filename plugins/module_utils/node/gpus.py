@@ -48,8 +48,8 @@ def memory_mib(meminfo: str) -> Optional[int]:
 
 def engines() -> List[Dict[str, Any]]:
     """The engines that this node has, from their records."""
-    engines = serving.engines(known.instances())
-    return [{**engine.as_dict(), "started_from": serving.started_from(engine.name)} for engine in engines]
+    listed = serving.engines(known.instances())
+    return [{**engine.as_dict(), "started_from": serving.started_from(engine.name)} for engine in listed]
 
 
 def cdi_uuids() -> Optional[bool]:

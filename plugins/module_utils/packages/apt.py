@@ -161,10 +161,10 @@ def sources(run: Runner) -> List[str]:
     _rc, out, _err = run(
         ["apt-config", "shell", "single", "Dir::Etc::SourceList/f", "parts", "Dir::Etc::SourceParts/d"]
     )
-    settings = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
-    parts = sorted(glob.glob(f"{glob.escape(settings.get('parts', SOURCES))}/*"))
-    paths = [settings.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
-    return [path.replace("//", "/") for path in paths if os.path.isfile(path)]
+    places = dict(re.findall(r"^(\w+)='(.*)'$", out, re.MULTILINE))
+    parts = sorted(glob.glob(f"{glob.escape(places.get('parts', SOURCES))}/*"))
+    files = [places.get("single", ""), *(part for part in parts if part.endswith((".list", ".sources")))]
+    return [path.replace("//", "/") for path in files if os.path.isfile(path)]
 
 
 def in_order(files: Sequence[str]) -> List[str]:

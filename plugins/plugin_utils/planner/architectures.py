@@ -49,8 +49,8 @@ READERS: Mapping[str, Callable[[Fields, Raw, Draft], int]] = {
 def listed() -> Raw:
     """The allow-list."""
     with HOME.open(encoding="utf-8") as stream:
-        found: Raw = yaml.load(stream, Loader=LOADER)
-    return found
+        content: Raw = yaml.load(stream, Loader=LOADER)
+    return content
 
 
 def _named(config: Raw) -> str:
@@ -94,7 +94,9 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
     unread = fields.unread()
     if unread:
         field, kind = next(iter(unread.items()))
-        return _unsized(what, name or PLAIN, f"its config.json has {field}, {kind}, and {_told(name)} has none", config)
+        return _unsized(
+            what, name or PLAIN, f"its config.json has {field}, {kind}, and {_title(name)} has none", config
+        )
     return _whole(what, config, fields, draft, entry, name, experts)
 
 
@@ -106,8 +108,8 @@ def _entry(name: str) -> Raw | None:
     """The entry of the allow-list; of a pooling model by its decoder's, where it has none of its own."""
     known = listed()["architectures"]
     if name in known:
-        found: Raw = known[name]
-        return found
+        entry: Raw = known[name]
+        return entry
     for end in POOLED:
         decoder = known.get(name.removesuffix(end) + "ForCausalLM") if name.endswith(end) else None
         if decoder:
@@ -115,7 +117,7 @@ def _entry(name: str) -> Raw | None:
     return None
 
 
-def _told(name: str) -> str:
+def _title(name: str) -> str:
     return name or f"an entry without `architectures`, which is read as a plain {PLAIN},"
 
 

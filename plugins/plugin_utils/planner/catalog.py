@@ -274,9 +274,9 @@ class Catalog:
 
     def model(self, name: str) -> ModelSpec:
         """Find a model by key or repository id. Raises ValueError, with suggestions, if it is unknown."""
-        found = self.find(name)
-        if found is not None:
-            return found
+        known = self.find(name)
+        if known is not None:
+            return known
         guesses = near(name, self.models)
         meant = f"Did you mean {' or '.join(guesses)}? " if guesses else ""
         raise ValueError(

@@ -128,11 +128,11 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
 def _file_fields(raw: Raw) -> dict[str, Any]:
     """The fields of an entry that concern the model's files."""
     lists = ("ignore_patterns", "allow_patterns", "shards", "code_files")
-    found: dict[str, Any] = {name: tuple(raw[name]) for name in lists if raw.get(name) is not None}
-    found |= {name: str(raw[name]) for name in ("branch", "folder") if raw.get(name)}
+    given: dict[str, Any] = {name: tuple(raw[name]) for name in lists if raw.get(name) is not None}
+    given |= {name: str(raw[name]) for name in ("branch", "folder") if raw.get(name)}
     if raw.get("files"):
-        found["files"] = {str(path): int(size) for path, size in raw["files"].items()}
-    return found
+        given["files"] = {str(path): int(size) for path, size in raw["files"].items()}
+    return given
 
 
 GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key", "most"}

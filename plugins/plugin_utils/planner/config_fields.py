@@ -60,13 +60,13 @@ NESTED = ("text_config", "llm_config", "language_config", "thinker_config", "tex
 
 def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The language model's fields, laid over those around them; whether the ends are tied is said around them."""
-    found = dict(config)
+    fields = dict(config)
     for key in NESTED:
-        inner = found.pop(key, None)
+        inner = fields.pop(key, None)
         if isinstance(inner, Mapping):
-            found = {**found, **text_fields({"architectures": found.get("architectures"), **inner})}
-            found |= {key: config[key] for key in ("architectures", "tie_word_embeddings") if key in config}
-    return found
+            fields = {**fields, **text_fields({"architectures": fields.get("architectures"), **inner})}
+            fields |= {key: config[key] for key in ("architectures", "tie_word_embeddings") if key in config}
+    return fields
 
 
 class Fields:
@@ -105,10 +105,10 @@ class Fields:
 
     def by_layer(self, count: int, *names: str) -> list[Any]:
         """A list with an entry for each layer, empty if absent. Raises ValueError for one that is too short."""
-        found = self.listed(*names)
-        if found and len(found) < count:
-            raise ValueError(f"{self.what}: {names[0]} has {len(found)} entries for {count} layers.")
-        return found
+        entries = self.listed(*names)
+        if entries and len(entries) < count:
+            raise ValueError(f"{self.what}: {names[0]} has {len(entries)} entries for {count} layers.")
+        return entries
 
     def flag(self, *names: str, default: bool = False) -> bool:
         """A truth value."""

@@ -137,5 +137,5 @@ class Draft:
     def state(self, layers: Layers, states: Sequence[State], checkpoint: int = 0, since: tuple[int, ...] = ()) -> None:
         """A fixed state of each request; ``checkpoint``, ``since``: as CacheLayers has them."""
         if layers:
-            found = CacheLayers(STATE, layers, states=tuple(states), checkpoint=checkpoint, checkpoint_from=since)
-            self.cache.append(found)
+            cache = CacheLayers(STATE, layers, states=tuple(states), checkpoint=checkpoint, checkpoint_from=since)
+            self.cache.append(cache)

@@ -62,13 +62,13 @@ def patterns(files: Iterable[str], shards: Iterable[str] = ()) -> tuple[str, ...
     """Patterns of the copies in a listing, as the hub's tools read them: what they match is not fetched."""
     listed = list(files)
     out = left_out(listed, frozenset(shards))
-    found, rest = [], set(out)
+    matching, rest = [], set(out)
     for pattern in PATTERNS:
         hit = {path for path in listed if fnmatchcase(path, pattern)}
         if hit & rest and hit <= out:
-            found.append(pattern)
+            matching.append(pattern)
             rest -= hit
-    return (*found, *map(glob.escape, sorted(rest)))
+    return (*matching, *map(glob.escape, sorted(rest)))
 
 
 def left_out(files: Iterable[str], shards: frozenset[str]) -> set[str]:

@@ -162,30 +162,30 @@ def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
     block = _raised(groups, setting)
     attention = [token_size(group, setting) for group in groups if group.kind in (FULL, LATENT)]
     windows = setting.hybrid_manager
-    found: Counter[Page] = Counter()
+    kept: Counter[Page] = Counter()
     for group in groups:
         count = len(group.layers)
         if group.kind == STATE:
             size = max(state_size(group, setting.tp), block * attention[0] if attention else 0)
-            found[Page(STATE, block, size, blocks=_state_blocks(groups, setting, bool(attention)))] += count
+            kept[Page(STATE, block, size, blocks=_state_blocks(groups, setting, bool(attention)))] += count
             continue
         size = block * token_size(group, setting)
         if group.kind == CROSS:
             # The encoder's memory of a step, or of the largest item where that is more.
-            found[Page(CROSS, block, size, blocks=-(-max(group.window, setting.step) // block))] += count
+            kept[Page(CROSS, block, size, blocks=-(-max(group.window, setting.step) // block))] += count
         elif group.kind in (WINDOW, CHUNK) and windows:
-            found[Page(group.kind, block, size, group.window)] += count
+            kept[Page(group.kind, block, size, group.window)] += count
         else:
             kind = FULL if group.kind in (WINDOW, CHUNK) else group.kind
-            found[Page(kind, block, size)] += count
-    return found
+            kept[Page(kind, block, size)] += count
+    return kept
 
 
-def _even(found: Mapping[Page, int]) -> Counter[Page]:
+def _even(kept: Mapping[Page, int]) -> Counter[Page]:
     """Pages made equal: by more tokens to a block where that comes out even, else by padding."""
-    largest = max(page.size for page in found)
+    largest = max(page.size for page in kept)
     made: Counter[Page] = Counter()
-    for page, count in found.items():
+    for page, count in kept.items():
         if page.size == largest or page.kind in (STATE, CROSS) or largest % page.size:
             made[replace(page, size=largest)] += count
         else:
@@ -201,14 +201,14 @@ def _group_layers(counts: Sequence[int]) -> int:
 
 def layout(architecture: Architecture, setting: Setting) -> Layout:
     """How the cache is laid out on one GPU."""
-    found = pages(architecture, setting)
-    if not found:
+    kept = pages(architecture, setting)
+    if not kept:
         return Layout(0, (), setting.in_flight)
-    kinds = {(page.kind if page.kind not in EVERY_TOKEN else FULL, page.limit, page.blocks) for page in found}
-    if len(kinds) == 1 and len({page.tokens for page in found}) == 1:
-        width = sum(page.size * count for page, count in found.items())
-        return Layout(width, (next(iter(found)),), setting.in_flight)
-    even = _even(found)
+    kinds = {(page.kind if page.kind not in EVERY_TOKEN else FULL, page.limit, page.blocks) for page in kept}
+    if len(kinds) == 1 and len({page.tokens for page in kept}) == 1:
+        width = sum(page.size * count for page, count in kept.items())
+        return Layout(width, (next(iter(kept)),), setting.in_flight)
+    even = _even(kept)
     size = _group_layers(list(even.values()))
     groups = [page for page, count in even.items() for _group in range(-(-count // size))]
     widest = max(-(-count // -(-count // size)) for count in even.values())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .catalog_files import load_catalog
-from .named import asked_for, called
+from .named import called, not_in_catalog
 from .request import instance_name, read_request
 
 #: The command-line option that removes them.
@@ -23,7 +23,7 @@ def listed(models: Sequence[Any], extra_models: Mapping[str, Any] | None = None)
     try:
         catalog = load_catalog(extra_models)
         # Such a model need not be known to tell what its instance is called.
-        named = {one["name"] for one in asked_for(models, catalog)}
+        named = {model["name"] for model in not_in_catalog(models, catalog)}
         items = [dict(item) if isinstance(item, Mapping) else {"model": item} for item in models]
         names = [_name(item) for item in items if item.get("model") in named]
         known = [item for item in items if item.get("model") not in named]

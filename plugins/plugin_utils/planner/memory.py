@@ -116,14 +116,14 @@ def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | N
 
 def absorbed_parameters(stored: Iterable[Stored]) -> int:
     """Parameters of latent attention that are kept a second time, in BF16: where they are stored in another format."""
-    found = (one for one in stored if one.stored and one.part.name == ABSORBED)
-    return sum(one.part.parameters * len(one.layers) for one in found)
+    absorbed = (one for one in stored if one.stored and one.part.name == ABSORBED)
+    return sum(one.part.parameters * len(one.layers) for one in absorbed)
 
 
 def repacked_bytes(stored: Iterable[Stored]) -> float:
     """Bytes that weights grow by when they are laid out for the kernels, after loading."""
-    found = (one for one in stored if one.stored and one.stored.repacked)
-    return sum(one.layer_bytes * len(one.layers) * one.stored.repacked for one in found if one.stored)
+    repacked = (one for one in stored if one.stored and one.stored.repacked)
+    return sum(one.layer_bytes * len(one.layers) * one.stored.repacked for one in repacked if one.stored)
 
 
 @dataclass(frozen=True)

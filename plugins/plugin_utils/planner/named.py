@@ -36,7 +36,7 @@ def called(key: str) -> str:
     return whole.rstrip("/").rpartition("/")[2]
 
 
-def asked_for(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
+def not_in_catalog(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
     """The models that have to be asked for, each once, as the module model_info takes them.
 
     Args:
@@ -45,14 +45,14 @@ def asked_for(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
     Raises:
         ValueError: a name cannot be one of a repository; a sentence for each.
     """
-    found: dict[str, dict[str, str]] = {}
+    references: dict[str, dict[str, str]] = {}
     wrong: list[str] = []
     for item in models:
         name = str((item.get("model") if isinstance(item, Mapping) else item) or "").strip()
         if "/" not in name or catalog.find(name):
             continue
         try:
-            found[name] = _reference(name)
+            references[name] = _reference(name)
         except ValueError as refused:
             wrong.append(
                 f"Model {name!r} cannot be: {refused}. Write ORG/NAME or ORG/NAME@REVISION for a repository, the whole"
@@ -60,7 +60,7 @@ def asked_for(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
             )
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return list(found.values())
+    return list(references.values())
 
 
 def adapters_asked_for(options: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -120,18 +120,18 @@ def entries(described: Mapping[str, Mapping[str, Any]], catalog: Catalog | None 
     Raises:
         ValueError: one is not known, or is nothing that vLLM serves; a sentence for each.
     """
-    found: dict[str, Entry] = {}
+    by_name: dict[str, Entry] = {}
     wrong: list[str] = []
-    for name, said in described.items():
-        refused = str(said.get("refused") or "") or _no_model(said)
+    for name, answer in described.items():
+        refused = str(answer.get("refused") or "") or _no_model(answer)
         if refused:
             wrong.append(refused)
         else:
-            ours = catalog.find(str(said.get("repo_id"))) if catalog else None
-            found[name] = {**(_kept(ours) if ours else {}), **_entry(said)}
+            ours = catalog.find(str(answer.get("repo_id"))) if catalog else None
+            by_name[name] = {**(_kept(ours) if ours else {}), **_entry(answer)}
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return found
+    return by_name
 
 
 def _kept(ours: ModelSpec) -> Entry:
@@ -145,19 +145,24 @@ def _kept(ours: ModelSpec) -> Entry:
     }
 
 
-def _entry(said: Mapping[str, Any]) -> Entry:
-    folder = str(said.get("folder") or "")
-    origin = {"repo_id": folder, "folder": folder} if folder else {key: said[key] for key in ("repo_id", "revision")}
-    code = code_files(said["config"], said["files"])
-    given = {"branch": said.get("branch"), "license": said.get("license"), "shards": said["shards"], "code_files": code}
-    given["hf_quant_config"] = said.get("hf_quant_config")
+def _entry(answer: Mapping[str, Any]) -> Entry:
+    folder = str(answer.get("folder") or "")
+    origin = {"repo_id": folder, "folder": folder} if folder else {key: answer[key] for key in ("repo_id", "revision")}
+    code = code_files(answer["config"], answer["files"])
+    given = {
+        "branch": answer.get("branch"),
+        "license": answer.get("license"),
+        "shards": answer["shards"],
+        "code_files": code,
+    }
+    given["hf_quant_config"] = answer.get("hf_quant_config")
     plain = {key: value for key, value in given.items() if value}
     return {
         **origin,
-        "gated": bool(said["gated"]),
+        "gated": bool(answer["gated"]),
         "in_matrix": False,
-        "config": said["config"],
-        "files": said["files"],
+        "config": answer["config"],
+        "files": answer["files"],
         **plain,
     }
 
@@ -166,28 +171,25 @@ def code_files(config: Mapping[str, Any], files: Iterable[str]) -> list[str]:
     """The Python files of a repository that would run in the engine."""
     here = sorted(path for path in files if path.endswith(".py") and "/" not in path)
     mapped = config.get("auto_map") or {}
-    named = [one for value in mapped.values() for one in (value if isinstance(value, list) else [value]) if one]
+    named = [name for value in mapped.values() for name in (value if isinstance(value, list) else [value]) if name]
     # Of another repository: ORG/NAME--module.Class.
-    elsewhere = sorted({str(one).rpartition(".")[0] + ".py" for one in named if "--" in str(one)})
+    elsewhere = sorted({str(name).rpartition(".")[0] + ".py" for name in named if "--" in str(name)})
     return [*(here if named else [path for path in here if path.startswith(MODULES)]), *elsewhere]
 
 
-def title(said: Mapping[str, Any]) -> str:
+def title(answer: Mapping[str, Any]) -> str:
     """How sentences call it."""
-    return str(said["folder"]) if said.get("folder") else f"{said['repo_id']} at {said['revision']}"
+    return str(answer["folder"]) if answer.get("folder") else f"{answer['repo_id']} at {answer['revision']}"
 
 
-def _no_model(said: Mapping[str, Any]) -> str:
+def _no_model(answer: Mapping[str, Any]) -> str:
     """Why it is nothing that vLLM serves; empty where it has a config.json and is no adapter."""
-    files = said.get("files") or {}
-    what = title(said)
+    files = answer.get("files") or {}
+    what = title(answer)
     own = [path for path in files if path.endswith(READ) and "/" not in path and not path.startswith(ADAPTER)]
-    if "adapter_config.json" in files and not (said.get("config") is not None and own):
-        return (
-            f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it"
-            " is for, with this in vllm_lora."
-        )
-    if said.get("config") is not None:
+    if "adapter_config.json" in files and not (answer.get("config") is not None and own):
+        return f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it is for."
+    if answer.get("config") is not None:
         return ""
     if "model_index.json" in files:
         return (

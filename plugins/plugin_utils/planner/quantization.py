@@ -126,8 +126,8 @@ class _Matcher:
             if numbered is None:
                 self._patterns.append(_pattern(text))
             elif "*" in text:
-                found = re.compile(translate(text[numbered.start() :]))
-                self._of_layer.setdefault(int(numbered[1]), []).append(found)
+                pattern = re.compile(translate(text[numbered.start() :]))
+                self._of_layer.setdefault(int(numbered[1]), []).append(pattern)
             else:
                 self._exact.add(text[numbered.start() :])
         self.whole = not self._exact and not self._of_layer and not any("layers" in p.pattern for p in self._patterns)
@@ -182,10 +182,10 @@ def laid_out(architecture: Architecture, storage: Storage) -> tuple[Stored, ...]
     """Every part with its format."""
     left_out = _Matcher(storage.left_out)
     groups = [(group.stored, _Matcher(group.targets) if group.targets else None) for group in storage.groups]
-    found: list[Stored] = []
+    parts: list[Stored] = []
     for part in architecture.parts:
         if not part.linear:
-            found.append(Stored(part, part.layers, None))
+            parts.append(Stored(part, part.layers, None))
             continue
         by_format: dict[WeightFormat | None, list[int]] = {}
         alike = left_out.whole and all(matcher is None or matcher.whole for _stored, matcher in groups)
@@ -194,8 +194,8 @@ def laid_out(architecture: Architecture, storage: Storage) -> tuple[Stored, ...]
             same = alike and not any(stored.skip_layers for stored, _matcher in groups)
             stored = first if same else _format(part, layer, left_out, groups, architecture.layers)
             by_format.setdefault(stored, []).append(layer)
-        found += [Stored(part, tuple(layers), stored) for stored, layers in by_format.items()]
-    return tuple(found)
+        parts += [Stored(part, tuple(layers), stored) for stored, layers in by_format.items()]
+    return tuple(parts)
 
 
 def _format(

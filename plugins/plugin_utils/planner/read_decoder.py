@@ -76,8 +76,8 @@ def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Lay
     return tuple(i for i in layers if i not in local), local, (), size
 
 
-def _by_list(found: list[Any], layers: Layers) -> Layers:
-    return tuple(i for i in layers if i < len(found) and found[i] not in (0, False, "dense", None))
+def _by_list(kinds: list[Any], layers: Layers) -> Layers:
+    return tuple(i for i in layers if i < len(kinds) and kinds[i] not in (0, False, "dense", None))
 
 
 def expert_layers(fields: Fields, layers: Layers) -> Layers:

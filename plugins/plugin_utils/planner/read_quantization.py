@@ -29,15 +29,15 @@ class Unreadable:
 def quantization_of(config: Raw, beside: Raw | None = None) -> Raw:
     """The quantization_config, wherever it stands; ``beside``: the content of hf_quant_config.json."""
     text = config.get("text_config") or {}
-    found = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
-    if not found and beside:
-        found = {"quant_method": "modelopt", **(beside.get("quantization") or beside)}
-    return found if isinstance(found, Mapping) else {}
+    section = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
+    if not section and beside:
+        section = {"quant_method": "modelopt", **(beside.get("quantization") or beside)}
+    return section if isinstance(section, Mapping) else {}
 
 
 def _left_out(raw: Raw) -> tuple[str, ...]:
-    found = next((raw[name] for name in LISTS if raw.get(name)), ())
-    return tuple(str(item) for item in found)
+    listed = next((raw[name] for name in LISTS if raw.get(name)), ())
+    return tuple(str(item) for item in listed)
 
 
 def _int_weights(formats: Formats, weights: Raw, activations: Raw) -> WeightFormat | None:

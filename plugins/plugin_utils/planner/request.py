@@ -108,9 +108,9 @@ class InstanceRequest:
 
     def expert_parallel(self, tp: int, replicas: int) -> bool:
         """Whether GPUs hold whole experts: as the user says, else where replicas share them or TP would cut them."""
-        asked = self.option("enable-expert-parallel")
-        if asked is not None or not self.model.sized.mixture or tp * replicas == 1:
-            return bool(asked)
+        setting = self.option("enable-expert-parallel")
+        if setting is not None or not self.model.sized.mixture or tp * replicas == 1:
+            return bool(setting)
         return replicas > 1 or cuts_experts(self.model.sized, self.model.stored, tp)
 
 
@@ -387,11 +387,8 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     except ValueError as error:
         findings.append(str(error))
         return None
-    options["lora"] = tuple(
-        replace(one, adapter=catalog.adapters.get(one.reference)) for one in options.get("lora", ())
-    )
-    found = {"device": model.device, "engine_decides_context": engine_decides, **options}
-    return stretch(InstanceRequest(name=name, model=model, **found))
+    fields = {"device": model.device, "engine_decides_context": engine_decides, **options}
+    return stretch(InstanceRequest(name=name, model=model, **fields))
 
 
 def stretch(request: InstanceRequest) -> InstanceRequest:

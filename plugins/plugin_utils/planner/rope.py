@@ -31,8 +31,8 @@ SILENT = 2048
 
 
 def _scaling(fields: Fields) -> Mapping[str, Any]:
-    found = fields.get("rope_parameters", "rope_scaling")
-    return found if isinstance(found, Mapping) else {}
+    scaling = fields.get("rope_parameters", "rope_scaling")
+    return scaling if isinstance(scaling, Mapping) else {}
 
 
 def context_of(fields: Fields) -> int:
@@ -52,8 +52,8 @@ def longest_of(fields: Fields) -> int:
     if fields.get("model_max_length"):
         length = fields.number("model_max_length")
     else:
-        found = [fields.number(name) for name in LENGTHS if fields.get(name) is not None]
-        length = min(found, default=SILENT)
+        lengths = [fields.number(name) for name in LENGTHS if fields.get(name) is not None]
+        length = min(lengths, default=SILENT)
     scaling = _scaling(fields)
     kind = str(scaling.get("rope_type", scaling.get("type", "default")))
     gemma3 = "gemma3" in str(fields.get("model_type", default=""))

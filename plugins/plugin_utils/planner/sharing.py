@@ -110,7 +110,7 @@ class Sharing:
 
     def _why_not(self, request: InstanceRequest, boards: Sequence[Board], fitting: Sequence[float]) -> str:
         if fitting:
-            have = "; ".join(_told(board) for board in boards)
+            have = "; ".join(_usage(board) for board in boards)
             return (
                 f"{request.name} wants a share of {min(fitting):g} of one GPU, and no GPU has that much left: {have}. "
                 "Lower the shares (gpu_share), or serve fewer models on this host."
@@ -131,20 +131,20 @@ class Sharing:
 
     def placements(self, requests: Sequence[InstanceRequest], board: Board) -> list[Placement]:
         """The engines of a board. What nobody has goes to those with planned shares, as much as they need."""
-        planned = [one for one in requests if one.gpu_share == AUTO_SHARE]
-        whole = sum(board.least[one.name] for one in planned)
+        planned = [request for request in requests if request.gpu_share == AUTO_SHARE]
+        whole = sum(board.least[request.name] for request in planned)
         placed = []
-        for one in requests:
-            share = board.least[one.name]
-            if one in planned:
+        for request in requests:
+            share = board.least[request.name]
+            if request in planned:
                 share = int((share + board.left * share / whole) * PARTS + SLACK) / PARTS
-            candidate = self.candidate(one, board, share)
+            candidate = self.candidate(request, board, share)
             ways = options(candidate, 1)
             placed.append(Placement(candidate.request, candidate, ways, ways.fitting[0], (board.index,)))
         return placed
 
 
-def _told(board: Board) -> str:
+def _usage(board: Board) -> str:
     """Who has what of a board."""
     who = ", ".join(f"{name} {share:g}" for name, share in sorted(board.least.items()))
     return f"GPU {board.index} has {max(board.left, 0):.2g} left ({who})" if who else f"GPU {board.index} is free"
@@ -186,11 +186,11 @@ def _size(request: InstanceRequest) -> float:
 
 def _taken(request: InstanceRequest, pinned: Mapping[int, str]) -> str:
     """A finding if the engine's GPU is another's as a whole."""
-    found = sorted(index for index in request.gpu_indices or () if index in pinned)
-    if not found:
+    taken = sorted(index for index in request.gpu_indices or () if index in pinned)
+    if not taken:
         return ""
     return (
-        f"{request.name}: GPU {found[0]} of gpu_indices is in gpu_indices of {pinned[found[0]]}, too, which has no "
+        f"{request.name}: GPU {taken[0]} of gpu_indices is in gpu_indices of {pinned[taken[0]]}, too, which has no "
         "gpu_share: give it one."
     )
 

@@ -67,9 +67,9 @@ def problem(architecture: Architecture, stored: Sequence[Stored], tp: int, exper
             cut = f"TP {tp}" if width == tp else f"{width} shares"
             return f"{_counted(whole.what, whole.number)} {verb} not divide by {cut}"
     for one in stored:
-        found = _share_problem(one, tp, experts)
-        if found:
-            return found
+        reason = _share_problem(one, tp, experts)
+        if reason:
+            return reason
     return None
 
 

@@ -123,8 +123,8 @@ class Candidate:
     def step(self, tokens: int, replicas: int = 1) -> Step:
         """A full step of so many tokens, with as many sequences as the user or vLLM allows."""
         default = self.engine.batch_default(self.group.total_gib, self.group.name).sequences
-        asked = self.request.option("max-num-seqs")
-        return Step(tokens, min(tokens, asked if isinstance(asked, int) else default), replicas)
+        setting = self.request.option("max-num-seqs")
+        return Step(tokens, min(tokens, setting if isinstance(setting, int) else default), replicas)
 
     def replicas(self, spread: Parallel, budget: int) -> int:
         """The requested number of replicas, else as many as fit."""
@@ -273,10 +273,10 @@ def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:
         replicas = f" x {candidate.request.dp} replicas" if candidate.request.dp else ""
         return f"{spread}{replicas} needs {needed} GPUs, {budget} are available"
     cut = experts_of(candidate, spread, candidate.replicas(spread, budget)).cut
-    found = problem(model.sized, model.stored, spread.tp, cut)
-    if found and candidate.request.tp:
-        found += f"; widths that work: {', '.join(map(str, _working_widths(candidate)))}"
-    return found or ""
+    reason = problem(model.sized, model.stored, spread.tp, cut)
+    if reason and candidate.request.tp:
+        reason += f"; widths that work: {', '.join(map(str, _working_widths(candidate)))}"
+    return reason or ""
 
 
 def _working_widths(candidate: Candidate) -> list[int]:

@@ -182,8 +182,8 @@ def _python(instance: Plain, keyed: bool) -> str:
     imports = "import os; from openai import OpenAI" if keyed else "from openai import OpenAI"
     client = f"OpenAI(base_url={base_url(instance)!r}, api_key={key})"
     if task_of(instance) == "embed":
-        asked = f"model={served_name(instance)!r}, input='Say hello.'"
-        return f"{imports}; print(len({client}.embeddings.create({asked}).data[0].embedding))"
+        arguments = f"model={served_name(instance)!r}, input='Say hello.'"
+        return f"{imports}; print(len({client}.embeddings.create({arguments}).data[0].embedding))"
     arguments = f"model={served_name(instance)!r}, messages=[{{'role': 'user', 'content': 'Say hello.'}}]"
     return f"{imports}; print({client}.chat.completions.create({arguments}).choices[0].message.content)"
 

@@ -31,8 +31,8 @@ class CallbackModule(CallbackBase):
 
     def _end(self) -> None:
         if self._name:
-            with open(os.environ["DURATIONS_FILE"], "a", encoding="utf-8") as told:
-                told.write(
+            with open(os.environ["DURATIONS_FILE"], "a", encoding="utf-8") as file:
+                file.write(
                     json.dumps({"name": self._name, "seconds": time.monotonic() - self._began, "ran": self._ran}) + "\n"
                 )
 

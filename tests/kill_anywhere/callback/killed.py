@@ -31,8 +31,8 @@ class CallbackModule(CallbackBase):
         self._number = 0
 
     def _tell(self, **what: object) -> None:
-        with open(os.environ["KILL_TASKS"], "a", encoding="utf-8") as told:
-            told.write(json.dumps({"number": self._number, **what}) + "\n")
+        with open(os.environ["KILL_TASKS"], "a", encoding="utf-8") as file:
+            file.write(json.dumps({"number": self._number, **what}) + "\n")
 
     def v2_playbook_on_task_start(self, task, is_conditional):
         self._number += 1

@@ -12,7 +12,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub.snapshot import wa
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.fetched import patterns
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import listed
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.named import asked_for, code_files, entries
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.named import code_files, entries, not_in_catalog
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     findings,
@@ -51,19 +51,19 @@ def catalog(name: str = NAME, **more: Any) -> Any:
 # -- who is asked for -------------------------------------------------------------------------------------------------
 def test_the_catalogues_models_are_not_asked_for() -> None:
     names = ["8b", "meta-llama/Llama-3.1-8B-Instruct", {"model": "70b", "port": 9000}, "8x", "all", None, {"port": 1}]
-    assert asked_for(names, CATALOG) == []
+    assert not_in_catalog(names, CATALOG) == []
 
 
 def test_a_name_is_a_repository_a_revision_or_a_folder() -> None:
     models = [NAME, {"model": NAME, "name": "b"}, f"{NAME}@v1.0", f"{NAME}@feature/x", "/srv/models/mine/"]
-    assert asked_for(models, CATALOG) == [
+    assert not_in_catalog(models, CATALOG) == [
         {"name": NAME, "repo_id": NAME, "revision": "main"},
         {"name": f"{NAME}@v1.0", "repo_id": NAME, "revision": "v1.0"},
         {"name": f"{NAME}@feature/x", "repo_id": NAME, "revision": "feature/x"},
         {"name": "/srv/models/mine/", "folder": "/srv/models/mine"},
     ]
     of_ours = "meta-llama/Llama-3.1-8B-Instruct@main"
-    assert asked_for([of_ours], CATALOG)[0]["revision"] == "main"
+    assert not_in_catalog([of_ours], CATALOG)[0]["revision"] == "main"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_name_is_a_repository_a_revision_or_a_folder() -> None:
 )
 def test_what_no_model_can_be_called_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^Model .* cannot be: .*\. Write ORG/NAME or ORG/NAME@REVISION"):
-        asked_for([name], CATALOG)
+        not_in_catalog([name], CATALOG)
 
 
 # -- what it becomes --------------------------------------------------------------------------------------------------
