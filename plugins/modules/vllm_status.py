@@ -211,8 +211,8 @@ leftovers:
     kind:
       description:
         - V(image) or V(model) if the collection downloaded it and no service names it. V(file) if it belongs to an
-          instance without a unit. V(second) for a standby engine that ran beside another one. V(job) for a running job,
-          V(failed_job) for one that failed.
+          instance without a unit. V(second) for a second instance. V(job) for a running job, V(failed_job) for one
+          that failed.
       type: str
     name:
       description: The name, unit or path of the leftover.

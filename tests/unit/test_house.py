@@ -313,6 +313,7 @@ TWINS = {
     r"wish(es)?": ("request", r"(?!)"),
     r"seat(s|ed)?": ("placement", r"(?!)"),
     r"dress": ("os-release", r"(?!)"),
+    r"standby": ("second instance", r"(?!)"),
     # An option of earlier versions keeps its name as an alias.
     r"owed": ("pending", r"aliases\W+owed\b"),
 }

@@ -18,7 +18,7 @@ from .status import Unit
 #: Units for long work, which runs independently of the play that started it.
 JOBS = ("gpunode-bundle-*.service", "gpunode-layout-*.service", "gpunode-pull-*.service", "gpunode-weights-*.service")
 #: A second instance, which serves while the first one is replaced.
-BESIDE = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.second_of('*'))}"
+SECOND_UNITS = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.second_of('*'))}"
 #: The endings of an instance's files.
 ENDS = (".keys.yaml", ".yaml", ".env", ".json")
 Left = Dict[str, Any]
@@ -75,4 +75,4 @@ def _whose(name: str) -> str:
 
 def seconds() -> List[Left]:
     """Second instances: each exists only while a play replaces the first one."""
-    return [{"kind": "second", "name": os.path.basename(path)} for path in sorted(glob.glob(BESIDE))]
+    return [{"kind": "second", "name": os.path.basename(path)} for path in sorted(glob.glob(SECOND_UNITS))]
