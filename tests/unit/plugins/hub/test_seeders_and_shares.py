@@ -139,6 +139,7 @@ def test_nonsense_is_refused(plugin):
     [
         ([], ""),
         ([{"findings": []}, {"msg": "3 files are there", "changed": False}], ""),
+        ([{"findings": []}, {"failed": True, "msg": "wrong hash"}], "wrong hash"),
         ([{"findings": ["No such model.", "No room."]}, {"failed": True, "msg": "later"}], "No such model. No room."),
         ([{"msg": "not a failure"}, {"failed": True, "msg": "wrong hash"}, {"failed": True, "msg": "x"}], "wrong hash"),
     ],

@@ -164,3 +164,34 @@ def test_no_context_is_offered_that_a_real_board_refused(point: dict[str, Any]) 
         kv_cache_dtype="auto",
     )
     assert 0.6 * point["largest_context"] < instance.max_model_len <= point["largest_context"]
+
+
+def scarce(name: str, utilization: float) -> Choice:
+    """How one engine would serve a model that its board has little memory for."""
+    more = {"tensor_parallel_size": 1, "kv_cache_dtype": "auto", "gpu_memory_utilization": utilization}
+    request = read_request({"model": name, **more}, CATALOG)
+    (group,) = read_host(given_gpus("1xH100", CATALOG), CATALOG).groups
+    candidate = Candidate(request.instances[0], group, CATALOG.engine(None), CATALOG.policy)
+    found = evaluate(candidate, Parallel(), 1, "auto", None)
+    assert isinstance(found, Choice)
+    return found
+
+
+@pytest.mark.parametrize("point", SCARCE, ids=lambda point: point["repo_id"])
+def test_what_a_scarce_board_left_is_known_within_the_margin(point: dict[str, Any]) -> None:
+    found = scarce(point["repo_id"], point["gpu_memory_utilization"])
+    assert found.fit.kv_gib == pytest.approx(point["kv_gib"], abs=CATALOG.policy.mixed_overhead_error_gib)
+
+
+@pytest.mark.parametrize(
+    ("name", "utilization"),
+    [
+        *((point["repo_id"], point["gpu_memory_utilization"]) for point in SCARCE),
+        pytest.param("Qwen/Qwen3.5-9B", 0.32, id="with states, and no mixture"),
+    ],
+)
+def test_an_offered_context_leaves_the_margin_free(name: str, utilization: float) -> None:
+    found = scarce(name, utilization)
+    assert found.context < CATALOG.models[name].context
+    free = found.fit.kv_gib * (1 - found.context / found.fit.kv_tokens)
+    assert free >= max(CATALOG.policy.mixed_overhead_error_gib, found.fit.kv_gib * CATALOG.policy.calibration_error)

@@ -501,11 +501,12 @@ def test_a_pooling_model_is_asked_by_its_own_route(task, path, answer, said):
     asked = []
 
     def ask(method, where, body, _headers, _timeout):
-        asked.append((method, where, json.loads(body or "{}").get("model")))
+        asked.append((method, where, json.loads(body or "{}")))
         return answers.get(where, (404, '{"detail": "Not Found"}'))
 
+    takes = {"query": "Hello", "documents": ["Hello"]} if task == "rerank" else {"input": "Hello"}
     assert vllm_wait.probe(ask, "m", "", task) == vllm_wait.Answer(True, said)
-    assert asked[-1] == ("POST", path, "m")
+    assert asked[-1] == ("POST", path, {"model": "m", **takes})
     # As a model that generates it never answers, and says so.
     assert vllm_wait.probe(ask, "m").refused
     answers[path] = (200, json.dumps({"data": [], "results": []}))

@@ -184,10 +184,19 @@ def test_a_branch_is_shown_with_the_commit_that_was_read() -> None:
     assert "  8b: meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2 (main), BF16" in told
 
 
-@pytest.mark.parametrize(("task", "lines"), [("embed", 2), ("rerank", 1), ("classify", 1), ("pooling", 1)])
-def test_the_card_shows_a_pooling_model_in_use(task: str, lines: int) -> None:
+@pytest.mark.parametrize(
+    ("task", "route", "lines"),
+    [
+        ("embed", "/v1/embeddings", 2),
+        ("rerank", "/v1/rerank", 1),
+        ("classify", "/classify", 1),
+        ("pooling", "/pooling", 1),
+    ],
+)
+def test_the_card_shows_a_pooling_model_in_use(task: str, route: str, lines: int) -> None:
     shown = screen_plan.card([{"name": "p", "host": "127.0.0.1", "port": 8000, "task": task}], "one", {}, False)
     tries = shown[shown.index("") + 1 :]
     assert len(tries) == lines
+    assert f"curl -s http://127.0.0.1:8000{route} " in tries[0]
     assert not any("chat" in line for line in tries)
     assert lines == 1 or "embeddings.create(model='p', input=" in tries[1]

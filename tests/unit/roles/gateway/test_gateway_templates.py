@@ -506,7 +506,11 @@ SCORES = ("/v1/score", "/score", "/v1/rerank", "/rerank")
     ],
 )
 def test_a_pooling_model_has_the_routes_of_its_task_alone(task, routes):
-    found = passes(render("nginx.conf.j2", gateway_instances=[INSTANCE, {**INSTANCE, "name": "p", "task": task}]))
+    text = render("nginx.conf.j2", gateway_instances=[INSTANCE, {**INSTANCE, "name": "p", "task": task}])
+    found = passes(text)
+    methods = dict(re.findall(r'location = (\S+) \{\n(?:.*\n)*?.*request_method !~ "\^\(\?:(.*?)\)', text))
+    assert {path: methods[f"/p{path}"] for path in routes} == dict.fromkeys(routes, "POST")
+    assert methods["/p/v1/models"] == "GET"
     own = {path.removeprefix("/p") for path in found if path.startswith("/p/")}
     assert own == {"/v1/models", *routes}
     other = {path.removeprefix("/8b") for path in found if path.startswith("/8b/")}
