@@ -172,6 +172,12 @@ from ..module_utils.packages import apt as packages_apt, key as packages_key, re
 
 LISTS_MAX_AGE_S = 86400
 LOCK_TIMEOUT_S = 600
+OPTIONS = {
+    **packages_repository.OPTIONS,
+    "suite": {"type": "str", "required": True},
+    "components": {"type": "list", "elements": "str", "default": []},
+    "architectures": {"type": "list", "elements": "str", "default": []},
+}
 
 
 def lists_folder(module):
@@ -213,46 +219,22 @@ def apt_config_pending(module):
 
 def main():
     module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "description": {"type": "str", "default": ""},
-            "uri": {"type": "str", "required": True},
-            "suite": {"type": "str", "required": True},
-            "components": {"type": "list", "elements": "str", "default": []},
-            "architectures": {"type": "list", "elements": "str", "default": []},
-            "key_url": {"type": "str", "no_log": False},
-            "key": {"type": "str", "no_log": False},
-            "fingerprint": {"type": "str", "required": True},
-            "timeout": {"type": "int", "default": 30},
-            "ca_certificate": {"type": "str"},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "version": {"type": "str"},
-            "pinned": {"type": "list", "elements": "str"},
-            "unless_exists": {"type": "path"},
-            "conflicts": {"type": "list", "elements": "str", "default": []},
-        },
-        required_one_of=[("key_url", "key")],
-        supports_check_mode=True,
+        argument_spec=OPTIONS, required_one_of=packages_repository.REQUIRED_ONE_OF, supports_check_mode=True
     )
     try:
         packages_key.normal(module.params["fingerprint"])
     except ValueError as error:
         module.fail_json(msg=f"{error}.")
     source_path, key_path = packages_apt.paths(module.params["name"])
+    installed = packages_apt.look(module.params, module.run_command)
     if packages_apt.kept(module.params):
-        kept = {
-            **packages_apt.look(module.params, module.run_command),
-            "missing": [],
-            "conflicting": [],
-            "lists_fresh": False,
-        }
+        kept = {**installed, "missing": [], "conflicting": [], "lists_fresh": False}
         module.exit_json(changed=False, kept=True, source_path=source_path, key_path=key_path, **kept)
     try:
         source, source_diff = packages_apt.source_change(module.params)
         key, key_diff = packages_apt.key_change(module.params, open_url)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    installed = packages_apt.look(module.params, module.run_command)
     needs_check = (
         installed["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff)
     )
@@ -262,10 +244,7 @@ def main():
         else False
     )
     if not module.check_mode:
-        # The key comes first: a source without its key breaks apt for every package.
-        for path, data in ((key_path, key), (source_path, source)):
-            if data:
-                packages_repository.write(path, data, module.atomic_move)
+        packages_repository.write_both(((key_path, key), (source_path, source)), module.atomic_move)
     module.exit_json(
         lists_fresh=fresh,
         changed=bool(key or source),

@@ -157,6 +157,14 @@ from ansible.module_utils.urls import open_url
 from ..module_utils.node import files as node_files
 from ..module_utils.packages import key as packages_key, repository as packages_repository, rpm as packages_rpm
 
+OPTIONS = {
+    **packages_repository.OPTIONS,
+    "repo_id": {"type": "str"},
+    "title": {"type": "str"},
+    "signed": {"type": "list", "elements": "str", "choices": ["packages", "metadata"], "default": ["packages"]},
+    "hold": {"type": "bool"},
+}
+
 
 def check_with_dnf(module, key):
     """Have dnf check the repository before the module writes it: a wrong one breaks dnf for every package."""
@@ -167,32 +175,7 @@ def check_with_dnf(module, key):
 
 def main():
     module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "repo_id": {"type": "str"},
-            "title": {"type": "str"},
-            "description": {"type": "str", "default": ""},
-            "uri": {"type": "str", "required": True},
-            "signed": {
-                "type": "list",
-                "elements": "str",
-                "choices": ["packages", "metadata"],
-                "default": ["packages"],
-            },
-            "key_url": {"type": "str", "no_log": False},
-            "key": {"type": "str", "no_log": False},
-            "fingerprint": {"type": "str", "required": True},
-            "timeout": {"type": "int", "default": 30},
-            "ca_certificate": {"type": "str"},
-            "packages": {"type": "list", "elements": "str", "default": []},
-            "version": {"type": "str"},
-            "pinned": {"type": "list", "elements": "str"},
-            "hold": {"type": "bool"},
-            "unless_exists": {"type": "path"},
-            "conflicts": {"type": "list", "elements": "str", "default": []},
-        },
-        required_one_of=[("key_url", "key")],
-        supports_check_mode=True,
+        argument_spec=OPTIONS, required_one_of=packages_repository.REQUIRED_ONE_OF, supports_check_mode=True
     )
     given = module.params
     source_path, key_path = packages_rpm.paths(given["name"])
@@ -211,10 +194,7 @@ def main():
     if installed["missing"] or packages_repository.matters(source_diff) or packages_repository.matters(key_diff):
         check_with_dnf(module, key or node_files.bytes_of(key_path))
     if not module.check_mode:
-        # The key comes first: a repository without its key stops dnf.
-        for path, data in ((key_path, key), (source_path, source)):
-            if data:
-                packages_repository.write(path, data, module.atomic_move)
+        packages_repository.write_both(((key_path, key), (source_path, source)), module.atomic_move)
     module.exit_json(
         changed=bool(key or source),
         kept=False,

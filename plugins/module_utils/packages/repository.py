@@ -14,6 +14,23 @@ from ..node import files as node_files
 from . import key as packages_key
 
 Change = Tuple[bytes, Optional[Dict[str, str]]]
+#: The options of a repository that apt_source and rpm_source have in common.
+OPTIONS: Dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "description": {"type": "str", "default": ""},
+    "uri": {"type": "str", "required": True},
+    "key_url": {"type": "str", "no_log": False},
+    "key": {"type": "str", "no_log": False},
+    "fingerprint": {"type": "str", "required": True},
+    "timeout": {"type": "int", "default": 30},
+    "ca_certificate": {"type": "str"},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "version": {"type": "str"},
+    "pinned": {"type": "list", "elements": "str"},
+    "unless_exists": {"type": "path"},
+    "conflicts": {"type": "list", "elements": "str", "default": []},
+}
+REQUIRED_ONE_OF = [("key_url", "key")]
 
 
 def write(path: str, data: bytes, move: Callable[[str, str], object]) -> None:
@@ -21,6 +38,16 @@ def write(path: str, data: bytes, move: Callable[[str, str], object]) -> None:
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     move(node_files.staged(data), path)
     os.chmod(path, 0o644)
+
+
+def write_both(files: Sequence[Tuple[str, bytes]], move: Callable[[str, str], object]) -> None:
+    """Write the key and then the source, each unless it is there already.
+
+    The key comes first: apt and dnf work for no package while a source lacks its key.
+    """
+    for path, data in files:
+        if data:
+            write(path, data, move)
 
 
 def text_change(path: str, after: str) -> Change:
