@@ -84,4 +84,4 @@ venv:  ## the tools, made once
 	@tests/venv.sh $(VENV)
 
 clean:  ## drop the venv's link and what tests left
-	@rm -rf $(VENV) .venv-docs .venv-awx .venv-newer docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible
+	@rm -rf $(VENV) .venv-docs .venv-site .venv-awx .venv-newer docs/_build docs/_planner docs/_pyodide docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible

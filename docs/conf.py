@@ -15,7 +15,9 @@ author = copyright = "gpunode contributors"
 html_title = f"{project} {version}"
 
 extensions = ["myst_parser", "sphinx_antsibull_ext"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_planner", "_pyodide"]
+# What the page of the planner loads, made by planner/make.py.
+html_extra_path = ["_planner"]
 html_theme = "furo"
 html_theme_options = {
     "source_repository": GALAXY["repository"],

@@ -29,7 +29,8 @@ COUNTS = (1, 2, 4, 8)
 SMALL_MIB = 50_000
 HEAD = """# Models and GPUs
 
-How many GPUs of one host each model of the catalogue needs. For your own host or another objective, ask the planner:
+How many GPUs of one host each model of the catalogue needs. For your own host or another objective, ask the planner,
+[in the browser](planner.md) or where you will type the rest:
 
     ansible-playbook gpunode.llm.plan -e gpus=4xH100
 

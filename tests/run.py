@@ -50,7 +50,7 @@ CHECKS = (
     Check("lint", "mypy --strict on the core", ("mypy",)),
     Check("unit", "unit tests", (*UNIT_TESTS, "--cov", "--cov-report=term")),
     Check("docs", "every command of the README and the guides", ("pytest", "tests/docs")),
-    Check("docs", "the documentation's site", ("docs/site.sh",), long=True),
+    Check("docs", "the documentation's site, and its planner in a browser", ("tests/site/run.sh",), long=True),
     Check("sanity", "ansible-test sanity", ("tests/sanity/run.sh", "sanity"), long=True),
     Check("sanity", "ansible-test units", ("tests/sanity/run.sh", "units"), long=True),
     Check("newer", "unit tests on the newest ansible-core", ("tests/newer.sh", *UNIT_TESTS), long=True),
