@@ -50,7 +50,9 @@ def _answer(question: Question) -> Answer:
     wanted = {"models": [name], **{key: question[key] for key in OPTIONS if question.get(key)}}
     request = read_request(wanted, catalog)
     outcome, host = make_plan(request, node, catalog), read_host(node, catalog)
-    common = {"commands": _commands(name, question), "findings": list(outcome.findings)}
+    # What is refused here, site.yml refuses as well.
+    commands = _commands(name, question)[: 2 if outcome.plan else 1]
+    common = {"commands": commands, "findings": list(outcome.findings)}
     if not request.instances:
         return common
     common |= {"text": _printed(wanted, question["gpus"], host, catalog)}
@@ -104,8 +106,10 @@ def _refused(request: HostRequest, host: Host, catalog: Catalog) -> Answer:
         if not too_old(candidate):
             ways = options(candidate, len(group.indices))
             rejected = [{"choice": way.choice, "reason": way.reason} for way in ways.rejected]
-            fit, spread = ways.nearest or (None, None)
-            return {"rejected": rejected, "gpus": [_memory("", fit, candidate)] if fit else [], "nearest": str(spread)}
+            if ways.nearest is None:
+                return {"rejected": rejected}
+            fit, spread = ways.nearest
+            return {"rejected": rejected, "gpus": [_memory("", fit, candidate)], "nearest": str(spread)}
     return {}
 
 

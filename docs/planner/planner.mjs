@@ -71,7 +71,16 @@ async function fragment(asked) {
   return `#${found}`;
 }
 
+/** The question in the address; none where a link was cut or is not ours. */
 async function from_fragment() {
+  try {
+    return await read_fragment();
+  } catch {
+    return {};
+  }
+}
+
+async function read_fragment() {
   const found = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   for (const name of ["config", "quantization"]) {
     if (found[name]) found[name] = await unpacked(found[name]);
@@ -88,9 +97,7 @@ function bar(gpu) {
   const needed = gpu.weights + gpu.overhead + gpu.kv;
   const whole = Math.max(gpu.total, needed);
   const percent = (number) => `${((100 * number) / whole).toFixed(2)}%`;
-  const free = Math.max(gpu.total - needed, 0);
-  const sizes = PARTS.map(([key, words]) => `${words} ${gib(gpu[key])}`).join(", ");
-  const words = needed ? `${sizes}, free ${gib(free)} of ${gib(gpu.total)} GiB` : `idle, ${gib(gpu.total)} GiB`;
+  const words = needed ? told(gpu, needed) : `idle, ${gib(gpu.total)} GiB`;
   const drawn = make("svg", { class: "bar", role: "img", "aria-label": `${title(gpu)}: ${words}` });
   drawn.append(make("title", {}, words), make("rect", { class: "board", width: percent(gpu.total), height: "100%" }));
   let at = 0;
@@ -101,6 +108,12 @@ function bar(gpu) {
   const edge = percent(gpu.usable);
   if (needed) drawn.append(make("line", { class: "usable", x1: edge, x2: edge, y1: "0", y2: "100%" }));
   return [make("p", {}, `${title(gpu)}: ${words}`), drawn];
+}
+
+function told(gpu, needed) {
+  const sizes = PARTS.filter(([key]) => gpu[key]).map(([key, words]) => `${words} ${gib(gpu[key])}`).join(", ");
+  if (needed > gpu.usable + 0.05) return `${sizes}: ${gib(needed - gpu.usable)} GiB more than an engine may use`;
+  return `${sizes}, free ${gib(gpu.total - needed)} of ${gib(gpu.total)} GiB`;
 }
 
 const title = (gpu) => (gpu.index === "" ? "Each GPU" : `GPU ${gpu.index}`);
@@ -122,10 +135,14 @@ function list(sentences) {
 }
 
 function rejected(ways) {
-  const head = make("tr", {}, ...["choice", "why not", "gain"].map((words) => make("th", { scope: "col" }, words)));
-  const rows = ways.map((way) =>
-    make("tr", {}, make("th", { scope: "row" }, way.choice), make("td", {}, way.reason), make("td", {}, way.gain ?? "")),
-  );
+  const gains = ways.some((way) => way.gain);
+  const names = ["choice", "why not", ...(gains ? ["it would be"] : [])];
+  const head = make("tr", {}, ...names.map((words) => make("th", { scope: "col" }, words)));
+  const rows = ways.map((way) => {
+    const row = make("tr", {}, make("th", { scope: "row" }, way.choice), make("td", {}, way.reason));
+    if (gains) row.append(make("td", {}, way.gain));
+    return row;
+  });
   return make("div", { class: "scroll", tabindex: "0" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
 }
 
@@ -209,10 +226,11 @@ function counting(fetched, seen) {
 async function load(bytes) {
   const fetched = window.fetch.bind(window);
   let come = 0;
+  state.textContent = "Loading the planner.";
   window.fetch = counting(fetched, (size) => {
     come += size;
     progress.value = Math.min(come / bytes, 1);
-    state.textContent = `Loading the planner: ${(come / 1e6).toFixed(1)} of ${(bytes / 1e6).toFixed(1)} MB.`;
+    document.getElementById("planner-loaded").textContent = `${(come / 1e6).toFixed(1)} of ${(bytes / 1e6).toFixed(1)} MB`;
   });
   try {
     const archive = window.fetch(new URL("planner.zip", here)).then((response) => response.arrayBuffer());
@@ -243,14 +261,14 @@ async function start() {
   fill(await from_fragment());
   const began = performance.now();
   python = await load(choices.bytes);
-  progress.hidden = true;
+  document.getElementById("planner-loading").hidden = true;
   form.querySelector("button").disabled = false;
   state.textContent = `vLLM ${choices.version}; loaded in ${((performance.now() - began) / 1000).toFixed(1)} s.`;
   await plan();
 }
 
 function failed(error) {
-  progress.hidden = true;
+  document.getElementById("planner-loading").hidden = true;
   place.hidden = true;
   state.textContent = `The planner failed: ${error.message ?? error}`;
 }

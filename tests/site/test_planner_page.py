@@ -215,6 +215,13 @@ def test_a_link_carries_the_question(page: Page, browser: Browser) -> None:
     second.close()
 
 
+def test_a_link_that_was_cut_is_the_page_without_one(page: Page, browser: Browser) -> None:
+    cut = opened(browser, page.url.partition("#")[0] + "#gpus=2xh200&config=bZ!!")
+    assert cut.evaluate("window.answered.plan.model") == "meta-llama/Llama-3.1-8B-Instruct, BF16"
+    assert cut.wrong == []
+    cut.close()
+
+
 def test_nothing_stays_of_an_answer_whose_question_has_changed(page: Page) -> None:
     ask(page, QUESTIONS["catalogue"][0])
     page.locator("[name=config]").evaluate("field => { field.value = '' }")

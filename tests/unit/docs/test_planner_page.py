@@ -79,8 +79,18 @@ def test_what_does_not_fit_has_a_reason_for_each_layout_and_the_nearest_memory()
     assert {"choice": "TP 3", "reason": "128 attention heads do not divide by TP 3"} in answer["rejected"]
     (board,) = answer["gpus"]
     assert board["weights"] > board["usable"]
+    assert answer["commands"] == ["ansible-playbook gpunode.llm.plan -e gpus=8xh100 -e model=405b"]
     assert "does not fit" not in answer["text"]
     assert "GiB per GPU are needed" in " ".join(answer["text"].split())
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "says"), [("8b", "1xv100", "compute capability 7.0"), ("8b", "9", "'9' is not")]
+)
+def test_what_no_layout_helps_is_said_alone(model: str, gpus: str, says: str) -> None:
+    answer = ask(model=model, gpus=gpus)
+    assert says in answer["findings"][0]
+    assert (answer["rejected"], answer["gpus"]) == ([], [])
 
 
 def test_a_pasted_config_is_planned_as_the_same_model_of_the_catalogue() -> None:
