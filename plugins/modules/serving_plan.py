@@ -225,6 +225,11 @@ plan:
               C(allow_patterns) and C(weights_bytes).
           type: list
           elements: dict
+        draft:
+          description:
+            - The repository that proposes tokens for it, with C(repo_id), C(revision), C(branch), C(gated),
+              C(allow_patterns), C(ignore_patterns) and C(weights_bytes). Null without one.
+          type: dict
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

@@ -19,9 +19,10 @@ from typing import Any
 from ansible import constants
 
 from ..module_utils.node import files, lock
-from .planner.catalog import Catalog
+from .planner.catalog import Catalog, Draft
 from .planner.catalog_files import load_catalog
-from .planner.named import entries, not_in_catalog
+from .planner.fetched import chosen
+from .planner.named import adapters, adapters_requested, drafts_requested, entries, not_in_catalog
 
 #: The options of an action that plans.
 OPTIONS: Mapping[str, Any] = {"hub": {"type": "dict", "default": {}}, "hub_token": {"type": "str", "no_log": True}}
@@ -52,12 +53,12 @@ def known(options: Mapping[str, Any]) -> Catalog:
 
 
 def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
-    """The options of model_info for the models that the catalogue does not have, and for LoRA adapters; empty if there
-    are none.
+    """The options of model_info for models that the catalogue does not have, adapters and drafts; empty without any.
 
     Raises ValueError for a name that no repository can have.
     """
-    wanted = not_in_catalog(models, catalog)
+    beside = [*_adapters(models, options), *_drafts(models, options)]
+    wanted = list({one["name"]: one for one in (*not_in_catalog(models, catalog), *beside)}.values())
     if not wanted:
         return {}
     hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
@@ -68,10 +69,16 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
     names = {one["name"] for one in _adapters(options["models"], options)}
-    of_adapters = adapters({name: said for name, said in described.items() if name in names})
-    found = entries({name: said for name, said in described.items() if name not in names}, catalog)
-    more = known({**options, "extra_models": {**(options["extra_models"] or {}), **found}}) if found else catalog
-    return replace(more, adapters=of_adapters) if of_adapters else more
+    drafted = [one["name"] for one in _drafts(options["models"], options)]
+    by_name = adapters({name: answer for name, answer in described.items() if name in names})
+    models = entries({name: answer for name, answer in described.items() if name not in names}, catalog)
+    more = known({**options, "extra_models": {**(options["extra_models"] or {}), **models}}) if models else catalog
+    drafts = {name: Draft(chosen(more.models[name]), described[name]["config"]) for name in drafted}
+    return replace(more, adapters=by_name, drafts=drafts) if by_name or drafts else more
+
+
+def _drafts(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:
+    return drafts_requested({"models": models, "speculative": options.get("speculative")})
 
 
 def _adapters(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:

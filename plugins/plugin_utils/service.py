@@ -141,10 +141,10 @@ class Service:
     cache: str
     #: The folders in the cache that must exist if it does not run as root.
     folders: list[str]
-    #: The hub's cache and its path in the container, where adapters lie in it and the weights do not; else empty.
-    adapters: str
-    adapters_target: str
-    #: The folders of its weights and adapters as far as they are pinned, so that a check can find them missing.
+    #: The hub's cache and its path in the container, if adapters or a draft are in it and the weights are not.
+    cached: str
+    cached_target: str
+    #: The folders of its weights, adapters and draft as far as they are pinned, so that a check can find them missing.
     snapshots: list[str]
     #: Every path that its unit uses, as RequiresMountsFor= takes them.
     mounts: str
@@ -234,7 +234,8 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     cache = f"{settings.cache_dir}/{first or name}"
     hub = f"{settings.huggingface_home}/hub"
     weights = str(instance.get("folder") or hub)
-    adapters = hub if instance.get("folder") and instance.get("lora") else ""
+    beside = bool(instance.get("lora") or instance.get("draft"))
+    cached = hub if instance.get("folder") and beside else ""
     home = "/root" if settings.run_as_root else "/home/vllm"
     return Service(
         name=name,
@@ -263,13 +264,13 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,
         weights=weights,
         weights_target=names.MODEL_TARGET if instance.get("folder") else f"{home}/{names.HUB_TARGET}",
-        adapters=adapters,
-        adapters_target=f"{home}/{names.HUB_TARGET}" if adapters else "",
+        cached=cached,
+        cached_target=f"{home}/{names.HUB_TARGET}" if cached else "",
         cache=cache,
         folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", f"/{names.HUB_TARGET}")],
         snapshots=_snapshots(instance, settings),
         mounts=_mounts(
-            [weights, *filter(None, [adapters]), cache, os.path.dirname(paths.config), settings.kept_dir], settings
+            [weights, *filter(None, [cached]), cache, os.path.dirname(paths.config), settings.kept_dir], settings
         ),
         user="" if settings.run_as_root else USER,
         home=home,
@@ -316,9 +317,10 @@ def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, A
 
 
 def _snapshots(instance: Mapping[str, Any], settings: Settings) -> list[str]:
-    """The folder of the weights, and those of adapters."""
+    """The folder of the weights, and those of adapters and a draft."""
     pinned = [(str(instance.get("repo_id") or ""), _revision(instance))]
-    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in instance.get("lora") or ()]
+    beside = [*(instance.get("lora") or ()), *filter(None, [instance.get("draft")])]
+    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in beside]
     return [
         f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
         for repo_id, commit in pinned

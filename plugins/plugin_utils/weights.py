@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..module_utils.hub.snapshot import Snapshot, at_commit, parse_snapshots, with_adapters
+from ..module_utils.hub.snapshot import Snapshot, at_commit, beside, parse_snapshots, repositories
 
 Instance = Mapping[str, Any]
 
@@ -70,6 +70,12 @@ def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> t
     )
 
 
+def _apart(instances: Sequence[Instance]) -> Iterator[Instance]:
+    """Each model, adapter and draft by itself: another node may have the one and not the other."""
+    for one in repositories(instances):
+        yield {key: value for key, value in one.items() if key not in ("lora", "draft")}
+
+
 def _pinned(instance: Instance, listed: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
     """Pin an instance to the commit of its seeder: only the seeder has resolved the branch at the hub.
 
@@ -87,4 +93,4 @@ def _snapshot(instance: Instance) -> tuple[str, str]:
 
 def _plain(instance: Instance) -> Instance:
     plain = {key: value for key, value in instance.items() if key != "seeder"}
-    return {**plain, "lora": [_plain(one) for one in plain["lora"]]} if plain.get("lora") else plain
+    return beside(plain, _plain)

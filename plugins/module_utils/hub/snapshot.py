@@ -105,11 +105,20 @@ def wanted(path: str, allow_patterns: Sequence[str], ignore_patterns: Sequence[s
     return (not allow_patterns or one_of(allow_patterns)) and not one_of(ignore_patterns)
 
 
-def with_adapters(raw: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The entries, and after each the LoRA adapters that it serves, which are repositories of their own."""
+def repositories(raw: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The entries, and after each what it serves with its model: adapters and a draft, each a repository of its own."""
     for entry in raw:
         yield entry
-        yield from (entry.get("lora") or ()) if isinstance(entry, Mapping) else ()
+        if isinstance(entry, Mapping):
+            yield from entry.get("lora") or ()
+            yield from [entry["draft"]] if entry.get("draft") else ()
+
+
+def beside(entry: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The entry with what it serves with its model changed."""
+    adapters = {"lora": [change(one) for one in entry["lora"]]} if entry.get("lora") else {}
+    draft = {"draft": change(entry["draft"])} if entry.get("draft") else {}
+    return {**entry, **adapters, **draft}
 
 
 def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
@@ -118,7 +127,7 @@ def parse_snapshots(raw: Iterable[Mapping[str, Any]]) -> list[Snapshot]:
     One that is served from a ``folder`` of the node's own has no revision.
     """
     snapshots: dict[tuple[str, str], Snapshot] = {}
-    for entry in raw:
+    for entry in repositories(raw):
         if not isinstance(entry, Mapping) or not entry.get("repo_id"):
             raise ValueError(f"a snapshot needs a repo_id: {entry!r}")
         if entry.get("folder"):

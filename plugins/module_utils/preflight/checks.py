@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from ..docker.daemon import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
-from ..hub.snapshot import Snapshot, at_commit, bytes_here, look, parse_snapshots, wanted_bytes, with_adapters
+from ..hub.snapshot import Snapshot, at_commit, beside, bytes_here, look, parse_snapshots, repositories, wanted_bytes
 from ..instance.names import GATEWAY_UNIT
 from ..instance.record import Record
 from ..node import commands, network, words
@@ -101,7 +101,7 @@ def weights_needs(
     """
     planned = {
         (one["repo_id"], one.get("revision") or "main"): int(one.get("weights_bytes") or 0)
-        for one in with_adapters(instances)
+        for one in repositories(instances)
     }
     needs = []
     for snapshot in parse_snapshots(instances):
@@ -131,7 +131,8 @@ def pin(
         if instance.get("folder"):
             pinned.append(instance)
             continue
-        (requested,) = parse_snapshots([instance])
+        # What is beside it is at a commit already.
+        requested = parse_snapshots([instance])[0]
         known = next((commit for one, (commit, _tree) in trees.items() if same(one, requested)), "")
         commit = known or look(home, requested).commit
         if requested.pinned or not commit:
@@ -142,13 +143,13 @@ def pin(
 
 
 def assign(instances: Sequence[Instance], seeders: Mapping[tuple[str, str], str]) -> list[Instance]:
-    """The instances; those that another node serves carry its name as ``seeder``."""
-    assigned = []
-    for instance in instances:
-        served = [(snapshot.repo_id, snapshot.revision) for snapshot in parse_snapshots([instance])]
-        seeder = seeders.get(served[0]) if served else None
-        assigned.append({**instance, "seeder": seeder} if seeder else instance)
-    return assigned
+    """The instances; those that another node serves carry its name as ``seeder``, and so does what is beside them."""
+
+    def one(entry: Instance) -> Instance:
+        seeder = "" if entry.get("folder") else seeders.get((entry["repo_id"], entry.get("revision") or "main"))
+        return {**entry, "seeder": seeder} if seeder else entry
+
+    return [beside(one(instance), one) for instance in instances]
 
 
 def same(one: Snapshot, other: Snapshot) -> bool:

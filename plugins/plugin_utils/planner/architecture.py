@@ -65,6 +65,7 @@ class State:
     element: int
     groups: int = 0
     group_width: int = 0
+    rolling: bool = False  # the last tokens' inputs: a row more for each token that is proposed
 
     def bytes(self, tp: int) -> int:
         """On one GPU."""
@@ -124,6 +125,8 @@ class Architecture:
     expert_size: int = 0
     float16: bool = True  # whether the engine runs it in FP16
     lora: bool = True  # whether the engine takes adapters for it
+    mtp: int = 0  # further layers that propose tokens
+    speculative: int = 0  # tokens that are proposed in one step, which keep states of their own
     stretch: tuple[tuple[str, Any], ...] = ()  # what YaRN needs, where the family takes it
     longest: int = 0  # the context that options may ask for, where that is beyond the one without
     image_activation: int = 0  # elements per image token in the vision tower

@@ -135,6 +135,14 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A repository that proposes tokens for a model. ``config``: its config.json, which need not be one of a model."""
+
+    model: ModelSpec
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class GpuSpec:
     """A GPU type."""
 
@@ -197,6 +205,8 @@ class EngineSpec:
     flags: Mapping[str, Flag]
     #: GPUs older than this have no kernels in its images.
     min_compute_capability: str = ""
+    #: Ways to propose tokens ahead.
+    speculative_methods: tuple[str, ...] = ()
     #: A stand-in for a release that the catalogue does not know: its options are not checked.
     unplanned: bool = False
     removed: Mapping[str, str] = field(default_factory=dict)
@@ -259,6 +269,8 @@ class Catalog:
     architectures: Mapping[str, str]
     #: LoRA adapters that the hub was asked for, by what the user calls them: ORG/ADAPTER[@REVISION].
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    #: Drafts, likewise.
+    drafts: Mapping[str, Draft] = field(default_factory=dict)
 
     @cached_property
     def gpu_names(self) -> Mapping[str, GpuSpec]:

@@ -173,6 +173,7 @@ def engine_spec(raw: Raw) -> EngineSpec:
         batch_defaults=tuple(BatchDefault(**rule) for rule in memory["batch_defaults"]),
         flags={flag.name: flag for flag in flags},
         min_compute_capability=str(raw.get("min_compute_capability") or ""),
+        speculative_methods=tuple(raw.get("speculative_methods") or ()),
         removed=raw.get("removed") or {},
         deprecated=raw.get("deprecated") or {},
         config=raw.get("config") or {},

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.instance.names import MODEL_TARGET
-from . import lora
+from . import lora, speculation
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
@@ -63,12 +63,15 @@ class Instance:
     starts_after: tuple[str, ...] = ()
     #: The LoRA adapters that it serves beside its model, each as a snapshot to fetch with the `name` of the adapter.
     lora: tuple[Mapping[str, Any], ...] = ()
+    #: The repository that proposes tokens for it, as a snapshot to fetch.
+    draft: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
     def download_bytes(self) -> int:
-        """Bytes of weights to download: none of a model that lies in a folder of the node, and those of adapters."""
-        return (0 if self.folder else self.weights_bytes) + sum(int(one["weights_bytes"]) for one in self.lora)
+        """Bytes of weights to download: none of a model that lies in a folder of the node, and those beside it."""
+        beside = [*self.lora, *([self.draft] if self.draft else [])]
+        return (0 if self.folder else self.weights_bytes) + sum(int(one["weights_bytes"]) for one in beside)
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     planned |= _of_task(request)
     if request.trust_remote_code:
         planned["trust-remote-code"] = True
-    planned |= lora.options(request)
+    planned |= {**lora.options(request), **speculation.options(request)}
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -191,5 +194,6 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         gpu_share=request.gpu_share if isinstance(request.gpu_share, float) else None,
         starts_after=decision.starts_after,
         lora=lora.fetched(request),
+        draft=speculation.fetched(request),
         warnings=decision.warnings,
     )

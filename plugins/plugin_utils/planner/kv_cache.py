@@ -167,7 +167,8 @@ def pages(architecture: Architecture, setting: Setting) -> Counter[Page]:
         count = len(group.layers)
         if group.kind == STATE:
             size = max(state_size(group, setting.tp), block * attention[0] if attention else 0)
-            kept[Page(STATE, block, size, blocks=_state_blocks(groups, setting, bool(attention)))] += count
+            blocks = _state_blocks(groups, setting, bool(attention)) + architecture.speculative
+            kept[Page(STATE, block, size, blocks=blocks)] += count
             continue
         size = block * token_size(group, setting)
         if group.kind == CROSS:

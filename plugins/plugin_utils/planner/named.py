@@ -15,6 +15,7 @@ from typing import Any
 from ...module_utils import paths
 from .adapters import HOW, Adapter, read_adapter, read_lora
 from .catalog import Catalog, ModelSpec
+from .speculation import HOW as DRAFTED, read_speculative
 
 #: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
 MODULES = ("tokenization_", "processing_", "image_processing_")
@@ -80,14 +81,39 @@ def adapters_asked_for(options: Mapping[str, Any]) -> list[dict[str, str]]:
             continue
         for one in wanted:
             try:
-                if one.reference.startswith("/"):
-                    raise paths.Refused("it is a path")
-                found[one.reference] = _reference(one.reference)
+                references[one.reference] = _repository(one.reference)
             except ValueError as refused:
                 wrong.append(f"vllm_lora: {one.name} cannot be {one.reference!r}, since {refused}: {HOW}.")
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
     return list(found.values())
+
+
+def drafts_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The drafts of a host's options and of its models, as adapters_requested has the adapters."""
+    references: dict[str, dict[str, str]] = {}
+    wrong: list[str] = []
+    for item in (options, *(options.get("models") or ())):
+        try:
+            speculation = read_speculative(item.get("speculative") or {}) if isinstance(item, Mapping) else None
+        except ValueError:
+            continue
+        reference = speculation.reference if speculation else ""
+        try:
+            if reference:
+                references[reference] = _repository(reference)
+        except ValueError as refused:
+            wrong.append(f"vllm_speculative: model cannot be {reference!r}, since {refused}: {DRAFTED}.")
+    if wrong:
+        raise ValueError("\n".join(dict.fromkeys(wrong)))
+    return list(references.values())
+
+
+def _repository(reference: str) -> dict[str, str]:
+    """A reference that is no folder."""
+    if reference.startswith("/"):
+        raise paths.Refused("it is a path")
+    return _reference(reference)
 
 
 def adapters(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Adapter]:

@@ -45,7 +45,7 @@ def delta_net(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.linear("linear_attn.out_proj", draft.hidden, values, linear, EVEN, "columns")
     draft.plain("linear_attn.conv1d", 2 * keys + values, kernel, linear, EVEN)
     element = ELEMENTS.get(str(fields.get("mamba_ssm_dtype", default="auto")), 4)
-    states = (State(2 * keys + values, kernel - 1, 2), State(v_heads, v_size * k_size, element))
+    states = (State(2 * keys + values, kernel - 1, 2, rolling=True), State(v_heads, v_size * k_size, element))
     draft.state(linear, states, *DELTA_NET)
     _attention(fields, quirks, draft, full, 1 if fields.flag("attn_output_gate", default=True) else 0)
     draft.norms(2, layers)
@@ -63,7 +63,7 @@ def mamba2(draft: Draft, layers: Layers, sizes: tuple[int, int, int, int, int, i
     draft.linear(f"{at}.out_proj", draft.hidden, inner, layers, EVEN, "columns")
     draft.plain(f"{at}.conv1d", inner + 2 * groups * state, kernel + 1, layers, EVEN)
     draft.plain(f"{at}.norm", inner, 1, layers, EVEN)
-    convolved = State(inner, kernel - 1, 2, groups, 2 * state)
+    convolved = State(inner, kernel - 1, 2, groups, 2 * state, rolling=True)
     draft.state(layers, (convolved, State(heads, size * state, element)), 1)
 
 
@@ -152,7 +152,7 @@ def mamba1(draft: Draft, layers: Layers, inner: int, state: int, kernel: int, ra
     draft.plain("mamba.dt_proj", inner, rank + 1, layers, EVEN)
     draft.plain("mamba.out_proj", draft.hidden, inner, layers, EVEN)
     draft.plain("mamba.conv1d", inner, kernel + 2 * state + 2, layers, EVEN)
-    draft.state(layers, (State(inner, kernel - 1, 2), State(inner, state, 2)))
+    draft.state(layers, (State(inner, kernel - 1, 2, rolling=True), State(inner, state, 2)))
 
 
 def jamba(fields: Fields, quirks: Quirks, draft: Draft) -> int:
@@ -207,7 +207,7 @@ def short_conv(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.linear("conv.in_proj", 3 * width, draft.hidden, others, EVEN)
     draft.linear("conv.out_proj", draft.hidden, width, others, EVEN, "columns")
     draft.plain("conv.conv", width, kernel, others, EVEN)
-    draft.state(others, (State(width, kernel - 1, 2),))
+    draft.state(others, (State(width, kernel - 1, 2, rolling=True),))
     _attention(fields, quirks, draft, full)
     draft.norms(2, layers)
     if fields.count("num_experts"):
@@ -243,7 +243,7 @@ def kimi_linear(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.linear("self_attn.b_proj", heads, draft.hidden, others, EVEN)
     draft.linear("self_attn.o_proj", draft.hidden, width, others, EVEN, "columns")
     draft.plain("self_attn.conv1d", 3 * width, kernel, others, EVEN)
-    draft.state(others, (State(3 * width, kernel - 1, 2), State(heads, size * size, 4)))
+    draft.state(others, (State(3 * width, kernel - 1, 2, rolling=True), State(heads, size * size, 4)))
     latent_attention(fields, draft, full)
     draft.norms(2, layers)
     return mixture(fields, quirks, draft, layers)

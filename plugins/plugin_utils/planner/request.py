@@ -16,7 +16,7 @@ from ...module_utils import paths
 from ...module_utils.programs.gpu import SLICES, index_of
 from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
-from . import lora as lora_rules, options as planner_options
+from . import lora as lora_rules, options as planner_options, speculation
 from .adapters import Lora, read_lora
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .fetched import chosen
@@ -72,6 +72,7 @@ class InstanceRequest:
     ignore_patterns: tuple[str, ...] | None = None
     trust_remote_code: bool | None = None
     lora: tuple[Lora, ...] = ()
+    speculative: speculation.Speculation | None = None
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
@@ -311,6 +312,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "allow_patterns": lambda value: patterns("allow_patterns", value),
     "ignore_patterns": lambda value: patterns("ignore_patterns", value),
     "lora": read_lora,
+    "speculative": speculation.read_speculative,
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
@@ -387,8 +389,23 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     except ValueError as error:
         findings.append(str(error))
         return None
+    options["lora"] = tuple(
+        replace(one, adapter=catalog.adapters.get(one.reference)) for one in options.get("lora", ())
+    )
+    drafted = options.get("speculative")
+    if drafted:
+        options["speculative"] = replace(drafted, draft=catalog.drafts.get(drafted.reference))
     fields = {"device": model.device, "engine_decides_context": engine_decides, **options}
     return stretch(InstanceRequest(name=name, model=model, **fields))
+
+
+def _with_speculation(request: InstanceRequest, served: bool) -> InstanceRequest:
+    """The request with the cache that a draft takes beside the model's own; without a draft that is refused."""
+    asked = request.speculative
+    if asked is None or not served:
+        return replace(request, speculative=None) if asked else request
+    model = replace(request.model, architecture=speculation.with_cache(request.model, asked))
+    return replace(request, model=model)
 
 
 def stretch(request: InstanceRequest) -> InstanceRequest:
@@ -479,6 +496,9 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for found in unserved.values() for finding in found]
     # What is refused is not counted.
     instances = [replace(item, lora=()) if unserved[item.name] else item for item in instances]
+    undrafted = {item.name: speculation.problems(item, item.engine or engine) for item in instances}
+    findings += [finding for found in undrafted.values() for finding in found]
+    instances = [_with_speculation(item, not undrafted[item.name]) for item in instances]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
     return HostRequest(
         engine=engine,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from . import speculation
 from .catalog import EngineSpec, Policy, version_key
 from .host import Group
 from .kv_cache import Layout, Setting
@@ -246,7 +247,9 @@ def _with_replicas(
     overhead = overhead_gib(model, spread, candidate.step(tokens, replicas), candidate.engine, candidate.policy)
     experts = experts_of(candidate, spread, replicas)
     weights = weights_gib_per_gpu(model, spread, experts)
+    weights += speculation.weights_gib(candidate.request, spread, experts)
     overhead += slots_gib(candidate.request, spread, experts)
+    overhead += speculation.step_gib(candidate.request, candidate.step(tokens, replicas), candidate.policy)
     kv_gib = candidate.usable_gib - weights - overhead
     tight, sequences = None, None
     for layout in layouts(candidate, spread, kv_dtype, tokens):

@@ -128,6 +128,22 @@ def test_an_adapter_is_handed_on_by_itself() -> None:
     ]
 
 
+def test_a_draft_is_handed_on_as_an_adapter_is():
+    draft = {"repo_id": "org/head", "revision": NEWER}
+    assert seeders({"n1": [{**A, "draft": draft}], "n2": [{**A, "draft": draft}]}, "n2") == [
+        elsewhere(A, "n1"),
+        elsewhere(draft, "n1"),
+    ]
+    nodes = {
+        "n1": check({**A, "draft": draft}),
+        "n2": check({**A, "seeder": "n1", "draft": {**draft, "seeder": "n1"}}),
+    }
+    assert weights_share(nodes, "n1")["weights"]["serve"] == [A, draft]
+    follower = weights_share(nodes, "n2")
+    assert follower["instances"] == [{**A, "draft": draft}]
+    assert follower["weights"]["receive"] == [{"seeder": "n1", "instances": [A, draft]}]
+
+
 @pytest.mark.parametrize("plugin", [weights_seeders, weights_share])
 def test_nonsense_is_refused(plugin):
     with pytest.raises(AnsibleFilterError, match=f"gpunode.llm.{plugin.__name__}"):

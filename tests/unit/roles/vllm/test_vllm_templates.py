@@ -318,6 +318,13 @@ def test_an_adapter_of_a_model_in_a_folder_has_the_cache_beside_it(root, home):
     assert {"/srv/a", "/var/lib/huggingface/hub"} <= set(mounts.partition("=")[2].split())
 
 
+def test_a_draft_is_seen_and_missed_as_an_adapter_is():
+    draft = {key: value for key, value in LORA[0].items() if key != "name"}
+    unit = render("vllm.service.j2", {**H100X8, "folder": "/srv/a", "repo_id": "/srv/a", "draft": draft})
+    assert "source=/var/lib/huggingface/hub,target=/root/.cache/huggingface/hub,readonly" in unit
+    assert "AssertPathExists=/var/lib/huggingface/hub/models--org--sql/snapshots/" in unit
+
+
 def test_a_folder_of_the_node_takes_the_place_of_the_cache():
     unit = render("vllm.service.j2", {**H100X8, "folder": "/srv/a, b", "repo_id": "/srv/a, b"})
     assert r'"--mount=type=bind,\"source=/srv/a, b\",target=/model,readonly"' in unit

@@ -1,0 +1,243 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speculative decoding: a draft proposes tokens, and the model checks them in one step.
+
+The draft is a model of its own with weights and a KV cache (draft_model), a head that reads the model's hidden states
+(eagle, eagle3, dflash), the model's own further layers (mtp), or the text itself (ngram).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from .architecture import FULL, INDEX, LATENT, Architecture, CacheLayers
+from .catalog import Draft, EngineSpec, ModelSpec, Policy
+from .config_fields import Fields, text_fields
+from .memory import GIB, Experts, Parallel, Step, stage_bytes, weights_bytes
+from .tasks import GENERATE
+
+#: Methods whose draft is a repository, and those that need none.
+WITH_MODEL = ("draft_model", "eagle", "eagle3", "dflash")
+WITHOUT_MODEL = ("mtp", "ngram", "ngram_gpu")
+#: Heads read the hidden states of the model that they were trained with.
+HEADS = ("eagle", "eagle3", "dflash")
+#: More is refused by the sampler (MAX_SPEC_LEN in v1/sample/rejection_sampler.py).
+MOST_TOKENS = 128
+ATTENTION = (FULL, LATENT, INDEX)
+KEYS = ("model", "method", "tokens")
+HOW = "write {model: ORG/DRAFT, method: eagle3, tokens: 3}"
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """The option `speculative`. ``draft``: None without a repository, and until the hub was asked."""
+
+    method: str
+    tokens: int
+    reference: str = ""
+    draft: Draft | None = None
+
+
+class Served(Protocol):
+    """What is asked of a requested instance (`request.InstanceRequest`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> ModelSpec: ...
+    @property
+    def speculative(self) -> Speculation | None: ...
+    @property
+    def trust_remote_code(self) -> bool | None: ...
+    @property
+    def extra_args(self) -> Mapping[str, Any]: ...
+    @property
+    def task(self) -> str: ...
+
+
+def read_speculative(value: Any) -> Speculation | None:
+    """Read the option; None for an empty dictionary. Raises ValueError if something is missing or out of range."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"speculative must be a dictionary, not {value!r}: {HOW}.")
+    if not value:
+        return None
+    unknown = [key for key in value if key not in KEYS]
+    if unknown:
+        raise ValueError(f"speculative has an unknown key {unknown[0]!r}: it takes {', '.join(KEYS)}.")
+    if not isinstance(value.get("model") or "", str):
+        raise ValueError(f"speculative: model must name a repository, not {value['model']!r}: {HOW}.")
+    reference = str(value.get("model") or "").strip()
+    method, tokens = str(value.get("method") or ""), str(value.get("tokens") or "").strip()
+    if not method:
+        raise ValueError(f"speculative has no method: {HOW}.")
+    if not tokens.isdecimal() or not 1 <= int(tokens) <= MOST_TOKENS:
+        raise ValueError(
+            f"speculative: tokens must be a whole number from 1 to {MOST_TOKENS}, not {value.get('tokens')!r}: how many"
+            " are proposed in one step, such as 3."
+        )
+    return Speculation(method, int(tokens), reference)
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+def problems(request: Served, engine: EngineSpec) -> list[str]:
+    """A finding if the engine cannot propose tokens this way for this model."""
+    asked = request.speculative
+    if asked is None:
+        return []
+    why = _method(asked, engine) or _model(asked, request) or _draft(asked, request)
+    if not why and "speculative-config" in request.extra_args:
+        why = "speculative-config is written from vllm_speculative: use one of the two."
+    return [f"{request.name}: {why}"] if why else []
+
+
+def _method(asked: Speculation, engine: EngineSpec) -> str:
+    planned = [name for name in (*WITH_MODEL, *WITHOUT_MODEL) if name in engine.speculative_methods]
+    if asked.method not in engine.speculative_methods and not engine.unplanned:
+        return f"vLLM {engine.version} has no speculative method {asked.method!r}: use {', '.join(planned)}."
+    if asked.method not in (*WITH_MODEL, *WITHOUT_MODEL):
+        return (
+            f"the planner does not count the speculative method {asked.method}: use {', '.join(planned)}, or set"
+            " speculative-config in vllm_extra_args, which is not counted."
+        )
+    if asked.method in WITH_MODEL and not asked.reference:
+        return f"the speculative method {asked.method} needs a draft: set model: ORG/DRAFT in vllm_speculative."
+    if asked.method in ("ngram", "ngram_gpu") and asked.reference:
+        return f"the speculative method {asked.method} proposes from the text itself: leave out model."
+    return ""
+
+
+def _model(asked: Speculation, request: Served) -> str:
+    if request.task != GENERATE:
+        return "vllm_speculative is for models that generate, and this one is not served for that: leave it out."
+    if asked.method != "mtp" or asked.reference:
+        return ""
+    layers = request.model.sized.mtp
+    if not layers:
+        return f"{request.model.repo_id} has no layers for mtp (its config.json names none): use another method."
+    if asked.tokens > layers and asked.tokens % layers:
+        return f"{asked.tokens} tokens are no multiple of the {layers} layers that {request.model.repo_id} has for mtp."
+    return ""
+
+
+def _draft(asked: Speculation, request: Served) -> str:
+    """Whether the draft fits the model."""
+    if not asked.reference:
+        return ""
+    if asked.draft is None:
+        return f"the draft {asked.reference} was not asked for."
+    draft, target = asked.draft.model, request.model.sized
+    if draft.code_files and request.trust_remote_code is None:
+        return (
+            f"the draft {draft.repo_id} at {draft.revision} brings code that would run in the engine:"
+            f" {', '.join(draft.code_files[:3])}. Read it, then set vllm_trust_remote_code: true."
+        )
+    if asked.method == "draft_model" and draft.missing:
+        return f"the draft {asked.reference} is not sized by the planner: {draft.missing}."
+    fields = _fields(asked)
+    vocabulary = fields.count("vocab_size")
+    if vocabulary and target.vocab_size and vocabulary != target.vocab_size:
+        return (
+            f"the draft {asked.reference} has a vocabulary of {vocabulary} tokens, and {request.model.repo_id} one of"
+            f" {target.vocab_size}: choose a draft of the same family."
+        )
+    hidden = fields.count("target_hidden_size") or fields.count("hidden_size")
+    if asked.method in HEADS and hidden and target.hidden_size and hidden != target.hidden_size:
+        return (
+            f"the draft {asked.reference} reads hidden states of {hidden} numbers, and those of {request.model.repo_id}"
+            f" have {target.hidden_size}: it was trained with another model."
+        )
+    return ""
+
+
+def _fields(asked: Speculation) -> Fields:
+    """The fields of the draft's config.json; those of the library speculators stand in transformer_layer_config."""
+    config = text_fields(asked.draft.config if asked.draft else {})
+    inner = config.get("transformer_layer_config")
+    return Fields(asked.reference, {**(inner if isinstance(inner, Mapping) else {}), **config})
+
+
+# -- what it takes ----------------------------------------------------------------------------------------------------
+def with_cache(model: ModelSpec, asked: Speculation) -> Architecture:
+    """The model's architecture, with the cache of the draft's layers, which lie on its last pipeline stage."""
+    sized = model.sized
+    last = sized.layers - 1
+    if asked.method == "mtp" and not asked.reference:
+        kinds = [group for group in sized.cache if group.kind in ATTENTION]
+        more = [_moved(group, sized.mtp, last) for group in kinds[:1]]
+        more += [_moved(group, sized.mtp, last) for group in kinds if group.kind == INDEX and group not in kinds[:1]]
+    elif asked.method == "draft_model" and asked.draft:
+        more = [_moved(group, len(group.layers), last) for group in asked.draft.model.sized.cache]
+    elif asked.draft:
+        more = [_head(_fields(asked), last)]
+    else:
+        more = []
+    own = (_longer(group, asked.tokens) for group in sized.cache)
+    return replace(sized, cache=(*own, *more), speculative=asked.tokens)
+
+
+def _longer(group: CacheLayers, tokens: int) -> CacheLayers:
+    """States of the last inputs have a row for each proposed token (num_spec in layers/mamba/mamba_utils.py)."""
+    states = tuple(replace(one, depth=one.depth + tokens) if one.rolling else one for one in group.states)
+    return replace(group, states=states)
+
+
+def _moved(group: CacheLayers, count: int, layer: int) -> CacheLayers:
+    return replace(group, layers=(layer,) * count)
+
+
+def _head(fields: Fields, layer: int) -> CacheLayers:
+    """The cache of a head's own layers, mostly one."""
+    layers = (layer,) * (fields.count("num_hidden_layers") or 1)
+    latent = fields.count("kv_lora_rank")
+    if latent:
+        return CacheLayers(LATENT, layers, k=latent + fields.number("qk_rope_head_dim", default=64))
+    heads = fields.number("num_attention_heads")
+    size = fields.count("head_dim") or fields.number("hidden_size") // heads
+    return CacheLayers(FULL, layers, fields.count("num_key_value_heads") or heads, size, size)
+
+
+def weights_gib(request: Served, spread: Parallel, experts: Experts) -> float:
+    """GiB of the draft's weights on one GPU: tensor parallelism divides it as it does the model."""
+    asked = request.speculative
+    if asked is None:
+        return 0.0
+    if asked.draft:
+        return weights_bytes(asked.draft.model) / spread.tp / GIB
+    sized = request.model.sized
+    if asked.method != "mtp":
+        return 0.0
+    # A further layer is as the last one, and joins two vectors before it.
+    last = [one for one in request.model.stored if one.part.layers]
+    layer = stage_bytes(last, spread.tp, experts, (sized.layers - 1, sized.layers))
+    return sized.mtp * (layer + 4 * sized.hidden_size**2) / GIB
+
+
+def step_gib(request: Served, step: Step, policy: Policy) -> float:
+    """GiB of a step for the rows of logits that are checked: one more for each sequence (_dummy_sampler_run)."""
+    if request.speculative is None:
+        return 0.0
+    return step.sequences * request.model.sized.vocab_size * policy.mixed_logit_bytes / GIB
+
+
+def options(request: Served) -> dict[str, Any]:
+    """vLLM's option; empty without speculation."""
+    asked = request.speculative
+    if asked is None:
+        return {}
+    found: dict[str, Any] = {"method": asked.method, "num_speculative_tokens": asked.tokens}
+    if asked.draft:
+        found |= {"model": asked.draft.model.repo_id, "revision": asked.draft.model.revision}
+    return {"speculative-config": found}
+
+
+def fetched(request: Served) -> dict[str, Any] | None:
+    """The draft as an instance names it: what to fetch, in the form of a snapshot; None without a repository."""
+    asked = request.speculative
+    if asked is None or asked.draft is None:
+        return None
+    model = asked.draft.model
+    plain = ("repo_id", "revision", "branch", "gated", "allow_patterns", "ignore_patterns")
+    return {**{name: getattr(model, name) for name in plain}, "weights_bytes": weights_bytes(model)}

@@ -1,0 +1,267 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Speculative decoding: a draft is asked for, fetched and counted with its model, and refused where it does not fit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.gpunode.llm.plugins.action import serving_plan
+from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Setting
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import listed
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import GIB, Experts, Parallel
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import InstanceRequest, read_request
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.speculation import weights_gib
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
+    CATALOG,
+    CONFIGS,
+    FIXTURES,
+    findings,
+    one,
+)
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_plan_by_name import action, called, node
+
+COMMIT = "1605565b47bb9346c5515c34102e054115b4f98b"
+HEAD, SMALL = "Acme/8b-eagle3", "Acme/1b@v2"
+EAGLE3 = {
+    "architectures": ["LlamaForCausalLMEagle3"],
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 128256,
+    "draft_vocab_size": 32000,
+    "max_position_embeddings": 2048,
+}
+LLAMA_1B = {
+    **CONFIGS["8b"],
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "head_dim": 64,
+    "tie_word_embeddings": True,
+}
+BY_HEAD = {"model": HEAD, "method": "eagle3", "tokens": 3}
+BY_MODEL = {"model": SMALL, "method": "draft_model", "tokens": 4}
+SIZE = 850_000_000
+
+
+def said(reference: str = HEAD, config: Any = None, **more: Any) -> dict[str, Any]:
+    repo_id, _at, branch = reference.partition("@")
+    files = {"config.json": 700, "model.safetensors": SIZE, "training_args.bin": 5000}
+    told = {"repo_id": repo_id, "revision": COMMIT, "branch": branch or "main", "gated": False, "license": "mit"}
+    config = config or (EAGLE3 if reference == HEAD else LLAMA_1B)
+    return {**told, "files": files, "config": config, "index": "", "shards": [], **more}
+
+
+def catalog(speculative: dict[str, Any], models: Any = None, **answer: Any) -> Any:
+    options = {"extra_models": models, "extra_gpus": {}, "extra_engines": {}, "models": [], "speculative": speculative}
+    reference = speculative.get("model")
+    known = hub_models.known(options)
+    described = {reference: said(reference, **answer)} if reference else {}
+    return hub_models.with_answers(options, described, known) if described else known
+
+
+def plan(speculative: dict[str, Any], model: str = "8b", gpus: str = "1xH100", **answer: Any) -> Any:
+    return one(gpus, catalog(speculative, **answer), model=model, speculative=speculative)
+
+
+def refused(speculative: dict[str, Any], model: str = "8b", **answer: Any) -> str:
+    return findings("1xH100", catalog(speculative, **answer), model=model, speculative=speculative)
+
+
+def request(speculative: dict[str, Any], model: str = "8b", **answer: Any) -> InstanceRequest:
+    asked = read_request({"model": model, "speculative": speculative}, catalog(speculative, **answer))
+    assert not asked.findings
+    return asked.instances[0]
+
+
+# -- asking -----------------------------------------------------------------------------------------------------------
+def test_a_draft_is_asked_for_in_the_call_that_reads_the_gpus() -> None:
+    made = action(serving_plan.ActionModule, node(**{HEAD: said()}), model="8b", speculative=BY_HEAD)
+    (instance,) = made.run(task_vars={})["plan"]["instances"]
+    name, args = called(made)
+    assert (name, args["models"]) == ("model_info", [{"name": HEAD, "repo_id": HEAD, "revision": "main"}])
+    assert instance["draft"]["repo_id"] == HEAD
+
+
+@pytest.mark.parametrize("reference", ["/srv/draft", "draft", "a/b/c", "a/b@"])
+def test_what_no_draft_can_be_called_is_a_finding(reference: str) -> None:
+    wanted = {**BY_HEAD, "model": reference}
+    made = action(serving_plan.ActionModule, node(), model="8b", speculative=wanted, fail_on_findings=False)
+    (finding,) = made.run(task_vars={})["findings"]
+    assert f"vllm_speculative: model cannot be {reference!r}" in finding
+    assert called(made)[0] == "gpu_info"
+
+
+@pytest.mark.parametrize(
+    ("speculative", "says"),
+    [
+        ({"model": HEAD, "tokens": 3}, "vllm_speculative has no method"),
+        ({**BY_HEAD, "tokens": 0}, "tokens must be a whole number from 1 to 128, not 0"),
+        ({**BY_HEAD, "tokens": 129}, "tokens must be a whole number from 1 to 128, not 129"),
+        ({"method": "ngram"}, "tokens must be a whole number from 1 to 128, not None"),
+        ({**BY_HEAD, "num_speculative_tokens": 3}, "has an unknown key 'num_speculative_tokens'"),
+        ({**BY_HEAD, "model": 7}, "model must name a repository, not 7"),
+        ("eagle3", "vllm_speculative must be a dictionary"),
+    ],
+)
+def test_what_says_no_way_is_a_finding(speculative: Any, says: str) -> None:
+    assert says in findings("1xH100", CATALOG, model="8b", speculative=speculative)
+
+
+def test_a_list_of_models_is_told_without_the_hub() -> None:
+    assert listed([{"model": "8b", "speculative": BY_HEAD}]) == {"8b"}
+
+
+# -- what is served ---------------------------------------------------------------------------------------------------
+def test_a_draft_is_fetched_at_its_commit_and_served_from_there() -> None:
+    made = plan(BY_HEAD)
+    assert made.config["speculative-config"] == {
+        "method": "eagle3",
+        "num_speculative_tokens": 3,
+        "model": HEAD,
+        "revision": COMMIT,
+    }
+    assert made.draft == {
+        "repo_id": HEAD,
+        "revision": COMMIT,
+        "branch": "main",
+        "gated": False,
+        "allow_patterns": (),
+        "ignore_patterns": ("*.bin",),
+        "weights_bytes": SIZE,
+    }
+    assert made.download_bytes == made.weights_bytes + SIZE
+    assert json.dumps(made.config)
+
+
+def test_the_text_itself_needs_no_draft() -> None:
+    made = plan({"method": "ngram", "tokens": "5"})
+    assert made.config["speculative-config"] == {"method": "ngram", "num_speculative_tokens": 5}
+    assert made.draft is None
+    assert one("1xH100", model="8b").draft is None
+    assert "speculative-config" not in one("1xH100", model="8b").config
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+def test_the_methods_are_those_of_the_release() -> None:
+    recorded = json.loads((FIXTURES / "vllm" / "speculative-methods.json").read_text(encoding="utf-8"))
+    for version, engine in CATALOG.engines.items():
+        assert sorted(engine.speculative_methods) == recorded[version]
+
+
+@pytest.mark.parametrize(
+    ("speculative", "says"),
+    [
+        ({"method": "medusa", "tokens": 3}, "vLLM 0.33.0 has no speculative method 'medusa': use draft_model, eagle,"),
+        ({"method": "suffix", "tokens": 3}, "the planner does not count the speculative method suffix"),
+        ({"method": "eagle3", "tokens": 3}, "eagle3 needs a draft: set model: ORG/DRAFT"),
+        ({"method": "ngram", "tokens": 3, "model": HEAD}, "ngram proposes from the text itself: leave out model"),
+        ({"method": "mtp", "tokens": 1}, "Llama-3.1-8B-Instruct has no layers for mtp"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_refused(speculative: dict[str, Any], says: str) -> None:
+    told = refused(speculative)
+    assert says in told
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("speculative", [BY_HEAD, BY_MODEL])
+def test_another_vocabulary_is_refused(speculative: dict[str, Any], nested: bool) -> None:
+    config = {**(EAGLE3 if speculative is BY_HEAD else LLAMA_1B), "vocab_size": 151936}
+    if nested and speculative is BY_HEAD:
+        config = {"architectures": ["Eagle3Speculator"], "transformer_layer_config": config}
+    told = refused(speculative, config=config)
+    assert "has a vocabulary of 151936 tokens, and meta-llama/Llama-3.1-8B-Instruct one of 128256" in told
+
+
+def test_a_head_of_another_model_is_refused() -> None:
+    told = refused(BY_HEAD, config={**EAGLE3, "hidden_size": 8192})
+    assert "reads hidden states of 8192 numbers, and those of meta-llama/Llama-3.1-8B-Instruct have 4096" in told
+    assert plan(BY_HEAD, config={**EAGLE3, "hidden_size": 2048, "target_hidden_size": 4096}).draft
+
+
+def test_a_draft_that_is_not_sized_is_refused() -> None:
+    told = refused(BY_MODEL, config={**LLAMA_1B, "architectures": ["NobodyForCausalLM"]})
+    assert "the draft Acme/1b@v2 is not sized by the planner: the planner does not know NobodyForCausalLM" in told
+
+
+def test_code_of_a_draft_needs_consent() -> None:
+    files = {"config.json": 1, "model.safetensors": SIZE, "modeling_mine.py": 9}
+    config = {**EAGLE3, "auto_map": {"AutoModel": "modeling_mine.Mine"}}
+    assert "brings code that would run in the engine: modeling_mine.py" in refused(BY_HEAD, config=config, files=files)
+    known = catalog(BY_HEAD, config=config, files=files)
+    assert one("1xH100", known, model="8b", speculative=BY_HEAD, trust_remote_code=True).draft
+
+
+def test_models_that_do_not_generate_and_options_that_contradict() -> None:
+    pooling = {"mine": {"repo_id": "Acme/mine", "config": {**CONFIGS["8b"], "architectures": ["MistralModel"]}}}
+    told = findings("1xH100", catalog({}, pooling), model="mine", speculative={"method": "ngram", "tokens": 3})
+    assert "mine: vllm_speculative is for models that generate" in told
+    told = findings(
+        "1xH100",
+        CATALOG,
+        model="8b",
+        speculative={"method": "ngram", "tokens": 3},
+        extra_args={"speculative-config": {"method": "suffix"}},
+    )
+    assert "speculative-config is written from vllm_speculative" in told
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+def test_a_head_has_its_own_layer_in_the_cache() -> None:
+    plain, with_head = request({}).model.layout(Setting()), request(BY_HEAD).model.layout(Setting())
+    assert plain.token_bytes == 32 * 2 * 8 * 128 * 2
+    assert with_head.token_bytes == 33 * 2 * 8 * 128 * 2
+    latent = request(BY_HEAD, config={**EAGLE3, "kv_lora_rank": 512, "qk_rope_head_dim": 64})
+    assert latent.model.layout(Setting()).token_bytes == plain.token_bytes + 576 * 2
+
+
+def test_a_draft_model_has_all_of_its_layers_there() -> None:
+    found = request(BY_MODEL).model.layout(Setting(tp=2))
+    assert found.token_bytes == 32 * 2 * 4 * 128 * 2 + 16 * 2 * 4 * 64 * 2
+
+
+def test_the_weights_of_a_draft_are_its_files() -> None:
+    assert round(weights_gib(request(BY_HEAD), Parallel(2), Experts(cut=2)) * GIB) == SIZE // 2
+    assert weights_gib(request({"method": "ngram", "tokens": 3}), Parallel(), Experts()) == 0
+
+
+def test_the_plan_counts_both() -> None:
+    plain, with_head = one("1xH100", model="8b"), plan(BY_HEAD)
+    assert with_head.weights_gib_per_gpu == pytest.approx(plain.weights_gib_per_gpu + SIZE / GIB, abs=0.02)
+    assert with_head.kv_cache_tokens < plain.kv_cache_tokens * 32 / 33
+
+
+def mtp_model(layers: int = 1) -> dict[str, Any]:
+    config = {**CONFIGS["8b"], "num_nextn_predict_layers": layers}
+    return {"mine": {"repo_id": "Acme/mine", "config": config}}
+
+
+def test_own_layers_are_as_the_last_one() -> None:
+    wanted = {"method": "mtp", "tokens": 2}
+    asked = read_request({"model": "mine", "speculative": wanted}, catalog(wanted, mtp_model())).instances[0]
+    assert asked.model.layout(Setting()).token_bytes == 33 * 2 * 8 * 128 * 2
+    layer = 2 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096)
+    assert round(weights_gib(asked, Parallel(), Experts()) * GIB) == layer + 4 * 4096 * 4096
+    told = findings("1xH100", catalog({}, mtp_model(2)), model="mine", speculative={"method": "mtp", "tokens": 3})
+    assert "3 tokens are no multiple of the 2 layers that Acme/mine has for mtp" in told
+
+
+def test_a_state_is_kept_for_each_proposed_token() -> None:
+    hybrid = next(key for key, m in CATALOG.models.items() if not m.missing and m.sized.has_states)
+    plain, ahead = (request(s, hybrid).model for s in ({}, {"method": "ngram", "tokens": 3}))
+    (before,) = {page.blocks for page in plain.layout(Setting()).groups if page.kind == "state"}
+    (after,) = {page.blocks for page in ahead.layout(Setting()).groups if page.kind == "state"}
+    assert after == before + 3
+    depths = [[s.depth for g in m.sized.cache for s in g.states if s.rolling] for m in (plain, ahead)]
+    assert depths[0]
+    assert depths[1] == [depth + 3 for depth in depths[0]]
