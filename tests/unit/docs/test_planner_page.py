@@ -41,6 +41,17 @@ def loaded(name: str) -> ModuleType:
 
 
 BRIDGE = loaded("bridge")
+MAKE = str(CHECKOUT / "docs" / "planner" / "make.py")
+
+
+def python(script: str, *arguments: str) -> str:
+    """What a script says in an interpreter of its own. Arguments that are options are the interpreter's."""
+    options = [one for one in arguments if one.startswith("-")]
+    given = [one for one in arguments if one not in options]
+    command = [sys.executable, *options, "-c", f"import json, sys\n{script}", *given]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def ask(**question: str) -> dict[str, Any]:
@@ -123,8 +134,9 @@ def test_what_is_typed_is_quoted() -> None:
 
 
 def test_the_browser_gets_all_that_the_planner_needs(tmp_path: Path) -> None:
-    """Nothing but the standard library is beside it: neither Ansible nor PyYAML."""
-    for name, text in loaded("make").archive():
+    """Nothing but the standard library is beside it: neither Ansible nor PyYAML, nor what other tests have imported."""
+    files = json.loads(python("import runpy; print(json.dumps(dict(runpy.run_path(sys.argv[1])['archive']())))", MAKE))
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     questions = [
@@ -132,12 +144,10 @@ def test_the_browser_gets_all_that_the_planner_needs(tmp_path: Path) -> None:
         {"config": json.dumps(DENSE), "gpus": "1xl4"},
         *({"model": model, "gpus": "8xh200"} for model in ("kimi-k2.5", "qwen3.5-27b", "llama-4-scout", "gemma-4-31b")),
     ]
-    script = "import json, sys; sys.path.insert(0, sys.argv[1]); import bridge\n"
+    script = "sys.path.insert(0, sys.argv[1]); import bridge\n"
     script += "for one in json.loads(sys.argv[2]): print(bridge.answer(json.dumps(one)))"
-    command = [sys.executable, "-I", "-S", "-c", script, str(tmp_path), json.dumps(questions)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [ask(**one) for one in questions]
+    said = python(script, str(tmp_path), json.dumps(questions), "-I", "-S")
+    assert [json.loads(line) for line in said.splitlines()] == [ask(**one) for one in questions]
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
