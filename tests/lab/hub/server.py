@@ -446,8 +446,9 @@ class Handler(BaseHTTPRequestHandler):
                     chunk[wrong.offset(file.size) - first] ^= 0xFF
                 if slow:
                     lab.throttle(slow, len(chunk))
-                self.wfile.write(chunk)
+                # First counted: a client that has the last byte may ask for the count at once.
                 lab.count_bytes(url, len(chunk))
+                self.wfile.write(chunk)
                 first += len(chunk)
         if stops:
             if stall and stop == stall.offset(file.size):
