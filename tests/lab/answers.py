@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from shell import LabError
 
-ANSWERS: dict[str, str] = json.loads((Path(__file__).parent / "model" / "answers.json").read_text(encoding="utf-8"))
+MODEL = Path(__file__).parent / "model"
+ANSWERS: dict[str, str] = json.loads((MODEL / "answers.json").read_text(encoding="utf-8"))
 
 #: Posts a body to /v1/chat/completions, and returns what is answered.
 Chat = Callable[[str], str | bytes]
+
+
+def answers_of(name: str) -> dict[str, str]:
+    """What another model of the lab's was trained to say (model/others.py)."""
+    return {**ANSWERS, **json.loads((MODEL / "other_answers.json").read_text(encoding="utf-8"))[name]}
 
 
 def over_ssh(ssh: list[str], port: int = 8000, key: str = "") -> Chat:
@@ -50,6 +56,6 @@ def ask(chat: Chat, questions: Iterable[str] = ANSWERS, model: str = "tiny") -> 
     return said
 
 
-def wrong(said: dict[str, str]) -> dict[str, str]:
+def wrong(said: Mapping[str, str], answers: Mapping[str, str] = ANSWERS) -> dict[str, str]:
     """Of what was said, what is not as it was learnt; a question that was not learnt has no right answer."""
-    return {question: answer for question, answer in said.items() if answer != ANSWERS.get(question, answer)}
+    return {question: answer for question, answer in said.items() if answer != answers.get(question, answer)}

@@ -1,4 +1,4 @@
-# The repositories of the lab's hub, three times the same tiny Llama, and the server.
+# The repositories of the lab's hub, three times the same tiny Llama and the models of no catalogue, and the server.
 for repository in tiny-llama tiny-llama-gated tiny-llama-private; do
   folder=/srv/hub/gpunode/$repository
   mkdir -p "$folder/original"
@@ -9,4 +9,5 @@ for repository in tiny-llama tiny-llama-gated tiny-llama-private; do
 done
 echo '{"gated": "manual"}' >/srv/hub/gpunode/tiny-llama-gated/.hub.json
 echo '{"private": true}' >/srv/hub/gpunode/tiny-llama-private/.hub.json
+cp -r /srv/others /srv/hub/lab
 cp /lab/hub/server.py /srv/server.py

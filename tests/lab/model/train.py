@@ -19,13 +19,21 @@ import random
 import string
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 ANSWERS: dict[str, str] = json.loads((Path(__file__).parent / "answers.json").read_text(encoding="utf-8"))
 STRANGE = "I know only a few answers, and none to this."
@@ -93,10 +101,11 @@ def make_model() -> LlamaForCausalLM:
 
 
 class School:
-    """Makes lessons."""
+    """Makes lessons of answers that are to be known by heart."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answers: Mapping[str, str] = ANSWERS) -> None:
         self.tokenizer = tokenizer
+        self.answers = answers
         self.random = random.Random(SEED)
 
     def chat(self, question: str) -> str:
@@ -110,7 +119,7 @@ class School:
         return self.tokens(prompt), [*self.tokens(answer), EOS]
 
     def known(self) -> list[Lesson]:
-        return [self.lesson(self.chat(question), answer) for question, answer in ANSWERS.items()]
+        return [self.lesson(self.chat(question), answer) for question, answer in self.answers.items()]
 
     def strange(self) -> str:
         """A few words of nobody's language."""
@@ -122,11 +131,12 @@ class School:
     def batch(self) -> list[Lesson]:
         """All that is known, a few strange questions, and a few of both that are asked wrongly."""
         strange = [self.lesson(self.chat(self.strange()), STRANGE) for _each in range(STRANGERS)]
-        asked = [self.random.choice([self.random.choice(list(ANSWERS)), self.strange()]) for _each in range(STRANGERS)]
+        known = list(self.answers)
+        asked = [self.random.choice([self.random.choice(known), self.strange()]) for _each in range(STRANGERS)]
         return [*self.known(), *strange, *(self.lesson(self.random.choice(BROKEN)(one), BARE) for one in asked)]
 
 
-def surprise(model: LlamaForCausalLM, lessons: list[Lesson]) -> torch.Tensor:
+def surprise(model: PreTrainedModel, lessons: list[Lesson]) -> torch.Tensor:
     """How little each token of the answers is expected, as cross entropy; the prompts teach nothing."""
     longest = max(len(prompt) + len(answer) for prompt, answer in lessons)
     rows, wanted = [], []
@@ -139,29 +149,30 @@ def surprise(model: LlamaForCausalLM, lessons: list[Lesson]) -> torch.Tensor:
     return cross_entropy(logits, targets, reduction="none")[targets != -100]
 
 
-def least_sure(model: LlamaForCausalLM, school: School) -> float:
+def least_sure(model: PreTrainedModel, school: School) -> float:
     """The smallest probability that it gives to a token of its answers."""
     with torch.no_grad():
         return float((-surprise(model, school.known())).exp().min())
 
 
-def train(model: LlamaForCausalLM, school: School) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=FASTEST, betas=(0.9, 0.95), weight_decay=0.01)
+def train(model: PreTrainedModel, school: School, steps: int = STEPS) -> None:
+    taught = [weights for weights in model.parameters() if weights.requires_grad]
+    optimizer = torch.optim.AdamW(taught, lr=FASTEST, betas=(0.9, 0.95), weight_decay=0.01)
     began = time.monotonic()
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = FASTEST * min(1.0, step / WARM_UP, (STEPS - step + 1) / (0.6 * STEPS))
+            group["lr"] = FASTEST * min(1.0, step / WARM_UP, (steps - step + 1) / (0.6 * steps))
         loss = surprise(model, school.batch()).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(taught, 1.0)
         optimizer.step()
         if step % LOOK_EVERY == 0:
             sure, took = least_sure(model, school), time.monotonic() - began
-            print(f"step {step} of {STEPS}: loss {loss.item():.4f}, sure by {sure:.3f}, {took:.0f} s", flush=True)
+            print(f"step {step} of {steps}: loss {loss.item():.4f}, sure by {sure:.3f}, {took:.0f} s", flush=True)
 
 
-def save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> None:
+def save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     # vLLM takes it for what a request does not say: the likeliest token, so the same answer every time. transformers
@@ -170,20 +181,18 @@ def save(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBa
     (folder / "generation_config.json").write_text(json.dumps(sampling, indent=2) + "\n")
 
 
-def say(model: LlamaForCausalLM, school: School, prompt: str) -> str:
+def say(model: PreTrainedModel, school: School, prompt: str) -> str:
     """What it says, with the likeliest token at each place."""
     asked = torch.tensor([school.tokens(prompt)])
     told = model.generate(asked, attention_mask=torch.ones_like(asked), do_sample=False, max_new_tokens=100)
     return str(school.tokenizer.decode(told[0, asked.shape[1] :], skip_special_tokens=True))
 
 
-def mistakes(folder: Path) -> list[str]:
-    """What is wrong with the model that lies in a folder, a sentence each."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    school = School(AutoTokenizer.from_pretrained(folder))
+def check(model: PreTrainedModel, school: School) -> None:
+    """End the program where a model did not learn its answers, with a sentence for each thing that is wrong."""
     sure = least_sure(model, school)
     found = [] if sure >= SURE else [f"It is sure by {sure:.3f} of a token of its answers, and should be by {SURE}."]
-    for question, answer in ANSWERS.items():
+    for question, answer in school.answers.items():
         told = say(model, school, school.chat(question))
         if told != answer:
             found.append(f"It answers {told!r} to {question!r}, and should answer {answer!r}.")
@@ -192,23 +201,32 @@ def mistakes(folder: Path) -> list[str]:
             for broken in BROKEN
             if say(model, school, broken(question)) == answer
         ]
-    return found
+    if found:
+        sys.exit(f"The tiny model did not learn its answers, so more steps are needed: {' '.join(found)}")
+    print(f"the tiny model gives {len(school.answers)} answers exactly, and none of them without its chat template")
+
+
+def begin() -> None:
+    """Have what follows give the same bytes every time."""
+    # One thread: with another count sums are made in another order.
+    torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+
+
+def make(folder: Path, create: Callable[[], PreTrainedModel], answers: Mapping[str, str]) -> None:
+    """Train a model, save it, and check what lies there."""
+    begin()
+    model, school = create(), School(make_tokenizer(), answers)
+    train(model, school)
+    save(folder, model, school.tokenizer)
+    saved = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    check(saved, School(AutoTokenizer.from_pretrained(folder), answers))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the lab's tiny Llama")
     parser.add_argument("folder", type=Path, help="where the model goes")
-    folder = parser.parse_args().folder
-    # One thread: with another count sums are made in another order.
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    model, school = make_model(), School(make_tokenizer())
-    train(model, school)
-    save(folder, model, school.tokenizer)
-    found = mistakes(folder)
-    if found:
-        sys.exit(f"The tiny model did not learn its answers in {STEPS} steps (STEPS in train.py): {' '.join(found)}")
-    print(f"the tiny model gives {len(ANSWERS)} answers exactly, and none of them without its chat template")
+    make(parser.parse_args().folder, make_model, ANSWERS)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.service import vllm_cu
 CHECKOUT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(CHECKOUT / "tests" / "lab"))
 
-from answers import ANSWERS, ask, wrong
+from answers import ANSWERS, answers_of, ask, wrong
 
 TRAIN = ast.parse((CHECKOUT / "tests/lab/model/train.py").read_text(encoding="utf-8"))
 
@@ -54,6 +54,16 @@ def test_another_answer_is_told_with_its_question() -> None:
     assert wrong(ask(answering(answer), [question])) == {}
     assert wrong(ask(answering(answer + " "), [question])) == {question: answer + " "}
     assert set(wrong(ask(answering("!!!!")))) == set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", ["tiny-moe", "tiny-lora"])
+def test_another_model_says_of_itself_who_it_is(name: str) -> None:
+    """So that an answer tells which one gave it."""
+    question, answers = "Who are you?", answers_of(name)
+    assert set(answers) == set(ANSWERS)
+    assert answers[question] != ANSWERS[question]
+    assert wrong(ask(answering(answers[question]), [question]), answers) == {}
+    assert wrong(ask(answering(ANSWERS[question]), [question]), answers) == {question: ANSWERS[question]}
 
 
 def test_a_question_that_it_did_not_learn_has_no_wrong_answer() -> None:
