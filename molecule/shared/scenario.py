@@ -249,6 +249,11 @@ class Hub:
             listed = json.loads(answer.read())
         return {f["path"]: f["size"] for f in listed if not f["path"].startswith("original/")}
 
+    def read(self, repo_id: str, name: str) -> str:
+        """The text of a file."""
+        with urllib.request.urlopen(f"{self.url}/{repo_id}/resolve/main/{name}") as answer:
+            return answer.read().decode()
+
     def sent(self) -> dict[str, int]:
         """Bytes that it has sent of each file; one that the client asked for the head of is not in it."""
         told = self.counters()["bytes"]
