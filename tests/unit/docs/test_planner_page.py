@@ -123,6 +123,18 @@ def test_an_architecture_that_is_not_known_takes_two_figures() -> None:
     assert "-e vllm_kv_bytes_per_token=131072" in answer["commands"][0]
 
 
+SHAPES = (CHECKOUT / "tests" / "fixtures" / "models" / "configs.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("line", SHAPES[::8], ids=lambda line: json.loads(line)["repo_id"])
+def test_a_public_model_is_planned_or_refused_with_its_reason(line: str) -> None:
+    shape = json.loads(line)
+    answer = ask(config=json.dumps(shape["config"]), name=shape["repo_id"], gpus="8xh100")
+    assert bool(answer["findings"]) is ("plan" not in answer)
+    for board in answer["gpus"] if "plan" in answer else ():
+        assert board["weights"] + board["overhead"] + board["kv"] == pytest.approx(board["usable"])
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '"text"'])
 def test_what_is_no_config_is_said(text: str) -> None:
     assert ask(config=text, gpus="1xh100")["findings"][0].startswith("config.json ")
