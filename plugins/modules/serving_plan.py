@@ -230,6 +230,9 @@ plan:
             - The repository that proposes tokens for it, with C(repo_id), C(revision), C(branch), C(gated),
               C(allow_patterns), C(ignore_patterns) and C(weights_bytes). Null without one.
           type: dict
+        kv_host_gib:
+          description: The GiB of the node's memory that hold KV cache; 0 without.
+          type: int
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

@@ -17,12 +17,16 @@ PORTS = range(18000, 19000)
 
 @dataclass(frozen=True)
 class Want:
-    """The engine that will be restarted: its number of GPUs, and the memory that its processes use."""
+    """The engine that will be restarted: its number of GPUs, and the memory that its processes use.
+
+    ``cache_bytes``: of the node's memory, for KV cache beside that of its GPUs.
+    """
 
     name: str
     gpus: int
     utilization: float = programs_gpu.UTILIZATION
     held_bytes: Optional[int] = None
+    cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def find(
     for want in wants:
         indices = _free_gpus(want, owned, seen)
         # 1.5 times as much: an engine needs more memory while it loads its weights.
-        bytes_wanted = 0 if want.gpus else (want.held_bytes or free_bytes + 1) * 3 // 2
+        bytes_wanted = want.cache_bytes if want.gpus else (want.held_bytes or free_bytes + 1) * 3 // 2
         if len(indices) < want.gpus or bytes_wanted > free_bytes:
             continue
         port = next(ports, None)
@@ -95,4 +99,5 @@ def want(instance: Mapping[str, object], held: Optional[int]) -> Want:
     indices, config = instance.get("gpu_indices") or [], instance.get("config") or {}
     share = config.get("gpu-memory-utilization") if isinstance(config, dict) else None
     count = len(indices) if isinstance(indices, list) else 0
-    return Want(str(instance["name"]), count, float(share or programs_gpu.UTILIZATION), held)
+    cache = int(str(instance.get("kv_host_gib") or 0)) * 1024**3
+    return Want(str(instance["name"]), count, float(share or programs_gpu.UTILIZATION), held, cache)

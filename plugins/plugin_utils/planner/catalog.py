@@ -240,6 +240,7 @@ class Policy:
     mixed_overhead_error_gib: float
     context_step: int
     kv_share: float
+    kv_host_share: float
     activation_hidden: float
     activation_intermediate: float
     image_tokens: int

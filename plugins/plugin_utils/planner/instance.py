@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.instance.names import MODEL_TARGET
-from . import lora, speculation
+from . import host_cache, lora, speculation
 from .catalog import EngineSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
@@ -65,6 +65,8 @@ class Instance:
     lora: tuple[Mapping[str, Any], ...] = ()
     #: The repository that proposes tokens for it, as a snapshot to fetch.
     draft: Mapping[str, Any] | None = None
+    #: GiB of the host's memory that hold KV cache.
+    kv_host_gib: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -93,6 +95,7 @@ class Decision:
     sequences: int | None = None
     dtype: str = ""  # half on GPUs without BF16
     utilization: float | None = None  # the share of a GPU's memory, on GPUs
+    kv_host_gib: int = 0  # of the host's memory, for KV cache
     starts_after: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -124,6 +127,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     if request.trust_remote_code:
         planned["trust-remote-code"] = True
     planned |= {**lora.options(request), **speculation.options(request)}
+    planned |= host_cache.option(decision.kv_host_gib, decision.replicas)
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
     return {key: value for key, value in merged.items() if value is not None}
 
@@ -186,7 +190,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         gated=request.model.gated,
         ignore_patterns=request.model.ignore_patterns,
         start_timeout_s=timeout,
-        shm_size=policy.shm_size[request.device],
+        shm_size=host_cache.shared_memory(policy.shm_size[request.device], decision.kv_host_gib),
         branch=request.model.branch,
         allow_patterns=request.model.allow_patterns,
         folder=request.model.folder,
@@ -195,5 +199,6 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         starts_after=decision.starts_after,
         lora=lora.fetched(request),
         draft=speculation.fetched(request),
+        kv_host_gib=decision.kv_host_gib,
         warnings=decision.warnings,
     )

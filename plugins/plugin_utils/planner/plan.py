@@ -11,6 +11,7 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus, label
+from . import host_cache
 from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
@@ -416,6 +417,18 @@ def _size_note(request: InstanceRequest) -> str:
     )
 
 
+def _with_host_cache(
+    decisions: Sequence[Decision], packing: Packing, host_request: HostRequest, node: NodeGpus, catalog: Catalog
+) -> tuple[list[Decision], host_cache.Shares]:
+    """The decisions with their shares of the host's memory."""
+    unified = {one.request.name: one.candidate.group.spec.unified for one in packing.placements}
+    asked = [
+        (one.request, host_request.engine_of(one.request), unified.get(one.request.name, False)) for one in decisions
+    ]
+    found = host_cache.shares(asked, node.host_memory_mib, catalog)
+    return [replace(one, kv_host_gib=found.gib.get(one.request.name, 0)) for one in decisions], found
+
+
 def _waits(instances: Sequence[Instance]) -> list[Instance]:
     """An engine that starts after others on its GPU has their time, too."""
     own = {item.name: item.start_timeout_s for item in instances}
@@ -474,6 +487,9 @@ def make_plan(
     if any(findings):
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))
     decisions = _decisions(host_request, packing, images, port_of, catalog)
+    decisions, in_host = _with_host_cache(decisions, packing, host_request, node, catalog)
+    if in_host.findings:
+        return Outcome(None, in_host.findings)
     instances, unnamed = _with_uuids(
         _waits([instance(item, host_request, catalog.policy) for item in decisions]), node, serving
     )
@@ -481,4 +497,8 @@ def make_plan(
     warnings += [_size_note(item.request) for item in decisions]
     warnings += [*(picked.warning for picked in images.values()), *notes, *arg_notes]
     warnings += [f"{item.request.name}: {note}" for item in decisions for note in item.warnings]
+    warnings += [*in_host.notes]
+    warnings += [
+        host_cache.note(one.request.name, one.kv_host_gib, one.replicas) for one in decisions if one.kv_host_gib
+    ]
     return Outcome(Plan(instances, _unique(warnings), _rejected(packing.placements, advice)))

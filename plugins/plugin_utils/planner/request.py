@@ -16,7 +16,7 @@ from ...module_utils import paths
 from ...module_utils.programs.gpu import SLICES, index_of
 from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
-from . import lora as lora_rules, options as planner_options, speculation
+from . import host_cache, lora as lora_rules, options as planner_options, speculation
 from .adapters import Lora, read_lora
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .fetched import chosen
@@ -73,6 +73,8 @@ class InstanceRequest:
     trust_remote_code: bool | None = None
     lora: tuple[Lora, ...] = ()
     speculative: speculation.Speculation | None = None
+    #: GiB of the host's memory for KV cache, host_cache.AUTO where it is planned.
+    kv_host_gib: int | str | None = None
     extra_args: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
@@ -313,6 +315,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "ignore_patterns": lambda value: patterns("ignore_patterns", value),
     "lora": read_lora,
     "speculative": speculation.read_speculative,
+    "kv_host_gib": host_cache.read_kv_host_gib,
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
@@ -496,6 +499,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for found in unserved.values() for finding in found]
     # What is refused is not counted.
     instances = [replace(item, lora=()) if unserved[item.name] else item for item in instances]
+    findings += [finding for item in instances for finding in host_cache.problems(item, item.engine or engine)]
     undrafted = {item.name: speculation.problems(item, item.engine or engine) for item in instances}
     findings += [finding for found in undrafted.values() for finding in found]
     instances = [_with_speculation(item, not undrafted[item.name]) for item in instances]

@@ -49,6 +49,14 @@ def test_an_engine_on_the_cpu_wants_memory(held, free, room):
     assert bool(find([spare.Want("a", 0, held_bytes=held)], free_bytes=free)) is room
 
 
+def test_an_engine_that_keeps_kv_cache_in_the_nodes_memory_wants_that_too():
+    one = {"name": "a", "gpu_indices": [0], "kv_host_gib": 64}
+    wants, gpus = [spare.want(one, None)], board(FREE, FREE)
+    assert find(wants, [0], gpus, free_bytes=63 * GIB) == {}
+    assert find(wants, [0], gpus, free_bytes=64 * GIB) == {"a": (18000, (1,))}
+    assert find([spare.want({**one, "kv_host_gib": 0}, None)], [0], gpus) == {"a": (18000, (1,))}
+
+
 def test_what_one_takes_the_next_does_not_have():
     wants = [spare.Want("a", 0, held_bytes=2 * GIB), spare.Want("b", 0, held_bytes=2 * GIB)]
     assert list(find(wants, free_bytes=5 * GIB)) == ["a"]
