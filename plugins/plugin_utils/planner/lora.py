@@ -38,6 +38,10 @@ UNSERVED = {
 #: Ways to initialise that leave the model's weights as they are.
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 HEADS = ("classifier", "score")  # of models that classify
+#: Fields by which layers or modules differ, so that the size of the file follows from more than the rank.
+UNEVEN = ("rank_pattern", "layers_to_transform", "layers_pattern", "exclude_modules", "modules_to_save")
+#: Bytes that a number of a file may have, and by how much its header may make it larger.
+WIDTHS, SLACK = (1, 2, 4), 0.03
 #: vLLM expands the home of the container's user (get_adapter_absolute_path in lora/utils.py).
 CACHE = f"~/{HUB_TARGET}"
 
@@ -135,18 +139,40 @@ def _unserved(adapter: Adapter, request: Serving) -> str:
 def _base(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
     """Whether it was trained on this model, in whichever revision and weight format."""
     model, base = request.model, adapter.base
-    if base and base.casefold() in (model.repo_id.casefold(), one.base.casefold()):
+    if base.casefold() == model.repo_id.casefold():
         return ""
+    if one.base and base.casefold() in ("", one.base.casefold()):
+        return _shapes(adapter, model)
     ours = catalog.find(base) if base else None
     if ours and model.title and ours.architecture == model.architecture and _family(ours.title) == _family(model.title):
-        return ""
-    if not base and one.base:
         return ""
     said = f"was trained on {base}" if base else "does not say what it was trained on"
     word = f"{{{one.name}: {{adapter: {one.reference}, base: {base or model.repo_id}}}}}"
     return (
         f"{said} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
         f" vllm_models), or, where the two are the same model, say so with lora: {word}."
+    )
+
+
+def _shapes(adapter: Adapter, model: ModelSpec) -> str:
+    """Whether the file of its weights is as large as this model's shapes make it, where the user says that they fit.
+
+    Only where nothing but plain matrices of a dense decoder can be in it.
+    """
+    targets = frozenset(adapter.targets or ())
+    plain = targets and targets <= DENSE and not any(adapter.config.get(key) for key in UNEVEN)
+    if model.missing or not plain or model.sized.kind != "decoder" or model.sized.mixture:
+        return ""
+    parts = [part for part in model.sized.parts if part.name.rpartition(".")[2] in targets]
+    numbers = adapter.rank * sum(len(part.layers) * (part.rows + part.columns) for part in parts)
+    ends = 2 * model.sized.vocab_size * model.sized.hidden_size  # PEFT saves both where it has added tokens
+    widths = [width for width in WIDTHS if abs(adapter.bytes - width * numbers) <= SLACK * width * numbers]
+    if not numbers or widths or adapter.bytes >= min(WIDTHS[1:]) * numbers + ends:
+        return ""
+    return (
+        f"does not have this model's shapes: of rank {adapter.rank}, {' and '.join(sorted(targets))} of"
+        f" {model.repo_id} have {numbers * 2 / 1e6:.1f} MB in BF16 or {numbers * 4 / 1e6:.1f} MB in FP32, and its"
+        f" {adapter.weights} has {adapter.bytes / 1e6:.1f} MB: it was trained on another model."
     )
 
 
