@@ -114,6 +114,8 @@ class Service:
     #: The repository of its model, and the commit or branch.
     model: str
     revision: str
+    #: The repositories of its adapters and of its draft.
+    beside: list[str]
     #: For a second instance, the name of the first one, which it replaces for a while; else empty.
     first: str
     cpu: bool
@@ -234,7 +236,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     cache = f"{settings.cache_dir}/{first or name}"
     hub = f"{settings.huggingface_home}/hub"
     weights = str(instance.get("folder") or hub)
-    beside = bool(instance.get("lora") or instance.get("draft"))
+    beside = [str(one["repo_id"]) for one in _beside(instance)]
     cached = hub if instance.get("folder") and beside else ""
     home = "/root" if settings.run_as_root else "/home/vllm"
     return Service(
@@ -247,6 +249,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         image=str(instance.get("image") or ""),
         model=str(instance.get("repo_id") or ""),
         revision=_revision(instance),
+        beside=beside,
         first=first,
         cpu=(instance.get("device") or "cuda") == "cpu",
         host=host,
@@ -316,11 +319,15 @@ def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, A
     return layers
 
 
+def _beside(instance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Its adapters and its draft."""
+    return [*(instance.get("lora") or ()), *filter(None, [instance.get("draft")])]
+
+
 def _snapshots(instance: Mapping[str, Any], settings: Settings) -> list[str]:
     """The folder of the weights, and those of adapters and a draft."""
     pinned = [(str(instance.get("repo_id") or ""), _revision(instance))]
-    beside = [*(instance.get("lora") or ()), *filter(None, [instance.get("draft")])]
-    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in beside]
+    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in _beside(instance)]
     return [
         f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
         for repo_id, commit in pinned
@@ -354,6 +361,7 @@ def record(built: Service) -> Record:
         timeout_s=built.times.patience_s,
         files=built.files,
         task=built.task,
+        beside=tuple(dict.fromkeys(built.beside)),
     )
 
 

@@ -40,6 +40,7 @@ NO_RECORDS = {
     "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
     "plugin_utils/questions.py": "a question as one text, and answers for the rest of a run",
     "plugin_utils/hub_models.py": "answers for the rest of a run",
+    "plugin_utils/planner/lora.py": "a value of an option of vLLM",
     "plugin_utils/planner/options.py": "documentation",
     "plugin_utils/service.py": "a command to copy",
 }

@@ -39,9 +39,10 @@ def jobs(units: Iterable[Unit]) -> List[Left]:
 
 def brought(noted: Mapping[str, Sequence[str]], served: Sequence[Record]) -> List[Left]:
     """Images and models that the collection downloaded and that no unit names any more."""
-    used = {"image": {record.image for record in served}, "model": {record.model for record in served}}
-    images = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in used["image"]]
-    return images + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in used["model"]]
+    images = {record.image for record in served}
+    models = {name for record in served for name in (record.model, *record.beside)}
+    left = [{"kind": "image", "name": name} for name in noted.get("images", ()) if name not in images]
+    return left + [{"kind": "model", "name": name} for name in noted.get("models", ()) if name not in models]
 
 
 def paths(

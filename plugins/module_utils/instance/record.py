@@ -82,6 +82,8 @@ class Record:
     files: Files = field(default_factory=Files)
     #: What the model is served for, which decides how it is asked.
     task: str = GENERATE
+    #: The repositories of its adapters and of its draft.
+    beside: Tuple[str, ...] = ()
 
     @property
     def endpoint(self) -> Dict[str, Any]:
@@ -103,8 +105,9 @@ class Record:
 
     def text(self) -> str:
         """The record as the text of a file."""
-        written = {key: value for key, value in asdict(self).items() if key != "task"}
-        return json.dumps(numbered({"about": ABOUT, **written, **self._task()}), indent=2) + "\n"
+        written = {key: value for key, value in asdict(self).items() if key not in ("task", "beside")}
+        beside = {"beside": self.beside} if self.beside else {}
+        return json.dumps(numbered({"about": ABOUT, **written, **self._task(), **beside}), indent=2) + "\n"
 
 
 def parse(text: str) -> Optional[Record]:
@@ -120,7 +123,8 @@ def parse(text: str) -> Optional[Record]:
     known = {key: value[key] for key in Record.__dataclass_fields__ if value.get(key) is not None}
     known_files = files if isinstance(files, Mapping) else {}
     paths = {key: str(known_files[key]) for key in Files.__dataclass_fields__ if key in known_files}
-    return Record(**{**known, "gpus": tuple(map(str, known.get("gpus", ()))), "files": Files(**paths)})
+    lists = {key: tuple(map(str, known.get(key, ()))) for key in ("gpus", "beside")}
+    return Record(**{**known, **lists, "files": Files(**paths)})
 
 
 def document(text: str) -> Optional[Mapping[str, Any]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import leftovers as instance_leftovers
@@ -35,6 +36,8 @@ def test_what_was_fetched_and_no_unit_names() -> None:
         {"kind": "model", "name": "org/b"},
     ]
     assert instance_leftovers.brought({}, served) == []
+    adapted = [replace(served[0], beside=("org/b",)), *served[1:]]
+    assert {"kind": "model", "name": "org/b"} not in instance_leftovers.brought(noted, adapted)
 
 
 def test_files_of_instances_that_are_gone(tmp_path: Path) -> None:

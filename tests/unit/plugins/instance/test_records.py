@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import known, names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Files, Record
 from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_wait
+from ansible_collections.gpunode.llm.plugins.plugin_utils import service
 
 OLD = """[Service]
 ExecStartPre=/usr/bin/python3 vllm-gpus.py --utilization=0.9 --timeout-s=120 0 1
@@ -165,6 +166,15 @@ def test_names_lead_there_and_back() -> None:
     assert names.is_second(names.second_of("8b"))
     assert names.record_path("8b") == "/etc/vllm/8b.json"
     assert names.record_path(names.second_of("8b")) == "/run/gpunode/beside/8b-beside.json"
+
+
+def test_a_record_tells_what_is_beside_the_model_and_stays_as_it_was_without() -> None:
+    assert "beside" not in json.loads(ONE.text())
+    adapted = replace(ONE, beside=("org/sql", "org/head"))
+    assert record.parse(adapted.text()) == adapted
+    instance = {"name": "8b", "port": 8000, "lora": [{"repo_id": "org/sql", "revision": "1" * 40}]}
+    instance |= {"draft": {"repo_id": "org/head", "revision": "1" * 40}}
+    assert service.record(service.made(instance, service.Settings())).beside == ("org/sql", "org/head")
 
 
 def test_a_record_tells_the_task_of_a_pooling_model_and_stays_as_it_was_without_one() -> None:
