@@ -16,7 +16,7 @@ import yaml
 from scenario import Play, on_node, run_play
 
 SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "converge.yml").read_text())[0]["vars"]
-MIXTURE, EMBEDDING = SETTINGS["models"]
+MIXTURE, EMBEDDING, LLAMA = SETTINGS["models"]
 
 
 def play(name: str, **more: Any) -> Play:

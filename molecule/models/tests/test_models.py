@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-from answers import answers_of, ask, wrong
-from conftest import EMBEDDING, MIXTURE, asked_of, no_hub, play, through_the_gateway
+from answers import ANSWERS, answers_of, ask, wrong
+from conftest import EMBEDDING, LLAMA, MIXTURE, asked_of, no_hub, play, through_the_gateway
 from scenario import CHECKOUT, Hub, on_node, run_play, wait_until, warnings
 
 UNITS = {MIXTURE: "vllm-tiny-moe", EMBEDDING: "vllm-tiny-embedding"}
@@ -38,14 +37,30 @@ def test_no_catalogue_has_them() -> None:
         assert "lab/tiny" not in page.read_text(encoding="utf-8")
 
 
-def test_the_mixture_knows_its_answers() -> None:
+def wrong_answers(instance: str, model: str, answers: dict[str, str]) -> dict[str, str]:
     def chat(body: str) -> str:
-        status, text = through_the_gateway("/tiny-moe/v1/chat/completions", body)
+        status, text = through_the_gateway(f"/{instance}/v1/chat/completions", body)
         assert status == 200, text
         return text
 
-    answers = answers_of("tiny-moe")
-    assert wrong(ask(chat, answers, MIXTURE), answers) == {}
+    return wrong(ask(chat, answers, model), answers)
+
+
+def test_the_mixture_knows_its_answers() -> None:
+    assert wrong_answers("tiny-moe", MIXTURE, answers_of("tiny-moe")) == {}
+
+
+def test_a_model_and_its_adapter_answer_each_as_it_learnt() -> None:
+    assert wrong_answers("tiny", "tiny-lora", answers_of("tiny-lora")) == {}
+    assert wrong_answers("tiny", "tiny", ANSWERS) == {}
+
+
+def test_an_adapter_of_another_model_is_refused_before_anything_changes() -> None:
+    told = play("site", models=[{"model": MIXTURE, "lora": LLAMA["lora"]}])
+    assert told.status != 0
+    assert "tiny-moe: the adapter tiny-lora (lab/tiny-lora" in told.words
+    assert "gpunode/tiny-llama" in told.words
+    assert told.changed == 0
 
 
 def test_an_embedding_is_what_transformers_makes_of_the_same_text() -> None:
@@ -75,18 +90,13 @@ def test_the_watchdog_asks_each_what_it_is_for() -> None:
     assert set(asked_of(UNITS[MIXTURE])) == {SMALLEST[MIXTURE], "POST /v1/chat/completions 200"}
 
 
-def test_the_status_says_that_both_serve(tmp_path: Path) -> None:
+def test_the_status_says_that_all_serve(tmp_path: Path) -> None:
     page = tmp_path / "status.json"
     told = run_play("playbooks/status.yml", "-e", f"json={page}", "-e", "status_fail=true")
     assert told.status == 0, told.text
     (node,) = json.loads(page.read_text())["nodes"].values()
     found = {one["model"]: (one["state"], one["healthy"]) for one in node["instances"]}
-    assert found == {MIXTURE: ("serving", True), EMBEDDING: ("serving", True)}
-
-
-def instances(page: Path) -> list[dict[str, Any]]:
-    (node,) = json.loads(page.read_text(encoding="utf-8"))["nodes"].values()
-    return node["instances"]
+    assert found == dict.fromkeys((MIXTURE, EMBEDDING, "gpunode/tiny-llama"), ("serving", True))
 
 
 def test_without_the_hub_the_plan_is_the_same_and_nothing_changes(tmp_path: Path) -> None:
@@ -115,7 +125,7 @@ def test_an_embedding_engine_that_hangs_is_started_again() -> None:
         shown = on_node(f"systemctl show --value --property=InvocationID,ActiveState {unit}").split()
         return run not in shown and "active" in shown
 
-    wait_until(serves_again, 400)
+    wait_until(serves_again, 600)
     journal = on_node(f"journalctl --no-pager -o cat _SYSTEMD_INVOCATION_ID={run} + INVOCATION_ID={run}")
     assert f"no sign of life from {EMBEDDING}" in journal
     assert "gives no answer" in journal
