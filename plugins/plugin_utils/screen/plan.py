@@ -13,7 +13,7 @@ from typing import Any
 from ...module_utils.node.words import duration, size
 from ..planner import listed as planner_listed
 from ..planner.host import numbered as gpus_of
-from ..service import base_url, served_name, task_of, vllm_curl
+from ..service import EXAMPLES, base_url, served_name, task_of, vllm_curl
 from .text import numbered, pairs, wrapped
 
 Plain = Mapping[str, Any]
@@ -82,9 +82,20 @@ def _adapter(one: Plain) -> str:
     return f"{one['name']} ({one['repo_id']} at {one['revision'][:8]})"
 
 
+#: What a model that generates no text gives, by its task.
+GIVES = {"embed": "embeddings", "rerank": "rankings", "classify": "classes", "pooling": "pooled states"}
+
+
+def _serves(instance: Plain) -> list[tuple[str, str]]:
+    """What a pooling model gives, and where; its name alone does not tell that it completes nothing."""
+    task = task_of(instance)
+    return [("serves", f"{GIVES[task]} by POST {EXAMPLES[task][0]}, and no completions")] if task in GIVES else []
+
+
 def _model(instance: Plain, restart: str) -> list[str]:
     adapters = [("adapters", ", ".join(map(_adapter, instance["lora"])))] if instance.get("lora") else []
     entries = [
+        *_serves(instance),
         ("layout", layout(instance)),
         ("context", context(instance)),
         ("image", instance["image"]),
@@ -161,17 +172,21 @@ PARTS = (
     ("weights", "weights"),
     ("load", "load"),
     ("compile", "compile and warm up"),
-    ("token", "first token"),
+    ("token", "first {}"),
 )
+#: What the first request gives, by the task of the model.
+FIRST = {"generate": "token", "embed": "embedding"}
 
 
 def _brief(seconds: float) -> str:
     return f"{seconds:.{2 if seconds < 1 else 1}f} s" if seconds < 10 else duration(seconds)
 
 
-def took(parts: Plain) -> str:
+def took(parts: Plain, instance: Plain) -> str:
     """image 21 s, weights 1 min 5 s, load 12 s: the parts that are known."""
-    return ", ".join(f"{words} {_brief(parts[name])}" for name, words in PARTS if parts.get(name) is not None)
+    first = FIRST.get(task_of(instance), "answer")
+    known = [(words.format(first), parts[name]) for name, words in PARTS if parts.get(name) is not None]
+    return ", ".join(f"{words} {_brief(seconds)}" for words, seconds in known)
 
 
 def _python(instance: Plain, keyed: bool) -> str:
@@ -197,9 +212,9 @@ def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> li
     """The result: where the instances answer, how long each part took, how to try them, where to look next."""
     seconds = {item["name"]: item.get("seconds") or {} for item in parts.get("endpoints") or ()}
     own = [(item["name"], f"{address(item)}, as {' or '.join(_names(item))}") for item in instances]
-    times = took({**parts, **(seconds.get(instances[0]["name"], {}) if len(instances) == 1 else {})})
+    times = took({**parts, **(seconds.get(instances[0]["name"], {}) if len(instances) == 1 else {})}, instances[0])
     each = (
-        [(f"{item['name']} took", took(seconds.get(item["name"], {}))) for item in instances]
+        [(f"{item['name']} took", took(seconds.get(item["name"], {}), item)) for item in instances]
         if len(instances) > 1
         else []
     )

@@ -163,6 +163,36 @@ def test_each_of_several_has_its_own_times() -> None:
     assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
 
 
+@pytest.mark.parametrize(
+    ("task", "first"),
+    [("embed", "first embedding"), ("rerank", "first answer"), ("generate", "first token"), (None, "first token")],
+)
+def test_the_first_answer_of_a_model_is_called_what_it_is(task: str | None, first: str) -> None:
+    """An embedding model gives no token."""
+    (instance,) = planned("1xH100", {"model": "8b"})["plan"]["instances"]
+    instance = {**instance, "task": task} if task else {k: v for k, v in instance.items() if k != "task"}
+    lines = screen_plan.ending([instance], "gpu-1", {"endpoints": ENDPOINTS}, False, changed=True)
+    (told,) = [" ".join(line.split()) for line in lines if " took " in line]
+    assert told == f"took load 31 s, compile and warm up 1 min 2 s, {first} 0.13 s"
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("embed", ["serves embeddings by POST /v1/embeddings, and no completions"]),
+        ("rerank", ["serves rankings by POST /v1/rerank, and no completions"]),
+        ("generate", []),
+    ],
+)
+def test_a_plan_says_what_a_pooling_model_gives(task: str, said: list[str]) -> None:
+    """By a repository's name nobody sees it, and a chat would be answered 404."""
+    plan = planned("1xH100", {"model": "8b"})
+    (instance,) = plan["plan"]["instances"]
+    check = {"instances": [{**instance, "task": task}], "fetch": [], "disks": [HERE]}
+    lines = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
+    assert [" ".join(line.split()) for line in lines if line.split()[:1] == ["serves"]] == said
+
+
 @pytest.mark.parametrize("changed", [True, False])
 def test_what_no_list_names_any_more_is_said_at_the_end(changed: bool) -> None:
     lines = screen_plan.ending([], "gpu-1", {"unlisted": ["8b"]}, False, changed=changed)
