@@ -100,7 +100,7 @@ def _cpu_space_gib(request: InstanceRequest, catalog: Catalog) -> int:
 
 def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
     fp8 = (request.kv_cache_dtype or "auto").startswith("fp8")
-    size = request.model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)).token_bytes
+    size = request.cached_model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)).token_bytes
     return int(_cpu_space_gib(request, catalog) * GIB // size) if size else request.model.context
 
 

@@ -91,6 +91,13 @@ class InstanceRequest:
             return False
         return default if options.get(name) is None else options[name]
 
+    @cached_property
+    def cached_model(self) -> ModelSpec:
+        """The model with the cache that what proposes tokens for it takes beside its own."""
+        if self.speculative is None:
+            return self.model
+        return replace(self.model, architecture=speculation.with_cache(self.model, self.speculative))
+
     @property
     def served_names(self) -> tuple[str, ...]:
         """Names that clients may use: the user's, else the repository id and the instance's name."""
@@ -402,15 +409,6 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     return stretch(InstanceRequest(name=name, model=model, **fields))
 
 
-def _with_speculation(request: InstanceRequest, served: bool) -> InstanceRequest:
-    """The request with the cache that a draft takes beside the model's own; without a draft that is refused."""
-    asked = request.speculative
-    if asked is None or not served:
-        return replace(request, speculative=None) if asked else request
-    model = replace(request.model, architecture=speculation.with_cache(request.model, asked))
-    return replace(request, model=model)
-
-
 def stretch(request: InstanceRequest) -> InstanceRequest:
     """The request with the options of YaRN, where its context is beyond config.json's and the family takes YaRN."""
     model, wanted = request.model, request.max_model_len or 0
@@ -502,7 +500,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for item in instances for finding in host_cache.problems(item, item.engine or engine)]
     undrafted = {item.name: speculation.problems(item, item.engine or engine) for item in instances}
     findings += [finding for found in undrafted.values() for finding in found]
-    instances = [_with_speculation(item, not undrafted[item.name]) for item in instances]
+    instances = [replace(item, speculative=None) if undrafted[item.name] else item for item in instances]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)
     return HostRequest(
         engine=engine,

@@ -129,7 +129,8 @@ def _draft(asked: Speculation, request: Served) -> str:
     if asked.draft is None:
         return f"the draft {asked.reference} was not asked for."
     draft, target = asked.draft.model, request.model.sized
-    if draft.code_files and request.trust_remote_code is None:
+    consent = request.trust_remote_code is not None or request.extra_args.get("trust-remote-code")
+    if draft.code_files and not consent:
         return (
             f"the draft {draft.repo_id} at {draft.revision} brings code that would run in the engine:"
             f" {', '.join(draft.code_files[:3])}. Read it, then set vllm_trust_remote_code: true."

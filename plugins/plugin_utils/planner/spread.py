@@ -173,7 +173,7 @@ def context_for(candidate: Candidate, layout: Layout, held: int) -> int:
 
 def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) -> list[Layout]:
     """The layout of the KV cache on each pipeline stage that differs from the others."""
-    request, model = candidate.request, candidate.request.model
+    request, model = candidate.request, candidate.request.cached_model
     setting = Setting(
         tp=spread.tp,
         fp8=(kv_dtype if kv_dtype != "auto" else model.cache_dtype).startswith("fp8"),

@@ -199,7 +199,8 @@ def test_code_of_a_draft_needs_consent() -> None:
     config = {**EAGLE3, "auto_map": {"AutoModel": "modeling_mine.Mine"}}
     assert "brings code that would run in the engine: modeling_mine.py" in refused(BY_HEAD, config=config, files=files)
     known = catalog(BY_HEAD, config=config, files=files)
-    assert one("1xH100", known, model="8b", speculative=BY_HEAD, trust_remote_code=True).draft
+    for consent in ({"trust_remote_code": True}, {"extra_args": {"trust-remote-code": True}}):
+        assert one("1xH100", known, model="8b", speculative=BY_HEAD, **consent).draft
 
 
 def test_models_that_do_not_generate_and_options_that_contradict() -> None:
@@ -218,15 +219,15 @@ def test_models_that_do_not_generate_and_options_that_contradict() -> None:
 
 # -- memory -----------------------------------------------------------------------------------------------------------
 def test_a_head_has_its_own_layer_in_the_cache() -> None:
-    plain, with_head = request({}).model.layout(Setting()), request(BY_HEAD).model.layout(Setting())
+    plain, with_head = request({}).cached_model.layout(Setting()), request(BY_HEAD).cached_model.layout(Setting())
     assert plain.token_bytes == 32 * 2 * 8 * 128 * 2
     assert with_head.token_bytes == 33 * 2 * 8 * 128 * 2
     latent = request(BY_HEAD, config={**EAGLE3, "kv_lora_rank": 512, "qk_rope_head_dim": 64})
-    assert latent.model.layout(Setting()).token_bytes == plain.token_bytes + 576 * 2
+    assert latent.cached_model.layout(Setting()).token_bytes == plain.token_bytes + 576 * 2
 
 
 def test_a_draft_model_has_all_of_its_layers_there() -> None:
-    found = request(BY_MODEL).model.layout(Setting(tp=2))
+    found = request(BY_MODEL).cached_model.layout(Setting(tp=2))
     assert found.token_bytes == 32 * 2 * 4 * 128 * 2 + 16 * 2 * 4 * 64 * 2
 
 
@@ -241,6 +242,13 @@ def test_the_plan_counts_both() -> None:
     assert with_head.kv_cache_tokens < plain.kv_cache_tokens * 32 / 33
 
 
+def test_smaller_weights_are_found_with_a_draft_as_without() -> None:
+    known = catalog(BY_HEAD)
+    made = one("1xL4", known, model="8b", weights="smaller", max_model_len="64K", speculative=BY_HEAD)
+    assert made.model in ("8b-fp8", "8b-w4a16")
+    assert made.config["speculative-config"]["model"] == HEAD
+
+
 def mtp_model(layers: int = 1) -> dict[str, Any]:
     config = {**CONFIGS["8b"], "num_nextn_predict_layers": layers}
     return {"mine": {"repo_id": "Acme/mine", "config": config}}
@@ -249,7 +257,7 @@ def mtp_model(layers: int = 1) -> dict[str, Any]:
 def test_own_layers_are_as_the_last_one() -> None:
     wanted = {"method": "mtp", "tokens": 2}
     asked = read_request({"model": "mine", "speculative": wanted}, catalog(wanted, mtp_model())).instances[0]
-    assert asked.model.layout(Setting()).token_bytes == 33 * 2 * 8 * 128 * 2
+    assert asked.cached_model.layout(Setting()).token_bytes == 33 * 2 * 8 * 128 * 2
     layer = 2 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096)
     assert round(weights_gib(asked, Parallel(), Experts()) * GIB) == layer + 4 * 4096 * 4096
     told = findings("1xH100", catalog({}, mtp_model(2)), model="mine", speculative={"method": "mtp", "tokens": 3})
@@ -258,7 +266,7 @@ def test_own_layers_are_as_the_last_one() -> None:
 
 def test_a_state_is_kept_for_each_proposed_token() -> None:
     hybrid = next(key for key, m in CATALOG.models.items() if not m.missing and m.sized.has_states)
-    plain, ahead = (request(s, hybrid).model for s in ({}, {"method": "ngram", "tokens": 3}))
+    plain, ahead = (request(s, hybrid).cached_model for s in ({}, {"method": "ngram", "tokens": 3}))
     (before,) = {page.blocks for page in plain.layout(Setting()).groups if page.kind == "state"}
     (after,) = {page.blocks for page in ahead.layout(Setting()).groups if page.kind == "state"}
     assert after == before + 3
