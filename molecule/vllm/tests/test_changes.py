@@ -15,6 +15,9 @@ from scenario import CHECKOUT, begin_play, nodes, on_node, run_play, wait_until
 #: The tiny model as the catalogue has it.
 TINY = yaml.safe_load((CHECKOUT / "catalog" / "models.yml").read_text(encoding="utf-8"))["models"]["tiny"]
 
+#: What lies in /etc/vllm for the tiny model.
+FILES = ["tiny.env", "tiny.json", "tiny.yaml"]
+
 
 def away(told: list[tuple[float, str]]) -> str:
     """The window in which a client was not served, for the note; it is asserted nowhere."""
@@ -91,7 +94,7 @@ def test_instances_come_and_go_without_the_others(unit, deploy) -> None:
     play = deploy("-e", "vllm_remove_unlisted=true")
     assert play.status == 0, play.text[-3000:]
     assert on_node("systemctl list-units --all --plain --no-legend 'vllm-*'").count("vllm-") == 1
-    assert on_node("ls /etc/vllm") == "tiny.env\ntiny.yaml"
+    assert on_node("ls /etc/vllm").split() == FILES
     assert unit.run == run
 
 
@@ -105,7 +108,7 @@ def test_a_value_that_cannot_be_rendered_leaves_what_serves(unit, deploy, client
     assert play.status != 0
     assert "nowhere" in play.text
     assert unit.run == run
-    assert on_node("ls /etc/vllm") == "tiny.env\ntiny.yaml"
+    assert on_node("ls /etc/vllm").split() == FILES
     assert {said for _when, said in client()} == {"ok"}
 
 
@@ -134,7 +137,8 @@ def test_what_is_no_longer_listed_goes_when_the_new_one_answers(unit, deploy) ->
     again = deploy("-e", json.dumps(INSTEAD))
     assert again.status == 0, again.text[-3000:]
     assert Unit("vllm-other").show("ActiveState") == "active"
-    assert on_node("ls /etc/vllm; ls /etc/systemd/system | grep ^vllm-") == "other.env\nother.yaml\nvllm-other.service"
+    files = on_node("ls /etc/vllm; ls /etc/systemd/system | grep ^vllm-").split()
+    assert files == ["other.env", "other.json", "other.yaml", "vllm-other.service"]
     assert deploy("-e", "vllm_remove_unlisted=true").status == 0
     assert unit.serves()
 
