@@ -82,7 +82,7 @@ def _drafts(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str,
 
 
 def _adapters(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:
-    return adapters_asked_for({"models": models, "lora": options.get("lora")})
+    return adapters_requested({"models": models, "lora": options.get("lora")})
 
 
 def shared(described: Mapping[str, Any]) -> dict[str, Any]:

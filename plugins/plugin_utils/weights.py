@@ -59,8 +59,9 @@ def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> t
     listed = {name: check["instances"] for name, check in checks.items() if "instances" in check}
     pinned = {name: [_pinned(one, listed, update) for one in instances] for name, instances in listed.items()}
     lacking = [name for name in listed if not checks[name]["settled"]["weights"]]
-    mine = pinned.get(node, [])
-    requested = {name: {_snapshot(one) for one in pinned[name] if one.get("seeder") == node} for name in lacking}
+    apart = {name: list(_apart(instances)) for name, instances in pinned.items()}
+    mine = apart.get(node, [])
+    requested = {name: {_snapshot(one) for one in apart[name] if one.get("seeder") == node} for name in lacking}
     names = dict.fromkeys(one["seeder"] for one in mine if one.get("seeder"))
     return [_plain(one) for one in pinned.get(node, [])], Share(
         fetch=[_plain(one) for one in mine if not one.get("seeder")],

@@ -61,10 +61,10 @@ class Adapter:
     @property
     def targets(self) -> tuple[str, ...] | None:
         """The modules that it changes, by the ends of their names; None where a pattern says it."""
-        found = self.config.get("target_modules")
-        if not isinstance(found, list) or self.config.get("target_parameters"):
+        names = self.config.get("target_modules")
+        if not isinstance(names, list) or self.config.get("target_parameters"):
             return None
-        return tuple(str(name).rpartition(".")[2] for name in found)
+        return tuple(str(name).rpartition(".")[2] for name in names)
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,17 @@ def _one(name: str, value: Any) -> Lora:
     return Lora(name, reference.strip(), str(given.get("base") or "").rstrip("/"))
 
 
-def read_adapter(said: Mapping[str, Any]) -> Adapter:
-    """What the hub said of an adapter. Raises ValueError if it could not be read, or is none; a sentence."""
-    if said.get("refused"):
-        raise ValueError(str(said["refused"]))
+def read_adapter(answer: Mapping[str, Any]) -> Adapter:
+    """What the hub answer of an adapter. Raises ValueError if it could not be read, or is none; a sentence."""
+    if answer.get("refused"):
+        raise ValueError(str(answer["refused"]))
     adapter = Adapter(
-        repo_id=str(said["repo_id"]),
-        revision=str(said["revision"]),
-        branch=str(said.get("branch") or ""),
-        gated=bool(said.get("gated")),
-        files={str(path): int(size) for path, size in said["files"].items()},
-        config=_mapping(said.get("adapter_config")),
+        repo_id=str(answer["repo_id"]),
+        revision=str(answer["revision"]),
+        branch=str(answer.get("branch") or ""),
+        gated=bool(answer.get("gated")),
+        files={str(path): int(size) for path, size in answer["files"].items()},
+        config=_mapping(answer.get("adapter_config")),
     )
     if not adapter.config:
         raise ValueError(

@@ -73,15 +73,15 @@ def problems(request: Serving, catalog: Catalog) -> list[str]:
         return []
     if not request.model.missing and not request.model.sized.lora:
         return [f"{request.name}: vLLM takes no LoRA adapters for {request.model.sized.name}: leave out vllm_lora."]
-    found = [*_same_names(request)]
+    findings = [*_same_names(request)]
     for one in request.lora:
         if one.adapter is None:
-            found.append(f"{request.name}: the adapter {one.name} ({one.reference}) was not asked for.")
+            findings.append(f"{request.name}: the adapter {one.name} ({one.reference}) was not asked for.")
         elif why := _why_not(one, one.adapter, request, catalog):
-            found.append(f"{request.name}: the adapter {one.name} ({one.adapter.title}) {why}")
+            findings.append(f"{request.name}: the adapter {one.name} ({one.adapter.title}) {why}")
     if "lora-modules" in request.extra_args:
-        found.append(f"{request.name}: lora-modules is written from vllm_lora: use one of the two.")
-    return found or _low_rank(request)
+        findings.append(f"{request.name}: lora-modules is written from vllm_lora: use one of the two.")
+    return findings or _low_rank(request)
 
 
 def _same_names(request: Serving) -> Iterator[str]:

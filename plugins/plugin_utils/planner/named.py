@@ -64,7 +64,7 @@ def not_in_catalog(models: Iterable[Any], catalog: Catalog) -> list[dict[str, st
     return list(references.values())
 
 
-def adapters_asked_for(options: Mapping[str, Any]) -> list[dict[str, str]]:
+def adapters_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
     """The LoRA adapters of a host's options and of its models, each once, as the module model_info takes them.
 
     What is no list of adapters is passed over: the reader of the option has a sentence about it.
@@ -72,21 +72,21 @@ def adapters_asked_for(options: Mapping[str, Any]) -> list[dict[str, str]]:
     Raises:
         ValueError: a reference cannot be one to a repository; a sentence for each.
     """
-    found: dict[str, dict[str, str]] = {}
+    references: dict[str, dict[str, str]] = {}
     wrong: list[str] = []
     for item in (options, *(options.get("models") or ())):
         try:
-            wanted = read_lora(item.get("lora") or {}) if isinstance(item, Mapping) else ()
+            adapters = read_lora(item.get("lora") or {}) if isinstance(item, Mapping) else ()
         except ValueError:
             continue
-        for one in wanted:
+        for one in adapters:
             try:
                 references[one.reference] = _repository(one.reference)
             except ValueError as refused:
                 wrong.append(f"vllm_lora: {one.name} cannot be {one.reference!r}, since {refused}: {HOW}.")
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return list(found.values())
+    return list(references.values())
 
 
 def drafts_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -118,16 +118,16 @@ def _repository(reference: str) -> dict[str, str]:
 
 def adapters(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Adapter]:
     """The adapters that were asked for. Raises ValueError where one is none, or is not known; a sentence for each."""
-    found: dict[str, Adapter] = {}
+    known: dict[str, Adapter] = {}
     wrong: list[str] = []
-    for name, said in described.items():
+    for name, answer in described.items():
         try:
-            found[name] = read_adapter(said)
+            known[name] = read_adapter(answer)
         except ValueError as refused:
             wrong.append(str(refused))
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
-    return found
+    return known
 
 
 def _reference(name: str) -> dict[str, str]:
@@ -214,7 +214,10 @@ def _no_model(answer: Mapping[str, Any]) -> str:
     what = title(answer)
     own = [path for path in files if path.endswith(READ) and "/" not in path and not path.startswith(ADAPTER)]
     if "adapter_config.json" in files and not (answer.get("config") is not None and own):
-        return f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it is for."
+        return (
+            f"{what} is a LoRA adapter (it has adapter_config.json and no model): serve the model that it"
+            " is for, with this in vllm_lora."
+        )
     if answer.get("config") is not None:
         return ""
     if "model_index.json" in files:
