@@ -97,11 +97,12 @@ def test_a_branch_is_what_the_cache_noted(tmp_path, make):
 
 
 def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
-    offers = [hub_folder.find(plain(tmp_path), Snapshot(REPO)) for _time in range(2)]
+    folder = plain(tmp_path)
+    offers = [hub_folder.find(folder, Snapshot(REPO)) for _time in range(2)]
     assert (offers[0].vouched, offers[0].hashed) == (hub_folder.AS_FOUND, False)
     assert offers[0].commit == offers[1].commit
     os.utime(tmp_path / "config.json", (1, 1))
-    assert hub_folder.find(str(tmp_path), Snapshot(REPO)).commit != offers[0].commit
+    assert hub_folder.find(folder, Snapshot(REPO)).commit != offers[0].commit
 
 
 @pytest.mark.parametrize(
