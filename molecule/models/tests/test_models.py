@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ STRANGE = [("/v1/embeddings", MIXTURE), ("/v1/completions", EMBEDDING), ("/v1/ch
 
 
 def cosine(one: list[float], other: list[float]) -> float:
-    return math.sumprod(one, other) / math.sqrt(math.sumprod(one, one) * math.sumprod(other, other))
+    def product(left: list[float], right: list[float]) -> float:
+        return sum(map(operator.mul, left, right))
+
+    return product(one, other) / math.sqrt(product(one, one) * product(other, other))
 
 
 def embedded(texts: list[str]) -> list[list[float]]:
