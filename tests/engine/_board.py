@@ -4,9 +4,8 @@
 """Runs inside a release's environment: let vLLM decide as on a GPU, where there is none.
 
 A model's shapes, its attention backend, the size of a block and the kernels of its weights follow from the board
-that vLLM sees. `pretend` names one. What is asked of the board is answered from the table, a kernel is a name without
-a body, and the other ranks of a group are torch's own "fake" backend. So a model can be built on the meta device, and
-never run.
+that vLLM sees. `pretend` names one. What is asked of the board is answered from the table, and a kernel is a name
+without a body. So a model can be built on the meta device, and never run.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 
 GIB = 1 << 30
@@ -225,22 +223,3 @@ def pretend(name: str) -> torch.library.Library:
 
     registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no board
     return library
-
-
-def group(size: int) -> None:
-    """A group of ranks of which only this one is there."""
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-    from vllm.distributed import parallel_state
-
-    dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
-    new_group, new_parallel = dist.new_group, parallel_state.init_model_parallel_group
-    dist.new_group = lambda ranks=None, **_more: new_group(ranks, backend="fake")
-
-    def alone(*args: Any, **more: Any) -> Any:
-        return new_parallel(*args, **{**more, "use_message_queue_broadcaster": False, "use_device_communicator": False})
-
-    parallel_state.init_model_parallel_group = alone
-    parallel_state.init_distributed_environment(
-        world_size=size, rank=0, local_rank=0, distributed_init_method="env://", backend="fake"
-    )
-    parallel_state.initialize_model_parallel(size, 1)

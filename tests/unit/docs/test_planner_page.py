@@ -19,18 +19,10 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files 
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import make_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import SHAPE
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-DENSE = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
+DENSE = {"architectures": ["LlamaForCausalLM"], **SHAPE}
 
 
 def loaded(name: str) -> ModuleType:

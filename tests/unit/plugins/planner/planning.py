@@ -26,6 +26,16 @@ CONFIGS: dict[str, Any] = {
     for key, entry in yaml.safe_load((HOME / "models.yml").read_text(encoding="utf-8"))["models"].items()
     if "config" in entry
 }
+#: A dense decoder of 8 billion parameters, as its config.json says it.
+SHAPE: dict[str, Any] = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+}
 
 
 def board(name: str, owner: str = "") -> NodeGpus:

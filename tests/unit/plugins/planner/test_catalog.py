@@ -13,18 +13,9 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import near, version_key
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, FIXTURES, findings, one
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, FIXTURES, SHAPE, findings, one
 
 RECORDED: dict[str, Any] = json.loads((FIXTURES / "vllm" / "flags-0.33.0.json").read_text(encoding="utf-8"))
-SHAPE = {
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
 
 
 def test_what_must_be_there() -> None:

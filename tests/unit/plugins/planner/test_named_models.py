@@ -15,6 +15,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import 
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.named import code_files, entries, not_in_catalog
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
+    SHAPE,
     findings,
     instances,
     one,
@@ -23,17 +24,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
 
 COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659"
 NAME = "Acme/Mine-8B"
-LLAMA = {
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-}
+LLAMA = {"architectures": ["LlamaForCausalLM"], **SHAPE, "head_dim": 128}
 SHARDS = [f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)]
 #: 16.06 GB, as the shapes say.
 FILES = {"config.json": 700, "tokenizer.json": 9_000_000, **dict.fromkeys(SHARDS, 4_015_000_000)}
