@@ -166,6 +166,13 @@ def test_no_context_is_offered_that_a_real_board_refused(point: dict[str, Any]) 
     assert 0.6 * point["largest_context"] < instance.max_model_len <= point["largest_context"]
 
 
+@pytest.mark.parametrize("point", REAL["loaded"], ids=lambda point: f"{point['repo_id']}-tp{point['tp']}")
+def test_weights_are_those_that_real_boards_loaded(point: dict[str, Any]) -> None:
+    tp = point["tp"]
+    counted = stage_bytes(CATALOG.models[point["repo_id"]].stored, tp, Experts(cut=tp))
+    assert counted / 2**30 == pytest.approx(point["weights_gib_per_gpu"], rel=0.015)
+
+
 def scarce(name: str, utilization: float) -> Choice:
     """How one engine would serve a model that its board has little memory for."""
     more = {"tensor_parallel_size": 1, "kv_cache_dtype": "auto", "gpu_memory_utilization": utilization}
