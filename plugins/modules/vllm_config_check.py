@@ -65,6 +65,10 @@ checked:
   type: list
   elements: str
   returned: always
+refused:
+  description: The name of the unit whose configuration was refused. It runs, and was not stopped.
+  type: str
+  returned: failure
 figures:
   description:
     - What the engine counts for each accepted unit, C(name) (str) with C(weights_bytes) (int, on one GPU),
@@ -144,6 +148,8 @@ REMEDY = (
     "set a lower vllm_max_model_len, or correct the model's figures (vllm_weights_bytes, vllm_kv_bytes_per_token) if"
     " you gave them."
 )
+#: The remedy where the parser refuses an option, before its own sentence.
+OTHERWISE = "correct vllm_extra_args, or set an image that takes them (vllm_image, vllm_engine)"
 
 
 def concerned(module, unit):
@@ -159,7 +165,7 @@ def check(module, units):
     for unit in units:
         rc, out, err = module.run_command(command(module.params, unit))
         error = complaint(err or out)
-        problem, remedy = f"{unit['image']} does not take {unit['config']}", error
+        problem, remedy = f"{unit['image']} does not take {unit['config']}", f"{OTHERWISE}: {error}"
         if rc not in (0, REFUSED):
             # Another release may have its parser elsewhere. The start of the unit then shows whether it works.
             module.warn(f"{unit['image']} could not be asked about {unit['config']}: {error}")
@@ -169,9 +175,8 @@ def check(module, units):
             problem, remedy = refuted(unit, answer), REMEDY
         if problem:
             names = [accepted["name"] for accepted in figures]
-            module.fail_json(
-                msg=f"{problem}, so {unit['name']} was not stopped: {remedy}", checked=names, figures=figures, done=True
-            )
+            msg = f"{problem}, so {unit['name']} was not stopped: {remedy}"
+            module.fail_json(msg=msg, refused=unit["name"], checked=names, figures=figures, done=True)
         figures.append({"name": unit["name"], **answer})
     return figures
 

@@ -10,8 +10,8 @@ version_added: 1.0.0
 description:
   - When a unit of the role P(gpunode.llm.vllm#role) answers, it keeps a copy of the files that it was started from. The
     module restores the files and the image if they differ from this copy, and starts units that do not run.
-  - The module does not restart a unit that runs. It does not touch a unit that has never answered, unless that unit
-    replaced others.
+  - The module does not restart a unit that runs, such as one whose new configuration was refused before it was stopped.
+    It does not touch a unit that has never answered, unless that unit replaced others.
   - Returns when systemd has accepted the jobs. Pass RV(endpoints) to M(gpunode.llm.endpoint_ready) to wait for them.
 author:
   - gpunode contributors (@gpunode)
@@ -79,13 +79,16 @@ rolled_back:
       description: The restored files, and the name of the image if it was restored.
       type: list
       elements: str
+    ran:
+      description: Whether the unit ran, so that it was not started.
+      type: bool
 brought_back:
   description: The units that were stopped to make room, and that this call started again.
   type: list
   elements: str
   returned: always
 endpoints:
-  description: The endpoints of these units, as M(gpunode.llm.endpoint_ready) takes them.
+  description: The endpoints of the units that this call started, as M(gpunode.llm.endpoint_ready) takes them.
   type: list
   elements: dict
   returned: always
@@ -120,7 +123,7 @@ class Rollback:
 
     def running(self, units):
         """The active units. A unit of the role vllm is active only after it has answered."""
-        shown = self.run(*commands.show(units_unit.PROPERTIES, *units))
+        shown = self.run(*commands.show(units_unit.PROPERTIES, *units)) if units else ""
         return {name for name, unit in units_unit.parse_show(shown).items() if unit.active == "active"}
 
     def kept(self, unit):
@@ -158,18 +161,16 @@ class Rollback:
             self.module.run_command(["systemctl", "reset-failed", *going])
             self.run("systemctl", "disable", "--quiet", *going)
 
-    def start(self, units):
+    def start(self, stopped):
         self.run("systemctl", "daemon-reload")
-        running = self.running(units)
-        stopped = [unit for unit in units if unit not in running]
         if stopped:
             # This fails for a unit that systemd has not loaded. Such a unit has no start counter to reset.
             self.module.run_command(["systemctl", "reset-failed", *stopped])
             self.run("systemctl", "restart", "--no-block", *stopped)
 
 
-def restore_units(rollback, units):
-    """Restore the units. Returns the differences of each unit, and the endpoints."""
+def restore_units(rollback, units, running):
+    """Restore the units. Returns the differences of each unit, and the endpoints of those that do not run."""
     rows, endpoints = [], []
     for unit in units:
         kept = rollback.kept(unit)
@@ -178,8 +179,9 @@ def restore_units(rollback, units):
         paths, image_moved = kept.differing(rollback.module.sha256), rollback.image_moved(kept)
         if not paths and not image_moved:
             continue
-        rows.append({"unit": unit, "differed": [*paths, *([kept.record.image] if image_moved else [])]})
-        endpoints.append(kept.record.endpoint)
+        differed = [*paths, *([kept.record.image] if image_moved else [])]
+        rows.append({"unit": unit, "differed": differed, "ran": unit in running})
+        endpoints += [] if unit in running else [kept.record.endpoint]
         if not rollback.module.check_mode:
             rollback.restore(kept, paths, image_moved)
     return rows, endpoints
@@ -197,15 +199,16 @@ def main():
         supports_check_mode=True,
     )
     rollback = Rollback(module)
-    back = rollback.stood_down()
-    rows, endpoints = restore_units(rollback, module.params["units"])
-    endpoints += [one.endpoint for one in back]
-    back = [one.unit for one in back]
+    noted = rollback.stood_down()
+    back = [one.unit for one in noted]
+    running = rollback.running([*module.params["units"], *back])
+    rows, endpoints = restore_units(rollback, module.params["units"], running)
+    endpoints += [one.endpoint for one in noted]
     if not module.check_mode:
         if back:
             rollback.give_way(module.params["units"])
         if rows or back:
-            rollback.start([*(row["unit"] for row in rows), *back])
+            rollback.start([unit for unit in (*(row["unit"] for row in rows), *back) if unit not in running])
         for unit in back:
             os.unlink(stop_note(unit))
     before = "".join(f"{row['unit']}: {path}\n" for row in rows for path in row["differed"])

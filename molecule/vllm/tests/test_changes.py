@@ -18,6 +18,12 @@ TINY = yaml.safe_load((CHECKOUT / "catalog" / "models.yml").read_text(encoding="
 #: What lies in /etc/vllm for the tiny model.
 FILES = ["tiny.env", "tiny.json", "tiny.yaml"]
 
+#: What a play says at its end of a change that was refused before anything stopped.
+UNTOUCHED = (
+    "What changed was refused, for the cause above."
+    " vllm-tiny.service was never stopped, and its last working files are back."
+)
+
 
 def away(told: list[tuple[float, str]]) -> str:
     """The window in which a client was not served, for the note; it is asserted nowhere."""
@@ -33,6 +39,8 @@ def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
     assert play.status != 0
     assert "argument --dtype: invalid choice" in play.words
+    assert UNTOUCHED in play.words
+    assert "again, and answers" not in play.words
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0
@@ -52,6 +60,7 @@ def test_a_plan_that_the_engine_refutes_stops_nothing(unit, deploy, client) -> N
     play = deploy("-e", json.dumps(options))
     assert play.status != 0
     assert "of KV cache for one request of 1500000 tokens, the plan has 1.00 GiB for the KV cache" in play.words
+    assert UNTOUCHED in play.words
     assert unit.run == run
     assert {said for _when, said in client()} == {"ok"}
     assert deploy().status == 0

@@ -30,6 +30,10 @@ UNIT = {
 class Failed(Exception):
     """What fail_json does."""
 
+    def __init__(self, msg: str, **more: Any) -> None:
+        super().__init__(msg)
+        self.result = more
+
 
 class Module:
     """A node whose units run, and whose docker answers so."""
@@ -43,8 +47,8 @@ class Module:
         self.commands.append(argv)
         return self.answer if "run" in argv else (0, "", "")
 
-    def fail_json(self, msg: str, **_more: Any) -> None:
-        raise Failed(msg)
+    def fail_json(self, msg: str, **more: Any) -> None:
+        raise Failed(msg, **more)
 
     def warn(self, msg: str) -> None:
         self.warned = msg
@@ -94,8 +98,19 @@ def test_a_plan_of_an_earlier_release_is_compared_with_nothing() -> None:
 
 
 def test_what_the_parser_refuses_stops_nothing() -> None:
-    with pytest.raises(Failed, match=r"does not take /etc/vllm/8b.yaml, .* stopped: vllm: error: no such option"):
+    with pytest.raises(Failed) as failed:
         vllm_config_check.check(Module(2, "", "usage: all options\nvllm: error: no such option\n"), [UNIT])
+    assert str(failed.value) == (
+        "vllm/vllm-openai:v0.33.0 does not take /etc/vllm/8b.yaml, so vllm-8b.service was not stopped: correct"
+        " vllm_extra_args, or set an image that takes them (vllm_image, vllm_engine): vllm: error: no such option"
+    )
+
+
+@pytest.mark.parametrize("answer", [(2, "", "vllm: error: no such option"), (0, engine(500, 500), "")])
+def test_a_refusal_names_the_unit_that_goes_on(answer: tuple[int, str, str]) -> None:
+    with pytest.raises(Failed) as failed:
+        vllm_config_check.check(Module(*answer), [UNIT])
+    assert failed.value.result["refused"] == "vllm-8b.service"
 
 
 def test_an_image_that_cannot_be_asked_is_a_warning() -> None:

@@ -94,7 +94,7 @@ def test_files_return_and_the_unit_starts(tmp_path, monkeypatch):
     node = Node(tmp_path, "failed")
     node.config.write_text("new\n")
     told = run(node, monkeypatch)
-    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)]}]
+    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": False}]
     assert told["endpoints"] == [
         {
             "name": "a",
@@ -113,14 +113,16 @@ def test_files_return_and_the_unit_starts(tmp_path, monkeypatch):
 def test_a_unit_that_runs_gets_its_files_back_and_goes_on(tmp_path, monkeypatch):
     node = Node(tmp_path, "active")
     node.config.write_text("new\n")
-    run(node, monkeypatch)
+    told = run(node, monkeypatch)
+    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": True}]
+    assert told["endpoints"] == []  # nobody has to wait for it
     assert node.config.read_text() == "old\n"
     assert node.ran == ["systemctl daemon-reload"]
 
 
 def test_the_image_gets_its_name_back(tmp_path, monkeypatch):
     node = Node(tmp_path, "failed", image="sha256:2")
-    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": ["image:1"]}]
+    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": ["image:1"], "ran": False}]
     assert node.ran[0] == "docker tag sha256:1 image:1"
 
 
@@ -140,7 +142,7 @@ def test_the_record_returns_with_what_it_tells_of(tmp_path, monkeypatch):
     path.parent.mkdir()
     path.write_text(Record("a", UNIT, port=9999).text())
     node.config.write_text("new\n")
-    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)]}]
+    assert run(node, monkeypatch)["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": False}]
     assert record.parse(path.read_text()).port == 8001
     assert path.stat().st_mode & 0o777 == 0o644
 

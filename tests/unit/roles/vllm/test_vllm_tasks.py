@@ -107,13 +107,34 @@ def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
     assert (unit, set(files), files[-1]) == ("gpunode-engines.service", written, "{{ __vllm_engines_unit }}")
 
 
+def what_runs_now(failed: dict, rollback: dict | None) -> str:
+    """The last message of a play where a change failed; rollback is the result of vllm_rollback, None if it is off."""
+    task = TASKS["rollback"][-1]
+    given: dict = {key: trust_as_template(text) for key, text in task["vars"].items() if isinstance(text, str)}
+    given["__vllm_messages"] = [trust_as_template(line) for line in task["vars"]["__vllm_messages"]]
+    given |= {"ansible_failed_result": failed, "__vllm_rollback": rollback is not None}
+    given |= {"__vllm_rolled_back": rollback if rollback is not None else {"skipped": True}}
+    given["__vllm_rollback_ready"] = (rollback or {}).get("again", {"endpoints": []})
+    text = trust_as_template(task["gpunode.llm.refuse"]["msg"])
+    return str(Templar(loader=DataLoader(), variables=given).template(text))
+
+
+STOPPED, UNTOUCHED = {"unit": "a", "ran": False}, {"unit": "c", "ran": True}
+
+
 @pytest.mark.parametrize(
     ("rollback", "said"),
     [
         ({}, ""),
         (
-            {"rolled_back": [{"unit": "a"}], "endpoints": [1]},
+            {"rolled_back": [STOPPED], "endpoints": [1]},
             "a runs its last working configuration again, and answers.",
+        ),
+        ({"rolled_back": [UNTOUCHED]}, "c was never stopped, and its last working files are back."),
+        (
+            {"rolled_back": [STOPPED, UNTOUCHED], "endpoints": [1], "again": {"msg": "a hangs."}},
+            "c was never stopped, and its last working files are back."
+            " a runs its last working configuration again, and does not answer either: a hangs.",
         ),
         ({"brought_back": ["b"], "endpoints": [1]}, "b, which had made room, runs again, and answers."),
         (
@@ -124,13 +145,28 @@ def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
     ],
 )
 def test_a_failure_does_not_repeat_its_cause_and_says_what_runs_now(rollback: dict | None, said: str) -> None:
-    task = TASKS["rollback"][-1]
     done = [{"name": "old", "action": "stop"}, {"name": "new", "action": "start"}]
-    given: dict = {key: trust_as_template(text) for key, text in task["vars"].items() if isinstance(text, str)}
-    given["__vllm_messages"] = [trust_as_template(line) for line in task["vars"]["__vllm_messages"]]
-    given |= {"ansible_failed_result": {"msg": "no luck.", "units": done}, "__vllm_rollback": rollback is not None}
-    given |= {"__vllm_rolled_back": rollback if rollback is not None else {"skipped": True}}
-    given["__vllm_rollback_ready"] = (rollback or {}).get("again", {"endpoints": []})
-    text = trust_as_template(task["gpunode.llm.refuse"]["msg"])
-    told = Templar(loader=DataLoader(), variables=given).template(text)
+    told = what_runs_now({"msg": "no luck.", "units": done}, rollback)
     assert told == f"What changed does not run, for the cause above. {said}".rstrip()
+
+
+@pytest.mark.parametrize(
+    ("rollback", "said"),
+    [
+        ({"rolled_back": [UNTOUCHED]}, "c was never stopped, and its last working files are back."),
+        (None, "c was never stopped, but starts from the new files next, since vllm_rollback is false."),
+    ],
+)
+def test_what_was_refused_was_never_stopped(rollback: dict | None, said: str) -> None:
+    told = what_runs_now({"msg": "image does not take it.", "refused": "c"}, rollback)
+    assert told == (
+        f"What changed was refused, for the cause above. {said} Change what was refused, and run the play again."
+    )
+
+
+def test_no_task_of_a_refusal_says_that_something_runs_again() -> None:
+    """It is shown also where nothing was stopped."""
+    (task,) = [task for task in TASKS["rollback"] if "gpunode.llm.vllm_rollback" in task]
+    assert task["name"].startswith("Restore the last working files")
+    (wait,) = [task for task in TASKS["rollback"] if "gpunode.llm.endpoint_ready" in task]
+    assert wait["when"] == "__vllm_rolled_back.endpoints | default([]) | length > 0"
