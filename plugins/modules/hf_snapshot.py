@@ -223,41 +223,40 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.hub import api as hub_api, run as hub_run
 
+OPTIONS = {
+    "snapshots": {"type": "list", "elements": "dict", "required": True},
+    "home": {"type": "path", "default": "/var/lib/huggingface"},
+    "venv": {"type": "path", "default": "/opt/huggingface-hub"},
+    "endpoint": {"type": "str", "default": "https://huggingface.co"},
+    "source": {"type": "path"},
+    "token": {"type": "str", "no_log": True},
+    "token_path": {"type": "path", "default": "/etc/huggingface/token"},
+    "ca_path": {"type": "path"},
+    "update": {"type": "bool", "default": False},
+    "verify": {"type": "bool", "default": False},
+    "fetch": {"type": "bool", "default": True},
+    "workers": {"type": "int", "default": 8},
+    "attempts": {"type": "int", "default": 8},
+    "xet": {"type": "bool", "default": False},
+    "wait_s": {"type": "int", "default": 10},
+    "background": {"type": "bool", "default": False},
+    "seeder": {
+        "type": "dict",
+        "options": {
+            "name": {"type": "str", "required": True},
+            "address": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+            "bind": {"type": "str"},
+        },
+    },
+    "seeder_secret": {"type": "str", "no_log": True},
+    "seeder_manifests": {"type": "list", "elements": "dict", "default": []},
+    "resume": {"type": "dict"},
+}
+
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "snapshots": {"type": "list", "elements": "dict", "required": True},
-            "home": {"type": "path", "default": "/var/lib/huggingface"},
-            "venv": {"type": "path", "default": "/opt/huggingface-hub"},
-            "endpoint": {"type": "str", "default": "https://huggingface.co"},
-            "source": {"type": "path"},
-            "token": {"type": "str", "no_log": True},
-            "token_path": {"type": "path", "default": "/etc/huggingface/token"},
-            "ca_path": {"type": "path"},
-            "update": {"type": "bool", "default": False},
-            "verify": {"type": "bool", "default": False},
-            "fetch": {"type": "bool", "default": True},
-            "workers": {"type": "int", "default": 8},
-            "attempts": {"type": "int", "default": 8},
-            "xet": {"type": "bool", "default": False},
-            "wait_s": {"type": "int", "default": 10},
-            "background": {"type": "bool", "default": False},
-            "seeder": {
-                "type": "dict",
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "address": {"type": "str", "required": True},
-                    "port": {"type": "int", "required": True},
-                    "bind": {"type": "str"},
-                },
-            },
-            "seeder_secret": {"type": "str", "no_log": True},
-            "seeder_manifests": {"type": "list", "elements": "dict", "default": []},
-            "resume": {"type": "dict"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     try:
         result = hub_run.run(module.params, module.check_mode, module.run_command)
     except (hub_run.Failed, hub_api.HubError, ValueError) as trouble:

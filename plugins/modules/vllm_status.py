@@ -360,9 +360,6 @@ class Node:
         runs = [] if well else self.runs(instance.unit)
         docker_runs = units.get(DOCKER, instance_status.Unit()).active == "active"
         verdict = instance_status.judge(unit, instance.answer, instance.works, runs, docker_runs)
-        mine, lost = instance_status.own_gpus(instance.record.gpus, gpus)
-        used, total = instance_status.gpu_memory(mine)
-        use = gpu_use.together([self.uses.get(gpu.index, gpu_use.Use()) for gpu in mine])
         return {
             "name": instance.name,
             "unit": instance.unit,
@@ -381,12 +378,16 @@ class Node:
             "image": instance.record.image,
             "image_id": images.get(names.container_of(instance.name), ""),
             "url": instance.url(),
-            "requests_running": instance.load.running if instance.load else None,
-            "requests_waiting": instance.load.waiting if instance.load else None,
-            "requests_per_s": instance.rates.requests if instance.rates else None,
-            "prompt_tokens_per_s": instance.rates.prompt_tokens if instance.rates else None,
-            "generation_tokens_per_s": instance.rates.generation_tokens if instance.rates else None,
-            "kv_cache_usage": instance.load.kv_cache_usage if instance.load else None,
+            **load_figures(instance.load, instance.rates),
+            **self.gpu_figures(instance, gpus),
+        }
+
+    def gpu_figures(self, instance, gpus):
+        """The GPUs of an instance, how much of their memory is in use, and what they do now."""
+        mine, lost = instance_status.own_gpus(instance.record.gpus, gpus)
+        used, total = instance_status.gpu_memory(mine)
+        use = gpu_use.together([self.uses.get(gpu.index, gpu_use.Use()) for gpu in mine])
+        return {
             "gpus": instance_status.gpu_indices(instance.record.gpus, gpus),
             "gpu_uuids": [gpu.uuid for gpu in mine],
             "gpus_lost": lost,
@@ -397,6 +398,18 @@ class Node:
             "gpu_power_limit_w": use.power_limit_w,
             "gpu_temperature_c": use.temperature_c,
         }
+
+
+def load_figures(load, rates):
+    """The requests of an engine and its KV cache, as its metrics show them; None for each figure that is unknown."""
+    return {
+        "requests_running": load.running if load else None,
+        "requests_waiting": load.waiting if load else None,
+        "requests_per_s": rates.requests if rates else None,
+        "prompt_tokens_per_s": rates.prompt_tokens if rates else None,
+        "generation_tokens_per_s": rates.generation_tokens if rates else None,
+        "kv_cache_usage": load.kv_cache_usage if load else None,
+    }
 
 
 def instances(module):

@@ -231,15 +231,10 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     """Build the service of an instance. Raises ValueError if no unit can be made of it."""
     check(instance)
     name, first = str(instance["name"]), str(instance.get("first") or "")
-    host, port = _host(instance), int(instance["port"])
     paths, config = files(instance, settings), instance.get("config") or {}
-    cache = f"{settings.cache_dir}/{first or name}"
-    hub = f"{settings.huggingface_home}/hub"
-    weights = str(instance.get("folder") or hub)
-    beside = [str(one["repo_id"]) for one in _beside(instance)]
-    cached = hub if instance.get("folder") and beside else ""
-    home = "/root" if settings.run_as_root else "/home/vllm"
     return Service(
+        **_address_fields(instance),
+        **_folder_fields(instance, settings),
         name=name,
         unit=names.unit_of(name),
         container=names.container_of(name),
@@ -249,15 +244,9 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         image=str(instance.get("image") or ""),
         model=str(instance.get("repo_id") or ""),
         revision=_revision(instance),
-        beside=beside,
+        beside=_repositories_beside(instance),
         first=first,
         cpu=(instance.get("device") or "cuda") == "cpu",
-        host=host,
-        port=port,
-        port_base=None if first or instance.get("port_base") is None else int(instance["port_base"]),
-        publish=f"{network.bracketed(host)}:{port}:{int(config.get('port', port))}",
-        # Running units contain this text in a comment: another text would restart them.
-        health_url=f"http://{LOOPBACK if host in ANY_ADDRESS else host}:{port}/health",
         gpus=_gpus(instance),
         gpus_by_uuid=bool(instance.get("gpu_uuids")),
         utilization=float(config.get("gpu-memory-utilization", UTILIZATION)),
@@ -265,19 +254,8 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         files=paths,
         started_from=names.started_from(names.unit_of(name)),
         mounted_config=f"{names.run_dir(names.unit_of(name))}/config.yaml" if settings.several_keys else paths.config,
-        weights=weights,
-        weights_target=names.MODEL_TARGET if instance.get("folder") else f"{home}/{names.HUB_TARGET}",
-        cached=cached,
-        cached_target=f"{home}/{names.HUB_TARGET}" if cached else "",
-        cache=cache,
-        folders=[cache + below for below in ("", "/.cache", "/.cache/huggingface", f"/{names.HUB_TARGET}")],
         snapshots=_snapshots(instance, settings),
-        mounts=_mounts(
-            [weights, *filter(None, [cached]), cache, os.path.dirname(paths.config), settings.kept_dir], settings
-        ),
         user="" if settings.run_as_root else USER,
-        home=home,
-        cache_target=f"{home}/.cache/vllm" if settings.run_as_root else home,
         shm_size=str(instance.get("shm_size", "16g")),
         config={"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)},
         environment=_environment(instance, settings),
@@ -286,6 +264,42 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         gateway_unit=names.GATEWAY_UNIT,
         several_keys=settings.several_keys,
     )
+
+
+def _address_fields(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a service that say where it listens."""
+    host, port = _host(instance), int(instance["port"])
+    inside = int((instance.get("config") or {}).get("port", port))
+    counted = not instance.get("first") and instance.get("port_base") is not None
+    return {
+        "host": host,
+        "port": port,
+        "port_base": int(instance["port_base"]) if counted else None,
+        "publish": f"{network.bracketed(host)}:{port}:{inside}",
+        # Running units contain this text in a comment: another text would restart them.
+        "health_url": f"http://{LOOPBACK if host in ANY_ADDRESS else host}:{port}/health",
+    }
+
+
+def _folder_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The fields of a service that name its folders, on the node and in the container."""
+    cache = f"{settings.cache_dir}/{instance.get('first') or instance['name']}"
+    hub = f"{settings.huggingface_home}/hub"
+    weights = str(instance.get("folder") or hub)
+    cached = hub if instance.get("folder") and _beside(instance) else ""
+    home = "/root" if settings.run_as_root else "/home/vllm"
+    of_files = os.path.dirname(files(instance, settings).config)
+    return {
+        "weights": weights,
+        "weights_target": names.MODEL_TARGET if instance.get("folder") else f"{home}/{names.HUB_TARGET}",
+        "cached": cached,
+        "cached_target": f"{home}/{names.HUB_TARGET}" if cached else "",
+        "cache": cache,
+        "folders": [cache + below for below in ("", "/.cache", "/.cache/huggingface", f"/{names.HUB_TARGET}")],
+        "mounts": _mounts([weights, *filter(None, [cached]), cache, of_files, settings.kept_dir], settings),
+        "home": home,
+        "cache_target": f"{home}/.cache/vllm" if settings.run_as_root else home,
+    }
 
 
 def _host(instance: Mapping[str, Any]) -> str:
@@ -322,6 +336,11 @@ def _environment(instance: Mapping[str, Any], settings: Settings) -> dict[str, A
 def _beside(instance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Its adapters and its draft."""
     return [*(instance.get("lora") or ()), *filter(None, [instance.get("draft")])]
+
+
+def _repositories_beside(instance: Mapping[str, Any]) -> list[str]:
+    """The repositories of its adapters and its draft."""
+    return [str(snapshot["repo_id"]) for snapshot in _beside(instance)]
 
 
 def _snapshots(instance: Mapping[str, Any], settings: Settings) -> list[str]:

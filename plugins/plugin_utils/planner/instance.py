@@ -11,7 +11,7 @@ from typing import Any
 
 from ...module_utils.instance.names import MODEL_TARGET
 from . import host_cache, lora, speculation
-from .catalog import EngineSpec, Policy
+from .catalog import EngineSpec, ModelSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
 from .tasks import GENERATE
@@ -157,16 +157,30 @@ def env(decision: Decision, engine: EngineSpec, policy: Policy, timeout: int) ->
     return {**base, **decision.request.model.env, **decision.request.env}
 
 
+def _model_fields(model: ModelSpec) -> dict[str, Any]:
+    """The fields of an instance that describe its model: they do not depend on the node."""
+    return {
+        "model": model.key,
+        "repo_id": model.repo_id,
+        "revision": model.revision,
+        "branch": model.branch,
+        "folder": model.folder,
+        "model_context": model.context,
+        "precision": model.precision,
+        "weights_bytes": weights_bytes(model),
+        "gated": model.gated,
+        "allow_patterns": model.allow_patterns,
+        "ignore_patterns": model.ignore_patterns,
+    }
+
+
 def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> Instance:
     """Build the instance that roles and users read."""
     request, engine = decision.request, host_request.engine_of(decision.request)
-    size = weights_bytes(request.model)
     timeout = start_timeout_s(request, policy)
     return Instance(
+        **_model_fields(request.model),
         name=request.name,
-        model=request.model.key,
-        repo_id=request.model.repo_id,
-        revision=request.model.revision,
         image=decision.image,
         device=request.device,
         gpu_indices=decision.indices,
@@ -175,8 +189,6 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         pipeline_parallel_size=decision.spread.pp,
         data_parallel_size=decision.replicas,
         max_model_len=decision.context,
-        model_context=request.model.context,
-        precision=request.model.precision,
         weights_gib_per_gpu=round(decision.weights_gib, 2),
         kv_cache_tokens=decision.kv_tokens,
         kv_cache_gib_per_gpu=round(decision.kv_gib, 2),
@@ -186,14 +198,8 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         port=decision.port,
         port_base=host_request.port,
         served_model_name=request.served_names[0],
-        weights_bytes=size,
-        gated=request.model.gated,
-        ignore_patterns=request.model.ignore_patterns,
         start_timeout_s=timeout,
         shm_size=host_cache.shared_memory(policy.shm_size[request.device], decision.kv_host_gib),
-        branch=request.model.branch,
-        allow_patterns=request.model.allow_patterns,
-        folder=request.model.folder,
         task=request.task,
         gpu_share=request.gpu_share if isinstance(request.gpu_share, float) else None,
         starts_after=decision.starts_after,

@@ -455,6 +455,34 @@ def _utilization(host_request: HostRequest) -> float | None:
     return max(known) if known and len(known) == len(given) else None
 
 
+def _host(host_request: HostRequest, node: NodeGpus, catalog: Catalog) -> Host:
+    """The node's GPUs. The engines that this plan replaces or removes do not count as other users of them."""
+    names = {UNIT + request.name for request in host_request.instances}
+    return read_host(
+        node,
+        catalog,
+        lambda owner: owner in names or (host_request.remove_unlisted and owner.startswith(UNIT)),
+        _utilization(host_request),
+    )
+
+
+def _images(host_request: HostRequest, driver_version: str) -> dict[str, ImageChoice]:
+    """The image of each instance, by the instance's name."""
+    return {
+        request.name: pick_image(request, host_request.engine_of(request), driver_version)
+        for request in host_request.instances
+    }
+
+
+def _host_cache_notes(decisions: Sequence[Decision]) -> list[str]:
+    """A note for each instance that keeps KV cache in the host's memory."""
+    return [
+        host_cache.note(decision.request.name, decision.kv_host_gib, decision.replicas)
+        for decision in decisions
+        if decision.kv_host_gib
+    ]
+
+
 def make_plan(
     host_request: HostRequest, node: NodeGpus, catalog: Catalog, serving: NodeServing | None = None
 ) -> Outcome:
@@ -463,20 +491,11 @@ def make_plan(
     ``serving``: the engines that the node has already. They keep their ports and GPUs.
     """
     serving = serving or NodeServing()
-    names = {UNIT + request.name for request in host_request.instances}
-    host = read_host(
-        node,
-        catalog,
-        lambda owner: owner in names or (host_request.remove_unlisted and owner.startswith(UNIT)),
-        _utilization(host_request),
-    )
+    host = _host(host_request, node, catalog)
     advice = Advice(host_request.engine, catalog)
     current, gone = _current_gpus(serving, node)
     port_of, no_port = _ports(host_request, serving)
-    images = {
-        request.name: pick_image(request, host_request.engine_of(request), host.driver_version)
-        for request in host_request.instances
-    }
+    images = _images(host_request, host.driver_version)
     arg_findings, arg_notes = _arguments(host_request)
     too_long = [finding for request in host_request.instances for finding in _too_long(request, catalog)]
     packing, problems, notes = (Packing(), [], []) if too_long else _place(host_request, host, advice, current)
@@ -497,8 +516,5 @@ def make_plan(
     warnings += [_size_note(item.request) for item in decisions]
     warnings += [*(picked.warning for picked in images.values()), *notes, *arg_notes]
     warnings += [f"{item.request.name}: {note}" for item in decisions for note in item.warnings]
-    warnings += [*in_host.notes]
-    warnings += [
-        host_cache.note(one.request.name, one.kv_host_gib, one.replicas) for one in decisions if one.kv_host_gib
-    ]
+    warnings += [*in_host.notes, *_host_cache_notes(decisions)]
     return Outcome(Plan(instances, _unique(warnings), _rejected(packing.placements, advice)))
