@@ -14,7 +14,7 @@ import yaml
 
 from . import read_decoder, read_encoder, read_latent, read_state, read_unequal
 from .architecture import EVEN, Architecture, Unsized
-from .config_fields import Fields, text_fields
+from .config_fields import Fields, of_a_known_form, text_fields
 from .draft import Draft
 from .read_vision import TOWERS
 from .rope import context_of, longest_of, stretch_of
@@ -74,6 +74,11 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
     ``what``: the start of a finding. Unsized: an architecture that is not on the list, or a config.json that
     contradicts it.
     """
+    with of_a_known_form(what):
+        return _read(what, config)
+
+
+def _read(what: str, config: Raw) -> Architecture | Unsized:
     name = _named(config)
     entry = _entry(name or PLAIN)
     if name in listed()["gone"]:
@@ -85,12 +90,7 @@ def read_config(what: str, config: Raw) -> Architecture | Unsized:
         return _unsized(what, name, f"the planner does not size {name}, since {entry['why']}", config)
     fields = Fields(what, text_fields(config), entry.get("defaults"))
     draft = Draft(fields.number("hidden_size", "n_embd", "d_model"))
-    try:
-        experts = READERS[entry["reader"]](fields, entry, draft)
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{what}: a field of its config.json has another form than {name or PLAIN} has: {error}."
-        ) from None
+    experts = READERS[entry["reader"]](fields, entry, draft)
     unread = fields.unread()
     if unread:
         field, kind = next(iter(unread.items()))

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 #: Fields that make a model something else than a decoder of equal layers, and what they make it.
@@ -69,6 +70,23 @@ def text_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+#: What Python says where a field has another form than its reader takes.
+ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError)
+#: No number of a model is larger, and none has more layers: what goes beyond is a mistake, not to be counted out.
+MOST, MOST_LAYERS = 1 << 40, 4096
+
+
+@contextmanager
+def of_a_known_form(what: str) -> Iterator[None]:
+    """Raise ValueError, with `what` in front, where a field within has a form that its reader does not take."""
+    try:
+        yield
+    except (*ODD, ValueError) as error:
+        if isinstance(error, ValueError) and str(error).startswith(what):
+            raise
+        raise ValueError(f"{what}: a field of its config.json has another form than is known: {error}.") from None
+
+
 class Fields:
     """Fields by name. Raises ValueError, with `what` in front, for a field that is no number."""
 
@@ -82,15 +100,20 @@ class Fields:
         self._read.update(names)
         return next((self._values[name] for name in names if name in self._values), default)
 
-    def number(self, *names: str, default: int | None = None) -> int:
+    def number(self, *names: str, default: int | None = None, most: int = MOST) -> int:
         """A positive whole number; numbers given on a command line arrive as strings."""
-        value = self.get(*names, default=default)
+        return self.whole(names[0], self.get(*names, default=default), most=most)
+
+    def whole(self, name: str, value: Any, least: int = 1, most: int = MOST) -> int:
+        """One value as a whole number, such as an entry of a list. ``name``: of its field, for a finding."""
         try:
             number = int(str(value))
         except ValueError:
-            raise ValueError(f"{self.what}: {names[0]} must be a whole number, not {value!r}.") from None
-        if number < 1:
-            raise ValueError(f"{self.what}: {names[0]} must be at least 1, not {number}.")
+            raise ValueError(f"{self.what}: {name} must be a whole number, not {value!r}.") from None
+        if number < least:
+            raise ValueError(f"{self.what}: {name} must be at least {least}, not {number}.")
+        if number > most:
+            raise ValueError(f"{self.what}: {name} must be at most {most}, not {number}.")
         return number
 
     def count(self, *names: str) -> int:
@@ -102,6 +125,12 @@ class Fields:
         """A list, empty where there is none."""
         value = self.get(*names)
         return list(value) if isinstance(value, (list, tuple)) else []
+
+    def one_or_more(self, least: int, *names: str) -> list[int]:
+        """Whole numbers, of a field that has one or a list of them; none where it is not there."""
+        value = self.get(*names)
+        values = value if isinstance(value, (list, tuple)) else [value] if value else []
+        return [self.whole(names[0], one, least) for one in values]
 
     def by_layer(self, count: int, *names: str) -> list[Any]:
         """A list with an entry for each layer, empty if absent. Raises ValueError for one that is too short."""

@@ -196,7 +196,8 @@ def _entry(answer: Mapping[str, Any]) -> Entry:
 def code_files(config: Mapping[str, Any], files: Iterable[str]) -> list[str]:
     """The Python files of a repository that would run in the engine."""
     here = sorted(path for path in files if path.endswith(".py") and "/" not in path)
-    mapped = config.get("auto_map") or {}
+    mapped = config.get("auto_map")
+    mapped = mapped if isinstance(mapped, Mapping) else {}
     named = [name for value in mapped.values() for name in (value if isinstance(value, list) else [value]) if name]
     # Of another repository: ORG/NAME--module.Class.
     elsewhere = sorted({str(name).rpartition(".")[0] + ".py" for name in named if "--" in str(name)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .config_fields import Fields
+from .config_fields import MOST_LAYERS, Fields
 from .draft import Draft, Layers
 
 #: What a family does in its own way; catalog/architectures.yml sets them.
@@ -40,7 +40,7 @@ def heads_of(fields: Fields, hidden: int) -> tuple[int, int, int]:
 
 def layers_of(fields: Fields) -> Layers:
     """The indices of the layers."""
-    return tuple(range(fields.number("num_hidden_layers", "n_layer", "num_layers", "n_layers")))
+    return tuple(range(fields.number("num_hidden_layers", "n_layer", "num_layers", "n_layers", most=MOST_LAYERS)))
 
 
 def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Layers, Layers, int]:
@@ -68,7 +68,8 @@ def windows(fields: Fields, quirks: Quirks, layers: Layers) -> tuple[Layers, Lay
     elif isinstance(pattern, str):  # LLLG
         local = tuple(i for i in layers if pattern[i % len(pattern)] == "L")
     elif every:
-        local = tuple(i for i in layers if (i + 1) % int(every))
+        step = fields.whole("sliding_window_pattern", every)
+        local = tuple(i for i in layers if (i + 1) % step)
     elif quirks.get("window") == "even":
         local = layers[::2]
     else:
@@ -87,15 +88,16 @@ def expert_layers(fields: Fields, layers: Layers) -> Layers:
         return _by_list(listed, layers)
     named = fields.get("moe_layers_enum", "moe_layers")
     if named:
-        chosen = [int(i) for i in (named.split(",") if isinstance(named, str) else named)]
+        entries = named.split(",") if isinstance(named, str) else fields.listed("moe_layers_enum", "moe_layers")
+        chosen = [fields.whole("moe_layers", entry, 0) for entry in entries]
         return tuple(i for i in layers if i in chosen)
     first = fields.count("first_k_dense_replace", "moe_layer_start_index", "num_dense_layers", "n_dense_first_layers")
     last = fields.get("moe_layer_end_index")
-    last = layers[-1] if last in (None, -1) else int(last)
+    last = layers[-1] if last in (None, -1) else fields.whole("moe_layer_end_index", last, 0)
     step = fields.number("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_interval", default=1)
     freq = fields.get("moe_layer_freq")
-    step = int(freq) if isinstance(freq, int) and freq else step
-    dense = {int(i) for i in fields.listed("mlp_only_layers")}
+    step = fields.whole("moe_layer_freq", freq) if isinstance(freq, int) and freq else step
+    dense = {fields.whole("mlp_only_layers", i, 0) for i in fields.listed("mlp_only_layers")}
     offset = 0 if fields.get("moe_layer_freq") else 1
     return tuple(i for i in layers if first <= i <= last and i not in dense and (i + offset) % step == 0)
 
@@ -103,10 +105,10 @@ def expert_layers(fields: Fields, layers: Layers) -> Layers:
 def mixture(fields: Fields, quirks: Quirks, draft: Draft, layers: Layers) -> int:
     """The MLPs: dense, routed and shared. Returns how many experts a token takes, 0 for a dense model."""
     gated = bool(quirks.get("gated", True))
-    count = fields.get(*EXPERTS) if quirks.get("experts") else 0
-    count = max(count) if isinstance(count, (list, tuple)) else int(count or 0)
-    size = fields.get("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")
-    wide = int(size or 4 * draft.hidden) if not isinstance(size, list) else int(size[0])
+    counts = fields.one_or_more(0, *EXPERTS) if quirks.get("experts") else []
+    count = max(counts, default=0)
+    wide = next(iter(fields.one_or_more(0, "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim")), 0)
+    wide = wide or 4 * draft.hidden
     if count <= 1:
         draft.mlp(layers, wide, gated=gated)
         return 0

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .architecture import CROSS, EVEN, CacheLayers
-from .config_fields import Fields
+from .config_fields import MOST_LAYERS, Fields
 from .draft import Draft, padded
 from .read_decoder import Quirks, heads_of, layers_of
 
@@ -35,8 +35,8 @@ def encoder(fields: Fields, quirks: Quirks, draft: Draft) -> int:
 
 def whisper(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Speech: an encoder of audio, and a decoder that looks at itself and at the encoder's memory."""
-    encoders = tuple(range(fields.number("encoder_layers")))
-    decoders = tuple(range(fields.number("decoder_layers")))
+    encoders = tuple(range(fields.number("encoder_layers", most=MOST_LAYERS)))
+    decoders = tuple(range(fields.number("decoder_layers", most=MOST_LAYERS)))
     fields.get("is_encoder_decoder", "num_hidden_layers")
     heads = fields.number("decoder_attention_heads")
     size = draft.hidden // heads

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .config_fields import ODD, text_fields
 from .quantization import Group, Storage, WeightFormat, plain
 
 Raw = Mapping[str, Any]
@@ -28,7 +29,7 @@ class Unreadable:
 
 def quantization_of(config: Raw, beside: Raw | None = None) -> Raw:
     """The quantization_config, wherever it stands; ``beside``: the content of hf_quant_config.json."""
-    text = config.get("text_config") or {}
+    text = text_fields(config)
     section = config.get("quantization_config") or config.get("compression_config") or text.get("quantization_config")
     if not section and beside:
         section = {"quant_method": "modelopt", **(beside.get("quantization") or beside)}
@@ -145,6 +146,13 @@ def _four_bits(key: str, raw: Raw, formats: Formats) -> Storage | Unreadable:
 
 def read_quantization(raw: Raw, formats: Formats, not_served: tuple[str, ...] = ()) -> Storage | Unreadable:
     """The formats of a quantization_config; BF16 where there is none."""
+    try:
+        return _read(raw, formats, not_served)
+    except (*ODD, ValueError) as error:
+        return Unreadable(f"a field of its quantization_config has another form than is known: {error}")
+
+
+def _read(raw: Raw, formats: Formats, not_served: tuple[str, ...]) -> Storage | Unreadable:
     method = str(raw.get("quant_method") or "").lower().replace("_", "-")
     if (raw.get("producer") or {}).get("name") == "modelopt":
         method = "modelopt"

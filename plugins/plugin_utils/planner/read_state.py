@@ -82,8 +82,7 @@ def nemotron_h(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     mamba2(draft, where["M"], sizes, element, "mixer")
     _attention(fields, quirks, draft, where["*"], at="mixer")
     draft.norms(1, tuple(range(len(kinds))))
-    width = fields.get("intermediate_size")
-    widths = list(width) if isinstance(width, list) else [int(width or 0)]
+    widths = fields.one_or_more(0, "intermediate_size") or [0]
     for number, layer in enumerate(where["-"]):
         draft.mlp((layer,), widths[number % len(widths)], gated=False, at="mixer")
     return _nemotron_experts(fields, draft, where["E"])
@@ -109,7 +108,7 @@ def _mamba_d(fields: Fields, draft: Draft) -> tuple[int, int, int, int, int, int
     inner = fields.count("mamba_d_ssm") or fields.number("mamba_expand", default=2) * draft.hidden
     heads = fields.number("mamba_n_heads")
     size = fields.get("mamba_d_head", default="auto")
-    size = inner // heads if size == "auto" else int(size)
+    size = inner // heads if size == "auto" else fields.whole("mamba_d_head", size)
     state = fields.number("mamba_d_state", default=256)
     groups, kernel = fields.number("mamba_n_groups", default=1), fields.number("mamba_d_conv", default=4)
     return inner, heads, size, groups, state, kernel
@@ -120,7 +119,7 @@ def granite_hybrid(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     layers = layers_of(fields)
     kinds = fields.by_layer(len(layers), "layer_types", "layers_block_type")
     full = tuple(i for i in layers if kinds[i] == "attention") if kinds else ()
-    full = full or tuple(int(i) for i in fields.listed("attn_layer_indices"))
+    full = full or tuple(fields.whole("attn_layer_indices", i, 0) for i in fields.listed("attn_layer_indices"))
     mamba2(draft, tuple(i for i in layers if i not in full), _mamba_d(fields, draft), 2, "mamba")
     _attention(fields, quirks, draft, full)
     draft.norms(2, layers)
@@ -155,22 +154,28 @@ def mamba1(draft: Draft, layers: Layers, inner: int, state: int, kernel: int, ra
     draft.state(layers, (State(inner, kernel - 1, 2, rolling=True), State(inner, state, 2)))
 
 
+def _step_rank(fields: Fields, draft: Draft, name: str) -> int:
+    """The rank of the time steps of Mamba 1."""
+    rank = fields.get(name, default="auto")
+    return -(-draft.hidden // 16) if rank == "auto" else fields.whole(name, rank)
+
+
 def jamba(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Mamba 1 with attention now and then, and experts in every other layer."""
     layers = layers_of(fields)
     period, offset = fields.number("attn_layer_period", default=8), fields.count("attn_layer_offset") or 4
     full = tuple(i for i in layers if i % period == offset)
-    rank = fields.get("mamba_dt_rank", default="auto")
+    rank = _step_rank(fields, draft, "mamba_dt_rank")
     inner = fields.number("mamba_expand", default=2) * draft.hidden
     others = tuple(i for i in layers if i not in full)
-    rank = -(-draft.hidden // 16) if rank == "auto" else int(rank)
     state, kernel = fields.number("mamba_d_state", default=16), fields.number("mamba_d_conv", default=4)
     mamba1(draft, others, inner, state, kernel, rank)
     _attention(fields, quirks, draft, full)
     draft.norms(2, layers)
-    every, first = fields.number("expert_layer_period", default=2), fields.get("expert_layer_offset", default=1)
+    every = fields.number("expert_layer_period", default=2)
+    first = fields.whole("expert_layer_offset", fields.get("expert_layer_offset", default=1), 0)
     count = fields.count("num_experts")
-    routed = tuple(i for i in layers if i % every == int(first)) if count > 1 else ()
+    routed = tuple(i for i in layers if i % every == first) if count > 1 else ()
     wide = fields.number("intermediate_size")
     draft.experts(routed, count, wide, at="feed_forward")
     draft.mlp(tuple(i for i in layers if i not in routed), wide, at="feed_forward")
@@ -184,9 +189,7 @@ def pure_mamba(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     inner = fields.number("expand", default=2) * draft.hidden
     if quirks.get("mamba") == 1:
         inner = fields.count("intermediate_size") or inner
-        rank = fields.get("time_step_rank", default="auto")
-        rank = -(-draft.hidden // 16) if rank == "auto" else int(rank)
-        mamba1(draft, layers, inner, state, kernel, rank)
+        mamba1(draft, layers, inner, state, kernel, _step_rank(fields, draft, "time_step_rank"))
     else:
         heads, size = fields.number("num_heads"), fields.number("head_dim")
         groups = fields.number("n_groups", default=1)
@@ -225,7 +228,7 @@ def kimi_linear(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     """Kimi delta attention, with latent attention now and then."""
     layers = layers_of(fields)
     linear = fields.inner("linear_attn_config")
-    full = tuple(int(i) - 1 for i in linear.listed("full_attn_layers"))
+    full = tuple(linear.whole("full_attn_layers", i) - 1 for i in linear.listed("full_attn_layers"))
     others = tuple(i for i in layers if i not in full)
     heads, size = linear.number("num_heads"), linear.number("head_dim")
     kernel = linear.number("short_conv_kernel_size", default=4)

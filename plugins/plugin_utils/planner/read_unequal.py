@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .architecture import EVEN
 from .config_fields import Fields
 from .draft import Draft, Layers, padded
@@ -73,10 +71,13 @@ def gemma3n(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     draft.full(tuple(i for i in full if i < first), kv_heads, size)
     window = fields.number("sliding_window", default=512)
     draft.window(tuple(i for i in local if i < first), kv_heads, size, window)
-    inner: Any = fields.get("intermediate_size")
-    widths = inner if isinstance(inner, list) else [fields.number("intermediate_size")] * len(layers)
+    widths = fields.one_or_more(1, "intermediate_size")
+    if len(widths) == 1:
+        widths *= len(layers)
+    if len(widths) < len(layers):
+        raise ValueError(f"{fields.what}: intermediate_size has {len(widths)} entries for {len(layers)} layers.")
     for width in dict.fromkeys(widths):
-        draft.mlp(tuple(i for i in layers if widths[i] == width), int(width))
+        draft.mlp(tuple(i for i in layers if widths[i] == width), width)
     rank, streams = fields.number("laurel_rank", default=64), fields.number("altup_num_inputs", default=4)
     draft.linear("laurel.linear_left", rank, draft.hidden, layers, EVEN)
     draft.linear("laurel.linear_right", draft.hidden, rank, layers, EVEN, "columns")

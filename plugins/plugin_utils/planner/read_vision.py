@@ -23,8 +23,7 @@ def _blocks(draft: Draft, layers: int, hidden: int, inner: int, matrices: int = 
 
 def _patches(vision: Fields, hidden: int, channels: int = 3) -> int:
     """Parameters of the patch embedding."""
-    size = vision.get("patch_size", default=14)
-    side = int(size[0]) if isinstance(size, list) else int(size)
+    side = next(iter(vision.one_or_more(1, "patch_size")), 14)
     return channels * side * side * vision.number("temporal_patch_size", default=1) * hidden
 
 

@@ -24,6 +24,7 @@ LENGTHS = (
 )
 #: Kinds of scaling that max_position_embeddings has counted in already.
 COUNTED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "mrope")
+ORIGINAL = "original_max_position_embeddings"
 #: The largest factor of YaRN that model cards give.
 FARTHEST = 4
 #: What vLLM takes where config.json says nothing.
@@ -42,8 +43,8 @@ def context_of(fields: Fields) -> int:
     """
     scaling = _scaling(fields)
     if str(scaling.get("rope_type", scaling.get("type", ""))) in ("longrope", "su"):
-        trained = fields.get("original_max_position_embeddings") or scaling.get("original_max_position_embeddings")
-        return min(int(trained), longest_of(fields)) if trained else longest_of(fields)
+        trained = fields.get(ORIGINAL) or scaling.get(ORIGINAL)
+        return min(fields.whole(ORIGINAL, trained), longest_of(fields)) if trained else longest_of(fields)
     return longest_of(fields)
 
 
@@ -59,7 +60,7 @@ def longest_of(fields: Fields) -> int:
     gemma3 = "gemma3" in str(fields.get("model_type", default=""))
     if kind in COUNTED or gemma3 or not isinstance(scaling.get("factor"), (int, float)):
         return length
-    return int(length * scaling["factor"])
+    return fields.whole("the context by rope_scaling", int(length * scaling["factor"]))
 
 
 def stretch_of(fields: Fields, entry: Mapping[str, Any], nested: bool) -> tuple[tuple[str, Any], ...]:
@@ -73,7 +74,7 @@ def stretch_of(fields: Fields, entry: Mapping[str, Any], nested: bool) -> tuple[
     if not trained or kind not in ("default", "yarn", "mrope"):
         return ()
     context = context_of(fields)
-    original = int(scaling.get("original_max_position_embeddings") or (trained if context < 2 * trained else context))
+    original = fields.whole(ORIGINAL, scaling.get(ORIGINAL) or (trained if context < 2 * trained else context))
     kept: dict[str, Any] = {key: scaling[key] for key in ("mrope_section", "mrope_interleaved") if key in scaling}
     theta = fields.get("rope_theta") or scaling.get("rope_theta")
     partial = fields.get("partial_rotary_factor") or scaling.get("partial_rotary_factor")
@@ -91,7 +92,7 @@ def yarn(architecture: Architecture, length: int) -> dict[str, Any]:
     parameters = {
         "rope_type": "yarn",
         "factor": factor,
-        "original_max_position_embeddings": known["original"],
+        ORIGINAL: known["original"],
         **{key: list(value) if isinstance(value, tuple) else value for key, value in known["kept"]},
     }
     overrides: dict[str, Any] = {"rope_parameters": parameters, "max_position_embeddings": length}

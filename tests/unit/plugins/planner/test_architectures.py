@@ -6,11 +6,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.architecture import Architecture, Unsized
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.architectures import READERS, listed, read_config
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import HOME, _formats, _read
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.named import code_files
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.read_quantization import (
+    quantization_of,
+    read_quantization,
+)
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.read_vision import TOWERS
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, CONFIGS, FIXTURES
 
@@ -102,15 +109,61 @@ def test_a_list_of_layers_must_name_them_all() -> None:
         read(sliding_window=4096, layer_types=["full_attention", "sliding_attention"])
 
 
-@pytest.mark.parametrize("value", [[0, 1], {"a": 1}, "many", -1, 1.5])
-@pytest.mark.parametrize("field", ["num_hidden_layers", "sliding_window_pattern", "sliding_window", "moe_layer_freq"])
-def test_a_field_of_another_form_is_a_finding(field: str, value: Any) -> None:
+#: What no field of these models holds: texts, lists and numbers where others belong.
+ODD: tuple[Any, ...] = (
+    *(None, True, 0, 3, -1, 1.5, float("nan"), float("inf"), 10**18),
+    *("", "many", "7", [], [[1]], ["x"], [0, 1], {}, {"a": 1}, {"x": None}),
+)
+
+
+def altered(config: Any, value: Any) -> Iterator[Any]:
+    """The config with one field after the other of another value, those within others too."""
+    for key, inner in config.items() if isinstance(config, dict) else ():
+        yield {**config, key: value}
+        for changed in altered(inner, value):
+            yield {**config, key: changed}
+    if isinstance(config, list) and config:
+        for changed in altered(config[0], value):
+            yield [changed, *config[1:]]
+
+
+def one_of_each() -> dict[str, Any]:
+    """A published config.json for each way to read one, and each way to store weights."""
+    lines = (FIXTURES / "models" / "configs.jsonl").read_text(encoding="utf-8").splitlines()
+    published = {row["repo_id"]: row["config"] for row in map(json.loads, lines)}
+    by_kind: dict[tuple[str, str], str] = {}
+    for name, config in published.items():
+        reader = listed()["architectures"].get(next(iter(config.get("architectures", ())), ""), {}).get("reader", "")
+        by_kind.setdefault((reader, str(quantization_of(config).get("quant_method", ""))), name)
+    return {name: published[name] for name in by_kind.values()}
+
+
+@pytest.mark.parametrize("name", one_of_each())
+def test_a_field_of_another_form_is_a_finding(name: str) -> None:
     """config.json comes from the hub: whatever stands in it, it is no error of the planner's."""
-    for base in (CONFIGS["8b"], {**CONFIGS["8b"], "sliding_window": 4096}):
-        try:
-            read_config("m", {**base, field: value})
-        except ValueError as error:
-            said = str(error)
-        else:
+    config, formats = one_of_each()[name], _formats(_read(HOME / "weight_formats.yml"))
+    for value in ODD:
+        for changed in altered(config, value):
             said = "m: "
-        assert said.startswith("m: ")
+            try:
+                read_config("m", changed)
+            except ValueError as error:
+                said = str(error)
+            assert said.startswith("m: ")
+            read_quantization(quantization_of(changed), formats.known, formats.not_served)
+            code_files(changed, [])
+
+
+def test_a_number_beyond_all_models_is_not_counted_out() -> None:
+    with pytest.raises(ValueError, match="m: num_hidden_layers must be at most 4096, not 1000000000000000000"):
+        read(num_hidden_layers=10**18)
+    with pytest.raises(ValueError, match="m: intermediate_size must be a whole number, not 'wide'"):
+        read(intermediate_size="wide")
+
+
+def test_weights_are_read_wherever_the_config_of_the_language_model_stands() -> None:
+    """As vLLM does, which asks the config of the text, whatever the field with it is called."""
+    stored = {"quant_method": "fp8"}
+    assert quantization_of({"llm_config": {"quantization_config": stored}}) == stored
+    assert quantization_of({"thinker_config": {"text_config": {"quantization_config": stored}}}) == stored
+    assert quantization_of({"text_config": ["fp8"]}) == {}
