@@ -39,6 +39,9 @@ A model that the catalogue does not have is named by its repository: [`-e model=
 `1 (34k), 2`: one GPU holds the model with 34k tokens of context, two hold it with all of it. `-`: eight do not hold it.
 Counted are hosts with {counts} GPUs, which are named as `gpus` takes them.
 
+`draft`: how [`vllm_speculative: auto`](guides/several-models.md#speculative-decoding) has tokens proposed, with `mtp`
+by the model's own layers. Its memory is not in the table.
+
 Made from `catalog/` by `make docs`, for vLLM {version} with {utilization:.0%} of each GPU's memory and the objective
 `throughput`. The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context
 stays {error:.0%} under the predicted room.
@@ -103,8 +106,12 @@ def by_family(rows: Sequence[Row], catalog: Catalog) -> Iterator[str]:
             hosts = [[found[model.key, f"{n}x{key}"] for n in COUNTS] for key in COLUMNS]
             about = [f"`{model.key}`", model.title, f"{weights_bytes(model) / 1e9:.0f} GB", thousands(model.context)]
             tools = "yes" if model.tool_call_parser else ""
-            cells.append([*about, tools, *(fewest(on, model.context) for on in hosts)])
-        yield table(["model", "is", "weights", "context", "tools", *(f"`{key}`" for key in COLUMNS)], cells)
+            draft = model.drafts[0].method if model.drafts else ""
+            cells.append([*about, tools, draft, *(fewest(on, model.context) for on in hosts)])
+        yield table(["model", "is", "weights", "context", "tools", "draft", *(f"`{key}`" for key in COLUMNS)], cells)
+        drafts = {one.repo_id: one.source for model in models for one in model.drafts if one.repo_id}
+        if drafts:
+            yield f"\nDrafts: {', '.join(f'`{name}` ([source]({page}))' for name, page in drafts.items())}.\n"
         gated = [f"`{model.key}`" for model in models if model.gated]
         if gated:
             yield f"\nThe hub gives {', '.join(gated)} to those who have accepted the licence.\n"

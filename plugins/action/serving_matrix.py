@@ -50,12 +50,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if options["link_mbit_s"] <= 0:
                 raise ValueError("link_mbit_s must be above 0.")
             catalog = hub_models.known(options)
+            options["models"] = matrix_models(options["models"], catalog)
             asks = hub_models.question(options["models"], options, catalog)
             answer = self._ask(asks, task_vars or {}) if asks or not options["gpus"] else {}
             places = _places(options["gpus"], answer, catalog, task_vars or {})
             catalog = hub_models.with_answers(options, answer["models"], catalog) if asks else catalog
-            wanted = {**options, "models": matrix_models(options["models"], catalog)}
-            result = (_side_by_side if options["together"] else _one_by_one)(wanted, places, catalog)
+            result = (_side_by_side if options["together"] else _one_by_one)(options, places, catalog)
         except ValueError as error:
             if options["fail_on_findings"]:
                 raise Refusal(str(error)) from None

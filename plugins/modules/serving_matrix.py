@@ -131,6 +131,11 @@ rows:
       description: The indices of the GPUs, with O(together).
       type: list
       elements: int
+    auto_draft:
+      description:
+        - What C(speculative=auto) would take from the catalogue, in words. Empty where there is nothing, or where
+          something proposes tokens.
+      type: str
     download_bytes:
       description: The size of the weights in bytes.
       type: int

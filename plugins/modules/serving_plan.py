@@ -230,6 +230,11 @@ plan:
             - The repository that proposes tokens for it, with C(repo_id), C(revision), C(branch), C(gated),
               C(allow_patterns), C(ignore_patterns) and C(weights_bytes). Null without one.
           type: dict
+        auto_draft:
+          description:
+            - What C(speculative=auto) would take from the catalogue, in words. Empty where there is nothing, or where
+              something proposes tokens.
+          type: str
         kv_host_gib:
           description: The GiB of the node's memory that hold KV cache; 0 without.
           type: int

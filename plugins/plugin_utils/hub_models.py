@@ -57,7 +57,7 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 
     Raises ValueError for a name that no repository can have.
     """
-    beside = [*_adapters(models, options), *_drafts(models, options)]
+    beside = [*_adapters(models, options), *_drafts(models, options, catalog)]
     wanted = list({one["name"]: one for one in (*not_in_catalog(models, catalog), *beside)}.values())
     if not wanted:
         return {}
@@ -68,8 +68,9 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 
 def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
-    names = {one["name"] for one in _adapters(options["models"], options)}
-    drafted = [one["name"] for one in _drafts(options["models"], options)]
+    wanted = options["models"] or [options.get("model")]
+    names = {one["name"] for one in _adapters(wanted, options)}
+    drafted = [one["name"] for one in _drafts(wanted, options, catalog)]
     by_name = adapters({name: answer for name, answer in described.items() if name in names})
     models = entries({name: answer for name, answer in described.items() if name not in names}, catalog)
     more = known({**options, "extra_models": {**(options["extra_models"] or {}), **models}}) if models else catalog
@@ -77,8 +78,8 @@ def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catal
     return replace(more, adapters=by_name, drafts=drafts) if by_name or drafts else more
 
 
-def _drafts(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:
-    return drafts_requested({"models": models, "speculative": options.get("speculative")})
+def _drafts(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> list[dict[str, str]]:
+    return drafts_requested({"models": models, "speculative": options.get("speculative")}, catalog)
 
 
 def _adapters(models: Sequence[Any], options: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -34,6 +34,28 @@ def near(name: str, known: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
+class FittingDraft:
+    """What proposes tokens for a model, from its entry. ``repo_id``: empty where the method needs no repository."""
+
+    method: str
+    tokens: int
+    repo_id: str = ""
+    revision: str = ""
+    source: str = ""
+
+    @property
+    def reference(self) -> str:
+        """The repository as a user names one: ORG/DRAFT or ORG/DRAFT@REVISION."""
+        return f"{self.repo_id}@{self.revision}" if self.revision else self.repo_id
+
+    @property
+    def title(self) -> str:
+        """How a person reads it: eagle3 by ORG/DRAFT, 3 tokens."""
+        by = f" by {self.repo_id}" if self.repo_id else ""
+        return f"{self.method}{by}, {self.tokens} token{'' if self.tokens == 1 else 's'}"
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """A model from the catalogue or from the user's `extra_models`."""
 
@@ -65,6 +87,8 @@ class ModelSpec:
     code_files: tuple[str, ...] = ()
     vllm: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    #: What may propose tokens for it, the best first.
+    drafts: tuple[FittingDraft, ...] = ()
     in_matrix: bool = True
     #: Bytes of the weights' files. None: computed from the shapes.
     weights_bytes: int | None = None
@@ -284,6 +308,10 @@ class Catalog:
         by_key = (model for model in self.models.values() if model.key.casefold() == wanted)
         by_repository = (model for model in self.models.values() if model.repo_id.casefold() == wanted)
         return next(by_key, None) or next(by_repository, None)
+
+    def ours(self, name: str) -> ModelSpec | None:
+        """As find; another revision of a repository, ORG/NAME@REVISION, is found by the repository."""
+        return self.find(name) or self.find(str(name).partition("@")[0])
 
     def model(self, name: str) -> ModelSpec:
         """Find a model by key or repository id. Raises ValueError, with suggestions, if it is unknown."""

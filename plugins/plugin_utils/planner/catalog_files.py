@@ -13,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from ...module_utils import paths
 from .architectures import read_config
 from .catalog import (
     BatchDefault,
     Catalog,
     EngineSpec,
+    FittingDraft,
     Flag,
     GpuSpec,
     Image,
@@ -28,6 +30,7 @@ from .catalog import (
 )
 from .quantization import Storage, WeightFormat, plain
 from .read_quantization import Unreadable, quantization_of, read_quantization
+from .speculation import MOST_TOKENS, WITH_MODEL, WITHOUT_MODEL
 
 HOME = Path(__file__).resolve().parents[3] / "catalog"
 # An engine file has 320 options: the C loader takes 8 ms, the Python loader 150 ms.
@@ -120,9 +123,40 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
         kv_bytes_per_token=_optional_int(what, raw, "kv_bytes_per_token"),
         **_file_fields(raw),
         env={name: str(value) for name, value in (raw.get("env") or {}).items()},
+        drafts=_drafts(what, raw.get("drafts") or ()),
         in_matrix=bool(raw.get("in_matrix", True)),
         **plain,
     )
+
+
+DRAFT_KEYS = {field.name for field in fields(FittingDraft)}
+
+
+def _drafts(what: str, raw: Any) -> tuple[FittingDraft, ...]:
+    if not isinstance(raw, (list, tuple)):
+        raise ValueError(f"{what}: drafts must be a list, not {raw!r}.")
+    return tuple(_draft(f"{what}: draft {number}", one) for number, one in enumerate(raw, 1))
+
+
+def _draft(what: str, raw: Any) -> FittingDraft:
+    """Validate one of a model's drafts."""
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{what} must be a dictionary such as {{repo_id: ORG/DRAFT, method: eagle3}}, not {raw!r}.")
+    _reject_unknown_keys(what, raw, DRAFT_KEYS)
+    method, repo_id = str(raw.get("method") or ""), str(raw.get("repo_id") or "")
+    if method not in (*WITH_MODEL, *WITHOUT_MODEL):
+        raise ValueError(f"{what}: method must be one of {', '.join((*WITH_MODEL, *WITHOUT_MODEL))}, not {method!r}.")
+    if bool(repo_id) != (method in WITH_MODEL):
+        raise ValueError(f"{what}: the method {method} {'takes no' if repo_id else 'needs a'} repo_id.")
+    tokens = _positive_int(what, raw, "tokens")
+    if tokens > MOST_TOKENS:
+        raise ValueError(f"{what}: tokens must be at most {MOST_TOKENS}, not {tokens}.")
+    try:
+        names = {"repo_id": repo_id and paths.repo_id(repo_id), "revision": str(raw.get("revision") or "")}
+        names["revision"] = names["revision"] and paths.revision(names["revision"])
+    except ValueError as refused:
+        raise ValueError(f"{what}: {refused}.") from None
+    return FittingDraft(method, tokens, **names, source=str(raw.get("source") or ""))
 
 
 def _file_fields(raw: Raw) -> dict[str, Any]:

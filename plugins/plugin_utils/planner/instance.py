@@ -65,6 +65,8 @@ class Instance:
     lora: tuple[Mapping[str, Any], ...] = ()
     #: The repository that proposes tokens for it, as a snapshot to fetch.
     draft: Mapping[str, Any] | None = None
+    #: What `speculative: auto` would take, in words, where nothing proposes tokens.
+    auto_draft: str = ""
     #: GiB of the host's memory that hold KV cache.
     kv_host_gib: int = 0
     warnings: tuple[str, ...] = ()
@@ -205,6 +207,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         starts_after=decision.starts_after,
         lora=lora.fetched(request),
         draft=speculation.fetched(request),
+        auto_draft=speculation.offered(request),
         kv_host_gib=decision.kv_host_gib,
         warnings=decision.warnings,
     )

@@ -19,6 +19,7 @@ from .messages import Advice, nodes_needed, short_why
 from .placement import Placement, pack
 from .plan import make_plan, on_cpu_context
 from .request import InstanceRequest, read_request
+from .speculation import offered
 
 #: Only hosts with at least this many GPUs are suggested to be joined; below that, one larger host is better.
 WORTH_JOINING = 4
@@ -42,6 +43,8 @@ class Row:
     max_model_len: int = 0
     kv_cache_tokens: int = 0
     gpu_indices: tuple[int, ...] = ()
+    #: What `speculative: auto` would take, in words, where nothing proposes tokens.
+    auto_draft: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as an action returns it."""
@@ -110,6 +113,7 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
     size = 0 if request.model.folder else weights_bytes(request.model)
     minutes = _minutes(size, bits_per_s)
     row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
+    row["auto_draft"] = offered(request)
     if request.device == "cpu":
         context, tokens = on_cpu_context(request, advice.catalog)
         return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)
@@ -171,6 +175,7 @@ def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
         max_model_len=instance.max_model_len,
         kv_cache_tokens=instance.kv_cache_tokens,
         gpu_indices=instance.gpu_indices,
+        auto_draft=instance.auto_draft,
     )
 
 

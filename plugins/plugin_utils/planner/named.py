@@ -10,12 +10,13 @@ A name is a repository of the hub, ORG/NAME or ORG/NAME@REVISION, or the path of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from ...module_utils import paths
 from .adapters import HOW, Adapter, read_adapter, read_lora
 from .catalog import Catalog, ModelSpec
-from .speculation import HOW as DRAFTED, read_speculative
+from .speculation import HOW as DRAFTED, of_catalog, read_speculative
 
 #: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
 MODULES = ("tokenization_", "processing_", "image_processing_")
@@ -89,15 +90,17 @@ def adapters_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
     return list(references.values())
 
 
-def drafts_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
+def drafts_requested(options: Mapping[str, Any], catalog: Catalog) -> list[dict[str, str]]:
     """The drafts of a host's options and of its models, as adapters_requested has the adapters."""
     references: dict[str, dict[str, str]] = {}
     wrong: list[str] = []
-    for item in (options, *(options.get("models") or ())):
+    for value, model in _speculative(options, catalog):
         try:
-            speculation = read_speculative(item.get("speculative") or {}) if isinstance(item, Mapping) else None
+            speculation = read_speculative(value or {})
         except ValueError:
             continue
+        if speculation and model:
+            speculation = of_catalog(speculation, model)
         reference = speculation.reference if speculation else ""
         try:
             if reference:
@@ -107,6 +110,15 @@ def drafts_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
     return list(references.values())
+
+
+def _speculative(options: Mapping[str, Any], catalog: Catalog) -> Iterable[tuple[Any, ModelSpec | None]]:
+    """The option for all models, and that of each with the model, if the catalogue has it."""
+    common = options.get("speculative")
+    yield common, None
+    for item in options.get("models") or ():
+        own = item if isinstance(item, Mapping) else {"model": item}
+        yield own.get("speculative", common), catalog.ours(str(own.get("model") or ""))
 
 
 def _repository(reference: str) -> dict[str, str]:
@@ -168,6 +180,7 @@ def _kept(ours: ModelSpec) -> Entry:
         "env": ours.env,
         "tool_call_parser": ours.tool_call_parser,
         "reasoning_parser": ours.reasoning_parser,
+        "drafts": [asdict(draft) for draft in ours.drafts],
     }
 
 

@@ -28,7 +28,7 @@ API_KEY_SET: Mapping[str, Any] = {
     "default": False,
 }
 #: Types that the action's argument spec converts. Others arrive as text: the planner's readers give better errors.
-READ_BY_ACTIONS = ("bool", "dict", "list")
+READ_BY_ACTIONS = ("bool", "dict", "list", "raw")
 
 
 @lru_cache(maxsize=1)

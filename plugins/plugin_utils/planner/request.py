@@ -404,6 +404,7 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     )
     drafted = options.get("speculative")
     if drafted:
+        drafted = speculation.of_catalog(drafted, model)
         options["speculative"] = replace(drafted, draft=catalog.drafts.get(drafted.reference))
     fields = {"device": model.device, "engine_decides_context": engine_decides, **options}
     return stretch(InstanceRequest(name=name, model=model, **fields))
@@ -498,7 +499,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     # What is refused is not counted.
     instances = [replace(item, lora=()) if unserved[item.name] else item for item in instances]
     findings += [finding for item in instances for finding in host_cache.problems(item, item.engine or engine)]
-    undrafted = {item.name: speculation.problems(item, item.engine or engine) for item in instances}
+    undrafted = {item.name: speculation.problems(item, item.engine or engine, catalog) for item in instances}
     findings += [finding for found in undrafted.values() for finding in found]
     instances = [replace(item, speculative=None) if undrafted[item.name] else item for item in instances]
     port = _read({"port": options.get("port")}, findings).get("port", 8000)

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from ..values import read
 from .architecture import FULL, INDEX, LATENT, Architecture, CacheLayers
-from .catalog import Draft, EngineSpec, ModelSpec, Policy
+from .catalog import Catalog, Draft, EngineSpec, ModelSpec, Policy
 from .config_fields import Fields, text_fields
 from .memory import GIB, Experts, Parallel, Step, stage_bytes, weights_bytes
 from .tasks import GENERATE
@@ -28,6 +29,8 @@ HEADS = ("eagle", "eagle3", "dflash")
 MOST_TOKENS = 128
 ATTENTION = (FULL, LATENT, INDEX)
 KEYS = ("model", "method", "tokens")
+#: What the catalogue has for the model.
+AUTO = "auto"
 HOW = "write {model: ORG/DRAFT, method: eagle3, tokens: 3}"
 
 
@@ -60,8 +63,9 @@ class Served(Protocol):
 
 def read_speculative(value: Any) -> Speculation | None:
     """Read the option; None for an empty dictionary. Raises ValueError if something is missing or out of range."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"speculative must be a dictionary, not {value!r}: {HOW}.")
+    if str(value).strip() == AUTO:
+        return Speculation(AUTO, 0)
+    value = _dictionary(value)
     if not value:
         return None
     unknown = [key for key in value if key not in KEYS]
@@ -81,16 +85,59 @@ def read_speculative(value: Any) -> Speculation | None:
     return Speculation(method, int(tokens), reference)
 
 
+def _dictionary(value: Any) -> Mapping[str, Any]:
+    """The option as a dictionary, also from a text: command-line values arrive as text."""
+    try:
+        found: Mapping[str, Any] = read("speculative", value, {"type": "dict", "required": True})
+    except ValueError:
+        raise ValueError(f"speculative must be auto or a dictionary, not {value!r}: {HOW}.") from None
+    return found
+
+
+def of_catalog(asked: Speculation, model: ModelSpec) -> Speculation:
+    """What the model's entry has in place of `auto`; as it was, where it has nothing or the user says what."""
+    if asked.method != AUTO or not model.drafts:
+        return asked
+    best = model.drafts[0]
+    return Speculation(best.method, best.tokens, best.reference)
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
-def problems(request: Served, engine: EngineSpec) -> list[str]:
+def problems(request: Served, engine: EngineSpec, catalog: Catalog) -> list[str]:
     """A finding if the engine cannot propose tokens this way for this model."""
     asked = request.speculative
     if asked is None:
         return []
-    why = _method(asked, engine) or _model(asked, request) or _draft(asked, request)
+    why = _none(asked, request) or _method(asked, engine) or _model(asked, request)
+    why = why or _of_another(asked, request.model, catalog) or _draft(asked, request)
     if not why and "speculative-config" in request.extra_args:
         why = "speculative-config is written from vllm_speculative: use one of the two."
     return [f"{request.name}: {why}"] if why else []
+
+
+def _none(asked: Speculation, request: Served) -> str:
+    if asked.method != AUTO:
+        return ""
+    return (
+        f"the catalogue has no draft for {request.model.repo_id}: in place of auto {HOW} in vllm_speculative, or leave"
+        " it out."
+    )
+
+
+def _of_another(asked: Speculation, model: ModelSpec, catalog: Catalog) -> str:
+    """Whether the catalogue has this draft for others and not for this model, which it has too."""
+    repo_id = asked.reference.partition("@")[0].casefold()
+    if not repo_id:
+        return ""
+    fitting = [one for one in catalog.models.values() if any(d.repo_id.casefold() == repo_id for d in one.drafts)]
+    # What the catalogue does not have may well be trained from one of them.
+    known = any(one.repo_id == model.repo_id and not one.files for one in catalog.models.values())
+    if not fitting or not known or any(one.repo_id == model.repo_id for one in fitting):
+        return ""
+    return (
+        f"the draft {asked.reference} is for {fitting[0].repo_id} by the catalogue, and not for {model.repo_id}: choose"
+        " another, or name it in `drafts` of the model in vllm_extra_models."
+    )
 
 
 def _method(asked: Speculation, engine: EngineSpec) -> str:
@@ -130,7 +177,9 @@ def _draft(asked: Speculation, request: Served) -> str:
         return f"the draft {asked.reference} was not asked for."
     draft, target = asked.draft.model, request.model.sized
     consent = request.trust_remote_code is not None or request.extra_args.get("trust-remote-code")
-    if draft.code_files and not consent:
+    # The form of the library speculators has classes of vLLM's own, which take no code from the repository
+    # (transformers_utils/configs/speculators/base.py).
+    if draft.code_files and not consent and "speculators_config" not in asked.draft.config:
         return (
             f"the draft {draft.repo_id} at {draft.revision} brings code that would run in the engine:"
             f" {', '.join(draft.code_files[:3])}. Read it, then set vllm_trust_remote_code: true."
@@ -232,6 +281,11 @@ def options(request: Served) -> dict[str, Any]:
     if asked.draft:
         found |= {"model": asked.draft.model.repo_id, "revision": asked.draft.model.revision}
     return {"speculative-config": found}
+
+
+def offered(request: Served) -> str:
+    """What `auto` would take, in words; empty if the catalogue has nothing, or if something is used already."""
+    return request.model.drafts[0].title if request.model.drafts and request.speculative is None else ""
 
 
 def fetched(request: Served) -> dict[str, Any] | None:

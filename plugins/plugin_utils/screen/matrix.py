@@ -81,7 +81,17 @@ def _noted(notes: Sequence[str]) -> list[str]:
 def alone(rows: Sequence[Row], notes: Sequence[str], mbit_per_s: float) -> list[str]:
     """The tables and notes of models that are planned one by one."""
     lines = [line for title, part in _blocks(rows) for line in (title, "", *table(part), "")]
-    return [*lines, *_units(mbit_per_s), *_noted(notes)]
+    return [*lines, *_units(mbit_per_s), *_drafts(rows), *_noted(notes)]
+
+
+def _drafts(rows: Sequence[Row]) -> list[str]:
+    """Which models the catalogue has something for that proposes tokens."""
+    found = {row.model: row.auto_draft for row in rows if row.auto_draft}
+    if not found:
+        return []
+    name, draft = next(iter(found.items()))
+    told = f"{name}: {draft}" if len(found) == 1 else ", ".join(found)
+    return wrapped(f"The catalogue has what proposes tokens (vllm_speculative: auto) for {told}.")
 
 
 def packed(host: Together, mbit_per_s: float) -> list[str]:

@@ -82,6 +82,17 @@ def _adapter(one: Plain) -> str:
     return f"{one['name']} ({one['repo_id']} at {one['revision'][:8]})"
 
 
+def proposes(instance: Plain) -> list[tuple[str, str]]:
+    """What proposes tokens; or that the catalogue has something that could."""
+    asked, draft = instance["config"].get("speculative-config"), instance.get("draft")
+    if not asked:
+        offered = instance.get("auto_draft")
+        return [("draft", f"none; vllm_speculative: auto takes {offered}")] if offered else []
+    tokens = asked["num_speculative_tokens"]
+    by = f"{draft['repo_id']} at {str(draft['revision'])[:8]}" if draft else "none is needed"
+    return [("draft", f"{by}, {tokens} token{'' if tokens == 1 else 's'} at a time ({asked['method']})")]
+
+
 #: What a model that generates no text gives, by its task.
 GIVES = {"embed": "embeddings", "rerank": "rankings", "classify": "classes", "pooling": "pooled states"}
 
@@ -101,6 +112,7 @@ def _model(instance: Plain, restart: str) -> list[str]:
         ("image", instance["image"]),
         ("address", address(instance)),
         *adapters,
+        *proposes(instance),
         ("restart", restart),
     ]
     # A name that may mean another commit tomorrow is shown with the commit that was read.

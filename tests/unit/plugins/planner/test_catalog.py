@@ -73,6 +73,12 @@ def test_batched_tokens() -> None:
         bare.batched_tokens(80, "any")
 
 
+def drafted(change: dict[str, Any], *more: Any) -> dict[str, Any]:
+    """An entry with a draft that is changed so."""
+    draft = {"repo_id": "c/d", "method": "eagle3", "tokens": "3"}
+    return {"repo_id": "a/b", "config": SHAPE, "drafts": [{**draft, **change}, *more]}
+
+
 MEMORY = {"gpu_memory_utilization": 0.9, "block_size": 16, "runtime_overhead_gib": 0.45, "batch_defaults": []}
 
 
@@ -159,6 +165,19 @@ def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str
         ({"repo_id": "a/b", "config": {**SHAPE, "hidden_size": "wide"}}, "hidden_size must be a whole number"),
         ({"repo_id": "a/b", "config": {**SHAPE, "vocab_size": 0}}, "vocab_size must be at least 1"),
         ({"repo_id": "a/b", "config": SHAPE, "max_model_len": 0}, "max_model_len must be at least 1, not 0"),
+        (
+            drafted({}, "eagle3"),
+            "draft 2 must be a dictionary such as {repo_id: ORG/DRAFT, method: eagle3}, not 'eagle3'",
+        ),
+        ({"repo_id": "a/b", "config": SHAPE, "drafts": "c/d"}, "drafts must be a list, not 'c/d'"),
+        (drafted({"model": "c/d"}), "draft 1: unknown key 'model'"),
+        (drafted({"method": "medusa"}), "draft 1: method must be one of draft_model, eagle, eagle3, dflash, mtp"),
+        (drafted({"repo_id": ""}), "draft 1: the method eagle3 needs a repo_id"),
+        (drafted({"method": "mtp"}), "draft 1: the method mtp takes no repo_id"),
+        (drafted({"tokens": 0}), "draft 1: tokens must be at least 1, not 0"),
+        (drafted({"tokens": 129}), "draft 1: tokens must be at most 128, not 129"),
+        (drafted({"repo_id": "c"}), "draft 1: 'c' is not the name of a repository"),
+        (drafted({"revision": "../x"}), "draft 1: "),
     ],
 )
 def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:

@@ -68,6 +68,18 @@ def test_parsers_are_vllms(model: ModelSpec) -> None:
     assert model.reasoning_parser in ("", *PARSERS["reasoning"])
 
 
+@named([model for model in CATALOG.models.values() if model.drafts])
+def test_what_proposes_tokens_for_it(model: ModelSpec) -> None:
+    """With its source, by a method that each release has, and that the planner takes for the model."""
+    for draft in model.drafts:
+        assert draft.source.startswith("https://")
+        assert draft.method == "mtp" or draft.repo_id
+        assert all(draft.method in engine.speculative_methods for engine in CATALOG.engines.values())
+    if model.drafts[0].method == "mtp":
+        made = one("8xB300", model=model.key, speculative="auto", trust_remote_code=True)
+        assert made.config["speculative-config"]["num_speculative_tokens"] == model.drafts[0].tokens
+
+
 def test_the_reasoning_parser_is_written() -> None:
     config = one("1xH100", model="qwen3-32b-fp8").config
     assert (config["reasoning-parser"], config["tool-call-parser"]) == ("qwen3", "hermes")

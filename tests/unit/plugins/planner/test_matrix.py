@@ -117,6 +117,14 @@ def test_what_is_the_same_in_all_rows_has_no_column() -> None:
     assert titles == ["What fits 1xH100, each model alone:", "What fits 1xL40S, each model alone:"]
 
 
+def test_the_table_says_for_what_the_catalogue_has_drafts() -> None:
+    told = " ".join(alone(rows("4xH100", "8b", "70b", "qwen3.5-9b"), [], 1000))
+    assert "The catalogue has what proposes tokens (vllm_speculative: auto) for 8b, qwen3.5-9b." in told
+    alone_told = " ".join(alone(rows("1xH100", "qwen3.5-9b"), [], 1000))
+    assert "(vllm_speculative: auto) for qwen3.5-9b: mtp, 1 token." in alone_told
+    assert "vllm_speculative" not in " ".join(alone(rows("4xH100", "70b"), [], 1000))
+
+
 def test_all_of_the_catalogue_fits_a_screen() -> None:
     every = matrix_models(["all"], CATALOG)
     hosts = [(label, read_host(given_gpus(label, CATALOG), CATALOG)) for label in catalogue_hosts(CATALOG)]

@@ -28,7 +28,8 @@ CONTRACT = (
     "name model repo_id revision image device gpu_indices gpu_uuids tensor_parallel_size pipeline_parallel_size "
     "data_parallel_size max_model_len model_context precision weights_gib_per_gpu kv_cache_tokens config env "
     "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size "
-    "branch allow_patterns folder task kv_cache_gib_per_gpu gpu_share starts_after lora draft kv_host_gib warnings"
+    "branch allow_patterns folder task kv_cache_gib_per_gpu gpu_share starts_after lora draft auto_draft kv_host_gib "
+    "warnings"
 )
 
 

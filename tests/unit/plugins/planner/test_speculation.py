@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.action import serving_plan
+from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Setting
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import listed
@@ -109,7 +109,9 @@ def test_what_no_draft_can_be_called_is_a_finding(reference: str) -> None:
         ({"method": "ngram"}, "tokens must be a whole number from 1 to 128, not None"),
         ({**BY_HEAD, "num_speculative_tokens": 3}, "has an unknown key 'num_speculative_tokens'"),
         ({**BY_HEAD, "model": 7}, "model must name a repository, not 7"),
-        ("eagle3", "vllm_speculative must be a dictionary"),
+        ("eagle3", "vllm_speculative must be auto or a dictionary, not 'eagle3'"),
+        (True, "vllm_speculative must be auto or a dictionary, not True"),
+        ("model=Acme/8b-eagle3 tokens=3", "vllm_speculative has no method"),
     ],
 )
 def test_what_says_no_way_is_a_finding(speculative: Any, says: str) -> None:
@@ -118,6 +120,126 @@ def test_what_says_no_way_is_a_finding(speculative: Any, says: str) -> None:
 
 def test_a_list_of_models_is_told_without_the_hub() -> None:
     assert listed([{"model": "8b", "speculative": BY_HEAD}]) == {"8b"}
+
+
+# -- what the catalogue has -------------------------------------------------------------------------------------------
+KNOWN = "RedHatAI/Llama-3.1-8B-Instruct-speculator.eagle3"
+#: As the library speculators writes a head: its shape is one level below, and Python stands beside it.
+SPECULATORS = {
+    "architectures": ["Eagle3Speculator"],
+    "auto_map": {"": "eagle3.Eagle3SpeculatorConfig"},
+    "draft_vocab_size": 32000,
+    "speculators_config": {"algorithm": "eagle3", "verifier": {"name_or_path": "meta-llama/Llama-3.1-8B-Instruct"}},
+    "transformer_layer_config": {key: value for key, value in EAGLE3.items() if not key.startswith(("arch", "draft"))},
+}
+WITH_CODE = {"config.json": 1, "model.safetensors": SIZE, "eagle3.py": 570}
+
+
+def served_by(model: Any, speculative: Any, **answers: Any) -> Any:
+    """The plan of a node whose module answers about these repositories, and what was asked."""
+    options = {"models": [model], "speculative": speculative, "fail_on_findings": False}
+    made = action(serving_plan.ActionModule, node(**answers), **options)
+    result = made.run(task_vars={})
+    return result["findings"] or result["plan"]["instances"][0], called(made)
+
+
+@pytest.mark.parametrize("auto", ["auto", " auto "])
+def test_auto_takes_what_the_catalogue_has(auto: str) -> None:
+    """In the call that is made anyway."""
+    instance, (module, args) = served_by("8b", auto, **{KNOWN: said(KNOWN, SPECULATORS, files=WITH_CODE)})
+    assert (module, args["models"]) == ("model_info", [{"name": KNOWN, "repo_id": KNOWN, "revision": "main"}])
+    assert instance["config"]["speculative-config"] == {
+        "method": "eagle3",
+        "num_speculative_tokens": 3,
+        "model": KNOWN,
+        "revision": COMMIT,
+    }
+    assert (instance["draft"]["repo_id"], instance["auto_draft"]) == (KNOWN, "")
+
+
+def test_auto_is_for_each_model_its_own() -> None:
+    options = {"models": ["8b", {"model": "70b-fp8", "speculative": {}}], "speculative": "auto", "gpus": "4xH100"}
+    made = action(serving_plan.ActionModule, node(**{KNOWN: said(KNOWN, SPECULATORS)}), **options)
+    by_name = {item["name"]: item for item in made.run(task_vars={})["plan"]["instances"]}
+    assert [one["name"] for one in called(made)[1]["models"]] == [KNOWN]
+    assert (by_name["8b"]["draft"]["repo_id"], by_name["70b-fp8"]["draft"]) == (KNOWN, None)
+
+
+def test_auto_of_a_model_with_layers_for_it_asks_nobody() -> None:
+    made = action(serving_plan.ActionModule, node(), model="qwen3.5-9b", speculative="auto")
+    (instance,) = made.run(task_vars={})["plan"]["instances"]
+    assert called(made)[0] == "gpu_info"
+    assert instance["config"]["speculative-config"] == {"method": "mtp", "num_speculative_tokens": 1}
+
+
+def test_auto_of_another_revision_and_of_another_format_is_the_same() -> None:
+    ours = "meta-llama/Llama-3.1-8B-Instruct"
+    named, (_module, args) = served_by(
+        f"{ours}@v2",
+        "auto",
+        **{f"{ours}@v2": said(f"{ours}@v2", CONFIGS["8b"]), KNOWN: said(KNOWN, SPECULATORS)},
+    )
+    assert [one["name"] for one in args["models"]] == [f"{ours}@v2", KNOWN]
+    assert named["draft"]["repo_id"] == KNOWN
+    assert CATALOG.models["8b-fp8"].drafts == CATALOG.models["8b"].drafts
+
+
+@pytest.mark.parametrize("model", ["405b-w4a16", "Acme/mine"])
+def test_auto_is_refused_where_the_catalogue_has_nothing(model: str) -> None:
+    options = {"gpus": "4xH100", "fail_on_findings": False}
+    answers = node(**{"Acme/mine": said("Acme/mine", CONFIGS["8b"])})
+    made = action(serving_plan.ActionModule, answers, model=model, speculative="auto", **options)
+    (finding,) = made.run(task_vars={})["findings"]
+    assert "the catalogue has no draft for " in finding
+    assert finding.endswith(
+        "in place of auto write {model: ORG/DRAFT, method: eagle3, tokens: 3} in vllm_speculative, or leave it out."
+    )
+
+
+def test_a_draft_is_also_a_text() -> None:
+    for text in ("{model: Acme/8b-eagle3, method: eagle3, tokens: 3}", "model=Acme/8b-eagle3,method=eagle3,tokens=3"):
+        instance, _asked = served_by("8b", text, **{HEAD: said()})
+        assert instance["draft"]["repo_id"] == HEAD
+
+
+def test_a_draft_that_is_known_to_be_for_another_model_is_refused() -> None:
+    wanted = {"model": "RedHatAI/Llama-3.3-70B-Instruct-speculator.eagle3@v1", "method": "eagle3", "tokens": 3}
+    config = {**EAGLE3, "hidden_size": 8192}
+    told = findings("8xH100", catalog(wanted, config=config), model="70b", speculative=wanted)
+    assert f"the draft {wanted['model']} is for meta-llama/Llama-3.3-70B-Instruct by the catalogue, and not for" in told
+    assert len(told.splitlines()) == 1
+    assert one("8xH100", catalog(wanted, config=config), model="3.3-70b", speculative=wanted).draft
+    # What the catalogue does not have may be made from it, and a user may know better.
+    mine = catalog(
+        wanted, {"70b": {"drafts": [{"repo_id": wanted["model"][:-3], "method": "eagle3", "tokens": 3}]}}, config=config
+    )
+    assert one("8xH100", mine, model="70b", speculative=wanted).draft
+
+
+def test_the_head_of_a_model_serves_what_was_made_from_it() -> None:
+    wanted = {"model": KNOWN, "method": "eagle3", "tokens": 2}
+    made, _asked = served_by(
+        "Acme/mine", wanted, **{"Acme/mine": said("Acme/mine", CONFIGS["8b"]), KNOWN: said(KNOWN, SPECULATORS)}
+    )
+    assert made["config"]["speculative-config"]["num_speculative_tokens"] == 2
+
+
+def test_code_beside_a_head_that_vllm_has_classes_for_does_not_run() -> None:
+    assert plan(BY_HEAD, config=SPECULATORS, files=WITH_CODE).draft
+
+
+def test_a_plan_says_what_there_would_be() -> None:
+    assert one("1xH100", model="8b").auto_draft == f"eagle3 by {KNOWN}, 3 tokens"
+    assert one("1xH100", model="qwen3.5-9b").auto_draft == "mtp, 1 token"
+    assert (one("4xH100", model="70b").auto_draft, plan({"method": "ngram", "tokens": 2}).auto_draft) == ("", "")
+
+
+def test_a_table_of_many_models_asks_for_all_of_their_drafts() -> None:
+    models = {"8b": {"in_matrix": True}, **{key: {"in_matrix": False} for key in CATALOG.models if key != "8b"}}
+    options = {"models": ["all"], "speculative": "auto", "gpus": "1xH100", "extra_models": models}
+    made = action(serving_matrix.ActionModule, node(**{KNOWN: said(KNOWN, SPECULATORS)}), **options)
+    (row,) = made.run(task_vars={})["rows"]
+    assert (row["model"], row["fits"], called(made)[1]["models"][0]["name"]) == ("8b", True, KNOWN)
 
 
 # -- what is served ---------------------------------------------------------------------------------------------------

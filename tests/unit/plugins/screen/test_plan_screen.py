@@ -107,6 +107,17 @@ def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed
     assert screen_plan.download(fetch, speed) == said
 
 
+def test_what_proposes_tokens_is_told() -> None:
+    draft = {"repo_id": "Acme/head", "revision": "0123456789"}
+    asked = {"method": "eagle3", "num_speculative_tokens": 3}
+    by_head = {"config": {"speculative-config": asked}, "draft": draft, "auto_draft": ""}
+    assert screen_plan.proposes(by_head) == [("draft", "Acme/head at 01234567, 3 tokens at a time (eagle3)")]
+    (instance,) = planned("1xH100", {"model": "qwen3.5-9b", "speculative": "auto"})["plan"]["instances"]
+    assert screen_plan.proposes(instance) == [("draft", "none is needed, 1 token at a time (mtp)")]
+    (instance,) = planned("4xH100", {"model": "70b"})["plan"]["instances"]
+    assert screen_plan.proposes(instance) == []
+
+
 def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
     ways = [
         {"instance": "a", "choice": "TP 2", "reason": "wide", "gain": "roomier"},
