@@ -26,6 +26,9 @@ HEAD = """---
 # A question without a default that is left empty leaves the matter to the inventory and the planner.
 """
 
+#: Letters of the name of a model: the path of a folder is the longest.
+LONGEST_MODEL = 1024
+
 
 class Indented(yaml.SafeDumper):
     """Lists as this project indents them."""
@@ -49,9 +52,9 @@ def of(variable: str, name: str) -> dict[str, Any]:
 
 
 def question(
-    variable: str, name: str, about: str, choices: list[str] | None = None, default: str = ""
+    variable: str, name: str, about: str, choices: list[str] | None = None, default: str = "", longest: int = 64
 ) -> dict[str, Any]:
-    """A question as AWX keeps it; one with a default must be answered."""
+    """A question as AWX keeps it; one with a default must be answered. ``longest``: letters of a text."""
     made: dict[str, Any] = {
         "variable": variable,
         "question_name": name,
@@ -62,20 +65,25 @@ def question(
     if choices:
         made["choices"] = choices
     else:
-        made |= {"min": 0, "max": 64}
+        made |= {"min": 0, "max": longest}
     return made | ({"default": default} if default else {})
+
+
+def model(default: str, more: str = "") -> dict[str, Any]:
+    """The question for a model. It is a text: AWX takes nothing beside the choices of a question that has some."""
+    about = f"{said('model')}{more} The catalogue's keys: {', '.join(load_catalog().models)}."
+    return question("model", "Model", about, default=default, longest=LONGEST_MODEL)
 
 
 def surveys() -> dict[str, Any]:
     """All surveys by the key under which content.yml names them."""
-    models = list(load_catalog().models)
     options = [of("vllm_objective", "What the GPUs are spread for"), of("vllm_max_model_len", "Context")]
     plan = [
-        question("model", "Model", said("model"), ["all", *models], "all"),
+        model("all", " `all`: every model of the catalogue."),
         question("gpus", "GPUs", "To plan for GPUs that nobody has yet, such as 8xH100. Empty: the nodes' own."),
         *options,
     ]
-    serve = [question("model", "Model", said("model"), models, models[0]), *options]
+    serve = [model(next(iter(load_catalog().models))), *options]
     level = of("level", "Level")
     fail = of("status_fail", "Fail where something does not serve")
     spec = {"plan": plan, "serve": serve, "status": [fail], "teardown": [level]}

@@ -304,7 +304,7 @@ class Catalog:
 
     def find(self, name: str) -> ModelSpec | None:
         """Find a model by key or repository id; None if the catalogue does not have it."""
-        wanted = str(name).casefold()
+        wanted = str(name).strip().casefold()
         by_key = (model for model in self.models.values() if model.key.casefold() == wanted)
         by_repository = (model for model in self.models.values() if model.repo_id.casefold() == wanted)
         return next(by_key, None) or next(by_repository, None)

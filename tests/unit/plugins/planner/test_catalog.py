@@ -89,7 +89,7 @@ def test_a_users_own_engine_needs_only_what_differs() -> None:
 
 
 def test_models_are_found_by_key_and_by_repository() -> None:
-    assert CATALOG.model("8B").key == "8b"
+    assert CATALOG.model("8B").key == CATALOG.model(" 8b ").key == "8b"
     assert CATALOG.model("meta-llama/llama-3.1-8b-instruct").key == "8b"
 
 
