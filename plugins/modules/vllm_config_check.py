@@ -80,44 +80,13 @@ figures:
   returned: always
 """
 
-import inspect
-import json
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.image import engine_figures
+from ..module_utils.image import container
 
-REFUSED = 2
 GIB = 1 << 30
 #: Plans are rounded to 0.01 GiB.
 ROUNDED_GIB = 0.05
-#: Uses the Python of the image's vllm command, wherever it is installed.
-SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0" "$@"'
-
-
-def command(params, unit):
-    program = inspect.getsource(engine_figures)
-    mounts = [f"--volume={unit['config']}:/etc/vllm/config.yaml:ro"]
-    if unit.get("weights"):
-        mounts.append(f"--volume={unit['weights']}:{unit['weights_target']}:ro")
-    return [
-        *("timeout", str(params["timeout_s"]), params["docker"], "run", "--rm", "--pull=never", "--network=none"),
-        *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
-        *("--env=HF_HUB_OFFLINE=1", f"--env=HF_HUB_CACHE={unit.get('weights_target', '')}"),
-        "--env=VLLM_LOGGING_LEVEL=ERROR",
-        *(f"--device=nvidia.com/gpu={gpu}" for gpu in unit.get("gpus") or ()),
-        *mounts,
-        *(unit["image"], "-c", SHELL, program, "/etc/vllm/config.yaml"),
-    ]
-
-
-def answer_of(out):
-    """The program's last line."""
-    lines = out.strip().splitlines()
-    try:
-        return json.loads(lines[-1]) if lines else {"cannot": "it said nothing"}
-    except ValueError:
-        return {"cannot": lines[-1]}
 
 
 def refuted(unit, answer):
@@ -135,13 +104,6 @@ def refuted(unit, answer):
         f"{unit['image']} counts {weights:.2f} GiB of weights and {request:.2f} GiB of KV cache for one request of"
         f" {answer['max_model_len']} tokens, the plan has {room:.2f} GiB for {what}"
     )
-
-
-def complaint(text):
-    """The parser's own sentence, without the list of all options before it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error:" in line]
-    return (errors or lines or ["it said nothing"])[-1]
 
 
 REMEDY = (
@@ -163,15 +125,15 @@ def check(module, units):
     """The engine's figures for each unit whose configuration is accepted; ends the module at one that is refused."""
     figures = []
     for unit in units:
-        rc, out, err = module.run_command(command(module.params, unit))
-        error = complaint(err or out)
+        rc, out, err = module.run_command(container.command(module.params["docker"], module.params["timeout_s"], unit))
+        error = container.complaint(err or out)
         problem, remedy = f"{unit['image']} does not take {unit['config']}", f"{OTHERWISE}: {error}"
-        if rc not in (0, REFUSED):
+        if rc not in (0, container.REFUSED):
             # Another release may have its parser elsewhere. The start of the unit then shows whether it works.
             module.warn(f"{unit['image']} could not be asked about {unit['config']}: {error}")
             continue
         if rc == 0:
-            answer = answer_of(out)
+            answer = container.answer_of(out)
             problem, remedy = refuted(unit, answer), REMEDY
         if problem:
             names = [accepted["name"] for accepted in figures]

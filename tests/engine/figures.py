@@ -35,7 +35,7 @@ from _board import GIB, Shapes, pretend
 
 # The product asks an image in the same way.
 sys.path.append(str(Path(__file__).resolve().parents[2] / "plugins" / "module_utils" / "image"))
-from engine_figures import join
+import engine_figures
 
 MEMORY = 40 * GIB
 LENGTHS = (8192, 32768)
@@ -118,7 +118,7 @@ def build(config: Any, size: int) -> Any:
     from vllm.platforms import current_platform
 
     with set_current_vllm_config(config):
-        join(size)
+        engine_figures.join(size)
         torch.set_default_dtype(config.model_config.dtype)
         with torch.device("meta"), Shapes():
             model = initialize_model(config)

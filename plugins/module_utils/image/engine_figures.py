@@ -38,16 +38,19 @@ def engine_config(options: Any) -> Any:
     from vllm.usage.usage_lib import UsageContext
 
     arguments = AsyncEngineArgs.from_cli_args(options)
-    if arguments.pipeline_parallel_size > 1 or (arguments.data_parallel_size > 1 and arguments.enable_expert_parallel):
-        raise ValueError("the stages of a pipeline, and experts that replicas share, are not built here")
+    if arguments.pipeline_parallel_size > 1:
+        raise ValueError("the stages of a pipeline are not built here")
     if arguments.quantization:
         raise ValueError("weights that the engine quantises when it loads them have their size only then")
-    arguments.data_parallel_size = 1
+    replicas, arguments.data_parallel_size = arguments.data_parallel_size, 1
     arguments.load_format = "dummy"
     arguments.enforce_eager = True
     if arguments.tensor_parallel_size > 1:
         arguments.distributed_executor_backend = "external_launcher"
-    return arguments.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    config = arguments.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    if replicas > 1 and config.model_config.is_moe:
+        raise ValueError("experts that replicas share are not built here")
+    return config
 
 
 def join(size: int) -> None:
@@ -108,13 +111,16 @@ def figures(options: Any) -> dict[str, Any]:
         }
 
 
-def main() -> None:
-    options = parsed(sys.argv[1])
+def answer(options: Any) -> dict[str, Any]:
+    """Its figures, or why there are none."""
     try:
-        answer = figures(options)
+        return figures(options)
     except Exception as error:  # whatever a model's code or another release raises
-        answer = {"cannot": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-    print(json.dumps(answer), flush=True)
+        return {"cannot": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
+
+
+def main() -> None:
+    print(json.dumps(answer(parsed(sys.argv[1]))), flush=True)
 
 
 if __name__ == "__main__":

@@ -119,17 +119,6 @@ def test_an_image_that_cannot_be_asked_is_a_warning() -> None:
     assert "could not be asked about /etc/vllm/8b.yaml: docker: no such image" in module.warned
 
 
-def test_the_container_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
-    module = Module(0, engine(1, 1))
-    vllm_config_check.check(module, [UNIT])
-    (argv,) = module.commands
-    assert {"--network=none", "--cap-drop=ALL", "--device=nvidia.com/gpu=GPU-1"} <= set(argv)
-    assert "--volume=/srv/hf/hub:/root/.cache/huggingface/hub:ro" in argv
-    assert "--env=HF_HUB_CACHE=/root/.cache/huggingface/hub" in argv
-    assert "def request_bytes(" in argv[-2]
-    assert argv[-1] == "/etc/vllm/config.yaml"
-
-
 def test_only_units_that_run_and_start_from_what_changed() -> None:
     assert vllm_config_check.concerned(Module(), UNIT)
     assert not vllm_config_check.concerned(Module(), {**UNIT, "files": ["/etc/vllm/other.yaml"]})
