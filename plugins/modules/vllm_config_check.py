@@ -25,8 +25,9 @@ options:
     description:
       - The units. Each is a dictionary of C(name), C(config) (the path of the configuration), C(files) (the paths of
         all files that the unit reads at its start) and C(image), which must be on the node; for the engine's figures
-        also C(weights) and C(weights_target) (the folder of the weights, on the node and in the container), C(gpus)
-        (their names for the container toolkit), C(cpu) (bool) and C(planned) (C(weights_gib_per_gpu) and
+        also C(weights) and C(weights_target) (the folder of the weights, on the node and in the container), likewise
+        C(cached) and C(cached_target) (the hub's cache, where adapters or a draft are in it and the weights are not),
+        C(gpus) (their names for the container toolkit), C(cpu) (bool) and C(planned) (C(weights_gib_per_gpu) and
         C(kv_cache_gib_per_gpu), in GiB).
       - P(gpunode.llm.vllm_service#filter) returns this list as C(parsed).
       - Other keys are ignored.

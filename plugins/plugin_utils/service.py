@@ -433,7 +433,7 @@ def _asked(built: Service, instance: Mapping[str, Any]) -> dict[str, Any]:
     """What vllm_config_check needs to ask the engine what the model takes, and the room that the plan has for that."""
     planned = {key: instance[key] for key in ("weights_gib_per_gpu", "kv_cache_gib_per_gpu") if key in instance}
     where = {"weights": built.weights, "weights_target": built.weights_target, "gpus": built.gpus, "cpu": built.cpu}
-    return {**where, "planned": planned}
+    return {**where, "cached": built.cached, "cached_target": built.cached_target, "planned": planned}
 
 
 def _second(instance: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,15 +23,16 @@ def command(docker: str, timeout_s: int, unit: Mapping[str, Any]) -> List[str]:
     """The command that asks an image. It reaches no network and changes nothing.
 
     ``unit``: ``image`` and ``config`` (the path of the configuration); and if there are any, ``weights`` and
-    ``weights_target`` (a folder and its path in the container), and ``gpus`` (their names for the container toolkit).
+    ``weights_target`` (a folder and its path in the container), likewise ``cached`` (the hub's cache, where the weights
+    are not in it), and ``gpus`` (their names for the container toolkit).
     """
+    folders = {name: unit[f"{name}_target"] for name in ("weights", "cached") if unit.get(name)}
     mounts = [f"--volume={unit['config']}:{CONFIG}:ro"]
-    if unit.get("weights"):
-        mounts.append(f"--volume={unit['weights']}:{unit['weights_target']}:ro")
+    mounts += [f"--volume={unit[name]}:{target}:ro" for name, target in folders.items()]
     return [
         *("timeout", str(timeout_s), docker, "run", "--rm", "--pull=never", "--network=none"),
         *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
-        *("--env=HF_HUB_OFFLINE=1", f"--env=HF_HUB_CACHE={unit.get('weights_target', '')}"),
+        *("--env=HF_HUB_OFFLINE=1", f"--env=HF_HUB_CACHE={folders.get('cached', folders.get('weights', ''))}"),
         "--env=VLLM_LOGGING_LEVEL=ERROR",
         *(f"--device=nvidia.com/gpu={gpu}" for gpu in unit.get("gpus") or ()),
         *mounts,

@@ -34,6 +34,12 @@ def test_it_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
     assert (image, asked) == (UNIT["image"], ["-c", container.SHELL, program, "/etc/vllm/config.yaml"])
 
 
+def test_a_draft_is_found_beside_a_model_that_lies_in_a_folder() -> None:
+    folder = {"weights": "/srv/mine", "weights_target": "/model", "cached": "/srv/hf/hub", "cached_target": "/hub"}
+    argv = container.command("docker", 60, {**UNIT, **folder})
+    assert {"--volume=/srv/mine:/model:ro", "--volume=/srv/hf/hub:/hub:ro", "--env=HF_HUB_CACHE=/hub"} <= set(argv)
+
+
 def test_without_weights_and_gpus_it_has_the_configuration_alone() -> None:
     argv = container.command("docker", 60, UNIT)
     assert [one for one in argv if one.startswith(("--volume", "--device"))] == [

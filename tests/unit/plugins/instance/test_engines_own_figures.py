@@ -131,3 +131,11 @@ def test_the_plan_says_what_room_there_is(options: dict[str, Any]) -> None:
     assert unit["planned"]["weights_gib_per_gpu"] == planned.weights_gib_per_gpu
     assert unit["planned"]["kv_cache_gib_per_gpu"] == planned.kv_cache_gib_per_gpu > 0
     assert (unit["cpu"], bool(unit["gpus"])) == (planned.device == "cpu", planned.device != "cpu")
+
+
+def test_an_engine_with_a_draft_beside_its_folder_is_asked_with_both() -> None:
+    planned = {**vars(one("1xH100", model="8b")), "gpu_uuids": [], "folder": "/srv/mine"}
+    draft = {"repo_id": "org/draft", "revision": "main"}
+    unit = service({**planned, "draft": draft}, {})["parsed"]
+    assert (unit["cached"], unit["cached_target"]) == ("/var/lib/huggingface/hub", "/root/.cache/huggingface/hub")
+    assert service(planned, {})["parsed"]["cached"] == ""
