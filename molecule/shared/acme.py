@@ -204,13 +204,13 @@ class Authority:
         states = {one["status"] for one in order["challenges"].values()}
         if order["status"] == "pending" and states != {"pending"}:
             order["status"] = "invalid" if "invalid" in states else "ready" if states == {"valid"} else "pending"
-        told = {
+        order_page = {
             "status": order["status"],
             "identifiers": [{"type": "dns", "value": name} for name in order["names"]],
             "authorizations": [f"{self.base}/authz/{number}/{index}" for index in range(len(order["names"]))],
             "finalize": f"{self.base}/finalize/{number}",
         }
-        return {**told, "certificate": f"{self.base}/certificate/{number}"} if order["chain"] else told
+        return {**order_page, "certificate": f"{self.base}/certificate/{number}"} if order["chain"] else order_page
 
     def see(self, _key: Any, _payload: Any, number: int) -> Answer:
         return 200, {}, self.shown(number)
@@ -233,14 +233,14 @@ class Authority:
         name = self.orders[number]["names"][index]
         challenge = self.orders[number]["challenges"][name]
         if challenge["status"] == "pending":
-            wrong = self.asked(name, challenge["token"], f"{challenge['token']}.{thumbprint(key)}")
+            wrong = self.challenge_answer(name, challenge["token"], f"{challenge['token']}.{thumbprint(key)}")
             challenge["status"] = "invalid" if wrong else "valid"
             if wrong:
                 challenge["error"] = {"type": "urn:ietf:params:acme:error:unauthorized", "detail": wrong, "status": 403}
         up = {"Link": f'<{self.base}/authz/{number}/{index}>;rel="up"'}
         return 200, up, {**challenge, "type": "http-01", "url": f"{self.base}/challenge/{number}/{index}"}
 
-    def asked(self, name: str, token: str, wanted: str) -> str:
+    def challenge_answer(self, name: str, token: str, wanted: str) -> str:
         """What is wrong with what the name's port 80 answers; empty where nothing is."""
         if name not in self.names:
             return f"no address is known for {name}"
@@ -248,12 +248,12 @@ class Authority:
         try:
             connection.request("GET", f"/.well-known/acme-challenge/{token}", headers={"Host": name})
             answer = connection.getresponse()
-            said = answer.read().decode(errors="replace").strip()
+            body = answer.read().decode(errors="replace").strip()
         except OSError as error:
             return f"{name} could not be asked: {error}"
         finally:
             connection.close()
-        return "" if (answer.status, said) == (200, wanted) else f"{name} answered {answer.status}: {said[:80]}"
+        return "" if (answer.status, body) == (200, wanted) else f"{name} answered {answer.status}: {body[:80]}"
 
     def finalize(self, _key: Any, payload: Mapping[str, Any], number: int) -> Answer:
         order = self.orders[number]

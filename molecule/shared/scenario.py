@@ -152,7 +152,7 @@ class Running:
     process: subprocess.Popen[str]
     log: IO[str]
 
-    def said(self) -> str:
+    def output(self) -> str:
         """What it has printed so far."""
         return Path(f"/proc/self/fd/{self.log.fileno()}").read_text()
 
@@ -176,8 +176,8 @@ def begin_play(playbook: str, *args: str) -> Running:
     """Run a playbook in the background."""
     log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (the play outlives this call)
     line = command(playbook, *args)
-    told = {"stdout": log, "stderr": subprocess.STDOUT, "text": True}
-    return Running(subprocess.Popen(line, cwd=CHECKOUT, env=environment(), start_new_session=True, **told), log)
+    streams = {"stdout": log, "stderr": subprocess.STDOUT, "text": True}
+    return Running(subprocess.Popen(line, cwd=CHECKOUT, env=environment(), start_new_session=True, **streams), log)
 
 
 @pytest.fixture(scope="session")
@@ -256,13 +256,13 @@ class Hub:
 
     def sent(self) -> dict[str, int]:
         """Bytes that it has sent of each file; one that the client asked for the head of is not in it."""
-        told = self.counters()["bytes"]
-        return {path.partition("/main/")[2] or path.split("/", 5)[-1]: count for path, count in told.items()}
+        counts = self.counters()["bytes"]
+        return {path.partition("/main/")[2] or path.split("/", 5)[-1]: count for path, count in counts.items()}
 
     def gets(self, name: str) -> int:
         """How often a file was asked for."""
-        told = self.counters()["requests"]
-        return sum(count for key, count in told.items() if key.startswith("GET ") and key.endswith(f"/{name}"))
+        requests = self.counters()["requests"]
+        return sum(count for key, count in requests.items() if key.startswith("GET ") and key.endswith(f"/{name}"))
 
 
 @pytest.fixture

@@ -47,9 +47,9 @@ class Awx:
         if kind == "unified_job_templates":
             kinds = [k for k, name in UNIFIED.items() if query.get("type") == name]
             return [o for k in kinds for o in self.found(k, {"name": query["name"]})]
-        asked = {name: value for name, value in query.items() if not name.startswith(("page", "order"))}
+        filters = {name: value for name, value in query.items() if not name.startswith(("page", "order"))}
         objects = self.objects.get(kind, {}).values()
-        return [o for o in objects if all(str(o.get(name)) == value for name, value in asked.items())]
+        return [o for o in objects if all(str(o.get(name)) == value for name, value in filters.items())]
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
         """What AWX answers."""
@@ -100,11 +100,11 @@ class Server:
                 """Nothing: pytest's output is for failures."""
 
             def serve(self) -> None:
-                asked = urlsplit(self.path)
+                address = urlsplit(self.path)
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length) or "null")
-                status, said = awx.answer(self.command, asked.path, dict(parse_qsl(asked.query)), body)
-                data = b"" if said is None else json.dumps(said).encode()
+                status, answer = awx.answer(self.command, address.path, dict(parse_qsl(address.query)), body)
+                data = b"" if answer is None else json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("X-API-Product-Name", "AWX")

@@ -42,9 +42,9 @@ def awx() -> Iterator[Awx]:
             server.awx.make("credentials", {"name": name})
         apply(server.url)
         server.awx.writes.clear()
-        told = apply(server.url)
-        assert server.awx.writes == [], told
-        assert "changed=0" in told
+        result = apply(server.url)
+        assert server.awx.writes == [], result
+        assert "changed=0" in result
         yield server.awx
 
 

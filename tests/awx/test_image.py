@@ -19,13 +19,13 @@ def test_a_context_is_made(tmp_path: Path) -> None:
     done = subprocess.run(made, cwd=FOLDER, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     definition = yaml.safe_load((FOLDER / "execution-environment.yml").read_text(encoding="utf-8"))
-    text = (tmp_path / "Containerfile").read_text(encoding="utf-8")
+    containerfile = (tmp_path / "Containerfile").read_text(encoding="utf-8")
     wanted = definition["dependencies"]
-    for said in (
+    for text in (
         definition["images"]["base_image"]["name"],
         wanted["python_interpreter"]["package_system"],
         wanted["ansible_core"]["package_pip"],
         wanted["ansible_runner"]["package_pip"],
     ):
-        assert said in text
+        assert text in containerfile
     assert (tmp_path / "_build" / "bindep.txt").read_text() == (FOLDER / "bindep.txt").read_text()

@@ -39,7 +39,7 @@ class Job:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(page.read_text()) for page in (self.folder / "job_events").glob("*.json")]
 
-    def said(self, kind: str) -> list[Any]:
+    def messages(self, kind: str) -> list[Any]:
         """The messages of tasks that ended so, as the events hold them."""
         results = [event["event_data"]["res"] for event in self.events if event["event"] == kind]
         return [result["msg"] for result in results if "msg" in result]
@@ -93,8 +93,8 @@ def folder_of_a_job(folder: Path, answers: dict[str, str]) -> None:
     injected = CONTENT["awx_credential_type"]["injectors"]["env"]
     environment = {name: value.replace("{{ tower.filename }}", str(credential)) for name, value in injected.items()}
     environment |= {"ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True"}
-    asked = {**answers, "awx_job_id": "7", "awx_job_template_name": "LLM"}
-    (folder / "env" / "extravars").write_text("".join(f"{k}: !unsafe {json.dumps(v)}\n" for k, v in asked.items()))
+    request = {**answers, "awx_job_id": "7", "awx_job_template_name": "LLM"}
+    (folder / "env" / "extravars").write_text("".join(f"{k}: !unsafe {json.dumps(v)}\n" for k, v in request.items()))
     (folder / "env" / "envvars").write_text(json.dumps(environment))
     (folder / "env" / "ssh_key").write_text(key)
 
@@ -107,9 +107,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., J
 
     def start(survey: str, **answers: str) -> Job:
         # What nobody answered is the survey's default, or an empty text.
-        asked = {question["variable"]: question.get("default", "") for question in SURVEYS[survey]["spec"]}
+        request = {question["variable"]: question.get("default", "") for question in SURVEYS[survey]["spec"]}
         folder = jobs / f"{len(list(jobs.iterdir()))}-{survey}"
-        folder_of_a_job(folder, asked | answers)
+        folder_of_a_job(folder, request | answers)
         done = ansible_runner.run(
             private_data_dir=str(folder), playbook=PLAYBOOKS[survey], ident="job", quiet=True, rotate_artifacts=0
         )
@@ -133,10 +133,10 @@ def test_plan(launch: Callable[..., Job]) -> None:
 def test_a_wrong_answer_is_one_sentence(launch: Callable[..., Job]) -> None:
     job = launch("serve", model="9b")
     assert job.status == "failed"
-    (head,) = job.said("runner_on_failed")
+    (head,) = job.messages("runner_on_failed")
     assert head == "1 problem found; nothing was changed."
-    told = [line for line in job.lines if "1. Model '9b' is not in the catalogue. Did you mean 8b?" in line]
-    assert len(told) == 1
+    lines = [line for line in job.lines if "1. Model '9b' is not in the catalogue. Did you mean 8b?" in line]
+    assert len(lines) == 1
 
 
 def test_serve(launch: Callable[..., Job]) -> None:
@@ -162,7 +162,7 @@ def test_status_fails_where_it_shall_with_the_cause(launch: Callable[..., Job]) 
     on_node("systemctl stop vllm-tiny")
     job = launch("status", status_fail="true")
     assert job.status == "failed"
-    (sentence,) = job.said("runner_on_failed")
+    (sentence,) = job.messages("runner_on_failed")
     assert sentence.startswith("tiny: it was stopped")
 
 

@@ -89,10 +89,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
 STUB = """#!/usr/bin/python
 # WANT_JSON
 import json, sys
-said = json.loads({answer!r})
+answer = json.loads({answer!r})
 if {echoes!r}:
-    said["instances"] = json.load(open(sys.argv[1]))["instances"]
-print(json.dumps(dict(said, changed=said.get("changed", False))))
+    answer["instances"] = json.load(open(sys.argv[1]))["instances"]
+print(json.dumps(dict(answer, changed=answer.get("changed", False))))
 """
 
 

@@ -118,9 +118,9 @@ def play(checkout: Path, *args: str) -> str:
     inventory = [] if "-i" in args else ["-i", "inventories/example"]
     check = [] if "--check" in args else ["--check"]
     env = {"ANSIBLE_COLLECTIONS_PATH": str(checkout.parents[2])}
-    said = run("ansible-playbook", *inventory, *args, *check, "-e", json.dumps(here), env=env, cwd=checkout)
-    assert "WARNING]" not in said, said
-    return said
+    result = run("ansible-playbook", *inventory, *args, *check, "-e", json.dumps(here), env=env, cwd=checkout)
+    assert "WARNING]" not in result, result
+    return result
 
 
 def test_commands_are_found() -> None:
@@ -153,19 +153,19 @@ def test_a_command(command: str, monkeypatch: pytest.MonkeyPatch, checkout: Path
     else:
         # No inventory is given, and none is needed.
         quiet = {"ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0"}
-        said = run(program, *args, env=quiet)
-        assert said
-        assert "WARNING]" not in said
+        result = run(program, *args, env=quiet)
+        assert result
+        assert "WARNING]" not in result
 
 
 def test_a_first_diff_can_be_read(tmp_path: Path) -> None:
     """Programs that the collection puts on a node made more than a thousand lines of it."""
     home = fake_node.make(tmp_path, own=["rendered_files"])
-    said = play(home, "gpunode.llm.site", "-i", "gpu-1,", "-e", "model=8b", "--check", "--diff")
-    assert "+++ after: /usr/local/lib/gpunode/vllm-wait.py" in said
-    assert "+(a program of " in said
-    assert "+++ after: /etc/systemd/system/vllm-8b.service" in said
-    assert len(said.splitlines()) < 400
+    result = play(home, "gpunode.llm.site", "-i", "gpu-1,", "-e", "model=8b", "--check", "--diff")
+    assert "+++ after: /usr/local/lib/gpunode/vllm-wait.py" in result
+    assert "+(a program of " in result
+    assert "+++ after: /etc/systemd/system/vllm-8b.service" in result
+    assert len(result.splitlines()) < 400
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))

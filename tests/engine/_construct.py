@@ -67,18 +67,18 @@ def main() -> None:
     for case in json.load(sys.stdin):
         collect.lines = []
         _print_warning_once.cache_clear()  # or only the first case would be warned
-        said = io.StringIO()
+        output = io.StringIO()
         result = {"name": case["name"], "error": ""}
         with (
             tempfile.TemporaryDirectory() as folder,
-            contextlib.redirect_stderr(said),
+            contextlib.redirect_stderr(output),
             warnings.catch_warnings(record=True) as caught,
         ):
             warnings.simplefilter("always")
             try:
                 result.update(check(parser, Path(folder), case))
             except (SystemExit, Exception) as error:  # the parser exits, the configuration raises
-                result["error"] = said.getvalue().strip()[-500:] or repr(error)[:500]
+                result["error"] = output.getvalue().strip()[-500:] or repr(error)[:500]
         lines = [*collect.lines, *(str(item.message) for item in caught)]
         results.append({**result, "warnings": lines})
     json.dump(results, sys.__stdout__)

@@ -67,12 +67,12 @@ def main() -> None:
         for action in spellings
         if action in parser._deprecated or re.search(r"\b(is|are) deprecated\b", action.help or "", re.I)
     )
-    told = {
+    described = {
         "flags": dict(sorted(flags.items())),
         "deprecated": deprecated,
         "environment": sorted(environment_variables),
     }
-    json.dump(told, sys.stdout)
+    json.dump(described, sys.stdout)
 
 
 if __name__ == "__main__":

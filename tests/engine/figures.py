@@ -76,17 +76,17 @@ USUAL = {"tokens_per_state": (None, 1, -1), "num_speculative_blocks": (None, 0)}
 
 
 def kind(spec: Any) -> dict[str, Any]:
-    told = {"kind": type(spec).__name__, "block_tokens": spec.block_size, "block_bytes": spec.page_size_bytes}
+    figures = {"kind": type(spec).__name__, "block_tokens": spec.block_size, "block_bytes": spec.page_size_bytes}
     if hasattr(spec, "kv_cache_specs"):  # layers of one type and of several sizes
-        return {**told, "of": kinds(spec.kv_cache_specs.values())}
+        return {**figures, "of": kinds(spec.kv_cache_specs.values())}
     found = ((name, getattr(spec, name, None)) for name in FIELDS)
-    return {**told, **{name: plain(value) for name, value in found if value not in USUAL.get(name, (None,))}}
+    return {**figures, **{name: plain(value) for name, value in found if value not in USUAL.get(name, (None,))}}
 
 
 def kinds(specs: Any) -> list[dict[str, Any]]:
     """Equal specifications once, with the number of layers."""
     count = collections.Counter(json.dumps(kind(spec)) for spec in specs)
-    return [{**json.loads(told), "layers": layers} for told, layers in count.items()]
+    return [{**json.loads(figures), "layers": layers} for figures, layers in count.items()]
 
 
 def engine_config(case: dict[str, Any], folder: Path) -> Any:
@@ -184,7 +184,7 @@ def figures(case: dict[str, Any]) -> dict[str, Any]:
     for parameter in model.parameters():
         types[str(parameter.dtype).removeprefix("torch.")] += parameter.numel() * parameter.element_size()
     specs, groups = groups_of(config)
-    told = {
+    figures = {
         "weights_bytes": sum(types.values()),
         "weights_by_type": dict(types),
         "buffers_bytes": sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()),
@@ -199,9 +199,9 @@ def figures(case: dict[str, Any]) -> dict[str, Any]:
     if groups:
         made = [{"layers": len(item.layer_names), **kind(item.kv_cache_spec)} for item in groups]
         count = collections.Counter(map(json.dumps, made))
-        told["groups"] = [{**json.loads(item), "groups": number} for item, number in count.items()]
-        told.update(planned(config, specs, groups))
-    return told
+        figures["groups"] = [{**json.loads(item), "groups": number} for item, number in count.items()]
+        figures.update(planned(config, specs, groups))
+    return figures
 
 
 def reason(error: BaseException) -> str:
@@ -217,18 +217,18 @@ def apart(what: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not child:
         signal.alarm(SECONDS)
         try:
-            told = what()
+            figures = what()
         except BaseException as error:  # whatever a model's code raises is the answer
             traceback.print_exc()
-            told = {"cannot": reason(error)}
+            figures = {"cannot": reason(error)}
         with os.fdopen(writer, "w", encoding="utf-8") as out:
-            json.dump(told, out)
+            json.dump(figures, out)
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer:
-        said = answer.read()
+        text = answer.read()
     status = os.waitpid(child, 0)[1]
-    return json.loads(said) if said else {"cannot": f"the process ended with status {status}"}
+    return json.loads(text) if text else {"cannot": f"the process ended with status {status}"}
 
 
 def main() -> None:

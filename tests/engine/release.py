@@ -28,8 +28,8 @@ def describe(version: str) -> dict[str, Any]:
     done = prepare(version).run(Path(__file__).with_name("_describe.py"))
     if done.returncode:
         raise SystemExit(f"vllm {version} does not tell its options:\n{done.stderr[-2000:]}")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    described: dict[str, Any] = json.loads(done.stdout)
+    return described
 
 
 def _key(path: Path) -> tuple[int, ...]:
@@ -57,19 +57,19 @@ def main(version: str) -> None:
     path = ENGINES / f"vllm-{version}.yml"
     template = path if path.exists() else max(ENGINES.glob("vllm-*.yml"), key=_key)
     before = yaml.safe_load(template.read_text(encoding="utf-8"))
-    told = describe(version)
-    gone = [name for name in before["flags"] if name not in told["flags"]]
+    described = describe(version)
+    gone = [name for name in before["flags"] if name not in described["flags"]]
     head = head_of(template, version)
     for name in (name for name in gone if name not in before["removed"]):
         head = head.replace("removed:\n", f"removed:\n  {name}: it is gone since {version}\n", 1)
-    lines = "".join(line_of(name, value) for name, value in told["flags"].items())
+    lines = "".join(line_of(name, value) for name, value in described["flags"].items())
     path.write_text(head + FLAGS + lines, encoding="utf-8")
-    print(f"{path}: {len(told['flags'])} options")
+    print(f"{path}: {len(described['flags'])} options")
     for what, names in {
-        "new": [name for name in told["flags"] if name not in before["flags"]],
+        "new": [name for name in described["flags"] if name not in before["flags"]],
         "gone, say in `removed` what replaces them": gone,
         "deprecated by the release, not yet in `deprecated`": [
-            n for n in told["deprecated"] if n not in before["deprecated"]
+            n for n in described["deprecated"] if n not in before["deprecated"]
         ],
     }.items():
         if names:

@@ -38,18 +38,18 @@ def cases(names: list[str], widths: tuple[int, ...] = WIDTHS) -> list[dict[str, 
     return [{**record, "tensor_parallel": width} for record in models for width in widths]
 
 
-def ask(version: str, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def ask(version: str, of_cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the release says of them."""
-    done = prepare(version).run(Path(__file__).with_name("figures.py"), json.dumps(asked))
+    done = prepare(version).run(Path(__file__).with_name("figures.py"), json.dumps(of_cases))
     if done.returncode:
         raise SystemExit(f"vllm {version} does not tell its figures:\n{done.stderr[-2000:]}")
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def main(version: str, *names: str) -> None:
-    told = {key(record): record for record in (read(FIGURES) if names else [])}
-    told.update((key(record), record) for record in ask(version, cases(list(names))))
-    lines = [json.dumps(told[name]) for name in sorted(told)]
+    records = {key(record): record for record in (read(FIGURES) if names else [])}
+    records.update((key(record), record) for record in ask(version, cases(list(names))))
+    lines = [json.dumps(records[name]) for name in sorted(records)]
     FIGURES.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 

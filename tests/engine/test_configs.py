@@ -116,15 +116,15 @@ WRONG = {
 
 @pytest.mark.parametrize("version", RELEASES)
 def test_the_catalogue_lists_the_releases_own_options(version: str) -> None:
-    told = describe(version)
+    described = describe(version)
     listed = {
         flag.name: [flag.type, flag.default, *([list(flag.also)] if flag.also else [])]
         for flag in CATALOG.engines[version].flags.values()
     }
-    assert listed == told["flags"]
-    assert set(told["deprecated"]) <= set(CATALOG.engines[version].deprecated)
+    assert listed == described["flags"]
+    assert set(described["deprecated"]) <= set(CATALOG.engines[version].deprecated)
     used = {name for case in PLANS.values() for name in case["instance"].env if name.startswith("VLLM_")}
-    assert used <= set(told["environment"])
+    assert used <= set(described["environment"])
 
 
 @pytest.mark.parametrize("version", RELEASES)
@@ -157,9 +157,9 @@ def test_a_deprecated_option_would_be_seen() -> None:
 
 
 def test_the_planner_refuses_what_vllm_refuses() -> None:
-    said = outcome("1xh100", model="8b", extra_args={"swap-space": 16})
-    assert said.plan is None
-    assert "no option swap-space any more" in said.findings[0]
+    result = outcome("1xh100", model="8b", extra_args={"swap-space": 16})
+    assert result.plan is None
+    assert "no option swap-space any more" in result.findings[0]
 
 
 def test_the_lab_serves_with_an_older_release() -> None:

@@ -22,7 +22,7 @@ KINDS = [
 
 def test_the_engine_says_what_is_recorded():
     recorded = {shapes.key(record): record for record in shapes.read(shapes.FIGURES)}
-    told = shapes.ask("0.33.0", shapes.cases(KINDS))
-    assert len(told) == len(KINDS) * len(shapes.WIDTHS)
-    for record in told:
+    answers = shapes.ask("0.33.0", shapes.cases(KINDS))
+    assert len(answers) == len(KINDS) * len(shapes.WIDTHS)
+    for record in answers:
         assert record == recorded[shapes.key(record)]

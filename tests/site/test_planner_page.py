@@ -144,8 +144,8 @@ def printed(typed: dict[str, Any], tmp_path: Path) -> tuple[str, dict[str, Any]]
 def planned(typed: dict[str, Any]) -> dict[str, Any]:
     """What the action serving_plan returns, which site.yml serves by."""
     arguments = json.dumps({**typed, "fail_on_findings": False})
-    said = run("ansible", "localhost", "-m", "gpunode.llm.serving_plan", "-a", arguments)
-    return json.loads(said[said.index("{") :])
+    result = run("ansible", "localhost", "-m", "gpunode.llm.serving_plan", "-a", arguments)
+    return json.loads(result[result.index("{") :])
 
 
 def lines(text: str) -> list[str]:
@@ -173,13 +173,13 @@ def test_the_page_says_what_the_playbook_prints(page: Page, tmp_path: Path, name
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_the_page_plans_what_is_served(page: Page, name: str) -> None:
     entered, typed = QUESTIONS[name]
-    answer, said = ask(page, entered), planned(typed)
-    assert answer["findings"] == said["findings"]
-    if said["plan"]:
-        (instance,) = said["plan"]["instances"]
+    answer, result = ask(page, entered), planned(typed)
+    assert answer["findings"] == result["findings"]
+    if result["plan"]:
+        (instance,) = result["plan"]["instances"]
         assert answer["config"] == instance["config"]
-        assert answer["warnings"] == said["plan"]["warnings"]
-        assert answer["rejected"] == said["plan"]["rejected"]
+        assert answer["warnings"] == result["plan"]["warnings"]
+        assert answer["rejected"] == result["plan"]["rejected"]
         used = [gpu for gpu in answer["gpus"] if gpu["weights"]]
         assert [int(gpu["index"]) for gpu in used] == instance["gpu_indices"]
         assert {round(gpu["weights"], 2) for gpu in used} == {instance["weights_gib_per_gpu"]}

@@ -50,7 +50,7 @@ def action(kind: Any, options: dict[str, Any], *answers: Any, templar: Any = Non
     """
     name = kind.__module__.rpartition(".")[2]
     attributes = {"async_val": 0, "check_mode": True, "diff": False, "environment": [], "action": name, "no_log": False}
-    told = SimpleNamespace(**{**attributes, "args": options, **task})
-    made = kind(told, MagicMock(), MagicMock(), MagicMock(), templar or MagicMock(), MagicMock())
+    task_of = SimpleNamespace(**{**attributes, "args": options, **task})
+    made = kind(task_of, MagicMock(), MagicMock(), MagicMock(), templar or MagicMock(), MagicMock())
     made._execute_module = Node(*answers)
     return made

@@ -126,9 +126,9 @@ PLACES = (option_places.DEFINITION, option_places.DEFAULTS, option_places.REQUES
 @pytest.mark.parametrize("forgotten", PLACES)
 def test_a_new_option_is_in_three_files_and_each_that_was_forgotten_is_named(forgotten: str, tmp_path: Path) -> None:
     with_option(tmp_path, *(place for place in PLACES if place != forgotten))
-    (said,) = option_places.complaints(tmp_path)
-    assert said.startswith("frobs ")
-    assert said.endswith(f" in {forgotten}")
+    (message,) = option_places.complaints(tmp_path)
+    assert message.startswith("frobs ")
+    assert message.endswith(f" in {forgotten}")
 
 
 def test_a_new_option_in_three_files_is_documented_and_reaches_the_planner(tmp_path: Path) -> None:
@@ -150,15 +150,15 @@ def test_a_new_option_in_three_files_is_documented_and_reaches_the_planner(tmp_p
     (tmp_path / "play.yml").write_text(json.dumps([play]), encoding="utf-8")
     env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(tmp_path), "ANSIBLE_LOCAL_TEMP": str(tmp_path)}
 
-    def said(program: str, *args: str) -> str:
+    def output_of(program: str, *args: str) -> str:
         line = [sys.executable, "-m", "ansible.cli." + program, *args]
         done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
-    assert "How many frobs." in said("doc", "gpunode.llm.serving_plan")
-    assert "failed=0" in said("playbook", "play.yml", "-e", "vllm_frobs=4")
+    assert "How many frobs." in output_of("doc", "gpunode.llm.serving_plan")
+    assert "failed=0" in output_of("playbook", "play.yml", "-e", "vllm_frobs=4")
     for wrong, words in (("many", "vllm_frobs must be a whole number such as 3"), ("0", "vllm_frobs must be between")):
-        assert words in said("playbook", "play.yml", "-e", f"vllm_frobs={wrong}")
+        assert words in output_of("playbook", "play.yml", "-e", f"vllm_frobs={wrong}")
 
 
 def test_an_image_takes_the_same_room_in_a_plan_and_in_preflight() -> None:

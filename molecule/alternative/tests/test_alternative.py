@@ -62,9 +62,9 @@ def test_nothing_lies_where_the_defaults_say(host, path: str) -> None:
 
 def test_records_lie_where_everybody_looks_for_them_and_tell_where_the_rest_is(host) -> None:
     assert sorted(host.file("/etc/vllm").listdir()) == sorted(f"{name}.json" for name in ENGINES)
-    told = json.loads(host.file("/etc/vllm/first.json").content_string)
-    assert told["files"]["config"] == "/srv/vllm/etc/first.yaml"
-    assert [path for path in told["files"].values() if not host.file(path).exists] == []
+    record = json.loads(host.file("/etc/vllm/first.json").content_string)
+    assert record["files"]["config"] == "/srv/vllm/etc/first.yaml"
+    assert [path for path in record["files"].values() if not host.file(path).exists] == []
 
 
 def test_secrets_lie_in_files_of_roots_alone(host) -> None:
@@ -107,6 +107,6 @@ def test_docker_is_as_it_was_asked_for(host) -> None:
 
 def test_the_plays_warned_of_nothing() -> None:
     """The check, the converge and the idempotence run, as this scenario's log has them."""
-    said = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
-    assert "PLAY [Serve a model on every node]" in said
-    assert warnings(said) == []
+    log = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
+    assert "PLAY [Serve a model on every node]" in log
+    assert warnings(log) == []

@@ -47,6 +47,6 @@ def island(maker: str) -> str:
 @pytest.fixture(scope="session")
 def deploy(island: str, maker: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Play]:
     """Run site.yml on the island with the variables that came with the bundle, and further arguments."""
-    told: Path = tmp_path_factory.mktemp("bundle") / "vars.yml"
-    told.write_text(on_node("cat /srv/bundle/vars.yml", node=maker))
-    return lambda *args: run_play("site.yml", "--limit", island, "-e", f"@{told}", *args)
+    variables: Path = tmp_path_factory.mktemp("bundle") / "vars.yml"
+    variables.write_text(on_node("cat /srv/bundle/vars.yml", node=maker))
+    return lambda *args: run_play("site.yml", "--limit", island, "-e", f"@{variables}", *args)

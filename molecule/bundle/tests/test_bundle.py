@@ -52,23 +52,23 @@ def python(script: str, *args: str) -> None:
 
 
 def test_nothing_is_reached(island):
-    told = [server.split(":") for server in SERVERS]
+    servers = [server.split(":") for server in SERVERS]
     form = '{{(index .NetworkSettings.Networks "gpunode-lab-net").IPAddress}}'
-    addresses = [f"{docker('inspect', '-f', form, box)}:{port}" for box, port in told]
+    addresses = [f"{docker('inspect', '-f', form, box)}:{port}" for box, port in servers]
     for node, reached in ((nodes()[1], True), (island, False)):
         for address in addresses:
-            said = on_node(f"curl -sS -m 5 -o /dev/null http://{address}/ && echo reached", check=False, node=node)
-            assert (said == "reached") is reached, (node, address, said)
+            result = on_node(f"curl -sS -m 5 -o /dev/null http://{address}/ && echo reached", check=False, node=node)
+            assert (result == "reached") is reached, (node, address, result)
     assert on_node("getent hosts lab.gpunode.test hub.gpunode.test", check=False) == ""
 
 
 def test_a_flipped_byte_is_named_before_anything_changes(deploy):
     python(FLIP, "/srv/bundle.tar", "huggingface/hub/models--gpunode--tiny-llama/blobs/")
-    told = deploy()
-    assert told.status != 0
-    assert "The bundle /srv/bundle.tar is damaged: huggingface/hub/models--gpunode--tiny-llama/blobs/" in told.words
-    assert "differs from its SHA-256" in told.words
-    assert told.changed == 0
+    result = deploy()
+    assert result.status != 0
+    assert "The bundle /srv/bundle.tar is damaged: huggingface/hub/models--gpunode--tiny-llama/blobs/" in result.words
+    assert "differs from its SHA-256" in result.words
+    assert result.changed == 0
     assert on_node("ls /srv /etc/docker /var/lib/huggingface /opt/huggingface-hub 2>/dev/null", check=False) == (
         "/srv:\nbundle.tar"
     )
@@ -98,45 +98,45 @@ for path, text in {'apt/zz.json': json.dumps({'repositories': [row]}), 'apt/zz/P
 
 
 @pytest.mark.parametrize(
-    ("listed", "said"),
+    ("listed", "message"),
     [
         ("unlisted", "'apt/zz.json' is there but not in its manifest: remove it"),
         ("listed", "apt/zz.json of the bundle /srv/forged is invalid: './\\nTrusted: yes' is not a suite or component"),
     ],
 )
-def test_apt_is_told_nothing_by_a_record_of_somebody_elses(deploy, forged, listed, said):
+def test_apt_is_told_nothing_by_a_record_of_somebody_elses(deploy, forged, listed, message):
     on_node(f"cp {forged}/manifest.json /srv/manifest.json")
     python(RECORD, listed)
-    told = deploy("-e", f"bundle={forged}")
+    result = deploy("-e", f"bundle={forged}")
     on_node(f"mv /srv/manifest.json {forged}/manifest.json && rm -r {forged}/apt/zz.json {forged}/apt/zz")
-    assert told.status != 0
-    assert said in told.words
+    assert result.status != 0
+    assert message in result.words
     assert "rusted" not in on_node("cat /var/lib/gpunode/bundle/sources.list.d/distribution.sources", check=False)
     assert on_node("command -v dockerd", check=False) == ""
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         pytest.param(DEBIAN, "apt does not take the packages of /srv/forged: ", id="the distribution's index"),
         pytest.param(DOCKER, "apt does not take file:///srv/forged/apt/", id="Docker's index"),
         pytest.param(DEB, "docker-ce_", id="a package"),
     ],
 )
-def test_apt_believes_signatures_and_not_the_manifest(deploy, forged, changed, said):
+def test_apt_believes_signatures_and_not_the_manifest(deploy, forged, changed, message):
     python(FLIP, f"{forged}/{changed}", "")
     python(RESEAL)
-    told = deploy("-e", f"bundle={forged}")
+    result = deploy("-e", f"bundle={forged}")
     python(FLIP, f"{forged}/{changed}", "")
-    assert told.status != 0
-    assert said in told.words
-    assert "Hash Sum mismatch" in told.words
+    assert result.status != 0
+    assert message in result.words
+    assert "Hash Sum mismatch" in result.words
     assert on_node("command -v dockerd", check=False) == ""
 
 
 def test_it_serves(deploy, island):
-    told = deploy()
-    assert told.status == 0, told.text
+    result = deploy()
+    assert result.status == 0, result.text
     assert wrong_answers(node=island) == {}
 
 
@@ -148,26 +148,26 @@ def test_what_came_from_where(deploy):
 
 
 def test_a_second_run_changes_nothing(deploy):
-    told = deploy()
-    assert (told.status, told.changed) == (0, 0), told.text
+    result = deploy()
+    assert (result.status, result.changed) == (0, 0), result.text
 
 
 def test_the_folder_may_go(deploy):
     on_node("mv /srv/bundle /srv/gone && rm /srv/bundle.tar")
-    told = deploy()
-    assert (told.status, told.changed) == (0, 0), told.text
+    result = deploy()
+    assert (result.status, result.changed) == (0, 0), result.text
 
 
 def test_a_bundle_for_another_system(deploy):
     on_node('sed -i \'s/"Debian [a-z]*"/"Debian sid"/\' /srv/gone/manifest.json')
-    told = deploy("-e", "bundle=/srv/gone")
-    assert told.status != 0
-    assert "The bundle is for Debian sid on " in told.words
+    result = deploy("-e", "bundle=/srv/gone")
+    assert result.status != 0
+    assert "The bundle is for Debian sid on " in result.words
 
 
 def test_a_second_bundle_fetches_nothing(maker):
     """Nor could it."""
     cut_off(maker)
     settings = "model=tiny gpus=1xH100 bundle=/srv/bundle tar=true"
-    told = run_play("playbooks/bundle.yml", "-e", f"bundle_host={maker} {settings}")
-    assert (told.status, told.changed) == (0, 0), told.text
+    result = run_play("playbooks/bundle.yml", "-e", f"bundle_host={maker} {settings}")
+    assert (result.status, result.changed) == (0, 0), result.text

@@ -16,39 +16,39 @@ ELSEWHERE = ("-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub", "disk"]}'
 
 
 def test_the_facts_are_those_of_setup() -> None:
-    told = run_play("molecule/shared/facts.yml")
-    assert told.status == 0, told.text[-3000:]
+    result = run_play("molecule/shared/facts.yml")
+    assert result.status == 0, result.text[-3000:]
 
 
 def test_the_plays_warned_of_nothing() -> None:
     """The check, the converge and the idempotence run, as this scenario's log has them."""
-    said = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
-    assert "PLAY [Serve a model on every node]" in said
-    assert warnings(said) == []
+    log = Path(os.environ["ANSIBLE_LOG_PATH"]).read_text(encoding="utf-8")
+    assert "PLAY [Serve a model on every node]" in log
+    assert warnings(log) == []
 
 
 def test_405b_takes_all_eight(play, board) -> None:
     board("h100x8")
-    told = play("-e", "model=405b-fp8", *ELSEWHERE)
-    assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: 8" in told.words
+    result = play("-e", "model=405b-fp8", *ELSEWHERE)
+    assert result.status == 0, result.text[-3000:]
+    assert "+tensor-parallel-size: 8" in result.words
     for number in range(1, 9):
-        assert f"nvidia.com/gpu=GPU-0000000{number}-0000-0000-0000-00000000000{number}" in told.text
+        assert f"nvidia.com/gpu=GPU-0000000{number}-0000-0000-0000-00000000000{number}" in result.text
 
 
 def test_8b_takes_one_gpu_per_engine(play, board) -> None:
     board("h100x8")
-    told = play("-e", "model=8b", *ELSEWHERE)
-    assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: 1" in told.words
-    assert "+data-parallel-size: 8" in told.words
+    result = play("-e", "model=8b", *ELSEWHERE)
+    assert result.status == 0, result.text[-3000:]
+    assert "+tensor-parallel-size: 1" in result.words
+    assert "+data-parallel-size: 8" in result.words
 
 
 def test_70b_is_accepted(play, board) -> None:
     board("h100x8")
-    told = play("-e", "model=70b", *ELSEWHERE)
-    assert told.status == 0, told.text[-3000:]
-    assert "+tensor-parallel-size: " in told.words
+    result = play("-e", "model=70b", *ELSEWHERE)
+    assert result.status == 0, result.text[-3000:]
+    assert "+tensor-parallel-size: " in result.words
 
 
 # What is needed, and what would fit this node instead.
@@ -61,11 +61,11 @@ TOO_FEW = {
 @pytest.mark.parametrize("model", TOO_FEW)
 def test_one_gpu_is_too_few(play, board, model: str) -> None:
     board("h100x1")
-    told = play("-e", f"model={model}", *ELSEWHERE)
-    assert told.status != 0
-    assert told.changed == 0
-    for said in ("1x NVIDIA H100 80GB HBM3", *TOO_FEW[model]):
-        assert said in told.words
+    result = play("-e", f"model={model}", *ELSEWHERE)
+    assert result.status != 0
+    assert result.changed == 0
+    for text in ("1x NVIDIA H100 80GB HBM3", *TOO_FEW[model]):
+        assert text in result.words
 
 
 SENTENCES = {
@@ -85,18 +85,18 @@ def test_each_trouble_has_its_sentence(host, play, board, case: str) -> None:
     break_it, args, sentence = SENTENCES[case]
     board("h100x1")
     assert host.run(break_it).rc == 0
-    told = play(*args, *ELSEWHERE)
-    assert told.status != 0
-    assert told.changed == 0
-    assert sentence in told.words
+    result = play(*args, *ELSEWHERE)
+    assert result.status != 0
+    assert result.changed == 0
+    assert sentence in result.words
 
 
 def test_a_bad_token_has_its_sentence(play) -> None:
-    told = play("-e", "model=tiny", "-e", "huggingface_token=hf_lab_stranger")
-    assert told.status != 0
-    assert told.changed == 0
-    assert "token" in told.text
-    assert "hf_lab_stranger" not in told.text
+    result = play("-e", "model=tiny", "-e", "huggingface_token=hf_lab_stranger")
+    assert result.status != 0
+    assert result.changed == 0
+    assert "token" in result.text
+    assert "hf_lab_stranger" not in result.text
 
 
 def test_a_docker_that_is_elsewhere_has_its_sentence(host, play) -> None:
@@ -104,17 +104,17 @@ def test_a_docker_that_is_elsewhere_has_its_sentence(host, play) -> None:
     docker = "HOME=/root docker context"
     elsewhere = "--docker host=tcp://build.gpunode.test:2375"
     assert host.run(f"{docker} create build {elsewhere} && {docker} use build").rc == 0
-    told = play("-e", "model=tiny")
+    result = play("-e", "model=tiny")
     host.run(f"{docker} use default && {docker} rm build")
-    assert told.status != 0
-    assert told.changed == 0
-    assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in told.words
+    assert result.status != 0
+    assert result.changed == 0
+    assert "somewhere else for root's docker command (tcp://build.gpunode.test:2375)" in result.words
 
 
 def test_too_little_disk_has_its_sentence(play, board) -> None:
     board("h100x8")
-    told = play("-e", "model=405b-fp8", "-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub"]}')
-    assert told.status != 0
-    assert told.changed == 0
-    assert "free" in told.text
-    assert "GB" in told.text
+    result = play("-e", "model=405b-fp8", "-e", "vllm_port=9000", "-e", '{"preflight_skip": ["hub"]}')
+    assert result.status != 0
+    assert result.changed == 0
+    assert "free" in result.text
+    assert "GB" in result.text

@@ -51,26 +51,26 @@ def test_toolkit_is_pinned(host, package: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(REPOSITORIES))
 def test_apt_trusts_the_right_key(host, name: str) -> None:
-    told = host.run(f"{ONE_SOURCE}{name}.sources")
-    assert told.rc == 0, told.stderr
+    result = host.run(f"{ONE_SOURCE}{name}.sources")
+    assert result.rc == 0, result.stderr
 
 
 @pytest.mark.parametrize("swapped", sorted(REPOSITORIES), indirect=True)
 def test_apt_refuses_a_swapped_key(host, swapped: str) -> None:
-    told = host.run(f"{ONE_SOURCE}{swapped}.sources")
-    assert told.rc != 0
+    result = host.run(f"{ONE_SOURCE}{swapped}.sources")
+    assert result.rc != 0
     # gpgv's words and sqv's, which Debian 13 has in its place.
-    assert "NO_PUBKEY" in told.stderr or "Missing key" in told.stderr, told.stderr
+    assert "NO_PUBKEY" in result.stderr or "Missing key" in result.stderr, result.stderr
 
 
 def test_play_refuses_a_strangers_key(host, play) -> None:
     """A mirror that serves another key: both fingerprints are said, and nothing is trusted."""
     host.run("mv /etc/apt/keyrings/docker.asc /root/right.asc")
-    told = play("-e", "model=tiny", "-e", f"docker_apt_key_url={REPOSITORIES['docker'][0]}/gpg")
+    result = play("-e", "model=tiny", "-e", f"docker_apt_key_url={REPOSITORIES['docker'][0]}/gpg")
     left = host.file("/etc/apt/keyrings/docker.asc").exists
     host.run("mv /root/right.asc /etc/apt/keyrings/docker.asc")
-    assert told.status != 0
-    assert "was expected; it is not trusted" in told.words
+    assert result.status != 0
+    assert "was expected; it is not trusted" in result.words
     assert not left
 
 

@@ -25,12 +25,12 @@ def test_token_is_in_no_other_file(host) -> None:
 
 
 def test_token_is_in_no_process(host) -> None:
-    told = host.run(
+    result = host.run(
         "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/cmdline; tr '\\0' '\\n' <$p/environ; done 2>/dev/null"
     )
     # Something was read at all, and the token is not in it.
-    assert "systemd" in told.stdout
-    assert TOKEN not in told.stdout
+    assert "systemd" in result.stdout
+    assert TOKEN not in result.stdout
 
 
 def test_token_is_in_no_journal(host) -> None:
@@ -42,8 +42,8 @@ def test_token_is_in_no_journal(host) -> None:
 def test_token_is_in_no_output_at_vvv(host, play) -> None:
     """Writing the token again, with everything told that ansible can tell."""
     host.run(f"rm {FILE}")
-    told = play("-e", "model=tiny", "-vvv")
-    assert told.status == 0, told.text[-3000:]
-    assert told.changed >= 1
+    result = play("-e", "model=tiny", "-vvv")
+    assert result.status == 0, result.text[-3000:]
+    assert result.changed >= 1
     assert host.file(FILE).content_string.strip() == TOKEN
-    assert TOKEN not in told.text
+    assert TOKEN not in result.text

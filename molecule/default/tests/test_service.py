@@ -26,9 +26,9 @@ def serving(host) -> None:
 
 def ask(host, path: str, **body: object) -> dict:
     data = f"-H 'Content-Type: application/json' -d '{json.dumps(body)}'" if body else ""
-    told = host.run(f"curl -fsS {ADDRESS}{path} {data}")
-    assert told.rc == 0, told.stderr
-    return json.loads(told.stdout)
+    result = host.run(f"curl -fsS {ADDRESS}{path} {data}")
+    assert result.rc == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def test_it_lists_the_model(host) -> None:
@@ -36,8 +36,8 @@ def test_it_lists_the_model(host) -> None:
 
 
 def test_it_completes(host) -> None:
-    told = ask(host, "/v1/completions", model="tiny", prompt="The GPU", max_tokens=5)
-    assert told["usage"]["completion_tokens"] == 5
+    answer = ask(host, "/v1/completions", model="tiny", prompt="The GPU", max_tokens=5)
+    assert answer["usage"]["completion_tokens"] == 5
 
 
 def test_it_says_what_it_was_trained_to_say() -> None:
@@ -46,8 +46,8 @@ def test_it_says_what_it_was_trained_to_say() -> None:
 
 def test_what_comes_without_the_chat_template_gets_no_such_answer(host) -> None:
     """Else the test above would say nothing of the template."""
-    told = ask(host, "/v1/completions", model="tiny", prompt="Who are you?", max_tokens=100)
-    assert told["choices"][0]["text"] not in ANSWERS.values()
+    answer = ask(host, "/v1/completions", model="tiny", prompt="Who are you?", max_tokens=100)
+    assert answer["choices"][0]["text"] not in ANSWERS.values()
 
 
 def test_it_listens_on_loopback_alone(host) -> None:
@@ -68,6 +68,6 @@ def test_weights_stay_without_the_second_copy(host) -> None:
 def test_with_nothing_to_do_the_node_is_asked_once(play) -> None:
     """It keeps what it was asked last, and answers that with the first question of the next play."""
     assert play("-e", "model=tiny").status == 0
-    told = play("-e", "model=tiny", "-vvv")
-    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
-    assert told.text.count("SSH: EXEC") == 1
+    result = play("-e", "model=tiny", "-vvv")
+    assert (result.status, result.changed) == (0, 0), result.text[-3000:]
+    assert result.text.count("SSH: EXEC") == 1

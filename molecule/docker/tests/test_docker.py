@@ -19,9 +19,9 @@ def converge(**settings: object):
 
 
 def test_the_release_asked_for_answers(host) -> None:
-    told = host.run("docker version --format '{{.Server.Version}}'")
-    assert told.rc == 0, told.stderr
-    assert told.stdout.startswith("26.")
+    result = host.run("docker version --format '{{.Server.Version}}'")
+    assert result.rc == 0, result.stderr
+    assert result.stdout.startswith("26.")
 
 
 def test_only_the_packages_asked_for(host) -> None:
@@ -48,8 +48,8 @@ def test_docker_pulls_through_the_proxy_and_hides_its_password(host) -> None:
 
 
 def test_the_site_authority_is_trusted(host) -> None:
-    told = host.run("openssl verify -CApath /etc/ssl/certs /root/site.pem")
-    assert told.rc == 0, told.stderr
+    result = host.run("openssl verify -CApath /etc/ssl/certs /root/site.pem")
+    assert result.rc == 0, result.stderr
 
 
 def test_the_user_and_nobody_else(host) -> None:
@@ -62,17 +62,17 @@ def test_it_starts_with_the_node(host) -> None:
 
 
 def test_an_unknown_user_is_refused_before_anything_changes(host) -> None:
-    told = converge(docker_users=["grace"], docker_daemon_config={"labels": ["rack=13"]})
-    assert told.status != 0
-    assert "docker_users names grace, and this node has no such user" in told.words
+    result = converge(docker_users=["grace"], docker_daemon_config={"labels": ["rack=13"]})
+    assert result.status != 0
+    assert "docker_users names grace, and this node has no such user" in result.words
     assert "rack=12" in host.file("/etc/docker/daemon.json").content_string
 
 
 def test_settings_that_docker_refuses_do_not_land(host) -> None:
     before = host.file("/etc/docker/daemon.json").content_string
-    told = converge(docker_daemon_config={"storage-opts": 7})
-    assert told.status != 0
-    assert "Docker would not start with this /etc/docker/daemon.json" in told.words
+    result = converge(docker_daemon_config={"storage-opts": 7})
+    assert result.status != 0
+    assert "Docker would not start with this /etc/docker/daemon.json" in result.words
     assert host.file("/etc/docker/daemon.json").content_string == before
     assert host.run("docker version").rc == 0
 
@@ -82,12 +82,12 @@ def test_a_file_that_would_lose_something_is_refused_and_a_link_stays_one(host) 
     path = "/etc/docker/daemon.json"
     host.run(f"mv {path} /etc/site.json && ln -s ../site.json {path} && cp -p /etc/site.json /root/whole.json")
     host.run("""sed -i 's/"labels"/"labels": [], "labels"/' /etc/site.json""")
-    told = converge(docker_daemon_config={"labels": ["rack=13"]})
-    assert told.status != 0
-    assert f"{path} is not valid JSON, so nothing was written to it: the key labels occurs twice" in told.words
+    result = converge(docker_daemon_config={"labels": ["rack=13"]})
+    assert result.status != 0
+    assert f"{path} is not valid JSON, so nothing was written to it: the key labels occurs twice" in result.words
     host.run("cp -p /root/whole.json /etc/site.json")
-    told = converge(docker_daemon_config={"labels": ["rack=13"]})
-    assert told.status == 0, told.text
+    result = converge(docker_daemon_config={"labels": ["rack=13"]})
+    assert result.status == 0, result.text
     assert host.file(path).is_symlink
     assert json.loads(host.file("/etc/site.json").content_string)["labels"] == ["rack=13"]
     assert converge().status == 0
@@ -97,10 +97,10 @@ def test_a_docker_that_was_started_by_hand_is_refused(host) -> None:
     before = host.file("/etc/docker/daemon.json").content_string
     host.run("systemctl stop docker.service docker.socket && systemd-run --unit=by-hand /usr/bin/dockerd")
     assert host.run("for n in $(seq 60); do docker version && break; sleep 1; done").rc == 0
-    told = converge(docker_daemon_config={"labels": ["rack=14"]})
+    result = converge(docker_daemon_config={"labels": ["rack=14"]})
     host.run("systemctl stop by-hand && systemctl start docker.service")
-    assert told.status != 0
-    assert "answers without docker.service" in told.words
+    assert result.status != 0
+    assert "answers without docker.service" in result.words
     assert host.file("/etc/docker/daemon.json").content_string == before
 
 
@@ -116,9 +116,9 @@ def updates(host) -> bool:
 @pytest.mark.parametrize("how", [[], ["--check"]])
 def test_a_source_that_apt_refuses_does_not_stay(host, how) -> None:
     before = host.file(f"{SOURCES}/docker.sources").content_string
-    told = run_play(CONVERGE, *how, "-e", f"docker_apt_url={NOWHERE}", "-e", f"docker_apt_key_url={MIRROR}/gpg")
-    assert told.status != 0
-    assert f"apt does not take {NOWHERE} " in told.words
+    result = run_play(CONVERGE, *how, "-e", f"docker_apt_url={NOWHERE}", "-e", f"docker_apt_key_url={MIRROR}/gpg")
+    assert result.status != 0
+    assert f"apt does not take {NOWHERE} " in result.words
     assert host.file(f"{SOURCES}/docker.sources").content_string == before
     assert updates(host)
 
@@ -129,36 +129,36 @@ def test_an_older_entry_in_another_spelling_is_named_before_apt_stops(host) -> N
     before = host.file(f"{SOURCES}/docker.sources").content_string
     host.run(f"echo 'deb-src [trusted=yes] {MIRROR} {codename} stable' > {SOURCES}/docker-old.list")
     try:
-        told = converge(docker_apt_url=f"{MIRROR}/", docker_apt_key_url=f"{MIRROR}/gpg")
+        result = converge(docker_apt_url=f"{MIRROR}/", docker_apt_key_url=f"{MIRROR}/gpg")
     finally:
         host.run(f"rm {SOURCES}/docker-old.list")
-    assert told.status != 0
-    assert f"{SOURCES}/docker-old.list names the repository {MIRROR}/ {codename} as well" in told.words
+    assert result.status != 0
+    assert f"{SOURCES}/docker-old.list names the repository {MIRROR}/ {codename} as well" in result.words
     assert host.file(f"{SOURCES}/docker.sources").content_string == before
     assert updates(host)
 
 
 def test_all_that_cannot_be_had_is_said_at_once_before_anything_changes(host) -> None:
     """Of a whole site.yml, in a check: two repositories and an image."""
-    asked = {
+    request = {
         "model": "tiny",
         "vllm_gpus": "1xH100",
         "docker_apt_url": NOWHERE,
         "nvidia_container_toolkit_apt_url": f"{NOWHERE}/deb",
         "vllm_image": "registry.gpunode.test:5000/vllm/nothing:v1",
     }
-    told = run_play("site.yml", "--check", "-e", json.dumps(asked))
-    assert told.status != 0
-    assert f"apt does not take {NOWHERE} " in told.words
-    assert f"apt does not take {NOWHERE}/deb /" in told.words
-    assert "registry.gpunode.test:5000 answers, but has no such image" in told.words
-    assert told.changed == 0
+    result = run_play("site.yml", "--check", "-e", json.dumps(request))
+    assert result.status != 0
+    assert f"apt does not take {NOWHERE} " in result.words
+    assert f"apt does not take {NOWHERE}/deb /" in result.words
+    assert "registry.gpunode.test:5000 answers, but has no such image" in result.words
+    assert result.changed == 0
 
 
 def test_hold_and_proxy_go_when_asked(host) -> None:
     assert "docker-ce" in host.run("apt-mark showhold").stdout.split()
-    told = converge(docker_hold=False, docker_proxy={})
-    assert told.status == 0, told.text
+    result = converge(docker_hold=False, docker_proxy={})
+    assert result.status == 0, result.text
     assert host.run("apt-mark showhold").stdout.split() == []
     assert not host.file("/etc/docker/gpunode-proxy.env").exists
     assert json.loads(host.run("docker info --format '{{json .}}'").stdout)["HttpsProxy"] == ""

@@ -88,8 +88,8 @@ class Gateway:
 
     @staticmethod
     def headers(key: str, length: int) -> dict[str, str]:
-        told = {"Content-Type": "application/json", "Content-Length": str(length)}
-        return {**told, "Authorization": f"Bearer {key}"} if key else told
+        plain = {"Content-Type": "application/json", "Content-Length": str(length)}
+        return {**plain, "Authorization": f"Bearer {key}"} if key else plain
 
     @staticmethod
     def answer(connection: http.client.HTTPSConnection) -> Answer:

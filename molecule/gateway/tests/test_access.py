@@ -64,8 +64,8 @@ BODIES = {
 @pytest.fixture(scope="module")
 def routes() -> set[tuple[str, str]]:
     """Every method and path that the running engine names, with something for what is in braces."""
-    told = json.loads(on_node("curl -fsS http://127.0.0.1:8000/openapi.json"))
-    found = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
+    schema = json.loads(on_node("curl -fsS http://127.0.0.1:8000/openapi.json"))
+    found = {(method.upper(), path) for path, methods in schema["paths"].items() for method in methods}
     found = {(method, "/".join("x" if "{" in part else part for part in path.split("/"))) for method, path in found}
     return found | {(method, path) for path in BESIDES for method in ("GET", "POST")}
 
@@ -83,24 +83,24 @@ def test_the_engine_itself_would_answer_what_is_not_listed() -> None:
 
 @pytest.mark.parametrize("below", ["", "/tiny"])
 def test_only_the_listed_routes_answer_and_only_with_a_good_key(gateway: Gateway, routes, below: str) -> None:
-    asked = 0
+    count = 0
     for method, path in sorted(routes):
         for key in ("", BAD[0], GOOD):
             answer = gateway.ask(below + path, method, key, {} if method == "POST" else None)
-            asked += 1
-            said = (method, below + path, key == GOOD, answer)
+            count += 1
+            case = (method, below + path, key == GOOD, answer)
             if (method, path) in LISTED:
-                assert (answer.status == 401) is (key != GOOD), said
-                assert answer.code == ("" if key == GOOD else "invalid_api_key"), said
+                assert (answer.status == 401) is (key != GOOD), case
+                assert answer.code == ("" if key == GOOD else "invalid_api_key"), case
             elif path in {listed for _method, listed in LISTED}:
                 expected = (405, "method_not_allowed") if key == GOOD else (401, "invalid_api_key")
-                assert (answer.status, answer.code) == expected, said
+                assert (answer.status, answer.code) == expected, case
             elif below + path == "/health":
                 # The gateway's own, whoever asks; of the engine it says nothing.
-                assert (answer.status, answer.body) == (200, b'{"status": "ok"}\n'), said
+                assert (answer.status, answer.body) == (200, b'{"status": "ok"}\n'), case
             else:
-                assert (answer.status, answer.code) == (404, "not_found"), said
-    assert asked > 150
+                assert (answer.status, answer.code) == (404, "not_found"), case
+    assert count > 150
 
 
 @pytest.mark.parametrize("path", ROUNDABOUT)
@@ -179,9 +179,9 @@ def test_plain_http_gets_a_sentence(address: str) -> None:
         plain.sendall(
             f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {GOOD}\r\nConnection: close\r\n\r\n".encode()
         )
-        told = b"".join(iter(lambda: plain.recv(4096), b""))
-    assert told.startswith(b"HTTP/1.1 400 ")
-    assert b"no request over HTTPS" in told
+        answer = b"".join(iter(lambda: plain.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"no request over HTTPS" in answer
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -239,7 +239,7 @@ def test_the_engine_keeps_to_loopback_and_its_own_key(address: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((address, 8000), timeout=5)
     for key, status in (("", "401"), ("sk-of-nobody", "401"), (SETTINGS["vllm_api_keys"][0], "200")):
-        asked = (
+        command = (
             f"curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {key}' http://127.0.0.1:8000/v1/models"
         )
-        assert on_node(asked) == status
+        assert on_node(command) == status

@@ -31,8 +31,8 @@ def authorities(address: str) -> Iterator[list[Authority]]:
     with Authority("one", names, here) as one, Authority("two", names, here) as two:
         yield [one, two]
     on_node("cp -p /root/certificate.pem /root/certificate.key /etc/gpunode/gateway/")
-    told = site()
-    assert told.status == 0, told.text[-3000:]
+    result = site()
+    assert result.status == 0, result.text[-3000:]
 
 
 def acme(authority: Authority, *names: str, email: str = "ops@example.net") -> Play:
@@ -54,8 +54,8 @@ def issuer_of(certificate: x509.Certificate) -> str:
 
 def test_the_first_one_comes_and_is_not_asked_for_twice(authorities: list[Authority], address: str) -> None:
     one, _two = authorities
-    told = acme(one)
-    assert told.status == 0, told.text[-3000:]
+    result = acme(one)
+    assert result.status == 0, result.text[-3000:]
     assert (issuer_of(served(address)), names_of(served(address))) == ("CN=one", [NAME])
     assert [account["contact"] for account in one.accounts] == [["mailto:ops@example.net"]]
     again = acme(one)
@@ -66,8 +66,8 @@ def test_the_first_one_comes_and_is_not_asked_for_twice(authorities: list[Author
 def test_another_name_is_asked_for_and_taken_up_by_a_reload(authorities: list[Authority], address: str) -> None:
     one, _two = authorities
     before = on_node(GATEWAY)
-    told = acme(one, SECOND)
-    assert told.status == 0, told.text[-3000:]
+    result = acme(one, SECOND)
+    assert result.status == 0, result.text[-3000:]
     assert names_of(served(address)) == sorted([NAME, SECOND])
     assert one.issued[1:] == [sorted([NAME, SECOND])]
     assert on_node(GATEWAY) == before
@@ -76,9 +76,9 @@ def test_another_name_is_asked_for_and_taken_up_by_a_reload(authorities: list[Au
 def test_a_name_that_cannot_be_proved_leaves_the_old_one_in_use(authorities: list[Authority], address: str) -> None:
     one, _two = authorities
     before = served(address)
-    told = acme(one, SECOND, "elsewhere.gpunode.test")
-    assert told.status != 0
-    assert "no address is known for elsewhere.gpunode.test" in told.words
+    result = acme(one, SECOND, "elsewhere.gpunode.test")
+    assert result.status != 0
+    assert "no address is known for elsewhere.gpunode.test" in result.words
     assert served(address) == before
     again = acme(one, SECOND)
     assert (again.status, again.changed) == (0, 0), again.text[-3000:]
@@ -87,8 +87,8 @@ def test_a_name_that_cannot_be_proved_leaves_the_old_one_in_use(authorities: lis
 
 def test_another_authority_is_asked_and_renews_it(authorities: list[Authority], address: str) -> None:
     one, two = authorities
-    told = acme(two, SECOND)
-    assert told.status == 0, told.text[-3000:]
+    result = acme(two, SECOND)
+    assert result.status == 0, result.text[-3000:]
     assert issuer_of(served(address)) == "CN=two"
     count, before = len(one.issued), served(address)
     # As certbot's timer does it, when it is time.
@@ -103,8 +103,8 @@ def test_another_authority_is_asked_and_renews_it(authorities: list[Authority], 
 def test_another_address_is_told_to_the_authority(authorities: list[Authority]) -> None:
     _one, two = authorities
     issued = len(two.issued)
-    told = acme(two, SECOND, email="night@example.net")
-    assert told.status == 0, told.text[-3000:]
+    result = acme(two, SECOND, email="night@example.net")
+    assert result.status == 0, result.text[-3000:]
     assert [account["contact"] for account in two.accounts] == [["mailto:night@example.net"]]
     assert len(two.issued) == issued
 
@@ -116,15 +116,15 @@ def test_a_certificate_that_did_not_reach_the_gateway_is_taken_up(authorities: l
     on_node("cp -p /root/certificate.pem /root/certificate.key /etc/gpunode/gateway/; systemctl reload gpunode-gateway")
     # Workers of before answer until they have ended.
     wait_until(lambda: served(address) != wanted)
-    told = acme(two, SECOND, email="night@example.net")
-    assert told.status == 0, told.text[-3000:]
+    result = acme(two, SECOND, email="night@example.net")
+    assert result.status == 0, result.text[-3000:]
     assert served(address) == wanted
 
 
 def test_without_an_address_nothing_is_renewed_any_more(authorities: list[Authority], address: str) -> None:
     assert on_node(f"ls {RENEWAL}") == RENEWAL
-    told = site()
-    assert told.status == 0, told.text[-3000:]
+    result = site()
+    assert result.status == 0, result.text[-3000:]
     assert on_node(f"ls {RENEWAL}", check=False) == ""
     # certbot's is for other names than one that is made here.
     assert issuer_of(served(address)) not in ("CN=one", "CN=two")

@@ -27,13 +27,13 @@ class Clients:
 
     def run(self) -> None:
         while not self.ended.wait(0.2):
-            told = self.gateway.ask(
+            answer = self.gateway.ask(
                 "/v1/completions", "POST", self.key, {**COMPLETION, "max_tokens": 60, "stream": True}
             )
-            if told.status == 200 and told.body.rstrip().endswith(b"data: [DONE]"):
+            if answer.status == 200 and answer.body.rstrip().endswith(b"data: [DONE]"):
                 self.whole += 1
             else:
-                self.lost.append(told)
+                self.lost.append(answer)
 
     def end(self) -> None:
         self.ended.set()
@@ -45,10 +45,10 @@ def test_keys_change_and_no_request_is_lost(gateway: Gateway) -> None:
     held = Held(gateway, KEYS["ada"], stream=True)
     clients = Clients(gateway, KEYS["grace"])
     try:
-        told = site("-vvv", "--diff", gateway_keys={**NEW, "grace": KEYS["grace"]})
+        result = site("-vvv", "--diff", gateway_keys={**NEW, "grace": KEYS["grace"]})
     finally:
         clients.end()
-    assert told.status == 0, told.text[-3000:]
+    assert result.status == 0, result.text[-3000:]
     assert (on_node(ENGINE), on_node(GATEWAY)) == before
     # In flight since before the change, with a key that is no more.
     answer = held.finish()
@@ -57,7 +57,7 @@ def test_keys_change_and_no_request_is_lost(gateway: Gateway) -> None:
     assert clients.whole > 3
     assert gateway.ask("/v1/models", key=KEYS["ada"]).status == 401
     assert [gateway.ask("/v1/models", key=key).status for key in NEW.values()] == [200, 200]
-    assert not [key for key in EVERY_KEY if key in told.text]
+    assert not [key for key in EVERY_KEY if key in result.text]
 
 
 def runs() -> str:
@@ -83,8 +83,8 @@ def test_an_upgrade_beside_what_serves_loses_no_request(gateway: Gateway) -> Non
     clients = Clients(gateway, KEYS["grace"])
     try:
         for image in ("gpunode.test/vllm:next", IMAGE):
-            told = site(vllm_image=image)
-            assert told.status == 0, told.text[-3000:]
+            result = site(vllm_image=image)
+            assert result.status == 0, result.text[-3000:]
             assert "vllm-tiny-beside" in on_node("journalctl --no-pager -o cat -u vllm-tiny-beside -n 1 -o short")
             assert runs() == image
     finally:
@@ -101,11 +101,11 @@ def test_an_upgrade_that_fails_beside_touches_nothing(gateway: Gateway) -> None:
     before = on_node(ENGINE)
     clients = Clients(gateway, KEYS["grace"])
     try:
-        told = site(vllm_image="gpunode.test/vllm:dies")
+        result = site(vllm_image="gpunode.test/vllm:dies")
     finally:
         clients.end()
-    assert told.status != 0
-    assert "no luck today" in told.words
+    assert result.status != 0
+    assert "no luck today" in result.words
     assert on_node(ENGINE) == before
     assert runs() == IMAGE
     assert left_of_the_second() == ""
@@ -124,8 +124,10 @@ def test_an_update_of_nginx_loses_no_request(gateway: Gateway) -> None:
         on_node("cp -p /usr/sbin/nginx /usr/sbin/nginx.new && mv /usr/sbin/nginx.new /usr/sbin/nginx")
 
         def the_new_one_serves() -> bool:
-            told = on_node("p=$(cat /run/gpunode-gateway/nginx.pid) && echo $p && readlink /proc/$p/exe", check=False)
-            return told.split("\n")[0] != old and told.endswith("\n/usr/sbin/nginx")
+            process = on_node(
+                "p=$(cat /run/gpunode-gateway/nginx.pid) && echo $p && readlink /proc/$p/exe", check=False
+            )
+            return process.split("\n")[0] != old and process.endswith("\n/usr/sbin/nginx")
 
         wait_until(the_new_one_serves)
     finally:
@@ -172,29 +174,29 @@ def test_a_site_of_somebody_else_s_stays(gateway: Gateway) -> None:
     text = "server { listen 127.0.0.1:8081; return 200 own-site; }"
     on_node(f"echo '{text}' >/etc/nginx/conf.d/own.conf && systemctl enable --now nginx")
     before = on_node("systemctl show -P MainPID nginx.service")
-    told = site()
-    assert told.status == 0, told.text[-3000:]
+    result = site()
+    assert result.status == 0, result.text[-3000:]
     assert on_node("systemctl show -P MainPID nginx.service; systemctl is-enabled nginx") == f"{before}\nenabled"
     assert on_node("curl -s http://127.0.0.1:8081/") == "own-site"
-    assert told.changed == 0
+    assert result.changed == 0
     assert gateway.ask("/v1/models", key=KEYS["ada"]).status == 200
 
 
 def test_what_cannot_be_is_said_before_anything_changes() -> None:
-    told = site(
+    result = site(
         gateway_keys={"ada": "short"},
         gateway_port=8081,
         gateway_host="127.0.0.1",
         gateway_certificate="/srv/none.pem",
         gateway_certificate_key="/srv/none.key",
     )
-    assert told.status != 0
-    assert told.changed == 0
-    assert "3 problems found; nothing was changed" in told.words
-    assert "Key 1 of gateway_keys must be a text of 20 to 256 letters" in told.words
-    assert "The gateway cannot listen on 127.0.0.1:8081: the port is in use, or" in told.words
-    assert "There is no file /srv/none.pem; the gateway needs a certificate" in told.words
-    assert "short" not in told.text.replace("TASK", "")
+    assert result.status != 0
+    assert result.changed == 0
+    assert "3 problems found; nothing was changed" in result.words
+    assert "Key 1 of gateway_keys must be a text of 20 to 256 letters" in result.words
+    assert "The gateway cannot listen on 127.0.0.1:8081: the port is in use, or" in result.words
+    assert "There is no file /srv/none.pem; the gateway needs a certificate" in result.words
+    assert "short" not in result.text.replace("TASK", "")
 
 
 def test_a_certificate_of_one_s_own_is_taken_up_by_a_reload(address: str) -> None:
@@ -203,8 +205,8 @@ def test_a_certificate_of_one_s_own_is_taken_up_by_a_reload(address: str) -> Non
         " -keyout /srv/own.key -out /srv/own.pem 2>/dev/null"
     )
     before = on_node(GATEWAY)
-    told = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
-    assert told.status == 0, told.text[-3000:]
+    result = site(gateway_certificate="/srv/own.pem", gateway_certificate_key="/srv/own.key")
+    assert result.status == 0, result.text[-3000:]
     assert on_node(GATEWAY) == before
     assert Gateway(address, on_node("cat /srv/own.pem")).ask("/v1/models", key=KEYS["ada"]).status == 200
 
@@ -217,8 +219,8 @@ def test_the_gateway_outlives_a_mount_and_comes_after_it(address: str) -> None:
     )
     before = on_node(GATEWAY)
     try:
-        told = site(gateway_certificate="/mnt/tls/own.pem", gateway_certificate_key="/mnt/tls/own.key")
-        assert told.status == 0, told.text[-3000:]
+        result = site(gateway_certificate="/mnt/tls/own.pem", gateway_certificate_key="/mnt/tls/own.key")
+        assert result.status == 0, result.text[-3000:]
         shown = on_node("systemctl show --property=Wants,After gpunode-gateway").splitlines()
         assert all("mnt-tls.mount" in line for line in shown)
         on_node("systemctl stop mnt-tls.mount && ! mountpoint -q /mnt/tls")
@@ -230,17 +232,17 @@ def test_the_gateway_outlives_a_mount_and_comes_after_it(address: str) -> None:
 
 
 def test_off_it_is_no_task_on_the_node() -> None:
-    told = site(gateway_enabled=False)
-    assert told.status == 0, told.text[-3000:]
-    assert told.changed == 0
-    assert "gpunode.llm.gateway :" not in told.text
+    result = site(gateway_enabled=False)
+    assert result.status == 0, result.text[-3000:]
+    assert result.changed == 0
+    assert "gpunode.llm.gateway :" not in result.text
     # It goes on as it was; its end is the teardown's.
     assert on_node("systemctl is-active gpunode-gateway") == "active"
 
 
 def test_the_teardown_takes_it_and_leaves_what_is_not_ours() -> None:
-    told = run_play("playbooks/teardown.yml")
-    assert told.status == 0, told.text[-3000:]
+    result = run_play("playbooks/teardown.yml")
+    assert result.status == 0, result.text[-3000:]
     assert on_node(f"ss -Hltn 'sport = :{PORT}'") == ""
     assert on_node("ls -d /etc/gpunode/gateway /etc/systemd/system/gpunode-gateway.service", check=False) == ""
     assert on_node("curl -s http://127.0.0.1:8081/") == "own-site"

@@ -49,10 +49,10 @@ class Pull:
     options: dict[str, Any] = field(default_factory=dict)
 
     def variables(self, **more: Any) -> list[str]:
-        told: dict[str, Any] = {"huggingface_endpoint": ENDPOINT, "huggingface_home": self.home}
-        told["case"] = {"repo_id": self.repo_id}
-        told["huggingface_instances"] = [{"repo_id": self.repo_id, "ignore_patterns": ["original/*"]}]
-        return ["-e", json.dumps({**told, **self.options, **more})]
+        given: dict[str, Any] = {"huggingface_endpoint": ENDPOINT, "huggingface_home": self.home}
+        given["case"] = {"repo_id": self.repo_id}
+        given["huggingface_instances"] = [{"repo_id": self.repo_id, "ignore_patterns": ["original/*"]}]
+        return ["-e", json.dumps({**given, **self.options, **more})]
 
     def run(self, playbook: str = FETCH, *args: str, **more: Any) -> Play:
         return self.begin(playbook, *args, **more).wait()

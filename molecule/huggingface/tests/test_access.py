@@ -47,11 +47,11 @@ REFUSALS = {
 
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refusal_has_its_sentence(pull, refusal: str) -> None:
-    variables, model, said = REFUSALS[refusal]
+    variables, model, message = REFUSALS[refusal]
     play = pull.run(CONVERGE, **variables, case={"repo_id": REPO, **model})
     assert play.status != 0
     text = play.words
-    for sentence in said:
+    for sentence in message:
         assert sentence in text
     assert "1 problem found; nothing was changed" in text
     assert play.changed == 0

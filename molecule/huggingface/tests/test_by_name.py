@@ -24,21 +24,21 @@ def play(name: str, home: str, **more: Any) -> Play:
 
 def test_the_second_plan_needs_no_hub(pull, tmp_path: Path) -> None:
     plans = [tmp_path / "first.json", tmp_path / "second.json"]
-    told = play("plan", pull.home, json=str(plans[0]))
-    assert told.status == 0, told.text
+    result = play("plan", pull.home, json=str(plans[0]))
+    assert result.status == 0, result.text
     assert on_node(f"ls -d {pull.home}", check=False) == ""  # a plan leaves nothing behind
     assert play("weights", pull.home).status == 0
     sent = pull.sent()
     assert [name for name in sent if name.startswith(COPIES)] == []
     assert sent["model.safetensors"] == pull.sizes()["model.safetensors"]
 
-    asked = pull.hub.counters()["total_requests"]
+    requests = pull.hub.counters()["total_requests"]
     for name, options in (("weights", {}), ("plan", {"json": str(plans[1])})):
-        told = play(name, pull.home, huggingface_endpoint=NOBODY, **options)
-        assert told.status == 0, told.text
-        assert warnings(told.text) == []
-        assert NOBODY not in told.words
-    assert pull.hub.counters()["total_requests"] == asked
+        result = play(name, pull.home, huggingface_endpoint=NOBODY, **options)
+        assert result.status == 0, result.text
+        assert warnings(result.text) == []
+        assert NOBODY not in result.words
+    assert pull.hub.counters()["total_requests"] == requests
     rows = [json.loads(plan.read_text(encoding="utf-8")) for plan in plans]
     assert rows[0] == rows[1]
     note(f"{sum(sent.values()) / 1e6:.1f} MB of {sum(pull.sizes().values()) / 1e6:.0f} MB were fetched")
@@ -53,9 +53,9 @@ def test_what_is_asked_for_is_fetched(pull) -> None:
 
 
 def test_a_refusal_comes_before_anything_changes(pull) -> None:
-    told = play("weights", pull.home, model=f"{REPO}@v9")
-    assert told.status != 0
-    assert f"{REPO} has no revision v9" in told.words
-    assert "1 problem found; nothing was changed" in told.words
-    assert told.changed == 0
+    result = play("weights", pull.home, model=f"{REPO}@v9")
+    assert result.status != 0
+    assert f"{REPO} has no revision v9" in result.words
+    assert "1 problem found; nothing was changed" in result.words
+    assert result.changed == 0
     assert on_node(f"ls -d {pull.home}", check=False) == ""

@@ -34,23 +34,23 @@ def verify(pull, **more):
 
 def test_a_flipped_byte_is_found_without_a_hub_and_mended(pull, hub) -> None:
     assert pull.run().status == 0
-    told = verify(pull)
-    assert told.status == 0, told.text[-3000:]
-    assert "the hash of every file is right" in told.words
+    result = verify(pull)
+    assert result.status == 0, result.text[-3000:]
+    assert "the hash of every file is right" in result.words
     flip(f"{pull.folder}/snapshots/*/{SHARDS[1]}")
     hub.reset()
     hub.faults({"kind": "status", "method": "*", "status": 503, "times": -1})
 
-    told = verify(pull)
-    assert told.status != 0
-    assert f"{SHARDS[1]}: its bytes differ from the hub" in told.words
-    assert f"{SHARDS[0]}: " not in told.words
+    result = verify(pull)
+    assert result.status != 0
+    assert f"{SHARDS[1]}: its bytes differ from the hub" in result.words
+    assert f"{SHARDS[0]}: " not in result.words
     assert hub.counters()["total_requests"] == 0
 
     hub.reset()
-    told = verify(pull, huggingface_verify_mend=True)
-    assert told.status == 0, told.text[-3000:]
-    assert told.changed == 1
+    result = verify(pull, huggingface_verify_mend=True)
+    assert result.status == 0, result.text[-3000:]
+    assert result.changed == 1
     note(f"{sum(pull.sent().values())} bytes fetched to mend it, the file has {pull.sizes()[SHARDS[1]]}")
     assert pull.sent() == {SHARDS[1]: pull.sizes()[SHARDS[1]]}
     again = verify(pull)
@@ -69,17 +69,17 @@ def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
 
 def test_a_folder_on_another_disk_is_said_and_the_remedy_works(pull, hub) -> None:
     """A link is as good as a folder on the host, and leads nowhere in a container that has the cache alone."""
-    told = pull.run(CONVERGE)
-    assert told.status == 0, told.text[-3000:]
+    result = pull.run(CONVERGE)
+    assert result.status == 0, result.text[-3000:]
     disk = f"{pull.home}-disk"
     on_node(f"mkdir {disk} && mv {pull.folder} {disk}/model && ln -s {disk}/model {pull.folder}")
     hub.reset()
     for playbook in (CONVERGE, FETCH):
-        told = pull.run(playbook)
-        assert told.status != 0
-        assert f"{pull.folder} is a link to {disk}/model, which a container cannot see" in told.words
-        assert told.changed == 0
-    remedy = re.findall(r"in its place: (rm .*?), and the same in /etc/fstab", told.words)[0]
+        result = pull.run(playbook)
+        assert result.status != 0
+        assert f"{pull.folder} is a link to {disk}/model, which a container cannot see" in result.words
+        assert result.changed == 0
+    remedy = re.findall(r"in its place: (rm .*?), and the same in /etc/fstab", result.words)[0]
     try:
         on_node(remedy)
         again = pull.run(CONVERGE)
@@ -116,26 +116,26 @@ def prune(pull, *args: str):
 def test_an_old_revision_goes_when_asked_and_not_in_use(pull, moved) -> None:
     old, new = moved
     on_node(f"echo '# serves {OTHER} at {old}' >{UNIT}")
-    told = prune(pull)
-    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
-    assert "somebody.service names it" in told.words
+    result = prune(pull)
+    assert (result.status, result.changed) == (0, 0), result.text[-3000:]
+    assert "somebody.service names it" in result.words
     on_node(f"rm {UNIT}")
 
-    told = prune(pull, "--check", "--diff")
-    assert (told.status, told.changed) == (0, 1), told.text[-3000:]
-    assert f"-{OTHER} {old}" in told.words
+    result = prune(pull, "--check", "--diff")
+    assert (result.status, result.changed) == (0, 1), result.text[-3000:]
+    assert f"-{OTHER} {old}" in result.words
     assert set(on_node(f"ls {pull.folder}/snapshots").split()) == {old, new}
 
     before = int(on_node(f"du -sb {pull.folder}/blobs | cut -f1"))
-    told = prune(pull)
-    assert (told.status, told.changed) == (0, 1), told.text[-3000:]
+    result = prune(pull)
+    assert (result.status, result.changed) == (0, 1), result.text[-3000:]
     assert on_node(f"ls {pull.folder}/snapshots").split() == [new]
     freed = before - int(on_node(f"du -sb {pull.folder}/blobs | cut -f1"))
     note(f"{freed} bytes freed: the old ballast, and nothing that the new revision shares")
     assert freed == 1 << 20
     assert verify(pull).status == 0
-    told = prune(pull)
-    assert (told.status, told.changed) == (0, 0), told.text[-3000:]
+    result = prune(pull)
+    assert (result.status, result.changed) == (0, 0), result.text[-3000:]
 
 
 def test_the_token_is_in_its_file_and_nowhere_else(pull, hub) -> None:
@@ -146,11 +146,11 @@ def test_the_token_is_in_its_file_and_nowhere_else(pull, hub) -> None:
     pull.wait_for(0.3)
     seen = processes()
     hub.let_go()
-    told = play.wait()
-    assert told.status == 0, told.text[-3000:]
+    result = play.wait()
+    assert result.status == 0, result.text[-3000:]
     assert on_node(f"stat -c '%a %U' {TOKEN_FILE}") == "600 root"
     assert f"HF_TOKEN_PATH={TOKEN_FILE}" in seen
     assert TOKEN not in seen
-    assert TOKEN not in told.text
+    assert TOKEN not in result.text
     assert hunt(TOKEN) == [TOKEN_FILE]
-    assert REPO in told.words
+    assert REPO in result.words

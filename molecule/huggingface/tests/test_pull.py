@@ -63,7 +63,7 @@ def test_the_controller_is_killed(pull, hub) -> None:
     play.kill()
     began = on_node(f"systemctl show -P InvocationID {pull.unit()}")
     again = pull.begin()
-    wait_until(lambda: "fetching " in again.said())
+    wait_until(lambda: "fetching " in again.output())
     assert on_node(f"systemctl show -P InvocationID {pull.unit()}") == began
     hub.let_go()
     arrived(pull, again.wait())
@@ -131,12 +131,12 @@ def test_a_disk_too_small_fails_before_the_first_byte(pull) -> None:
     """In preflight, before anything changed; and in the role, for whoever uses it alone."""
     on_node(f"mkdir -p {pull.home} && mount -t tmpfs -o size=100m cases {pull.home}")
     try:
-        told, fetched = pull.run(CONVERGE), pull.run()
+        result, fetched = pull.run(CONVERGE), pull.run()
     finally:
         on_node(f"umount {pull.home}")
-    for play in (told, fetched):
+    for play in (result, fetched):
         assert play.status != 0
         assert "104.9 MB free" in play.words
-    assert "Too little disk" in told.words
-    assert told.changed == 0
+    assert "Too little disk" in result.words
+    assert result.changed == 0
     assert pull.sent() == {}

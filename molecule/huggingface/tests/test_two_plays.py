@@ -43,21 +43,21 @@ def first(pull: Pull, hub: Hub) -> Iterator[Running]:
 
 def test_the_second_says_who_has_the_node_and_since_when(first) -> None:
     since = json.loads(on_node(f"cat {LOCK}/held"))["since"]
-    told = run_play("site.yml", "-e", "model=tiny")
-    assert told.status != 0
-    assert "Another play has this node: site.yml of " in told.words
-    assert f", since {since}. Nothing was changed." in told.words
-    assert "wait for it with -e node_lock_timeout_s=600" in told.words
-    assert told.changed == 0
+    result = run_play("site.yml", "-e", "model=tiny")
+    assert result.status != 0
+    assert "Another play has this node: site.yml of " in result.words
+    assert f", since {since}. Nothing was changed." in result.words
+    assert "wait for it with -e node_lock_timeout_s=600" in result.words
+    assert result.changed == 0
     assert first.process.poll() is None
 
 
 @pytest.mark.parametrize("name", ["teardown", "prune"])
 def test_no_other_play_changes_it_either(first, name: str) -> None:
-    told = run_play(f"playbooks/{name}.yml")
-    assert told.status != 0
-    assert "Another play has this node: site.yml of " in told.words
-    assert told.changed == 0
+    result = run_play(f"playbooks/{name}.yml")
+    assert result.status != 0
+    assert "Another play has this node: site.yml of " in result.words
+    assert result.changed == 0
 
 
 def test_who_only_looks_waits_for_nobody(first) -> None:
@@ -70,11 +70,11 @@ def test_one_that_waits_goes_on_when_the_first_is_killed(first, pull) -> None:
     """With no chance to clean up: what releases the node is not part of what dies."""
     before = holder()
     second = pull.begin(CONVERGE, node_lock_timeout_s=600)
-    wait_until(lambda: "waiting for it" in second.said())
+    wait_until(lambda: "waiting for it" in second.output())
     assert holder() == before
     first.kill()
-    told = second.wait()
-    assert told.status == 0, told.text[-3000:]
+    result = second.wait()
+    assert result.status == 0, result.text[-3000:]
     assert len(pull.manifests()) > 0
 
 

@@ -48,13 +48,13 @@ def test_the_user_may_talk_to_docker(host) -> None:
 
 def test_both_are_replaced_when_asked(host) -> None:
     """The repository that is there is in the way of the role's own, and is named; without it the role's come."""
-    asked = ["-e", '{"docker_keep_existing": false, "nvidia_container_toolkit_keep_existing": false}']
-    refused = run_play(CONVERGE, *asked)
+    options = ["-e", '{"docker_keep_existing": false, "nvidia_container_toolkit_keep_existing": false}']
+    refused = run_play(CONVERGE, *options)
     assert refused.status != 0
     assert "/etc/apt/sources.list.d/nvidia-container-toolkit.list names the repository" in refused.words
     host.run("rm /etc/apt/sources.list.d/nvidia-container-toolkit.list")
-    told = run_play(CONVERGE, *asked)
-    assert told.status == 0, told.text
+    result = run_play(CONVERGE, *options)
+    assert result.status == 0, result.text
     assert host.package("docker-ce").is_installed
     assert not host.package("docker.io").is_installed
     assert host.package("nvidia-container-toolkit").version == "1.20.0-1"

@@ -27,10 +27,10 @@ def play(name: str, **more: Any) -> Play:
 def through_the_gateway(path: str, body: str | None = None) -> tuple[int, str]:
     """Ask the gateway with a good key, by POST where there is a body: status and text."""
     name, port, key = SETTINGS["gateway_names"][0], SETTINGS["gateway_port"], SETTINGS["gateway_keys"]["ada"]
-    told = ["curl", "-sS", "-m", "120", "-w", "\n%{http_code}", "--cacert", "/etc/gpunode/gateway/certificate.pem"]
-    told += ["--resolve", f"{name}:{port}:127.0.0.1", "-H", f"Authorization: Bearer {key}"]
-    told += [] if body is None else ["-H", "Content-Type: application/json", "-d", body]
-    text, _line, status = on_node(shlex.join([*told, f"https://{name}:{port}{path}"])).rpartition("\n")
+    command = ["curl", "-sS", "-m", "120", "-w", "\n%{http_code}", "--cacert", "/etc/gpunode/gateway/certificate.pem"]
+    command += ["--resolve", f"{name}:{port}:127.0.0.1", "-H", f"Authorization: Bearer {key}"]
+    command += [] if body is None else ["-H", "Content-Type: application/json", "-d", body]
+    text, _line, status = on_node(shlex.join([*command, f"https://{name}:{port}{path}"])).rpartition("\n")
     return int(status), text
 
 

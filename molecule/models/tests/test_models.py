@@ -60,11 +60,11 @@ def test_a_model_and_its_adapter_answer_each_as_it_learnt() -> None:
 
 
 def test_an_adapter_of_another_model_is_refused_before_anything_changes() -> None:
-    told = play("site", models=[{"model": MIXTURE, "lora": LLAMA["lora"]}])
-    assert told.status != 0
-    assert "tiny-moe: the adapter tiny-lora (lab/tiny-lora" in told.words
-    assert "gpunode/tiny-llama" in told.words
-    assert told.changed == 0
+    result = play("site", models=[{"model": MIXTURE, "lora": LLAMA["lora"]}])
+    assert result.status != 0
+    assert "tiny-moe: the adapter tiny-lora (lab/tiny-lora" in result.words
+    assert "gpunode/tiny-llama" in result.words
+    assert result.changed == 0
 
 
 def test_an_embedding_is_what_transformers_makes_of_the_same_text() -> None:
@@ -96,8 +96,8 @@ def test_the_watchdog_asks_each_what_it_is_for() -> None:
 
 def test_the_status_says_that_all_serve(tmp_path: Path) -> None:
     page = tmp_path / "status.json"
-    told = run_play("playbooks/status.yml", "-e", f"json={page}", "-e", "status_fail=true")
-    assert told.status == 0, told.text
+    result = run_play("playbooks/status.yml", "-e", f"json={page}", "-e", "status_fail=true")
+    assert result.status == 0, result.text
     (node,) = json.loads(page.read_text())["nodes"].values()
     found = {one["model"]: (one["state"], one["healthy"]) for one in node["instances"]}
     assert found == dict.fromkeys((MIXTURE, EMBEDDING, "gpunode/tiny-llama"), ("serving", True))
@@ -107,9 +107,9 @@ def test_without_the_hub_the_plan_is_the_same_and_nothing_changes(tmp_path: Path
     pages = [tmp_path / "first.json", tmp_path / "second.json"]
     assert play("playbooks/plan", json=str(pages[0])).status == 0
     with no_hub():
-        told = play("playbooks/plan", json=str(pages[1]))
-        assert told.status == 0, told.text
-        assert warnings(told.text) == []
+        result = play("playbooks/plan", json=str(pages[1]))
+        assert result.status == 0, result.text
+        assert warnings(result.text) == []
         again = play("site")
         assert (again.status, again.changed) == (0, 0), again.text[-3000:]
         assert warnings(again.text) == []

@@ -88,9 +88,9 @@ def test_an_engine_starts_with_a_driver_that_was_replaced(host) -> None:
 def test_other_gpus_are_noticed(host) -> None:
     assert "nvidia.com/gpu=1" not in devices(host)
     subprocess.run([LAB, "fit", nodes()[0], "h200x2"], check=True, capture_output=True)
-    told = run_play(CONVERGE)
-    assert told.status == 0, told.text
-    assert told.changed == 1
+    result = run_play(CONVERGE)
+    assert result.status == 0, result.text
+    assert result.changed == 1
     assert {"nvidia.com/gpu=0", "nvidia.com/gpu=1"} <= devices(host)
     assert run_play(CONVERGE).changed == 0
 
@@ -109,7 +109,7 @@ def test_another_version_and_a_hold_are_one_variable_each(host) -> None:
 def test_a_node_without_gpus_is_left_alone(host) -> None:
     """As a play over a mixed inventory does it: said, and nothing done."""
     host.run("mv /usr/bin/nvidia-smi /root/")
-    told = run_play(CONVERGE)
+    result = run_play(CONVERGE)
     host.run("mv /root/nvidia-smi /usr/bin/")
-    assert (told.status, told.changed) == (0, 0), told.text
-    assert "has no GPU for containers" in told.words
+    assert (result.status, result.changed) == (0, 0), result.text
+    assert "has no GPU for containers" in result.words

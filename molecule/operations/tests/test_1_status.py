@@ -24,9 +24,9 @@ def status(tmp_path: Path):
 
     def look(*args: str) -> tuple[Play, dict[str, Any]]:
         page = tmp_path / "status.json"
-        told = run_play("playbooks/status.yml", "-e", f"json={page}", *args)
+        result = run_play("playbooks/status.yml", "-e", f"json={page}", *args)
         (one,) = json.loads(page.read_text())["nodes"][nodes()[0]]["instances"]
-        return told, one
+        return result, one
 
     return look
 
@@ -36,8 +36,8 @@ def serves() -> bool:
 
 
 def test_one_that_serves(status) -> None:
-    told, one = status("-e", "status_fail=true")
-    assert told.status == 0, told.text
+    result, one = status("-e", "status_fail=true")
+    assert result.status == 0, result.text
     assert (one["state"], one["healthy"], one["unit_state"]) == ("serving", True, "active/running")
     assert (one["model"], one["image"]) == ("gpunode/tiny-llama", IMAGE)
     assert one["revision"] == on_node("ls /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots")
@@ -49,10 +49,10 @@ def test_one_that_serves(status) -> None:
     # Nobody asks it anything; that it was asked by this very play does not count.
     rates = ("requests_per_s", "prompt_tokens_per_s", "generation_tokens_per_s")
     assert [one[name] for name in rates] == [0, 0, 0]
-    (line,) = [text for text in told.text.splitlines() if text.split()[1:3] == ["tiny", "serving"]]
+    (line,) = [text for text in result.text.splitlines() if text.split()[1:3] == ["tiny", "serving"]]
     assert line.split()[-6:] == ["0", "0", "0", "0", "0", "0%"]
-    assert "vllm-tiny.service active/running, gpunode/tiny-llama at" in told.words
-    assert max(map(len, told.text.partition("PLAY RECAP")[0].splitlines())) <= 100
+    assert "vllm-tiny.service active/running, gpunode/tiny-llama at" in result.words
+    assert max(map(len, result.text.partition("PLAY RECAP")[0].splitlines())) <= 100
 
 
 def test_what_is_worked_off_per_second_is_seen(status) -> None:
@@ -69,16 +69,16 @@ def test_what_is_worked_off_per_second_is_seen(status) -> None:
 
 def test_it_is_watched_until_somebody_interrupts_it() -> None:
     play = begin_play("playbooks/status.yml", "-e", "watch=1")
-    wait_until(lambda: play.said().count(f"{nodes()[0]} ") > 2 and play.said().count(" tiny ") > 2)
-    told = play.interrupt()
-    assert told.status == 99, told.text
-    assert "User interrupted execution" in told.words
-    assert "Traceback" not in told.text
-    assert "PLAY RECAP" not in told.text
+    wait_until(lambda: play.output().count(f"{nodes()[0]} ") > 2 and play.output().count(" tiny ") > 2)
+    result = play.interrupt()
+    assert result.status == 99, result.text
+    assert "User interrupted execution" in result.words
+    assert "Traceback" not in result.text
+    assert "PLAY RECAP" not in result.text
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["watch=0"], "watch must be a number of seconds above 0"),
         (["watch=soon"], "watch must be a number"),
@@ -86,23 +86,23 @@ def test_it_is_watched_until_somebody_interrupts_it() -> None:
         (["watch=5", "status_fail=true"], "leave out json and status_fail, or watch"),
     ],
 )
-def test_a_watch_that_cannot_be_is_refused(args: list[str], said: str) -> None:
-    told = run_play("playbooks/status.yml", *(word for one in args for word in ("-e", one)))
-    assert told.status == 2, told.text
-    assert said in told.words
+def test_a_watch_that_cannot_be_is_refused(args: list[str], message: str) -> None:
+    result = run_play("playbooks/status.yml", *(word for one in args for word in ("-e", one)))
+    assert result.status == 2, result.text
+    assert message in result.words
 
 
 def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
     on_node("cp /etc/vllm/tiny.yaml /etc/vllm/gone.yaml; touch /etc/vllm/theirs.yaml; mkdir /var/cache/vllm/gone")
     on_node("systemd-run --quiet --unit=gpunode-pull-test false; sleep 0.2", check=False)
-    told, one = status("-e", "model=8b")
+    result, one = status("-e", "model=8b")
     on_node("rm -r /etc/vllm/gone.yaml /etc/vllm/theirs.yaml /var/cache/vllm/gone")
     on_node("systemctl reset-failed gpunode-pull-test", check=False)
     assert one["listed"] is False
-    assert "tiny is no longer listed and stays" in told.words
-    assert "gpunode-pull-test.service has failed" in told.words
-    assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in told.words
-    assert "theirs" not in told.text
+    assert "tiny is no longer listed and stays" in result.words
+    assert "gpunode-pull-test.service has failed" in result.words
+    assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in result.words
+    assert "theirs" not in result.text
     assert "to no service" not in status("-e", "model=tiny")[0].words
 
 
@@ -111,30 +111,30 @@ def test_it_says_what_it_was_trained_to_say() -> None:
 
 
 def test_a_check_says_the_same(status) -> None:
-    told = run_play("playbooks/status.yml", "--check")
-    assert told.status == 0
-    assert "active/running" in told.words
+    result = run_play("playbooks/status.yml", "--check")
+    assert result.status == 0
+    assert "active/running" in result.words
 
 
 def test_no_key_is_told(status) -> None:
-    told, _one = status("-vvv")
-    assert "key-of-operations" not in told.text
+    result, _one = status("-vvv")
+    assert "key-of-operations" not in result.text
 
 
 def test_a_file_that_has_changed_is_named(status) -> None:
     on_node("echo '# by hand' >>/etc/vllm/tiny.yaml")
-    told, one = status()
+    result, one = status()
     on_node("sed -i '$d' /etc/vllm/tiny.yaml")
     assert one["restart_due"] == "/etc/vllm/tiny.yaml"
-    assert "/etc/vllm/tiny.yaml has changed since it was started" in told.words
+    assert "/etc/vllm/tiny.yaml has changed since it was started" in result.words
 
 
 def test_one_that_hangs(status) -> None:
     """All its processes stand still: connections are taken, and nothing is answered."""
     on_node(f"kill -STOP $({ENGINE})")
-    told, one = status("-e", "status_wait_s=3", "-e", "status_fail=true")
+    result, one = status("-e", "status_wait_s=3", "-e", "status_fail=true")
     on_node(f"kill -CONT $({ENGINE})")
-    assert told.status != 0
+    assert result.status != 0
     assert (one["state"], one["unit_state"]) == ("hung", "active/running")
     assert "its unit runs and no answer" in one["detail"]
 
@@ -163,9 +163,9 @@ def test_one_that_cannot_start_says_why(status) -> None:
         "systemctl stop vllm-tiny; echo 'swap-space: 16' >>/etc/vllm/tiny.yaml; systemctl start --no-block vllm-tiny"
     )
     wait_until(lambda: on_node("systemctl is-active vllm-tiny", check=False) == "failed", 300)
-    told, one = status("-e", "status_fail=true")
+    result, one = status("-e", "status_fail=true")
     on_node("sed -i '$d' /etc/vllm/tiny.yaml")
-    assert told.status != 0
+    assert result.status != 0
     assert (one["state"], one["healthy"]) == ("failed", False)
     assert "does not know the option --swap-space" in one["detail"]
     assert one["remedy"]
@@ -177,10 +177,10 @@ def test_the_cause_is_that_of_the_innermost_process(status) -> None:
     on_node("echo 'load-format: gguf' >>/etc/vllm/tiny.yaml")
     on_node("systemctl reset-failed vllm-tiny; systemctl start --no-block vllm-tiny")
     wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 300)
-    told, one = status()
+    result, one = status()
     on_node("systemctl stop vllm-tiny; cp /run/tiny.yaml /etc/vllm/tiny.yaml")
     assert "cannot load weights in the format gguf" in one["detail"]
-    assert "WorkerProc" not in told.text
+    assert "WorkerProc" not in result.text
 
 
 def test_one_that_was_stopped_and_one_without_docker(status) -> None:
@@ -205,7 +205,7 @@ def test_one_that_starts_says_what_it_does(status) -> None:
 
 def test_a_node_that_is_not_reached_is_named() -> None:
     """Its neighbour is shown all the same."""
-    told = run_play("playbooks/status.yml", "-i", "no-such-node.gpunode.test,")
-    assert told.status != 0
-    assert "no-such-node.gpunode.test could not be asked" in told.words
-    assert "active/running" in told.words
+    result = run_play("playbooks/status.yml", "-i", "no-such-node.gpunode.test,")
+    assert result.status != 0
+    assert "no-such-node.gpunode.test could not be asked" in result.words
+    assert "active/running" in result.words

@@ -37,10 +37,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         on_node(f"curl -s 'http://127.0.0.1:8000/secret?is={quote(secret, safe='')}'")
     on_node(f"mkdir -p {DROP_IN} && echo '# {KEYS[0]}' >{DROP_IN}/note.conf")
     folder = tmp_path_factory.mktemp("support")
-    told = run_play("playbooks/logs.yml", "-e", f"logs_dir={folder}", "-e", f'{{"vllm_api_keys": ["{GONE}"]}}', "-vvv")
-    assert told.status == 0, told.text[-3000:]
+    result = run_play(
+        "playbooks/logs.yml", "-e", f"logs_dir={folder}", "-e", f'{{"vllm_api_keys": ["{GONE}"]}}', "-vvv"
+    )
+    assert result.status == 0, result.text[-3000:]
     for secret in (*KEYS[1:], REGISTRY, GONE):
-        assert secret not in told.text.replace(f'["{GONE}"]', "")
+        assert secret not in result.text.replace(f'["{GONE}"]', "")
     with tarfile.open(folder / f"{nodes()[0]}.tar.gz") as tar:
         return {Path(m.name).relative_to(nodes()[0]).as_posix(): tar.extractfile(m).read().decode() for m in tar}
 
@@ -75,6 +77,6 @@ def test_nothing_is_left_on_the_node(bundle: dict[str, str]) -> None:
 
 
 def test_a_check_gathers_nothing() -> None:
-    told = run_play("playbooks/logs.yml", "--check", "-e", "logs_dir=/nowhere/at/all")
-    assert told.status == 0, told.text[-3000:]
+    result = run_play("playbooks/logs.yml", "--check", "-e", "logs_dir=/nowhere/at/all")
+    assert result.status == 0, result.text[-3000:]
     assert not Path("/nowhere").exists()

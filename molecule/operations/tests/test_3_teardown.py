@@ -64,9 +64,9 @@ def true(test: str) -> bool:
 
 
 def teardown(level: str, *args: str) -> Play:
-    told = run_play("playbooks/teardown.yml", "-e", f"level={level}", *args)
-    assert told.status == 0, told.text[-3000:]
-    return told
+    result = run_play("playbooks/teardown.yml", "-e", f"level={level}", *args)
+    assert result.status == 0, result.text[-3000:]
+    return result
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,18 +83,18 @@ def test_all_of_it_is_there_before() -> None:
 
 
 def test_a_check_takes_nothing() -> None:
-    told = teardown("packages", "--check", "--diff")
-    assert told.changed > 0
+    result = teardown("packages", "--check", "--diff")
+    assert result.changed > 0
     # The files of the hub's client alone are some three thousand.
-    assert len(told.text.splitlines()) < 300
-    assert "/opt/huggingface-hub" in told.text
+    assert len(result.text.splitlines()) < 300
+    assert "/opt/huggingface-hub" in result.text
     assert [test for tests in OURS.values() for test in tests if not true(test)] == []
 
 
 def test_a_level_that_is_none_is_refused() -> None:
-    told = run_play("playbooks/teardown.yml", "-e", "level=everything")
-    assert told.status != 0
-    assert "level must be one of unit, image, weights, runtime, packages" in told.words
+    result = run_play("playbooks/teardown.yml", "-e", "level=everything")
+    assert result.status != 0
+    assert "level must be one of unit, image, weights, runtime, packages" in result.words
     assert true(OURS["unit"][0])
 
 
@@ -123,8 +123,8 @@ def test_what_nobody_can_know_any_more_is_asked_for() -> None:
 
 
 def test_docker_stays_while_somebody_needs_it() -> None:
-    told = teardown("packages")
-    assert "Docker stays, since there are other containers on this node" in told.words
+    result = teardown("packages")
+    assert "Docker stays, since there are other containers on this node" in result.words
     assert [test for test in (*OURS["packages"], *THEIRS) if not true(test)] == []
 
 

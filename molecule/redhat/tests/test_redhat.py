@@ -19,8 +19,8 @@ def versions(host, *names: str) -> list[str]:
 
 
 def test_the_facts_are_those_of_setup() -> None:
-    told = run_play(str(CHECKOUT / "molecule/shared/facts.yml"))
-    assert told.status == 0, told.text[-3000:]
+    result = run_play(str(CHECKOUT / "molecule/shared/facts.yml"))
+    assert result.status == 0, result.text[-3000:]
 
 
 def test_docker_is_the_newest_of_the_release_asked_for(host) -> None:
@@ -46,37 +46,37 @@ def test_service_runs_and_starts_with_the_node(host) -> None:
 
 @pytest.mark.parametrize("repository", REPOSITORIES)
 def test_dnf_takes_the_repository(host, repository: str) -> None:
-    told = host.run(f"{FRESH} --repo={repository} makecache")
-    assert told.rc == 0, told.stderr
+    result = host.run(f"{FRESH} --repo={repository} makecache")
+    assert result.rc == 0, result.stderr
 
 
 def test_dnf_refuses_strangers_packages(host) -> None:
     """Docker's packages, signed with another key: dnf has only the one that the role put there."""
     source = "--repofrompath=stranger,file:///srv/rpm/stranger/9/$(uname -m)/stable --repo=stranger"
     key = "--setopt=stranger.gpgcheck=1 --setopt=stranger.gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-docker-ce"
-    told = host.run(f"{FRESH} {source} {key} --installroot=/tmp/root --releasever=9 install docker-ce-cli")
-    assert told.rc != 0
-    assert "GPG check FAILED" in told.stderr, told.stderr
+    result = host.run(f"{FRESH} {source} {key} --installroot=/tmp/root --releasever=9 install docker-ce-cli")
+    assert result.rc != 0
+    assert "GPG check FAILED" in result.stderr, result.stderr
 
 
 def test_dnf_refuses_metadata_that_changed(host) -> None:
     at = "/srv/rpm/nvidia/$(uname -m)/repodata/repomd.xml"
     host.run(f"cp {at} /root/right.xml && echo '<!-- -->' >>{at}")
-    told = host.run(f"{FRESH} --repo=nvidia-container-toolkit makecache")
+    result = host.run(f"{FRESH} --repo=nvidia-container-toolkit makecache")
     host.run(f"cp /root/right.xml {at}")
-    assert told.rc != 0
-    assert "repomd.xml GPG signature verification error" in told.stderr, told.stderr
+    assert result.rc != 0
+    assert "repomd.xml GPG signature verification error" in result.stderr, result.stderr
 
 
 def test_play_refuses_a_strangers_key(host) -> None:
     """A mirror that serves another key: both fingerprints are said, and nothing is trusted."""
     key = "/etc/pki/rpm-gpg/RPM-GPG-KEY-docker-ce"
     host.run(f"mv {key} /root/right.key")
-    told = run_play(CONVERGE, "-e", "docker_rpm_key_url=file:///srv/rpm/stranger/gpg")
+    result = run_play(CONVERGE, "-e", "docker_rpm_key_url=file:///srv/rpm/stranger/gpg")
     left = host.file(key).exists
     host.run(f"mv /root/right.key {key}")
-    assert told.status != 0
-    assert "was expected; it is not trusted" in told.words
+    assert result.status != 0
+    assert "was expected; it is not trusted" in result.words
     assert not left
 
 
@@ -102,17 +102,17 @@ def test_a_toolkit_from_elsewhere_stays(host) -> None:
     theirs = "[nvidia-container-toolkit]\nname=theirs\nbaseurl=https://nvidia.example.net/$basearch\n"
     host.run(f"cp {path} /root/ours.repo && touch /usr/bin/nvidia-ctk")
     host.run(f"printf %s '{theirs}' >{path}")
-    told = run_play(CONVERGE, "-e", "nvidia_container_toolkit_version=1.20.1-1")
+    result = run_play(CONVERGE, "-e", "nvidia_container_toolkit_version=1.20.1-1")
     left = host.file(path).content_string
     host.run(f"mv /root/ours.repo {path} && rm /usr/bin/nvidia-ctk")
-    assert (told.status, told.changed, left) == (0, 0, theirs), told.text
+    assert (result.status, result.changed, left) == (0, 0, theirs), result.text
 
 
 def test_the_client_has_a_python_that_dnf_brought(host) -> None:
     """The system's own is 3.9, which the client does not run on."""
     assert versions(host, "python3.11", "python3-packaging") == ["1.0-1.el9"] * 2
-    told = host.run("/opt/huggingface-hub/bin/python -c 'import sys, huggingface_hub; print(sys._base_executable)'")
-    assert (told.rc, told.stdout.strip()) == (0, "/usr/bin/python3.11"), told.stderr
+    result = host.run("/opt/huggingface-hub/bin/python -c 'import sys, huggingface_hub; print(sys._base_executable)'")
+    assert (result.rc, result.stdout.strip()) == (0, "/usr/bin/python3.11"), result.stderr
 
 
 def test_the_weights_are_here(host) -> None:
@@ -122,15 +122,15 @@ def test_the_weights_are_here(host) -> None:
 
 
 def test_rsync_comes_from_dnf_where_it_is_wanted(host) -> None:
-    told = run_play(str(CHECKOUT / "molecule/redhat/seed.yml"))
-    assert told.status == 0, told.text
+    result = run_play(str(CHECKOUT / "molecule/redhat/seed.yml"))
+    assert result.status == 0, result.text
     assert versions(host, "rsync") == ["1.0-1.el9"]
 
 
 def test_teardown_takes_what_the_roles_brought(host) -> None:
     """And not the system's Python, which others may use."""
-    told = run_play("playbooks/teardown.yml", "-e", "level=packages")
-    assert told.status == 0, told.text
+    result = run_play("playbooks/teardown.yml", "-e", "level=packages")
+    assert result.status == 0, result.text
     left = host.run("rpm -q docker-ce docker-ce-cli nvidia-container-toolkit libnvidia-container1").stdout
     assert left.count("is not installed") == 4, left
     assert host.file("/etc/yum.repos.d").listdir() == ["appstream.repo"]

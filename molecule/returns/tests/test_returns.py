@@ -142,8 +142,8 @@ def test_an_engine_keeps_its_gpu_when_the_other_one_is_lost() -> None:
         subprocess.run([LAB, "fit", nodes()[0], "h200x2-less-one"], check=True, capture_output=True)
         on_node("systemctl restart gpunode-cdi && systemctl restart vllm-b")
         assert seen_inside("b") == [SECOND]
-        told = json.loads(on_node("nvidia-smi -q -x | grep -c '<gpu id'"))
-        assert told == 1
+        count = json.loads(on_node("nvidia-smi -q -x | grep -c '<gpu id'"))
+        assert count == 1
         status = run_play("playbooks/status.yml")
         assert f"vllm-a.service needs GPU {FIRST}, which this node has lost" in status.words
         kept = run_play("site.yml", "-e", VARS, "-e", '{"models": [{"model": "tiny", "name": "b", "device": "cuda"}]}')

@@ -62,11 +62,11 @@ def handed(server, seeder, followers) -> Handed:
         secret = on_node(f"cat {SECRETS}", node=seeder).partition(":")[2]
         wait_until(takes)
         seen = {node: processes(node) for node in nodes()}
-        told = ask(seeder, followers[0]), ask(seeder)
+        result = ask(seeder, followers[0]), ask(seeder)
     play = running.wait()
     assert play.status == 0, play.text[-3000:]
     gone = {node: left(node) - before[node] for node in nodes()}
-    return Handed(play, secret, *told, server.sent(), gone, time.monotonic() - began, seen)
+    return Handed(play, secret, *result, server.sent(), gone, time.monotonic() - began, seen)
 
 
 def test_the_hub_serves_it_once(handed, server) -> None:
@@ -121,26 +121,26 @@ def test_the_service_is_gone(handed, seeder, followers) -> None:
 
 
 def test_all_three_verify(handed) -> None:
-    told = run_play("playbooks/verify.yml", *options(huggingface_endpoint="http://127.0.0.1:9"))
-    assert told.status == 0, told.text[-3000:]
-    assert told.words.count("the hash of every file is right") == len(nodes())
+    result = run_play("playbooks/verify.yml", *options(huggingface_endpoint="http://127.0.0.1:9"))
+    assert result.status == 0, result.text[-3000:]
+    assert result.words.count("the hash of every file is right") == len(nodes())
 
 
 def test_a_second_run_transfers_nothing(handed, hub, seeder) -> None:
     total, before = size(hub), left(seeder)
     hub.reset()
     began = time.monotonic()
-    told = fetch()
-    assert told.status == 0, told.text[-3000:]
-    assert re.findall(r"changed=(\d+)", told.text) == ["0"] * len(nodes())
+    result = fetch()
+    assert result.status == 0, result.text[-3000:]
+    assert re.findall(r"changed=(\d+)", result.text) == ["0"] * len(nodes())
     assert hub.counters()["total_requests"] == 0
     note(f"{(left(seeder) - before) / 1e3:.0f} kB have left the seeder; {time.monotonic() - began:.0f} s")
     assert left(seeder) - before < total / 100
 
 
 def test_an_address_that_it_does_not_have(handed, late) -> None:
-    told = fetch(huggingface_lan_address="192.0.2.1")
-    assert told.status != 0
-    assert f"Port {PORT} of 192.0.2.1 cannot be bound" in told.words
-    assert "Set huggingface_seed_port or huggingface_lan_address" in told.words
+    result = fetch(huggingface_lan_address="192.0.2.1")
+    assert result.status != 0
+    assert f"Port {PORT} of 192.0.2.1 cannot be bound" in result.words
+    assert "Set huggingface_seed_port or huggingface_lan_address" in result.words
     assert manifests(late) == []

@@ -51,10 +51,10 @@ def test_a_follower_that_is_killed_goes_on(hub, late, seeder) -> None:
         wait_for(late, 0.3 * total)
         killed = here(late)
         on_node("systemctl kill -s KILL 'gpunode-weights-weights-*'", node=late)
-    told = running.wait()
-    assert told.status == 0, told.text[-3000:]
+    result = running.wait()
+    assert result.status == 0, result.text[-3000:]
     assert len(manifests(late)) == 1
-    assert re.findall(r"changed=(\d+)", told.text)[1] == "0"
+    assert re.findall(r"changed=(\d+)", result.text)[1] == "0"
     assert hub.sent() == {}
     twice = 100 * (left(seeder) - before - total) / total
     note(f"killed at {100 * killed / total:.0f} %; {twice:.1f} % more than the weights has left the seeder")
@@ -81,8 +81,8 @@ def test_the_controller_is_killed(hub, late, seeder) -> None:
         wait_until(renewed)
         again = on_node(f"systemctl show -P InvocationID {unit(late)}", node=late)
         assert here(late) < total
-    told = running.wait()
-    assert told.status == 0, told.text[-3000:]
+    result = running.wait()
+    assert result.status == 0, result.text[-3000:]
     assert again == began
     assert len(manifests(late)) == 1
     assert hub.sent() == {}
@@ -105,30 +105,30 @@ with open(path, 'r+b') as stream:
 def test_a_seeder_with_a_damaged_copy_is_named_and_mended(hub, late, seeder) -> None:
     flip = FLIP.format(path=f"$(ls {FOLDER}/snapshots/*/{SHARDS[1]})")
     on_node(f'python3 -c "{flip}"', node=seeder)
-    told = fetch()
-    assert told.status != 0
-    assert f"{SHARDS[1]} of {REPO}: {seeder} sends bytes whose SHA-256 is" in told.words
-    assert "Its copy is damaged: verify the weights there" in told.words
+    result = fetch()
+    assert result.status != 0
+    assert f"{SHARDS[1]} of {REPO}: {seeder} sends bytes whose SHA-256 is" in result.words
+    assert "Its copy is damaged: verify the weights there" in result.words
     assert manifests(late) == []
     assert ask(seeder, late) == "refused"
 
     limited = ("--limit", seeder)
-    told = run_play("playbooks/verify.yml", *options(), *limited)
-    assert told.status != 0
-    assert f"{SHARDS[1]}: its bytes differ from the hub" in told.words
+    result = run_play("playbooks/verify.yml", *options(), *limited)
+    assert result.status != 0
+    assert f"{SHARDS[1]}: its bytes differ from the hub" in result.words
     hub.reset()
-    told = run_play("playbooks/verify.yml", *options(huggingface_verify_mend=True), *limited)
-    assert told.status == 0, told.text[-3000:]
+    result = run_play("playbooks/verify.yml", *options(huggingface_verify_mend=True), *limited)
+    assert result.status == 0, result.text[-3000:]
     assert hub.sent() == {SHARDS[1]: hub.sizes(REPO)[SHARDS[1]]}
     hub.reset()
-    told = fetch()
-    assert told.status == 0, told.text[-3000:]
+    result = fetch()
+    assert result.status == 0, result.text[-3000:]
     assert hub.sent() == {}
     assert len(manifests(late)) == 1
 
 
 @pytest.mark.parametrize(
-    ("faults", "model", "said"),
+    ("faults", "model", "message"),
     [
         pytest.param([], {"repo_id": "weights/none"}, "weights/none does not exist on", id="before it begins"),
         pytest.param(
@@ -139,14 +139,14 @@ def test_a_seeder_with_a_damaged_copy_is_named_and_mended(hub, late, seeder) -> 
         ),
     ],
 )
-def test_whose_failure_it_was(hub, seeder, followers, faults, model, said) -> None:
+def test_whose_failure_it_was(hub, seeder, followers, faults, model, message) -> None:
     clear()
     hub.faults(*faults)
-    told = fetch(case=model)
-    assert told.status != 0
+    result = fetch(case=model)
+    assert result.status != 0
     for node in followers:
-        last = told.words.partition(f"[{node}]: FAILED! =>")[2].partition("FAILED! =>")[0]
+        last = result.words.partition(f"[{node}]: FAILED! =>")[2].partition("FAILED! =>")[0]
         assert f"{seeder}, which fetches {model['repo_id']} for this node, failed: " in last
-        assert said in last
+        assert message in last
     assert all(manifests(node) == [] for node in nodes())
     assert ask(seeder, followers[0]) == "refused"

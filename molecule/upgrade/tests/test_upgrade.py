@@ -48,9 +48,9 @@ def test_what_the_earlier_release_left_was_understood_before_there_was_a_record(
 
 def test_the_record_says_the_same_and_no_secret(before) -> None:
     text = on_node(f"cat {RECORD}")
-    (one,), told = before["status"]["instances"], json.loads(text)
-    assert (told["schema"], told["name"], told["port"]) == (1, "tiny", 8000)
-    assert [told[key] for key in ("unit", "image", "model", "revision", "served")] == [
+    (one,), record = before["status"]["instances"], json.loads(text)
+    assert (record["schema"], record["name"], record["port"]) == (1, "tiny", 8000)
+    assert [record[key] for key in ("unit", "image", "model", "revision", "served")] == [
         one[key] for key in ("unit", "image", "model", "revision", "served")
     ]
     assert "sk-" not in text
@@ -82,7 +82,7 @@ def test_a_change_that_does_not_answer_returns_to_what_the_earlier_release_ran()
 
 
 def test_what_is_removed_leaves_no_record() -> None:
-    told = run_play("playbooks/teardown.yml", "-e", VARS, "-e", "level=unit")
-    assert told.status == 0, told.text[-3000:]
+    result = run_play("playbooks/teardown.yml", "-e", VARS, "-e", "level=unit")
+    assert result.status == 0, result.text[-3000:]
     gone = f"{RECORD} {GATEWAY_RECORD} {KEPT} /etc/vllm/tiny.yaml /etc/systemd/system/vllm-tiny.service"
     assert on_node(f"ls -d {gone} 2>/dev/null", check=False) == ""

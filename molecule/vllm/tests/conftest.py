@@ -27,10 +27,10 @@ while True:
         asked = http.client.HTTPConnection("127.0.0.1", 8000, timeout=60)
         asked.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
         answer = asked.getresponse()
-        said = "ok" if answer.status == 200 and answer.read() else f"status {answer.status}"
+        outcome = "ok" if answer.status == 200 and answer.read() else f"status {answer.status}"
     except (OSError, http.client.HTTPException) as error:
-        said = type(error).__name__
-    print(f"{time.monotonic():.2f} {said}", flush=True)
+        outcome = type(error).__name__
+    print(f"{time.monotonic():.2f} {outcome}", flush=True)
     time.sleep(0.2)
 """
 
@@ -68,7 +68,7 @@ try:
 finally:
     engine("CONT")
 [thread.join() for thread in threads]
-[print(*told) for told in sorted(ended)]
+[print(*stream) for stream in sorted(ended)]
 """
 
 
@@ -151,9 +151,9 @@ def client() -> Iterator[Callable[[], list[tuple[float, str]]]]:
         "systemd-run --quiet --unit=client --property=StandardOutput=truncate:/run/client.log python3 /run/client.py"
     )
 
-    def told() -> list[tuple[float, str]]:
+    def answers() -> list[tuple[float, str]]:
         lines = on_node("cat /run/client.log").splitlines()
         return [(float(line.split(" ", 1)[0]), line.split(" ", 1)[1]) for line in lines]
 
-    yield told
+    yield answers
     on_node("systemctl stop client")

@@ -25,11 +25,13 @@ UNTOUCHED = (
 )
 
 
-def away(told: list[tuple[float, str]]) -> str:
+def away(answers: list[tuple[float, str]]) -> str:
     """The window in which a client was not served, for the note; it is asserted nowhere."""
-    missed = [when for when, said in told if said != "ok"]
+    missed = [when for when, answer in answers if answer != "ok"]
     return (
-        f"{len(missed)} of {len(told)} requests missed within {max(missed) - min(missed):.0f} s" if missed else "none"
+        f"{len(missed)} of {len(answers)} requests missed within {max(missed) - min(missed):.0f} s"
+        if missed
+        else "none"
     )
 
 
@@ -42,7 +44,7 @@ def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     assert UNTOUCHED in play.words
     assert "again, and answers" not in play.words
     assert unit.run == run
-    assert {said for _when, said in client()} == {"ok"}
+    assert {answer for _when, answer in client()} == {"ok"}
     assert deploy().status == 0
 
 
@@ -62,7 +64,7 @@ def test_a_plan_that_the_engine_refutes_stops_nothing(unit, deploy, client) -> N
     assert "of KV cache for one request of 1500000 tokens, the plan has 1.00 GiB for the KV cache" in play.words
     assert UNTOUCHED in play.words
     assert unit.run == run
-    assert {said for _when, said in client()} == {"ok"}
+    assert {answer for _when, answer in client()} == {"ok"}
     assert deploy().status == 0
 
 
@@ -118,7 +120,7 @@ def test_a_value_that_cannot_be_rendered_leaves_what_serves(unit, deploy, client
     assert "nowhere" in play.text
     assert unit.run == run
     assert on_node("ls /etc/vllm").split() == FILES
-    assert {said for _when, said in client()} == {"ok"}
+    assert {answer for _when, answer in client()} == {"ok"}
 
 
 def test_what_made_room_serves_again_where_the_new_one_does_not(unit, deploy, broken_images) -> None:

@@ -76,10 +76,10 @@ def test_a_wait_ends_when_the_endpoint_refuses(unit) -> None:
     squatter = "systemd-run --quiet --unit=squatter python3 -m http.server --bind 127.0.0.1 8009"
     on_node(squatter)
     try:
-        said = on_node(f"{wait.replace('8000', '8009')}tiny", check=False)
+        result = on_node(f"{wait.replace('8000', '8009')}tiny", check=False)
     finally:
         on_node("systemctl stop squatter")
-    assert "/health answers 404" in said
+    assert "/health answers 404" in result
 
 
 def test_an_engine_that_has_nothing_to_do_is_left_alone(unit) -> None:
@@ -94,9 +94,9 @@ def test_an_engine_that_has_nothing_to_do_is_left_alone(unit) -> None:
 
 
 def test_a_stop_lets_requests_finish_and_leaves_nothing(unit) -> None:
-    told = on_node(f"python3 - 4 <<'END'\n{STOP_WITH_STREAMS}\nEND").splitlines()
+    lines = on_node(f"python3 - 4 <<'END'\n{STOP_WITH_STREAMS}\nEND").splitlines()
     # On its way down with none of them at its end; then every token that was asked for, and the line that says so.
-    assert told == ["deactivating 0", *(f"{number} 800 [DONE]" for number in range(4))]
+    assert lines == ["deactivating 0", *(f"{number} 800 [DONE]" for number in range(4))]
 
     def stopped() -> bool:
         return unit.show("ActiveState") == "inactive"

@@ -146,10 +146,10 @@ def _base(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> st
     ours = catalog.find(base) if base else None
     if ours and model.title and ours.architecture == model.architecture and _family(ours.title) == _family(model.title):
         return ""
-    said = f"was trained on {base}" if base else "does not say what it was trained on"
+    trained_on = f"was trained on {base}" if base else "does not say what it was trained on"
     word = f"{{{one.name}: {{adapter: {one.reference}, base: {base or model.repo_id}}}}}"
     return (
-        f"{said} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
+        f"{trained_on} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
         f" vllm_models), or, where the two are the same model, say so with lora: {word}."
     )
 

@@ -422,10 +422,10 @@ def _with_host_cache(
 ) -> tuple[list[Decision], host_cache.Shares]:
     """The decisions with their shares of the host's memory."""
     unified = {one.request.name: one.candidate.group.spec.unified for one in packing.placements}
-    asked = [
+    requests = [
         (one.request, host_request.engine_of(one.request), unified.get(one.request.name, False)) for one in decisions
     ]
-    found = host_cache.shares(asked, node.host_memory_mib, catalog)
+    found = host_cache.shares(requests, node.host_memory_mib, catalog)
     return [replace(one, kv_host_gib=found.gib.get(one.request.name, 0)) for one in decisions], found
 
 

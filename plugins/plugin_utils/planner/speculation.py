@@ -94,10 +94,10 @@ def _dictionary(value: Any) -> Mapping[str, Any]:
     return found
 
 
-def of_catalog(asked: Speculation, model: ModelSpec) -> Speculation:
+def of_catalog(wanted: Speculation, model: ModelSpec) -> Speculation:
     """What the model's entry has in place of `auto`; as it was, where it has nothing or the user says what."""
-    if asked.method != AUTO or not model.drafts:
-        return asked
+    if wanted.method != AUTO or not model.drafts:
+        return wanted
     best = model.drafts[0]
     return Speculation(best.method, best.tokens, best.reference)
 
@@ -105,18 +105,18 @@ def of_catalog(asked: Speculation, model: ModelSpec) -> Speculation:
 # -- what is refused --------------------------------------------------------------------------------------------------
 def problems(request: Served, engine: EngineSpec, catalog: Catalog) -> list[str]:
     """A finding if the engine cannot propose tokens this way for this model."""
-    asked = request.speculative
-    if asked is None:
+    wanted = request.speculative
+    if wanted is None:
         return []
-    why = _none(asked, request) or _method(asked, engine) or _model(asked, request)
-    why = why or _of_another(asked, request.model, catalog) or _draft(asked, request)
+    why = _none(wanted, request) or _method(wanted, engine) or _model(wanted, request)
+    why = why or _of_another(wanted, request.model, catalog) or _draft(wanted, request)
     if not why and "speculative-config" in request.extra_args:
         why = "speculative-config is written from vllm_speculative: use one of the two."
     return [f"{request.name}: {why}"] if why else []
 
 
-def _none(asked: Speculation, request: Served) -> str:
-    if asked.method != AUTO:
+def _none(wanted: Speculation, request: Served) -> str:
+    if wanted.method != AUTO:
         return ""
     return (
         f"the catalogue has no draft for {request.model.repo_id}: in place of auto {HOW} in vllm_speculative, or leave"
@@ -124,9 +124,9 @@ def _none(asked: Speculation, request: Served) -> str:
     )
 
 
-def _of_another(asked: Speculation, model: ModelSpec, catalog: Catalog) -> str:
+def _of_another(wanted: Speculation, model: ModelSpec, catalog: Catalog) -> str:
     """Whether the catalogue has this draft for others and not for this model, which it has too."""
-    repo_id = asked.reference.partition("@")[0].casefold()
+    repo_id = wanted.reference.partition("@")[0].casefold()
     if not repo_id:
         return ""
     fitting = [one for one in catalog.models.values() if any(d.repo_id.casefold() == repo_id for d in one.drafts)]
@@ -135,97 +135,99 @@ def _of_another(asked: Speculation, model: ModelSpec, catalog: Catalog) -> str:
     if not fitting or not known or any(one.repo_id == model.repo_id for one in fitting):
         return ""
     return (
-        f"the draft {asked.reference} is for {fitting[0].repo_id} by the catalogue, and not for {model.repo_id}: choose"
+        f"the draft {wanted.reference} is for {fitting[0].repo_id} by the catalogue, and not for {model.repo_id}: choose"
         " another, or name it in `drafts` of the model in vllm_extra_models."
     )
 
 
-def _method(asked: Speculation, engine: EngineSpec) -> str:
+def _method(wanted: Speculation, engine: EngineSpec) -> str:
     planned = [name for name in (*WITH_MODEL, *WITHOUT_MODEL) if name in engine.speculative_methods]
-    if asked.method not in engine.speculative_methods and not engine.unplanned:
-        return f"vLLM {engine.version} has no speculative method {asked.method!r}: use {', '.join(planned)}."
-    if asked.method not in (*WITH_MODEL, *WITHOUT_MODEL):
+    if wanted.method not in engine.speculative_methods and not engine.unplanned:
+        return f"vLLM {engine.version} has no speculative method {wanted.method!r}: use {', '.join(planned)}."
+    if wanted.method not in (*WITH_MODEL, *WITHOUT_MODEL):
         return (
-            f"the planner does not count the speculative method {asked.method}: use {', '.join(planned)}, or set"
+            f"the planner does not count the speculative method {wanted.method}: use {', '.join(planned)}, or set"
             " speculative-config in vllm_extra_args, which is not counted."
         )
-    if asked.method in WITH_MODEL and not asked.reference:
-        return f"the speculative method {asked.method} needs a draft: set model: ORG/DRAFT in vllm_speculative."
-    if asked.method in ("ngram", "ngram_gpu") and asked.reference:
-        return f"the speculative method {asked.method} proposes from the text itself: leave out model."
+    if wanted.method in WITH_MODEL and not wanted.reference:
+        return f"the speculative method {wanted.method} needs a draft: set model: ORG/DRAFT in vllm_speculative."
+    if wanted.method in ("ngram", "ngram_gpu") and wanted.reference:
+        return f"the speculative method {wanted.method} proposes from the text itself: leave out model."
     return ""
 
 
-def _model(asked: Speculation, request: Served) -> str:
+def _model(wanted: Speculation, request: Served) -> str:
     if request.task != GENERATE:
         return "vllm_speculative is for models that generate, and this one is not served for that: leave it out."
-    if asked.method != "mtp" or asked.reference:
+    if wanted.method != "mtp" or wanted.reference:
         return ""
     layers = request.model.sized.mtp
     if not layers:
         return f"{request.model.repo_id} has no layers for mtp (its config.json names none): use another method."
-    if asked.tokens > layers and asked.tokens % layers:
-        return f"{asked.tokens} tokens are no multiple of the {layers} layers that {request.model.repo_id} has for mtp."
+    if wanted.tokens > layers and wanted.tokens % layers:
+        return (
+            f"{wanted.tokens} tokens are no multiple of the {layers} layers that {request.model.repo_id} has for mtp."
+        )
     return ""
 
 
-def _draft(asked: Speculation, request: Served) -> str:
+def _draft(wanted: Speculation, request: Served) -> str:
     """Whether the draft fits the model."""
-    if not asked.reference:
+    if not wanted.reference:
         return ""
-    if asked.draft is None:
-        return f"the draft {asked.reference} was not asked for."
-    draft, target = asked.draft.model, request.model.sized
+    if wanted.draft is None:
+        return f"the draft {wanted.reference} was not asked for."
+    draft, target = wanted.draft.model, request.model.sized
     consent = request.trust_remote_code is not None or request.extra_args.get("trust-remote-code")
     # The form of the library speculators has classes of vLLM's own, which take no code from the repository
     # (transformers_utils/configs/speculators/base.py).
-    if draft.code_files and not consent and "speculators_config" not in asked.draft.config:
+    if draft.code_files and not consent and "speculators_config" not in wanted.draft.config:
         return (
             f"the draft {draft.repo_id} at {draft.revision} brings code that would run in the engine:"
             f" {', '.join(draft.code_files[:3])}. Read it, then set vllm_trust_remote_code: true."
         )
-    if asked.method == "draft_model" and draft.missing:
-        return f"the draft {asked.reference} is not sized by the planner: {draft.missing}."
-    fields = _fields(asked)
+    if wanted.method == "draft_model" and draft.missing:
+        return f"the draft {wanted.reference} is not sized by the planner: {draft.missing}."
+    fields = _fields(wanted)
     vocabulary = fields.count("vocab_size")
     if vocabulary and target.vocab_size and vocabulary != target.vocab_size:
         return (
-            f"the draft {asked.reference} has a vocabulary of {vocabulary} tokens, and {request.model.repo_id} one of"
+            f"the draft {wanted.reference} has a vocabulary of {vocabulary} tokens, and {request.model.repo_id} one of"
             f" {target.vocab_size}: choose a draft of the same family."
         )
     hidden = fields.count("target_hidden_size") or fields.count("hidden_size")
-    if asked.method in HEADS and hidden and target.hidden_size and hidden != target.hidden_size:
+    if wanted.method in HEADS and hidden and target.hidden_size and hidden != target.hidden_size:
         return (
-            f"the draft {asked.reference} reads hidden states of {hidden} numbers, and those of {request.model.repo_id}"
+            f"the draft {wanted.reference} reads hidden states of {hidden} numbers, and those of {request.model.repo_id}"
             f" have {target.hidden_size}: it was trained with another model."
         )
     return ""
 
 
-def _fields(asked: Speculation) -> Fields:
+def _fields(wanted: Speculation) -> Fields:
     """The fields of the draft's config.json; those of the library speculators stand in transformer_layer_config."""
-    config = text_fields(asked.draft.config if asked.draft else {})
+    config = text_fields(wanted.draft.config if wanted.draft else {})
     inner = config.get("transformer_layer_config")
-    return Fields(asked.reference, {**(inner if isinstance(inner, Mapping) else {}), **config})
+    return Fields(wanted.reference, {**(inner if isinstance(inner, Mapping) else {}), **config})
 
 
 # -- what it takes ----------------------------------------------------------------------------------------------------
-def with_cache(model: ModelSpec, asked: Speculation) -> Architecture:
+def with_cache(model: ModelSpec, wanted: Speculation) -> Architecture:
     """The model's architecture, with the cache of the draft's layers, which lie on its last pipeline stage."""
     sized = model.sized
     last = sized.layers - 1
-    if asked.method == "mtp" and not asked.reference:
+    if wanted.method == "mtp" and not wanted.reference:
         kinds = [group for group in sized.cache if group.kind in ATTENTION]
         more = [_moved(group, sized.mtp, last) for group in kinds[:1]]
         more += [_moved(group, sized.mtp, last) for group in kinds if group.kind == INDEX and group not in kinds[:1]]
-    elif asked.method == "draft_model" and asked.draft:
-        more = [_moved(group, len(group.layers), last) for group in asked.draft.model.sized.cache]
-    elif asked.draft:
-        more = [_head(_fields(asked), last)]
+    elif wanted.method == "draft_model" and wanted.draft:
+        more = [_moved(group, len(group.layers), last) for group in wanted.draft.model.sized.cache]
+    elif wanted.draft:
+        more = [_head(_fields(wanted), last)]
     else:
         more = []
-    own = (_longer(group, asked.tokens) for group in sized.cache)
-    return replace(sized, cache=(*own, *more), speculative=asked.tokens)
+    own = (_longer(group, wanted.tokens) for group in sized.cache)
+    return replace(sized, cache=(*own, *more), speculative=wanted.tokens)
 
 
 def _longer(group: CacheLayers, tokens: int) -> CacheLayers:
@@ -251,13 +253,13 @@ def _head(fields: Fields, layer: int) -> CacheLayers:
 
 def weights_gib(request: Served, spread: Parallel, experts: Experts) -> float:
     """GiB of the draft's weights on one GPU: tensor parallelism divides it as it does the model."""
-    asked = request.speculative
-    if asked is None:
+    wanted = request.speculative
+    if wanted is None:
         return 0.0
-    if asked.draft:
-        return weights_bytes(asked.draft.model) / spread.tp / GIB
+    if wanted.draft:
+        return weights_bytes(wanted.draft.model) / spread.tp / GIB
     sized = request.model.sized
-    if asked.method != "mtp":
+    if wanted.method != "mtp":
         return 0.0
     # A further layer is as the last one, and joins two vectors before it.
     last = [one for one in request.model.stored if one.part.layers]
@@ -274,12 +276,12 @@ def step_gib(request: Served, step: Step, policy: Policy) -> float:
 
 def options(request: Served) -> dict[str, Any]:
     """vLLM's option; empty without speculation."""
-    asked = request.speculative
-    if asked is None:
+    wanted = request.speculative
+    if wanted is None:
         return {}
-    found: dict[str, Any] = {"method": asked.method, "num_speculative_tokens": asked.tokens}
-    if asked.draft:
-        found |= {"model": asked.draft.model.repo_id, "revision": asked.draft.model.revision}
+    found: dict[str, Any] = {"method": wanted.method, "num_speculative_tokens": wanted.tokens}
+    if wanted.draft:
+        found |= {"model": wanted.draft.model.repo_id, "revision": wanted.draft.model.revision}
     return {"speculative-config": found}
 
 
@@ -290,9 +292,9 @@ def offered(request: Served) -> str:
 
 def fetched(request: Served) -> dict[str, Any] | None:
     """The draft as an instance names it: what to fetch, in the form of a snapshot; None without a repository."""
-    asked = request.speculative
-    if asked is None or asked.draft is None:
+    wanted = request.speculative
+    if wanted is None or wanted.draft is None:
         return None
-    model = asked.draft.model
+    model = wanted.draft.model
     plain = ("repo_id", "revision", "branch", "gated", "allow_patterns", "ignore_patterns")
     return {**{name: getattr(model, name) for name in plain}, "weights_bytes": weights_bytes(model)}

@@ -150,8 +150,8 @@ def test_the_browser_gets_all_that_the_planner_needs(tmp_path: Path) -> None:
     ]
     script = "sys.path.insert(0, sys.argv[1]); import bridge\n"
     script += "for one in json.loads(sys.argv[2]): print(bridge.answer(json.dumps(one)))"
-    said = python(script, str(tmp_path), json.dumps(questions), "-I", "-S")
-    assert [json.loads(line) for line in said.splitlines()] == [ask(**one) for one in questions]
+    result = python(script, str(tmp_path), json.dumps(questions), "-I", "-S")
+    assert [json.loads(line) for line in result.splitlines()] == [ask(**one) for one in questions]
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

@@ -88,10 +88,10 @@ def hub(address, token="") -> Hub:
 def test_access(address, token, snapshot, kind):
     try:
         hub(address, token).check_access(snapshot)
-        told = None
+        refused = None
     except HubError as refusal:
-        told = refusal.kind
-    assert told == kind
+        refused = refusal.kind
+    assert refused == kind
 
 
 def test_whoami(address):
@@ -102,9 +102,9 @@ def test_whoami(address):
 
 
 def test_listing_is_what_the_files_are(address):
-    asked = hub(address)
-    commit = asked.commit(OPEN)
-    files = {f.path: f for f in asked.tree(OPEN, commit)}
+    client = hub(address)
+    commit = client.commit(OPEN)
+    files = {f.path: f for f in client.tree(OPEN, commit)}
     assert files["model.safetensors"].sha256 == hashlib.sha256(WEIGHTS).hexdigest()
     assert files["config.json"].oid == hashlib.sha1(b"blob 2\0{}").hexdigest()
     assert ".hub.json" not in files
@@ -141,9 +141,9 @@ def test_large_files_may_live_elsewhere(address):
 def test_bytes_are_counted(address):
     get(address, "lab/open/resolve/main/config.json")
     get(address, "lab/open/resolve/main/model.safetensors", Range="bytes=10-")
-    told = lab(address, "counters")
-    assert told["total_bytes"] == 2 + len(WEIGHTS) - 10
-    assert told["bytes"]["/lab/open/resolve/main/config.json"] == 2
+    counters = lab(address, "counters")
+    assert counters["total_bytes"] == 2 + len(WEIGHTS) - 10
+    assert counters["bytes"]["/lab/open/resolve/main/config.json"] == 2
 
 
 def test_cut(address):

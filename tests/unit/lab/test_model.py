@@ -25,14 +25,14 @@ TRAIN = ast.parse((CHECKOUT / "tests/lab/model/train.py").read_text(encoding="ut
 
 def test_it_has_the_shapes_that_the_catalogue_tells_of() -> None:
     """Read from its text: without torch it cannot be imported."""
-    told = yaml.safe_load((CHECKOUT / "catalog/models.yml").read_text(encoding="utf-8"))["models"]["tiny"]["config"]
+    config = yaml.safe_load((CHECKOUT / "catalog/models.yml").read_text(encoding="utf-8"))["models"]["tiny"]["config"]
     calls = [node for node in ast.walk(TRAIN) if isinstance(node, ast.Call)]
     (made,) = [call for call in calls if ast.unparse(call.func) == "LlamaConfig"]
     words = {word.arg: ast.unparse(word.value) for word in made.keywords}
     named = {
         ast.unparse(node.targets[0]): ast.unparse(node.value) for node in TRAIN.body if isinstance(node, ast.Assign)
     }
-    shapes = {key: str(value) for key, value in told.items() if key != "architectures"}
+    shapes = {key: str(value) for key, value in config.items() if key != "architectures"}
     assert {key: named.get(words[key], words[key]) for key in shapes} == shapes
 
 
@@ -44,9 +44,9 @@ def test_it_knows_what_the_line_to_copy_asks_and_has_room_to_answer() -> None:
     assert len(ANSWERS[message["content"]].encode()) < body["max_tokens"]
 
 
-def answering(said: str):
+def answering(message: str):
     """An endpoint that answers every question with this."""
-    return lambda _body: json.dumps({"choices": [{"message": {"role": "assistant", "content": said}}]})
+    return lambda _body: json.dumps({"choices": [{"message": {"role": "assistant", "content": message}}]})
 
 
 def test_another_answer_is_told_with_its_question() -> None:

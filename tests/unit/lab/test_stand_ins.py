@@ -42,11 +42,11 @@ def test_configure(tmp_path: Path, before: str | None, options: list[str], after
     file = tmp_path / "daemon.json"
     if before is not None:
         file.write_text(before)
-    told = nvidia_ctk("runtime", "configure", "--runtime=docker", f"--config={file}", *options)
-    assert told.returncode == 0
+    result = nvidia_ctk("runtime", "configure", "--runtime=docker", f"--config={file}", *options)
+    assert result.returncode == 0
     assert file.read_text() == json.dumps(after, indent=4, sort_keys=True)
     for words in (f"Loading config from {file}", f"Wrote updated config to {file}", "docker daemon be restarted."):
-        assert words in told.stderr
+        assert words in result.stderr
     again = file.read_bytes()
     nvidia_ctk("runtime", "configure", "--runtime=docker", f"--config={file}", *options)
     assert file.read_bytes() == again
@@ -54,13 +54,13 @@ def test_configure(tmp_path: Path, before: str | None, options: list[str], after
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
-    told = nvidia_ctk("runtime", "configure", f"--config={file}", "--dry-run")
-    assert json.loads(told.stdout) == ADDED
+    result = nvidia_ctk("runtime", "configure", f"--config={file}", "--dry-run")
+    assert json.loads(result.stdout) == ADDED
     assert not file.exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "said"),
+    ("text", "status", "message"),
     [
         ('{"a": ', 1, "unable to load config for runtime docker: unexpected EOF"),
         ("", 1, "unable to load config for runtime docker: EOF"),
@@ -70,12 +70,12 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
         ('{"runtimes": []}', 2, "panic: interface conversion"),
     ],
 )
-def test_broken_file_stays(tmp_path: Path, text: str, status: int, said: str) -> None:
+def test_broken_file_stays(tmp_path: Path, text: str, status: int, message: str) -> None:
     file = tmp_path / "daemon.json"
     file.write_text(text)
-    told = nvidia_ctk("runtime", "configure", f"--config={file}")
-    assert (told.returncode, file.read_text()) == (status, text)
-    assert said in told.stderr
+    result = nvidia_ctk("runtime", "configure", f"--config={file}")
+    assert (result.returncode, file.read_text()) == (status, text)
+    assert message in result.stderr
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
 def test_no_driver(tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    told = nvidia_ctk("cdi", "generate", path=f"{tmp_path}:/usr/bin:/bin")
-    assert told.returncode == 1
-    assert "failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND" in told.stderr
+    result = nvidia_ctk("cdi", "generate", path=f"{tmp_path}:/usr/bin:/bin")
+    assert result.returncode == 1
+    assert "failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND" in result.stderr
 
 
 def test_spec(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_spec(tmp_path: Path) -> None:
 
 
 def test_no_spec(tmp_path: Path) -> None:
-    told = nvidia_ctk("cdi", "list", f"--spec-dir={tmp_path}")
-    assert (told.returncode, told.stdout) == (0, "")
-    assert "Found 0 CDI devices" in told.stderr
+    result = nvidia_ctk("cdi", "list", f"--spec-dir={tmp_path}")
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "Found 0 CDI devices" in result.stderr

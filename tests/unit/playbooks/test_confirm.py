@@ -30,40 +30,40 @@ def line(tmp_path: Path) -> list[str]:
 
 def answered(tmp_path: Path, answer: str) -> tuple[int, str]:
     """The exit status and what a terminal shows, whose user types this when asked."""
-    asked = line(tmp_path)
+    command = line(tmp_path)
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(CHECKOUT)
-        os.execv(asked[0], asked)
-    said = b""
+        os.execv(command[0], command)
+    output = b""
     with suppress(OSError):  # Linux ends a terminal that nobody holds any more with an error
         while True:
             if select.select([terminal], [], [], 1)[0]:
                 if not (more := os.read(terminal, 4096)):
                     break
-                said += more
-            elif said.rstrip().endswith(b"yes or no:"):
+                output += more
+            elif output.rstrip().endswith(b"yes or no:"):
                 # Once all is quiet: what was typed before the question is thrown away.
                 os.write(terminal, f"{answer}\r".encode())
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output.decode()
 
 
 @pytest.mark.parametrize("answer", ["yes", "Y"])
 def test_a_yes_goes_on(tmp_path: Path, answer: str) -> None:
-    status, said = answered(tmp_path, answer)
-    assert status == 0, said
-    assert "it went on" in said
+    status, output = answered(tmp_path, answer)
+    assert status == 0, output
+    assert "it went on" in output
 
 
 @pytest.mark.parametrize(
     ("answer", "why"), [("no", "The answer was 'no', not yes."), ("", "needs a yes on a terminal")]
 )
 def test_anything_else_ends_it(tmp_path: Path, answer: str, why: str) -> None:
-    status, said = answered(tmp_path, answer)
-    assert status == 2, said
-    assert "it went on" not in said
-    assert why in " ".join(said.split())
+    status, output = answered(tmp_path, answer)
+    assert status == 2, output
+    assert "it went on" not in output
+    assert why in " ".join(output.split())
 
 
 def test_without_a_terminal_one_sentence_says_so(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ def uses(text: str) -> list[str]:
 )
 def test_an_empty_text_is_no_value(page: Path) -> None:
     """What nobody filled in on a survey, or `-e level=`, ended with lines of the play."""
-    said = uses(page.read_text(encoding="utf-8"))
-    assert [use for use in said if "gpunode.llm." not in use and ", true)" not in use] == []
+    found = uses(page.read_text(encoding="utf-8"))
+    assert [use for use in found if "gpunode.llm." not in use and ", true)" not in use] == []
 
 
 def test_uses_are_found() -> None:

@@ -22,12 +22,12 @@ def begin(folder: Path, *args: str) -> subprocess.Popen[str]:
     env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     play = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/status.yml")]
     line = [*play, "-e", json.dumps(LOCAL), *args]
-    told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(line, cwd=folder, env=env, start_new_session=True, **told)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(line, cwd=folder, env=env, start_new_session=True, **streams)
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (["-e", "watch=0"], "watch must be a number of seconds above 0, such as 5, not 0."),
         (["-e", '{"watch": 0}'], "watch must be a number of seconds above 0, such as 5, not 0."),
@@ -40,11 +40,11 @@ def begin(folder: Path, *args: str) -> subprocess.Popen[str]:
         ),
     ],
 )
-def test_a_watch_that_cannot_be_is_refused(args: list[str], said: str, tmp_path: Path) -> None:
+def test_a_watch_that_cannot_be_is_refused(args: list[str], message: str, tmp_path: Path) -> None:
     play = begin(tmp_path, "-i", "a,b,", *args)
     text = " ".join(play.communicate()[0].split())
     assert play.returncode == 2, text
-    assert said in text
+    assert message in text
     assert "Traceback" not in text
     assert "serves nothing" not in text
 

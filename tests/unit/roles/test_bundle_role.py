@@ -42,8 +42,8 @@ def run(*argv: object, collections: Path) -> subprocess.CompletedProcess[str]:
 
 
 def galaxy(*argv: object, collections: Path) -> None:
-    told = run(BIN / "ansible-galaxy", "collection", *argv, collections=collections)
-    assert told.returncode == 0, told.stderr
+    result = run(BIN / "ansible-galaxy", "collection", *argv, collections=collections)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,8 @@ def make(collections: Path, made: Path) -> subprocess.CompletedProcess[str]:
 
 def test_what_was_installed_can_be_installed_from_the_bundle(artefact, installed, tmp_path):
     (installed / "roles" / "bundle" / "__pycache__").mkdir()  # what is no part of the collection stays behind
-    told = make(tmp_path / "controller", tmp_path / "made")
-    assert told.returncode == 0, told.stdout + told.stderr
+    result = make(tmp_path / "controller", tmp_path / "made")
+    assert result.returncode == 0, result.stdout + result.stderr
     packed = tmp_path / "made" / "gpunode-llm.tar.gz"
     with tarfile.open(packed) as ours, tarfile.open(artefact) as galaxys:
         assert ours.getnames() == galaxys.getnames()
@@ -97,8 +97,8 @@ def test_what_was_installed_can_be_installed_from_the_bundle(artefact, installed
 
 def test_what_cannot_be_installed_is_refused(installed, tmp_path):
     (installed / "README.md").write_text("changed by hand\n")
-    told = make(tmp_path / "controller", tmp_path / "made")
-    assert told.returncode != 0
-    assert "ansible-galaxy cannot install the package of" in told.stdout
-    assert "README.md" in told.stdout
+    result = make(tmp_path / "controller", tmp_path / "made")
+    assert result.returncode != 0
+    assert "ansible-galaxy cannot install the package of" in result.stdout
+    assert "README.md" in result.stdout
     assert not (tmp_path / "made" / "gpunode-llm.tar.gz").exists()

@@ -59,10 +59,10 @@ def test_every_entry_point_is_there_and_described(role: str) -> None:
 @pytest.mark.parametrize("role", ROLES + INTERNAL)
 def test_a_role_says_what_it_is_and_where_it_works(role: str) -> None:
     """Galaxy shows it; one spelling of the systems' files serves all roles."""
-    told = read(role, "meta/main.yml")
-    assert told["dependencies"] == []
-    assert told["galaxy_info"]["description"]
-    assert told["galaxy_info"]["platforms"]
+    meta = read(role, "meta/main.yml")
+    assert meta["dependencies"] == []
+    assert meta["galaxy_info"]["description"]
+    assert meta["galaxy_info"]["platforms"]
     files = {path.name for path in (CHECKOUT / "roles" / role / "vars").glob("*.yml")}
     assert files <= {"main.yml", "Debian.yml", "RedHat.yml"}
 
@@ -108,8 +108,8 @@ def test_a_role_accepts_its_own_defaults(role: str) -> None:
         required = {name: {} for name, option in spec["options"].items() if option.get("required")}
         plain = {name: value for name, value in unset.items() if "{{" not in str(value)}
         samples = {name: [] if spec["options"][name]["type"] == "list" else value for name, value in required.items()}
-        said = ArgumentSpecValidator(spec["options"]).validate({**plain, **samples})
-        assert said.error_messages == [], entry
+        validated = ArgumentSpecValidator(spec["options"]).validate({**plain, **samples})
+        assert validated.error_messages == [], entry
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -104,7 +104,7 @@ def golden(name: str, text: str) -> str:
     return expected.read_text()
 
 
-def told(given: dict, packages: list[str]) -> str:
+def rest_of(given: dict, packages: list[str]) -> str:
     """What a system gets besides the source, as comments."""
     text = f"# key: {given['key_url']}\n# {given['fingerprint']}\n# packages: {' '.join(packages)}\n"
     return text + (f"# instead of: {' '.join(given['conflicts'])}\n" if given.get("conflicts") else "")
@@ -115,7 +115,7 @@ def told(given: dict, packages: list[str]) -> str:
 def test_sources(role: str, system: str) -> None:
     given = arguments(role, system)
     packages = packages_apt.pin(given["packages"], given["version"], given.get("pinned") or given["packages"])
-    text = source(given) + told(given, packages)
+    text = source(given) + rest_of(given, packages)
     assert text == golden(f"{role}-{system}.sources", text)
 
 
@@ -134,7 +134,7 @@ def test_red_hat_sources(role: str, system: str, held: str, settings: dict) -> N
         metadata_signed="metadata" in given["signed"],
         excludes=tuple(given["packages"]) if given["hold"] else (),
         comment=given["description"],
-    ).render() + told(given, packages)
+    ).render() + rest_of(given, packages)
     assert text == golden(f"{role}-{system}{held}.repo", text)
 
 
@@ -149,10 +149,10 @@ def test_teardown_looks_where_the_sources_are_written(role: str, family: str) ->
     }[family]
     # A teardown gathers no more of the facts.
     facts = {"os_family": {"debian": "Debian", "redhat": "RedHat"}[family]}
-    asked = handed(role, "teardown")
-    templar = Templar(loader=DataLoader(), variables=variables_of(role, facts, **asked))
-    assert templar.template(asked["__packages_repository_name"]) == name
-    assert templar.template(asked["__packages_names"]) == given["packages"]
+    handed_over = handed(role, "teardown")
+    templar = Templar(loader=DataLoader(), variables=variables_of(role, facts, **handed_over))
+    assert templar.template(handed_over["__packages_repository_name"]) == name
+    assert templar.template(handed_over["__packages_names"]) == given["packages"]
     find, *_others, files = read("packages", "tasks/remove_repository.yml")
     found = templar.template(find["ansible.builtin.find"])
     ending = {"debian": "sources", "redhat": "repo"}[family]
@@ -180,7 +180,7 @@ DROP_IN = "/etc/systemd/system/docker.service.d/gpunode-proxy.conf"
 
 
 @pytest.mark.parametrize(
-    ("said", "service", "proxy", "expected"),
+    ("answer", "service", "proxy", "expected"),
     [
         ({}, {}, {}, True),
         ({}, {"known": False, "active": False, "enabled": False}, {}, True),  # a Docker that is no service
@@ -192,9 +192,9 @@ DROP_IN = "/etc/systemd/system/docker.service.d/gpunode-proxy.conf"
         ({}, {"drop_ins": [DROP_IN]}, {}, False),
     ],
 )
-def test_when_docker_is_as_it_should_be(said: dict, service: dict, proxy: dict, expected: bool) -> None:
+def test_when_docker_is_as_it_should_be(answer: dict, service: dict, proxy: dict, expected: bool) -> None:
     variables = read("docker", "vars/main.yml")
-    engine = {**SETTLED, **said, "service": {**SETTLED["service"], **service}}
+    engine = {**SETTLED, **answer, "service": {**SETTLED["service"], **service}}
     variables |= {"docker_engine": engine, "docker_proxy": proxy}
     assert Templar(loader=DataLoader(), variables=variables).template(variables["__docker_configured"]) is expected
 

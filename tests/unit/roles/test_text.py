@@ -185,8 +185,8 @@ SAMPLES = {name: form(values.options()[name]) for name in sorted(READ)}
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_text_of_a_variable_is_its_value(name: str) -> None:
-    value, said = SAMPLES[name]
-    for text in said:
+    value, message = SAMPLES[name]
+    for text in message:
         assert values.typed(name, text) == value, text
     assert values.typed(name, value) == value
     option = values.options()[name]
@@ -222,10 +222,10 @@ def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(na
     for value in UNREADABLE[option["type"]]:
         with pytest.raises(ValueError, match=name) as refused:
             values.typed(name, value)
-        said = str(refused.value)
-        assert f"{name} must be {examples[option['type']]}" in said or option["type"] in ("list", "dict"), said
-        assert examples[option["type"]] in said
-        assert (repr(value) in said) is not bool(option.get("no_log")), said
+        message = str(refused.value)
+        assert f"{name} must be {examples[option['type']]}" in message or option["type"] in ("list", "dict"), message
+        assert examples[option["type"]] in message
+        assert (repr(value) in message) is not bool(option.get("no_log")), message
 
 
 def test_no_message_holds_a_secret() -> None:
@@ -377,7 +377,7 @@ def test_a_play_with_text_is_the_play_with_values(tmp_path: Path) -> None:
         "gateway_metrics_allow": ["10.0.0.0/8"],
         "gateway_names": ["a.example"],
     }
-    texts = {name: said[0] for name, (_value, said) in theirs.items()} | {
+    texts = {name: message[0] for name, (_value, message) in theirs.items()} | {
         name: value[0] for name, value in routes.items()
     }
     # As a command line sends it, and a survey what has blanks and quotes.

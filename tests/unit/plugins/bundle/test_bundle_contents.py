@@ -92,7 +92,7 @@ def flip(path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "message"),
     [
         (lambda b: flip(b / NAMED), f"{NAMED} differs from its SHA-256"),
         (lambda b: flip(b / "apt/d.test/x.deb"), "apt/d.test/x.deb differs from its SHA-256"),
@@ -107,11 +107,11 @@ def flip(path) -> None:
         (lambda b: (b / "manifest.json").write_text('{"schema": 9}'), "schema 9"),
     ],
 )
-def test_a_folder_that_was_changed(bundle, work, harm, said):
+def test_a_folder_that_was_changed(bundle, work, harm, message):
     work("sealed", bundle)
     harm(bundle)
     error, _changed = work("opened", bundle)
-    assert said in error
+    assert message in error
 
 
 @pytest.mark.parametrize("at", ["weights", "end"])

@@ -139,18 +139,18 @@ def test_the_job_is_started_once_and_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("state", "status", "said"),
+    ("state", "status", "message"),
     [
         ("failed", {"error": "x is missing"}, "x is missing"),
         ("failed", {}, "was stopped: .*"),
         ("absent", {}, "was stopped"),
     ],
 )
-def test_its_end_is_told(tmp_path, state, status, said):
+def test_its_end_is_told(tmp_path, state, status, message):
     folder = tmp_path / bundle_run.unit(JOB)
     folder.mkdir()
     (folder / "status.json").write_text(json.dumps(status))
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         bundle_run.wait(Systemd(state), JOB, 0, str(tmp_path))
     (folder / "status.json").write_text(json.dumps({"changed": True, "phase": "complete"}))
     assert bundle_run.wait(Systemd("succeeded"), JOB, 0, str(tmp_path)) == (True, "complete", True)

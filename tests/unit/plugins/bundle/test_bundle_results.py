@@ -53,13 +53,13 @@ def opened(tmp_path):
 
 
 def test_there_is_no_bundle(ask, opened):
-    told = ask(bundle, **{**opened, "path": "/none/bundle"})
-    assert told["msg"] == "There is neither /none/bundle nor /none/bundle.tar on this node: copy the bundle there."
+    result = ask(bundle, **{**opened, "path": "/none/bundle"})
+    assert result["msg"] == "There is neither /none/bundle nor /none/bundle.tar on this node: copy the bundle there."
 
 
 def test_a_bundle_for_another_system(ask, opened):
-    told = ask(bundle, **{**opened, "system": {**SYSTEM, "release": "Debian trixie"}})
-    assert told["msg"].startswith(
+    result = ask(bundle, **{**opened, "system": {**SYSTEM, "release": "Debian trixie"}})
+    assert result["msg"].startswith(
         "The bundle is for Debian bookworm on x86_64, but this node is Debian trixie on x86_64"
     )
 
@@ -87,16 +87,16 @@ def test_an_image_that_is_here_is_not_asked_for(ask, tmp_path):
     blob.write_text("{}")
     record = {"digest": "sha256:d", "manifest": {"config": {"digest": f"sha256:{'a' * 64}", "size": 2}, "layers": []}}
     (folder / docker_layout.RECORD).write_text(json.dumps(record))
-    told = ask(image_layout, **options)
-    assert (told["changed"], told["digest"], told["name"]) == (False, "sha256:d", IMAGE)
+    result = ask(image_layout, **options)
+    assert (result["changed"], result["digest"], result["name"]) == (False, "sha256:d", IMAGE)
     blob.write_text("{")
     assert ask(image_layout, check_mode=True, **options)["changed"]
 
 
 @pytest.mark.parametrize("module", [image_layout, image_pull])
 def test_latest_is_refused(ask, module):
-    told = ask(module, image="vllm/vllm-openai:latest", **({"path": "/x"} if module is image_layout else {}))
-    assert "changes with every release" in told["msg"]
+    result = ask(module, image="vllm/vllm-openai:latest", **({"path": "/x"} if module is image_layout else {}))
+    assert "changes with every release" in result["msg"]
 
 
 MIRROR = {
@@ -124,8 +124,12 @@ def test_packages_that_are_here_are_not_asked_for(ask, tmp_path):
     for path, text in {"apt/docker.json": json.dumps(record), "apt/x.deb": "deb", "keys/docker.asc": key}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(text)
-    told = ask(apt_mirror, **options)
-    assert (told["changed"], told["repository"], told["key"]) == (False, "apt/d.test/linux/debian", "keys/docker.asc")
+    result = ask(apt_mirror, **options)
+    assert (result["changed"], result["repository"], result["key"]) == (
+        False,
+        "apt/d.test/linux/debian",
+        "keys/docker.asc",
+    )
     assert ask(apt_mirror, check_mode=True, **{**options, "packages": ["docker-ce", "more"]})["changed"]
     (tmp_path / "apt" / "x.deb").write_text("de")
     assert ask(apt_mirror, check_mode=True, **options)["changed"]
@@ -148,8 +152,8 @@ def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch,
         apt_mirror: {"path": str(tmp_path), "packages": ["docker-ce"], "suite": "bookworm"},
         apt_source: {"suite": "bookworm"},
     }
-    told = ask(module, **options, **more.get(module, {}))
-    assert told["msg"] == (
+    result = ask(module, **options, **more.get(module, {}))
+    assert result["msg"] == (
         f"the key given has no key to compare with {packages_key.spelt(PUBLISHER)}: "
         "it has 2 armored blocks, but a key has one."
     )
@@ -157,8 +161,8 @@ def test_a_key_with_company_is_refused_at_every_door(ask, tmp_path, monkeypatch,
 
 
 def test_a_key_that_cannot_be_had_is_named(ask, tmp_path):
-    told = ask(apt_mirror, **MIRROR, path=str(tmp_path))
-    assert told["msg"].startswith("The key of https://d.test/linux/debian could not be fetched from file:///none: ")
+    result = ask(apt_mirror, **MIRROR, path=str(tmp_path))
+    assert result["msg"].startswith("The key of https://d.test/linux/debian could not be fetched from file:///none: ")
 
 
 def test_a_poisoned_record_removes_nothing_elsewhere(tmp_path):

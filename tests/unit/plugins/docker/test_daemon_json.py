@@ -53,7 +53,7 @@ def test_load_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "line 1, column 2"),
         ("[]", "not a JSON object"),
@@ -67,8 +67,8 @@ def test_load_nothing(text: str) -> None:
         ('{"a": 1} {"b": 2}', "line 1, column 10"),
     ],
 )
-def test_load_refuses(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_load_refuses(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         docker_daemon.load(text)
 
 
@@ -111,21 +111,21 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rc", "said", "refused"),
+    ("rc", "expected", "refused"),
     [
         (0, "configuration OK", False),
         (1, "unable to configure the Docker daemon with file {}: unknown keys", True),
         (125, "unknown flag: --validate\nSee 'dockerd --help'.", False),
     ],
 )
-def test_dockerd_has_the_last_word(rc: int, said: str, refused: bool) -> None:
+def test_dockerd_has_the_last_word(rc: int, expected: str, refused: bool) -> None:
     def run(argv: list[str]) -> tuple[int, str, str]:
         assert argv == ["/usr/bin/dockerd", "--validate", "--config-file", "/tmp/x.json"]
-        return rc, "", said.format("/tmp/x.json")
+        return rc, "", expected.format("/tmp/x.json")
 
-    told = docker_daemon.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
-    assert bool(told) == refused
-    assert "/tmp/x.json" not in told
+    message = docker_daemon.refusal(run, "/usr/bin/dockerd", "/tmp/x.json", "/etc/docker/daemon.json")
+    assert bool(message) == refused
+    assert "/tmp/x.json" not in message
 
 
 def move(source: str, target: str) -> None:

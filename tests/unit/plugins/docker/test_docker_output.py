@@ -58,7 +58,7 @@ ANY = {"client": "28.5.1", "server": "28.5.1"}
 
 
 @pytest.mark.parametrize(
-    ("docker", "roots", "said"),
+    ("docker", "roots", "expected"),
     [
         ({}, {}, ""),
         ({}, {"service": False}, ""),  # a node without Docker
@@ -76,13 +76,13 @@ ANY = {"client": "28.5.1", "server": "28.5.1"}
         (ANY, {"service": False}, "started by hand"),
     ],
 )
-def test_a_docker_on_which_nothing_can_run(docker: dict, roots: dict, said: str) -> None:
-    told = docker_engine.obstacle(docker_engine.Engine(**docker), docker_engine.Roots(**roots))
-    assert said in told
-    assert bool(told) is bool(said)
+def test_a_docker_on_which_nothing_can_run(docker: dict, roots: dict, expected: str) -> None:
+    message = docker_engine.obstacle(docker_engine.Engine(**docker), docker_engine.Roots(**roots))
+    assert expected in message
+    assert bool(message) is bool(expected)
     # One sentence, whole.
-    assert told.count(". ") == 0
-    assert "{" not in told
+    assert message.count(". ") == 0
+    assert "{" not in message
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_proof_failure(said: str) -> None:
-    told = docker_engine.proof_failure(said)
-    assert SAID[said] in told
-    assert " ".join(said.split()) in told
-    assert told[-1] == "."
+@pytest.mark.parametrize("expected", SAID)
+def test_proof_failure(expected: str) -> None:
+    message = docker_engine.proof_failure(expected)
+    assert SAID[expected] in message
+    assert " ".join(expected.split()) in message
+    assert message[-1] == "."
 
 
 def test_the_proof_has_no_table_of_its_own() -> None:
     """What a start says of the GPUs, the proof says of them as well."""
-    said = "failed to fulfil mount request: open /usr/lib/libcuda.so.580.1: no such file or directory"
-    found = diagnosis.diagnose([said])
-    assert str(found) in docker_engine.proof_failure(said)
+    message = "failed to fulfil mount request: open /usr/lib/libcuda.so.580.1: no such file or directory"
+    found = diagnosis.diagnose([message])
+    assert str(found) in docker_engine.proof_failure(message)

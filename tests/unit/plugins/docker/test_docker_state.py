@@ -33,7 +33,7 @@ def nothing(_command):
 
 
 @pytest.mark.parametrize(
-    ("asked", "sudo", "expected"),
+    ("users", "sudo", "expected"),
     [
         (None, "daemon", (["daemon"], [])),
         (None, "root", ([], [])),
@@ -41,27 +41,27 @@ def nothing(_command):
         (["daemon", "no-such-user"], "root", (["daemon"], ["no-such-user"])),
     ],
 )
-def test_who_may_talk_to_docker(monkeypatch, asked, sudo, expected):
+def test_who_may_talk_to_docker(monkeypatch, users, sudo, expected):
     monkeypatch.setenv("SUDO_USER", sudo)
-    said = docker_engine.describe({"users": asked, "group": "no-such-group"}, nothing, lambda _name: None)
-    assert (said["users_missing"], said["users_unknown"]) == expected
-    assert said["group_exists"] is False
+    facts = docker_engine.describe({"users": users, "group": "no-such-group"}, nothing, lambda _name: None)
+    assert (facts["users_missing"], facts["users_unknown"]) == expected
+    assert facts["group_exists"] is False
 
 
 def test_a_node_without_docker(monkeypatch):
     monkeypatch.delenv("SUDO_USER", raising=False)
-    said = docker_engine.describe({"markers": ["/no/such/file"]}, nothing, lambda _name: None)
-    assert (said["works"], said["client_version"], said["ours"]) == (False, "", False)
-    assert said["service"] == {"known": False, "active": False, "enabled": False, "drop_ins": []}
+    facts = docker_engine.describe({"markers": ["/no/such/file"]}, nothing, lambda _name: None)
+    assert (facts["works"], facts["client_version"], facts["ours"]) == (False, "", False)
+    assert facts["service"] == {"known": False, "active": False, "enabled": False, "drop_ins": []}
 
 
 def test_a_node_with_docker(tmp_path):
-    said = {"docker": '{"Client": {"Version": "28.5.1"}, "Server": {"Version": "28.5.0"}}'}
-    said["systemctl"] = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nDropInPaths=/a.conf /b.conf\n"
+    answer = {"docker": '{"Client": {"Version": "28.5.1"}, "Server": {"Version": "28.5.0"}}'}
+    answer["systemctl"] = "LoadState=loaded\nActiveState=active\nUnitFileState=enabled\nDropInPaths=/a.conf /b.conf\n"
     marker = tmp_path / "docker.sources"
     marker.write_text("# Managed by Ansible (gpunode.llm, role docker).")
-    asked = {"users": [], "markers": [str(marker)], "config_path": str(tmp_path / "none"), "config": {"debug": True}}
-    here = docker_engine.describe(asked, lambda command: (0, said.get(command[0], ""), ""), lambda name: name)
+    request = {"users": [], "markers": [str(marker)], "config_path": str(tmp_path / "none"), "config": {"debug": True}}
+    here = docker_engine.describe(request, lambda command: (0, answer.get(command[0], ""), ""), lambda name: name)
     assert (here["works"], here["server_version"], here["ours"], here["config_settled"]) == (
         True,
         "28.5.0",
@@ -78,7 +78,7 @@ DEAD = "LoadState=loaded\nActiveState=failed\n"
 
 
 @pytest.mark.parametrize(
-    ("units", "context", "host", "info", "said"),
+    ("units", "context", "host", "info", "message"),
     [
         ([RUNS, GONE], "default", "", None, ""),
         ([RUNS, GONE], "default", "unix:///var/run/docker.sock", None, ""),
@@ -91,7 +91,7 @@ DEAD = "LoadState=loaded\nActiveState=failed\n"
         ([DEAD, GONE], "default", "", "[]", "answers without docker.service"),
     ],
 )
-def test_a_docker_that_is_not_docker_services_is_named(monkeypatch, units, context, host, info, said):
+def test_a_docker_that_is_not_docker_services_is_named(monkeypatch, units, context, host, info, message):
     """Where all is as it should be, Docker is not asked a second time."""
     monkeypatch.setenv("DOCKER_HOST", host)
     sockets = {"mine": "unix:///var/run/docker.sock", "rootless": "unix:///run/user/7/docker.sock"}
@@ -103,10 +103,10 @@ def test_a_docker_that_is_not_docker_services_is_named(monkeypatch, units, conte
         answers = {"version": SERVER % context, "context": sockets.get(context), "info": info}
         return 0, answers[command[1]], ""
 
-    asked = {"users": [], "markers": ["/no/such/file"]}
-    here = docker_engine.describe(asked, run, lambda name: None if name == "nvidia-ctk" else name)
-    assert said in here["obstacle"]
-    assert bool(here["obstacle"]) is bool(said)
+    request = {"users": [], "markers": ["/no/such/file"]}
+    here = docker_engine.describe(request, run, lambda name: None if name == "nvidia-ctk" else name)
+    assert message in here["obstacle"]
+    assert bool(here["obstacle"]) is bool(message)
 
 
 def test_the_toolkit_that_is_there():
@@ -150,11 +150,11 @@ def test_whether_apt_has_anything_to_do(monkeypatch, tmp_path, here, more, settl
         return data
 
     monkeypatch.setattr(packages_apt.packages_repository.packages_key, "checked", checked)
-    asked = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
-    said = docker_engine.describe(
-        asked, lambda command: (0, here if "dpkg" in command[0] else "", ""), lambda _name: None
+    request = {"markers": ["/no/such/file"], "apt": {**WANTED, **more}}
+    facts = docker_engine.describe(
+        request, lambda command: (0, here if "dpkg" in command[0] else "", ""), lambda _name: None
     )
-    assert said["packages_settled"] is settled
+    assert facts["packages_settled"] is settled
 
 
 def test_another_source_with_another_key_is_not_settled(monkeypatch, tmp_path):

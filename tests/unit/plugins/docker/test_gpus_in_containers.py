@@ -44,7 +44,7 @@ class Node:
         monkeypatch.setattr(packages_apt, "settled", lambda _wanted, _run: self.packages)
         monkeypatch.setattr(packages_apt, "look", lambda _wanted, _run: {"held": self.held})
         self.kept, self.packages, self.held = False, True, []
-        self.said = {"cdi generate": SPEC, "--version": "NVIDIA Container Toolkit CLI version 1.20.0\n"}
+        self.outputs = {"cdi generate": SPEC, "--version": "NVIDIA Container Toolkit CLI version 1.20.0\n"}
         self.listing = "GPU 0: NVIDIA H100 (UUID: GPU-1)\n"
         self.server, self.programs = "28.5.1", {"nvidia-ctk", "nvidia-container-runtime"}
         self.daemon.write_text(json.dumps(SETTINGS))
@@ -53,7 +53,7 @@ class Node:
         self.enabled.mkdir()
         (self.enabled / "gpunode-cdi.service").symlink_to(self.unit)
         self.prove()
-        self.asked: dict[str, Any] = {
+        self.request: dict[str, Any] = {
             "repository": {"manager": "apt", "options": {"packages": ["toolkit"]}},
             "hold": None,
             "require_cdi": True,
@@ -71,13 +71,13 @@ class Node:
     def run(self, argv: Any) -> tuple[int, str, str]:
         if argv[0] == "nvidia-smi":
             return (0, self.listing, "") if self.listing else (9, "", "no devices")
-        return 0, self.said[" ".join(argv[1:])], ""
+        return 0, self.outputs[" ".join(argv[1:])], ""
 
     def which(self, name: str) -> str | None:
         return f"/usr/bin/{name}" if name in self.programs else None
 
     def settled(self) -> bool:
-        return container_gpus.settled(self.asked, self.server, self.run, self.which)
+        return container_gpus.settled(self.request, self.server, self.run, self.which)
 
 
 @pytest.fixture
@@ -94,22 +94,22 @@ def test_nothing_is_to_be_done(node: Node) -> None:
     [
         pytest.param(lambda n: n.programs.discard("nvidia-ctk"), id="no toolkit"),
         pytest.param(lambda n: setattr(n, "packages", False), id="another source or version"),
-        pytest.param(lambda n: n.asked.update(hold=True), id="packages are to be held"),
-        pytest.param(lambda n: (n.held.append("toolkit"), n.asked.update(hold=False)), id="packages are held"),
+        pytest.param(lambda n: n.request.update(hold=True), id="packages are to be held"),
+        pytest.param(lambda n: (n.held.append("toolkit"), n.request.update(hold=False)), id="packages are held"),
         pytest.param(lambda n: n.unit.write_text(UNIT + "#"), id="another unit file"),
         pytest.param(lambda n: n.unit.unlink(), id="no unit file"),
         pytest.param(
             lambda n: (n.enabled / "gpunode-cdi.service").unlink(), id="the unit does not start with the node"
         ),
-        pytest.param(lambda n: n.said.update({"--version": "version 1.13.0"}), id="too old a toolkit"),
+        pytest.param(lambda n: n.outputs.update({"--version": "version 1.13.0"}), id="too old a toolkit"),
         pytest.param(lambda n: setattr(n, "server", "24.0.1"), id="a Docker that knows no CDI"),
         pytest.param(lambda n: n.daemon.write_text("{}"), id="no runtime"),
         pytest.param(lambda n: n.daemon.write_text("{"), id="settings that nobody can read"),
         pytest.param(lambda n: n.due.write_text("restarted"), id="settings not taken up"),
-        pytest.param(lambda n: n.said.update({"cdi generate": SPEC + "- name: '1'\n"}), id="another GPU"),
+        pytest.param(lambda n: n.outputs.update({"cdi generate": SPEC + "- name: '1'\n"}), id="another GPU"),
         pytest.param(lambda n: n.spec.unlink(), id="no specification"),
         pytest.param(lambda n: n.proof.unlink(), id="no proof since the start"),
-        pytest.param(lambda n: n.asked.update(image="i:2"), id="another image"),
+        pytest.param(lambda n: n.request.update(image="i:2"), id="another image"),
         pytest.param(lambda n: setattr(n, "listing", n.listing.replace("GPU-1", "GPU-2")), id="another board"),
         pytest.param(lambda n: setattr(n, "listing", ""), id="no GPUs any more"),
     ],
@@ -127,8 +127,8 @@ def test_each_thing_to_do_counts(node: Node, change: Callable[[Node], object]) -
             id="in another order",
         ),
         pytest.param(lambda n: (setattr(n, "kept", True), setattr(n, "packages", False)), id="what it came with stays"),
-        pytest.param(lambda n: (n.held.append("toolkit"), n.asked.update(hold=True)), id="held as asked"),
-        pytest.param(lambda n: (n.proof.unlink(), n.asked.update(image="")), id="no proof is asked for"),
+        pytest.param(lambda n: (n.held.append("toolkit"), n.request.update(hold=True)), id="held as asked"),
+        pytest.param(lambda n: (n.proof.unlink(), n.request.update(image="")), id="no proof is asked for"),
     ],
 )
 def test_what_is_as_good(node: Node, change: Callable[[Node], object]) -> None:

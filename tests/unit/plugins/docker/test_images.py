@@ -82,7 +82,7 @@ def test_progress(lines, text):
 
 
 @pytest.mark.parametrize(
-    ("line", "said", "passing"),
+    ("line", "message", "passing"),
     [
         ("Error response from daemon: manifest for a/b:v1 not found: manifest unknown", "no such", False),
         ("Error response from daemon: manifest unknown", "no such image", False),
@@ -109,9 +109,9 @@ def test_progress(lines, text):
         ("something nobody has seen", "something nobody has seen", False),
     ],
 )
-def test_explain(line, said, passing):
+def test_explain(line, message, passing):
     error = docker_image.explain("reg.example/a/b:v1", ["v1: Pulling from a/b", "aaaaaaaaaaaa: Waiting", line])
-    assert said in error.sentence
+    assert message in error.sentence
     assert error.passing is passing
 
 

@@ -86,12 +86,12 @@ def test_what_was_there_is_there_after(node, before) -> None:
 
 
 def test_a_node_without_settings_gets_them(node) -> None:
-    told = node.run()
-    assert (told["settings"], node.config) == (
+    result = node.run()
+    assert (result["settings"], node.config) == (
         ["features", "runtimes"],
         {"features": {"cdi": True}, "runtimes": RUNTIME},
     )
-    (daemon, spec) = told["diff"]
+    (daemon, spec) = result["diff"]
     assert daemon["after"] == node.daemon.read_text()
     # A node with eight GPUs has some 500 lines of it, and none is anybody's choice.
     assert (spec["before"], spec["after"].count("\n")) == ("", 1)
@@ -125,7 +125,7 @@ def test_a_runtime_by_its_type_gets_no_path(node, own) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (b'{"runtimes": []}', "runtimes is a list"),
         (b'{"features": "cdi"}', "features is a text"),
@@ -134,12 +134,12 @@ def test_a_runtime_by_its_type_gets_no_path(node, own) -> None:
         (b'{\n  "debug": true,\n}', "line 3"),
     ],
 )
-def test_a_file_that_cannot_be_merged_is_named_and_nothing_changes(node, text, said) -> None:
+def test_a_file_that_cannot_be_merged_is_named_and_nothing_changes(node, text, message) -> None:
     node.daemon.write_bytes(text)
-    told = node.run()
-    assert told["failed"] is True
-    assert str(node.daemon) in told["msg"]
-    assert said in told["msg"]
+    result = node.run()
+    assert result["failed"] is True
+    assert str(node.daemon) in result["msg"]
+    assert message in result["msg"]
     assert (node.daemon.read_bytes(), node.spec.exists()) == (text, False)
 
 
@@ -160,18 +160,18 @@ def test_a_link_stays_one(node) -> None:
 )
 def test_a_toolkit_that_is_too_old_is_named_before_anything_changes(node, version, refused) -> None:
     node.toolkit(version)
-    told = node.run()
-    assert told.get("failed", False) is refused
+    result = node.run()
+    assert result.get("failed", False) is refused
     if refused:
-        assert f"NVIDIA Container Toolkit {version}" in told["msg"]
-        assert "1.14.4" in told["msg"]
-        assert "nvidia_container_toolkit_keep_existing: false" in told["msg"]
+        assert f"NVIDIA Container Toolkit {version}" in result["msg"]
+        assert "1.14.4" in result["msg"]
+        assert "nvidia_container_toolkit_keep_existing: false" in result["msg"]
     assert (node.daemon.exists(), node.spec.exists()) == (not refused, not refused)
 
 
 def test_a_docker_that_would_not_start_with_it_keeps_its_file(node) -> None:
     node.daemon.write_text('{"nonsense": 1}')
     node.program("dockerd", 'echo "unknown keys: nonsense" >&2; exit 1')
-    told = node.run()
-    assert "unknown keys: nonsense" in told["msg"]
+    result = node.run()
+    assert "unknown keys: nonsense" in result["msg"]
     assert node.daemon.read_text() == '{"nonsense": 1}'

@@ -26,13 +26,13 @@ class Registries:
     """Addresses and what they answer; whatever is not listed is not reached."""
 
     def __init__(self, answers: dict[str, Answer | list[Answer]]) -> None:
-        self.answers = {url: told if isinstance(told, list) else [told] for url, told in answers.items()}
-        self.asked: list[tuple[str, str, dict[str, str], bool]] = []
+        self.answers = {url: answer if isinstance(answer, list) else [answer] for url, answer in answers.items()}
+        self.requests: list[tuple[str, str, dict[str, str], bool]] = []
 
     def __call__(self, method, url, headers, verified):
-        self.asked.append((method, url, dict(headers), verified))
-        told = self.answers.get(url.partition("?")[0], [Answer(0, reason="dial tcp: Connection refused")])
-        return told.pop(0) if len(told) > 1 else told[0]
+        self.requests.append((method, url, dict(headers), verified))
+        answers = self.answers.get(url.partition("?")[0], [Answer(0, reason="dial tcp: Connection refused")])
+        return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
 def finding(answers, image=IMAGE, machine="x86_64", config=None, login=NOBODY):
@@ -64,16 +64,16 @@ def finding(answers, image=IMAGE, machine="x86_64", config=None, login=NOBODY):
     ],
 )
 def test_what_an_answer_means(answer, words):
-    said = finding({HUB: answer})
-    assert said.startswith(words)
-    assert bool(said) is bool(words)
-    assert said.endswith("skip this check with preflight_skip: [registry].") is (answer.status == 0)
+    message = finding({HUB: answer})
+    assert message.startswith(words)
+    assert bool(message) is bool(words)
+    assert message.endswith("skip this check with preflight_skip: [registry].") is (answer.status == 0)
 
 
 def test_the_head_alone_is_asked_for():
     ask = Registries({HUB: Answer(200)})
     assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
-    ((method, url, headers, verified),) = ask.asked
+    ((method, url, headers, verified),) = ask.requests
     assert (method, url, verified) == ("HEAD", HUB, True)
     assert "application/vnd.oci.image.index.v1+json" in headers["Accept"]
 
@@ -94,8 +94,8 @@ def test_where_an_image_is(image, path):
 def test_another_architecture_is_named_where_it_counts():
     listed = {HUB: Answer(200, body=json.dumps(ARM).encode())}
     assert finding(listed, machine="aarch64") == ""
-    told = finding(listed, machine="riscv64")
-    assert told == f"{IMAGE} cannot run on this machine: the image has no variant for linux on riscv64."
+    message = finding(listed, machine="riscv64")
+    assert message == f"{IMAGE} cannot run on this machine: the image has no variant for linux on riscv64."
 
 
 CHALLENGE = {"www-authenticate": 'Bearer realm="https://auth.test/token",service="registry",scope="repository:v:pull"'}
@@ -106,7 +106,7 @@ TOKEN = Answer(200, body=b'{"token": "t0"}')
 def test_a_token_is_fetched_as_docker_does(login):
     ask = Registries({HUB: [Answer(401, CHALLENGE), Answer(200)], "https://auth.test/token": TOKEN})
     assert docker_registry.finding(IMAGE, Docker(ask, login=lambda _registry: login), "x86_64") == ""
-    first, token, second = ask.asked
+    first, token, second = ask.requests
     assert token[1] == "https://auth.test/token?service=registry&scope=repository%3Av%3Apull"
     assert token[2] == login.basic()
     assert "Authorization" not in first[2]
@@ -119,13 +119,13 @@ def test_a_password_does_not_go_to_a_realm_without_tls():
     assert "denies this node access" in docker_registry.finding(
         IMAGE, Docker(ask, login=lambda _r: Login("a", "b")), "x86_64"
     )
-    assert [url for _method, url, _headers, _verified in ask.asked] == [HUB, HUB]
+    assert [url for _method, url, _headers, _verified in ask.requests] == [HUB, HUB]
 
 
 def test_basic():
     ask = Registries({HUB: [Answer(401, {"www-authenticate": 'Basic realm="r"'}), Answer(200)]})
     assert docker_registry.finding(IMAGE, Docker(ask, login=lambda docker_registry: Login("a", "b")), "x86_64") == ""
-    assert ask.asked[1][2]["Authorization"] == "Basic YTpi"
+    assert ask.requests[1][2]["Authorization"] == "Basic YTpi"
 
 
 def test_a_login_that_only_docker_can_use_is_not_judged():
@@ -138,13 +138,13 @@ def test_a_redirect_elsewhere_gets_no_token():
     moved = Answer(307, {"location": blob})
     ask = Registries({HUB: [Answer(401, CHALLENGE), moved], "https://auth.test/token": TOKEN, blob: Answer(200)})
     assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
-    assert "Authorization" not in ask.asked[-1][2]
+    assert "Authorization" not in ask.requests[-1][2]
 
 
 def test_a_redirect_to_a_file_of_this_node_is_not_followed():
     ask = Registries({HUB: Answer(307, {"location": "file:///etc/shadow"})})
     assert docker_registry.finding(IMAGE, Docker(ask), "x86_64") == ""
-    assert [url for _method, url, _headers, _verified in ask.asked] == [HUB]
+    assert [url for _method, url, _headers, _verified in ask.requests] == [HUB]
 
 
 def test_a_mirror_is_asked_first_and_the_registry_where_it_has_nothing():
@@ -166,8 +166,8 @@ def test_a_mirror_is_asked_first_and_the_registry_where_it_has_nothing():
     ],
 )
 def test_plain_http_only_where_docker_would(config, answers, reached):
-    told = {f"{url}/v2/vllm/manifests/v1": answer for url, answer in answers.items()}
-    assert (finding(told, OWN, config=config) == "") is reached
+    by_url = {f"{url}/v2/vllm/manifests/v1": answer for url, answer in answers.items()}
+    assert (finding(by_url, OWN, config=config) == "") is reached
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_logins(config, registry, expected):
     ],
 )
 def test_proxy(url, no_proxy, proxied):
-    said = docker_registry.proxy_for(url, {"https": "http://proxy:3128", "no_proxy": no_proxy})
-    assert said == ("http://proxy:3128" if proxied else "")
+    proxy = docker_registry.proxy_for(url, {"https": "http://proxy:3128", "no_proxy": no_proxy})
+    assert proxy == ("http://proxy:3128" if proxied else "")
 
 
 @pytest.fixture
@@ -269,14 +269,14 @@ def test_a_registry_on_this_machine(registry, monkeypatch, tmp_path):
     monkeypatch.setattr(docker_registry, "client", dict)
     docker = docker_registry.of_node({}, lambda _command: (0, "", ""))
     assert docker_registry.finding(f"{registry}/vllm:v1", docker, "x86_64") == ""
-    said = docker_registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
-    assert said == f"{registry} answers, but has no such image: check the name and the tag of {registry}/vllm:v2."
+    message = docker_registry.finding(f"{registry}/vllm:v2", docker, "x86_64")
+    assert message == f"{registry} answers, but has no such image: check the name and the tag of {registry}/vllm:v2."
 
 
 def test_what_the_service_has_of_a_proxy(tmp_path):
     file = tmp_path / "proxy.env"
     file.write_text('# why\nHTTPS_PROXY="http://file:1"\n')
     show = f'Environment="HTTP_PROXY=http://unit:1" NO_PROXY=a,b\nEnvironmentFiles={file} (ignore_errors=no)\n'
-    said = docker_registry.service_proxies(lambda _command: (0, show, ""))
-    assert said == {"http": "http://unit:1", "https": "http://file:1", "no_proxy": "a,b"}
+    proxies = docker_registry.service_proxies(lambda _command: (0, show, ""))
+    assert proxies == {"http": "http://unit:1", "https": "http://file:1", "no_proxy": "a,b"}
     assert docker_registry.service_proxies(lambda _command: (0, "Environment=\n", "")) == {}

@@ -19,10 +19,10 @@ class Net:
     """Answers in order, the last one for ever; remembers what was asked."""
 
     def __init__(self, *answers: Answer) -> None:
-        self.answers, self.asked, self.slept = list(answers), [], []
+        self.answers, self.requests, self.slept = list(answers), [], []
 
     def __call__(self, method, url, headers):
-        self.asked.append((method, url, dict(headers)))
+        self.requests.append((method, url, dict(headers)))
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     def hub(self, token="hf_secret", endpoint="https://hub.example") -> Hub:
@@ -38,7 +38,7 @@ def found(value) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("answer", "token", "kind", "said"),
+    ("answer", "token", "kind", "message"),
     [
         (refused(401, "GatedRepo", "restricted"), "", "gated_no_token", PAGE),
         (refused(403, "GatedRepo", "not in the list"), "hf_x", "gated", PAGE),
@@ -54,12 +54,12 @@ def found(value) -> Answer:
         (Answer(503, reason="busy"), "hf_x", "unreachable", "503 busy"),
     ],
 )
-def test_each_refusal_has_its_kind_and_its_remedy(answer, token, kind, said):
+def test_each_refusal_has_its_kind_and_its_remedy(answer, token, kind, message):
     net = Net(answer)
     with pytest.raises(HubError) as caught:
         net.hub(token).check_access(LLAMA)
     assert caught.value.kind == kind
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "hf_x" not in str(caught.value)
 
 
@@ -79,7 +79,7 @@ def test_the_account_is_named():
 def test_access_is_granted(answer):
     net = Net(answer)
     net.hub().check_access(LLAMA)
-    assert net.asked == [
+    assert net.requests == [
         (
             "HEAD",
             f"https://hub.example/meta-llama/Llama-3.1-8B-Instruct/resolve/{COMMIT}/config.json",
@@ -91,7 +91,7 @@ def test_access_is_granted(answer):
 def test_a_renamed_repository_is_followed_on_its_host():
     net = Net(Answer(307, {"location": "/new/name/resolve/main/config.json"}), Answer(200))
     net.hub().check_access(LLAMA)
-    assert net.asked[1][1] == "https://hub.example/new/name/resolve/main/config.json"
+    assert net.requests[1][1] == "https://hub.example/new/name/resolve/main/config.json"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_renamed_repository_is_followed_on_its_host():
 def test_the_token_is_for_one_origin(location, method):
     net = Net(Answer(307, {"location": location}), found({"name": "ada"}))
     assert net.hub().ask(method, "/api/x").status == 307
-    assert [url for _method, url, _headers in net.asked] == ["https://hub.example/api/x"]
+    assert [url for _method, url, _headers in net.requests] == ["https://hub.example/api/x"]
 
 
 def test_the_same_origin_may_be_written_in_two_ways():
@@ -125,19 +125,19 @@ def test_a_hub_that_leads_elsewhere_is_said():
 def test_redirects_end():
     net = Net(Answer(307, {"location": "/again"}))
     net.hub().ask("GET", "/again")
-    assert len(net.asked) == 6
+    assert len(net.requests) == 6
 
 
 def test_a_mirror_may_live_below_a_path():
     net = Net(Answer(200))
     net.hub(endpoint="https://mirror.example/api/huggingfaceml/hf/").ask("GET", "/api/whoami-v2")
-    assert net.asked[0][1] == "https://mirror.example/api/huggingfaceml/hf/api/whoami-v2"
+    assert net.requests[0][1] == "https://mirror.example/api/huggingfaceml/hf/api/whoami-v2"
 
 
 def test_no_token_no_header():
     net = Net(Answer(200))
     net.hub(token="").ask("GET", "/x")
-    assert net.asked[0][2] == {}
+    assert net.requests[0][2] == {}
 
 
 def test_the_token_is_not_shown():
@@ -184,13 +184,13 @@ def test_no_account(answer, kind):
 def test_a_commit_needs_no_question():
     net = Net(Answer(500))
     assert net.hub().commit(LLAMA) == COMMIT
-    assert net.asked == []
+    assert net.requests == []
 
 
 def test_a_branch_is_resolved():
     net = Net(found({"sha": COMMIT}))
     assert net.hub().commit(Snapshot("a/b", "refs/pr/1")) == COMMIT
-    assert net.asked[0][1] == "https://hub.example/api/models/a/b/revision/refs%2Fpr%2F1"
+    assert net.requests[0][1] == "https://hub.example/api/models/a/b/revision/refs%2Fpr%2F1"
 
 
 def test_the_listing_has_pages():
@@ -198,7 +198,7 @@ def test_the_listing_has_pages():
     link = '<https://other.example/api/models/x?recursive=true&cursor=2>; rel="next"'
     net = Net(Answer(200, {"link": link}, json.dumps([one]).encode()), found([{**one, "path": "b"}]))
     assert net.hub().tree(LLAMA, COMMIT) == [RepoFile("a", 1, "1" * 40), RepoFile("b", 1, "1" * 40)]
-    assert net.asked[1][1] == f"https://hub.example/api/models/{LLAMA.repo_id}/tree/{COMMIT}?recursive=true&cursor=2"
+    assert net.requests[1][1] == f"https://hub.example/api/models/{LLAMA.repo_id}/tree/{COMMIT}?recursive=true&cursor=2"
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome to the hotel</html>", b""])

@@ -32,10 +32,10 @@ def test_verified_is_what_has_a_manifest_less_what_was_left_out(tmp_path):
     node_files.write_atomically(cache.manifest("org/name", OTHER), "half a mani")
     (row,) = hub_cache.verified(str(tmp_path))
     assert (row["repo_id"], row["revision"]) == ("org/name", COMMIT)
-    (asked,) = hub_snapshot.parse_snapshots([row])
-    assert [file.path for file in (kept, odd) if asked.wants(file.path)] == ["config.json"]
+    (snapshot,) = hub_snapshot.parse_snapshots([row])
+    assert [file.path for file in (kept, odd) if snapshot.wants(file.path)] == ["config.json"]
     # What was found damaged is still missing to whoever looks.
-    assert hub_snapshot.look(str(tmp_path), asked).missing == ["config.json"]
+    assert hub_snapshot.look(str(tmp_path), snapshot).missing == ["config.json"]
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ def test_a_link_is_said_before_anything_is_fetched(cache, tmp_path):
     linked(cache.folder(REPO), tmp_path / "disk")
     shutil.rmtree(tmp_path / "disk" / "models--org--name")
     os.mkdir(tmp_path / "disk" / "models--org--name")
-    for asked in (ASKED, Snapshot(REPO)):
-        assert "mount --bind" in hub_snapshot.look(cache.home, asked).outside
+    for snapshot in (ASKED, Snapshot(REPO)):
+        assert "mount --bind" in hub_snapshot.look(cache.home, snapshot).outside
 
 
 def test_nothing_is_fetched_or_served_through_it(cache, tmp_path):

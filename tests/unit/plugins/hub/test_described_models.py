@@ -49,13 +49,13 @@ class Lab:
         self.address = f"http://127.0.0.1:{self.hub.server_port}"
         threading.Thread(target=self.hub.serve_forever, args=(0.02,), daemon=True).start()
 
-    def asked(self) -> int:
+    def requests(self) -> int:
         return int(self.hub.lab.counters()["total_requests"])
 
     def tell(self, home: Path, wanted: Wanted | str = REPO, token: str = "", update: bool = False) -> dict:
-        one = wanted if isinstance(wanted, Wanted) else Wanted(wanted, wanted)
+        model = wanted if isinstance(wanted, Wanted) else Wanted(wanted, wanted)
         hub = Hub(self.address, hub_opener.opener(5), lambda seconds: None, token)
-        return describe([one], hub, str(home), update)[one.name]
+        return describe([model], hub, str(home), update)[model.name]
 
 
 @pytest.fixture
@@ -67,11 +67,11 @@ def lab(tmp_path, monkeypatch):
     made.hub.server_close()
 
 
-def fetched(home: Path, lab: Lab, told: dict, branch: str = "main", gated: bool = False) -> None:
+def fetched(home: Path, lab: Lab, answer: dict, branch: str = "main", gated: bool = False) -> None:
     """As a pull leaves it."""
     repository = lab.hub.repository(REPO)
     files = [RepoFile(f.path, f.size, f.oid, f.sha256 if f.lfs else "") for f in repository.files.values()]
-    cache, commit = Cache(str(home)), told["revision"]
+    cache, commit = Cache(str(home)), answer["revision"]
     for file in files:
         data = (lab.root / REPO / file.path).read_bytes()
         node_files.write_atomically(cache.pointer(REPO, commit, file.path), data)
@@ -82,11 +82,11 @@ def fetched(home: Path, lab: Lab, told: dict, branch: str = "main", gated: bool 
 
 def test_the_hub_says_what_a_model_is(lab, tmp_path):
     put(lab.root / REPO)
-    told = lab.tell(tmp_path)
-    assert told["revision"] == lab.hub.repository(REPO).commit
-    assert (told["branch"], told["gated"], told["config"]) == ("main", False, CONFIG)
-    assert told["files"] == {p.name: p.stat().st_size for p in (lab.root / REPO).iterdir() if p.name != ".hub.json"}
-    assert (told["index"], told["shards"]) == ("model.safetensors.index.json", SHARDS)
+    answer = lab.tell(tmp_path)
+    assert answer["revision"] == lab.hub.repository(REPO).commit
+    assert (answer["branch"], answer["gated"], answer["config"]) == ("main", False, CONFIG)
+    assert answer["files"] == {p.name: p.stat().st_size for p in (lab.root / REPO).iterdir() if p.name != ".hub.json"}
+    assert (answer["index"], answer["shards"]) == ("model.safetensors.index.json", SHARDS)
     assert os.listdir(tmp_path) == ["hub"]  # the lab's: nothing is written
 
 
@@ -102,8 +102,8 @@ def test_the_format_of_the_weights_may_stand_beside_the_config(lab, tmp_path):
 def test_a_commit_is_of_no_branch(lab, tmp_path):
     put(lab.root / REPO)
     commit = lab.hub.repository(REPO).commit
-    told = lab.tell(tmp_path, Wanted("x", REPO, commit))
-    assert (told["revision"], told["branch"]) == (commit, "")
+    answer = lab.tell(tmp_path, Wanted("x", REPO, commit))
+    assert (answer["revision"], answer["branch"]) == (commit, "")
 
 
 def test_what_was_fetched_says_it_without_a_hub(lab, tmp_path):
@@ -111,9 +111,9 @@ def test_what_was_fetched_says_it_without_a_hub(lab, tmp_path):
     home = tmp_path / "home"
     first = lab.tell(home, token="hf_lab_good")
     fetched(home, lab, first, gated=True)
-    before = lab.asked()
+    before = lab.requests()
     again, by_commit = lab.tell(home), lab.tell(home, Wanted(REPO, REPO, first["revision"]))
-    assert lab.asked() == before
+    assert lab.requests() == before
     assert {key: again[key] for key in KEYS} == {key: first[key] for key in KEYS}
     assert {key: by_commit[key] for key in KEYS} == {**{key: first[key] for key in KEYS}, "branch": ""}
 
@@ -134,13 +134,13 @@ def test_what_is_damaged_here_is_asked_for(lab, tmp_path):
     first = lab.tell(home)
     fetched(home, lab, first)
     os.unlink(Cache(str(home)).pointer(REPO, first["revision"], "config.json"))
-    before = lab.asked()
+    before = lab.requests()
     assert lab.tell(home)["config"] == CONFIG
-    assert lab.asked() > before
+    assert lab.requests() > before
 
 
 @pytest.mark.parametrize(
-    ("settings", "token", "wanted", "said"),
+    ("settings", "token", "wanted", "message"),
     [
         ({}, "", Wanted("x", "lab/none"), "lab/none does not exist on"),
         ({}, "", Wanted("x", REPO, "v9"), f"{REPO} has no revision v9"),
@@ -151,15 +151,15 @@ def test_what_is_damaged_here_is_asked_for(lab, tmp_path):
         ({}, "", Wanted("x", "no repository"), "is not the name of a repository"),
     ],
 )
-def test_a_refusal_is_a_sentence(lab, tmp_path, settings, token, wanted, said):
+def test_a_refusal_is_a_sentence(lab, tmp_path, settings, token, wanted, message):
     put(lab.root / REPO, settings=settings)
-    told = lab.tell(tmp_path / "home", wanted, token)
-    assert said in told["refused"]
-    assert told["refused"].endswith(".") or "no repository" in wanted.repo_id
+    answer = lab.tell(tmp_path / "home", wanted, token)
+    assert message in answer["refused"]
+    assert answer["refused"].endswith(".") or "no repository" in wanted.repo_id
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"config.json": b"<html>"}, "config.json of lab/mine at {commit} is no JSON object"),
         ({"config.json": b"[" * 100000}, "is no JSON object"),
@@ -171,17 +171,17 @@ def test_a_refusal_is_a_sentence(lab, tmp_path, settings, token, wanted, said):
         ),
     ],
 )
-def test_files_that_are_not_what_their_names_say(lab, tmp_path, files, said):
+def test_files_that_are_not_what_their_names_say(lab, tmp_path, files, message):
     put(lab.root / REPO, **files)
-    told = lab.tell(tmp_path / "home")
-    assert said.format(commit=lab.hub.repository(REPO).commit) in told["refused"]
+    answer = lab.tell(tmp_path / "home")
+    assert message.format(commit=lab.hub.repository(REPO).commit) in answer["refused"]
 
 
 def test_without_config_json_the_files_are_told(lab, tmp_path):
     put(lab.root / REPO, **{"config.json": None, "adapter_config.json": {}})
-    told = lab.tell(tmp_path / "home")
-    assert told["config"] is None
-    assert "adapter_config.json" in told["files"]
+    answer = lab.tell(tmp_path / "home")
+    assert answer["config"] is None
+    assert "adapter_config.json" in answer["files"]
 
 
 def test_numbers_that_json_has_no_word_for_are_text(lab, tmp_path):
@@ -202,9 +202,9 @@ def test_the_index_of_the_older_files_counts_alone(lab, tmp_path):
 
 def test_a_hub_that_is_down_is_a_sentence(tmp_path):
     hub = Hub("http://127.0.0.1:9", hub_opener.opener(1), lambda seconds: None)
-    said = describe([Wanted("x", REPO)], hub, str(tmp_path), False)["x"]["refused"]
-    assert "http://127.0.0.1:9 cannot be reached: " in said
-    assert "huggingface_endpoint" in said
+    message = describe([Wanted("x", REPO)], hub, str(tmp_path), False)["x"]["refused"]
+    assert "http://127.0.0.1:9 cannot be reached: " in message
+    assert "huggingface_endpoint" in message
 
 
 def test_other_bytes_than_the_listing_says_are_refused(lab, tmp_path):
@@ -215,13 +215,13 @@ def test_other_bytes_than_the_listing_says_are_refused(lab, tmp_path):
 
 def test_a_signed_address_gets_no_token(lab, tmp_path):
     """A long index lies where the hub keeps large files."""
-    asked = []
+    requests = []
     opener = hub_opener.opener(5)
     put(lab.root / REPO)
     file = lab.hub.repository(REPO).files["config.json"]
 
     def elsewhere(method, url, headers):
-        asked.append((url, dict(headers)))
+        requests.append((url, dict(headers)))
         if "/resolve/" in url:
             return Answer(302, {"location": "https://cdn.example/signed"})
         return Answer(200, {}, json.dumps(CONFIG).encode()) if "cdn" in url else opener(method, url, headers)
@@ -229,7 +229,7 @@ def test_a_signed_address_gets_no_token(lab, tmp_path):
     hub = Hub(lab.address, elsewhere, lambda seconds: None, "hf_lab_good")
     listed = RepoFile("config.json", file.size, file.oid)
     assert json.loads(hub.read(Snapshot(REPO), "a" * 40, listed)) == CONFIG
-    assert [bool(headers) for _url, headers in asked] == [True, False]
+    assert [bool(headers) for _url, headers in requests] == [True, False]
 
 
 def test_the_licence_is_the_cards():
@@ -243,22 +243,22 @@ def test_the_licence_is_the_cards():
 # -- a folder, and a folder in place of the hub -----------------------------------------------------------------------
 def test_a_folder_of_the_node(tmp_path):
     put(tmp_path / "tuned", **{".git/objects/x": b"no"})
-    told = hub_named.answer({**defaults(tmp_path), "models": [{"name": "t", "folder": str(tmp_path / "tuned")}]})
-    assert told["models"]["t"]["config"] == CONFIG
-    assert told["models"]["t"]["shards"] == SHARDS
-    assert set(told["models"]["t"]["files"]) == {"config.json", "model.safetensors.index.json", *SHARDS}
+    answer = hub_named.answer({**defaults(tmp_path), "models": [{"name": "t", "folder": str(tmp_path / "tuned")}]})
+    assert answer["models"]["t"]["config"] == CONFIG
+    assert answer["models"]["t"]["shards"] == SHARDS
+    assert set(answer["models"]["t"]["files"]) == {"config.json", "model.safetensors.index.json", *SHARDS}
 
 
 def test_a_folder_without_config_json_is_not_walked(tmp_path):
     put(tmp_path / "disk" / "deep")
-    told = hub_named.answer({**defaults(tmp_path), "models": [{"name": "t", "folder": str(tmp_path / "disk")}]})
-    assert (told["models"]["t"]["config"], list(told["models"]["t"]["files"])) == (None, ["deep"])
+    answer = hub_named.answer({**defaults(tmp_path), "models": [{"name": "t", "folder": str(tmp_path / "disk")}]})
+    assert (answer["models"]["t"]["config"], list(answer["models"]["t"]["files"])) == (None, ["deep"])
 
 
 def test_a_folder_that_is_not_there_or_leads_out_of_itself(tmp_path):
     def refused(folder: Path) -> str:
-        asked = {**defaults(tmp_path), "models": [{"name": "t", "folder": str(folder)}]}
-        return hub_named.answer(asked)["models"]["t"]["refused"]
+        request = {**defaults(tmp_path), "models": [{"name": "t", "folder": str(folder)}]}
+        return hub_named.answer(request)["models"]["t"]["refused"]
 
     assert refused(tmp_path / "gone") == f"There is no folder {tmp_path}/gone here. Is it mounted?"
     put(tmp_path / "tuned")
@@ -270,9 +270,9 @@ def test_a_folder_stands_in_for_the_hub(lab, tmp_path):
     put(lab.root / REPO)
     first = lab.tell(tmp_path / "other")
     fetched(tmp_path / "share", lab, first, gated=True)
-    asked = {**defaults(tmp_path), "source": str(tmp_path / "share"), "models": [{"name": REPO, "repo_id": REPO}]}
-    told = hub_named.answer(asked)["models"][REPO]
-    assert {key: told[key] for key in KEYS} == {**{key: first[key] for key in KEYS}, "gated": True}
+    request = {**defaults(tmp_path), "source": str(tmp_path / "share"), "models": [{"name": REPO, "repo_id": REPO}]}
+    answer = hub_named.answer(request)["models"][REPO]
+    assert {key: answer[key] for key in KEYS} == {**{key: first[key] for key in KEYS}, "gated": True}
 
 
 def defaults(tmp_path: Path) -> dict:
@@ -287,11 +287,11 @@ def test_an_adapter_says_its_rank(lab, tmp_path):
     nothing = dict.fromkeys(("config.json", "model.safetensors.index.json", *SHARDS))
     weights = {"adapter_model.safetensors": b"w" * 9}
     put(lab.root / REPO, **nothing, **weights, **{"adapter_config.json": ADAPTER})
-    told = lab.tell(tmp_path)
-    assert (told["adapter_config"], told["config"], told["shards"]) == (ADAPTER, None, [])
-    assert told["files"]["adapter_model.safetensors"] == 9
+    answer = lab.tell(tmp_path)
+    assert (answer["adapter_config"], answer["config"], answer["shards"]) == (ADAPTER, None, [])
+    assert answer["files"]["adapter_model.safetensors"] == 9
     # What was fetched says it without the hub.
-    fetched(tmp_path, lab, told)
-    before = lab.asked()
-    assert lab.tell(tmp_path) == {**told, "license": ""}
-    assert lab.asked() == before
+    fetched(tmp_path, lab, answer)
+    before = lab.requests()
+    assert lab.tell(tmp_path) == {**answer, "license": ""}
+    assert lab.requests() == before

@@ -46,7 +46,7 @@ class World:
         self.home = str(tmp_path / "home")
         self.folder = tmp_path / "job"
         self.folder.mkdir(exist_ok=True)
-        self.said, self.slept, self.sent, self.script = [], [], {}, []
+        self.messages, self.slept, self.sent, self.script = [], [], {}, []
         self.job = Job(self.home, REPO, COMMIT, branch="main", ignore_patterns=["original/*"], **options)
         self.cache = Cache(self.home)
 
@@ -63,7 +63,7 @@ class World:
             raise Passing("the line went dead")
 
     def pull(self, tree=TREE):
-        self.progress = Progress(str(self.folder), self.said.append)
+        self.progress = Progress(str(self.folder), self.messages.append)
         pull = Pull(self.job, self.progress, self.transfer, self.slept.append)
         manifest = pull.run(tree)
         pull.write_manifest(manifest)
@@ -141,7 +141,7 @@ def test_a_cut_link_goes_on_where_it_was(world):
     world.pull()
     assert world.sent["model.safetensors"] == len(BIG)
     assert len(world.slept) == 3
-    assert "the line went dead; retrying in" in world.said[1]
+    assert "the line went dead; retrying in" in world.messages[1]
 
 
 def test_another_process_goes_on_where_the_first_was(world):
@@ -195,7 +195,7 @@ def test_wrong_bytes_are_fetched_again_alone(world):
     world.script = [wrong]
     world.pull()
     assert world.sent == {"config.json": 2, "model.safetensors": 2 * len(BIG)}
-    assert any("received bytes with a wrong SHA-256" in line for line in world.said)
+    assert any("received bytes with a wrong SHA-256" in line for line in world.messages)
     assert world.progress.status.done == world.look().bytes - len(BIG)
 
 
@@ -240,7 +240,7 @@ def test_what_another_tool_fetched_counts_once_it_is_verified(world):
     world.sent.clear()
     world.pull()
     assert world.sent == {}
-    assert any(line.startswith("verifying") for line in world.said)
+    assert any(line.startswith("verifying") for line in world.messages)
 
 
 def test_what_another_tool_fetched_wrongly_does_not(world):
@@ -389,19 +389,19 @@ def test_rate_is_of_the_last_seconds(tmp_path):
         now[0] = float(second)
         progress.add(MODEL, 1000 if second > 20 else 50_000)
         progress.tick()
-    told = json.loads((tmp_path / "status.json").read_text())
-    assert told["rate"] == pytest.approx(1000)
-    assert told["seconds"] == 30
-    assert told["current"] == {"model.safetensors": [20 * 50_000 + 10 * 1000, MODEL.size]}
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["rate"] == pytest.approx(1000)
+    assert status["seconds"] == 30
+    assert status["current"] == {"model.safetensors": [20 * 50_000 + 10 * 1000, MODEL.size]}
 
 
 def test_words_come_now_and_then(tmp_path):
-    now, said = [0.0], []
-    progress = Progress(str(tmp_path), said.append, lambda: now[0])
+    now, messages = [0.0], []
+    progress = Progress(str(tmp_path), messages.append, lambda: now[0])
     for _second in range(60):
         now[0] += 1
         progress.tick()
-    assert len(said) == 4
+    assert len(messages) == 4
 
 
 def test_ticking_ends(tmp_path):

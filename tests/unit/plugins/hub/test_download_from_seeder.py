@@ -29,29 +29,29 @@ UNWANTED = RepoFile("original/x.pth", 9, "1" * 40)
 # As rsync --append does: what is there is taken for right, and the rest comes after it.
 PROGRAM = f"""#!{sys.executable}
 import json, os, sys, time
-told = json.load(open(os.environ["TOLD"]))
-with open(sys.argv[-1], "ab") as out, open(os.environ["TOLD"] + ".content", "rb") as content:
+orders = json.load(open(os.environ["ORDERS"]))
+with open(sys.argv[-1], "ab") as out, open(os.environ["ORDERS"] + ".content", "rb") as content:
     content.seek(out.tell())
-    out.write(content.read(told.get("bytes", -1)))
-open(os.environ["TOLD"] + ".ran", "a").write(json.dumps(sys.argv[1:]) + "\\n")
-time.sleep(told.get("sleep", 0))
-open(os.environ["TOLD"] + ".ended", "w").close()
-sys.stderr.write(told.get("stderr", ""))
-sys.exit(told.get("code", 0))
+    out.write(content.read(orders.get("bytes", -1)))
+open(os.environ["ORDERS"] + ".ran", "a").write(json.dumps(sys.argv[1:]) + "\\n")
+time.sleep(orders.get("sleep", 0))
+open(os.environ["ORDERS"] + ".ended", "w").close()
+sys.stderr.write(orders.get("stderr", ""))
+sys.exit(orders.get("code", 0))
 """
 
 
 class World:
     def __init__(self, tmp_path, monkeypatch) -> None:
-        self.folder, self.told = tmp_path / "job", tmp_path / "told"
+        self.folder, self.orders = tmp_path / "job", tmp_path / "orders"
         program = tmp_path / "bin" / "rsync"
         for folder in (self.folder, program.parent):
             folder.mkdir()
         program.write_text(PROGRAM)
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-        monkeypatch.setenv("TOLD", str(self.told))
-        (tmp_path / "told.content").write_bytes(BIG)
+        monkeypatch.setenv("ORDERS", str(self.orders))
+        (tmp_path / "orders.content").write_bytes(BIG)
         (self.folder / "secret").write_text("s3cr3t\n")
         manifest = Manifest("org/name", COMMIT, [FILE, SMALL], [UNWANTED])
         (self.folder / "manifest.json").write_text(manifest.dump())
@@ -67,10 +67,10 @@ class World:
         self.says()
 
     def says(self, **how) -> None:
-        self.told.write_text(json.dumps(how))
+        self.orders.write_text(json.dumps(how))
 
     def ran(self) -> list[list[str]]:
-        return [json.loads(line) for line in (self.told.parent / "told.ran").read_text().splitlines()]
+        return [json.loads(line) for line in (self.orders.parent / "orders.ran").read_text().splitlines()]
 
     def target(self, here=b"", seen=None) -> HashedFile:
         path = str(self.folder / "partial")
@@ -97,7 +97,7 @@ def test_the_rest_of_a_file_is_appended_and_hashed(world, here):
 def test_it_is_hashed_while_it_grows(world):
     """What came is counted before rsync has ended, or a large file would show no progress."""
     world.says(sleep=2)
-    ended = world.told.parent / "told.ended"
+    ended = world.orders.parent / "orders.ended"
     early = []
     target = world.target(seen=lambda amount: early.append(amount) if not ended.exists() else None)
     world.neighbour().transfer(FILE, target)
@@ -115,7 +115,7 @@ def test_what_rsync_is_asked(world):
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "passing", "words"),
+    ("code", "message", "passing", "words"),
     [
         (
             10,
@@ -134,8 +134,8 @@ def test_what_rsync_is_asked(world):
         (11, "rsync: write failed: No space left on device (28)\n", False, "No space left"),
     ],
 )
-def test_troubles(world, code, said, passing, words):
-    world.says(code=code, stderr=said, bytes=4096)
+def test_troubles(world, code, message, passing, words):
+    world.says(code=code, stderr=message, bytes=4096)
     with pytest.raises(Passing if passing else PullError, match=words.replace("(", r"\(")):
         world.neighbour().transfer(FILE, world.target())
     assert sum(world.seen) == 4096  # what came stays
@@ -191,7 +191,7 @@ def test_the_whole_job(world, capsys):
 
 
 def test_a_damaged_seeder_is_named(world):
-    (world.told.parent / "told.content").write_bytes(b"X" + BIG[1:])
+    (world.orders.parent / "orders.content").write_bytes(b"X" + BIG[1:])
     (world.folder / "job.json").write_text(json.dumps(vars(world.job)))
     assert hub_main.main(str(world.folder)) == 1
     error = json.loads((world.folder / "status.json").read_text())["error"]

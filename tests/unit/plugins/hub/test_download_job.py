@@ -30,7 +30,7 @@ class Node:
     """``states`` of units by name; whatever starts becomes what ``starts_as`` says."""
 
     def __init__(self, tmp_path) -> None:
-        self.tmp_path, self.states, self.ran, self.asked = tmp_path, {}, [], []
+        self.tmp_path, self.states, self.ran, self.requests = tmp_path, {}, [], []
         self.starts_as, self.sha, self.who = "running", COMMIT, 200
         self.access: Answer | None = None
         self.home, venv = str(tmp_path / "home"), tmp_path / "venv"
@@ -94,7 +94,7 @@ class Node:
 
     # the hub
     def open(self, method, url, headers):
-        self.asked.append((method, url.removeprefix("https://hub.example"), headers.get("Authorization")))
+        self.requests.append((method, url.removeprefix("https://hub.example"), headers.get("Authorization")))
         if "whoami" in url:
             return Answer(self.who, {}, b'{"name": "ada"}')
         if method == "HEAD":
@@ -133,7 +133,7 @@ def node(tmp_path):
 def test_a_converged_node_asks_nobody(node):
     node.arrive()
     result = node.step()
-    assert (result["changed"], result["done"], node.ran, node.asked) == (False, True, [], [])
+    assert (result["changed"], result["done"], node.ran, node.requests) == (False, True, [], [])
     path = Cache(node.home).snapshot("org/name", COMMIT)
     row = {"repo_id": "org/name", "revision": COMMIT, "path": path, "bytes": 2, "changed": False}
     assert result["snapshots"] == [row]
@@ -158,7 +158,7 @@ def test_access_is_checked_before_anything_starts(node):
     with pytest.raises(HubError, match="The account ada has not been granted access to org/name"):
         node.step()
     assert node.started() == []
-    assert [path for _method, path, _token in node.asked] == [
+    assert [path for _method, path, _token in node.requests] == [
         "/api/whoami-v2",
         f"/org/name/resolve/{COMMIT}/config.json",
     ]
@@ -173,13 +173,13 @@ def test_a_bad_token_is_named_first(node):
 @pytest.mark.parametrize(("given", "used"), [(None, "Bearer hf_file"), (" hf_given\n", "Bearer hf_given")])
 def test_which_token(node, given, used):
     node.step(token=given)
-    assert {token for _method, _path, token in node.asked} == {used}
+    assert {token for _method, _path, token in node.requests} == {used}
 
 
 def test_no_token_at_all(node):
     node.step(token_path="/nonexistent")
-    assert {token for _method, _path, token in node.asked} == {None}
-    assert not any("whoami" in path for _method, path, _token in node.asked)
+    assert {token for _method, _path, token in node.requests} == {None}
+    assert not any("whoami" in path for _method, path, _token in node.requests)
 
 
 def test_a_pull_starts_and_is_reported(node):
@@ -234,11 +234,11 @@ def test_what_is_copied_to_the_node_can_run_there(node):
 
 def test_the_next_call_waits_on(node):
     resume = node.step()["resume"]
-    node.asked.clear()
+    node.requests.clear()
     node.status(phase="fetching", done=1, total=2, files=1)
     result = node.step(resume=json.loads(json.dumps(resume)))
     assert (result["done"], result["progress"]) == (False, "fetching 1 B of 2 B (50 %), 0 of 1 files")
-    assert node.asked == []
+    assert node.requests == []
     node.arrive()
     node.states[UNIT] = "succeeded"
     node.status(phase="complete", changed=True)
@@ -262,7 +262,7 @@ def test_in_the_background(node):
 
 
 @pytest.mark.parametrize(
-    ("state", "status", "said"),
+    ("state", "status", "message"),
     [
         ("failed", {"error": "config.json: no"}, "config.json: no. Its log: journalctl -u " + UNIT),
         ("succeeded", {"error": "odd."}, "odd. Its log"),
@@ -272,11 +272,11 @@ def test_in_the_background(node):
         ("absent", {"error": "the disk is full"}, "the disk is full"),
     ],
 )
-def test_a_failed_pull_says_why(node, state, status, said):
+def test_a_failed_pull_says_why(node, state, status, message):
     resume = node.step()["resume"]
     node.status(**status)
     node.states[UNIT] = state
-    with pytest.raises(Failed, match=said.replace("(", r"\(")):
+    with pytest.raises(Failed, match=message.replace("(", r"\(")):
         node.step(resume=resume)
 
 
@@ -301,9 +301,9 @@ def test_a_branch_is_resolved_once(node):
     assert json.loads(node_files.read_text(str(node.tmp_path / "run" / UNIT / "job.json")))["branch"] == "main"
     node.arrive(branch="main")
     node.sha = NEWER
-    node.asked.clear()
+    node.requests.clear()
     assert node.step(snapshots=BRANCH)["snapshots"][0]["revision"] == COMMIT
-    assert node.asked == []
+    assert node.requests == []
 
 
 def test_a_branch_is_asked_again_on_demand(node):
@@ -353,7 +353,7 @@ def test_verify_needs_no_hub(node):
     node.arrive()
     result = node.step(verify=True, fetch=False)
     assert result["done"] is False
-    assert node.asked == []
+    assert node.requests == []
     assert node.started()[0][-4] == sys.executable
     node.states[UNIT] = "succeeded"
     result = node.step(verify=True, fetch=False, resume=result["resume"])
@@ -370,11 +370,11 @@ def test_verify_names_all_that_is_damaged(node):
     for name, error in ((first, "one is bad"), (second, "two is bad")):
         node_files.write_atomically(str(node.tmp_path / "run" / name / "status.json"), json.dumps({"error": error}))
     node.states[first] = "failed"
-    told = node.step(verify=True, fetch=False, snapshots=two, resume=result["resume"])
-    assert told["done"] is False
+    outcome = node.step(verify=True, fetch=False, snapshots=two, resume=result["resume"])
+    assert outcome["done"] is False
     node.states[second] = "failed"
     with pytest.raises(Failed, match="(?s)one is bad.*two is bad"):
-        node.step(verify=True, fetch=False, snapshots=two, resume=told["resume"])
+        node.step(verify=True, fetch=False, snapshots=two, resume=outcome["resume"])
 
 
 def test_verify_of_what_was_never_here(node):
@@ -396,7 +396,7 @@ SEEDED = {
 
 def test_a_follower_asks_no_hub_and_needs_no_client(node):
     node.step(**SEEDED, venv="/nowhere", update=True)
-    assert node.asked == []
+    assert node.requests == []
     (command,) = node.started()
     assert command[command.index("--") + 1] == sys.executable
     folder = node.tmp_path / "run" / UNIT
@@ -427,14 +427,14 @@ def test_the_seeders_password_is_that_of_this_play(node, state):
 def test_a_seeder_without_the_snapshot(node):
     with pytest.raises(Failed, match=f"node-1 does not have org/name at {COMMIT} yet"):
         node.step(**{**SEEDED, "seeder_manifests": []})
-    told = node.step(check_mode=True, **{**SEEDED, "seeder_manifests": []})
-    assert told["snapshots"][0]["bytes_to_fetch"] == -1
-    assert "node-1 does not have" in told["warnings"][0]
+    result = node.step(check_mode=True, **{**SEEDED, "seeder_manifests": []})
+    assert result["snapshots"][0]["bytes_to_fetch"] == -1
+    assert "node-1 does not have" in result["warnings"][0]
 
 
 def test_what_a_follower_would_take(node):
-    told = node.step(check_mode=True, **SEEDED)
-    assert (told["snapshots"][0]["bytes_to_fetch"], node.asked, node.started()) == (2, [], [])
+    result = node.step(check_mode=True, **SEEDED)
+    assert (result["snapshots"][0]["bytes_to_fetch"], node.requests, node.started()) == (2, [], [])
 
 
 def test_a_follower_verifies_by_itself(node):

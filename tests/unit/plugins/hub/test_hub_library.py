@@ -112,9 +112,9 @@ def library(monkeypatch):
 
 
 def client(tmp_path, **options) -> hub_client.Client:
-    said: list[str] = []
+    messages: list[str] = []
     job = Job(str(tmp_path), "org/name", COMMIT, endpoint="https://hub.example", attempts=3, **options)
-    return hub_client.Client(job, said.append)
+    return hub_client.Client(job, messages.append)
 
 
 def listed(path, **options):
@@ -217,7 +217,7 @@ def test_the_listing_is_for_every_user(library, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "retry_after", "said"),
+    ("trouble", "retry_after", "message"),
     [
         (HfHubHTTPError(Response(503, retry_after="7")), 7.0, "the hub answers 503: Reason"),
         (HfHubHTTPError(Response(503, retry_after="soon"), "busy"), None, "the hub answers 503: busy"),
@@ -227,16 +227,16 @@ def test_the_listing_is_for_every_user(library, tmp_path):
         (OSError("Consistency check failed: size 3\nPlease retry"), None, "Consistency check failed: size 3"),
     ],
 )
-def test_what_may_pass(library, tmp_path, trouble, retry_after, said):
+def test_what_may_pass(library, tmp_path, trouble, retry_after, message):
     passing = client(tmp_path).translate(trouble)
     assert isinstance(passing, Passing)
     assert passing.retry_after == retry_after
-    assert said in str(passing)
+    assert message in str(passing)
     assert "sig=" not in str(passing)
 
 
 @pytest.mark.parametrize(
-    ("trouble", "said"),
+    ("trouble", "message"),
     [
         (HfHubHTTPError(Response(404), "Entry not found"), "404: Entry not found"),
         (HfHubHTTPError(Response(403), "no scope"), "403: no scope"),
@@ -245,8 +245,8 @@ def test_what_may_pass(library, tmp_path, trouble, retry_after, said):
         (PullError("told"), "told"),
     ],
 )
-def test_what_will_not(library, tmp_path, trouble, said):
-    with pytest.raises(PullError, match=said):
+def test_what_will_not(library, tmp_path, trouble, message):
+    with pytest.raises(PullError, match=message):
         client(tmp_path).translate(trouble)
 
 

@@ -53,37 +53,37 @@ def put(home) -> None:
 
 def test_cache_info(ask, tmp_path):
     options = {"home": str(tmp_path), "snapshots": [WANTED], "token_path": str(tmp_path / "token")}
-    told = ask(hf_cache_info, **options)
-    assert (told["complete"], told["client_version"], told["token_current"]) == (False, "", True)
+    result = ask(hf_cache_info, **options)
+    assert (result["complete"], result["client_version"], result["token_current"]) == (False, "", True)
     put(tmp_path)
-    told = ask(hf_cache_info, **options, token=TOKEN)
-    assert (told["complete"], told["token_current"], told["others"]) == (True, False, [])
+    result = ask(hf_cache_info, **options, token=TOKEN)
+    assert (result["complete"], result["token_current"], result["others"]) == (True, False, [])
 
 
 @pytest.fixture
 def knows(monkeypatch):
     """A hub that knows the token: how often it was asked, and by which."""
-    asked = []
+    requests = []
 
     def hub(timeout_s, ca_path):
         def answer(method, url, headers):
-            asked.append((url, headers.get("Authorization")))
+            requests.append((url, headers.get("Authorization")))
             return Answer(200, {}, b'{"name": "ada"}')
 
         return answer
 
     monkeypatch.setattr(hub_opener, "opener", hub)
-    return asked
+    return requests
 
 
 def test_a_token_is_confirmed_once_and_written_once(ask, knows, tmp_path):
     path = tmp_path / "huggingface" / "token"
     options = {"token": f" {TOKEN}\n", "path": str(path), "endpoint": "https://hub.example"}
-    told = ask(hf_token, check_mode=True, **options)
-    assert (told["changed"], told["account"], path.parent.exists()) == (True, "ada", False)
-    assert (told["diff"]["before"], told["diff"]["after"]) == ("", "the token of ada\n")
-    told = ask(hf_token, **options)
-    assert (told["changed"], path.read_text(), path.stat().st_mode & 0o777) == (True, TOKEN, 0o600)
+    result = ask(hf_token, check_mode=True, **options)
+    assert (result["changed"], result["account"], path.parent.exists()) == (True, "ada", False)
+    assert (result["diff"]["before"], result["diff"]["after"]) == ("", "the token of ada\n")
+    result = ask(hf_token, **options)
+    assert (result["changed"], path.read_text(), path.stat().st_mode & 0o777) == (True, TOKEN, 0o600)
     assert knows == [("https://hub.example/api/whoami-v2", f"Bearer {TOKEN}")] * 2
     assert ask(hf_token, **options)["changed"] is False
     assert ask(hf_token, path=str(path))["changed"] is False
@@ -94,17 +94,17 @@ def test_a_token_is_confirmed_once_and_written_once(ask, knows, tmp_path):
 
 
 def test_a_token_that_the_hub_does_not_know_is_not_written(ask, tmp_path):
-    told = ask(hf_token, token=TOKEN, path=str(tmp_path / "token"))
-    assert told["failed"]
-    assert "token is not valid" in told["msg"]
+    result = ask(hf_token, token=TOKEN, path=str(tmp_path / "token"))
+    assert result["failed"]
+    assert "token is not valid" in result["msg"]
     assert not (tmp_path / "token").exists()
 
 
 def test_a_token_that_cannot_be_written_is_told_in_one_sentence(ask, knows, tmp_path):
     (tmp_path / "file").write_text("")
-    told = ask(hf_token, token=TOKEN, path=str(tmp_path / "file" / "token"))
-    assert told["failed"]
-    assert told["msg"].startswith(f"The token could not be written to {tmp_path}/file/token: ")
+    result = ask(hf_token, token=TOKEN, path=str(tmp_path / "file" / "token"))
+    assert result["failed"]
+    assert result["msg"].startswith(f"The token could not be written to {tmp_path}/file/token: ")
 
 
 def test_a_snapshot_that_came_in_the_background_tells_how_long_it_took(ask, tmp_path):
@@ -114,29 +114,29 @@ def test_a_snapshot_that_came_in_the_background_tells_how_long_it_took(ask, tmp_
 
 @pytest.mark.parametrize("module", [hf_cache_info, hf_cache_prune, hf_snapshot])
 def test_a_snapshot_needs_a_name(ask, module):
-    told = ask(module, snapshots=[{"revision": "main"}])
-    assert told["failed"]
-    assert "repo_id" in told["msg"]
+    result = ask(module, snapshots=[{"revision": "main"}])
+    assert result["failed"]
+    assert "repo_id" in result["msg"]
 
 
 def test_snapshot_that_is_here(ask, tmp_path):
     put(tmp_path)
-    told = ask(hf_snapshot, home=str(tmp_path), snapshots=[{**WANTED, "port": 8000, "config": {}}])
-    assert (told["changed"], told["done"], told["snapshots"][0]["revision"]) == (False, True, COMMIT)
+    result = ask(hf_snapshot, home=str(tmp_path), snapshots=[{**WANTED, "port": 8000, "config": {}}])
+    assert (result["changed"], result["done"], result["snapshots"][0]["revision"]) == (False, True, COMMIT)
 
 
 def test_snapshot_with_a_bad_token(ask, tmp_path):
-    told = ask(hf_snapshot, home=str(tmp_path), snapshots=[WANTED], token=TOKEN)
-    assert told["failed"]
-    assert "token is not valid" in told["msg"]
+    result = ask(hf_snapshot, home=str(tmp_path), snapshots=[WANTED], token=TOKEN)
+    assert result["failed"]
+    assert "token is not valid" in result["msg"]
 
 
 def test_snapshot_in_check_mode(ask, tmp_path, monkeypatch):
     warned = []
     monkeypatch.setattr(AnsibleModule, "warn", lambda _module, warning: warned.append(warning))
-    told = ask(hf_snapshot, check_mode=True, home=str(tmp_path), snapshots=[WANTED])
-    assert (told["changed"], told["snapshots"][0]["bytes_to_fetch"]) == (True, -1)
-    assert "does not exist" not in str(told.get("warnings"))  # another test of this process may have warned
+    result = ask(hf_snapshot, check_mode=True, home=str(tmp_path), snapshots=[WANTED])
+    assert (result["changed"], result["snapshots"][0]["bytes_to_fetch"]) == (True, -1)
+    assert "does not exist" not in str(result.get("warnings"))  # another test of this process may have warned
     assert "does not exist" in str(warned)
 
 
@@ -146,12 +146,12 @@ def test_prune(ask, tmp_path, check_mode):
     old = "1605565b47bb9346c5515c34102e054115b4f98b"
     for commit in (COMMIT, old):
         node_files.write_atomically(Cache(str(tmp_path)).pointer("org/name", commit, "x"), "12345")
-    told = ask(hf_cache_prune, check_mode=check_mode, home=str(tmp_path), snapshots=[WANTED])
-    assert told["changed"]
-    assert told["removed"] == [{"repo_id": "org/name", "revision": old}]
-    assert told["kept"] == [{"repo_id": "org/name", "revision": COMMIT, "reason": "it was requested"}]
-    assert told["bytes_freed"] == 5
-    assert told["diff"]["after"] == f"org/name {COMMIT}\n"
+    result = ask(hf_cache_prune, check_mode=check_mode, home=str(tmp_path), snapshots=[WANTED])
+    assert result["changed"]
+    assert result["removed"] == [{"repo_id": "org/name", "revision": old}]
+    assert result["kept"] == [{"repo_id": "org/name", "revision": COMMIT, "reason": "it was requested"}]
+    assert result["bytes_freed"] == 5
+    assert result["diff"]["after"] == f"org/name {COMMIT}\n"
     again = ask(hf_cache_prune, home=str(tmp_path), snapshots=[WANTED])
     assert again["changed"] is check_mode
     assert ask(hf_cache_prune, home=str(tmp_path), snapshots=[WANTED])["changed"] is False
@@ -161,7 +161,7 @@ INSTANCE = {**WANTED, "name": "x", "weights_bytes": 10**18, "image": "", "host":
 
 
 def test_preflight_tells_everything_at_once(ask, tmp_path):
-    told = ask(
+    result = ask(
         preflight_check,
         instances=[INSTANCE],
         home=str(tmp_path),
@@ -169,29 +169,29 @@ def test_preflight_tells_everything_at_once(ask, tmp_path):
         platform={"distribution": "Slackware", "version": "15", "architecture": "x86_64", "service_mgr": "systemd"},
         supported={"distributions": {"Debian": ["12"]}, "architectures": ["x86_64"]},
     )
-    assert [finding.split()[0] for finding in told["findings"]] == ["Slackware", "The", "Too"]
-    assert told["bytes_to_write"] == 10**18
-    assert told["instances"] == [INSTANCE]
+    assert [finding.split()[0] for finding in result["findings"]] == ["Slackware", "The", "Too"]
+    assert result["bytes_to_write"] == 10**18
+    assert result["instances"] == [INSTANCE]
 
 
 def test_preflight_leaves_out_what_it_is_told_to(ask, tmp_path):
-    told = ask(
+    result = ask(
         preflight_check,
         instances=[INSTANCE],
         home=str(tmp_path),
         skip=["hub", "disk", "ports", "platform"],
         token=TOKEN,
     )
-    assert told["findings"] == []
+    assert result["findings"] == []
 
 
 def test_preflight_of_a_converged_node(ask, tmp_path):
     put(tmp_path)
     (tmp_path / "token").write_text(TOKEN)
-    told = ask(
+    result = ask(
         preflight_check, instances=[INSTANCE], home=str(tmp_path), token=TOKEN, token_path=str(tmp_path / "token")
     )
-    assert (told["findings"], told["bytes_to_write"]) == ([], 0)
+    assert (result["findings"], result["bytes_to_write"]) == ([], 0)
 
 
 def test_preflight_of_a_broken_plan(ask):

@@ -59,8 +59,8 @@ def home(tmp_path):
     return made
 
 
-def old(home, asked=(), units=None, unlisted=False) -> list[str]:
-    plan = hub_prune.make_plan(home.path, asked, units or {}, unlisted)
+def old(home, snapshots=(), units=None, unlisted=False) -> list[str]:
+    plan = hub_prune.make_plan(home.path, snapshots, units or {}, unlisted)
     return [one.commit for one in plan.old]
 
 
@@ -79,8 +79,8 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_old(home, case):
-    asked, units, gone = CASES[case]
-    assert old(home, asked, units) == gone
+    snapshots, units, gone = CASES[case]
+    assert old(home, snapshots, units) == gone
 
 
 @pytest.mark.parametrize("theirs", [True, False])
@@ -92,9 +92,9 @@ def test_a_branch_keeps_its_commit(home, theirs):
 def test_a_model_out_of_use_goes_only_when_that_is_asked_for(home):
     home.blob("org/other", "x", "1234567")
     home.file("org/other", OLD, "x", "x")
-    asked = [Snapshot("org/name", NEW)]
-    assert old(home, asked) == [OLD, THIRD]
-    plan = hub_prune.make_plan(home.path, asked, {}, unlisted=True)
+    snapshots = [Snapshot("org/name", NEW)]
+    assert old(home, snapshots) == [OLD, THIRD]
+    plan = hub_prune.make_plan(home.path, snapshots, {}, unlisted=True)
     assert [(one.repo_id, one.commit) for one in plan.old] == [
         ("org/name", OLD),
         ("org/name", THIRD),

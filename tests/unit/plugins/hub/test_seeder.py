@@ -63,8 +63,8 @@ def node(tmp_path):
 
 
 def test_what_is_served(node):
-    told = node.serve()
-    assert told == {"changed": True, "address": "10.0.0.1", "port": 8730, "manifests": [node.manifest.content()]}
+    result = node.serve()
+    assert result == {"changed": True, "address": "10.0.0.1", "port": 8730, "manifests": [node.manifest.content()]}
     text = node_files.read_text(os.path.join(node.folder, "rsyncd.conf"))
     lines = {key.strip(): value.strip() for key, _is, value in (line.partition("=") for line in text.splitlines())}
     snapshot = f"/models--org--name/snapshots/{COMMIT}/"

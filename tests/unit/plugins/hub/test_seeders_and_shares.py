@@ -38,8 +38,8 @@ def elsewhere(one, seeder):
 )
 def test_the_first_that_lists_it_fetches_it(plans, node, expected):
     assert seeders(plans, node) == expected
-    told = {name: {"plan": {"instances": instances}} for name, instances in plans.items()}
-    assert weights_seeders({**told, "lost": {}, "refused": {"plan": None}}, node) == expected
+    host_vars = {name: {"plan": {"instances": instances}} for name, instances in plans.items()}
+    assert weights_seeders({**host_vars, "lost": {}, "refused": {"plan": None}}, node) == expected
 
 
 def check(*instances, settled=False):

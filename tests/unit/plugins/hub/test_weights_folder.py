@@ -106,7 +106,7 @@ def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "asked", "said"),
+    ("make", "snapshot", "message"),
     [
         (cache, Snapshot("org/other", COMMIT), "holds no org/other"),
         (cache, Snapshot(REPO, "f" * 40), f"not {'f' * 40}. It has: {COMMIT}"),
@@ -114,9 +114,9 @@ def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
         (noted, Snapshot(REPO, "f" * 40), f"holds commit {COMMIT}"),
     ],
 )
-def test_what_is_not_there_is_said(tmp_path, make, asked, said):
-    with pytest.raises(hub_folder.SourceError, match=said):
-        hub_folder.find(make(tmp_path), asked)
+def test_what_is_not_there_is_said(tmp_path, make, snapshot, message):
+    with pytest.raises(hub_folder.SourceError, match=message):
+        hub_folder.find(make(tmp_path), snapshot)
 
 
 @pytest.mark.parametrize("make", [with_manifest, with_listing, cache, noted, plain])

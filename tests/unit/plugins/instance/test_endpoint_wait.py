@@ -127,7 +127,7 @@ def test_restarts_of_before_are_not_counted():
 
 
 @pytest.mark.parametrize(
-    ("detail", "said"),
+    ("detail", "message"),
     [
         (
             "/v1/models answers 404: no such page",
@@ -137,14 +137,14 @@ def test_restarts_of_before_are_not_counted():
         ("its env file cannot be read: no", "a cannot be checked: its env file cannot be read: no."),
     ],
 )
-def test_a_refusal_ends_the_wait_with_what_was_answered(detail, said):
+def test_a_refusal_ends_the_wait_with_what_was_answered(detail, message):
     module = Module()
     module.params["wait_s"] = 60
     wait = instance_wait.Wait(module, {})
     wait.ask = lambda _endpoint: vllm_wait.Answer(False, detail, refused=True)
     with pytest.raises(Failed) as failed:
         wait.slice()
-    assert str(failed.value) == f"{said} journalctl -eu vllm-a.service has all that it said."
+    assert str(failed.value) == f"{message} journalctl -eu vllm-a.service has all that it said."
 
 
 @pytest.mark.parametrize(("state", "refused"), [("active", True), ("activating", False)])

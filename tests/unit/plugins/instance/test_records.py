@@ -86,8 +86,8 @@ def test_each_limit_is_longer_than_what_it_waits_for(start_s: int, gpu_s: int, l
 
 # -- units of releases that wrote no records, until release 1.1 -------------------------------------------------------
 def test_an_old_unit_says_the_same() -> None:
-    told = old_unit.record_of("/etc/systemd/system/vllm-a.service", OLD, "model: org/a\nrevision: 'main'\n")
-    assert told == Record(
+    read_back = old_unit.record_of("/etc/systemd/system/vllm-a.service", OLD, "model: org/a\nrevision: 'main'\n")
+    assert read_back == Record(
         name="a",
         unit="vllm-a.service",
         image="i=1",
@@ -144,9 +144,9 @@ def test_copies_tell_of_what_they_were_copied_from(tmp_path: Path, with_record: 
         (aside / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         (aside / path.lstrip("/")).write_text(text)
     assert dict(known.copied(str(aside))) == {path: str(aside) + path for path in files}
-    told = known.as_started(ONE, str(tmp_path))
-    assert told is not None
-    assert told.revision == ("other" if with_record else "main")
+    record = known.as_started(ONE, str(tmp_path))
+    assert record is not None
+    assert record.revision == ("other" if with_record else "main")
     assert known.as_started(replace(ONE, unit="vllm-b.service"), str(tmp_path)) is None
 
 

@@ -93,9 +93,9 @@ def test_a_unit_that_never_answered_stays(tmp_path, monkeypatch):
 def test_files_return_and_the_unit_starts(tmp_path, monkeypatch):
     node = Node(tmp_path, "failed")
     node.config.write_text("new\n")
-    told = run(node, monkeypatch)
-    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": False}]
-    assert told["endpoints"] == [
+    result = run(node, monkeypatch)
+    assert result["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": False}]
+    assert result["endpoints"] == [
         {
             "name": "a",
             "unit": UNIT,
@@ -113,9 +113,9 @@ def test_files_return_and_the_unit_starts(tmp_path, monkeypatch):
 def test_a_unit_that_runs_gets_its_files_back_and_goes_on(tmp_path, monkeypatch):
     node = Node(tmp_path, "active")
     node.config.write_text("new\n")
-    told = run(node, monkeypatch)
-    assert told["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": True}]
-    assert told["endpoints"] == []  # nobody has to wait for it
+    result = run(node, monkeypatch)
+    assert result["rolled_back"] == [{"unit": UNIT, "differed": [str(node.config)], "ran": True}]
+    assert result["endpoints"] == []  # nobody has to wait for it
     assert node.config.read_text() == "old\n"
     assert node.ran == ["systemctl daemon-reload"]
 
@@ -177,9 +177,9 @@ def replaced(tmp_path, monkeypatch):
 
 def test_what_made_room_comes_back_and_what_took_its_place_ends(replaced, monkeypatch, tmp_path):
     """What its operator has stopped stays stopped."""
-    told = run(replaced, monkeypatch)
-    assert (told["changed"], told["brought_back"], told["rolled_back"]) == (True, ["vllm-old.service"], [])
-    assert [(one["name"], one["port"]) for one in told["endpoints"]] == [("old", 8001)]
+    result = run(replaced, monkeypatch)
+    assert (result["changed"], result["brought_back"], result["rolled_back"]) == (True, ["vllm-old.service"], [])
+    assert [(one["name"], one["port"]) for one in result["endpoints"]] == [("old", 8001)]
     assert replaced.ran == [
         f"systemctl stop {UNIT}",
         f"systemctl reset-failed {UNIT}",

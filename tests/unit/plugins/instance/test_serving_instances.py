@@ -29,7 +29,7 @@ def test_what_a_plan_must_know_of_an_engine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("specs", "said"),
+    ("specs", "expected"),
     [
         ([], None),
         (["kind: vendor.com/net\n"], None),
@@ -38,8 +38,8 @@ def test_what_a_plan_must_know_of_an_engine() -> None:
         (['{"kind": "nvidia.com/gpu", "devices": [{"name": "GPU-1"}]}'], True),
     ],
 )
-def test_specifications(specs: list[str], said: bool | None) -> None:
-    assert names_uuids(specs) is said
+def test_specifications(specs: list[str], expected: bool | None) -> None:
+    assert names_uuids(specs) is expected
 
 
 def test_the_way_back() -> None:

@@ -177,10 +177,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_how_an_instance_is(name: str) -> None:
-    shown, answer, works, runs, docker, state, said = CASES[name]
+    shown, answer, works, runs, docker, state, message = CASES[name]
     verdict = instance_status.judge(shown, answer, works, runs, docker)
     assert (verdict.state, verdict.healthy) == (state, state in ("serving", "busy"))
-    assert said in verdict.detail
+    assert message in verdict.detail
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -223,8 +223,8 @@ def test_the_gpus_of_a_unit_by_uuid_and_by_index() -> None:
     lost = programs_gpu.parse((FIXTURES / "nvidia_smi" / "h100x8-one-lost.xml").read_text(encoding="utf-8"))
     mine, gone = instance_status.own_gpus(names, lost)
     assert (len(mine), gone) == (7, ["GPU-00000004-0000-0000-0000-000000000004"])
-    said = instance_status.lost_text("vllm-405b-fp8.service", gone)
-    assert said.startswith("vllm-405b-fp8.service needs GPU GPU-00000004-0000-0000-0000-000000000004, which this")
+    message = instance_status.lost_text("vllm-405b-fp8.service", gone)
+    assert message.startswith("vllm-405b-fp8.service needs GPU GPU-00000004-0000-0000-0000-000000000004, which this")
     assert instance_status.lost_text("vllm-405b-fp8.service", []) == ""
 
 

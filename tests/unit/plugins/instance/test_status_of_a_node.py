@@ -35,27 +35,27 @@ class Server:
     """As much of an engine as is asked. ``late``: a completion does not come; ``works``: tokens do."""
 
     def __init__(self, late: bool = False, works: bool = False) -> None:
-        told, self.asked = self, []
+        engine, self.received = self, []
         self.late, self.works, self.tokens, self.ended = late, works, 10, threading.Event()
         self.requests = 0
 
         class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_told: object) -> None:
+            def log_message(self, *_args: object) -> None:
                 pass
 
             def do_GET(self) -> None:
-                told.asked.append((self.path, self.headers.get("Authorization")))
-                told.tokens += told.works
+                engine.received.append((self.path, self.headers.get("Authorization")))
+                engine.tokens += engine.works
                 models = json.dumps({"data": [{"id": "org/a"}]})
-                metrics = f'vllm:num_requests_running{{engine="0"}} 3.0\nvllm:generation_tokens_total {told.tokens}\n'
-                metrics += f"vllm:request_success_total {told.requests}\n"
+                metrics = f'vllm:num_requests_running{{engine="0"}} 3.0\nvllm:generation_tokens_total {engine.tokens}\n'
+                metrics += f"vllm:request_success_total {engine.requests}\n"
                 self.answer({"/v1/models": models, "/metrics": metrics}.get(self.path, ""))
 
             def do_POST(self) -> None:
-                told.asked.append((self.path, self.headers.get("Authorization")))
-                told.requests += 1
-                if told.late:
-                    told.ended.wait(20)
+                engine.received.append((self.path, self.headers.get("Authorization")))
+                engine.requests += 1
+                if engine.late:
+                    engine.ended.wait(20)
                 self.answer(json.dumps({"choices": [{"text": "x"}]}))
 
             def answer(self, text: str) -> None:
@@ -78,9 +78,9 @@ def server() -> Iterator[Callable[..., Server]]:
         return made[-1]
 
     yield start
-    for one in made:
-        one.ended.set()
-        one.http.shutdown()
+    for engine in made:
+        engine.ended.set()
+        engine.http.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -99,45 +99,45 @@ def instance(folder: Path, port: int) -> vllm_status.Instance:
 
 def test_one_that_serves(tmp_path: Path, server: Callable[..., Server]) -> None:
     engine = server()
-    one = instance(tmp_path, engine.http.server_port)
-    one.ask(2)
-    assert one.answer.ready
-    assert one.load.running == 3
-    assert one.revision() == "abc"
-    assert one.url() == f"http://127.0.0.1:{engine.http.server_port}/v1"
-    assert {key for _path, key in engine.asked} == {f"Bearer {KEY}"}
+    serving = instance(tmp_path, engine.http.server_port)
+    serving.ask(2)
+    assert serving.answer.ready
+    assert serving.load.running == 3
+    assert serving.revision() == "abc"
+    assert serving.url() == f"http://127.0.0.1:{engine.http.server_port}/v1"
+    assert {key for _path, key in engine.received} == {f"Bearer {KEY}"}
 
 
 def test_its_own_completion_is_not_among_what_is_worked_off(tmp_path: Path, server: Callable[..., Server]) -> None:
     engine = server(works=True)
-    one = instance(tmp_path, engine.http.server_port)
-    one.ask(2)
-    assert one.rates.requests == 0
-    assert one.rates.generation_tokens > 0
+    serving = instance(tmp_path, engine.http.server_port)
+    serving.ask(2)
+    assert serving.rates.requests == 0
+    assert serving.rates.generation_tokens > 0
     looks = ["/metrics", "/metrics", "/health", "/v1/models", "/v1/completions", "/metrics"]
-    assert [path for path, _key in engine.asked] == looks
+    assert [path for path, _key in engine.received] == looks
 
 
 @pytest.mark.parametrize("works", [True, False])
 def test_one_that_is_late_works_or_hangs(tmp_path: Path, server: Callable[..., Server], works: bool) -> None:
-    one = instance(tmp_path, server(late=True, works=works).http.server_port)
-    one.ask(1)
-    assert not one.answer.ready
-    assert one.works is works
+    serving = instance(tmp_path, server(late=True, works=works).http.server_port)
+    serving.ask(1)
+    assert not serving.answer.ready
+    assert serving.works is works
 
 
 def test_one_that_is_not_there(tmp_path: Path) -> None:
-    one = instance(tmp_path, 1)
-    one.ask(1)
-    assert (one.answer.ready, one.load, one.works, one.rates) == (False, None, False, None)
+    serving = instance(tmp_path, 1)
+    serving.ask(1)
+    assert (serving.answer.ready, serving.load, serving.works, serving.rates) == (False, None, False, None)
 
 
 def test_a_key_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    one = instance(tmp_path, 1)
+    serving = instance(tmp_path, 1)
     (tmp_path / "a.env").unlink()
-    one.ask(1)
-    assert one.answer.refused
-    assert "environment file cannot be read" in one.answer.detail
+    serving.ask(1)
+    assert serving.answer.refused
+    assert "environment file cannot be read" in serving.answer.detail
 
 
 class Module:
@@ -175,26 +175,26 @@ def test_a_row_of_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "vllm-theirs.service").write_text("[Service]\n")
     docker = "Id=docker.service\nActiveState=active\n\n"
     shown = f"{docker}Id=vllm-a.service\nActiveState=failed\nSubState=failed\nResult=signal\n"
-    told = run(monkeypatch, Module(tmp_path, [], shown))
-    assert told["docker_runs"] is True
-    (row,) = told["instances"]
+    result = run(monkeypatch, Module(tmp_path, [], shown))
+    assert result["docker_runs"] is True
+    (row,) = result["instances"]
     assert (row["name"], row["state"], row["healthy"]) == ("a", "failed", False)
     assert row["detail"] == "it ended (signal). The GPU's memory is full."
     assert (row["model"], row["revision"], row["image"], row["gpus"]) == ("org/a", "abc", "image:1", [0])
-    assert told["gpu_message"]
+    assert result["gpu_message"]
     assert (row["requests_per_s"], row["gpu_power_w"], row["gpu_utilization_percent"]) == (None, None, None)
-    assert (told["front"], told["front_since_s"], told["front_listens"]) == ("", None, [])
+    assert (result["front"], result["front_since_s"], result["front_listens"]) == ("", None, [])
 
 
-def test_the_front_and_what_is_left_over_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_and_what_is_left_over_are_args(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gpunode-gateway.service").write_text("[X-gpunode]\nListens=0.0.0.0 443, 127.0.0.1 9113\n")
     front = "Id=gpunode-gateway.service\nLoadState=loaded\nActiveState=active\nSubState=running\n"
     job = "Id=gpunode-pull-x.service\nActiveState=failed\n"
     monkeypatch.setattr(vllm_status.node_brought, "read", lambda _path: {"images": ["image:0"], "models": []})
-    told = run(monkeypatch, Module(tmp_path, [], f"{front}\n{job}"))
-    assert (told["front"], told["front_listens"]) == ("active/running", ["0.0.0.0 443", "127.0.0.1 9113"])
-    assert {"kind": "failed_job", "name": "gpunode-pull-x.service"} in told["leftovers"]
-    assert {"kind": "image", "name": "image:0"} in told["leftovers"]
+    result = run(monkeypatch, Module(tmp_path, [], f"{front}\n{job}"))
+    assert (result["front"], result["front_listens"]) == ("active/running", ["0.0.0.0 443", "127.0.0.1 9113"])
+    assert {"kind": "failed_job", "name": "gpunode-pull-x.service"} in result["leftovers"]
+    assert {"kind": "image", "name": "image:0"} in result["leftovers"]
     assert run(monkeypatch, Module(tmp_path, ["b"], job))["leftovers"] == []
 
 

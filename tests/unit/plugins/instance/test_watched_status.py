@@ -31,8 +31,8 @@ def test_one_look_is_what_the_module_says() -> None:
     ("models", "listed"), [(["8b"], [True, False]), ([], [None, None]), (["no-such-model"], [None, None])]
 )
 def test_what_is_not_listed_is_marked(models: list[str], listed: list[bool | None]) -> None:
-    said = {**SAID, "instances": [{"name": "8b"}, {"name": "70b"}]}
-    result = action(said, models=models).run(task_vars={})
+    answer = {**SAID, "instances": [{"name": "8b"}, {"name": "70b"}]}
+    result = action(answer, models=models).run(task_vars={})
     assert [one["listed"] for one in result["instances"]] == listed
 
 

@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SEALED = node_questions.sealed("d", "a1")
 
 
-def told() -> dict[str, Any]:
+def answers() -> dict[str, Any]:
     return node_questions.answers(Module, node_first.ANSWERS, lambda: None)[0]
 
 
@@ -51,8 +51,8 @@ def call(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., di
     def run(module: Any, **given: Any) -> dict[str, Any]:
         with patch_module_args({"_ansible_remote_tmp": str(tmp_path), **given}), pytest.raises(SystemExit):
             module.main()
-        said: dict[str, Any] = json.loads(capsys.readouterr().out)
-        return {key: value for key, value in said.items() if key not in ("changed", "invocation")}
+        message: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return {key: value for key, value in message.items() if key not in ("changed", "invocation")}
 
     return run
 
@@ -119,7 +119,7 @@ def test_services_are_told_of_as_in_a_call_of_its_own(
 ) -> None:
     assert call(units_settled, **service.question(digest="d"))["settled"] is True
     change(service)
-    (name, again) = told().popitem()
+    (name, again) = answers().popitem()
     assert (name, again["digest"], again["answer"]["settled"]) == ("units_settled", SEALED, settled)
     assert again["answer"] == call(units_settled, **service.question())
 
@@ -127,9 +127,9 @@ def test_services_are_told_of_as_in_a_call_of_its_own(
 def test_a_file_that_is_to_be_absent(service: Service, call: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     keys = {"src": "x", "dest": str(tmp_path / "8b.keys.yaml"), "present": False}
     call(units_settled, **service.question(files=[keys], digest="d"))
-    assert told()["units_settled"]["answer"]["settled"] is True
+    assert answers()["units_settled"]["answer"]["settled"] is True
     (tmp_path / "8b.keys.yaml").touch()
-    assert told()["units_settled"]["answer"]["due"] == [f"{keys['dest']} differs"]
+    assert answers()["units_settled"]["answer"]["due"] == [f"{keys['dest']} differs"]
 
 
 # -- preflight --------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_preflight_is_told_of_as_in_a_call_of_its_own(
 ) -> None:
     call(preflight_check, **preflight["question"], digest="d")
     change(preflight)
-    again = told()["preflight_check"]
+    again = answers()["preflight_check"]
     alone = call(preflight_check, **preflight["question"])
     # What is free on a disk is another number at every look.
     assert [disk["paths"] for disk in again["answer"].pop("disks")] == [disk["paths"] for disk in alone.pop("disks")]
@@ -203,16 +203,16 @@ def test_what_others_must_be_asked_for_is_asked_in_a_call_of_its_own(
         preflight_check.Elsewhere, "__call__", lambda _self, _asks: preflight_check.preflight_answer.Found()
     )
     call(preflight_check, **{**preflight["question"], **asks}, digest="d")
-    assert told() == {}
+    assert answers() == {}
 
 
 def test_a_token_that_is_another_by_now_is_asked_for(
     preflight: dict[str, Any], call: Callable[..., dict[str, Any]]
 ) -> None:
     call(preflight_check, **preflight["question"], digest="d")
-    assert "preflight_check" in told()
+    assert "preflight_check" in answers()
     preflight["token"].write_text("hf_other")
-    assert told() == {}
+    assert answers() == {}
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_the_digest_of_a_question_does_not_leave_the_node(
 ) -> None:
     """With -vvv all that a node says is shown, and secrets could be tried against a digest of them."""
     call(units_settled, **service.question(digest="d" * 64))
-    assert "d" * 64 not in json.dumps(told())
+    assert "d" * 64 not in json.dumps(answers())
     assert node_questions.sealed("d", "a1") != node_questions.sealed("d", "a2")
 
 
@@ -246,7 +246,7 @@ def test_a_check_keeps_nothing(service: Service, call: Callable[..., dict[str, A
 def test_what_cannot_be_read_is_as_if_it_were_not_there(folder: Path, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "units_settled").write_text(text)
-    assert told() == {}
+    assert answers() == {}
 
 
 def test_a_node_on_which_nothing_can_be_kept(
@@ -255,5 +255,5 @@ def test_a_node_on_which_nothing_can_be_kept(
     folder.parent.mkdir()
     folder.write_text("a file in the way")
     assert call(units_settled, **service.question(digest="d"))["settled"] is True
-    assert told() == {}
+    assert answers() == {}
     assert os.listdir(folder.parent) == ["asked"]

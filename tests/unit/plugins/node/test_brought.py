@@ -32,16 +32,16 @@ def ask(capsys, tmp_path, monkeypatch):
 def test_names_are_noted_once_and_struck_out_one_by_one(ask, tmp_path):
     assert ask(images=["b:1", "a:1", ""], models=["org/name"])["changed"] is True
     assert ask(images=["a:1"])["changed"] is False
-    told = ask()
-    assert (told["changed"], told["images"], told["models"]) == (False, ["a:1", "b:1"], ["org/name"])
+    result = ask()
+    assert (result["changed"], result["images"], result["models"]) == (False, ["a:1", "b:1"], ["org/name"])
     assert ask(state="absent", images=["a:1", "never:1"])["images"] == ["b:1"]
     ask(state="absent", images=["b:1"], models=["org/name"])
     assert list((tmp_path / "gpunode").iterdir()) == []
 
 
 def test_check_mode_tells_and_writes_nothing(ask, tmp_path):
-    told = ask(check_mode=True, images=["a:1"])
-    assert (told["changed"], told["images"], told["diff"]["after"]) == (True, ["a:1"], "a:1\n")
+    result = ask(check_mode=True, images=["a:1"])
+    assert (result["changed"], result["images"], result["diff"]["after"]) == (True, ["a:1"], "a:1\n")
     assert not (tmp_path / "gpunode").exists()
 
 
@@ -49,9 +49,9 @@ def test_check_mode_tells_and_writes_nothing(ask, tmp_path):
 def test_a_note_that_cannot_be_read_is_said(ask, tmp_path, text):
     (tmp_path / "gpunode").mkdir()
     (tmp_path / "gpunode" / "brought.json").write_text(text)
-    told = ask()
-    assert told["failed"] is True
-    assert "brought.json should be JSON with the lists images and models, but is not" in told["msg"]
+    result = ask()
+    assert result["failed"] is True
+    assert "brought.json should be JSON with the lists images and models, but is not" in result["msg"]
 
 
 @pytest.mark.parametrize("here", [True, False])

@@ -38,13 +38,13 @@ def system(monkeypatch, tmp_path, release: str, booted: bool = True):
     ],
 )
 def test_distributions(monkeypatch, tmp_path, release, expected):
-    said = system(monkeypatch, tmp_path, release)
+    facts = system(monkeypatch, tmp_path, release)
     names = ("distribution", "distribution_major_version", "distribution_release", "os_family")
-    assert tuple(said[f"ansible_{name}"] for name in names) == expected
-    assert said["ansible_systemd"] == {"version": 252}
+    assert tuple(facts[f"ansible_{name}"] for name in names) == expected
+    assert facts["ansible_systemd"] == {"version": 252}
 
 
 def test_a_node_without_systemd(monkeypatch, tmp_path):
-    said = system(monkeypatch, tmp_path, "ID=debian\n", booted=False)
-    assert said["ansible_service_mgr"] != "systemd"
-    assert "ansible_systemd" not in said
+    facts = system(monkeypatch, tmp_path, "ID=debian\n", booted=False)
+    assert facts["ansible_service_mgr"] != "systemd"
+    assert "ansible_systemd" not in facts

@@ -116,8 +116,8 @@ def test_what_systemd_says_of_units_is_read_in_their_order() -> None:
         "b.service",
         "--property=Id,Job",
     ]
-    said = "Id=a.service\nEnvironment=A=1 B=2\nodd\n\nId=b.service\nJob=\n"
-    assert commands.shown(said) == [
+    output = "Id=a.service\nEnvironment=A=1 B=2\nodd\n\nId=b.service\nJob=\n"
+    assert commands.shown(output) == [
         {"Id": "a.service", "Environment": "A=1 B=2"},
         {"Id": "b.service", "Job": ""},
     ]
@@ -125,14 +125,14 @@ def test_what_systemd_says_of_units_is_read_in_their_order() -> None:
 
 
 def test_docker_is_asked_for_what_it_has() -> None:
-    asked = []
+    requests = []
 
     def run(argv: Sequence[str]) -> tuple[int, str, str]:
-        asked.append(" ".join(argv))
+        requests.append(" ".join(argv))
         return 1, "sha256:1\n", "No such image: b"
 
     assert commands.inspected(run, "/bin/docker", "image", "{{.Id}}", "a", "b") == "sha256:1"
-    assert asked == ["/bin/docker image inspect --format={{.Id}} a b"]
+    assert requests == ["/bin/docker image inspect --format={{.Id}} a b"]
 
 
 def test_a_command_that_hangs_is_killed() -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's side of the lock: who waits for whom, who is told what, and the process that keeps the lock."""
+"""The controller's side of the lock: who waits for whom, which message each gets, and the process that keeps it."""
 
 from __future__ import annotations
 
@@ -96,17 +96,17 @@ def test_all_tasks_of_one_run_are_one_and_another_run_is_another() -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Path:
-    os.mkfifo(tmp_path / "told")
-    return tmp_path / "told"
+def pipe(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
 
 
-def keep(main: subprocess.Popen[bytes], told: Path) -> Callable[[float], str]:
+def keep(main: subprocess.Popen[bytes], pipe: Path) -> Callable[[float], str]:
     """A keeper of that process's lock; the function that is returned reads what it did, "" where it did nothing."""
-    reader = os.open(told, os.O_RDWR)  # so that it never ends, whoever closes it
+    reader = os.open(pipe, os.O_RDWR)  # so that it never ends, whoever closes it
 
     def tell(word: str) -> Callable[[], None]:
-        return lambda: told.write_text(word)
+        return lambda: pipe.write_text(word)
 
     one_play.start_keeper(main.pid, tell("renewed "), tell("released "), set())
 
@@ -118,10 +118,10 @@ def keep(main: subprocess.Popen[bytes], told: Path) -> Callable[[float], str]:
 
 
 @pytest.mark.parametrize("signal", [9, 15])
-def test_the_lock_goes_with_the_play_however_it_dies(monkeypatch: pytest.MonkeyPatch, told: Path, signal: int) -> None:
+def test_the_lock_goes_with_the_play_however_it_dies(monkeypatch: pytest.MonkeyPatch, pipe: Path, signal: int) -> None:
     monkeypatch.setattr(one_play, "BEAT_S", 0.05)
     with subprocess.Popen(["sleep", "600"]) as main:
-        read = keep(main, told)
+        read = keep(main, pipe)
         assert set(read(30).split()) == {"renewed"}
         main.send_signal(signal)
         main.wait()
@@ -131,11 +131,11 @@ def test_the_lock_goes_with_the_play_however_it_dies(monkeypatch: pytest.MonkeyP
     assert words[-1] == "released"
 
 
-def test_the_keeper_holds_no_output_of_the_play(told: Path) -> None:
+def test_the_keeper_holds_no_output_of_the_play(pipe: Path) -> None:
     """Whoever reads what the play prints waits for the last process that could print there."""
     with subprocess.Popen(["sleep", "600"]) as main:
         ours, theirs = os.pipe()
-        keep(main, told)
+        keep(main, pipe)
         os.close(theirs)
         assert select.select([ours], [], [], 30)[0] == [ours]
         assert os.read(ours, 1) == b""

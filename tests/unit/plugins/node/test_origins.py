@@ -41,22 +41,22 @@ def test_an_origin_is_scheme_host_and_port(one, other, same):
 
 def redirecting(*steps):
     """An open_url that redirects along the steps; what it was asked."""
-    asked = []
+    requests = []
 
     def ask(url, follow_redirects, **options):
-        asked.append(url)
+        requests.append(url)
         assert follow_redirects == "none"
-        if len(asked) > len(steps):
+        if len(requests) > len(steps):
             return url
         headers = email.message.Message()
-        headers["Location"] = steps[len(asked) - 1]
+        headers["Location"] = steps[len(requests) - 1]
         raise HTTPError(url, 302, "Found", headers, None)
 
-    return asked, ask
+    return requests, ask
 
 
 @pytest.mark.parametrize(
-    ("steps", "asked"),
+    ("steps", "requests"),
     [
         (["/other"], ["https://u:p@h/key", "https://u:p@h/other"]),
         (["https://h:443/other"], ["https://u:p@h/key", "https://u:p@h:443/other"]),
@@ -64,10 +64,10 @@ def redirecting(*steps):
         (["https://cdn/key", "https://h/key"], ["https://u:p@h/key", "https://cdn/key", "https://h/key"]),
     ],
 )
-def test_a_password_stays_with_its_origin(steps, asked):
+def test_a_password_stays_with_its_origin(steps, requests):
     seen, ask = redirecting(*steps)
-    assert web.following(ask)("https://u:p@h/key", timeout=1) == asked[-1]
-    assert seen == asked
+    assert web.following(ask)("https://u:p@h/key", timeout=1) == requests[-1]
+    assert seen == requests
 
 
 @pytest.mark.parametrize("step", ["http://h/key", "file:///etc/shadow", "ftp://h/key", "http://h:443/key"])
@@ -148,7 +148,7 @@ def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "message"),
     [
         (URLError(socket.gaierror(-3, "Temporary failure in name resolution")), "Temporary failure in name resolution"),
         (URLError(ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
@@ -158,5 +158,5 @@ def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
         (ValueError("unknown url type: 'h'"), "unknown url type: 'h'"),
     ],
 )
-def test_a_cause_is_told_without_pythons_wrapping(trouble, told):
-    assert web.cause(trouble) == told
+def test_a_cause_is_told_without_pythons_wrapping(trouble, message):
+    assert web.cause(trouble) == message

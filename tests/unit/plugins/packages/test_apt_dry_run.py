@@ -81,11 +81,11 @@ def test_another_entry_at_which_apt_would_stop_is_named(node, wanted, name, text
     path = os.path.normpath(node.parts / name)
     Path(path).write_text(text)
     (node.parts / "fine.list").write_text("deb http://other.test bookworm main\n")
-    said = node.refusal(wanted)
-    assert said.startswith(f"{path} names the repository {wanted['uri']} {wanted['suite']} as well")
-    assert "(Conflicting values set for option" in said
-    assert said.endswith("Remove that entry; what was installed from it stays.")
-    assert str(node.root / "asked") not in said
+    message = node.refusal(wanted)
+    assert message.startswith(f"{path} names the repository {wanted['uri']} {wanted['suite']} as well")
+    assert "(Conflicting values set for option" in message
+    assert message.endswith("Remove that entry; what was installed from it stays.")
+    assert str(node.root / "asked") not in message
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_what_apt_reads_is_let_be(node, name, text):
 def test_what_was_broken_before_is_named(node):
     (node.parts / "fine.list").write_text("deb http://other.test bookworm main\n")
     (node.parts / "odd.list").write_text("deb http://other.test\n")
-    said = node.refusal(DOCKER)
-    assert said.startswith(
+    message = node.refusal(DOCKER)
+    assert message.startswith(
         f"apt does not read {node.parts}/odd.list (Malformed entry 1 in list file {node.parts}/odd.list"
     )
-    assert said.endswith("Mend that first.")
+    assert message.endswith("Mend that first.")
 
 
 def test_an_address_that_is_no_repository_is_told_and_leaves_no_trace(node, tmp_path):
@@ -120,9 +120,9 @@ def test_an_address_that_is_no_repository_is_told_and_leaves_no_trace(node, tmp_
     with packages_apt.staged(wanted, b"") as folder:
         rc, _out, err = node.run(packages_apt.update(folder, trace=False))
     assert rc != 0
-    said = packages_apt.rejection(wanted, err)
-    assert said.startswith(f"apt does not take file://{tmp_path}/nothing bookworm: ")
-    assert "does not have a Release file" in said or "File not found" in said
+    message = packages_apt.rejection(wanted, err)
+    assert message.startswith(f"apt does not take file://{tmp_path}/nothing bookworm: ")
+    assert "does not have a Release file" in message or "File not found" in message
     assert sorted(path.name for path in node.root.rglob("*") if path.is_file()) == ["apt.conf"]
     assert not os.path.exists(folder)
 

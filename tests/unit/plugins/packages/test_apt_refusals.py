@@ -65,8 +65,8 @@ def ask(tmp_path, parts, capsys):
 def test_a_wrong_address_leaves_the_node_as_it_was(ask, parts, tmp_path, check_mode, before):
     if before:
         (parts / "docker.sources").write_text(before)
-    told = ask(check_mode)
-    assert told["msg"].startswith(f"apt does not take file://{tmp_path}/nothing ./: ")
+    result = ask(check_mode)
+    assert result["msg"].startswith(f"apt does not take file://{tmp_path}/nothing ./: ")
     assert [path.read_text() for path in parts.iterdir()] == ([before] if before else [])
     assert not (tmp_path / "keyrings").exists()
 
@@ -75,8 +75,8 @@ def test_a_wrong_address_leaves_the_node_as_it_was(ask, parts, tmp_path, check_m
 def test_another_entry_for_the_repository_stops_it_before_anything_is_written(ask, parts, tmp_path, check_mode):
     other = parts / "z.list"
     other.write_text(f"deb-src [trusted=yes] file:{tmp_path}/nothing/ ./\n")
-    told = ask(check_mode)
-    assert told["msg"].startswith(f"{other} names the repository file://{tmp_path}/nothing ./ as well")
+    result = ask(check_mode)
+    assert result["msg"].startswith(f"{other} names the repository file://{tmp_path}/nothing ./ as well")
     assert list(parts.iterdir()) == [other]
     assert not (tmp_path / "keyrings").exists()
 
@@ -93,7 +93,7 @@ def test_words_alone_are_written_without_a_question(ask, parts):
     (parts.parent / "keyrings" / "docker.asc").write_text(KEY)
     key = f"Signed-By: {packages_apt.KEYRINGS}/docker.asc"
     path.write_text(f"# Old.\nTypes: deb\nURIs: file://{parts.parent}/nothing\nSuites: ./\n{key}\n")
-    told = ask(description="New.")
-    assert told["changed"]
+    result = ask(description="New.")
+    assert result["changed"]
     assert path.read_text().startswith("# New.\nTypes: deb\n")
     assert not ask(description="New.")["changed"]

@@ -86,7 +86,7 @@ def test_missing(version: str | None, missing: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("message", "expected"),
     [
         (
             "W: GPG error: x NO_PUBKEY 1\nE: no InRelease\nW: GPG error: x NO_PUBKEY 1\n",
@@ -95,5 +95,5 @@ def test_missing(version: str | None, missing: list[str]) -> None:
         ("Killed\n", "Killed"),
     ],
 )
-def test_complaint(said: str, expected: str) -> None:
-    assert packages_apt.complaint(said) == expected
+def test_complaint(message: str, expected: str) -> None:
+    assert packages_apt.complaint(message) == expected

@@ -95,9 +95,9 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
 def test_what_is_no_key(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         packages_key.fingerprints(data)
-    with pytest.raises(ValueError, match=words) as told:
+    with pytest.raises(ValueError, match=words) as error:
         packages_key.checked(data, RSA, "http://mirror/gpg")
-    assert str(told.value).startswith("http://mirror/gpg has no key to compare with D15E 51EA")
+    assert str(error.value).startswith("http://mirror/gpg has no key to compare with D15E 51EA")
 
 
 @pytest.mark.parametrize("text", [RSA, RSA.lower(), "0x" + RSA, packages_key.spelt(RSA), ":".join(RSA), f" {RSA}\n"])
@@ -119,10 +119,10 @@ def test_right_key() -> None:
 @pytest.mark.parametrize("name", ["ed25519.asc", "two-keys.asc"])
 def test_wrong_key_is_refused_with_both_fingerprints(name: str) -> None:
     """A second key beside the right one would be trusted as well, so it is refused too."""
-    with pytest.raises(ValueError, match="it is not trusted") as told:
+    with pytest.raises(ValueError, match="it is not trusted") as error:
         packages_key.checked(key(name), RSA, "http://mirror/gpg")
-    said = str(told.value)
-    assert "http://mirror/gpg" in said
-    assert packages_key.spelt(RSA) in said
-    assert packages_key.spelt(ED25519) in said
-    assert said.count(". ") == 0
+    message = str(error.value)
+    assert "http://mirror/gpg" in message
+    assert packages_key.spelt(RSA) in message
+    assert packages_key.spelt(ED25519) in message
+    assert message.count(". ") == 0

@@ -144,12 +144,12 @@ def test_a_field_of_another_form_is_a_finding(name: str) -> None:
     config, formats = one_of_each()[name], _formats(_read(HOME / "weight_formats.yml"))
     for value in ODD:
         for changed in altered(config, value):
-            said = "m: "
+            message = "m: "
             try:
                 read_config("m", changed)
             except ValueError as error:
-                said = str(error)
-            assert said.startswith("m: ")
+                message = str(error)
+            assert message.startswith("m: ")
             read_quantization(quantization_of(changed), formats.known, formats.not_served)
             code_files(changed, [])
 

@@ -124,8 +124,8 @@ def test_a_hybrid_runs_as_many_requests_as_it_has_room_for() -> None:
     assert 800 <= instance.config["max-num-seqs"] <= 888
     assert "requests run at once (max-num-seqs)" in " ".join(instance.warnings)
     assert "max-num-seqs" not in one("1xB200", CATALOG, model=nano).config
-    asked = one("1xH100", CATALOG, model=nano, extra_args={"max-num-seqs": 64})
-    assert asked.config["max-num-seqs"] == 64
+    chosen = one("1xH100", CATALOG, model=nano, extra_args={"max-num-seqs": 64})
+    assert chosen.config["max-num-seqs"] == 64
 
 
 #: What vLLM 0.26.0 said on one H100, with random weights.

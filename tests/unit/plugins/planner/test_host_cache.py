@@ -48,8 +48,8 @@ def test_auto_is_half_of_what_the_system_leaves(gib: int, expected: int) -> None
     made = one(host(gib), model="8b", kv_host_gib="auto")
     assert made.kv_host_gib == expected
     assert made.config.get("kv-offloading-size") == (expected or None)
-    told = warnings(host(gib), model="8b", kv_host_gib="auto")
-    assert ("too little to keep KV cache there" in told) == (expected == 0)
+    notes = warnings(host(gib), model="8b", kv_host_gib="auto")
+    assert ("too little to keep KV cache there" in notes) == (expected == 0)
 
 
 def test_engines_share_what_is_planned() -> None:
@@ -65,9 +65,9 @@ def test_engines_share_what_is_planned() -> None:
 
 
 def test_more_than_the_host_has_is_refused() -> None:
-    told = findings(host(128), model="8b", kv_host_gib=120)
-    assert "8b 120 GiB are asked for, and of the host's 128 GiB 16 are kept" in told
-    assert "set 111 or less in all, or auto" in told
+    problems = findings(host(128), model="8b", kv_host_gib=120)
+    assert "8b 120 GiB are asked for, and of the host's 128 GiB 16 are kept" in problems
+    assert "set 111 or less in all, or auto" in problems
     assert one(host(128), model="8b", kv_host_gib=111).kv_host_gib == 111
 
 
@@ -79,8 +79,8 @@ def test_without_a_node_its_memory_is_not_known() -> None:
 
 @pytest.mark.parametrize("value", ["much", 0, -1, 1.5, True, 70000, [64]])
 def test_what_is_no_size_is_a_finding(value: Any) -> None:
-    told = findings("1xH100", model="8b", kv_host_gib=value)
-    assert f"vllm_kv_host_gib must be auto, or a whole number of GiB from 1 to 65536, not {value!r}" in told
+    problems = findings("1xH100", model="8b", kv_host_gib=value)
+    assert f"vllm_kv_host_gib must be auto, or a whole number of GiB from 1 to 65536, not {value!r}" in problems
 
 
 POOLING = {"mine": {"repo_id": "Acme/mine", "config": {**CONFIGS["8b"], "architectures": ["MistralModel"]}}}
@@ -107,5 +107,5 @@ def test_a_memory_that_is_the_hosts_keeps_nothing_beside_it() -> None:
 
 
 def test_both_ways_at_once_are_refused() -> None:
-    told = findings("1xH100", model="8b", kv_host_gib="auto", extra_args={"kv-offloading-size": 8})
-    assert "8b: kv-offloading-size and vllm_kv_host_gib say the same: use one of the two." in told
+    problems = findings("1xH100", model="8b", kv_host_gib="auto", extra_args={"kv-offloading-size": 8})
+    assert "8b: kv-offloading-size and vllm_kv_host_gib say the same: use one of the two." in problems

@@ -98,10 +98,10 @@ def test_a_mixture_by_another_name_of_its_experts() -> None:
 
 def test_a_mixture_in_a_dense_class_is_not_guessed() -> None:
     config = {**ERNIE_300B, "architectures": ["Ernie4_5ForCausalLM"]}
-    said = findings("4xH100", catalog_of(config), model="m")
-    assert "its config.json has moe_num_experts, a mixture of experts, and Ernie4_5ForCausalLM has none" in said
-    assert "vllm_weights_bytes" in said
-    assert "vllm_kv_bytes_per_token" in said
+    problems = findings("4xH100", catalog_of(config), model="m")
+    assert "its config.json has moe_num_experts, a mixture of experts, and Ernie4_5ForCausalLM has none" in problems
+    assert "vllm_weights_bytes" in problems
+    assert "vllm_kv_bytes_per_token" in problems
 
 
 def test_a_hybrid_is_counted_by_its_layers() -> None:
@@ -120,9 +120,9 @@ def test_gemma_2_9b_on_an_a10g() -> None:
 
 def test_groups_of_the_quantised_parts_are_not_cut() -> None:
     catalog = catalog_of(QWEN25_14B_AWQ)
-    said = findings("8xH100", catalog, model="m", tensor_parallel_size=8)
-    assert "13824 inputs of mlp.down_proj, 1728 for each of 8 GPUs, are no whole groups of 128" in said
-    assert "widths that work: 1, 2, 4" in said
+    problems = findings("8xH100", catalog, model="m", tensor_parallel_size=8)
+    assert "13824 inputs of mlp.down_proj, 1728 for each of 8 GPUs, are no whole groups of 128" in problems
+    assert "widths that work: 1, 2, 4" in problems
     assert one("8xH100", catalog, model="m", objective="latency").tensor_parallel_size == 4
 
 
@@ -167,8 +167,8 @@ def test_mixtures_share_their_experts_among_replicas() -> None:
         not in one("4xH100", catalog, model="m", tensor_parallel_size=2, data_parallel_size=1).config
     )
     cut = {"extra_args": {"enable-expert-parallel": False}, "tensor_parallel_size": 4}
-    said = findings("4xH100", catalog, model="m", **cut)
-    assert "768 outputs of mlp.experts.0.gate_proj, 192 for each of 4 GPUs, are no whole blocks of 128" in said
+    problems = findings("4xH100", catalog, model="m", **cut)
+    assert "768 outputs of mlp.experts.0.gate_proj, 192 for each of 4 GPUs, are no whole blocks of 128" in problems
 
 
 def test_latent_attention_is_not_split() -> None:
@@ -207,8 +207,8 @@ UNKNOWN: dict[str, Any] = {
 
 def test_what_is_not_on_the_list_is_planned_with_two_figures() -> None:
     catalog = catalog_of(UNKNOWN)
-    said = findings("2xH100", catalog, model="m")
-    assert "m: the planner does not know NobodyForCausalLM. It is planned with vllm_weights_bytes" in said
+    problems = findings("2xH100", catalog, model="m")
+    assert "m: the planner does not know NobodyForCausalLM. It is planned with vllm_weights_bytes" in problems
     figures = {"weights_bytes": 40 * GIB, "kv_bytes_per_token": 200_000}
     instance = one("2xH100", catalog, model="m", **figures)
     assert (instance.tensor_parallel_size, instance.max_model_len, instance.weights_bytes) == (1, 65536, 40 * GIB)
@@ -272,8 +272,8 @@ def test_older_gpus_compute_in_fp16() -> None:
     instance = one(turing, catalog_of(plain), model="m")
     assert instance.config["dtype"] == "half"
     assert "computes in FP16 (dtype: half)" in " ".join(instance.warnings)
-    said = findings(turing, catalog_of({**GEMMA2_9B, "num_hidden_layers": 12}), model="m")
-    assert "computes in FP16, which vLLM refuses for Gemma2ForCausalLM" in said
+    problems = findings(turing, catalog_of({**GEMMA2_9B, "num_hidden_layers": 12}), model="m")
+    assert "computes in FP16, which vLLM refuses for Gemma2ForCausalLM" in problems
     assert "dtype" not in one("1xH100", catalog_of(plain), model="m").config
 
 
@@ -288,8 +288,8 @@ def test_long_rope_is_offered_and_not_taken_by_itself() -> None:
     catalog = catalog_of({**plain, **longer, "max_position_embeddings": 131072})
     assert one("1xH200", catalog, model="m").max_model_len == 4096
     assert "the model takes up to 131072 (vllm_max_model_len)" in warnings("1xH200", catalog, model="m")
-    asked = one("1xH200", catalog, model="m", max_model_len=131072)
-    assert (asked.max_model_len, "hf-overrides" in asked.config) == (131072, False)
+    chosen = one("1xH200", catalog, model="m", max_model_len=131072)
+    assert (chosen.max_model_len, "hf-overrides" in chosen.config) == (131072, False)
 
 
 def test_an_architecture_that_the_release_does_not_serve_yet() -> None:

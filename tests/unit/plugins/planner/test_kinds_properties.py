@@ -126,11 +126,11 @@ def read_by(config: Any, field: str, value: Any) -> set[str]:
     """The fields that a reader asks for, of those that are there: they are what its kind is made of."""
     from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import architectures
 
-    asked: set[str] = set()
+    numbers: set[str] = set()
     get = architectures.Fields.get
 
     def noted(fields: Any, *names: str, default: Any = None) -> Any:
-        asked.update(names)
+        numbers.update(names)
         return get(fields, *names, default=default)
 
     architectures.Fields.get = noted  # type: ignore[method-assign]
@@ -138,7 +138,7 @@ def read_by(config: Any, field: str, value: Any) -> set[str]:
         read_config("m", {**config, field: value})
     finally:
         architectures.Fields.get = get  # type: ignore[method-assign]
-    return asked
+    return numbers
 
 
 @SLOW

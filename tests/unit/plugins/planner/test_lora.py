@@ -20,7 +20,10 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.plan import card, plan_text
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner import planning
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, findings, one, warnings
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import NAME, said as model_said
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import (
+    NAME,
+    hub_answer as model_answer,
+)
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_plan_by_name import action, called, node
 
 COMMIT = "1605565b47bb9346c5515c34102e054115b4f98b"
@@ -36,16 +39,16 @@ CONFIG = {
 FILES = {"adapter_config.json": 700, "adapter_model.safetensors": 27_000_000, "optimizer.pt": 50_000_000}
 
 
-def said(files: dict[str, int] | None = None, reference: str = SQL, **config: Any) -> dict[str, Any]:
+def hub_answer(files: dict[str, int] | None = None, reference: str = SQL, **config: Any) -> dict[str, Any]:
     repo_id, _at, branch = reference.partition("@")
-    told = {"repo_id": repo_id, "revision": COMMIT, "branch": branch or "main", "gated": False, "license": "mit"}
-    return {**told, "files": files or FILES, "config": None, "adapter_config": {**CONFIG, **config}}
+    answer = {"repo_id": repo_id, "revision": COMMIT, "branch": branch or "main", "gated": False, "license": "mit"}
+    return {**answer, "files": files or FILES, "config": None, "adapter_config": {**CONFIG, **config}}
 
 
 def catalog(*references: str, **config: Any) -> Any:
     options = {"extra_models": {}, "extra_gpus": {}, "extra_engines": {}, "lora": {r: r for r in references or (SQL,)}}
-    told = {reference: said(reference=reference, **config) for reference in options["lora"]}
-    return hub_models.with_answers({**options, "models": ["8b"]}, told, CATALOG)
+    answers = {reference: hub_answer(reference=reference, **config) for reference in options["lora"]}
+    return hub_models.with_answers({**options, "models": ["8b"]}, answers, CATALOG)
 
 
 def plan(gpus: str = "1xH100", model: Any = "8b", lora: Any = None, known: Any = None, **config: Any) -> Any:
@@ -60,7 +63,7 @@ def refused(lora: Any = None, model: Any = "8b", **config: Any) -> str:
 def test_an_adapter_is_asked_for_in_the_call_that_reads_the_gpus() -> None:
     made = action(
         serving_plan.ActionModule,
-        node(**{SQL: said(), NAME: model_said()}),
+        node(**{SQL: hub_answer(), NAME: model_answer()}),
         model=NAME,
         lora={"sql": SQL},
         fail_on_findings=False,
@@ -78,13 +81,13 @@ def test_an_adapter_is_asked_for_in_the_call_that_reads_the_gpus() -> None:
 
 
 def test_each_adapter_is_asked_for_once_wherever_it_is_named() -> None:
-    asked = hub_models.question(
+    request = hub_models.question(
         ["8b", {"model": "8b", "name": "b", "lora": {"law": LAW, "again": {"adapter": SQL, "base": "x/y"}}}],
         {"lora": {"sql": SQL}, "hub": {}, "hub_token": ""},
         CATALOG,
     )
-    assert [one["name"] for one in asked["models"]] == [SQL, LAW]
-    assert asked["models"][1] == {"name": LAW, "repo_id": "Acme/law-lora", "revision": "v2"}
+    assert [one["name"] for one in request["models"]] == [SQL, LAW]
+    assert request["models"][1] == {"name": LAW, "repo_id": "Acme/law-lora", "revision": "v2"}
 
 
 @pytest.mark.parametrize("reference", ["sql", "/srv/sql", "a/b/c", "Acme/sql@", "Acme/sql@../x", 7, None, ["a/b"]])
@@ -176,7 +179,7 @@ def test_several_adapters_are_in_one_batch_and_the_rest_waits_in_the_hosts_memor
 def test_targets_that_are_no_plain_names_leave_all_modules_open() -> None:
     assert "lora-target-modules" not in plan(target_modules="all-linear").config
     assert "lora-target-modules" not in plan(target_modules=["q_proj", "w9"]).config
-    both = {SQL: said(), LAW: said(reference=LAW, target_modules=["down_proj", "v_proj"])}
+    both = {SQL: hub_answer(), LAW: hub_answer(reference=LAW, target_modules=["down_proj", "v_proj"])}
     options = {
         "extra_models": {},
         "extra_gpus": {},
@@ -221,19 +224,19 @@ def test_the_users_own_options_win() -> None:
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(config: dict[str, Any], says: str) -> None:
-    told = refused(**config)
-    assert says in told
-    assert told.startswith("8b: the adapter sql (Acme/sql-lora at 1605565b) ")
-    assert len(told.splitlines()) == 1
+    problems = refused(**config)
+    assert says in problems
+    assert problems.startswith("8b: the adapter sql (Acme/sql-lora at 1605565b) ")
+    assert len(problems.splitlines()) == 1
 
 
 def test_an_adapter_without_weights_or_configuration_is_refused() -> None:
-    bare = {**said(files={"adapter_config.json": 1, "README.md": 2})}
+    bare = {**hub_answer(files={"adapter_config.json": 1, "README.md": 2})}
     options = {"extra_models": {}, "extra_gpus": {}, "extra_engines": {}, "models": ["8b"], "lora": {"sql": SQL}}
     known = hub_models.with_answers(options, {SQL: bare}, CATALOG)
     assert "has no adapter_model.safetensors" in findings("1xH100", known, model="8b", lora={"sql": SQL})
     with pytest.raises(ValueError, match=r"Acme/sql-lora at \w+ has no adapter_config.json, so it is no LoRA adapter"):
-        hub_models.with_answers(options, {SQL: {**said(), "adapter_config": None}}, CATALOG)
+        hub_models.with_answers(options, {SQL: {**hub_answer(), "adapter_config": None}}, CATALOG)
 
 
 @pytest.mark.parametrize("base", [BASE, BASE.lower(), "meta-llama/Llama-3.1-8B-Instruct/"])
@@ -250,9 +253,9 @@ def test_the_same_model_in_another_weight_format_is_the_base() -> None:
 
 def test_a_base_under_another_name_is_the_users_word() -> None:
     config = {"base_model_name_or_path": "unsloth/llama-3.1-8b"}
-    told = refused(**config)
+    problems = refused(**config)
     word = {"sql": {"adapter": SQL, "base": "unsloth/llama-3.1-8b"}}
-    assert "lora: {sql: {adapter: Acme/sql-lora, base: unsloth/llama-3.1-8b}}" in told
+    assert "lora: {sql: {adapter: Acme/sql-lora, base: unsloth/llama-3.1-8b}}" in problems
     assert plan(lora=word, **config).lora
     assert "was trained on unsloth/llama-3.1-8b" in refused(lora={"sql": {"adapter": SQL, "base": "x/y"}}, **config)
 
@@ -261,29 +264,29 @@ def test_a_base_under_another_name_is_the_users_word() -> None:
 def test_the_users_word_is_held_to_the_size_of_the_file(megabytes: float, fits: bool) -> None:
     """32 layers x 16 x (4096 + 4096 + 4096 + 1024) numbers are 13.6 MB in BF16."""
     files = {"adapter_config.json": 700, "adapter_model.safetensors": int(megabytes * 1e6)}
-    answer = said(files, base_model_name_or_path="x/y")
+    answer = hub_answer(files, base_model_name_or_path="x/y")
     options = {"extra_models": {}, "extra_gpus": {}, "extra_engines": {}, "models": ["8b"], "lora": {"sql": SQL}}
     known = hub_models.with_answers(options, {SQL: answer}, CATALOG)
     word = {"sql": {"adapter": SQL, "base": "x/y"}}
     if fits:
         assert plan(lora=word, known=known).lora
     else:
-        told = findings("1xH100", known, model="8b", lora=word)
-        assert f"q_proj and v_proj of {BASE} have 13.6 MB in BF16 or 27.3 MB in FP32" in told
-        assert f"has {megabytes:.1f} MB: it was trained on another model." in told
+        problems = findings("1xH100", known, model="8b", lora=word)
+        assert f"q_proj and v_proj of {BASE} have 13.6 MB in BF16 or 27.3 MB in FP32" in problems
+        assert f"has {megabytes:.1f} MB: it was trained on another model." in problems
 
 
 def test_a_name_is_served_once() -> None:
-    told = refused(lora={BASE: SQL})
-    assert f"the adapter {BASE} has a name of the model itself ({BASE}, 8b)" in told
+    problems = refused(lora={BASE: SQL})
+    assert f"the adapter {BASE} has a name of the model itself ({BASE}, 8b)" in problems
 
 
 def test_an_architecture_without_adapters() -> None:
     model = {"mine": {"repo_id": BASE, "config": {**planning.CONFIGS["8b"], "architectures": ["OrionForCausalLM"]}}}
     options = {"extra_models": model, "extra_gpus": {}, "extra_engines": {}, "models": ["mine"], "lora": {"sql": SQL}}
-    known = hub_models.with_answers(options, {SQL: said()}, hub_models.known(options))
-    told = findings("1xH100", known, model="mine", lora={"sql": SQL})
-    assert "mine: vLLM takes no LoRA adapters for OrionForCausalLM" in told
+    known = hub_models.with_answers(options, {SQL: hub_answer()}, hub_models.known(options))
+    problems = findings("1xH100", known, model="mine", lora={"sql": SQL})
+    assert "mine: vLLM takes no LoRA adapters for OrionForCausalLM" in problems
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -293,8 +296,8 @@ def request(model: str = "8b", known: Any = None, **options: Any) -> InstanceReq
     return found
 
 
-def bytes_of(asked: InstanceRequest, tp: int = 1, pp: int = 1, **experts: int) -> int:
-    return round(slots_gib(asked, Parallel(tp, pp), Experts(**experts) if experts else Experts(cut=tp)) * GIB)
+def bytes_of(instance: InstanceRequest, tp: int = 1, pp: int = 1, **experts: int) -> int:
+    return round(slots_gib(instance, Parallel(tp, pp), Experts(**experts) if experts else Experts(cut=tp)) * GIB)
 
 
 def test_slots_are_counted_as_vllm_allocates_them() -> None:
@@ -317,27 +320,27 @@ def test_slots_are_counted_as_vllm_allocates_them() -> None:
 
 
 def test_a_row_parallel_module_divides_its_inputs() -> None:
-    asked = request(known=catalog(target_modules=["down_proj"]))
-    assert bytes_of(asked, tp=2) == 32 * 16 * 2 * (14336 // 2 + 4096)
+    instance = request(known=catalog(target_modules=["down_proj"]))
+    assert bytes_of(instance, tp=2) == 32 * 16 * 2 * (14336 // 2 + 4096)
 
 
 def test_open_modules_are_all_counted_with_both_ends() -> None:
-    asked = request(known=catalog(target_modules="all-linear"))
+    instance = request(known=catalog(target_modules="all-linear"))
     linear = (3 * 4096 + 4096 + 1024 + 1024) + (4096 + 4096) + 2 * (4096 + 14336) + (14336 + 4096)
     ends = 2 * (128256 + 4096)
-    assert bytes_of(asked) == 16 * 2 * (32 * linear + ends) == 184713216 // 2
+    assert bytes_of(instance) == 16 * 2 * (32 * linear + ends) == 184713216 // 2
 
 
 def test_experts_are_counted_each() -> None:
     known = catalog(target_modules=["gate_proj", "up_proj", "down_proj"], base_model_name_or_path="Qwen/Qwen3-30B-A3B")
     model = next(m for m in known.models.values() if m.sized.mixture and m.sized.name == "Qwen3MoeForCausalLM")
-    asked = request(model.key, known)
+    instance = request(model.key, known)
     attention = (3 * 2048 + 4096 + 512 + 512) + (4096 + 2048)
     one_expert = 2 * (2048 + 768) + (768 + 2048)
     gate, ends = 2048 + 128, 2 * (151936 + 2048)
     assert model.sized.expert_size == 768
-    assert bytes_of(asked) == 16 * 2 * (48 * (attention + 128 * one_expert + gate) + ends)
-    shared = bytes_of(asked, tp=2, over=2) - bytes_of(asked, tp=2, cut=2)
+    assert bytes_of(instance) == 16 * 2 * (48 * (attention + 128 * one_expert + gate) + ends)
+    shared = bytes_of(instance, tp=2, over=2) - bytes_of(instance, tp=2, cut=2)
     # Whole experts, half as many; or all of them, each cut: A of gate and up and B of down are not.
     assert shared == 16 * 2 * 48 * (64 * one_expert - 128 * (2 * (2048 + 384) + (384 + 2048)))
 
@@ -351,9 +354,9 @@ def test_a_mixture_with_adapters_of_its_attention_alone_counts_no_experts() -> N
 def test_the_plan_counts_the_slots_and_says_so() -> None:
     plain, with_it = one("1xH100", model="8b"), plan(r=512, target_modules="all-linear")
     assert with_it.kv_cache_tokens < plain.kv_cache_tokens
-    told = warnings("1xH100", catalog(r=512, target_modules="all-linear"), model="8b", lora={"sql": SQL})
-    assert "8b: its 1 LoRA adapter takes" in told
-    assert "max-loras 1, max-lora-rank 512" in told
+    notes = warnings("1xH100", catalog(r=512, target_modules="all-linear"), model="8b", lora={"sql": SQL})
+    assert "8b: its 1 LoRA adapter takes" in notes
+    assert "max-loras 1, max-lora-rank 512" in notes
 
 
 def test_a_model_that_is_not_sized_counts_the_files_of_its_adapters() -> None:
@@ -365,17 +368,17 @@ def test_a_model_that_is_not_sized_counts_the_files_of_its_adapters() -> None:
         "models": [],
         "lora": {"sql": SQL},
     }
-    known = hub_models.with_answers(options, {SQL: said(r=12)}, hub_models.known(options))
+    known = hub_models.with_answers(options, {SQL: hub_answer(r=12)}, hub_models.known(options))
     figures = {"weights_bytes": 10 * GIB, "kv_bytes_per_token": 100_000}
-    asked = request("mine", known, **figures)
-    assert bytes_of(asked) == round(27_000_000 * 16 / 12)
+    instance = request("mine", known, **figures)
+    assert bytes_of(instance) == round(27_000_000 * 16 / 12)
 
 
 def test_the_plan_on_the_screen_names_them() -> None:
     made = asdict(plan())
     decided = {"gpus": [], "plan": {"warnings": [], "rejected": []}}
-    told = plan_text("n1", decided, {"instances": [made], "fetch": [], "disks": []}, {})
-    assert f"adapters  sql (Acme/sql-lora at {COMMIT[:8]})" in "\n".join(told)
+    text = plan_text("n1", decided, {"instances": [made], "fetch": [], "disks": []}, {})
+    assert f"adapters  sql (Acme/sql-lora at {COMMIT[:8]})" in "\n".join(text)
 
 
 def test_the_card_names_adapters() -> None:

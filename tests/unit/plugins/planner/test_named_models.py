@@ -30,13 +30,13 @@ SHARDS = [f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)]
 FILES = {"config.json": 700, "tokenizer.json": 9_000_000, **dict.fromkeys(SHARDS, 4_015_000_000)}
 
 
-def said(**more: Any) -> dict[str, Any]:
-    told = {"repo_id": NAME, "revision": COMMIT, "branch": "main", "gated": False, "license": "mit"}
-    return {**told, "config": LLAMA, "files": FILES, "index": "", "shards": SHARDS, **more}
+def hub_answer(**more: Any) -> dict[str, Any]:
+    answer = {"repo_id": NAME, "revision": COMMIT, "branch": "main", "gated": False, "license": "mit"}
+    return {**answer, "config": LLAMA, "files": FILES, "index": "", "shards": SHARDS, **more}
 
 
 def catalog(name: str = NAME, **more: Any) -> Any:
-    return load_catalog(entries({name: said(**more)}))
+    return load_catalog(entries({name: hub_answer(**more)}))
 
 
 # -- who is asked for -------------------------------------------------------------------------------------------------
@@ -88,21 +88,21 @@ def test_the_revision_is_no_part_of_the_instances_name() -> None:
 
 def test_another_revision_of_ours_keeps_its_parser() -> None:
     ours = "meta-llama/Llama-3.1-8B-Instruct"
-    made = load_catalog(entries({f"{ours}@v2": said(repo_id=ours, branch="v2")}, CATALOG))
+    made = load_catalog(entries({f"{ours}@v2": hub_answer(repo_id=ours, branch="v2")}, CATALOG))
     config = one("1xH100", made, model=f"{ours}@v2").config
     assert (config["tool-call-parser"], config["revision"]) == ("llama3_json", COMMIT)
     assert "tool-call-parser" not in one("1xH100", catalog(), model=NAME).config
 
 
 def test_two_of_one_name_are_told() -> None:
-    both = load_catalog(entries({NAME: said(), "Other/mine-8b": said(repo_id="Other/mine-8b")}))
+    both = load_catalog(entries({NAME: hub_answer(), "Other/mine-8b": hub_answer(repo_id="Other/mine-8b")}))
     assert "Two instances are named 'mine-8b'" in findings("2xH100", both, models=[NAME, "Other/mine-8b"])
     assert set(instances("2xH100", both, models=[NAME, {"model": "Other/mine-8b", "name": "b"}])) == {"mine-8b", "b"}
 
 
 def test_a_folder_is_mounted_and_not_fetched() -> None:
-    told = {**said(), "folder": "/srv/mine"}
-    mine = one("1xH100", load_catalog(entries({"/srv/mine": told})), model="/srv/mine")
+    answer = {**hub_answer(), "folder": "/srv/mine"}
+    mine = one("1xH100", load_catalog(entries({"/srv/mine": answer})), model="/srv/mine")
     assert (mine.name, mine.folder, mine.revision, mine.repo_id) == ("mine", "/srv/mine", None, "/srv/mine")
     assert mine.config["model"] == "/model"
     assert "revision" not in mine.config
@@ -127,20 +127,24 @@ def test_the_status_knows_its_instance_without_a_hub() -> None:
 )
 def test_what_has_no_config_json(files: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match="Acme/Mine-8B at 0e9e39f2") as refused:
-        entries({NAME: said(config=None, files=dict.fromkeys(files, 1))})
+        entries({NAME: hub_answer(config=None, files=dict.fromkeys(files, 1))})
     assert sentence in str(refused.value)
 
 
 def test_an_adapter_with_the_config_of_its_model_is_one_all_the_same() -> None:
     with pytest.raises(ValueError, match="is a LoRA adapter"):
         entries(
-            {NAME: said(files=dict.fromkeys(["config.json", "adapter_config.json", "adapter_model.safetensors"], 1))}
+            {
+                NAME: hub_answer(
+                    files=dict.fromkeys(["config.json", "adapter_config.json", "adapter_model.safetensors"], 1)
+                )
+            }
         )
 
 
 def test_each_that_is_refused_has_a_line() -> None:
     with pytest.raises(ValueError, match=r"^One\.\nTwo\.$"):
-        entries({"a/b": {"refused": "One."}, "c/d": {"refused": "Two."}, NAME: said()})
+        entries({"a/b": {"refused": "One."}, "c/d": {"refused": "Two."}, NAME: hub_answer()})
 
 
 # -- code -------------------------------------------------------------------------------------------------------------
@@ -288,9 +292,9 @@ def test_a_repository_with_bin_alone_is_served() -> None:
 def test_files_and_shapes_that_disagree_are_told() -> None:
     assert "files of its weights" not in warnings("1xH100", catalog(), model=NAME)
     twice = catalog(files={**FILES, **dict.fromkeys(SHARDS, 4_400_000_000)})
-    told = warnings("1xH100", twice, model=NAME)
-    assert "mine-8b: the files of its weights have 16.39 GiB, and by the shapes" in told
-    assert "they would have 14.96 GiB. The plan takes the files." in told
+    notes = warnings("1xH100", twice, model=NAME)
+    assert "mine-8b: the files of its weights have 16.39 GiB, and by the shapes" in notes
+    assert "they would have 14.96 GiB. The plan takes the files." in notes
     by_hand = load_catalog({"mine": {"repo_id": NAME, "config": LLAMA, "weights_bytes": 17_600_000_000}})
     assert "files of its weights" in warnings("1xH100", by_hand, model="mine")
     assert one("1xH100", by_hand, model="mine").weights_bytes == 17_600_000_000

@@ -21,7 +21,7 @@ from ansible_collections.gpunode.llm.plugins.action import serving_matrix, servi
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
 from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
 from ansible_collections.gpunode.llm.tests.unit import as_ansible
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import LLAMA, NAME, said
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_named_models import LLAMA, NAME, hub_answer
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(CHECKOUT / "tests" / "lab" / "hub"))
@@ -51,7 +51,12 @@ def called(made: Any) -> tuple[str, dict[str, Any]]:
 @pytest.mark.parametrize("lock", [None, 0])
 def test_the_plan_asks_in_the_call_that_it_makes_anyway(lock: float | None) -> None:
     made = action(
-        serving_plan.ActionModule, node(**{NAME: said()}), model=NAME, hub=HUB, hub_token=TOKEN, lock_timeout_s=lock
+        serving_plan.ActionModule,
+        node(**{NAME: hub_answer()}),
+        model=NAME,
+        hub=HUB,
+        hub_token=TOKEN,
+        lock_timeout_s=lock,
     )
     plan = made.run(task_vars={})["plan"]
     name, args = called(made)
@@ -71,7 +76,7 @@ def test_for_the_catalogues_models_no_hub_is_asked(lock: float | None, module: s
 
 @pytest.mark.parametrize("kind", [serving_plan.ActionModule, serving_matrix.ActionModule])
 def test_for_described_gpus_there_is_a_call_for_the_models_alone(kind: Actions) -> None:
-    made = action(kind, node(**{NAME: said()}), models=[NAME], gpus="2xH100", hub=HUB)
+    made = action(kind, node(**{NAME: hub_answer()}), models=[NAME], gpus="2xH100", hub=HUB)
     result = made.run(task_vars={})
     assert called(made)[0] == "model_info"
     assert result["plan"] if kind is serving_plan.ActionModule else result["rows"][0]["host"] == "2xH100"
@@ -79,16 +84,18 @@ def test_for_described_gpus_there_is_a_call_for_the_models_alone(kind: Actions) 
 
 
 def test_the_table_of_the_node() -> None:
-    made = action(serving_matrix.ActionModule, node(**{NAME: said()}), models=[NAME, "8b"], hub=HUB)
+    made = action(serving_matrix.ActionModule, node(**{NAME: hub_answer()}), models=[NAME, "8b"], hub=HUB)
     rows = {row["model"]: row["fits"] for row in made.run(task_vars={"inventory_hostname": "one"})["rows"]}
     assert rows == {"8b": True, "mine-8b": True}
     assert called(made)[0] == "model_info"
 
 
 def test_a_folder_of_the_node_is_no_download() -> None:
-    told = {**said(), "folder": "/srv/mine"}
+    answer = {**hub_answer(), "folder": "/srv/mine"}
     for together in (False, True):
-        made = action(serving_matrix.ActionModule, node(**{"/srv/mine": told}), models=["/srv/mine"], together=together)
+        made = action(
+            serving_matrix.ActionModule, node(**{"/srv/mine": answer}), models=["/srv/mine"], together=together
+        )
         result = made.run(task_vars={"inventory_hostname": "one"})
         assert [(row["fits"], row["download_bytes"]) for row in result["rows"]] == [(True, 0)]
         assert [total["download_bytes"] for total in result["sums"]] == [0] * together
@@ -115,8 +122,8 @@ def test_a_node_without_a_way_out_has_the_answer_of_one_that_has(
         return found["findings"] or found["plan"]["instances"][0]["revision"]
 
     assert plans(cut_off) == ["The hub cannot be reached."]
-    assert plans(node(**{NAME: said()})) == said()["revision"]
-    assert plans(cut_off) == said()["revision"]
+    assert plans(node(**{NAME: hub_answer()})) == hub_answer()["revision"]
+    assert plans(cut_off) == hub_answer()["revision"]
     assert plans(gated) == ["It is gated."]
 
 
@@ -128,7 +135,7 @@ def test_forks_that_answer_at_the_same_time_lose_nothing(tmp_path: Path, monkeyp
     def node_answers(number: int) -> None:
         ready.wait()
         for model in range(10):
-            hub_models.shared({f"org/{number}-{model}": said()})
+            hub_models.shared({f"org/{number}-{model}": hub_answer()})
 
     at_work = [forks.Process(target=node_answers, args=(number,)) for number in range(8)]
     for one in at_work:
@@ -137,7 +144,7 @@ def test_forks_that_answer_at_the_same_time_lose_nothing(tmp_path: Path, monkeyp
         one.join()
     assert [one.exitcode for one in at_work] == [0] * 8
     cut_off = {f"org/{number}-{model}": {"kind": "unreachable"} for number in range(8) for model in range(10)}
-    assert {name for name, told in hub_models.shared(cut_off).items() if told != said()} == set()
+    assert {name for name, answer in hub_models.shared(cut_off).items() if answer != hub_answer()} == set()
 
 
 def test_a_name_that_cannot_be_asks_nobody_for_it() -> None:
@@ -173,8 +180,8 @@ def plan(folder: Path, *extra: str, rc: int = 0) -> str:
 
 def test_plan_by_name_without_a_node(tmp_path: Path, hub: server.Hub) -> None:
     access = (f"huggingface_endpoint=http://127.0.0.1:{hub.server_port}", f"huggingface_home={tmp_path}/home")
-    told = plan(tmp_path, "gpus=1xH100", f"model={NAME}", *access)
-    assert "\nmine-8b  yes   TP 1 " in told
+    result = plan(tmp_path, "gpus=1xH100", f"model={NAME}", *access)
+    assert "\nmine-8b  yes   TP 1 " in result
     assert not (tmp_path / "home").exists()
-    told = plan(tmp_path, "gpus=1xH100", "model=Acme/none", *access, rc=2)
-    assert "1. Acme/none does not exist on http://127.0.0.1:" in told
+    result = plan(tmp_path, "gpus=1xH100", "model=Acme/none", *access, rc=2)
+    assert "1. Acme/none does not exist on http://127.0.0.1:" in result

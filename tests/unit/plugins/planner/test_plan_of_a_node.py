@@ -28,12 +28,12 @@ def node(board: str) -> dict[str, Any]:
     return parse((BOARDS / f"{board}.xml").read_text(encoding="utf-8")).as_dict()
 
 
-def action(kind: Actions, said: dict[str, Any] | None = None, **options: Any) -> Any:
-    return as_ansible.action(kind, options, said)
+def action(kind: Actions, answer: dict[str, Any] | None = None, **options: Any) -> Any:
+    return as_ansible.action(kind, options, answer)
 
 
-def run(kind: Actions, said: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-    result: dict[str, Any] = action(kind, said, **options).run(task_vars={"inventory_hostname": "one"})
+def run(kind: Actions, answer: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    result: dict[str, Any] = action(kind, answer, **options).run(task_vars={"inventory_hostname": "one"})
     return result
 
 
@@ -65,8 +65,8 @@ def test_the_node_is_taken_in_the_same_round_trip(keepers: list[int], new: bool)
     made = action(serving_plan.ActionModule, taken, model="8b", gpus="1xH100", lock_timeout_s="0")
     made._task.check_mode = False
     assert made.run(task_vars={})["plan"]["instances"]
-    _module, asked = made._execute_module.call
-    assert asked["lock"]["id"]
+    _module, request = made._execute_module.call
+    assert request["lock"]["id"]
     assert keepers == ([os.getppid()] if new else [])
 
 
@@ -107,19 +107,21 @@ def test_what_ansible_adds_to_a_question_is_no_question_for_the_hub(kind: Action
 
 
 def test_facts_come_with_the_gpus_or_alone() -> None:
-    said = {**node("h100x1"), "system": {"ansible_distribution": "Debian"}}
-    made = action(serving_plan.ActionModule, said, model="8b", gather_facts=True)
+    answer = {**node("h100x1"), "system": {"ansible_distribution": "Debian"}}
+    made = action(serving_plan.ActionModule, answer, model="8b", gather_facts=True)
     assert made.run(task_vars={})["ansible_facts"] == {"ansible_distribution": "Debian"}
-    described = action(serving_plan.ActionModule, said, model="8b", gpus="8xH100", gather_facts=True).run(task_vars={})
+    described = action(serving_plan.ActionModule, answer, model="8b", gpus="8xH100", gather_facts=True).run(
+        task_vars={}
+    )
     assert (described["ansible_facts"], len(described["gpus"])) == ({"ansible_distribution": "Debian"}, 8)
-    assert "ansible_facts" not in action(serving_plan.ActionModule, said, model="8b").run(task_vars={})
+    assert "ansible_facts" not in action(serving_plan.ActionModule, answer, model="8b").run(task_vars={})
 
 
 def test_findings_fail_in_one_message() -> None:
     with pytest.raises(AnsibleActionFail) as raised:
         run(serving_plan.ActionModule, model="8b", gpus="1xH100", port="x", kv_cache_dtype="y")
-    said = "2 problems with this plan:\n- vllm_kv_cache_dtype must be one of"
-    assert str(raised.value.message).startswith(said)
+    message = "2 problems with this plan:\n- vllm_kv_cache_dtype must be one of"
+    assert str(raised.value.message).startswith(message)
     with pytest.raises(AnsibleActionFail, match=r"^Model '8x' is not in the catalogue"):
         run(serving_plan.ActionModule, model="8x", gpus="1xH100")
 
@@ -172,8 +174,8 @@ def test_several_models_side_by_side_have_gpus_of_their_own() -> None:
 
 
 def test_several_models_side_by_side_on_a_node_that_serves_them_keep_their_gpus() -> None:
-    said = {**node("h100x8"), "engines": [{"name": "8b", "port": 8000, "gpus": ["7"]}]}
-    result = run(serving_matrix.ActionModule, said, models=["8b", "70b"], together=True, data_parallel_size=1)
+    answer = {**node("h100x8"), "engines": [{"name": "8b", "port": 8000, "gpus": ["7"]}]}
+    result = run(serving_matrix.ActionModule, answer, models=["8b", "70b"], together=True, data_parallel_size=1)
     assert {row["model"]: row["gpu_indices"] for row in result["rows"]}["8b"] == (7,)
 
 
@@ -208,8 +210,8 @@ def test_a_matrix_that_cannot_be(options: dict[str, Any], says: str) -> None:
     options = {"gpus": "1xH100", **options}
     with pytest.raises(AnsibleActionFail, match=says):
         run(serving_matrix.ActionModule, **options)
-    told = run(serving_matrix.ActionModule, fail_on_findings=False, **options)
-    assert (told["rows"], told["findings"][0][: len(says)]) == ([], says)
+    result = run(serving_matrix.ActionModule, fail_on_findings=False, **options)
+    assert (result["rows"], result["findings"][0][: len(says)]) == ([], says)
 
 
 def test_gpus_without_a_name_are_called_by_their_memory() -> None:
@@ -228,13 +230,13 @@ def plan(folder: Path, *extra: str, rc: int = 0) -> str:
 
 
 def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: Path) -> None:
-    told = plan(tmp_path, "gpus=4xH100", "json=plan.json", "models=70b,405b")
-    assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), these do not fit side by side:\n\n1. 405b (meta-llama" in told
-    assert f"\nAs JSON: {tmp_path}/plan.json\n" in told
+    result = plan(tmp_path, "gpus=4xH100", "json=plan.json", "models=70b,405b")
+    assert "\nOn 4xH100 (4x NVIDIA H100 80GB HBM3), these do not fit side by side:\n\n1. 405b (meta-llama" in result
+    assert f"\nAs JSON: {tmp_path}/plan.json\n" in result
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"schema": 1, "nodes": {"localhost": []}}
     assert not (CHECKOUT / "playbooks/plan.json").exists()
-    told = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
-    assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in told
+    result = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
+    assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in result
     assert (
         json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["nodes"]["localhost"][0]["max_model_len"]
         == 131072
@@ -243,25 +245,25 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
 
 def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:
     """As a result it was printed as YAML, between quotation marks."""
-    told = plan(tmp_path, "gpus=8xH10O", "model=8b", rc=2)
-    assert "\nlocalhost: 1 problem found; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in told
-    assert told.count("is not in the catalogue") == 1
-    told = plan(tmp_path, "gpus=8xH100", "model=8b", "json=nowhere/plan.json", rc=2)
-    assert "json must be a file in a folder that exists" in told
-    assert "What fits" not in told
-    assert "Origin: " not in told
+    result = plan(tmp_path, "gpus=8xH10O", "model=8b", rc=2)
+    assert "\nlocalhost: 1 problem found; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in result
+    assert result.count("is not in the catalogue") == 1
+    result = plan(tmp_path, "gpus=8xH100", "model=8b", "json=nowhere/plan.json", rc=2)
+    assert "json must be a file in a folder that exists" in result
+    assert "What fits" not in result
+    assert "Origin: " not in result
 
 
 def test_the_playbook_without_anything_says_what_to_give(tmp_path: Path) -> None:
-    told = plan(tmp_path)
-    assert "no hosts matched" not in told
-    assert "There is nothing to plan for. Describe a host, or name your own:\n" in told
-    assert "-e gpus=4xH100" in told
+    result = plan(tmp_path)
+    assert "no hosts matched" not in result
+    assert "There is nothing to plan for. Describe a host, or name your own:\n" in result
+    assert "-e gpus=4xH100" in result
 
 
 def test_what_site_takes_reaches_the_playbook(tmp_path: Path) -> None:
     board = {"names": ["NVIDIA L4"], "memory_mib": 23034, "compute_capability": "8.9"}
-    told = plan(tmp_path, "gpus=2xL4", json.dumps({"vllm_extra_gpus": {"l4": board}}), "model=8b")
-    assert "\n8b     yes " in told
-    told = plan(tmp_path, "gpus=4xH100", "model=8b", "vllm_tensor_parallel_size=4")
-    assert "\n8b     yes   TP 4 " in told
+    result = plan(tmp_path, "gpus=2xL4", json.dumps({"vllm_extra_gpus": {"l4": board}}), "model=8b")
+    assert "\n8b     yes " in result
+    result = plan(tmp_path, "gpus=4xH100", "model=8b", "vllm_tensor_parallel_size=4")
+    assert "\n8b     yes   TP 4 " in result

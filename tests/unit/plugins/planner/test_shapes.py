@@ -37,5 +37,5 @@ def test_a_shape_says_what_it_is_and_where_it_comes_from(record):
 
 
 def test_the_engine_has_said_something_of_each_at_each_width():
-    told = [(record["repo_id"], record["tensor_parallel"]) for record in read("engine_figures.jsonl")]
-    assert sorted(told) == sorted((record["repo_id"], width) for record in CONFIGS for width in (1, 2))
+    recorded = [(record["repo_id"], record["tensor_parallel"]) for record in read("engine_figures.jsonl")]
+    assert sorted(recorded) == sorted((record["repo_id"], width) for record in CONFIGS for width in (1, 2))

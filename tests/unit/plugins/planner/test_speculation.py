@@ -52,19 +52,19 @@ BY_MODEL = {"model": SMALL, "method": "draft_model", "tokens": 4}
 SIZE = 850_000_000
 
 
-def said(reference: str = HEAD, config: Any = None, **more: Any) -> dict[str, Any]:
+def hub_answer(reference: str = HEAD, config: Any = None, **more: Any) -> dict[str, Any]:
     repo_id, _at, branch = reference.partition("@")
     files = {"config.json": 700, "model.safetensors": SIZE, "training_args.bin": 5000}
-    told = {"repo_id": repo_id, "revision": COMMIT, "branch": branch or "main", "gated": False, "license": "mit"}
+    answer = {"repo_id": repo_id, "revision": COMMIT, "branch": branch or "main", "gated": False, "license": "mit"}
     config = config or (EAGLE3 if reference == HEAD else LLAMA_1B)
-    return {**told, "files": files, "config": config, "index": "", "shards": [], **more}
+    return {**answer, "files": files, "config": config, "index": "", "shards": [], **more}
 
 
 def catalog(speculative: dict[str, Any], models: Any = None, **answer: Any) -> Any:
     options = {"extra_models": models, "extra_gpus": {}, "extra_engines": {}, "models": [], "speculative": speculative}
     reference = speculative.get("model")
     known = hub_models.known(options)
-    described = {reference: said(reference, **answer)} if reference else {}
+    described = {reference: hub_answer(reference, **answer)} if reference else {}
     return hub_models.with_answers(options, described, known) if described else known
 
 
@@ -77,14 +77,14 @@ def refused(speculative: dict[str, Any], model: str = "8b", **answer: Any) -> st
 
 
 def request(speculative: dict[str, Any], model: str = "8b", **answer: Any) -> InstanceRequest:
-    asked = read_request({"model": model, "speculative": speculative}, catalog(speculative, **answer))
-    assert not asked.findings
-    return asked.instances[0]
+    read = read_request({"model": model, "speculative": speculative}, catalog(speculative, **answer))
+    assert not read.findings
+    return read.instances[0]
 
 
 # -- asking -----------------------------------------------------------------------------------------------------------
 def test_a_draft_is_asked_for_in_the_call_that_reads_the_gpus() -> None:
-    made = action(serving_plan.ActionModule, node(**{HEAD: said()}), model="8b", speculative=BY_HEAD)
+    made = action(serving_plan.ActionModule, node(**{HEAD: hub_answer()}), model="8b", speculative=BY_HEAD)
     (instance,) = made.run(task_vars={})["plan"]["instances"]
     name, args = called(made)
     assert (name, args["models"]) == ("model_info", [{"name": HEAD, "repo_id": HEAD, "revision": "main"}])
@@ -146,7 +146,7 @@ def served_by(model: Any, speculative: Any, **answers: Any) -> Any:
 @pytest.mark.parametrize("auto", ["auto", " auto "])
 def test_auto_takes_what_the_catalogue_has(auto: str) -> None:
     """In the call that is made anyway."""
-    instance, (module, args) = served_by("8b", auto, **{KNOWN: said(KNOWN, SPECULATORS, files=WITH_CODE)})
+    instance, (module, args) = served_by("8b", auto, **{KNOWN: hub_answer(KNOWN, SPECULATORS, files=WITH_CODE)})
     assert (module, args["models"]) == ("model_info", [{"name": KNOWN, "repo_id": KNOWN, "revision": "main"}])
     assert instance["config"]["speculative-config"] == {
         "method": "eagle3",
@@ -159,7 +159,7 @@ def test_auto_takes_what_the_catalogue_has(auto: str) -> None:
 
 def test_auto_is_for_each_model_its_own() -> None:
     options = {"models": ["8b", {"model": "70b-fp8", "speculative": {}}], "speculative": "auto", "gpus": "4xH100"}
-    made = action(serving_plan.ActionModule, node(**{KNOWN: said(KNOWN, SPECULATORS)}), **options)
+    made = action(serving_plan.ActionModule, node(**{KNOWN: hub_answer(KNOWN, SPECULATORS)}), **options)
     by_name = {item["name"]: item for item in made.run(task_vars={})["plan"]["instances"]}
     assert [one["name"] for one in called(made)[1]["models"]] == [KNOWN]
     assert (by_name["8b"]["draft"]["repo_id"], by_name["70b-fp8"]["draft"]) == (KNOWN, None)
@@ -177,7 +177,7 @@ def test_auto_of_another_revision_and_of_another_format_is_the_same() -> None:
     named, (_module, args) = served_by(
         f"{ours}@v2",
         "auto",
-        **{f"{ours}@v2": said(f"{ours}@v2", CONFIGS["8b"]), KNOWN: said(KNOWN, SPECULATORS)},
+        **{f"{ours}@v2": hub_answer(f"{ours}@v2", CONFIGS["8b"]), KNOWN: hub_answer(KNOWN, SPECULATORS)},
     )
     assert [one["name"] for one in args["models"]] == [f"{ours}@v2", KNOWN]
     assert named["draft"]["repo_id"] == KNOWN
@@ -187,7 +187,7 @@ def test_auto_of_another_revision_and_of_another_format_is_the_same() -> None:
 @pytest.mark.parametrize("model", ["405b-w4a16", "Acme/mine"])
 def test_auto_is_refused_where_the_catalogue_has_nothing(model: str) -> None:
     options = {"gpus": "4xH100", "fail_on_findings": False}
-    answers = node(**{"Acme/mine": said("Acme/mine", CONFIGS["8b"])})
+    answers = node(**{"Acme/mine": hub_answer("Acme/mine", CONFIGS["8b"])})
     made = action(serving_plan.ActionModule, answers, model=model, speculative="auto", **options)
     (finding,) = made.run(task_vars={})["findings"]
     assert "the catalogue has no draft for " in finding
@@ -198,7 +198,7 @@ def test_auto_is_refused_where_the_catalogue_has_nothing(model: str) -> None:
 
 def test_a_draft_is_also_a_text() -> None:
     for text in ("{model: Acme/8b-eagle3, method: eagle3, tokens: 3}", "model=Acme/8b-eagle3,method=eagle3,tokens=3"):
-        instance, _asked = served_by("8b", text, **{HEAD: said()})
+        instance, _asked = served_by("8b", text, **{HEAD: hub_answer()})
         assert instance["draft"]["repo_id"] == HEAD
 
 
@@ -219,7 +219,9 @@ def test_a_draft_that_is_known_to_be_for_another_model_is_refused() -> None:
 def test_the_head_of_a_model_serves_what_was_made_from_it() -> None:
     wanted = {"model": KNOWN, "method": "eagle3", "tokens": 2}
     made, _asked = served_by(
-        "Acme/mine", wanted, **{"Acme/mine": said("Acme/mine", CONFIGS["8b"]), KNOWN: said(KNOWN, SPECULATORS)}
+        "Acme/mine",
+        wanted,
+        **{"Acme/mine": hub_answer("Acme/mine", CONFIGS["8b"]), KNOWN: hub_answer(KNOWN, SPECULATORS)},
     )
     assert made["config"]["speculative-config"]["num_speculative_tokens"] == 2
 
@@ -237,7 +239,7 @@ def test_a_plan_says_what_there_would_be() -> None:
 def test_a_table_of_many_models_asks_for_all_of_their_drafts() -> None:
     models = {"8b": {"in_matrix": True}, **{key: {"in_matrix": False} for key in CATALOG.models if key != "8b"}}
     options = {"models": ["all"], "speculative": "auto", "gpus": "1xH100", "extra_models": models}
-    made = action(serving_matrix.ActionModule, node(**{KNOWN: said(KNOWN, SPECULATORS)}), **options)
+    made = action(serving_matrix.ActionModule, node(**{KNOWN: hub_answer(KNOWN, SPECULATORS)}), **options)
     (row,) = made.run(task_vars={})["rows"]
     assert (row["model"], row["fits"], called(made)[1]["models"][0]["name"]) == ("8b", True, KNOWN)
 
@@ -290,9 +292,9 @@ def test_the_methods_are_those_of_the_release() -> None:
     ],
 )
 def test_a_method_that_does_not_fit_is_refused(speculative: dict[str, Any], says: str) -> None:
-    told = refused(speculative)
-    assert says in told
-    assert len(told.splitlines()) == 1
+    problems = refused(speculative)
+    assert says in problems
+    assert len(problems.splitlines()) == 1
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -301,19 +303,19 @@ def test_another_vocabulary_is_refused(speculative: dict[str, Any], nested: bool
     config = {**(EAGLE3 if speculative is BY_HEAD else LLAMA_1B), "vocab_size": 151936}
     if nested and speculative is BY_HEAD:
         config = {"architectures": ["Eagle3Speculator"], "transformer_layer_config": config}
-    told = refused(speculative, config=config)
-    assert "has a vocabulary of 151936 tokens, and meta-llama/Llama-3.1-8B-Instruct one of 128256" in told
+    problems = refused(speculative, config=config)
+    assert "has a vocabulary of 151936 tokens, and meta-llama/Llama-3.1-8B-Instruct one of 128256" in problems
 
 
 def test_a_head_of_another_model_is_refused() -> None:
-    told = refused(BY_HEAD, config={**EAGLE3, "hidden_size": 8192})
-    assert "reads hidden states of 8192 numbers, and those of meta-llama/Llama-3.1-8B-Instruct have 4096" in told
+    problems = refused(BY_HEAD, config={**EAGLE3, "hidden_size": 8192})
+    assert "reads hidden states of 8192 numbers, and those of meta-llama/Llama-3.1-8B-Instruct have 4096" in problems
     assert plan(BY_HEAD, config={**EAGLE3, "hidden_size": 2048, "target_hidden_size": 4096}).draft
 
 
 def test_a_draft_that_is_not_sized_is_refused() -> None:
-    told = refused(BY_MODEL, config={**LLAMA_1B, "architectures": ["NobodyForCausalLM"]})
-    assert "the draft Acme/1b@v2 is not sized by the planner: the planner does not know NobodyForCausalLM" in told
+    problems = refused(BY_MODEL, config={**LLAMA_1B, "architectures": ["NobodyForCausalLM"]})
+    assert "the draft Acme/1b@v2 is not sized by the planner: the planner does not know NobodyForCausalLM" in problems
 
 
 def test_code_of_a_draft_needs_consent() -> None:
@@ -327,16 +329,16 @@ def test_code_of_a_draft_needs_consent() -> None:
 
 def test_models_that_do_not_generate_and_options_that_contradict() -> None:
     pooling = {"mine": {"repo_id": "Acme/mine", "config": {**CONFIGS["8b"], "architectures": ["MistralModel"]}}}
-    told = findings("1xH100", catalog({}, pooling), model="mine", speculative={"method": "ngram", "tokens": 3})
-    assert "mine: vllm_speculative is for models that generate" in told
-    told = findings(
+    problems = findings("1xH100", catalog({}, pooling), model="mine", speculative={"method": "ngram", "tokens": 3})
+    assert "mine: vllm_speculative is for models that generate" in problems
+    problems = findings(
         "1xH100",
         CATALOG,
         model="8b",
         speculative={"method": "ngram", "tokens": 3},
         extra_args={"speculative-config": {"method": "suffix"}},
     )
-    assert "speculative-config is written from vllm_speculative" in told
+    assert "speculative-config is written from vllm_speculative" in problems
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -378,12 +380,12 @@ def mtp_model(layers: int = 1) -> dict[str, Any]:
 
 def test_own_layers_are_as_the_last_one() -> None:
     wanted = {"method": "mtp", "tokens": 2}
-    asked = read_request({"model": "mine", "speculative": wanted}, catalog(wanted, mtp_model())).instances[0]
-    assert asked.cached_model.layout(Setting()).token_bytes == 33 * 2 * 8 * 128 * 2
+    instance = read_request({"model": "mine", "speculative": wanted}, catalog(wanted, mtp_model())).instances[0]
+    assert instance.cached_model.layout(Setting()).token_bytes == 33 * 2 * 8 * 128 * 2
     layer = 2 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096)
-    assert round(weights_gib(asked, Parallel(), Experts()) * GIB) == layer + 4 * 4096 * 4096
-    told = findings("1xH100", catalog({}, mtp_model(2)), model="mine", speculative={"method": "mtp", "tokens": 3})
-    assert "3 tokens are no multiple of the 2 layers that Acme/mine has for mtp" in told
+    assert round(weights_gib(instance, Parallel(), Experts()) * GIB) == layer + 4 * 4096 * 4096
+    problems = findings("1xH100", catalog({}, mtp_model(2)), model="mine", speculative={"method": "mtp", "tokens": 3})
+    assert "3 tokens are no multiple of the 2 layers that Acme/mine has for mtp" in problems
 
 
 def test_a_state_is_kept_for_each_proposed_token() -> None:

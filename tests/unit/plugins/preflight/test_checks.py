@@ -63,20 +63,20 @@ def test_a_link_leads_to_another_filesystem(tmp_path):
     ],
 )
 def test_disk(needs, free, findings):
-    told = preflight_checks.check_disk(needs, lambda path: Filesystem(free[path][0], path, free[path][1]))
-    assert len(told) == findings
+    problems = preflight_checks.check_disk(needs, lambda path: Filesystem(free[path][0], path, free[path][1]))
+    assert len(problems) == findings
 
 
 def test_disk_states_the_numbers():
     needs = [Need("/w", 410 * GB, "the weights of a/b"), Need("/d", 30 * GB, "the image i")]
-    (said,) = preflight_checks.check_disk(needs, lambda path: Filesystem(1, "/", 12 * GB))
+    (message,) = preflight_checks.check_disk(needs, lambda path: Filesystem(1, "/", 12 * GB))
     for part in (
         "441.0 GB are needed",
         "410.0 GB for the weights of a/b in /w",
         "30.0 GB for the image",
         "12.0 GB free",
     ):
-        assert part in said
+        assert part in message
 
 
 # -- what is to be written --------------------------------------------------------------------------------------------
@@ -98,9 +98,9 @@ def test_branches_are_pinned(tmp_path):
     home = str(tmp_path)
     branch, tag = {**ONE, "revision": None, "config": {"port": 8000}}, {**ONE, "revision": "v1"}
     assert preflight_checks.pin([ONE, branch, tag], home, {}) == [ONE, branch, tag]  # nobody knows
-    told = preflight_checks.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
-    pinned = {"revision": COMMIT, "branch": "main", "config": {"port": 8000, "revision": COMMIT}}
-    assert told == [ONE, {**ONE, **pinned}, tag]
+    pinned = preflight_checks.pin([ONE, branch, tag], home, {Snapshot("org/name"): (COMMIT, TREE)})
+    changes = {"revision": COMMIT, "branch": "main", "config": {"port": 8000, "revision": COMMIT}}
+    assert pinned == [ONE, {**ONE, **changes}, tag]
     node_files.write_atomically(Cache(home).record("org/name", "v1"), OTHER)
     assert preflight_checks.pin([tag], home, {})[0]["revision"] == OTHER
 
@@ -131,17 +131,17 @@ def test_an_adapter_is_fetched_as_weights_are(tmp_path):
 
 def test_an_adapter_may_come_from_another_node_than_its_model():
     one = {**ONE, "lora": [LORA, {**LORA, "repo_id": "org/law"}]}
-    (told,) = preflight_checks.assign([one], {("org/sql", OTHER): "n2"})
-    assert told == {**one, "lora": [{**LORA, "seeder": "n2"}, {**LORA, "repo_id": "org/law"}]}
-    (told,) = preflight_checks.assign([one], {("org/name", COMMIT): "n1"})
-    assert told == {**one, "seeder": "n1"}
+    (assigned,) = preflight_checks.assign([one], {("org/sql", OTHER): "n2"})
+    assert assigned == {**one, "lora": [{**LORA, "seeder": "n2"}, {**LORA, "repo_id": "org/law"}]}
+    (assigned,) = preflight_checks.assign([one], {("org/name", COMMIT): "n1"})
+    assert assigned == {**one, "seeder": "n1"}
 
 
 def test_images(monkeypatch):
-    asked = []
+    requests = []
 
     def run(argv):
-        asked.append(argv[-1])
+        requests.append(argv[-1])
         return (0, "sha256:1\n", "") if argv[-1].startswith("here") else (1, "\n", "No such image")
 
     monkeypatch.setattr(preflight_checks, "data_root", lambda: "/d")
@@ -149,7 +149,7 @@ def test_images(monkeypatch):
     sizes = {"cuda": 30 * GB, "cpu": 6 * GB}
     needs = preflight_checks.image_needs(instances, sizes, run, "/usr/bin/docker")
     assert [(n.path, n.bytes) for n in needs] == [("/d", 6 * GB), ("/d", 30 * GB)]
-    assert asked == ["cpu:1", "here:1", "vllm/vllm-openai:v1"]
+    assert requests == ["cpu:1", "here:1", "vllm/vllm-openai:v1"]
     assert len(preflight_checks.image_needs(instances, sizes, run, "")) == 3  # no Docker yet: none is here
 
 
@@ -175,16 +175,16 @@ def test_data_root(tmp_path, text, root):
     ],
 )
 def test_ports(free, state, findings):
-    asked = []
+    requests = []
 
     def run(argv):
-        asked.append(argv)
+        requests.append(argv)
         return 0 if state == "active" else 3, f"{state}\n", ""
 
-    told = preflight_checks.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
-    assert len(told) == findings
-    assert all("vllm-8b.service" in said and "8000" in said for said in told)
-    assert all(argv[-1] == "vllm-8b.service" for argv in asked)
+    problems = preflight_checks.check_ports([ONE, {"name": "no port"}], run, lambda host, port: free)
+    assert len(problems) == findings
+    assert all("vllm-8b.service" in message and "8000" in message for message in problems)
+    assert all(argv[-1] == "vllm-8b.service" for argv in requests)
 
 
 OLD = Record("old", "vllm-old.service", port=8000)
@@ -213,7 +213,7 @@ def test_a_port_of_a_service_that_makes_room(here, state, findings):
 
 # -- platform ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({}, []),
         ({"version": 13}, []),
@@ -228,19 +228,19 @@ def test_a_port_of_a_service_that_makes_room(here, state, findings):
         ({"service_mgr": "openrc", "version": "11"}, ["Debian 11", "need systemd"]),
     ],
 )
-def test_platform(change, said):
-    told = preflight_checks.check_platform({**DEBIAN, **change}, SUPPORTED)
-    assert len(told) == len(said)
-    assert all(part in line for part, line in zip(said, told))
+def test_platform(change, message):
+    problems = preflight_checks.check_platform({**DEBIAN, **change}, SUPPORTED)
+    assert len(problems) == len(message)
+    assert all(part in line for part, line in zip(message, problems))
 
 
 # -- hub --------------------------------------------------------------------------------------------------------------
 class Net:
     def __init__(self, **answers) -> None:
-        self.answers, self.asked = answers, []
+        self.answers, self.requests = answers, []
 
     def __call__(self, method, url, headers):
-        self.asked.append(url)
+        self.requests.append(url)
         kind = "who" if "whoami" in url else "file" if method == "HEAD" else "tree" if "/tree/" in url else "info"
         entry = {"type": "file", "path": "a", "oid": "1" * 40, "size": 7}
         default = {
@@ -260,44 +260,44 @@ WANTED = [Snapshot("a/b"), Snapshot("c/d", COMMIT)]
 
 
 def test_hub_is_well():
-    told = preflight_hub.check_hub(Net().hub(), WANTED, False)
-    assert (told.findings, told.account) == ([], "ada")
-    assert {s.repo_id: (commit, len(tree)) for s, (commit, tree) in told.trees.items()} == {
+    problems = preflight_hub.check_hub(Net().hub(), WANTED, False)
+    assert (problems.findings, problems.account) == ([], "ada")
+    assert {s.repo_id: (commit, len(tree)) for s, (commit, tree) in problems.trees.items()} == {
         "a/b": (COMMIT, 1),
         "c/d": (COMMIT, 1),
     }
 
 
-@pytest.mark.parametrize(("token", "is_new", "asked"), [("", True, 0), ("hf_x", False, 0), ("hf_x", True, 1)])
-def test_a_converged_node_needs_no_hub(token, is_new, asked):
+@pytest.mark.parametrize(("token", "is_new", "requests"), [("", True, 0), ("hf_x", False, 0), ("hf_x", True, 1)])
+def test_a_converged_node_needs_no_hub(token, is_new, requests):
     net = Net()
     assert preflight_hub.check_hub(net.hub(token), [], is_new).findings in ([], ())
-    assert len(net.asked) == asked
+    assert len(net.requests) == requests
 
 
 def test_each_repository_has_its_finding():
     refused = Answer(403, {"x-error-code": "GatedRepo"})
     gone = Answer(404, {"x-error-code": "RevisionNotFound"})
-    told = preflight_hub.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
-    assert len(told.findings) == 2
-    assert "https://huggingface.co/a/b" in told.findings[0]
-    assert "has no revision" in told.findings[1]
+    problems = preflight_hub.check_hub(Net(file=lambda url: refused if "a/b" in url else gone).hub(), WANTED, False)
+    assert len(problems.findings) == 2
+    assert "https://huggingface.co/a/b" in problems.findings[0]
+    assert "has no revision" in problems.findings[1]
 
 
 def test_a_bad_token_is_one_finding():
     net = Net(who=Answer(401))
     assert len(preflight_hub.check_hub(net.hub(), WANTED, False).findings) == 1
-    assert len(net.asked) == 1
+    assert len(net.requests) == 1
 
 
 def test_a_hub_that_is_away_is_one_finding():
-    told = preflight_hub.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
-    assert len(told.findings) == 1
-    assert "no route" in told.findings[0]
+    problems = preflight_hub.check_hub(Net(file=Answer(0, reason="no route")).hub(), WANTED, False)
+    assert len(problems.findings) == 1
+    assert "no route" in problems.findings[0]
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         ("vllm/vllm-openai:v0.33.0", ""),
         ("registry.example.net:5000/vllm@sha256:" + "a" * 64, ""),
@@ -305,14 +305,14 @@ def test_a_hub_that_is_away_is_one_finding():
         ("vllm/vllm-openai", "names no release"),
     ],
 )
-def test_an_image_is_named_by_its_release(image, said):
+def test_an_image_is_named_by_its_release(image, message):
     findings = preflight_checks.check_images([{"image": image}, {"image": image}])
-    assert len(findings) == (1 if said else 0)
-    assert said in "".join(findings)
+    assert len(findings) == (1 if message else 0)
+    assert message in "".join(findings)
 
 
 @pytest.mark.parametrize(
-    ("docker", "gpus", "keep", "said"),
+    ("docker", "gpus", "keep", "messages"),
     [
         ({"obstacle": "", "toolkit_version": "1.20.0"}, [0], True, []),
         ({"obstacle": "", "toolkit_version": "", "server_version": "20.10.24+dfsg1"}, [0], True, ["20.10.24+dfsg1"]),
@@ -327,19 +327,19 @@ def test_an_image_is_named_by_its_release(image, said):
         ({"obstacle": "It comes from snap.", "toolkit_version": "1.13.5"}, [0], True, ["snap", "1.13.5"]),
     ],
 )
-def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], keep: bool, said: list[str]) -> None:
+def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], keep: bool, messages: list[str]) -> None:
     docker = {"server_version": "28.5.1", **docker}
     found = preflight_checks.check_docker(docker, [{"name": "8b", "gpu_indices": gpus}], keep, keep)
-    assert len(found) == len(said)
-    assert all(word in finding for word, finding in zip(said, found))
+    assert len(found) == len(messages)
+    assert all(word in finding for word, finding in zip(messages, found))
 
 
 def test_what_is_to_be_fetched_and_the_disk_after_it():
     disks = {"/w": Filesystem(1, "/", 100), "/d": Filesystem(1, "/", 100), "/other": Filesystem(2, "/other", 50)}
     needs = [Need("/w", 30, "the weights of a"), Need("/w", 0, "the weights of b"), Need("/d", 40, "the image i", "i")]
-    told = preflight_checks.downloads(needs, ["/w", "/other"], disks.__getitem__)
-    assert told["fetch"] == [{"kind": "weights", "bytes": 30}, {"kind": "image", "bytes": 40}]
-    assert told["disks"] == [
+    result = preflight_checks.downloads(needs, ["/w", "/other"], disks.__getitem__)
+    assert result["fetch"] == [{"kind": "weights", "bytes": 30}, {"kind": "image", "bytes": 40}]
+    assert result["disks"] == [
         {"paths": ["/w", "/d"], "free": 100, "bytes": 70},
         {"paths": ["/other"], "free": 50, "bytes": 0},
     ]

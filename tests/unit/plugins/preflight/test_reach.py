@@ -83,8 +83,8 @@ def repository(node, **more):
 def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
     wrong_key = repository(node)
     wrong_key["options"] = {**wrong_key["options"], "name": "toolkit", "fingerprint": FINGERPRINT[::-1]}
-    told = ask(repositories=[repository(node), wrong_key], registry={})
-    key, first, second = told["findings"]
+    result = ask(repositories=[repository(node), wrong_key], registry={})
+    key, first, second = result["findings"]
     assert "it is not trusted" in key
     assert first.startswith(f"apt does not take file://{node}/nothing ./: ")
     assert second == f"docker.io answers, but has no such image: check the name and the tag of {IMAGE}."
@@ -97,8 +97,8 @@ def test_a_wrong_repository_and_a_wrong_image_in_one_message(ask, node):
 @pytest.mark.skipif(not shutil.which("apt-get"), reason="there is no apt to ask")
 def test_either_can_be_left_out(ask, node, skip):
     given = {"repositories": [repository(node)], "registry": {}}
-    (said,) = ask(**given, skip=["platform", "disk", "ports", "hub", skip])["findings"]
-    assert said.startswith("docker.io answers" if skip == "repositories" else "apt does not")
+    (message,) = ask(**given, skip=["platform", "disk", "ports", "hub", skip])["findings"]
+    assert message.startswith("docker.io answers" if skip == "repositories" else "apt does not")
 
 
 def asked_nobody(*_given, **_more):
@@ -161,10 +161,10 @@ INDEX = "http://ada:s3cret@127.0.0.1:9/simple"
 
 
 @pytest.mark.parametrize(
-    ("index", "here", "complete", "asked"),
+    ("index", "here", "complete", "wanted"),
     [(INDEX, False, False, True), (INDEX, True, False, False), (INDEX, False, True, False), ("", False, False, False)],
 )
-def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypatch, index, here, complete, asked):
+def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypatch, index, here, complete, wanted):
     monkeypatch.setattr(preflight_hub, "check_hub", lambda *_given, **_more: preflight_checks.HubCheck((), {}))
     monkeypatch.setattr(
         preflight_answer, "from_hub", lambda _params: [] if complete else [hub_snapshot.Snapshot("a/b")]
@@ -175,8 +175,8 @@ def test_the_index_of_the_client_is_asked_where_it_is_wanted(ask, node, monkeypa
         (node / "venv/lib/python3.11/site-packages/huggingface_hub-2.4.0.dist-info").mkdir(parents=True)
     client = {"index_url": index, "venv": str(node / "venv")}
     findings = ask(client=client, skip=["platform", "disk", "ports"])["findings"]
-    assert [said.startswith("The Python package index http://127.0.0.1:9/simple ") for said in findings] == (
-        [True] if asked else []
+    assert [message.startswith("The Python package index http://127.0.0.1:9/simple ") for message in findings] == (
+        [True] if wanted else []
     )
 
 
@@ -217,8 +217,8 @@ def test_dnf_is_asked_with_the_key_and_leaves_no_trace(tmp_path, monkeypatch):
     entry = {"manager": "dnf", "options": RPM}
     findings, questions = preflight_reach.sources([entry], run, asked_nobody)
     assert findings == []
-    (said,) = [question() for question in questions]
-    assert said == (
+    (message,) = [question() for question in questions]
+    assert message == (
         "dnf does not take https://d.test/$basearch: Failed to download metadata for repo 'docker-ce': "
         "Cannot download repomd.xml."
     )

@@ -42,12 +42,12 @@ ELSEWHERE = [{**one, "seeder": "node-1"} for one in WANTED]
 
 
 @pytest.mark.parametrize(
-    ("elsewhere", "asked", "follows"),
+    ("elsewhere", "repositories", "follows"),
     [([], ["org/name", "org/other"], False), (ELSEWHERE[:1], ["org/other"], False), (ELSEWHERE, [], True)],
 )
-def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, asked, follows):
+def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, repositories, follows):
     params = {"instances": WANTED, "elsewhere": elsewhere}
-    assert [one.repo_id for one in from_hub(params)] == asked
+    assert [one.repo_id for one in from_hub(params)] == repositories
     assert only_follows(params) is follows
     # Where nothing comes from the hub, its token is nothing to be settled.
     params |= {"source": None, "token": "hf_new", "token_path": str(tmp_path / "none"), "update": False}
@@ -71,6 +71,6 @@ def test_an_image_keeps_its_name_where_its_registry_is_reached_without_the_proxy
     }
     with patch_module_args(args), pytest.raises(SystemExit):
         preflight_check.main()
-    (told,) = json.loads(capsys.readouterr().out)["instances"]
-    assert told["image"] == image
-    assert "hush" not in told["note"]
+    (instance,) = json.loads(capsys.readouterr().out)["instances"]
+    assert instance["image"] == image
+    assert "hush" not in instance["note"]

@@ -271,12 +271,12 @@ def whole(text: str) -> bool:
     return text[-1] in ".!?" and not re.search(r"\.\.|  | [.,:;]|\(\)", text)
 
 
-@pytest.mark.parametrize(("key", "line", "said"), LINES)
-def test_cause(key, line, said):
+@pytest.mark.parametrize(("key", "line", "message"), LINES)
+def test_cause(key, line, message):
     found = diagnosis.diagnose(["(EngineCore pid=26) INFO starting", line, "RuntimeError: Engine core failed"])
     assert found is not None
     assert found.key == key
-    assert said in str(found)
+    assert message in str(found)
     assert "{" not in found.cause + found.remedy.replace('{"cdi": true}', "")
     assert whole(str(found))
     assert found.remedy
@@ -308,7 +308,7 @@ def test_what_a_healthy_engine_says_is_no_cause(line):
 
 
 @pytest.mark.parametrize(
-    ("log", "key", "said"),
+    ("log", "key", "message"),
     [
         ("load-format-gguf", "unknown_load_format", "in the format gguf."),
         ("load-format-gguf-tp2", "unknown_load_format", "in the format gguf."),
@@ -326,12 +326,12 @@ def test_what_a_healthy_engine_says_is_no_cause(line):
     ],
 )
 @pytest.mark.parametrize("stripped", [False, True])
-def test_a_start_that_failed_as_it_was_recorded(log: str, key: str, said: str, stripped: bool) -> None:
+def test_a_start_that_failed_as_it_was_recorded(log: str, key: str, message: str, stripped: bool) -> None:
     lines = (STARTS / f"{log}.log").read_text(encoding="utf-8").splitlines()
     found = diagnosis.diagnose([line.strip() if stripped else line for line in lines if line.strip()])
     assert found is not None
     assert found.key == key
-    assert said in str(found)
+    assert message in str(found)
     assert whole(str(found))
 
 
@@ -406,11 +406,11 @@ def test_what_the_unit_has_found_is_not_read_again() -> None:
 
 
 def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
-    said = [
+    messages = [
         "vllm-wait: m on port 8000: /health answers 404: File not found",
         "Bind for 127.0.0.1:8000 failed: port is already allocated",
     ]
-    for lines in (said, said[::-1]):
+    for lines in (messages, messages[::-1]):
         found = diagnosis.diagnose(lines)
         assert (found and found.key) == "port_taken"
 
@@ -428,9 +428,9 @@ def test_what_still_runs_may_live_with_an_exception() -> None:
 
 
 def test_what_nvidia_smi_says_of_a_driver_or_a_gpu_is_known_here_too() -> None:
-    said = [text for text, state in programs_gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
-    assert len(said) >= 4
-    for text in said:
+    messages = [text for text, state in programs_gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
+    assert len(messages) >= 4
+    for text in messages:
         assert diagnosis.diagnose([text.replace("gpu", "GPU").replace("is lost", "GPU is lost")]), text
 
 
@@ -440,7 +440,7 @@ def test_a_specific_cause_stands_before_the_one_that_follows_from_it():
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ([], ""),
         (["something else"], ""),
@@ -451,8 +451,8 @@ def test_a_specific_cause_stands_before_the_one_that_follows_from_it():
         (["INFO Available KV cache memory: 5 GiB"], "laying out the KV cache"),
     ],
 )
-def test_phase(lines, said):
-    assert diagnosis.phase(lines) == said
+def test_phase(lines, message):
+    assert diagnosis.phase(lines) == message
 
 
 def test_telling_lines_are_errors_without_frames():

@@ -304,9 +304,9 @@ def fresh(**changed: object) -> programs_gpu.NodeGpus:
     ],
 )
 def test_what_a_start_waits_for(seen: programs_gpu.NodeGpus, names: list[str], says: str) -> None:
-    said = programs_gpu.not_ready(seen, names, 0.92)
-    assert said.startswith(says)
-    assert bool(said) == bool(says)
+    message = programs_gpu.not_ready(seen, names, 0.92)
+    assert message.startswith(says)
+    assert bool(message) == bool(says)
 
 
 def test_a_start_waits_for_its_own_gpus_after_one_is_lost() -> None:
@@ -341,12 +341,12 @@ def test_a_busy_board_as_it_was_recorded() -> None:
 @pytest.mark.parametrize(("looks", "why", "slept"), [(["a", "b", ""], "", 2), (["a"] * 9, "a", 5), ([""], "", 0)])
 def test_the_wait_for_gpus_has_an_end(looks: list[str], why: str, slept: int) -> None:
     now = [0.0]
-    told = iter(looks)
+    states = iter(looks)
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    assert programs_gpu.wait_until_ready(lambda: next(told), 10, lambda: now[0], sleep) == why
+    assert programs_gpu.wait_until_ready(lambda: next(states), 10, lambda: now[0], sleep) == why
     assert now[0] == 2 * slept
 
 

@@ -36,7 +36,7 @@ def server(health=(200, ""), models=MODELS, completion=DONE):
 
 
 @pytest.mark.parametrize(
-    ("kind", "ready", "refused", "said"),
+    ("kind", "ready", "refused", "message"),
     [
         ({}, True, False, "answers a completion"),
         ({"health": ConnectionRefusedError()}, False, False, "no answer yet"),
@@ -76,10 +76,10 @@ def server(health=(200, ""), models=MODELS, completion=DONE):
         ({"completion": TimeoutError()}, False, False, "no answer yet"),
     ],
 )
-def test_probe(kind, ready, refused, said):
+def test_probe(kind, ready, refused, message):
     answer = vllm_wait.probe(server(**kind), "m")
     assert (answer.ready, answer.refused) == (ready, refused)
-    assert said in answer.detail
+    assert message in answer.detail
 
 
 def test_key_is_sent_and_in_no_answer():
@@ -139,16 +139,16 @@ def test_the_wait_ends_with_the_engine():
     ],
 )
 def test_the_wait_ends_with_a_refusal_and_goes_on_without_one(answers, looks, ready):
-    told = {
+    named = {
         "refused": vllm_wait.Answer(False, "/v1/models answers 401", refused=True),
         "later": vllm_wait.Answer(False, "/v1/models answers 503"),
         "ready": vllm_wait.Answer(True, "it answers a completion"),
     }
     slept = []
     left = iter(answers)
-    answer = vllm_wait.wait_until_ready(lambda: told[next(left)], lambda: len(slept) < 10, slept.append)
+    answer = vllm_wait.wait_until_ready(lambda: named[next(left)], lambda: len(slept) < 10, slept.append)
     assert (answer.ready, len(slept)) == (ready, looks - 1)
-    assert answer == told[answers[-1]]
+    assert answer == named[answers[-1]]
 
 
 def test_an_engine_that_ends_while_another_server_refuses_is_told_as_ended():
@@ -185,11 +185,11 @@ BUSY, IDLE = (1, 0, 10, 10), (0, 0, 10, 10)
 def silence(looks, pause_s=60):
     """How long it has been silent after looks, each (what /metrics answers, what a completion answers)."""
     now = [1000.0]
-    asked = []
+    requests = []
     current = []
 
     def ask(_method, path, _body, _headers, _timeout):
-        asked.append(path)
+        requests.append(path)
         answer = current[0] if path == "/metrics" else current[1]
         if isinstance(answer, Exception):
             raise answer
@@ -201,7 +201,7 @@ def silence(looks, pause_s=60):
         current[:] = look
         now[0] += pause_s
         silent = signs.silent_s()
-    return silent, asked
+    return silent, requests
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ class Server:
     """A server in simulated time: a look may take long, time out, be refused, and tell what it is told to."""
 
     def __init__(self, answers, cpu=lambda now: None):
-        self.now, self.answers, self.cpu, self.asked = 0.0, answers, cpu, 0
+        self.now, self.answers, self.cpu, self.requests = 0.0, answers, cpu, 0
 
     def ask(self, _method, path, _body, _headers, timeout):
-        self.asked += 1
+        self.requests += 1
         takes, answer = self.answers(self.now, path)
         self.now += min(takes, timeout)
         if takes >= timeout:
@@ -337,7 +337,7 @@ LOADS = {
 def test_an_hour_at_full_load_has_no_kill(load, cpu):
     server = Server(LOADS[load], lambda now: now * 8 if cpu == "busy" else None)
     assert server.killed_after(until=3600) is None
-    assert server.asked > 20
+    assert server.requests > 20
 
 
 HANGS = {
@@ -386,15 +386,15 @@ def test_a_busy_engine_is_not_asked_for_a_token():
 
 def test_watch_ends_with_the_silence_that_is_too_long():
     class Signs:
-        told = iter([0, 0, 40, 0, 299, 301])
+        silences = iter([0, 0, 40, 0, 299, 301])
 
         def silent_s(self):
-            return next(self.told)
+            return next(self.silences)
 
     slept = []
     assert vllm_wait.watch(Signs(), 300, slept.append) == 301
     assert slept == [60] * 6
-    Signs.told = iter([10])
+    Signs.silences = iter([10])
     assert vllm_wait.watch(Signs(), 10, slept.append) == 10
     assert slept[-1] == 2
 
@@ -406,8 +406,8 @@ def installed(tmp_path):
     shutil.copy(source / "vllm_wait.py", tmp_path / "vllm-wait.py")
     shutil.copy(source / "diagnosis.py", tmp_path / "vllm_diagnosis.py")
     journalctl = tmp_path / "journalctl"
-    said = "(Worker pid=38) ERROR 11-26 00:47:07 [x.py:9] ValueError: Load format `gguf` is not supported"
-    journalctl.write_text(f"#!/bin/sh\n[ \"$1\" = --sync ] || echo '{said}'\n")
+    message = "(Worker pid=38) ERROR 11-26 00:47:07 [x.py:9] ValueError: Load format `gguf` is not supported"
+    journalctl.write_text(f"#!/bin/sh\n[ \"$1\" = --sync ] || echo '{message}'\n")
     journalctl.chmod(0o755)
 
     def run(**environment):
@@ -421,8 +421,8 @@ def installed(tmp_path):
 
 
 def test_the_unit_itself_says_why_the_engine_ended(installed, tmp_path):
-    said = installed(INVOCATION_ID="abc")
-    assert said.startswith(
+    unit = installed(INVOCATION_ID="abc")
+    assert unit.startswith(
         "vllm-wait: m on port 1: the engine ended before it answered. This release of vLLM cannot load weights in the "
         "format gguf. Remove load-format"
     )
@@ -443,14 +443,14 @@ def test_the_time_that_a_container_has_used(tmp_path):
     assert vllm_wait.cpu_files("4:cpu:/docker/ab\n") == []
 
 
-@pytest.mark.parametrize("said", ["", "sleep: not found"])
-def test_a_container_that_docker_does_not_know_has_no_time(said, monkeypatch):
-    monkeypatch.setattr(vllm_wait, "output_of", lambda *_command: said)
+@pytest.mark.parametrize("message", ["", "sleep: not found"])
+def test_a_container_that_docker_does_not_know_has_no_time(message, monkeypatch):
+    monkeypatch.setattr(vllm_wait, "output_of", lambda *_command: message)
     assert vllm_wait.container_cpu("docker", "vllm-8b")() is None
 
 
-@pytest.mark.parametrize(("state", "told"), [("active", ["WATCHDOG"]), ("deactivating", [])])
-def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch):
+@pytest.mark.parametrize(("state", "message"), [("active", ["WATCHDOG"]), ("deactivating", [])])
+def test_what_finishes_its_last_requests_is_not_killed(state, message, monkeypatch):
     """Its port is closed by then, which looks as if nobody were there."""
 
     class End(Exception):
@@ -459,9 +459,9 @@ def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch)
     def end(*_code):
         raise End
 
-    said = []
+    messages = []
     monkeypatch.setattr(vllm_wait, "output_of", lambda *_command: f"ActiveState={state}")
-    monkeypatch.setattr(vllm_wait, "notify", said.append)
+    monkeypatch.setattr(vllm_wait, "notify", messages.append)
     monkeypatch.setattr(vllm_wait, "watch", lambda *_how: 301)
     monkeypatch.setattr(vllm_wait.os, "fork", lambda: 0)
     monkeypatch.setattr(vllm_wait.os, "_exit", end)
@@ -469,7 +469,7 @@ def test_what_finishes_its_last_requests_is_not_killed(state, told, monkeypatch)
     signs = vllm_wait.LifeSigns(None, "m", "", lambda: 0)
     with pytest.raises(End):
         vllm_wait.stay_as_watchdog(lambda: signs, 300, "vllm-m.service")
-    assert [line for line in ["WATCHDOG"] if any(line in words for words in said)] == told
+    assert [line for line in ["WATCHDOG"] if any(line in words for words in messages)] == message
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -488,7 +488,7 @@ def test_nobody_is_told_where_nobody_listens(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("task", "path", "answer", "said"),
+    ("task", "path", "answer", "message"),
     [
         ("embed", "/v1/embeddings", {"data": [{"embedding": [0.1, 0.2]}]}, "it answers an embedding"),
         ("rerank", "/v1/rerank", {"results": [{"index": 0, "relevance_score": 0.9}]}, "it answers a reranking"),
@@ -496,17 +496,17 @@ def test_nobody_is_told_where_nobody_listens(monkeypatch):
         ("pooling", "/pooling", {"data": [{"data": [[0.1]]}]}, "it answers a pooling"),
     ],
 )
-def test_a_pooling_model_is_asked_by_its_own_route(task, path, answer, said):
+def test_a_pooling_model_is_asked_by_its_own_route(task, path, answer, message):
     answers = {"/health": (200, ""), "/v1/models": MODELS, path: (200, json.dumps(answer))}
-    asked = []
+    requests = []
 
     def ask(method, where, body, _headers, _timeout):
-        asked.append((method, where, json.loads(body or "{}")))
+        requests.append((method, where, json.loads(body or "{}")))
         return answers.get(where, (404, '{"detail": "Not Found"}'))
 
     takes = {"query": "Hello", "documents": ["Hello"]} if task == "rerank" else {"input": "Hello"}
-    assert vllm_wait.probe(ask, "m", "", task) == vllm_wait.Answer(True, said)
-    assert asked[-1] == ("POST", path, {"model": "m", **takes})
+    assert vllm_wait.probe(ask, "m", "", task) == vllm_wait.Answer(True, message)
+    assert requests[-1] == ("POST", path, {"model": "m", **takes})
     # As a model that generates it never answers, and says so.
     assert vllm_wait.probe(ask, "m").refused
     answers[path] = (200, json.dumps({"data": [], "results": []}))
@@ -514,13 +514,13 @@ def test_a_pooling_model_is_asked_by_its_own_route(task, path, answer, said):
 
 
 def test_the_watchdog_asks_a_pooling_model_by_its_own_route():
-    now, asked = [1000.0], []
+    now, requests = [1000.0], []
 
     def ask(_method, path, _body, _headers, _timeout):
-        asked.append(path)
+        requests.append(path)
         return (200, metrics(e0=IDLE)) if path == "/metrics" else (500, "dead")
 
     signs = vllm_wait.LifeSigns(ask, "m", "", lambda: now[0], task="embed")
     now[0] += 300
-    assert (signs.silent_s(), asked) == (300, ["/metrics", "/v1/embeddings"])
+    assert (signs.silent_s(), requests) == (300, ["/metrics", "/v1/embeddings"])
     assert signs.why == "it has nothing to do and gives no answer"

@@ -73,7 +73,7 @@ def test_no_line_is_wider_than_a_screen(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "said"),
+    ("engine", "message"),
     [
         (None, "no, this is its first start"),
         ({"started_from": {}}, "it does not run, and is started"),
@@ -89,13 +89,13 @@ def test_no_line_is_wider_than_a_screen(case: str) -> None:
         ),
     ],
 )
-def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] | None, said: str) -> None:
+def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] | None, message: str) -> None:
     wanted = {"/e/a.yaml": "1", "/e/a.env": "2", "/s/vllm-a.service": "3"}
-    assert screen_plan.restart(wanted, engine) == said
+    assert screen_plan.restart(wanted, engine) == message
 
 
 @pytest.mark.parametrize(
-    ("fetch", "speed", "said"),
+    ("fetch", "speed", "message"),
     [
         ([], 1000.0, "nothing, all of it is here"),
         ([{"kind": "weights", "bytes": 16_060_000_000}], 1000.0, "weights 16.1 GB: about 2 min 8 s at 1 Gbit/s"),
@@ -103,8 +103,8 @@ def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] 
         ([{"kind": "image", "bytes": 6_000_000_000}], None, "image at most 6.0 GB"),
     ],
 )
-def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed: float | None, said: str) -> None:
-    assert screen_plan.download(fetch, speed) == said
+def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed: float | None, message: str) -> None:
+    assert screen_plan.download(fetch, speed) == message
 
 
 def test_what_proposes_tokens_is_told() -> None:
@@ -135,8 +135,8 @@ def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
 
 def test_a_wider_spread_answers_faster_and_a_smaller_cache_is_roomier() -> None:
     """8b on eight GPUs is eight engines, for the sake of all requests together."""
-    told = screen_plan.better(planned("8xH100", {"model": "8b"})["plan"]["rejected"])
-    assert [line.split("; ")[0] for line in told] == [
+    notes = screen_plan.better(planned("8xH100", {"model": "8b"})["plan"]["rejected"])
+    assert [line.split("; ")[0] for line in notes] == [
         "8b with TP 2 x 4 replicas would be faster for a single answer",
         "8b with TP 1 x 8 replicas, KV cache in FP8 would be roomier",
     ]
@@ -170,8 +170,8 @@ def test_each_of_several_has_its_own_times() -> None:
     instances = planned("4xH100", {"models": ["8b", "70b-fp8"]})["plan"]["instances"]
     lines = screen_plan.ending(instances, "gpu-1", {"image": 5, "endpoints": ENDPOINTS}, False, changed=True)
     assert lines[0] == "gpu-1: all of them answer"
-    told = [" ".join(line.split()) for line in lines if " took " in line]
-    assert told == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
+    durations = [" ".join(line.split()) for line in lines if " took " in line]
+    assert durations == ["took image 5.0 s", "8b took load 31 s, compile and warm up 1 min 2 s, first token 0.13 s"]
 
 
 @pytest.mark.parametrize(
@@ -183,25 +183,25 @@ def test_the_first_answer_of_a_model_is_called_what_it_is(task: str | None, firs
     (instance,) = planned("1xH100", {"model": "8b"})["plan"]["instances"]
     instance = {**instance, "task": task} if task else {k: v for k, v in instance.items() if k != "task"}
     lines = screen_plan.ending([instance], "gpu-1", {"endpoints": ENDPOINTS}, False, changed=True)
-    (told,) = [" ".join(line.split()) for line in lines if " took " in line]
-    assert told == f"took load 31 s, compile and warm up 1 min 2 s, {first} 0.13 s"
+    (duration,) = [" ".join(line.split()) for line in lines if " took " in line]
+    assert duration == f"took load 31 s, compile and warm up 1 min 2 s, {first} 0.13 s"
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "messages"),
     [
         ("embed", ["serves embeddings by POST /v1/embeddings, and no completions"]),
         ("rerank", ["serves rankings by POST /v1/rerank, and no completions"]),
         ("generate", []),
     ],
 )
-def test_a_plan_says_what_a_pooling_model_gives(task: str, said: list[str]) -> None:
+def test_a_plan_says_what_a_pooling_model_gives(task: str, messages: list[str]) -> None:
     """By a repository's name nobody sees it, and a chat would be answered 404."""
     plan = planned("1xH100", {"model": "8b"})
     (instance,) = plan["plan"]["instances"]
     check = {"instances": [{**instance, "task": task}], "fetch": [], "disks": [HERE]}
     lines = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
-    assert [" ".join(line.split()) for line in lines if line.split()[:1] == ["serves"]] == said
+    assert [" ".join(line.split()) for line in lines if line.split()[:1] == ["serves"]] == messages
 
 
 @pytest.mark.parametrize("changed", [True, False])
@@ -221,8 +221,8 @@ def test_a_branch_is_shown_with_the_commit_that_was_read() -> None:
     plan = planned("1xH100", {"model": "8b"})
     read = {**plan["plan"]["instances"][0], "branch": "main", "revision": "0e9e39f2" + "0" * 32}
     check = {"fetch": [], "disks": [HERE], "instances": [read]}
-    told = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
-    assert "  8b: meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2 (main), BF16" in told
+    text = screen_plan.plan_text("gpu-1", plan, check, {"8b": "no"}, system="", link_mbit_s=1000.0)
+    assert "  8b: meta-llama/Llama-3.1-8B-Instruct at 0e9e39f2 (main), BF16" in text
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NAMES = ["/etc/vllm/8b.yaml", "/etc/vllm/8b.env", "/etc/systemd/system/vllm-8b.s
 
 
 def shown(tmp_path: Path, engines: list[dict[str, Any]], *args: str) -> str:
-    said = {
+    answer = {
         "vllm_plan": "{{ made | combine({'engines': engines}) }}",
         "vllm_check": CHECK,
         "vllm_link_mbit_s": 1000,
@@ -38,7 +38,7 @@ def shown(tmp_path: Path, engines: list[dict[str, Any]], *args: str) -> str:
                 "tasks_from": "show_plan",
                 "rolespec_validate": False,
             },
-            "vars": said,
+            "vars": answer,
         },
     ]
     facts = {"ansible_facts": {"systemd": {"version": 252}, "distribution": "Debian", "distribution_version": "12"}}

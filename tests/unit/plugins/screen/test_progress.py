@@ -96,14 +96,21 @@ def act(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_failure_in_words_comes_without_what_ansible_puts_around_it() -> None:
-    told = {"failed": True, "done": True, "progress": "", "msg": "it ended.", "exception": "a traceback", "log": ["a"]}
+    result = {
+        "failed": True,
+        "done": True,
+        "progress": "",
+        "msg": "it ended.",
+        "exception": "a traceback",
+        "log": ["a"],
+    }
     with pytest.raises(refusal.Refusal, match=r"^it ended\.$") as refused:
-        act(told)
+        act(result)
     assert refused.value.omit_exception_key
     assert "exception" not in refused.value.result
     assert refused.value.result["log"] == ["a"]
 
 
 def test_what_broke_off_is_told_with_all_that_is_known() -> None:
-    told = {"failed": True, "msg": "MODULE FAILURE", "exception": "a traceback", "module_stdout": "..."}
-    assert act(told)["exception"] == "a traceback"
+    result = {"failed": True, "msg": "MODULE FAILURE", "exception": "a traceback", "module_stdout": "..."}
+    assert act(result)["exception"] == "a traceback"

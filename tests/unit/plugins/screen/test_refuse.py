@@ -26,7 +26,7 @@ FOUND = {
 }
 
 
-def said(tmp_path: Path, task: dict[str, Any], form: str = "yaml", **variables: Any) -> str:
+def output_of(tmp_path: Path, task: dict[str, Any], form: str = "yaml", **variables: Any) -> str:
     """What a play of one task says."""
     page = tmp_path / "play.yml"
     name = {"name": "Do it", **task}
@@ -48,7 +48,7 @@ def said(tmp_path: Path, task: dict[str, Any], form: str = "yaml", **variables: 
 @pytest.mark.parametrize("form", ["yaml", "json"])
 def test_what_preflight_found_is_printed_once_and_numbered(tmp_path: Path, form: str) -> None:
     role = {"name": "gpunode.llm.preflight", "tasks_from": "verdict", "rolespec_validate": False}
-    text = said(tmp_path, {"ansible.builtin.import_role": role}, form, **FOUND)
+    text = output_of(tmp_path, {"ansible.builtin.import_role": role}, form, **FOUND)
     assert [text.count(sentence) for sentence in SENTENCES] == [1, 1]
     head = "2 problems found; nothing was changed."
     assert f"\nlocalhost: {head}\n1. {SENTENCES[0]}\n2. {SENTENCES[1]}\n" in text
@@ -56,17 +56,17 @@ def test_what_preflight_found_is_printed_once_and_numbered(tmp_path: Path, form:
 
 
 def test_a_message_is_printed_once(tmp_path: Path) -> None:
-    assert said(tmp_path, {"gpunode.llm.refuse": {"msg": SENTENCES[1]}}).count(SENTENCES[1]) == 1
+    assert output_of(tmp_path, {"gpunode.llm.refuse": {"msg": SENTENCES[1]}}).count(SENTENCES[1]) == 1
 
 
 def test_settings_that_cannot_be_read_are_printed_once(tmp_path: Path) -> None:
-    text = said(tmp_path, {"gpunode.llm.settings_check": {}}, vllm_restart_limit="four", gateway_enabled="maybe")
+    text = output_of(tmp_path, {"gpunode.llm.settings_check": {}}, vllm_restart_limit="four", gateway_enabled="maybe")
     assert text.count("vllm_restart_limit must be") == 1
     assert text.count("gateway_enabled must be") == 1
 
 
 def test_a_plan_that_cannot_be_is_printed_once(tmp_path: Path) -> None:
-    text = said(tmp_path, {"gpunode.llm.serving_plan": {"model": "8x", "gpus": "1xH100"}})
+    text = output_of(tmp_path, {"gpunode.llm.serving_plan": {"model": "8x", "gpus": "1xH100"}})
     # Once as the message, once as the element of `findings` that a play may read.
     assert text.count("is not in the catalogue") == 2
 
@@ -74,4 +74,4 @@ def test_a_plan_that_cannot_be_is_printed_once(tmp_path: Path) -> None:
 def test_nothing_found_is_no_failure(tmp_path: Path) -> None:
     task = {"gpunode.llm.refuse": {"findings": []}}
     with pytest.raises(AssertionError, match="ok=1"):
-        said(tmp_path, task)
+        output_of(tmp_path, task)

@@ -76,8 +76,8 @@ def node(*instances: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_all_nodes_as_text() -> None:
-    told = report({"gpu-1": node(SERVING, DOWN), "gpu-2": node(SERVING, front="active/running", front_since_s=61)})
-    assert told["text"] == [
+    text = report({"gpu-1": node(SERVING, DOWN), "gpu-2": node(SERVING, front="active/running", front_since_s=61)})
+    assert text["text"] == [
         "host   instance  state           up  run  wait  req/s  in tok/s  out tok/s   KV",
         "gpu-1  8b        serving  1 h 1 min    3     0    2.5       340        890  12%",
         "gpu-1  70b       failed           -    -     -      -         -          -    -",
@@ -101,9 +101,9 @@ def test_all_nodes_as_text() -> None:
         "",
         "gpu-1 70b is failed: it ended (exit-code, status 1). The GPU's memory is full. Lower max-num-seqs.",
     ]
-    assert told["unhealthy"] == ["gpu-1 70b (failed)"]
-    assert told["nodes"]["gpu-2"]["instances"] == [SERVING]
-    assert told["nodes"]["gpu-2"]["front"] == "active/running"
+    assert text["unhealthy"] == ["gpu-1 70b (failed)"]
+    assert text["nodes"]["gpu-2"]["instances"] == [SERVING]
+    assert text["nodes"]["gpu-2"]["front"] == "active/running"
 
 
 def test_a_short_text_leaves_out_what_does_not_change() -> None:
@@ -118,23 +118,23 @@ def test_a_node_without_gpus_has_no_table_of_them() -> None:
 
 @pytest.mark.parametrize("detail", ["it was stopped, or never started", "it was stopped, or never started."])
 def test_two_sentences_are_not_glued_into_one(detail: str) -> None:
-    told = report({"n": node({**DOWN, "detail": detail, "remedy": "systemctl start vllm-70b starts it."})})
-    assert told["notes"] == ["n 70b is failed: it was stopped, or never started. systemctl start vllm-70b starts it."]
+    text = report({"n": node({**DOWN, "detail": detail, "remedy": "systemctl start vllm-70b starts it."})})
+    assert text["notes"] == ["n 70b is failed: it was stopped, or never started. systemctl start vllm-70b starts it."]
 
 
 def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
-    told = report({"gpu-1": node(), "gpu-2": {}, "gpu-3": {"failed": True, "msg": "no sudo"}})
-    assert told["text"] == told["notes"]
-    assert told["notes"] == [
+    text = report({"gpu-1": node(), "gpu-2": {}, "gpu-3": {"failed": True, "msg": "no sudo"}})
+    assert text["text"] == text["notes"]
+    assert text["notes"] == [
         "gpu-1 serves nothing.",
         "gpu-2 could not be asked: it was not reached",
         "gpu-3 could not be asked: no sudo",
     ]
-    assert told["nodes"]["gpu-2"] == {"asked": False}
+    assert text["nodes"]["gpu-2"] == {"asked": False}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"restarts": 1}, "started again once"),
         ({"restarts": 4}, "started again 4 times"),
@@ -146,19 +146,19 @@ def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
         ),
     ],
 )
-def test_what_is_about_to_hurt_is_said(change: dict[str, Any], said: str) -> None:
+def test_what_is_about_to_hurt_is_said(change: dict[str, Any], message: str) -> None:
     (note,) = report({"n": node({**SERVING, **change})})["notes"]
-    assert said in note
+    assert message in note
 
 
 def test_a_front_that_does_not_run_is_said() -> None:
     assert report({"n": node(SERVING, front="active/running")})["notes"] == []
-    told = report({"n": node(SERVING, front="failed/failed", front_listens=["0.0.0.0 443", "127.0.0.1 9113"])})
-    (note,) = told["notes"]
+    text = report({"n": node(SERVING, front="failed/failed", front_listens=["0.0.0.0 443", "127.0.0.1 9113"])})
+    (note,) = text["notes"]
     assert note.startswith("n: the gateway is failed/failed")
-    assert told["unhealthy"] == ["n gateway (failed)"]
-    assert next(line.split()[:3] for line in told["text"] if " gateway " in line) == ["n", "gateway", "failed"]
-    assert "listens on 0.0.0.0:443 and 127.0.0.1:9113" in " ".join(told["text"])
+    assert text["unhealthy"] == ["n gateway (failed)"]
+    assert next(line.split()[:3] for line in text["text"] if " gateway " in line) == ["n", "gateway", "failed"]
+    assert "listens on 0.0.0.0:443 and 127.0.0.1:9113" in " ".join(text["text"])
 
 
 @pytest.mark.parametrize(
@@ -175,10 +175,10 @@ def test_a_front_that_does_not_run_is_said() -> None:
 def test_what_is_left_over_is_said(kind: str, one: str, two: str) -> None:
     left = [{"kind": kind, "name": name} for name in "xy"]
     assert one in report({"n": node(SERVING, leftovers=left[:1])})["notes"][0]
-    told = report({"n": node(SERVING, leftovers=left)})
-    assert two in told["notes"][0]
-    assert told["nodes"]["n"]["leftovers"] == left
-    assert told["unhealthy"] == []
+    text = report({"n": node(SERVING, leftovers=left)})
+    assert two in text["notes"][0]
+    assert text["nodes"]["n"]["leftovers"] == left
+    assert text["unhealthy"] == []
 
 
 def test_trouble_with_gpus_is_said() -> None:

@@ -31,7 +31,7 @@ def run(parted: list[Any] | None = None, **variables: Any) -> dict[str, Any]:
 
 
 def test_what_can_be_read_passes() -> None:
-    told = run(
+    result = run(
         vllm_api_keys="one,two",
         huggingface_update="true",
         docker_version="",
@@ -40,7 +40,7 @@ def test_what_can_be_read_passes() -> None:
         docker_users=None,
         bystander=["anything"],
     )
-    assert (told["changed"], told["findings"]) == (False, [])
+    assert (result["changed"], result["findings"]) == (False, [])
 
 
 def test_all_that_cannot_be_read_is_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,12 +56,12 @@ def test_all_that_cannot_be_read_is_named_at_once(capsys: pytest.CaptureFixture[
     with pytest.raises(AnsibleActionFail) as refused:
         run(**wrong)
     assert str(refused.value) == "5 problems found; nothing was changed."
-    said = capsys.readouterr().out
-    assert "huggingface_update must be true or false, not 'ture'." in said
-    assert "huggingface_distribution must be one of hub, seed, not 'sed'." in said
-    assert "vllm_restart_limit must be a whole number such as 4, not 'four'." in said
-    assert "docker_packages must be a list such as [one, two] or one,two, not True." in said
-    assert "sk-secret" not in said
+    output = capsys.readouterr().out
+    assert "huggingface_update must be true or false, not 'ture'." in output
+    assert "huggingface_distribution must be one of hub, seed, not 'sed'." in output
+    assert "vllm_restart_limit must be a whole number such as 4, not 'four'." in output
+    assert "docker_packages must be a list such as [one, two] or one,two, not True." in output
+    assert "sk-secret" not in output
 
 
 def refused(capsys: pytest.CaptureFixture[str], **variables: Any) -> list[str]:
@@ -127,13 +127,15 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize(("variables", "said"), UNKNOWN, ids=lambda value: "" if isinstance(value, str) else str(value))
+@pytest.mark.parametrize(
+    ("variables", "message"), UNKNOWN, ids=lambda value: "" if isinstance(value, str) else str(value)
+)
 def test_a_template_of_an_unknown_name_is_refused(
-    variables: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+    variables: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A default() behind it would take it for a variable that is not set."""
     (sentence,) = refused(capsys, **{name: deep(value) for name, value in variables.items()})
-    assert sentence.startswith(said)
+    assert sentence.startswith(message)
 
 
 @pytest.mark.parametrize("value", ["two", "0", "-1", "120%", "50 %", [1, "many"], 0.5])
@@ -156,10 +158,10 @@ def test_nodes_that_an_inventory_would_part_too_late_are_told_of(capsys: pytest.
 
 
 def test_names_and_values_are_told_of_together(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(
+    problems = refused(
         capsys, vllm_prt=9000, vllm_port="abc", gateway_enabled="maybe", docker_mine=1, other_variables=["docker_mi*"]
     )
-    assert sorted(said, reverse=True) == [
+    assert sorted(problems, reverse=True) == [
         "vllm_prt is not a variable of this collection: did you mean vllm_port? "
         "If another role reads it, name it in other_variables.",
         "vllm_port must be a whole number such as 8000, not 'abc'.",
@@ -181,9 +183,9 @@ def test_a_variable_of_another_playbook_on_the_command_line_is_refused(
     extra: str, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(context, "CLIARGS", {"extra_vars": (extra,), "args": ("gpunode.llm.site",)})
-    said = refused(capsys) if count else run()["findings"]
-    assert len(said) == count
-    assert not count or said[0].startswith(
+    problems = refused(capsys) if count else run()["findings"]
+    assert len(problems) == count
+    assert not count or problems[0].startswith(
         "gpus is a variable of gpunode.llm.plan and gpunode.llm.bundle; gpunode.llm.site does not"
     )
     monkeypatch.setattr(context, "CLIARGS", {"extra_vars": (extra,), "args": ("gpunode.llm.site", "theirs.yml")})

@@ -50,8 +50,8 @@ MISSPELT = {
 
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT.items())
 def test_a_misspelt_name_is_told_with_the_one_that_was_meant(wrong: str, right: str) -> None:
-    (said,) = names.misspelt([wrong], [])
-    assert said.startswith(f"{wrong} is not a variable of this collection: did you mean {right}?")
+    (message,) = names.misspelt([wrong], [])
+    assert message.startswith(f"{wrong} is not a variable of this collection: did you mean {right}?")
 
 
 def test_no_name_of_ours_is_misspelt() -> None:
@@ -106,8 +106,8 @@ def test_what_others_have_is_left_alone() -> None:
 
 
 def test_a_stranger_with_a_prefix_of_ours_is_refused_until_it_is_named() -> None:
-    (said,) = names.misspelt(["docker_zfs_pool", "docker_quux"], [])
-    assert said == (
+    (message,) = names.misspelt(["docker_zfs_pool", "docker_quux"], [])
+    assert message == (
         "docker_quux, docker_zfs_pool are not variables of this collection, and resemble none. If another role reads"
         " them, name them in other_variables."
     )
@@ -172,7 +172,7 @@ def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "playbooks", "said"),
+    ("given", "playbooks", "message"),
     [
         (
             ["gpus"],
@@ -184,9 +184,9 @@ def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
         (["model"], ["teardown"], "gpunode.llm.teardown does not read it"),
     ],
 )
-def test_a_variable_of_another_playbook_is_told(given: list[str], playbooks: list[str], said: str) -> None:
+def test_a_variable_of_another_playbook_is_told(given: list[str], playbooks: list[str], message: str) -> None:
     (sentence,) = names.misplaced(given, playbooks)
-    assert said in sentence
+    assert message in sentence
 
 
 def test_a_variable_that_one_of_the_playbooks_reads_is_fine() -> None:

@@ -71,8 +71,8 @@ def test_a_known_secret_is_gone_in_every_spelling(secret: str) -> None:
     # Of JSON what is between its quotation marks; marks of the secret's own belong to it.
     for inner in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], encoded):
         # Between what no word is part of: a short one is blotted out as a word alone.
-        told = clean(f"<{inner}>")
-        assert told == f"<{redact.BLOT}>" or inner not in told.replace(redact.BLOT, "")
+        page = clean(f"<{inner}>")
+        assert page == f"<{redact.BLOT}>" or inner not in page.replace(redact.BLOT, "")
 
 
 def test_a_short_secret_leaves_words_alone() -> None:
@@ -170,11 +170,11 @@ def test_a_short_secret_leaves_words_alone() -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
-    told = redact.Redactor([]).clean(f"before\n{secret}\nafter")
+    text = redact.Redactor([]).clean(f"before\n{secret}\nafter")
     for word in ("AbCd", "abcdefgh1234", "dXNl", "ada", "word@", "glpat", "sesame"):
-        assert word not in told
-    assert told.startswith("before\n")
-    assert told.endswith("\nafter")
+        assert word not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter")
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_what_stands_around_a_secret_stays() -> None:
         "list:",
         "  user: ada",
     ]
-    told = json.loads(redact.Redactor([]).clean(json.dumps({"token": "x", "keys": "y z", "n": [1], "model": "m"})))
-    assert told == {"token": redact.BLOT, "keys": redact.BLOT, "n": [1], "model": "m"}
+    result = json.loads(redact.Redactor([]).clean(json.dumps({"token": "x", "keys": "y z", "n": [1], "model": "m"})))
+    assert result == {"token": redact.BLOT, "keys": redact.BLOT, "n": [1], "model": "m"}
     unit = 'Environment=HOME=/h ODD=x "EVEN=y z" LANG=C'
     assert redact.Redactor([]).clean(unit) == (f'Environment=HOME=/h ODD={redact.BLOT} "EVEN={redact.BLOT}" LANG=C')
 
@@ -280,9 +280,9 @@ def test_names_stay_where_values_go() -> None:
     ],
 )
 def test_no_line_of_a_value_stays(blank, text: str) -> None:
-    told = blank(text)
-    assert "sesame" not in told
-    assert len(told.split("\n")) == len(text.split("\n"))
+    page = blank(text)
+    assert "sesame" not in page
+    assert len(page.split("\n")) == len(text.split("\n"))
 
 
 def test_the_end_of_a_long_text_is_what_matters() -> None:

@@ -50,18 +50,18 @@ SECRETS = (
 
 
 def fits(path: str, pattern: str) -> bool:
-    parts, asked = path.split("/"), pattern.split("/")
-    return len(parts) == len(asked) and all(
+    parts, wanted_parts = path.split("/"), pattern.split("/")
+    return len(parts) == len(wanted_parts) and all(
         part == ask or ("*" in ask and part.startswith(ask.split("*")[0]) and part.endswith(ask.split("*")[-1]))
-        for part, ask in zip(parts, asked)
+        for part, ask in zip(parts, wanted_parts)
     )
 
 
 def talkative(files: Mapping[str, str]) -> archive.Surroundings:
     """Every program prints every secret."""
-    told = "\n".join(f"line with {secret} and {base64.b64encode(secret.encode()).decode()}" for secret in SECRETS)
+    text = "\n".join(f"line with {secret} and {base64.b64encode(secret.encode()).decode()}" for secret in SECRETS)
     return archive.Surroundings(
-        run=lambda command: f"{' '.join(command)}\n{told}\n",
+        run=lambda command: f"{' '.join(command)}\n{text}\n",
         find=lambda pattern: [path for path in files if fits(path, pattern)],
         read=lambda path: files[path],
     )
@@ -123,7 +123,7 @@ class Module:
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("message", "text"),
     [
         ({"a": (0, "well\n", "")}, "well\n"),
         ({"a": (1, "", "no\n")}, "\nno\n"),
@@ -131,8 +131,8 @@ class Module:
         ({}, "a is not there\n"),
     ],
 )
-def test_a_program_that_fails_is_told_of(said, text) -> None:
-    assert support_archive.surroundings(Module(said)).run(["a"]) == text
+def test_a_program_that_fails_is_told_of(message, text) -> None:
+    assert support_archive.surroundings(Module(message)).run(["a"]) == text
 
 
 def test_the_file_is_for_root_alone(tmp_path) -> None:

@@ -49,15 +49,15 @@ NAMES = {"a.test", "b.test"}
 
 
 @pytest.mark.parametrize(
-    "asked", [ASKED, replace(ASKED, names=["b.test", "a.test"]), replace(ASKED, webroot=f"{ASKED.webroot}/")]
+    "certificate", [ASKED, replace(ASKED, names=["b.test", "a.test"]), replace(ASKED, webroot=f"{ASKED.webroot}/")]
 )
-def test_what_is_kept_is_not_asked_for(asked):
-    assert tls_certbot.differs(asked, RENEWAL, NAMES) == []
-    assert tls_certbot.differs(asked, RENEWAL.partition("[[")[0], NAMES) == []
+def test_what_is_kept_is_not_asked_for(certificate):
+    assert tls_certbot.differs(certificate, RENEWAL, NAMES) == []
+    assert tls_certbot.differs(certificate, RENEWAL.partition("[[")[0], NAMES) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("changes", "expected"),
     [
         ({"names": ["a.test"]}, "it is for a.test, b.test, but should be for a.test"),
         ({"names": ["a.test", "b.test", "c.test"]}, "but should be for a.test, b.test, c.test"),
@@ -70,14 +70,14 @@ def test_what_is_kept_is_not_asked_for(asked):
         ({"webroot": "/srv/acme"}, "but should be in /srv/acme"),
     ],
 )
-def test_what_differs_is_said(asked, said):
-    (told,) = tls_certbot.differs(replace(ASKED, **asked), RENEWAL, NAMES)
-    assert said in told
+def test_what_differs_is_said(changes, expected):
+    (message,) = tls_certbot.differs(replace(ASKED, **changes), RENEWAL, NAMES)
+    assert expected in message
 
 
 def test_another_way_of_proving_differs():
-    (told,) = tls_certbot.differs(ASKED, RENEWAL.replace("= webroot\n", "= standalone\n"), NAMES)
-    assert "by the way of standalone" in told
+    (message,) = tls_certbot.differs(ASKED, RENEWAL.replace("= webroot\n", "= standalone\n"), NAMES)
+    assert "by the way of standalone" in message
 
 
 @pytest.mark.parametrize(("renewal", "names"), [("", NAMES), (RENEWAL, set()), ("", set())])
@@ -98,13 +98,13 @@ def look(tmp_path, capsys):
     (live / "fullchain.pem").write_bytes((tmp_path / "certificate.pem").read_bytes())
 
     def call(**changes):
-        asked = {**vars(ASKED), **changes} if changes.get("email") != "" else None
+        request = {**vars(ASKED), **changes} if changes.get("email") != "" else None
         args = {"certificate": pair[0], "certificate_key": pair[1], "acme_note": str(tmp_path / "note")}
-        args |= {"certbot_dir": str(tmp_path / "letsencrypt"), **({"acme": asked} if asked else {})}
+        args |= {"certbot_dir": str(tmp_path / "letsencrypt"), **({"acme": request} if request else {})}
         with patch_module_args(args), pytest.raises(SystemExit):
             gateway_info.main()
-        told = json.loads(capsys.readouterr().out)
-        return told["acme_differs"], told["acme_account"], told["acme_deploy"], told["acme_kept"]
+        result = json.loads(capsys.readouterr().out)
+        return result["acme_differs"], result["acme_account"], result["acme_deploy"], result["acme_kept"]
 
     return call
 
@@ -123,8 +123,8 @@ def test_a_certificate_that_did_not_reach_the_front(look, tmp_path):
 
 
 def test_the_names_are_those_of_the_certificate_itself(look):
-    ((told,), *_rest) = look(names=["a.test"])
-    assert told == "it is for a.test, b.test, but should be for a.test"
+    ((result,), *_rest) = look(names=["a.test"])
+    assert result == "it is for a.test, b.test, but should be for a.test"
 
 
 def test_one_is_kept_that_nobody_asks_for_any_more(look):

@@ -47,9 +47,9 @@ def made(tmp_path):
     ],
 )
 def test_a_self_signed_one_is_kept_while_it_is_good(made, made_for, days, wanted, trouble):
-    said = tls_certificate.self_signed_trouble(*made(*made_for, days=days), wanted, run)
-    assert said.endswith(trouble)
-    assert bool(said) is bool(trouble)
+    message = tls_certificate.self_signed_trouble(*made(*made_for, days=days), wanted, run)
+    assert message.endswith(trouble)
+    assert bool(message) is bool(trouble)
 
 
 def test_a_pair_is_looked_at_as_a_server_does(made, tmp_path):
@@ -74,14 +74,14 @@ def call(module, capsys, **args):
 def test_the_module_makes_one_once(capsys, tmp_path):
     pair = {"path": str(tmp_path / "new" / "a.pem"), "key_path": str(tmp_path / "new" / "a.key")}
     internal = {"_ansible_remote_tmp": str(tmp_path / "tmp")}
-    asked = {**pair, "names": NAMES, **internal}
-    assert call(self_signed_certificate, capsys, **asked, _ansible_check_mode=True)["changed"] is True
+    request = {**pair, "names": NAMES, **internal}
+    assert call(self_signed_certificate, capsys, **request, _ansible_check_mode=True)["changed"] is True
     assert not (tmp_path / "new").exists()
-    assert "There is no file" in call(self_signed_certificate, capsys, **asked)["why"]
+    assert "There is no file" in call(self_signed_certificate, capsys, **request)["why"]
     assert (tmp_path / "new" / "a.key").stat().st_mode & 0o777 == 0o600
-    assert call(self_signed_certificate, capsys, **asked)["changed"] is False
-    assert call(self_signed_certificate, capsys, **{**asked, "names": ["other"]})["changed"] is True
-    assert call(self_signed_certificate, capsys, **{**asked, "names": []})["failed"] is True
+    assert call(self_signed_certificate, capsys, **request)["changed"] is False
+    assert call(self_signed_certificate, capsys, **{**request, "names": ["other"]})["changed"] is True
+    assert call(self_signed_certificate, capsys, **{**request, "names": []})["failed"] is True
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_the_module_makes_one_once(capsys, tmp_path):
 def test_an_installation_that_was_stopped_is_no_installation(capsys, tmp_path, mark, program, installed, ours):
     if mark:
         (tmp_path / "marker").write_text(f"{mark}\n")
-    told = call(
+    result = call(
         gateway_info,
         capsys,
         program="/bin/true" if program else str(tmp_path / "none"),
@@ -106,8 +106,8 @@ def test_an_installation_that_was_stopped_is_no_installation(capsys, tmp_path, m
         certificate_key=str(tmp_path / "a.key"),
         names=NAMES,
     )
-    assert (told["installed"], told["ours"]) == (installed, ours)
-    assert told["certificate_trouble"] == f"There is no file {tmp_path}/a.pem"
+    assert (result["installed"], result["ours"]) == (installed, ours)
+    assert result["certificate_trouble"] == f"There is no file {tmp_path}/a.pem"
 
 
 HOLDS = [("0.0.0.0", 443), ("127.0.0.1", 9180)]
@@ -136,7 +136,7 @@ def test_a_certificate_of_the_operator_s_is_looked_at(made):
     pair = {"certificate": certificate, "certificate_key": key}
     assert preflight_checks.check_gateway(pair, run, []) == []
     assert preflight_checks.check_gateway({}, None, []) == []
-    (said,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, [])
-    assert said == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
-    (said,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), [])
-    assert said.startswith(f"{certificate} has expired;")
+    (message,) = preflight_checks.check_gateway({**pair, "certificate": "/none.pem"}, run, [])
+    assert message == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
+    (message,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), [])
+    assert message.startswith(f"{certificate} has expired;")

@@ -76,10 +76,10 @@ def node(monkeypatch):
     """What is due for the units, by what is set here."""
     due: dict[str, Any] = {"action": "none", "enable": []}
 
-    def told(_module):
+    def decided(_module):
         return None, [units_unit.Decision("a.service", due["action"], "it does not run")], due["enable"]
 
-    monkeypatch.setattr(units_run, "due", told)
+    monkeypatch.setattr(units_run, "due", decided)
     return due
 
 
@@ -91,16 +91,16 @@ def file(tmp_path, here: str, wanted: str) -> dict[str, Any]:
 
 
 def test_settled_is_what_nobody_has_to_touch(run, node, tmp_path):
-    said = run(units_settled, files=[file(tmp_path, "a", "a")])
-    assert (said["changed"], said["settled"], said["due"]) == (False, True, [])
-    assert said["endpoints"][0]["ready"] is True
+    result = run(units_settled, files=[file(tmp_path, "a", "a")])
+    assert (result["changed"], result["settled"], result["due"]) == (False, True, [])
+    assert result["endpoints"][0]["ready"] is True
 
 
 @pytest.mark.parametrize("check", [False, True])
 def test_what_is_due_is_told_and_not_done(run, node, tmp_path, check):
     differs = file(tmp_path, "a", "b")
-    said = run(units_settled, files=[differs], _ansible_check_mode=check)
-    assert (said["settled"], said["due"], said["endpoints"]) == (False, [f"{differs['dest']} differs"], [])
+    result = run(units_settled, files=[differs], _ansible_check_mode=check)
+    assert (result["settled"], result["due"], result["endpoints"]) == (False, [f"{differs['dest']} differs"], [])
     assert (tmp_path / "a.yaml").read_text() == "a"
 
 
@@ -110,14 +110,14 @@ def test_what_is_due_is_told_and_not_done(run, node, tmp_path, check):
 )
 def test_units_that_are_not_as_they_should_be(run, node, due, line):
     node.update(due)
-    said = run(units_settled, files=[])
-    assert (said["settled"], said["due"], said["endpoints"]) == (False, [line], [])
+    result = run(units_settled, files=[])
+    assert (result["settled"], result["due"], result["endpoints"]) == (False, [line], [])
 
 
 def test_an_endpoint_that_does_not_answer_is_asked_once(run, node, monkeypatch):
     monkeypatch.setattr(Wait, "answer", LOADS)
-    said = run(units_settled, files=[])
-    assert (said["settled"], said["due"]) == (False, ["a: no answer yet"])
+    result = run(units_settled, files=[])
+    assert (result["settled"], result["due"]) == (False, ["a: no answer yet"])
 
 
 def test_where_nothing_is_wanted_nothing_is_asked(run):
@@ -129,5 +129,5 @@ def test_what_a_stopped_play_left_is_not_settled(run, node, tmp_path):
     args = {"files": [file(tmp_path, "a", "a")], "absent": [str(left)]}
     assert run(units_settled, **args)["settled"] is True
     left.write_text("")
-    said = run(units_settled, **args)
-    assert (said["settled"], said["due"]) == (False, [f"{left} must be removed"])
+    result = run(units_settled, **args)
+    assert (result["settled"], result["due"]) == (False, [f"{left} must be removed"])

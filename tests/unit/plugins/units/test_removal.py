@@ -71,7 +71,7 @@ def unit(tmp_path):
 @pytest.mark.parametrize("state", ["active", "activating", "failed"])
 def test_a_unit_that_runs_or_has_failed_is_ended_and_forgotten(run, unit, state):
     node = Node([unit], {"a.service": state})
-    told = run(node)
+    result = run(node)
     every = ["a.yaml", "cache", "a.service"]
     assert node.ran == [
         ("stop a.service", every),
@@ -79,7 +79,7 @@ def test_a_unit_that_runs_or_has_failed_is_ended_and_forgotten(run, unit, state)
         ("disable --quiet a.service", every),
         ("daemon-reload", []),
     ]
-    assert (told["changed"], told["ended"], told["removed"]) == (True, ["a.service"], unit["files"])
+    assert (result["changed"], result["ended"], result["removed"]) == (True, ["a.service"], unit["files"])
 
 
 def test_the_unit_file_is_the_last_to_go(run, unit, monkeypatch):
@@ -105,8 +105,8 @@ def test_what_is_gone_is_not_touched(run, tmp_path):
 def test_check_mode_tells_and_does_nothing(run, unit):
     node = Node([unit], {"a.service": "failed"})
     node.check_mode = True
-    told = run(node)
-    assert (told["changed"], told["ended"], told["removed"]) == (True, ["a.service"], unit["files"])
+    result = run(node)
+    assert (result["changed"], result["ended"], result["removed"]) == (True, ["a.service"], unit["files"])
     assert node.ran == []
     assert os.path.exists(unit["files"][2])
 

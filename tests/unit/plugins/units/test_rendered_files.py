@@ -109,8 +109,8 @@ def test_a_file_is_checked_beside_those_that_it_takes_in(run, tmp_path):
     read = {"dest": str(folder / "main"), "content": "x", "validate": "/bin/sh -c 'grep -q good %d/part'"}
     part = {"dest": str(folder / "part"), "content": "good", "validate": "/bin/sh -c 'test -e %d/main && grep good %s'"}
     assert run(read, part)["changed_files"] == [read["dest"], part["dest"]]
-    said = run(read, {**part, "content": "bad"})
-    assert said["failed"]
+    result = run(read, {**part, "content": "bad"})
+    assert result["failed"]
     assert (folder / "part").read_text() == "good"
     part = {**part, "content": "very good"}
     assert run(read, part)["changed_files"] == [part["dest"]]

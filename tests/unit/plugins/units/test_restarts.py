@@ -52,8 +52,8 @@ def unit(tmp_path):
 
 def action(module):
     """What a call does with the unit, or would do."""
-    (told,) = units_run.run(module)["units"]
-    return told["action"]
+    (result,) = units_run.run(module)["units"]
+    return result["action"]
 
 
 def test_nothing_is_asked_where_nothing_differs(unit):
@@ -122,12 +122,12 @@ def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, note
             stream.write("b\n")
     module = Module(unit, ActiveState=state)
     module.params["instead_of"] = ["old.service"]
-    told = units_run.run(module)
+    result = units_run.run(module)
     start = ["reset-failed u.service", "restart --no-block u.service"]
     assert module.ran == (["stop old.service", *start] if stops else [])
     # Noted before it stops, so that a play that dies is known by the next one.
     assert [path.name for path in notes.glob("*")] == (["old.service"] if stops else [])
-    assert ("old.service: stop, its GPUs and port are needed by listed units\n" in told["diff"]["after"]) is stops
+    assert ("old.service: stop, its GPUs and port are needed by listed units\n" in result["diff"]["after"]) is stops
 
 
 def test_check_mode_stops_nothing(unit, notes):

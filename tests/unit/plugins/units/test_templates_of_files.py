@@ -44,7 +44,7 @@ def test_no_items_no_files():
 
 
 @pytest.mark.parametrize(
-    ("dest", "item", "said"),
+    ("dest", "item", "message"),
     [
         ("/etc/{name}", {}, "uses 'name'"),
         ("/etc/{name}", {"name": "../shadow"}, "cannot be part of a file name"),
@@ -56,8 +56,8 @@ def test_no_items_no_files():
         ("etc/x", {}, "not an absolute path"),
     ],
 )
-def test_refused(dest, item, said):
-    with pytest.raises(ValueError, match=said):
+def test_refused(dest, item, message):
+    with pytest.raises(ValueError, match=message):
         place(dest, item)
 
 

@@ -136,15 +136,15 @@ def test_nothing_goes_to_an_engine_without_a_key_or_by_another_method():
     for lines in gateway.values():
         at = [line[0] for line in lines]
         if "proxy_pass" in at:
-            asked = [line for line in lines if line[0] == "if"]
-            assert asked[0] == ["if", "($gateway_key", "=", ")", [["return", "401"]]] or asked[0][1:-1] == [
+            conditions = [line for line in lines if line[0] == "if"]
+            assert conditions[0] == ["if", "($gateway_key", "=", ")", [["return", "401"]]] or conditions[0][1:-1] == [
                 "($gateway_key",
                 "=",
                 "",
                 ")",
             ]
-            assert asked[0][-1] == [["return", "401"]]
-            assert asked[1][-1] == [["return", "405"]]
+            assert conditions[0][-1] == [["return", "401"]]
+            assert conditions[1][-1] == [["return", "405"]]
             assert {"limit_req", "limit_conn"} <= set(at)
     assert gateway["/"] == [["return", "404"]]
 
@@ -247,10 +247,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("settings", "sentence"), REFUSED, ids=lambda value: str(value)[:50])
 def test_what_cannot_be_is_refused(settings, sentence):
-    said = findings(**settings)
-    assert any(sentence in one for one in said), said
+    problems = findings(**settings)
+    assert any(sentence in one for one in problems), problems
     for key in settings["gateway_keys"].values() if isinstance(settings.get("gateway_keys"), dict) else ():
-        assert str(key) not in " ".join(said)
+        assert str(key) not in " ".join(problems)
 
 
 def test_the_defaults_are_not_refused():
@@ -376,25 +376,25 @@ def fuzzed(tmp_path_factory):
     cases = []
     for _each in range(520):
         given = settings(source, below)
-        said = ArgumentSpecValidator(SPEC).validate(given).error_messages
-        said = said or gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
-        if not said:
+        problems = ArgumentSpecValidator(SPEC).validate(given).error_messages
+        problems = problems or gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
+        if not problems:
             # Asked for once: to have it anew for each file takes most of the time.
             given["__gateway_plan"] = gateway.plan(asked(given), given["gateway_instances"])
-            said = given["__gateway_plan"]["findings"]
-        cases.append((given, said, {} if said else {name: render(f"{name}.j2", **given) for name in WRITTEN}))
+            problems = given["__gateway_plan"]["findings"]
+        cases.append((given, problems, {} if problems else {name: render(f"{name}.j2", **given) for name in WRITTEN}))
     return cases
 
 
 def test_500_fuzzed_settings_end_in_a_sentence_or_in_files(fuzzed):
-    refused = [(given, said) for given, said, _files in fuzzed if said]
+    refused = [(given, message) for given, message, _files in fuzzed if message]
     assert len(refused) > 100
     assert len(fuzzed) - len(refused) > 100
-    for given, said in refused:
-        told = " ".join(said)
-        assert re.search(r"gateway|engine|instance|Metrics|ACME", told), told
+    for given, problems in refused:
+        text = " ".join(problems)
+        assert re.search(r"gateway|engine|instance|Metrics|ACME", text), text
         if given["gateway_keys"] is not KEYS:
-            assert not [key for key in given["gateway_keys"].values() if key in told]
+            assert not [key for key in given["gateway_keys"].values() if key in text]
 
 
 def test_fuzzed_texts_are_each_one_word_of_nginx(fuzzed):
@@ -482,9 +482,9 @@ def test_another_certificate_is_no_other_unit():
     """The unit takes a restart, which cuts streams; where the certificate's mounts stand takes a reload."""
     own = {"gateway_certificate": "/srv/tls/own.pem", "gateway_certificate_key": "/mnt/keys/own.key"}
     assert render("gpunode-gateway.service.j2", **own) == render("gpunode-gateway.service.j2")
-    told = render("mounts.conf.j2", **own)
+    text = render("mounts.conf.j2", **own)
     for key in ("Wants", "After"):
-        (line,) = (line for line in told.splitlines() if line.startswith(f"{key}="))
+        (line,) = (line for line in text.splitlines() if line.startswith(f"{key}="))
         assert {"mnt-keys.mount", "srv-tls.mount", "var-log.mount"} <= set(line.partition("=")[2].split())
 
 

@@ -19,16 +19,16 @@ REQUIRES = r"""-.mount system.slice docker.service sysinit.target "mnt-my\\x2dwe
 PLAIN = r"-.mount system.slice docker.service mnt-my\x2dweights.mount run.mount"
 OURS = "[Service]\n[X-gpunode]\nInstance=a\n"
 SYSTEMCTL = """#!/bin/sh
-echo "$*" >>"$TOLD/calls"
+echo "$*" >>"$FAKE/calls"
 case $1 in
-list-jobs) cat "$TOLD/jobs" 2>/dev/null || echo 'No jobs running.' ;;
-show) case $2 in *Requires) cat "$TOLD/requires" ;; *) cat "$TOLD/state" ;; esac ;;
+list-jobs) cat "$FAKE/jobs" 2>/dev/null || echo 'No jobs running.' ;;
+show) case $2 in *Requires) cat "$FAKE/requires" ;; *) cat "$FAKE/state" ;; esac ;;
 is-active)
-    [ "$2" != --quiet ] || { [ ! -e "$TOLD/down-$3" ]; exit; }
-    cat "$TOLD/is-$2" 2>/dev/null || echo inactive
+    [ "$2" != --quiet ] || { [ ! -e "$FAKE/down-$3" ]; exit; }
+    cat "$FAKE/is-$2" 2>/dev/null || echo inactive
     exit 3
     ;;
-is-enabled) [ ! -e "$TOLD/disabled-$3" ] ;;
+is-enabled) [ ! -e "$FAKE/disabled-$3" ] ;;
 esac
 """
 
@@ -37,10 +37,10 @@ class Node:
     """A node of files."""
 
     def __init__(self, folder: Path) -> None:
-        self.units, self.marks, self.told = folder / "units", folder / "run" / "stopped-by-hand", folder / "told"
-        for path in (self.units, self.told):
+        self.units, self.marks, self.fake = folder / "units", folder / "run" / "stopped-by-hand", folder / "fake"
+        for path in (self.units, self.fake):
             path.mkdir()
-        program = self.told / "systemctl"
+        program = self.fake / "systemctl"
         program.write_text(SYSTEMCTL)
         self.requires(REQUIRES)
         program.chmod(0o755)
@@ -57,21 +57,21 @@ class Node:
 
     def run(self, *words: str, result: str = "success") -> list[str]:
         """What it had systemctl do."""
-        path = f"{self.told}:{os.environ['PATH']}"
-        env = {"PATH": path, "TOLD": str(self.told), "SERVICE_RESULT": result}
+        path = f"{self.fake}:{os.environ['PATH']}"
+        env = {"PATH": path, "FAKE": str(self.fake), "SERVICE_RESULT": result}
         subprocess.run(["/bin/sh", str(self.script), *words], env=env, check=True)
-        calls = (self.told / "calls").read_text().splitlines() if (self.told / "calls").exists() else []
-        (self.told / "calls").unlink(missing_ok=True)
+        calls = (self.fake / "calls").read_text().splitlines() if (self.fake / "calls").exists() else []
+        (self.fake / "calls").unlink(missing_ok=True)
         return [call for call in calls if call.split()[0] not in ("show", "list-jobs", "is-active", "is-enabled")]
 
-    def requires(self, said: str) -> None:
-        (self.told / "requires").write_text(said + "\n")
+    def requires(self, text: str) -> None:
+        (self.fake / "requires").write_text(text + "\n")
 
     def jobs(self, **kinds: str) -> None:
         lines = [
             f"{number} {unit.replace('_', '.')} {kind} running\n" for number, (unit, kind) in enumerate(kinds.items())
         ]
-        (self.told / "jobs").write_text("".join(lines).replace("mnt.mount", r"mnt-my\x2dweights.mount"))
+        (self.fake / "jobs").write_text("".join(lines).replace("mnt.mount", r"mnt-my\x2dweights.mount"))
 
     @property
     def marked(self) -> bool:
@@ -94,9 +94,9 @@ def test_a_record_is_put_aside_where_it_is_looked_for(node: Node, tmp_path: Path
     (copy,) = [path for path in aside.rglob("*") if path.is_file()]
     assert copy == aside / str(record).lstrip("/")
     assert aside.stat().st_mode & 0o777 == 0o700
-    told = known.in_copies(str(aside), "vllm-a.service")
-    assert told is not None
-    assert told.port == 8001
+    read_back = known.in_copies(str(aside), "vllm-a.service")
+    assert read_back is not None
+    assert read_back.port == 8001
 
 
 def test_a_unit_with_a_record_is_one_of_ours(node: Node, tmp_path: Path) -> None:
@@ -152,16 +152,16 @@ def test_an_end_without_a_command_is_looked_at_as_well(
     node: Node, state: str, jobs: dict[str, str], down: str, by_hand: bool
 ) -> None:
     node.jobs(**jobs)
-    (node.told / "state").write_text(state)
+    (node.fake / "state").write_text(state)
     if down:
-        (node.told / f"down-{down}").touch()
+        (node.fake / f"down-{down}").touch()
     node.run("ended", "a.service")
     assert node.marked is by_hand
 
 
-@pytest.mark.parametrize("said", [REQUIRES, PLAIN])
-def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node, said: str) -> None:
-    node.requires(said)
+@pytest.mark.parametrize("text", [REQUIRES, PLAIN])
+def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node, text: str) -> None:
+    node.requires(text)
     (node.units / "gpunode-engines.service").touch()
     node.jobs(a_service="stop")
     node.run("stopped", "a.service")
@@ -178,7 +178,7 @@ def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
     for name in ("a", "b", "c"):
         (node.units / f"vllm-{name}.service").write_text(OURS)
     (node.units / "vllm-theirs.service").write_text("[Service]\n")
-    (node.told / "disabled-vllm-b.service").touch()
+    (node.fake / "disabled-vllm-b.service").touch()
     node.marks.mkdir(parents=True)
     (node.marks / "vllm-c.service").touch()
     assert node.run("all") == ["--no-block start vllm-a.service"]
@@ -186,9 +186,9 @@ def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
     assert node.run("all") == []  # a start would take Docker's stop back
     node.jobs()
     for state, starts in (("activating", 0), ("active", 0), ("failed", 1)):
-        (node.told / "is-vllm-a.service").write_text(state)
+        (node.fake / "is-vllm-a.service").write_text(state)
         assert len(node.run("all")) == starts, state  # the pause after a crash is not cut short
-    (node.told / "down-docker.service").touch()
+    (node.fake / "down-docker.service").touch()
     assert node.run("all") == []  # Docker stays as somebody left it
 
 

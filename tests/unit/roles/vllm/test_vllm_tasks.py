@@ -123,7 +123,7 @@ STOPPED, UNTOUCHED = {"unit": "a", "ran": False}, {"unit": "c", "ran": True}
 
 
 @pytest.mark.parametrize(
-    ("rollback", "said"),
+    ("rollback", "expected"),
     [
         ({}, ""),
         (
@@ -144,23 +144,23 @@ STOPPED, UNTOUCHED = {"unit": "a", "ran": False}, {"unit": "c", "ran": True}
         (None, "old made room and stays stopped, since vllm_rollback is false."),
     ],
 )
-def test_a_failure_does_not_repeat_its_cause_and_says_what_runs_now(rollback: dict | None, said: str) -> None:
+def test_a_failure_does_not_repeat_its_cause_and_says_what_runs_now(rollback: dict | None, expected: str) -> None:
     done = [{"name": "old", "action": "stop"}, {"name": "new", "action": "start"}]
-    told = what_runs_now({"msg": "no luck.", "units": done}, rollback)
-    assert told == f"What changed does not run, for the cause above. {said}".rstrip()
+    message = what_runs_now({"msg": "no luck.", "units": done}, rollback)
+    assert message == f"What changed does not run, for the cause above. {expected}".rstrip()
 
 
 @pytest.mark.parametrize(
-    ("rollback", "said"),
+    ("rollback", "expected"),
     [
         ({"rolled_back": [UNTOUCHED]}, "c was never stopped, and its last working files are back."),
         (None, "c was never stopped, but starts from the new files next, since vllm_rollback is false."),
     ],
 )
-def test_what_was_refused_was_never_stopped(rollback: dict | None, said: str) -> None:
-    told = what_runs_now({"msg": "image does not take it.", "refused": "c"}, rollback)
-    assert told == (
-        f"What changed was refused, for the cause above. {said} Change what was refused, and run the play again."
+def test_what_was_refused_was_never_stopped(rollback: dict | None, expected: str) -> None:
+    message = what_runs_now({"msg": "image does not take it.", "refused": "c"}, rollback)
+    assert message == (
+        f"What changed was refused, for the cause above. {expected} Change what was refused, and run the play again."
     )
 
 

@@ -95,17 +95,17 @@ def test_a_record_says_what_a_unit_of_an_earlier_release_says(case):
     """Both ways in which a node tells of an instance lead to the same."""
     service = service_of(CASES[case]["instance"], **CASES[case]["settings"])
     unit, config = ((HERE / "golden" / f"{case}.{end}").read_text() for end in ("service", "yaml"))
-    told = record.parse(render("record.json.j2", CASES[case]["instance"], **CASES[case]["settings"]))
-    assert told == old_unit.record_of(service["files"]["unit"], unit, config)
+    read_back = record.parse(render("record.json.j2", CASES[case]["instance"], **CASES[case]["settings"]))
+    assert read_back == old_unit.record_of(service["files"]["unit"], unit, config)
 
 
 def test_a_record_holds_no_secret_and_says_who_wrote_it():
     secret = {"vllm_api_keys": ["sk-one", "sk-two"], "vllm_secret_env": {"TOKEN": "hf_secret"}}
     text = render("record.json.j2", H100X8, **secret, vllm_docker_args=["--env=PASSWORD=pw"], vllm_env={"A": "env"})
     assert not [word for word in ("sk-", "hf_secret", "pw", "env-") if word in text]
-    told = json.loads(text)
-    assert (told["schema"], told["name"], told["unit"]) == (1, "405b-fp8", "vllm-405b-fp8.service")
-    assert record.MARK in told["about"]
+    result = json.loads(text)
+    assert (result["schema"], result["name"], result["unit"]) == (1, "405b-fp8", "vllm-405b-fp8.service")
+    assert record.MARK in result["about"]
 
 
 def test_settings_of_the_service_are_those_of_the_role():
