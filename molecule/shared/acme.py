@@ -84,7 +84,7 @@ class Issuer:
     def chain(self, csr: x509.CertificateSigningRequest) -> str:
         names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         leaf = self.signed(x509.Name([]), csr.public_key(), names)
-        return "".join(one.public_bytes(serialization.Encoding.PEM).decode() for one in (leaf, self.certificate))
+        return "".join(part.public_bytes(serialization.Encoding.PEM).decode() for part in (leaf, self.certificate))
 
 
 class Authority:
@@ -179,7 +179,7 @@ class Authority:
 
     # -- accounts, orders, challenges ----------------------------------------------------------------------------------
     def account(self, key: Mapping[str, str], payload: Mapping[str, Any]) -> Answer:
-        known = [number for number, one in enumerate(self.accounts) if one["key"] == key]
+        known = [number for number, account in enumerate(self.accounts) if account["key"] == key]
         if not known:
             if payload.get("onlyReturnExisting"):
                 raise Refused("accountDoesNotExist", "there is no such account")
@@ -193,7 +193,7 @@ class Authority:
         return 200, {}, {"status": "valid", "contact": self.accounts[number]["contact"]}
 
     def order(self, payload: Mapping[str, Any]) -> Answer:
-        names = [one["value"] for one in payload["identifiers"]]
+        names = [identifier["value"] for identifier in payload["identifiers"]]
         challenges = {name: {"token": secrets.token_urlsafe(24), "status": "pending"} for name in names}
         self.orders.append({"names": names, "challenges": challenges, "status": "pending", "chain": ""})
         number = len(self.orders) - 1
@@ -201,7 +201,7 @@ class Authority:
 
     def shown(self, number: int) -> dict[str, Any]:
         order = self.orders[number]
-        states = {one["status"] for one in order["challenges"].values()}
+        states = {challenge["status"] for challenge in order["challenges"].values()}
         if order["status"] == "pending" and states != {"pending"}:
             order["status"] = "invalid" if "invalid" in states else "ready" if states == {"valid"} else "pending"
         order_page = {

@@ -200,10 +200,10 @@ def main():
     )
     rollback = Rollback(module)
     noted = rollback.stood_down()
-    back = [one.unit for one in noted]
+    back = [record.unit for record in noted]
     running = rollback.running([*module.params["units"], *back])
     rows, endpoints = restore_units(rollback, module.params["units"], running)
-    endpoints += [one.endpoint for one in noted]
+    endpoints += [record.endpoint for record in noted]
     if not module.check_mode:
         if back:
             rollback.give_way(module.params["units"])

@@ -275,7 +275,11 @@ def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], defaul
 def _metrics(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> dict[str, Any]:
     if settings.metrics_port is None:
         return {}
-    places = {f"{prefix}/metrics": f"{_engine(one)}/metrics" for one in instances for prefix in _prefixes(one, default)}
+    places = {
+        f"{prefix}/metrics": f"{_engine(instance)}/metrics"
+        for instance in instances
+        for prefix in _prefixes(instance, default)
+    }
     return {
         "listen": listen(settings.metrics_host, settings.metrics_port),
         "allow": list(settings.metrics_allow),
@@ -283,10 +287,10 @@ def _metrics(settings: Settings, instances: Sequence[Mapping[str, Any]], default
     }
 
 
-def _overlap(one: tuple[str, int], other: tuple[str, int]) -> bool:
+def _overlap(address: tuple[str, int], other: tuple[str, int]) -> bool:
     """Whether two listening addresses conflict."""
     wide = ("0.0.0.0", "::")
-    return one[1] == other[1] and (one[0] == other[0] or one[0] in wide or other[0] in wide)
+    return address[1] == other[1] and (address[0] == other[0] or address[0] in wide or other[0] in wide)
 
 
 def listens(settings: Settings) -> list[dict[str, Any]]:
@@ -324,14 +328,14 @@ def _against(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list
 def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> list[str]:
     """Findings about conflicts between the gateway and the engines."""
     findings = []
-    mine = [(one["host"], one["port"]) for one in listens(settings)]
-    invalid = [str(one["name"]) for one in instances if not _NAME.match(str(one["name"]))]
+    mine = [(listener["host"], listener["port"]) for listener in listens(settings)]
+    invalid = [str(instance["name"]) for instance in instances if not _NAME.match(str(instance["name"]))]
     findings += [
         f"{name!r} is not a valid name for an instance: use letters, digits, dots and dashes." for name in invalid
     ]
-    for number, one in enumerate(mine):
-        if any(_overlap(one, other) for other in mine[:number]):
-            findings.append(f"The gateway would listen twice at port {one[1]}.")
+    for number, address in enumerate(mine):
+        if any(_overlap(address, other) for other in mine[:number]):
+            findings.append(f"The gateway would listen twice at port {address[1]}.")
     for instance in instances:
         host, port = str(instance.get("host") or "127.0.0.1"), int(instance["port"])
         if host not in LOOPBACK:
@@ -339,7 +343,7 @@ def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> li
                 f"{instance['name']} listens on {host}:{port} itself, so clients can bypass the gateway."
                 " Keep vllm_host at 127.0.0.1."
             )
-        if any(_overlap(one, (host, port)) for one in mine):
+        if any(_overlap(address, (host, port)) for address in mine):
             findings.append(f"The gateway and {instance['name']} both want port {port}.")
     known = [str(instance["name"]) for instance in instances]
     if settings.default_instance and instances and settings.default_instance not in known:
@@ -389,5 +393,5 @@ def plan(
         "locations": places,
         "metrics": _metrics(settings, instances, default),
         **_service(settings),
-        "urls": {str(one["name"]): f"{base}{_prefixes(one, default)[-1]}/v1" for one in instances},
+        "urls": {str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
     }

@@ -58,7 +58,7 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
     Raises ValueError for a name that no repository can have.
     """
     beside = [*_adapters(models, options), *_drafts(models, options, catalog)]
-    wanted = list({one["name"]: one for one in (*not_in_catalog(models, catalog), *beside)}.values())
+    wanted = list({entry["name"]: entry for entry in (*not_in_catalog(models, catalog), *beside)}.values())
     if not wanted:
         return {}
     hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
@@ -69,8 +69,8 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
 def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:
     """The catalogue with the models that were asked for. Raises ValueError, with a line for each that is none."""
     wanted = options["models"] or [options.get("model")]
-    names = {one["name"] for one in _adapters(wanted, options)}
-    drafted = [one["name"] for one in _drafts(wanted, options, catalog)]
+    names = {entry["name"] for entry in _adapters(wanted, options)}
+    drafted = [entry["name"] for entry in _drafts(wanted, options, catalog)]
     by_name = adapters({name: answer for name, answer in described.items() if name in names})
     models = entries({name: answer for name, answer in described.items() if name not in names}, catalog)
     more = known({**options, "extra_models": {**(options["extra_models"] or {}), **models}}) if models else catalog

@@ -346,7 +346,7 @@ def _repositories_beside(instance: Mapping[str, Any]) -> list[str]:
 def _snapshots(instance: Mapping[str, Any], settings: Settings) -> list[str]:
     """The folder of the weights, and those of adapters and a draft."""
     pinned = [(str(instance.get("repo_id") or ""), _revision(instance))]
-    pinned += [(str(one["repo_id"]), str(one["revision"])) for one in _beside(instance)]
+    pinned += [(str(snapshot["repo_id"]), str(snapshot["revision"])) for snapshot in _beside(instance)]
     return [
         f"{settings.huggingface_home}/hub/models--{repo_id.replace('/', '--')}/snapshots/{commit}"
         for repo_id, commit in pinned

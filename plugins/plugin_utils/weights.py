@@ -29,7 +29,9 @@ def seeders(plans: Mapping[str, Sequence[Instance]], node: str) -> list[dict[str
             first.setdefault(replace(snapshot, branch=""), name)
     own = [replace(snapshot, branch="") for snapshot in parse_snapshots(plans.get(node, []))]
     return [
-        {"repo_id": one.repo_id, "revision": one.revision, "seeder": first[one]} for one in own if first[one] != node
+        {"repo_id": snapshot.repo_id, "revision": snapshot.revision, "seeder": first[snapshot]}
+        for snapshot in own
+        if first[snapshot] != node
     ]
 
 
@@ -57,24 +59,31 @@ class Share:
 def share(checks: Mapping[str, Mapping[str, Any]], node: str, update: bool) -> tuple[Sequence[Instance], Share]:
     """A node's instances, each pinned to a commit, and its share. ``checks``: preflight's result of every node."""
     listed = {name: check["instances"] for name, check in checks.items() if "instances" in check}
-    pinned = {name: [_pinned(one, listed, update) for one in instances] for name, instances in listed.items()}
+    pinned = {name: [_pinned(instance, listed, update) for instance in instances] for name, instances in listed.items()}
     lacking = [name for name in listed if not checks[name]["settled"]["weights"]]
     apart = {name: list(_apart(instances)) for name, instances in pinned.items()}
     mine = apart.get(node, [])
-    requested = {name: {_snapshot(one) for one in apart[name] if one.get("seeder") == node} for name in lacking}
-    names = dict.fromkeys(one["seeder"] for one in mine if one.get("seeder"))
-    return [_plain(one) for one in pinned.get(node, [])], Share(
-        fetch=[_plain(one) for one in mine if not one.get("seeder")],
-        receive=[{"seeder": n, "instances": [_plain(one) for one in mine if one.get("seeder") == n]} for n in names],
-        serve=[_plain(one) for one in mine if any(_snapshot(one) in wanted for wanted in requested.values())],
+    requested = {
+        name: {_snapshot(instance) for instance in apart[name] if instance.get("seeder") == node} for name in lacking
+    }
+    names = dict.fromkeys(instance["seeder"] for instance in mine if instance.get("seeder"))
+    return [_plain(instance) for instance in pinned.get(node, [])], Share(
+        fetch=[_plain(instance) for instance in mine if not instance.get("seeder")],
+        receive=[
+            {"seeder": n, "instances": [_plain(instance) for instance in mine if instance.get("seeder") == n]}
+            for n in names
+        ],
+        serve=[
+            _plain(instance) for instance in mine if any(_snapshot(instance) in wanted for wanted in requested.values())
+        ],
         receivers=[name for name, wanted in requested.items() if wanted],
     )
 
 
 def _apart(instances: Sequence[Instance]) -> Iterator[Instance]:
     """Each model, adapter and draft by itself: another node may have the one and not the other."""
-    for one in repositories(instances):
-        yield {key: value for key, value in one.items() if key not in ("lora", "draft")}
+    for repository in repositories(instances):
+        yield {key: value for key, value in repository.items() if key not in ("lora", "draft")}
 
 
 def _pinned(instance: Instance, listed: Mapping[str, Sequence[Instance]], update: bool) -> Instance:
@@ -82,9 +91,9 @@ def _pinned(instance: Instance, listed: Mapping[str, Sequence[Instance]], update
 
     A node that has recorded a commit keeps it, as it does with a hub, unless ``update`` is set.
     """
-    for one in listed.get(str(instance.get("seeder")), []):
-        if _snapshot(one) == _snapshot(instance) and one.get("branch") and (update or not instance.get("branch")):
-            return at_commit(instance, str(one["revision"]), str(one["branch"]))
+    for other in listed.get(str(instance.get("seeder")), []):
+        if _snapshot(other) == _snapshot(instance) and other.get("branch") and (update or not instance.get("branch")):
+            return at_commit(instance, str(other["revision"]), str(other["branch"]))
     return instance
 
 

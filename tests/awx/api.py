@@ -66,21 +66,21 @@ class Awx:
                 return 201, self.make(kind, body)
             found = self.found(kind, query)
             return 200, {"count": len(found), "next": None, "results": found}
-        one = self.objects[kind][int(number)]
+        entry = self.objects[kind][int(number)]
         if below:
-            return self._below(method, path, below, one, body)
-        one.update(body if method == "PATCH" else {})
-        return 200, one
+            return self._below(method, path, below, entry, body)
+        entry.update(body if method == "PATCH" else {})
+        return 200, entry
 
-    def _below(self, method: str, path: str, below: str, one: dict[str, Any], body: Any) -> tuple[int, Any]:
+    def _below(self, method: str, path: str, below: str, entry: dict[str, Any], body: Any) -> tuple[int, Any]:
         if below == "survey_spec":
             if method == "POST":
-                self.surveys[one["name"]] = body
-            return 200, self.surveys.get(one["name"], {})
+                self.surveys[entry["name"]] = body
+            return 200, self.surveys.get(entry["name"], {})
         if below == "create_approval_template":
             made = self.make("workflow_approval_templates", body)
-            one["related"]["unified_job_template"] = made["url"]
-            one["unified_job_template"] = made["id"]
+            entry["related"]["unified_job_template"] = made["url"]
+            entry["unified_job_template"] = made["id"]
             return 201, made
         linked = self.links.setdefault(path, [])
         if method == "POST":

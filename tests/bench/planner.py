@@ -126,14 +126,14 @@ def asking() -> tuple[float, float, float]:
 
 
 def main() -> int:
-    reading, whole, host, one, rows = planning()
+    reading, whole, host, request, rows = planning()
     public, models = table()
     nothing, gpu_info, calls = asking()
     print(f"reading the catalogue          {reading * 1000:8.1f} ms")
     print(f"the whole matrix, {rows:4d} plans   {whole * 1000:8.1f} ms   (at most {MATRIX_LIMIT_S * 1000:.0f})")
     print(f"the catalogue on one host      {host * 1000:8.1f} ms   (at most {HOST_LIMIT_S * 1000:.0f})")
     print(f"{models:4d} public models on one     {public * 1000:8.1f} ms   (at most {TABLE_LIMIT_S * 1000:.0f})")
-    print(f"one plan with its reasons      {one * 1000:8.1f} ms")
+    print(f"one plan with its reasons      {request * 1000:8.1f} ms")
     print(f"a module that does nothing     {nothing * 1000:8.1f} ms")
     print(f"gpu_info                       {gpu_info * 1000:8.1f} ms")
     over = gpu_info - nothing

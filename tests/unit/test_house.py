@@ -63,15 +63,17 @@ def test_nothing_is_imported_inside_a_function() -> None:
     inside = {
         (file, name)
         for file, function in functions
-        for one in imports(function)
-        for name in names(one)
+        for statement in imports(function)
+        for name in names(statement)
         if file != IN_AN_IMAGE
     }
     assert sorted((file, name) for file, name in inside if name.split(".")[0] not in IN_THE_VENV) == []
 
 
 def test_no_file_leads_back_to_itself() -> None:
-    leads = {file: {to for one in imports(tree) for to in imported(file, one)} for file, tree in trees().items()}
+    leads = {
+        file: {to for statement in imports(tree) for to in imported(file, statement)} for file, tree in trees().items()
+    }
     assert any(len(to) > 3 for to in leads.values())
     while ends := {file for file, to in leads.items() if not to}:
         leads = {file: to - ends for file, to in leads.items() if file not in ends}
@@ -82,8 +84,8 @@ def carried(file: str) -> set[str]:
     """All that a module brings to the node."""
     found, ahead = {file}, [file]
     while ahead:
-        one = ahead.pop()
-        new = {path for node in imports(trees()[one]) for path in imported(one, node)} - found
+        current = ahead.pop()
+        new = {path for node in imports(trees()[current]) for path in imported(current, node)} - found
         found |= new
         ahead += new
     return found
@@ -101,8 +103,8 @@ def test_the_collection_imports_itself_relatively() -> None:
     absolute = [
         (file, name)
         for file, tree in trees().items()
-        for one in imports(tree)
-        for name in names(one)
+        for statement in imports(tree)
+        for name in names(statement)
         if name.startswith(COLLECTION)
     ]
     assert absolute == []
@@ -129,7 +131,7 @@ def test_a_job_takes_along_all_that_it_imports_and_no_more(program: str) -> None
     needed, seen = {program}, set()
     while more := needed - seen:
         seen |= more
-        needed |= {to for file in more for one in imports(trees()[file]) for to in imported(file, one)}
+        needed |= {to for file in more for statement in imports(trees()[file]) for to in imported(file, statement)}
     copied = {module.__name__.partition(".plugins.")[2].replace(".", "/") + ".py" for module in JOBS[program]}
     assert copied == needed
 
@@ -175,11 +177,11 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_that_several_need_is_written_once(command: tuple[str, ...]) -> None:
-    def said(node: ast.AST) -> set[object]:
+    def words_of(node: ast.AST) -> set[object]:
         words = getattr(node, "elts", getattr(node, "args", []))
         return {word.value for word in words if isinstance(word, ast.Constant)} if isinstance(words, list) else set()
 
-    files = {file for file, tree in trees().items() if any(set(command) <= said(node) for node in ast.walk(tree))}
+    files = {file for file, tree in trees().items() if any(set(command) <= words_of(node) for node in ast.walk(tree))}
     assert files == COMMANDS[command]
 
 
@@ -217,8 +219,8 @@ def test_a_name_that_two_sides_share_is_written_once(name: str) -> None:
     assert len(places) > 100
     lines = [(path.name, line) for path in places for line in path.read_text("utf-8").splitlines()]
     # A comment may name it, and a template is called after the unit that it makes.
-    said = [(file, line) for file, line in lines if name in line.partition("# ")[0].replace(f"{name}.j2", "")]
-    assert [(file, line) for file, line in said if file != "vllm-back.sh"] == []
+    messages = [(file, line) for file, line in lines if name in line.partition("# ")[0].replace(f"{name}.j2", "")]
+    assert [(file, line) for file, line in messages if file != "vllm-back.sh"] == []
 
 
 def test_a_unit_of_ours_is_read_as_text_in_one_file_alone() -> None:

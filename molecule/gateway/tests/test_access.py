@@ -204,7 +204,7 @@ def test_a_client_in_haste_waits_and_others_do_not(gateway: Gateway) -> None:
     refused = [answer for answer in answers if answer.status == 429]
     assert refused
     assert [answer.status for answer in answers[: SETTINGS["gateway_burst"]]] == [200] * SETTINGS["gateway_burst"]
-    assert {(one.code, one.headers["retry-after"]) for one in refused} == {("rate_limit_exceeded", "1")}
+    assert {(answer.code, answer.headers["retry-after"]) for answer in refused} == {("rate_limit_exceeded", "1")}
     assert gateway.ask("/v1/models", key=GOOD).status == 200
 
 
@@ -212,7 +212,7 @@ def test_so_many_at_the_same_time_and_no_more(gateway: Gateway) -> None:
     held = [Held(gateway, GOOD) for _each in range(SETTINGS["gateway_connections"])]
     answer = gateway.ask("/v1/models", key=GOOD)
     assert (answer.status, answer.code) == (429, "rate_limit_exceeded")
-    assert [one.finish().status for one in held] == [200] * len(held)
+    assert [connection.finish().status for connection in held] == [200] * len(held)
     assert gateway.ask("/v1/models", key=GOOD).status == 200
 
 

@@ -32,7 +32,7 @@ def embedded(texts: list[str]) -> list[list[float]]:
     body = json.dumps({"model": EMBEDDING, "input": texts})
     status, text = through_the_gateway("/tiny-embedding/v1/embeddings", body)
     assert status == 200, text
-    return [one["embedding"] for one in json.loads(text)["data"]]
+    return [row["embedding"] for row in json.loads(text)["data"]]
 
 
 def test_no_catalogue_has_them() -> None:
@@ -99,7 +99,7 @@ def test_the_status_says_that_all_serve(tmp_path: Path) -> None:
     result = run_play("playbooks/status.yml", "-e", f"json={page}", "-e", "status_fail=true")
     assert result.status == 0, result.text
     (node,) = json.loads(page.read_text())["nodes"].values()
-    found = {one["model"]: (one["state"], one["healthy"]) for one in node["instances"]}
+    found = {instance["model"]: (instance["state"], instance["healthy"]) for instance in node["instances"]}
     assert found == dict.fromkeys((MIXTURE, EMBEDDING, "gpunode/tiny-llama"), ("serving", True))
 
 

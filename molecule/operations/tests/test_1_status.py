@@ -25,8 +25,8 @@ def status(tmp_path: Path):
     def look(*args: str) -> tuple[Play, dict[str, Any]]:
         page = tmp_path / "status.json"
         result = run_play("playbooks/status.yml", "-e", f"json={page}", *args)
-        (one,) = json.loads(page.read_text())["nodes"][nodes()[0]]["instances"]
-        return result, one
+        (instance,) = json.loads(page.read_text())["nodes"][nodes()[0]]["instances"]
+        return result, instance
 
     return look
 
@@ -36,19 +36,19 @@ def serves() -> bool:
 
 
 def test_one_that_serves(status) -> None:
-    result, one = status("-e", "status_fail=true")
+    result, instance = status("-e", "status_fail=true")
     assert result.status == 0, result.text
-    assert (one["state"], one["healthy"], one["unit_state"]) == ("serving", True, "active/running")
-    assert (one["model"], one["image"]) == ("gpunode/tiny-llama", IMAGE)
-    assert one["revision"] == on_node("ls /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots")
-    assert one["image_id"] == on_node(f"docker image inspect -f '{{{{.Id}}}}' {IMAGE}")
-    assert (one["requests_running"], one["requests_waiting"], one["kv_cache_usage"]) == (0, 0, 0)
-    assert one["since_s"] > 0
-    assert one["restart_due"] == ""
-    assert one["listed"] is None
+    assert (instance["state"], instance["healthy"], instance["unit_state"]) == ("serving", True, "active/running")
+    assert (instance["model"], instance["image"]) == ("gpunode/tiny-llama", IMAGE)
+    assert instance["revision"] == on_node("ls /var/lib/huggingface/hub/models--gpunode--tiny-llama/snapshots")
+    assert instance["image_id"] == on_node(f"docker image inspect -f '{{{{.Id}}}}' {IMAGE}")
+    assert (instance["requests_running"], instance["requests_waiting"], instance["kv_cache_usage"]) == (0, 0, 0)
+    assert instance["since_s"] > 0
+    assert instance["restart_due"] == ""
+    assert instance["listed"] is None
     # Nobody asks it anything; that it was asked by this very play does not count.
     rates = ("requests_per_s", "prompt_tokens_per_s", "generation_tokens_per_s")
-    assert [one[name] for name in rates] == [0, 0, 0]
+    assert [instance[name] for name in rates] == [0, 0, 0]
     (line,) = [text for text in result.text.splitlines() if text.split()[1:3] == ["tiny", "serving"]]
     assert line.split()[-6:] == ["0", "0", "0", "0", "0", "0%"]
     assert "vllm-tiny.service active/running, gpunode/tiny-llama at" in result.words
@@ -62,9 +62,9 @@ def test_what_is_worked_off_per_second_is_seen(status) -> None:
     on_node(f"echo '{body}' >/run/body; echo \"while :; do {ask} {key} -d @/run/body; done\" >/run/load.sh")
     on_node("systemd-run --quiet --unit=load sh /run/load.sh")
     wait_until(lambda: status()[1]["generation_tokens_per_s"] > 0)
-    one = status()[1]
+    instance = status()[1]
     on_node("systemctl stop load")
-    assert one["generation_tokens_per_s"] > one["prompt_tokens_per_s"] > 0
+    assert instance["generation_tokens_per_s"] > instance["prompt_tokens_per_s"] > 0
 
 
 def test_it_is_watched_until_somebody_interrupts_it() -> None:
@@ -87,7 +87,7 @@ def test_it_is_watched_until_somebody_interrupts_it() -> None:
     ],
 )
 def test_a_watch_that_cannot_be_is_refused(args: list[str], message: str) -> None:
-    result = run_play("playbooks/status.yml", *(word for one in args for word in ("-e", one)))
+    result = run_play("playbooks/status.yml", *(word for setting in args for word in ("-e", setting)))
     assert result.status == 2, result.text
     assert message in result.words
 
@@ -95,10 +95,10 @@ def test_a_watch_that_cannot_be_is_refused(args: list[str], message: str) -> Non
 def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
     on_node("cp /etc/vllm/tiny.yaml /etc/vllm/gone.yaml; touch /etc/vllm/theirs.yaml; mkdir /var/cache/vllm/gone")
     on_node("systemd-run --quiet --unit=gpunode-pull-test false; sleep 0.2", check=False)
-    result, one = status("-e", "model=8b")
+    result, instance = status("-e", "model=8b")
     on_node("rm -r /etc/vllm/gone.yaml /etc/vllm/theirs.yaml /var/cache/vllm/gone")
     on_node("systemctl reset-failed gpunode-pull-test", check=False)
-    assert one["listed"] is False
+    assert instance["listed"] is False
     assert "tiny is no longer listed and stays" in result.words
     assert "gpunode-pull-test.service has failed" in result.words
     assert "/etc/vllm/gone.yaml, /var/cache/vllm/gone belong to no service" in result.words
@@ -117,26 +117,26 @@ def test_a_check_says_the_same(status) -> None:
 
 
 def test_no_key_is_told(status) -> None:
-    result, _one = status("-vvv")
+    result, _instance = status("-vvv")
     assert "key-of-operations" not in result.text
 
 
 def test_a_file_that_has_changed_is_named(status) -> None:
     on_node("echo '# by hand' >>/etc/vllm/tiny.yaml")
-    result, one = status()
+    result, instance = status()
     on_node("sed -i '$d' /etc/vllm/tiny.yaml")
-    assert one["restart_due"] == "/etc/vllm/tiny.yaml"
+    assert instance["restart_due"] == "/etc/vllm/tiny.yaml"
     assert "/etc/vllm/tiny.yaml has changed since it was started" in result.words
 
 
 def test_one_that_hangs(status) -> None:
     """All its processes stand still: connections are taken, and nothing is answered."""
     on_node(f"kill -STOP $({ENGINE})")
-    result, one = status("-e", "status_wait_s=3", "-e", "status_fail=true")
+    result, instance = status("-e", "status_wait_s=3", "-e", "status_fail=true")
     on_node(f"kill -CONT $({ENGINE})")
     assert result.status != 0
-    assert (one["state"], one["unit_state"]) == ("hung", "active/running")
-    assert "its unit runs and no answer" in one["detail"]
+    assert (instance["state"], instance["unit_state"]) == ("hung", "active/running")
+    assert "its unit runs and no answer" in instance["detail"]
 
 
 PAUSE = "[Service]\\nRestartSec=3600\\nRestartMaxDelaySec=infinity\\nRestartSteps=0\\n"
@@ -153,9 +153,9 @@ def long_pause() -> Iterator[None]:
 def test_one_that_was_killed_is_restarting_with_its_cause(status, long_pause) -> None:
     on_node("docker kill vllm-tiny")
     wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 60)
-    _told, one = status()
-    assert one["state"] == "restarting"
-    assert "is about to be started again" in one["detail"]
+    _result, instance = status()
+    assert instance["state"] == "restarting"
+    assert "is about to be started again" in instance["detail"]
 
 
 def test_one_that_cannot_start_says_why(status) -> None:
@@ -163,12 +163,12 @@ def test_one_that_cannot_start_says_why(status) -> None:
         "systemctl stop vllm-tiny; echo 'swap-space: 16' >>/etc/vllm/tiny.yaml; systemctl start --no-block vllm-tiny"
     )
     wait_until(lambda: on_node("systemctl is-active vllm-tiny", check=False) == "failed", 300)
-    result, one = status("-e", "status_fail=true")
+    result, instance = status("-e", "status_fail=true")
     on_node("sed -i '$d' /etc/vllm/tiny.yaml")
     assert result.status != 0
-    assert (one["state"], one["healthy"]) == ("failed", False)
-    assert "does not know the option --swap-space" in one["detail"]
-    assert one["remedy"]
+    assert (instance["state"], instance["healthy"]) == ("failed", False)
+    assert "does not know the option --swap-space" in instance["detail"]
+    assert instance["remedy"]
 
 
 def test_the_cause_is_that_of_the_innermost_process(status) -> None:
@@ -177,9 +177,9 @@ def test_the_cause_is_that_of_the_innermost_process(status) -> None:
     on_node("echo 'load-format: gguf' >>/etc/vllm/tiny.yaml")
     on_node("systemctl reset-failed vllm-tiny; systemctl start --no-block vllm-tiny")
     wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 300)
-    result, one = status()
+    result, instance = status()
     on_node("systemctl stop vllm-tiny; cp /run/tiny.yaml /etc/vllm/tiny.yaml")
-    assert "cannot load weights in the format gguf" in one["detail"]
+    assert "cannot load weights in the format gguf" in instance["detail"]
     assert "WorkerProc" not in result.text
 
 
@@ -187,18 +187,18 @@ def test_one_that_was_stopped_and_one_without_docker(status) -> None:
     on_node("systemctl reset-failed vllm-tiny; systemctl stop vllm-tiny")
     assert status()[1]["state"] == "stopped"
     on_node("systemctl stop docker.socket docker")
-    _told, one = status()
+    _result, instance = status()
     on_node("systemctl start docker")
-    assert (one["state"], one["detail"]) == ("stopped", "Docker does not run.")
+    assert (instance["state"], instance["detail"]) == ("stopped", "Docker does not run.")
 
 
 def test_one_that_starts_says_what_it_does(status) -> None:
     # All of the engine stands still as soon as there is anything of it, until it was looked at.
     on_node("systemctl start --no-block vllm-tiny; until docker pause vllm-tiny 2>/dev/null; do sleep 0.1; done")
-    _told, one = status()
+    _result, instance = status()
     on_node("docker unpause vllm-tiny")
-    assert (one["state"], one["healthy"]) == ("starting", False)
-    assert one["detail"]
+    assert (instance["state"], instance["healthy"]) == ("starting", False)
+    assert instance["detail"]
     wait_until(serves, 400)
     assert status()[1]["state"] == "serving"
 

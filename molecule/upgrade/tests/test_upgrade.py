@@ -39,19 +39,19 @@ def test_nothing_that_ran_was_restarted(before) -> None:
 
 
 def test_what_the_earlier_release_left_was_understood_before_there_was_a_record(before) -> None:
-    (one,) = before["status"]["instances"]
-    assert (one["name"], one["state"], one["restart_due"]) == ("tiny", "serving", "")
-    assert re.fullmatch("[0-9a-f]{40}", one["revision"])
+    (instance,) = before["status"]["instances"]
+    assert (instance["name"], instance["state"], instance["restart_due"]) == ("tiny", "serving", "")
+    assert re.fullmatch("[0-9a-f]{40}", instance["revision"])
     assert before["status"]["front_listens"] == ["0.0.0.0 8443"]
     assert before["status"]["leftovers"] == []
 
 
 def test_the_record_says_the_same_and_no_secret(before) -> None:
     text = on_node(f"cat {RECORD}")
-    (one,), record = before["status"]["instances"], json.loads(text)
+    (instance,), record = before["status"]["instances"], json.loads(text)
     assert (record["schema"], record["name"], record["port"]) == (1, "tiny", 8000)
     assert [record[key] for key in ("unit", "image", "model", "revision", "served")] == [
-        one[key] for key in ("unit", "image", "model", "revision", "served")
+        instance[key] for key in ("unit", "image", "model", "revision", "served")
     ]
     assert "sk-" not in text
     assert on_node(f"stat -c '%a %U' {RECORD} {GATEWAY_RECORD}").splitlines() == ["644 root"] * 2

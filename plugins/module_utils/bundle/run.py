@@ -105,7 +105,7 @@ def mark(text: str, path: str) -> str:
 
 def apt_files(path: str, root: str, contents: Contents, keyrings: tuple[str, ...] = KEYRINGS) -> dict[str, str]:
     """The configuration of an apt that sees only the bundle: the node's own sources need a network, and stay."""
-    keyring = next((one for one in keyrings if os.path.exists(one)), "")
+    keyring = next((path for path in keyrings if os.path.exists(path)), "")
     if not keyring:
         raise BundleError(f"This node lacks the keys of its distribution: {' or '.join(keyrings)}.")
     sources = f"{root}/sources.list.d"

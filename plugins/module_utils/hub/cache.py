@@ -29,8 +29,8 @@ def job_unit(repo_id: str, commit: str) -> str:
 def fetch_seconds(found: Sequence[Found], folder: str = RUN) -> float:
     """Seconds that the longest of these downloads took, from each job's status; 0 if none ran since the boot."""
     took = [0.0]
-    for one in found:
-        status = os.path.join(folder, job_unit(one.snapshot.repo_id, one.commit), "status.json")
+    for present in found:
+        status = os.path.join(folder, job_unit(present.snapshot.repo_id, present.commit), "status.json")
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             took.append(float(json.loads(node_files.read_text(status)).get("seconds", 0)))
     return max(took)
@@ -49,7 +49,7 @@ def row(found: Found) -> dict[str, Any]:
 
 def others(home: str, found: Sequence[Found]) -> list[dict[str, str]]:
     """Every revision in the cache that is not among ``found``."""
-    wanted = {one.path for one in found}
+    wanted = {present.path for present in found}
     rows = []
     for path in sorted(glob.glob(os.path.join(glob.escape(Cache(home).hub), "models--*--*", "snapshots", "*"))):
         if path in wanted or not paths.COMMIT.fullmatch(os.path.basename(path)):

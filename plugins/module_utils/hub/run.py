@@ -106,10 +106,10 @@ def step(params: Params, check_mode: bool, world: World) -> Result:
     found = [
         hub_snapshot.look(params["home"], snapshot) for snapshot in hub_snapshot.parse_snapshots(params["snapshots"])
     ]
-    outside = [one.outside for one in found if one.outside]
+    outside = [present.outside for present in found if present.outside]
     if outside:
         raise Failed(" ".join(outside))
-    if all(one.complete and not asks_again(params, one) for one in found):
+    if all(present.complete and not asks_again(params, present) for present in found):
         return {**done(found, [False] * len(found)), "fetch_seconds": hub_cache.fetch_seconds(found, world.folder)}
     if check_mode:
         return predict(params, world, found)
@@ -151,41 +151,43 @@ def aim(params: Params, world: World, found: Sequence[Found]) -> list[Target]:
     """The commit of every snapshot, and a unit for each with work to do. A seeder's are pinned: no hub is asked."""
     source, account = hub(params, world), None
     targets = []
-    for one in found:
-        commit, work = one.commit, not one.complete or params["verify"]
-        if from_hub(params) and (not one.complete or (params["update"] and not one.snapshot.pinned)):
+    for present in found:
+        commit, work = present.commit, not present.complete or params["verify"]
+        if from_hub(params) and (not present.complete or (params["update"] and not present.snapshot.pinned)):
             if account is None:
                 account = source.account() if source.token else ""
-            source.check_access(one.snapshot, account)
+            source.check_access(present.snapshot, account)
             if not commit or params["update"]:
-                commit = source.commit(one.snapshot)
-            work = work or commit != one.commit
+                commit = source.commit(present.snapshot)
+            work = work or commit != present.commit
         if not commit:
-            raise Failed(f"{one.snapshot.repo_id} at {one.snapshot.revision} was never downloaded to this node.")
-        targets.append(Target(one.snapshot, commit, job_unit(one.snapshot.repo_id, commit) if work else ""))
+            raise Failed(
+                f"{present.snapshot.repo_id} at {present.snapshot.revision} was never downloaded to this node."
+            )
+        targets.append(Target(present.snapshot, commit, job_unit(present.snapshot.repo_id, commit) if work else ""))
     return targets
 
 
 def predict(params: Params, world: World, found: Sequence[Found]) -> Result:
     """What a run would download. A hub error is not a failure here; preflight reports it."""
     source = hub(params, world)
-    result = done(found, [not one.complete for one in found])
-    for row, one in zip(result["snapshots"], found):
+    result = done(found, [not present.complete for present in found])
+    for row, state in zip(result["snapshots"], found):
         row["bytes_to_fetch"] = 0
-        if one.complete:
+        if state.complete:
             continue
         try:
             if params["seeder"]:
-                commit, tree = one.commit, seeded(params, one.snapshot).listing
+                commit, tree = state.commit, seeded(params, state.snapshot).listing
             else:
-                commit = one.commit or source.commit(one.snapshot)
-                tree = source.tree(one.snapshot, commit)
+                commit = state.commit or source.commit(state.snapshot)
+                tree = source.tree(state.snapshot, commit)
         except (hub_api.HubError, Failed) as trouble:
             row["bytes_to_fetch"] = -1
             result.setdefault("warnings", []).append(f"The size of the download is unknown: {trouble}")
             continue
-        row["revision"], row["bytes"] = commit, hub_snapshot.wanted_bytes(one.snapshot, tree)
-        row["bytes_to_fetch"] = row["bytes"] - hub_snapshot.bytes_here(params["home"], one.snapshot, commit, tree)
+        row["revision"], row["bytes"] = commit, hub_snapshot.wanted_bytes(state.snapshot, tree)
+        row["bytes_to_fetch"] = row["bytes"] - hub_snapshot.bytes_here(params["home"], state.snapshot, commit, tree)
     fetch = sum(max(0, row["bytes_to_fetch"]) for row in result["snapshots"])
     result["diff"] = diff(found, [row["revision"] or "a commit that is not known yet" for row in result["snapshots"]])
     return {**result, "progress": f"would fetch {words.size(fetch)}"}
@@ -317,7 +319,7 @@ def report(params: Params, world: World, targets: Sequence[Target]) -> Result:
         units_job.forget_ended(world.run, name)
     found = [hub_snapshot.look(params["home"], target.pinned) for target in targets]
     changed = [bool(target.unit) and status(world, target.unit).changed for target in targets]
-    result = {**done(found, changed), "diff": diff(found, [one.commit for one in found], changed)}
+    result = {**done(found, changed), "diff": diff(found, [present.commit for present in found], changed)}
     result["fetch_seconds"] = hub_cache.fetch_seconds(found, world.folder)
     if params["verify"]:
         result["progress"] += ", and the hash of every file is right"
@@ -355,7 +357,7 @@ def done(found: Sequence[Found], changed: Sequence[bool]) -> Result:
         {"repo_id": o.snapshot.repo_id, "revision": o.commit, "path": o.path, "bytes": o.bytes, "changed": c}
         for o, c in zip(found, changed)
     ]
-    total = words.size(sum(one.bytes for one in found))
+    total = words.size(sum(present.bytes for present in found))
     return {"changed": any(changed), "done": True, "progress": f"{total} of weights are on disk", "snapshots": rows}
 
 

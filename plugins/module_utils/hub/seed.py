@@ -56,7 +56,7 @@ class World:
 
 def configuration(params: Params, found: Sequence[Found], folder: str) -> str:
     """The text of rsyncd.conf."""
-    names = [name for one in found for name in shown(one)]
+    names = [name for present in found for name in shown(present)]
     return f"""\
 # The weights, for the other nodes of one play. Removed when the play ends.
 address = {params["address"]}
@@ -104,13 +104,15 @@ def serve(params: Params, check_mode: bool, world: World) -> dict[str, Any]:
     found = [
         hub_snapshot.look(params["home"], snapshot) for snapshot in hub_snapshot.parse_snapshots(params["snapshots"])
     ]
-    outside = [one.outside for one in found if one.outside]
+    outside = [present.outside for present in found if present.outside]
     if outside:  # rsync's daemon is chrooted to the cache
         raise Failed(" ".join(outside))
-    lacking = [f"{one.snapshot.repo_id} at {one.snapshot.revision}" for one in found if not one.complete]
+    lacking = [
+        f"{present.snapshot.repo_id} at {present.snapshot.revision}" for present in found if not present.complete
+    ]
     if lacking and not check_mode:
         raise Failed(f"These weights are not on this node, so they cannot be served: {', '.join(lacking)}.")
-    manifests = [one.manifest.content() for one in found if one.complete and one.manifest]
+    manifests = [present.manifest.content() for present in found if present.complete and present.manifest]
     if not check_mode:
         begin(params, found, world)
     return {"changed": True, "address": params["address"], "port": params["port"], "manifests": manifests}

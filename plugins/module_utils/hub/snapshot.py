@@ -116,7 +116,7 @@ def repositories(raw: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]
 
 def beside(entry: Mapping[str, Any], change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> Mapping[str, Any]:
     """The entry with what it serves with its model changed."""
-    adapters = {"lora": [change(one) for one in entry["lora"]]} if entry.get("lora") else {}
+    adapters = {"lora": [change(adapter) for adapter in entry["lora"]]} if entry.get("lora") else {}
     draft = {"draft": change(entry["draft"])} if entry.get("draft") else {}
     return {**entry, **adapters, **draft}
 

@@ -100,8 +100,8 @@ def weights_needs(
     ``linked``: weights on the node are hard-linked and need no space.
     """
     planned = {
-        (one["repo_id"], one.get("revision") or "main"): int(one.get("weights_bytes") or 0)
-        for one in repositories(instances)
+        (repository["repo_id"], repository.get("revision") or "main"): int(repository.get("weights_bytes") or 0)
+        for repository in repositories(instances)
     }
     needs = []
     for snapshot in parse_snapshots(instances):
@@ -133,7 +133,7 @@ def pin(
             continue
         # What is beside it is at a commit already.
         requested = parse_snapshots([instance])[0]
-        known = next((commit for one, (commit, _tree) in trees.items() if same(one, requested)), "")
+        known = next((commit for snapshot, (commit, _tree) in trees.items() if same(snapshot, requested)), "")
         commit = known or look(home, requested).commit
         if requested.pinned or not commit:
             pinned.append(instance)

@@ -539,11 +539,11 @@ def root_cause(lines: Sequence[str]) -> Raised | None:
     depth = max(one.depth for one in raised)
     inner = [one for one in raised if one.depth == depth]
     cause = inner[0]
-    for one in inner[1:]:
-        between = [_bare(line)[2] for line in lines[cause.line : one.line]]
-        if one.process != cause.process or not any("During handling of the above" in line for line in between):
+    for exception in inner[1:]:
+        between = [_bare(line)[2] for line in lines[cause.line : exception.line]]
+        if exception.process != cause.process or not any("During handling of the above" in line for line in between):
             break
-        cause = one
+        cause = exception
     return cause
 
 

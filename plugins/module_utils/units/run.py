@@ -162,7 +162,7 @@ def run(module: Any) -> Dict[str, Any]:
     stopped = units.in_the_way(decisions)
     if not module.check_mode:
         if stopped:
-            units.stand_down([one.name for one in stopped])
+            units.stand_down([unit.name for unit in stopped])
         units.apply(decisions, to_enable)
     decisions = [*stopped, *decisions]
     lines = described(decisions, to_enable)

@@ -89,7 +89,7 @@ def read_lora(value: Any) -> tuple[Lora, ...]:
     """Read the option `lora`, name by name. Raises ValueError if it is no such dictionary."""
     if not isinstance(value, Mapping):
         raise ValueError(f"lora must be a dictionary, not {value!r}: {HOW}.")
-    return tuple(_one(str(name), one) for name, one in value.items())
+    return tuple(_one(str(name), entry) for name, entry in value.items())
 
 
 def _one(name: str, value: Any) -> Lora:

@@ -139,7 +139,7 @@ class ModelSpec:
     def equal_stages(self) -> bool:
         """Whether all layers are alike, so that no pipeline stage is fuller than the first."""
         layers = self.sized.layers
-        parts = (len(one.layers) for one in self.stored if one.part.layers)
+        parts = (len(weight.layers) for weight in self.stored if weight.part.layers)
         return all(count == layers for count in (*parts, *(len(group.layers) for group in self.sized.cache)))
 
     @cached_property

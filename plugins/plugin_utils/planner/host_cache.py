@@ -94,13 +94,15 @@ def shares(
         if request.kv_host_gib is not None and not _why_not(request, engine)
     ]
     notes = [
-        f"{one.name}: the memory of its GPU is the host's, so no KV cache is kept in the host's beside it."
-        for one, unified in asking
+        f"{request.name}: the memory of its GPU is the host's, so no KV cache is kept in the host's beside it."
+        for request, unified in asking
         if unified
     ]
-    asking = [(one, unified) for one, unified in asking if not unified]
-    stated = {one.name: int(one.kv_host_gib or 0) for one, _unified in asking if one.kv_host_gib != AUTO}
-    planned = [one.name for one, _unified in asking if one.kv_host_gib == AUTO]
+    asking = [(request, unified) for request, unified in asking if not unified]
+    stated = {
+        request.name: int(request.kv_host_gib or 0) for request, _unified in asking if request.kv_host_gib != AUTO
+    }
+    planned = [request.name for request, _unified in asking if request.kv_host_gib == AUTO]
     if host_memory_mib is None:
         notes += [
             f"{name}: how much KV cache is kept in the host's memory (vllm_kv_host_gib: auto) is decided on the node,"

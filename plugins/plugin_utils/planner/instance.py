@@ -75,7 +75,7 @@ class Instance:
     def download_bytes(self) -> int:
         """Bytes of weights to download: none of a model that lies in a folder of the node, and those beside it."""
         beside = [*self.lora, *([self.draft] if self.draft else [])]
-        return (0 if self.folder else self.weights_bytes) + sum(int(one["weights_bytes"]) for one in beside)
+        return (0 if self.folder else self.weights_bytes) + sum(int(snapshot["weights_bytes"]) for snapshot in beside)
 
 
 @dataclass(frozen=True)

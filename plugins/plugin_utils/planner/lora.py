@@ -74,28 +74,30 @@ def problems(request: Serving, catalog: Catalog) -> list[str]:
     if not request.model.missing and not request.model.sized.lora:
         return [f"{request.name}: vLLM takes no LoRA adapters for {request.model.sized.name}: leave out vllm_lora."]
     findings = [*_same_names(request)]
-    for one in request.lora:
-        if one.adapter is None:
-            findings.append(f"{request.name}: the adapter {one.name} ({one.reference}) was not asked for.")
-        elif why := _why_not(one, one.adapter, request, catalog):
-            findings.append(f"{request.name}: the adapter {one.name} ({one.adapter.title}) {why}")
+    for requested in request.lora:
+        if requested.adapter is None:
+            findings.append(f"{request.name}: the adapter {requested.name} ({requested.reference}) was not asked for.")
+        elif why := _why_not(requested, requested.adapter, request, catalog):
+            findings.append(f"{request.name}: the adapter {requested.name} ({requested.adapter.title}) {why}")
     if "lora-modules" in request.extra_args:
         findings.append(f"{request.name}: lora-modules is written from vllm_lora: use one of the two.")
     return findings or _low_rank(request)
 
 
 def _same_names(request: Serving) -> Iterator[str]:
-    for one in request.lora:
-        if one.name in request.served_names:
+    for requested in request.lora:
+        if requested.name in request.served_names:
             yield (
-                f"{request.name}: the adapter {one.name} has a name of the model itself"
+                f"{request.name}: the adapter {requested.name} has a name of the model itself"
                 f" ({', '.join(request.served_names)}): call it otherwise, since clients choose by this name."
             )
 
 
-def _why_not(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
+def _why_not(requested: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
     """Why vLLM does not serve an adapter with this model; empty if it does."""
-    return _form(adapter) or _rank(adapter) or _unserved(adapter, request) or _base(one, adapter, request, catalog)
+    return (
+        _form(adapter) or _rank(adapter) or _unserved(adapter, request) or _base(requested, adapter, request, catalog)
+    )
 
 
 def _form(adapter: Adapter) -> str:
@@ -136,18 +138,18 @@ def _unserved(adapter: Adapter, request: Serving) -> str:
     return ""
 
 
-def _base(one: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
+def _base(requested: Lora, adapter: Adapter, request: Serving, catalog: Catalog) -> str:
     """Whether it was trained on this model, in whichever revision and weight format."""
     model, base = request.model, adapter.base
     if base.casefold() == model.repo_id.casefold():
         return ""
-    if one.base and base.casefold() in ("", one.base.casefold()):
+    if requested.base and base.casefold() in ("", requested.base.casefold()):
         return _shapes(adapter, model)
     ours = catalog.find(base) if base else None
     if ours and model.title and ours.architecture == model.architecture and _family(ours.title) == _family(model.title):
         return ""
     trained_on = f"was trained on {base}" if base else "does not say what it was trained on"
-    word = f"{{{one.name}: {{adapter: {one.reference}, base: {base or model.repo_id}}}}}"
+    word = f"{{{requested.name}: {{adapter: {requested.reference}, base: {base or model.repo_id}}}}}"
     return (
         f"{trained_on} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
         f" vllm_models), or, where the two are the same model, say so with lora: {word}."
@@ -193,8 +195,8 @@ def _low_rank(request: Serving) -> list[str]:
 
 
 # -- the options ------------------------------------------------------------------------------------------------------
-def _rank_of(one: Lora) -> int:
-    return int(one.adapter.rank) if one.adapter else 1
+def _rank_of(requested: Lora) -> int:
+    return int(requested.adapter.rank) if requested.adapter else 1
 
 
 def _served(rank: int) -> int:
@@ -223,8 +225,8 @@ def targets_of(request: Serving) -> list[str] | None:
     if own is not None:
         return [str(name) for name in own] if isinstance(own, (list, tuple)) else [str(own)]
     named: set[str] = set()
-    for one in request.lora:
-        targets = one.adapter.targets if one.adapter else None
+    for requested in request.lora:
+        targets = requested.adapter.targets if requested.adapter else None
         if targets is None:
             return None
         named |= set(targets)
@@ -239,7 +241,9 @@ def options(request: Serving) -> dict[str, Any]:
     slots = slots_of(request)
     return {
         "enable-lora": True,
-        "lora-modules": [_module(one, one.adapter, request) for one in request.lora if one.adapter],
+        "lora-modules": [
+            _module(requested, requested.adapter, request) for requested in request.lora if requested.adapter
+        ],
         "max-lora-rank": rank_of(request),
         "max-loras": slots,
         "max-cpu-loras": len(request.lora) if len(request.lora) > slots else None,
@@ -247,25 +251,25 @@ def options(request: Serving) -> dict[str, Any]:
     }
 
 
-def _module(one: Lora, adapter: Adapter, request: Serving) -> str:
+def _module(requested: Lora, adapter: Adapter, request: Serving) -> str:
     folder = f"{CACHE}/models--{adapter.repo_id.replace('/', '--')}/snapshots/{adapter.revision}"
-    return json.dumps({"name": one.name, "path": folder, "base_model_name": request.served_names[0]})
+    return json.dumps({"name": requested.name, "path": folder, "base_model_name": request.served_names[0]})
 
 
 def fetched(request: Serving) -> tuple[dict[str, Any], ...]:
     """The adapters as an instance names them: what to fetch, in the form of a snapshot, and how many bytes that is."""
     return tuple(
         {
-            "name": one.name,
-            "repo_id": one.adapter.repo_id,
-            "revision": one.adapter.revision,
-            "branch": one.adapter.branch,
-            "gated": one.adapter.gated,
-            "allow_patterns": (CONFIG, one.adapter.weights),
-            "weights_bytes": one.adapter.bytes,
+            "name": requested.name,
+            "repo_id": requested.adapter.repo_id,
+            "revision": requested.adapter.revision,
+            "branch": requested.adapter.branch,
+            "gated": requested.adapter.gated,
+            "allow_patterns": (CONFIG, requested.adapter.weights),
+            "weights_bytes": requested.adapter.bytes,
         }
-        for one in request.lora
-        if one.adapter
+        for requested in request.lora
+        if requested.adapter
     )
 
 
@@ -277,7 +281,9 @@ def slots_gib(request: Serving, spread: Parallel, experts: Experts) -> float:
     sized, rank, slots = request.model.sized, rank_of(request), slots_of(request)
     parts = list(_open(sized.parts, targets_of(request)))
     if not any(part.layers for part in parts):  # a model by its two figures
-        largest = max(one.adapter.bytes * rank / _rank_of(one) for one in request.lora if one.adapter)
+        largest = max(
+            requested.adapter.bytes * rank / _rank_of(requested) for requested in request.lora if requested.adapter
+        )
         return slots * largest / GIB
     each = stages(sized.layers, spread.pp)
     numbers = max(sum(_numbers(part, spread.tp, experts, stage) for part in parts) for stage in each)

@@ -62,7 +62,7 @@ def weights_bytes(model: ModelSpec) -> int:
 
 def shaped_bytes(model: ModelSpec) -> int:
     """Bytes of all weights by the shapes and formats of the parts, as the engine loads them."""
-    return round(sum(one.layer_bytes * max(1, len(one.layers)) for one in model.stored))
+    return round(sum(weight.layer_bytes * max(1, len(weight.layers)) for weight in model.stored))
 
 
 def layers_per_stage(layers: int, pp: int) -> int:
@@ -76,12 +76,12 @@ def stages(layers: int, pp: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, layers)) for start in range(0, layers, size)]
 
 
-def _share(one: Stored, tp: int, experts: Experts) -> float:
+def _share(weight: Stored, tp: int, experts: Experts) -> float:
     """The share of a part that one GPU holds."""
-    part = one.part
+    part = weight.part
     if part.split == EXPERTS:
         whole = part.columns if part.along == "columns" else part.rows
-        step = one.stored.pad_to if one.stored and experts.cut > 1 else 1
+        step = weight.stored.pad_to if weight.stored and experts.cut > 1 else 1
         share = -(-whole // (experts.cut * step)) * step / whole
         return -(-part.times // experts.over) / part.times * share
     if part.split == KV:
@@ -92,12 +92,12 @@ def _share(one: Stored, tp: int, experts: Experts) -> float:
 def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tuple[int, int] | None = None) -> float:
     """Bytes of weights on one GPU of a pipeline stage. A stage holds one end of the model, not both."""
     total = 0.0
-    for one in stored:
-        if not one.part.layers:
-            count = 0 if stage and one.part.name == "lm_head" else 1
+    for weight in stored:
+        if not weight.part.layers:
+            count = 0 if stage and weight.part.name == "lm_head" else 1
         else:
-            count = len(within(one.layers, stage)) if stage else len(one.layers)
-        total += count * one.layer_bytes * _share(one, tp, experts)
+            count = len(within(weight.layers, stage)) if stage else len(weight.layers)
+        total += count * weight.layer_bytes * _share(weight, tp, experts)
     return total
 
 
@@ -116,14 +116,14 @@ def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | N
 
 def absorbed_parameters(stored: Iterable[Stored]) -> int:
     """Parameters of latent attention that are kept a second time, in BF16: where they are stored in another format."""
-    absorbed = (one for one in stored if one.stored and one.part.name == ABSORBED)
-    return sum(one.part.parameters * len(one.layers) for one in absorbed)
+    absorbed = (weight for weight in stored if weight.stored and weight.part.name == ABSORBED)
+    return sum(weight.part.parameters * len(weight.layers) for weight in absorbed)
 
 
 def repacked_bytes(stored: Iterable[Stored]) -> float:
     """Bytes that weights grow by when they are laid out for the kernels, after loading."""
-    repacked = (one for one in stored if one.stored and one.stored.repacked)
-    return sum(one.layer_bytes * len(one.layers) * one.stored.repacked for one in repacked if one.stored)
+    repacked = (weight for weight in stored if weight.stored and weight.stored.repacked)
+    return sum(weight.layer_bytes * len(weight.layers) * weight.stored.repacked for weight in repacked if weight.stored)
 
 
 @dataclass(frozen=True)

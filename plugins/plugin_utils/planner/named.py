@@ -80,11 +80,11 @@ def adapters_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
             adapters = read_lora(item.get("lora") or {}) if isinstance(item, Mapping) else ()
         except ValueError:
             continue
-        for one in adapters:
+        for lora in adapters:
             try:
-                references[one.reference] = _repository(one.reference)
+                references[lora.reference] = _repository(lora.reference)
             except ValueError as refused:
-                wrong.append(f"vllm_lora: {one.name} cannot be {one.reference!r}, since {refused}: {HOW}.")
+                wrong.append(f"vllm_lora: {lora.name} cannot be {lora.reference!r}, since {refused}: {HOW}.")
     if wrong:
         raise ValueError("\n".join(dict.fromkeys(wrong)))
     return list(references.values())

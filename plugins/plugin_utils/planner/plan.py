@@ -421,12 +421,13 @@ def _with_host_cache(
     decisions: Sequence[Decision], packing: Packing, host_request: HostRequest, node: NodeGpus, catalog: Catalog
 ) -> tuple[list[Decision], host_cache.Shares]:
     """The decisions with their shares of the host's memory."""
-    unified = {one.request.name: one.candidate.group.spec.unified for one in packing.placements}
+    unified = {placement.request.name: placement.candidate.group.spec.unified for placement in packing.placements}
     requests = [
-        (one.request, host_request.engine_of(one.request), unified.get(one.request.name, False)) for one in decisions
+        (decision.request, host_request.engine_of(decision.request), unified.get(decision.request.name, False))
+        for decision in decisions
     ]
     found = host_cache.shares(requests, node.host_memory_mib, catalog)
-    return [replace(one, kv_host_gib=found.gib.get(one.request.name, 0)) for one in decisions], found
+    return [replace(decision, kv_host_gib=found.gib.get(decision.request.name, 0)) for decision in decisions], found
 
 
 def _waits(instances: Sequence[Instance]) -> list[Instance]:

@@ -73,7 +73,7 @@ def nemotron_h(fields: Fields, quirks: Quirks, draft: Draft) -> int:
     pattern = fields.get("hybrid_override_pattern", default="")
     blocks = fields.listed("layers_block_type")
     kinds = [names.get(str(block), "?") for block in blocks] if blocks else list(str(pattern).replace("|", ""))
-    where = {kind: tuple(i for i, one in enumerate(kinds) if one == kind) for kind in "M*-E"}
+    where = {kind: tuple(i for i, block_kind in enumerate(kinds) if block_kind == kind) for kind in "M*-E"}
     fields.get("num_hidden_layers")
     heads, size = fields.number("mamba_num_heads"), fields.number("mamba_head_dim")
     state, kernel = fields.number("ssm_state_size", default=128), fields.number("conv_kernel", default=4)

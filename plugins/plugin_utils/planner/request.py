@@ -400,7 +400,7 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
         findings.append(str(error))
         return None
     options["lora"] = tuple(
-        replace(one, adapter=catalog.adapters.get(one.reference)) for one in options.get("lora", ())
+        replace(lora, adapter=catalog.adapters.get(lora.reference)) for lora in options.get("lora", ())
     )
     drafted = options.get("speculative")
     if drafted:

@@ -97,7 +97,9 @@ class Sharing:
                 f"{request.name}: {numbered(request.gpu_indices or ())} of gpu_indices cannot be shared on this host."
             )
         own = self._current.get(request.name, ())
-        wanted.sort(key=lambda one: (one.index not in own, not one.least, one.index in others, one.left, one.index))
+        wanted.sort(
+            key=lambda board: (board.index not in own, not board.least, board.index in others, board.left, board.index)
+        )
         sizes: dict[Group, float | None] = {}
         for board in wanted:
             if board.group not in sizes:
@@ -158,15 +160,17 @@ def share_out(
     if not sharing:
         return Shared()
     whole = [request for request in requests if request.gpu_share is None]
-    pinned = {index: one.name for one in whole for index in one.gpu_indices or ()}
-    others = {index for one in whole for index in current.get(one.name, ())}
+    pinned = {index: request.name for request in whole for index in request.gpu_indices or ()}
+    others = {index for request in whole for index in current.get(request.name, ())}
     boards = [Board(group, index) for group in groups for index in group.indices if index not in pinned]
     work = Sharing(engine, policy, current)
-    sharing.sort(key=lambda one: (one.gpu_indices is None, -_size(one), one.name))
-    problems = [problem for one in sharing if (problem := _taken(one, pinned) or work.put(one, boards, others))]
+    sharing.sort(key=lambda request: (request.gpu_indices is None, -_size(request), request.name))
+    problems = [
+        problem for request in sharing if (problem := _taken(request, pinned) or work.put(request, boards, others))
+    ]
     if problems:
         return Shared(problems=tuple(problems))
-    by_name: Mapping[str, InstanceRequest] = {one.name: one for one in sharing}
+    by_name: Mapping[str, InstanceRequest] = {request.name: request for request in sharing}
     placed = [
         placement
         for board in boards
@@ -198,7 +202,12 @@ def _taken(request: InstanceRequest, pinned: Mapping[int, str]) -> str:
 def starts_after(placements: Sequence[Placement]) -> dict[str, tuple[str, ...]]:
     """By instance, those that share its GPU and start before it."""
     before: dict[str, tuple[str, ...]] = {}
-    sharing = sorted((one for one in placements if one.request.gpu_share is not None), key=lambda one: one.request.name)
-    for place, one in enumerate(sharing):
-        before[one.request.name] = tuple(o.request.name for o in sharing[:place] if o.indices == one.indices)
+    sharing = sorted(
+        (placement for placement in placements if placement.request.gpu_share is not None),
+        key=lambda placement: placement.request.name,
+    )
+    for place, placement in enumerate(sharing):
+        before[placement.request.name] = tuple(
+            o.request.name for o in sharing[:place] if o.indices == placement.indices
+        )
     return before

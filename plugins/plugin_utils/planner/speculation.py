@@ -135,8 +135,8 @@ def _of_another(wanted: Speculation, model: ModelSpec, catalog: Catalog) -> str:
     if not fitting or not known or any(one.repo_id == model.repo_id for one in fitting):
         return ""
     return (
-        f"the draft {wanted.reference} is for {fitting[0].repo_id} by the catalogue, and not for {model.repo_id}: choose"
-        " another, or name it in `drafts` of the model in vllm_extra_models."
+        f"the draft {wanted.reference} is for {fitting[0].repo_id} by the catalogue, and not for {model.repo_id}:"
+        " choose another, or name it in `drafts` of the model in vllm_extra_models."
     )
 
 
@@ -198,8 +198,8 @@ def _draft(wanted: Speculation, request: Served) -> str:
     hidden = fields.count("target_hidden_size") or fields.count("hidden_size")
     if wanted.method in HEADS and hidden and target.hidden_size and hidden != target.hidden_size:
         return (
-            f"the draft {wanted.reference} reads hidden states of {hidden} numbers, and those of {request.model.repo_id}"
-            f" have {target.hidden_size}: it was trained with another model."
+            f"the draft {wanted.reference} reads hidden states of {hidden} numbers, and those of"
+            f" {request.model.repo_id} have {target.hidden_size}: it was trained with another model."
         )
     return ""
 
@@ -232,7 +232,7 @@ def with_cache(model: ModelSpec, wanted: Speculation) -> Architecture:
 
 def _longer(group: CacheLayers, tokens: int) -> CacheLayers:
     """States of the last inputs have a row for each proposed token (num_spec in layers/mamba/mamba_utils.py)."""
-    states = tuple(replace(one, depth=one.depth + tokens) if one.rolling else one for one in group.states)
+    states = tuple(replace(state, depth=state.depth + tokens) if state.rolling else state for state in group.states)
     return replace(group, states=states)
 
 
@@ -262,7 +262,7 @@ def weights_gib(request: Served, spread: Parallel, experts: Experts) -> float:
     if wanted.method != "mtp":
         return 0.0
     # A further layer is as the last one, and joins two vectors before it.
-    last = [one for one in request.model.stored if one.part.layers]
+    last = [weight for weight in request.model.stored if weight.part.layers]
     layer = stage_bytes(last, spread.tp, experts, (sized.layers - 1, sized.layers))
     return sized.mtp * (layer + 4 * sized.hidden_size**2) / GIB
 

@@ -32,9 +32,9 @@ def _group(stored: WeightFormat, part: Part) -> int:
     return stored.group_size
 
 
-def _share_problem(one: Stored, tp: int, experts: int) -> str | None:
+def _share_problem(weight: Stored, tp: int, experts: int) -> str | None:
     """What a width would cut through in one quantised part."""
-    part, stored = one.part, one.stored
+    part, stored = weight.part, weight.stored
     width = _width(part, tp, experts)
     if stored is None or width == 1:
         return None
@@ -66,8 +66,8 @@ def problem(architecture: Architecture, stored: Sequence[Stored], tp: int, exper
             verb = "does" if whole.what.startswith(("the ", "intermediate")) else "do"
             cut = f"TP {tp}" if width == tp else f"{width} shares"
             return f"{_counted(whole.what, whole.number)} {verb} not divide by {cut}"
-    for one in stored:
-        reason = _share_problem(one, tp, experts)
+    for weight in stored:
+        reason = _share_problem(weight, tp, experts)
         if reason:
             return reason
     return None

@@ -77,9 +77,9 @@ def restart(wanted: Mapping[str, str], engine: Plain | None) -> str:
     return f"yes, {changed} change{'' if some or last == 'its API keys' else 's'}" if changed else "no"
 
 
-def _adapter(one: Plain) -> str:
+def _adapter(adapter: Plain) -> str:
     """An adapter by the name that clients use, and where it is from."""
-    return f"{one['name']} ({one['repo_id']} at {one['revision'][:8]})"
+    return f"{adapter['name']} ({adapter['repo_id']} at {adapter['revision'][:8]})"
 
 
 def proposes(instance: Plain) -> list[tuple[str, str]]:
@@ -217,7 +217,7 @@ def _python(instance: Plain, keyed: bool) -> str:
 
 def _names(instance: Plain) -> list[str]:
     """The names that clients may ask an instance for: its model's, and those of its adapters."""
-    return [served_name(instance), *(str(one["name"]) for one in instance.get("lora") or ())]
+    return [served_name(instance), *(str(adapter["name"]) for adapter in instance.get("lora") or ())]
 
 
 def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> list[str]:

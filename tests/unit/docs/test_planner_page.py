@@ -38,8 +38,8 @@ MAKE = str(CHECKOUT / "docs" / "planner" / "make.py")
 
 def python(script: str, *arguments: str) -> str:
     """What a script says in an interpreter of its own. Arguments that are options are the interpreter's."""
-    options = [one for one in arguments if one.startswith("-")]
-    given = [one for one in arguments if one not in options]
+    options = [word for word in arguments if word.startswith("-")]
+    given = [word for word in arguments if word not in options]
     command = [sys.executable, *options, "-c", f"import json, sys\n{script}", *given]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -151,7 +151,7 @@ def test_the_browser_gets_all_that_the_planner_needs(tmp_path: Path) -> None:
     script = "sys.path.insert(0, sys.argv[1]); import bridge\n"
     script += "for one in json.loads(sys.argv[2]): print(bridge.answer(json.dumps(one)))"
     result = python(script, str(tmp_path), json.dumps(questions), "-I", "-S")
-    assert [json.loads(line) for line in result.splitlines()] == [ask(**one) for one in questions]
+    assert [json.loads(line) for line in result.splitlines()] == [ask(**question) for question in questions]
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

@@ -55,8 +55,8 @@ def lab(address, page, body=None):
     return json.loads(urllib.request.urlopen(f"{address}/_lab/{page}", data=body, timeout=5).read())
 
 
-def fault(address, **one):
-    lab(address, "faults", json.dumps(one).encode())
+def fault(address, **settings):
+    lab(address, "faults", json.dumps(settings).encode())
 
 
 def get(address, path, **headers):

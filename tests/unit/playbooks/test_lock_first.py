@@ -41,7 +41,7 @@ def tasks(name: str) -> Iterator[dict[str, Any]]:
     """What it does on the node, in order; what only speaks is left out."""
     for play in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text(encoding="utf-8")):
         for task in play["tasks"]:
-            yield from (one for one in opened(task) if not WORDS & set(one))
+            yield from (inner for inner in opened(task) if not WORDS & set(inner))
 
 
 def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
     if task.get("ansible.builtin.include_tasks") != "tasks/bundle.yml":
         return [task]
     page = yaml.safe_load((PLAYBOOKS / "tasks/bundle.yml").read_text(encoding="utf-8"))
-    return [{**one, "when": task["when"]} for one in page]
+    return [{**inner, "when": task["when"]} for inner in page]
 
 
 def has_no_task(task: dict[str, Any]) -> bool:

@@ -194,9 +194,9 @@ def test_a_branch_is_resolved():
 
 
 def test_the_listing_has_pages():
-    one = {"type": "file", "path": "a", "oid": "1" * 40, "size": 1}
+    file = {"type": "file", "path": "a", "oid": "1" * 40, "size": 1}
     link = '<https://other.example/api/models/x?recursive=true&cursor=2>; rel="next"'
-    net = Net(Answer(200, {"link": link}, json.dumps([one]).encode()), found([{**one, "path": "b"}]))
+    net = Net(Answer(200, {"link": link}, json.dumps([file]).encode()), found([{**file, "path": "b"}]))
     assert net.hub().tree(LLAMA, COMMIT) == [RepoFile("a", 1, "1" * 40), RepoFile("b", 1, "1" * 40)]
     assert net.requests[1][1] == f"https://hub.example/api/models/{LLAMA.repo_id}/tree/{COMMIT}?recursive=true&cursor=2"
 

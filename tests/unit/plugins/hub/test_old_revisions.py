@@ -61,7 +61,7 @@ def home(tmp_path):
 
 def old(home, snapshots=(), units=None, unlisted=False) -> list[str]:
     plan = hub_prune.make_plan(home.path, snapshots, units or {}, unlisted)
-    return [one.commit for one in plan.old]
+    return [revision.commit for revision in plan.old]
 
 
 INSTANCE = "[X-gpunode]\nInstance=x\nModel=org/name\n"
@@ -95,7 +95,7 @@ def test_a_model_out_of_use_goes_only_when_that_is_asked_for(home):
     snapshots = [Snapshot("org/name", NEW)]
     assert old(home, snapshots) == [OLD, THIRD]
     plan = hub_prune.make_plan(home.path, snapshots, {}, unlisted=True)
-    assert [(one.repo_id, one.commit) for one in plan.old] == [
+    assert [(revision.repo_id, revision.commit) for revision in plan.old] == [
         ("org/name", OLD),
         ("org/name", THIRD),
         ("org/other", OLD),
@@ -173,12 +173,14 @@ def test_what_was_brought_goes_with_its_last_user_whatever_branch_leads_to_it(ho
     home.branch("org/name", "main", NEW, theirs)
 
     def gone(unlisted, brought, units=None):
-        return [one.commit for one in hub_prune.make_plan(home.path, [], units or {}, unlisted, brought).old]
+        return [revision.commit for revision in hub_prune.make_plan(home.path, [], units or {}, unlisted, brought).old]
 
     assert gone(True, ["org/name"]) == [OLD, NEW, THIRD]
     assert gone(True, []) == [OLD, THIRD]
     assert gone(False, ["org/name"]) == [OLD, THIRD]
     assert gone(True, ["org/name"], {"vllm-x.service": f"revision: {THIRD}"}) == [OLD]
     assert hub_prune.make_plan(home.path, [], {}, True, ["org/name"]).whole == ["org/name"]
-    (kept,) = [one for one in hub_prune.make_plan(home.path, [], {}, False, ["org/name"]).revisions if one.kept]
+    (kept,) = [
+        revision for revision in hub_prune.make_plan(home.path, [], {}, False, ["org/name"]).revisions if revision.kept
+    ]
     assert kept.kept == "it is the commit of main; nothing of its repository is in use, and unlisted is false"

@@ -17,8 +17,8 @@ A = {"name": "a", "repo_id": "org/a", "revision": COMMIT, "ignore_patterns": ["o
 B = {"name": "b", "repo_id": "org/b", "revision": "main", "config": {"model": "org/b"}}
 
 
-def elsewhere(one, seeder):
-    return {"repo_id": one["repo_id"], "revision": one["revision"], "seeder": seeder}
+def elsewhere(instance, seeder):
+    return {"repo_id": instance["repo_id"], "revision": instance["revision"], "seeder": seeder}
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def check(*instances, settled=False):
     return {"instances": list(instances), "settled": {"weights": settled}}
 
 
-def of(one, **changes):
-    return {**one, **changes}
+def of(instance, **changes):
+    return {**instance, **changes}
 
 
 def names(instances):
-    return [one["name"] for one in instances]
+    return [instance["name"] for instance in instances]
 
 
 def test_alone_everything_is_ones_own():
@@ -99,9 +99,9 @@ def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expec
     if recorded:
         follower = of(follower, revision=recorded, branch="main", config={"model": "org/b", "revision": recorded})
     nodes = {"n1": check(seeder), "n2": check(follower)}
-    (one,) = weights_share(nodes, "n2", update)["instances"]
+    (instance,) = weights_share(nodes, "n2", update)["instances"]
     pinned = {"revision": expected, "branch": "main", "config": {"model": "org/b", "revision": expected}}
-    assert one == {**B, **pinned}
+    assert instance == {**B, **pinned}
     assert weights_share(nodes, "n1", update)["weights"]["serve"] == [seeder]
 
 

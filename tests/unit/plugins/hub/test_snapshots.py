@@ -95,10 +95,10 @@ def test_instances_of_one_model_are_one_snapshot():
 
 
 def test_of_what_is_allowed_the_rest_is_left_out():
-    one = Snapshot("org/name", ignore_patterns=("*.bin",), allow_patterns=("*.json", "q4/"))
-    assert [one.wants(path) for path in ("config.json", "q4/a.gguf", "q4/a.bin", "model.safetensors")] == [True] * 2 + [
-        False
-    ] * 2
+    snapshot = Snapshot("org/name", ignore_patterns=("*.bin",), allow_patterns=("*.json", "q4/"))
+    assert [snapshot.wants(path) for path in ("config.json", "q4/a.gguf", "q4/a.bin", "model.safetensors")] == [
+        True
+    ] * 2 + [False] * 2
 
 
 def test_what_one_of_two_instances_allows_is_fetched():

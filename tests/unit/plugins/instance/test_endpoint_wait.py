@@ -178,13 +178,13 @@ START = """\
 def test_the_parts_of_a_start_are_told_by_the_slowest_process():
     module = Module(InvocationID="run3")
     module.journal["run3"] = START
-    (one,) = look(module).endpoints()
-    assert {**one["seconds"], "token": 0} == {"load": 12.5, "compile": 33.9, "token": 0}
-    assert 0 <= one["seconds"]["token"] < 60
+    (endpoint,) = look(module).endpoints()
+    assert {**endpoint["seconds"], "token": 0} == {"load": 12.5, "compile": 33.9, "token": 0}
+    assert 0 <= endpoint["seconds"]["token"] < 60
 
 
 def test_what_was_not_waited_for_has_no_parts():
     module = Module(check_mode=True, InvocationID="run3")
     module.journal["run3"] = START
-    (one,) = look(module).endpoints()
-    assert one["seconds"] == {}
+    (endpoint,) = look(module).endpoints()
+    assert endpoint["seconds"] == {}

@@ -50,10 +50,10 @@ def test_files_of_instances_that_are_gone(tmp_path: Path) -> None:
         for name in ("a", "a.new", "gone"):
             (folder / name).mkdir(parents=True)
     found = instance_leftovers.paths(["a"], [str(config)], str(cache), str(kept))
-    assert [one["name"] for one in found] == [
+    assert [leftover["name"] for leftover in found] == [
         *(str(config / f"gone.{end}") for end in ("env", "json", "keys.yaml", "yaml")),
         str(cache / "gone"),
         str(kept / "gone"),
     ]
-    assert {one["kind"] for one in found} == {"file"}
+    assert {leftover["kind"] for leftover in found} == {"file"}
     assert instance_leftovers.paths([], [], str(tmp_path / "none"), str(tmp_path / "none")) == []

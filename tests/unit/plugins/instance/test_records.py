@@ -34,10 +34,10 @@ ONE = Record("a", "vllm-a.service", "i:1", "org/a", "main", "org/a", "::1", 8001
 
 
 def test_what_is_written_is_read() -> None:
-    one = replace(ONE, files=Files(config="/etc/vllm/a.yaml", record="/etc/vllm/a.json"))
-    assert record.parse(one.text()) == one
-    assert json.loads(one.text())["schema"] == record.SCHEMA
-    assert one.endpoint == {
+    written = replace(ONE, files=Files(config="/etc/vllm/a.yaml", record="/etc/vllm/a.json"))
+    assert record.parse(written.text()) == written
+    assert json.loads(written.text())["schema"] == record.SCHEMA
+    assert written.endpoint == {
         "name": "a",
         "unit": "vllm-a.service",
         "host": "::1",
@@ -117,20 +117,23 @@ def node(tmp_path: Path) -> Path:
     (tmp_path / "units" / "vllm-a.service").write_text(OLD)
     for name in ("a", "gone"):
         unit = f"vllm-{name}.service"
-        one = replace(ONE, name=name, unit=unit, files=Files(unit=str(tmp_path / "units" / unit)))
-        (tmp_path / "records" / f"{name}.json").write_text(one.text())
+        written = replace(ONE, name=name, unit=unit, files=Files(unit=str(tmp_path / "units" / unit)))
+        (tmp_path / "records" / f"{name}.json").write_text(written.text())
     (tmp_path / "records" / "template.json").write_text("{}")
     return tmp_path
 
 
 def test_a_record_tells_and_a_unit_without_one_tells_itself(node: Path) -> None:
     found = known.instances([str(node / "units"), str(node / "none")], [str(node / "records"), str(node / "none")])
-    assert [(one.name, one.port, one.image) for one in found] == [("a", 8001, "i:1"), ("old", 8001, "i=1")]
+    assert [(written.name, written.port, written.image) for written in found] == [
+        ("a", 8001, "i:1"),
+        ("old", 8001, "i=1"),
+    ]
 
 
 def test_what_is_half_removed_is_found_by_its_record(node: Path) -> None:
     found = known.instances([str(node / "units")], [str(node / "records")], without_unit=True)
-    assert [one.name for one in found] == ["a", "old", "gone"]
+    assert [written.name for written in found] == ["a", "old", "gone"]
 
 
 @pytest.mark.parametrize("with_record", [True, False])

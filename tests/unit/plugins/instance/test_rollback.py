@@ -155,7 +155,7 @@ def test_a_record_that_was_kept_tells_where_it_answers_and_is_no_reason_to_go_ba
     kept.write_text(Record("a", UNIT, port=8002, files=Files(record=str(path))).text())
     assert run(node, monkeypatch)["rolled_back"] == []
     node.config.write_text("new\n")
-    assert [one["port"] for one in run(node, monkeypatch)["endpoints"]] == [8002]
+    assert [endpoint["port"] for endpoint in run(node, monkeypatch)["endpoints"]] == [8002]
     assert path.read_text() == kept.read_text()
 
 
@@ -179,7 +179,7 @@ def test_what_made_room_comes_back_and_what_took_its_place_ends(replaced, monkey
     """What its operator has stopped stays stopped."""
     result = run(replaced, monkeypatch)
     assert (result["changed"], result["brought_back"], result["rolled_back"]) == (True, ["vllm-old.service"], [])
-    assert [(one["name"], one["port"]) for one in result["endpoints"]] == [("old", 8001)]
+    assert [(endpoint["name"], endpoint["port"]) for endpoint in result["endpoints"]] == [("old", 8001)]
     assert replaced.ran == [
         f"systemctl stop {UNIT}",
         f"systemctl reset-failed {UNIT}",

@@ -43,8 +43,8 @@ def test_specifications(specs: list[str], expected: bool | None) -> None:
 
 
 def test_the_way_back() -> None:
-    one = Serving("8b", 8001, 8000, ("GPU-1",))
-    assert serving_from({"engines": [one.as_dict()], "cdi_uuids": None}) == NodeServing((one,), True)
+    engine = Serving("8b", 8001, 8000, ("GPU-1",))
+    assert serving_from({"engines": [engine.as_dict()], "cdi_uuids": None}) == NodeServing((engine,), True)
     assert serving_from({"cdi_uuids": False}) == NodeServing((), False)
 
 

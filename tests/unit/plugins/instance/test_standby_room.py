@@ -23,7 +23,7 @@ def board(*gpus):
 
 def find(wants, taken=(), seen=None, free_bytes=0, ports=lambda port: True):
     found = spare.find(wants, taken, seen or programs_gpu.NodeGpus("no_gpu"), free_bytes, ports)
-    return {one.name: (one.port, one.gpu_indices) for one in found}
+    return {room.name: (room.port, room.gpu_indices) for room in found}
 
 
 def test_spare_gpus_are_those_that_nobody_owns_or_uses():
@@ -50,11 +50,11 @@ def test_an_engine_on_the_cpu_wants_memory(held, free, room):
 
 
 def test_an_engine_that_keeps_kv_cache_in_the_nodes_memory_wants_that_too():
-    one = {"name": "a", "gpu_indices": [0], "kv_host_gib": 64}
-    wants, gpus = [spare.want(one, None)], board(FREE, FREE)
+    instance = {"name": "a", "gpu_indices": [0], "kv_host_gib": 64}
+    wants, gpus = [spare.want(instance, None)], board(FREE, FREE)
     assert find(wants, [0], gpus, free_bytes=63 * GIB) == {}
     assert find(wants, [0], gpus, free_bytes=64 * GIB) == {"a": (18000, (1,))}
-    assert find([spare.want({**one, "kv_host_gib": 0}, None)], [0], gpus) == {"a": (18000, (1,))}
+    assert find([spare.want({**instance, "kv_host_gib": 0}, None)], [0], gpus) == {"a": (18000, (1,))}
 
 
 def test_what_one_takes_the_next_does_not_have():

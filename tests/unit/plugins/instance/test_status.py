@@ -188,11 +188,11 @@ def test_whatever_is_said_is_said_in_whole_sentences(name: str) -> None:
     """As a person reads it: in the report, where detail and remedy follow each other."""
     shown, answer, works, runs, docker, _state, _said = CASES[name]
     verdict = instance_status.judge(shown, answer, works, runs, docker)
-    one = {"name": "a", "state": verdict.state, "detail": verdict.detail, "remedy": verdict.remedy, "unit": shown.name}
+    row = {"name": "a", "state": verdict.state, "detail": verdict.detail, "remedy": verdict.remedy, "unit": shown.name}
     rest = {"healthy": verdict.healthy, "restarts": 0, "restart_due": "", "enabled": True}
     assert verdict.detail.endswith(".")
     assert verdict.remedy.endswith(".") or not verdict.remedy
-    notes = screen_status.notes("gpu-1", {"instances": [{**one, **rest}]})
+    notes = screen_status.notes("gpu-1", {"instances": [{**row, **rest}]})
     assert notes == (
         [] if verdict.healthy else [f"gpu-1 a is {verdict.state}: {verdict.detail} {verdict.remedy}".strip()]
     )

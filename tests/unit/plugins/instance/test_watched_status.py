@@ -33,7 +33,7 @@ def test_one_look_is_what_the_module_says() -> None:
 def test_what_is_not_listed_is_marked(models: list[str], listed: list[bool | None]) -> None:
     answer = {**SAID, "instances": [{"name": "8b"}, {"name": "70b"}]}
     result = action(answer, models=models).run(task_vars={})
-    assert [one["listed"] for one in result["instances"]] == listed
+    assert [instance["listed"] for instance in result["instances"]] == listed
 
 
 def test_it_looks_until_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_every_door_wants_hash_and_size_of_the_right_form(tmp_path, door, size, 
         door(tmp_path, "a", size, oid, sha256)
 
 
-@pytest.mark.parametrize("door", [one for one in DOORS if one is not bundle])
+@pytest.mark.parametrize("door", [way for way in DOORS if way is not bundle])
 @pytest.mark.parametrize("oid", ["../../x", "a" * 39, "", None])
 def test_a_small_file_is_named_by_gits_hash(tmp_path, door, oid):
     with pytest.raises(REFUSALS):

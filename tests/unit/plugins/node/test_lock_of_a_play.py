@@ -87,12 +87,12 @@ def test_who_came_next_is_alive() -> None:
 
 
 def test_all_tasks_of_one_run_are_one_and_another_run_is_another() -> None:
-    one = one_play.identity(os.getpid(), {"awx_job_id": 12})
-    assert one == one_play.identity(os.getpid(), {"awx_job_id": 12})
-    assert one["id"] != one_play.identity(os.getppid(), {})["id"]
-    assert one["job"] == "AWX job 12"
+    identity = one_play.identity(os.getpid(), {"awx_job_id": 12})
+    assert identity == one_play.identity(os.getpid(), {"awx_job_id": 12})
+    assert identity["id"] != one_play.identity(os.getppid(), {})["id"]
+    assert identity["job"] == "AWX job 12"
     # It goes into a shell's line and a pattern.
-    assert all(letter.isalnum() or letter == "-" for letter in one["id"])
+    assert all(letter.isalnum() or letter == "-" for letter in identity["id"])
 
 
 @pytest.fixture

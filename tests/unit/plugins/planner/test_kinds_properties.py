@@ -54,7 +54,7 @@ def taken_gib(instance: Instance, catalog: Catalog) -> float:
         model.layout(Setting(tp=spread.tp, layers=stage, fp8=fp8, in_flight=step, step=step))
         for stage in stages(model.sized.layers, spread.pp)
     )
-    return weights + overhead + max(one.request_bytes(instance.max_model_len) for one in requests) / GIB
+    return weights + overhead + max(state.request_bytes(instance.max_model_len) for state in requests) / GIB
 
 
 @SLOW

@@ -86,7 +86,7 @@ def test_each_adapter_is_asked_for_once_wherever_it_is_named() -> None:
         {"lora": {"sql": SQL}, "hub": {}, "hub_token": ""},
         CATALOG,
     )
-    assert [one["name"] for one in request["models"]] == [SQL, LAW]
+    assert [model["name"] for model in request["models"]] == [SQL, LAW]
     assert request["models"][1] == {"name": LAW, "repo_id": "Acme/law-lora", "revision": "v2"}
 
 

@@ -138,10 +138,10 @@ def test_forks_that_answer_at_the_same_time_lose_nothing(tmp_path: Path, monkeyp
             hub_models.shared({f"org/{number}-{model}": hub_answer()})
 
     at_work = [forks.Process(target=node_answers, args=(number,)) for number in range(8)]
-    for one in at_work:
-        one.start()
-    for one in at_work:
-        one.join()
+    for worker in at_work:
+        worker.start()
+    for worker in at_work:
+        worker.join()
     assert [one.exitcode for one in at_work] == [0] * 8
     cut_off = {f"org/{number}-{model}": {"kind": "unreachable"} for number in range(8) for model in range(10)}
     assert {name for name, answer in hub_models.shared(cut_off).items() if answer != hub_answer()} == set()
@@ -172,7 +172,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[server.Hub]
 def plan(folder: Path, *extra: str, rc: int = 0) -> str:
     env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     command = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/plan.yml")]
-    arguments = [word for one in extra for word in ("-e", one)]
+    arguments = [word for setting in extra for word in ("-e", setting)]
     done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == rc, done.stdout + done.stderr
     return done.stdout

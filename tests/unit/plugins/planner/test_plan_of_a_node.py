@@ -158,7 +158,7 @@ def test_several_models_side_by_side_have_gpus_of_their_own() -> None:
     result = run(serving_matrix.ActionModule, gpus="4xH100", models=["8b", "70b-fp8"], together=True)
     rows, (total,) = result["rows"], result["sums"]
     plan = run(serving_plan.ActionModule, gpus="4xH100", models=["8b", "70b-fp8"])["plan"]["instances"]
-    assert [row["gpu_indices"] for row in rows] == [one["gpu_indices"] for one in plan]
+    assert [row["gpu_indices"] for row in rows] == [instance["gpu_indices"] for instance in plan]
     taken = [index for row in rows for index in row["gpu_indices"]]
     assert sorted(taken) == [0, 1, 2, 3]
     assert total["download_bytes"] == sum(row["download_bytes"] for row in rows)
@@ -223,7 +223,7 @@ def plan(folder: Path, *extra: str, rc: int = 0) -> str:
     """From the command line, as somebody who stands in a folder of his own and has no inventory."""
     env = {**os.environ, "ANSIBLE_LOCAL_TEMP": str(folder), "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     command = [sys.executable, "-m", "ansible.cli.playbook", str(CHECKOUT / "playbooks/plan.yml")]
-    arguments = [word for one in extra for word in ("-e", one)]
+    arguments = [word for setting in extra for word in ("-e", setting)]
     done = subprocess.run([*command, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == rc, done.stdout + done.stderr
     return done.stdout

@@ -115,26 +115,26 @@ LORA = {"name": "sql", "repo_id": "org/sql", "revision": OTHER, "weights_bytes":
 
 
 def test_an_adapter_is_fetched_as_weights_are(tmp_path):
-    home, one = str(tmp_path), {**ONE, "lora": [LORA]}
-    needs = preflight_checks.weights_needs([one], home, {})
+    home, instance = str(tmp_path), {**ONE, "lora": [LORA]}
+    needs = preflight_checks.weights_needs([instance], home, {})
     assert [(need.purpose, need.bytes) for need in needs] == [
         ("the weights of org/name", 16 * GB),
         ("the weights of org/sql", GB),
     ]
-    folder = {**one, "folder": "/srv/mine"}
+    folder = {**instance, "folder": "/srv/mine"}
     assert [need.bytes for need in preflight_checks.weights_needs([folder], home, {})] == [GB]
-    branch = {**one, "revision": None, "config": {}}
+    branch = {**instance, "revision": None, "config": {}}
     (pinned,) = preflight_checks.pin([branch], home, {Snapshot("org/name"): (COMMIT, TREE)})
     assert (pinned["revision"], pinned["lora"]) == (COMMIT, [LORA])
     assert preflight_checks.pin([folder], home, {}) == [folder]
 
 
 def test_an_adapter_may_come_from_another_node_than_its_model():
-    one = {**ONE, "lora": [LORA, {**LORA, "repo_id": "org/law"}]}
-    (assigned,) = preflight_checks.assign([one], {("org/sql", OTHER): "n2"})
-    assert assigned == {**one, "lora": [{**LORA, "seeder": "n2"}, {**LORA, "repo_id": "org/law"}]}
-    (assigned,) = preflight_checks.assign([one], {("org/name", COMMIT): "n1"})
-    assert assigned == {**one, "seeder": "n1"}
+    instance = {**ONE, "lora": [LORA, {**LORA, "repo_id": "org/law"}]}
+    (assigned,) = preflight_checks.assign([instance], {("org/sql", OTHER): "n2"})
+    assert assigned == {**instance, "lora": [{**LORA, "seeder": "n2"}, {**LORA, "repo_id": "org/law"}]}
+    (assigned,) = preflight_checks.assign([instance], {("org/name", COMMIT): "n1"})
+    assert assigned == {**instance, "seeder": "n1"}
 
 
 def test_images(monkeypatch):

@@ -112,12 +112,12 @@ def test_what_is_here_is_not_asked_for(ask, node, monkeypatch):
     monkeypatch.setattr(packages_apt, "staged", asked_nobody)
     monkeypatch.setattr(packages_apt.packages_repository, "fetched_key", asked_nobody)
     monkeypatch.setattr(packages_apt, "look", lambda *_given: {"missing": [], "conflicting": []})
-    one = repository(node)
+    apt_source = repository(node)
     source, key = packages_apt.paths("docker")
     os.makedirs(os.path.dirname(key))
     Path(key).write_text(KEY)
-    Path(source).write_text(packages_apt.source(one["options"], key).render())
-    assert ask(repositories=[one], registry={})["findings"] == []
+    Path(source).write_text(packages_apt.source(apt_source["options"], key).render())
+    assert ask(repositories=[apt_source], registry={})["findings"] == []
 
 
 def test_a_docker_that_stays_and_a_toolkit_that_stays_want_no_repository(ask, node, monkeypatch):

@@ -38,7 +38,7 @@ def test_images_are_settled_by_themselves(tmp_path):
 
 
 WANTED = [{"repo_id": "org/name", "revision": "main"}, {"repo_id": "org/other", "revision": "main"}]
-ELSEWHERE = [{**one, "seeder": "node-1"} for one in WANTED]
+ELSEWHERE = [{**snapshot, "seeder": "node-1"} for snapshot in WANTED]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ ELSEWHERE = [{**one, "seeder": "node-1"} for one in WANTED]
 )
 def test_what_comes_from_elsewhere_is_not_asked_for(tmp_path, elsewhere, repositories, follows):
     params = {"instances": WANTED, "elsewhere": elsewhere}
-    assert [one.repo_id for one in from_hub(params)] == repositories
+    assert [snapshot.repo_id for snapshot in from_hub(params)] == repositories
     assert only_follows(params) is follows
     # Where nothing comes from the hub, its token is nothing to be settled.
     params |= {"source": None, "token": "hf_new", "token_path": str(tmp_path / "none"), "update": False}

@@ -118,15 +118,15 @@ def test_conditions() -> None:
 def test_slices_of_a_gpu() -> None:
     """As NVIDIA's nvsmi_device_v12.dtd has them; older drivers leave out their UUIDs."""
     node = parse(recorded("a100-80x2-slices.xml"))
-    assert [(one.index, one.uuid, one.memory_mib, one.used_mib) for one in node.gpus[0].slices] == [
+    assert [(part.index, part.uuid, part.memory_mib, part.used_mib) for part in node.gpus[0].slices] == [
         (0, "MIG-a1", 40192, 25),
         (1, "MIG-a2", 9728, 25),
         (2, "MIG-a3", 9728, 25),
     ]
-    assert [programs_gpu.label(one.index) for one in node.devices] == ["0:0", "0:1", "0:2", "1"]
-    assert [one.memory_mib for one in node.devices] == [40192, 9728, 9728, 81920]
-    assert {programs_gpu.index_of(programs_gpu.label(one.index)) for one in node.devices} == {1000, 1001, 1002, 1}
-    assert [one.uuid for one in parse(recorded("a100-80x1-slices-unnamed.xml")).devices] == ["", ""]
+    assert [programs_gpu.label(device.index) for device in node.devices] == ["0:0", "0:1", "0:2", "1"]
+    assert [device.memory_mib for device in node.devices] == [40192, 9728, 9728, 81920]
+    assert {programs_gpu.index_of(programs_gpu.label(device.index)) for device in node.devices} == {1000, 1001, 1002, 1}
+    assert [device.uuid for device in parse(recorded("a100-80x1-slices-unnamed.xml")).devices] == ["", ""]
 
 
 def test_a_slice_by_its_names() -> None:
@@ -146,7 +146,7 @@ def test_processes_of_a_slice() -> None:
         "<process_name>python3</process_name><used_memory>8000 MiB</used_memory></process_info>"
     )
     xml = recorded("a100-80x2-slices.xml").replace("<processes>", "<processes>" + process, 1)
-    assert [[one.pid for one in part.processes] for part in parse(xml).gpus[0].slices] == [[], [9], []]
+    assert [[process.pid for process in part.processes] for part in parse(xml).gpus[0].slices] == [[], [9], []]
 
 
 def test_mig_that_waits_for_a_reset_is_not_on() -> None:

@@ -56,7 +56,7 @@ def text(case: str) -> list[str]:
     gpus, options, check = CASES[case]
     plan = planned(gpus, options)
     instances = plan["plan"]["instances"]
-    restarts = {one["name"]: screen_plan.restart({}, None) for one in instances}
+    restarts = {instance["name"]: screen_plan.restart({}, None) for instance in instances}
     check = {**check, "instances": instances}
     return screen_plan.plan_text("gpu-1", plan, check, restarts, system="Ubuntu 24.04", link_mbit_s=1000.0)
 

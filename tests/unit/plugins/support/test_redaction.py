@@ -254,7 +254,7 @@ def test_every_value_of_a_units_environment_is_known(text: str, found: set[str])
 def test_a_long_text_takes_no_long_time() -> None:
     """Half a journal of base64, of names without values, and of quotes that never end."""
     texts = ["A", "token ", "token: ", "'", "a=", "\n", "key: [", "key:\n", "http://", "-----BEGIN PRIVATE KEY-----"]
-    for text in [one * (200_000 // len(one)) for one in texts]:
+    for text in [piece * (200_000 // len(piece)) for piece in texts]:
         begin = time.process_time()
         redact.Redactor(["sesame"]).clean(text)
         assert time.process_time() - begin < 20

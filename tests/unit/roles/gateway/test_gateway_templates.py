@@ -248,7 +248,7 @@ REFUSED = [
 @pytest.mark.parametrize(("settings", "sentence"), REFUSED, ids=lambda value: str(value)[:50])
 def test_what_cannot_be_is_refused(settings, sentence):
     problems = findings(**settings)
-    assert any(sentence in one for one in problems), problems
+    assert any(sentence in problem for problem in problems), problems
     for key in settings["gateway_keys"].values() if isinstance(settings.get("gateway_keys"), dict) else ():
         assert str(key) not in " ".join(problems)
 

@@ -55,7 +55,7 @@ def test_nothing_goes_before_all_that_is_listed_was_rendered_checked_and_answers
 
 def trusted(value: object) -> object:
     if isinstance(value, dict):
-        return {key: trusted(one) for key, one in value.items()}
+        return {key: trusted(item) for key, item in value.items()}
     return trust_as_template(value) if isinstance(value, str) else value
 
 
@@ -68,7 +68,7 @@ def test_what_goes_is_not_listed_and_stands_in_for_nothing_that_is() -> None:
     here = [{"name": name, "unit": f"vllm-{name}.service"} for name in ("a", "a-beside", "b", "b-beside")]
     listed = [{"name": name, "image": "i:1", "port": 8000} for name in ("a", "c")]
     going = value("__vllm_unlisted", vllm_instances=listed, __vllm_info={"instances": here})
-    assert [one["name"] for one in going] == ["b", "b-beside"]
+    assert [instance["name"] for instance in going] == ["b", "b-beside"]
     assert value("__vllm_unlisted", vllm_instances=listed, __vllm_info={"skipped": True}) == []
     new = value("__vllm_new_units", vllm_instances=listed, __vllm_info={"instances": here})
     assert new == ["vllm-c.service"]
@@ -103,7 +103,7 @@ def test_a_teardown_leaves_systemd_no_unit_whose_program_is_gone() -> None:
     (forget,) = [at for at, (name, _arguments) in enumerate(tasks) if name == "command"]
     written = {file["dest"] for file in VARS["__vllm_programs"]}
     (last,) = [arguments["units"] for name, arguments in tasks[forget:] if name == "units_removed"]
-    ((unit, files),) = [(one["unit"], one["files"]) for one in last]
+    ((unit, files),) = [(removal["unit"], removal["files"]) for removal in last]
     assert (unit, set(files), files[-1]) == ("gpunode-engines.service", written, "{{ __vllm_engines_unit }}")
 
 

@@ -38,7 +38,7 @@ CASES = json.loads((HERE / "golden" / "cases.json").read_text())
 
 def trusted(value):
     if isinstance(value, dict):
-        return {key: trusted(one) for key, one in value.items()}
+        return {key: trusted(item) for key, item in value.items()}
     return trust_as_template(value) if isinstance(value, str) else value
 
 
@@ -109,7 +109,7 @@ def test_a_record_holds_no_secret_and_says_who_wrote_it():
 
 
 def test_settings_of_the_service_are_those_of_the_role():
-    mine = {one.name: getattr(Settings(), one.name) for one in fields(Settings)}
+    mine = {setting.name: getattr(Settings(), setting.name) for setting in fields(Settings)}
     known = {name: DEFAULTS[f"vllm_{name}"] for name in mine if f"vllm_{name}" in DEFAULTS}
     assert {**mine, "docker_args": list(mine["docker_args"])} == {**known, "several_keys": False, "systemd_version": 0}
     assert set(VARS["__vllm_settings"]) == set(mine)
