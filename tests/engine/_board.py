@@ -195,16 +195,28 @@ def _tuned(_sizes: object = None, num_stages: int = 3, num_warps: int = 4, **_mo
     return types.SimpleNamespace(num_stages=num_stages, num_warps=num_warps, kwargs=_sizes)
 
 
+def hide_torchvision() -> None:
+    """Let code that can do without torchvision see that it is not there."""
+    from transformers.utils import is_torchvision_available
+
+    if not is_torchvision_available():  # it remembers what it found
+        sys.meta_path.append(Absent("torchvision"))
+
+
+def inspect_here() -> None:
+    """Let vLLM look at a model's class in this process: another one would see no board, and costs seconds each."""
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = lambda inspect: inspect()
+
+
 def pretend(name: str) -> torch.library.Library:
     """Let everything of vLLM that is imported from now on see this board. Keep what is returned."""
     board = BOARDS[name]
     _modules()
     _cuda(board)
     library = _kernels(board)
-    from transformers.utils import is_torchvision_available
-
-    if not is_torchvision_available():  # it remembers what it found
-        sys.meta_path.append(Absent("torchvision"))
+    hide_torchvision()
     sys.meta_path.extend((Absent("cutlass"), Absent("cuda")))
     from vllm import platforms
     from vllm.platforms import cuda
@@ -219,7 +231,5 @@ def pretend(name: str) -> torch.library.Library:
     triton_utils.triton.Config = _tuned  # what a kernel is tuned with is read, and never used
     vllm.config.vllm.HAS_TRITON = True  # or vLLM takes another model runner, which may count otherwise
     _name_every_kernel()
-    from vllm.model_executor.models import registry
-
-    registry._run_in_subprocess = lambda inspect: inspect()  # another process would see no board
+    inspect_here()
     return library

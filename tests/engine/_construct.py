@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 
 import yaml
+from _board import hide_torchvision, inspect_here
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.logger import _print_warning_once
@@ -46,7 +47,8 @@ def parse(parser: FlexibleArgumentParser, folder: Path, config: dict) -> object:
 def check(parser: FlexibleArgumentParser, folder: Path, case: dict) -> dict:
     parse(parser, folder, case["config"])
     (folder / "config.json").write_text(json.dumps(case["hf"]), encoding="utf-8")
-    local = {key: value for key, value in case["config"].items() if key != "revision"}
+    # A folder has no revision, and a reasoning parser asks a tokenizer for its words.
+    local = {key: value for key, value in case["config"].items() if key not in ("revision", "reasoning-parser")}
     arguments = parse(parser, folder, {**local, "model": str(folder)})
     built = AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
     return {
@@ -58,6 +60,8 @@ def check(parser: FlexibleArgumentParser, folder: Path, case: dict) -> dict:
 
 
 def main() -> None:
+    hide_torchvision()
+    inspect_here()
     collect = Collect()
     logging.getLogger("vllm").addHandler(collect)
     parser = FlexibleArgumentParser(prog="vllm")

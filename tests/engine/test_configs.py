@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-HERE = Path(__file__).resolve().parent
+import shapes
+import yaml
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import ModelSpec
-from planning import CATALOG, outcome
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, outcome
 from prepare import BASE, prepare
 from release import describe
+
+HERE = Path(__file__).resolve().parent
+ENTRIES = yaml.safe_load((HERE.parents[1] / "catalog" / "models.yml").read_text(encoding="utf-8"))["models"]
+#: config.json of published models.
+PUBLISHED = {record["repo_id"]: record["config"] for record in shapes.read(shapes.CONFIGS)}
 
 #: vLLM deprecates its options with these words; Python's own libraries warn of other things.
 DEPRECATED = re.compile(r"--[\w-]+ is deprecated|argument '.*' is deprecated|Unknown vLLM environment")
@@ -56,8 +61,10 @@ QUANTIZATION: dict[str, dict[str, Any]] = {
 
 
 def config_json(model: ModelSpec) -> dict[str, Any]:
-    """The repository's config.json, as far as it decides anything here."""
-    fields = {**vars(model.shapes), "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16"}
+    """The repository's config.json, as far as it decides anything here. All that are not in the table are Llamas."""
+    if model.repo_id in PUBLISHED:
+        return {key: value for key, value in PUBLISHED[model.repo_id].items() if key != "auto_map"}
+    fields = {**ENTRIES[model.key]["config"], "model_type": "llama", "dtype": "bfloat16"}
     quantization = QUANTIZATION[model.weights.key]
     return {**fields, "quantization_config": quantization} if quantization else fields
 
@@ -159,7 +166,7 @@ def test_a_deprecated_option_would_be_seen() -> None:
 def test_the_planner_refuses_what_vllm_refuses() -> None:
     result = outcome("1xh100", model="8b", extra_args={"swap-space": 16})
     assert result.plan is None
-    assert "no option swap-space any more" in result.findings[0]
+    assert "no longer has the option swap-space" in result.findings[0]
 
 
 def test_the_lab_serves_with_an_older_release() -> None:

@@ -8,7 +8,13 @@ from __future__ import annotations
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.release import tag_release
-from planning import CATALOG, findings, one, outcome, warnings
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
+    CATALOG,
+    findings,
+    one,
+    outcome,
+    warnings,
+)
 
 NEWEST = max(CATALOG.engines)
 DIGEST = "@sha256:" + "0" * 64
