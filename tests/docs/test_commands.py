@@ -179,7 +179,7 @@ def test_settings_are_variables(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
-def test_a_snippet_says_which_file_it_belongs_to(page: Path) -> None:
+def test_a_snippet_names_its_file(page: Path) -> None:
     for block in blocks(page):
         assert re.match(r"# [\w./-]+\.yml\n", block), block
 

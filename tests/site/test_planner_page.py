@@ -153,7 +153,7 @@ def lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_the_page_says_what_the_playbook_prints(page: Page, tmp_path: Path, name: str) -> None:
+def test_the_page_shows_what_the_playbook_prints(page: Page, tmp_path: Path, name: str) -> None:
     entered, typed = QUESTIONS[name]
     answer = ask(page, entered)
     text, row = printed(typed, tmp_path)
@@ -230,7 +230,7 @@ def test_nothing_stays_of_an_answer_whose_question_has_changed(page: Page) -> No
     assert page.text_content("#planner-state") == "Paste the model's config.json."
 
 
-def test_what_is_not_json_is_said(page: Page) -> None:
+def test_invalid_json_is_refused(page: Page) -> None:
     answer = ask(page, {"model": "", "config": "{broken", "gpu": "h100", "count": "1"})
     assert answer["findings"][0].startswith("config.json is not JSON: ")
     assert answer["findings"][0] in page.text_content("#planner-answer")

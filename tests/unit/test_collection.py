@@ -55,7 +55,7 @@ PUBLIC = {
 }
 
 
-def test_a_module_is_public_or_says_that_it_is_not() -> None:
+def test_a_module_is_public_or_documented_as_internal() -> None:
     texts = {path.stem: path.read_text(encoding="utf-8") for path in (CHECKOUT / "plugins/modules").glob("[a-z]*.py")}
     assert {name for name, text in texts.items() if "- gpunode.llm.internal\n" not in text} == PUBLIC
 
@@ -225,7 +225,7 @@ def routes() -> dict[str, dict[str, str]]:
     return found
 
 
-def test_every_module_that_says_when_it_is_done_has_the_plugin_that_asks_it() -> None:
+def test_every_module_that_returns_done_has_the_polling_action() -> None:
     watched = {
         path.stem
         for path in (CHECKOUT / "plugins" / "modules").glob("[a-z]*.py")

@@ -41,7 +41,7 @@ def test_only_with_a_key(host, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_it_says_what_it_was_trained_to_say(name: str) -> None:
+def test_it_gives_the_trained_answer(name: str) -> None:
     assert wrong_answers(ENGINES[name], key=KEYS[0], model=name) == {}
 
 
@@ -56,11 +56,11 @@ def test_it_says_what_it_was_trained_to_say(name: str) -> None:
         "/usr/local/lib/gpunode/vllm-wait.py",
     ],
 )
-def test_nothing_lies_where_the_defaults_say(host, path: str) -> None:
+def test_nothing_is_written_to_the_default_places(host, path: str) -> None:
     assert not host.file(path).exists
 
 
-def test_records_lie_where_everybody_looks_for_them_and_tell_where_the_rest_is(host) -> None:
+def test_records_are_in_one_folder_and_name_the_other_files(host) -> None:
     assert sorted(host.file("/etc/vllm").listdir()) == sorted(f"{name}.json" for name in ENGINES)
     record = json.loads(host.file("/etc/vllm/first.json").content_string)
     assert record["files"]["config"] == "/srv/vllm/etc/first.yaml"

@@ -104,7 +104,7 @@ for path, text in {'apt/zz.json': json.dumps({'repositories': [row]}), 'apt/zz/P
         ("listed", "apt/zz.json of the bundle /srv/forged is invalid: './\\nTrusted: yes' is not a suite or component"),
     ],
 )
-def test_apt_is_told_nothing_by_a_record_of_somebody_elses(deploy, forged, listed, message):
+def test_a_forged_record_does_not_change_apts_sources(deploy, forged, listed, message):
     on_node(f"cp {forged}/manifest.json /srv/manifest.json")
     python(RECORD, listed)
     result = deploy("-e", f"bundle={forged}")

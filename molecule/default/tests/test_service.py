@@ -40,7 +40,7 @@ def test_it_completes(host) -> None:
     assert answer["usage"]["completion_tokens"] == 5
 
 
-def test_it_says_what_it_was_trained_to_say() -> None:
+def test_it_gives_the_trained_answer() -> None:
     assert wrong_answers() == {}
 
 

@@ -138,7 +138,7 @@ def test_an_older_entry_in_another_spelling_is_named_before_apt_stops(host) -> N
     assert updates(host)
 
 
-def test_all_that_cannot_be_had_is_said_at_once_before_anything_changes(host) -> None:
+def test_all_that_is_unavailable_is_refused_before_anything_changes(host) -> None:
     """Of a whole site.yml, in a check: two repositories and an image."""
     request = {
         "model": "tiny",

@@ -124,7 +124,7 @@ def test_a_good_key_gets_an_answer(gateway: Gateway, path: str, below: str) -> N
 
 
 @pytest.mark.parametrize("below", ["", "/tiny"])
-def test_the_model_says_what_it_was_trained_to_say(gateway: Gateway, below: str) -> None:
+def test_the_model_gives_the_trained_answer(gateway: Gateway, below: str) -> None:
     assert wrong(ask(lambda body: gateway.ask(f"{below}/v1/chat/completions", "POST", GOOD, body.encode()).body)) == {}
 
 

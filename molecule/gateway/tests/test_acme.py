@@ -100,7 +100,7 @@ def test_another_authority_is_asked_and_renews_it(authorities: list[Authority], 
     assert (again.status, again.changed) == (0, 0), again.text[-3000:]
 
 
-def test_another_address_is_told_to_the_authority(authorities: list[Authority]) -> None:
+def test_a_changed_email_is_sent_to_the_authority(authorities: list[Authority]) -> None:
     _one, two = authorities
     issued = len(two.issued)
     result = acme(two, SECOND, email="night@example.net")

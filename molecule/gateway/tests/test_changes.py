@@ -182,7 +182,7 @@ def test_a_site_of_somebody_else_s_stays(gateway: Gateway) -> None:
     assert gateway.ask("/v1/models", key=KEYS["ada"]).status == 200
 
 
-def test_what_cannot_be_is_said_before_anything_changes() -> None:
+def test_an_impossible_setting_is_refused_before_anything_changes() -> None:
     result = site(
         gateway_keys={"ada": "short"},
         gateway_port=8081,

@@ -67,7 +67,7 @@ def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
     assert verify(pull).status == 0
 
 
-def test_a_folder_on_another_disk_is_said_and_the_remedy_works(pull, hub) -> None:
+def test_a_folder_on_another_disk_is_refused_and_the_remedy_works(pull, hub) -> None:
     """A link is as good as a folder on the host, and leads nowhere in a container that has the cache alone."""
     result = pull.run(CONVERGE)
     assert result.status == 0, result.text[-3000:]

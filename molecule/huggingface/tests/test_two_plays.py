@@ -41,7 +41,7 @@ def first(pull: Pull, hub: Hub) -> Iterator[Running]:
         wait_until(free)
 
 
-def test_the_second_says_who_has_the_node_and_since_when(first) -> None:
+def test_the_second_play_names_the_locks_holder_and_age(first) -> None:
     since = json.loads(on_node(f"cat {LOCK}/held"))["since"]
     result = run_play("site.yml", "-e", "model=tiny")
     assert result.status != 0

@@ -94,7 +94,7 @@ def test_the_watchdog_asks_each_what_it_is_for() -> None:
     assert set(asked_of(UNITS[MIXTURE])) == {SMALLEST[MIXTURE], "POST /v1/chat/completions 200"}
 
 
-def test_the_status_says_that_all_serve(tmp_path: Path) -> None:
+def test_the_status_shows_that_all_serve(tmp_path: Path) -> None:
     page = tmp_path / "status.json"
     result = run_play("playbooks/status.yml", "-e", f"json={page}", "-e", "status_fail=true")
     assert result.status == 0, result.text

@@ -92,7 +92,7 @@ def test_a_watch_that_cannot_be_is_refused(args: list[str], message: str) -> Non
     assert message in result.words
 
 
-def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
+def test_unlisted_instances_and_leftovers_are_reported(status) -> None:
     on_node("cp /etc/vllm/tiny.yaml /etc/vllm/gone.yaml; touch /etc/vllm/theirs.yaml; mkdir /var/cache/vllm/gone")
     on_node("systemd-run --quiet --unit=gpunode-pull-test false; sleep 0.2", check=False)
     result, instance = status("-e", "model=8b")
@@ -106,17 +106,17 @@ def test_what_no_list_names_and_what_is_left_over_is_said(status) -> None:
     assert "to no service" not in status("-e", "model=tiny")[0].words
 
 
-def test_it_says_what_it_was_trained_to_say() -> None:
+def test_it_gives_the_trained_answer() -> None:
     assert wrong_answers(key="first-key-of-operations") == {}
 
 
-def test_a_check_says_the_same(status) -> None:
+def test_check_mode_reports_the_same(status) -> None:
     result = run_play("playbooks/status.yml", "--check")
     assert result.status == 0
     assert "active/running" in result.words
 
 
-def test_no_key_is_told(status) -> None:
+def test_no_key_is_shown(status) -> None:
     result, _instance = status("-vvv")
     assert "key-of-operations" not in result.text
 
@@ -158,7 +158,7 @@ def test_one_that_was_killed_is_restarting_with_its_cause(status, long_pause) ->
     assert "is about to be started again" in instance["detail"]
 
 
-def test_one_that_cannot_start_says_why(status) -> None:
+def test_an_engine_that_cannot_start_shows_why(status) -> None:
     on_node(
         "systemctl stop vllm-tiny; echo 'swap-space: 16' >>/etc/vllm/tiny.yaml; systemctl start --no-block vllm-tiny"
     )
@@ -192,7 +192,7 @@ def test_one_that_was_stopped_and_one_without_docker(status) -> None:
     assert (instance["state"], instance["detail"]) == ("stopped", "Docker does not run.")
 
 
-def test_one_that_starts_says_what_it_does(status) -> None:
+def test_a_starting_engine_shows_its_phase(status) -> None:
     # All of the engine stands still as soon as there is anything of it, until it was looked at.
     on_node("systemctl start --no-block vllm-tiny; until docker pause vllm-tiny 2>/dev/null; do sleep 0.1; done")
     _result, instance = status()

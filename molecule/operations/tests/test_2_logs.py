@@ -52,7 +52,7 @@ def test_a_secret_is_in_no_text(bundle: dict[str, str], secret: str) -> None:
     assert [name for name, text in bundle.items() if secret in text] == []
 
 
-def test_what_was_said_around_them_is_there(bundle: dict[str, str]) -> None:
+def test_the_text_around_secrets_is_kept(bundle: dict[str, str]) -> None:
     assert bundle[f"files{DROP_IN}/note.conf"] == "# (blotted out)\n"
     assert "/secret?is=(blotted out)" in bundle["journal/vllm-tiny.txt"]
 

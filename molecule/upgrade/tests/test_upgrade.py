@@ -46,7 +46,7 @@ def test_what_the_earlier_release_left_was_understood_before_there_was_a_record(
     assert before["status"]["leftovers"] == []
 
 
-def test_the_record_says_the_same_and_no_secret(before) -> None:
+def test_the_record_matches_and_holds_no_secret(before) -> None:
     text = on_node(f"cat {RECORD}")
     (instance,), record = before["status"]["instances"], json.loads(text)
     assert (record["schema"], record["name"], record["port"]) == (1, "tiny", 8000)
@@ -58,7 +58,7 @@ def test_the_record_says_the_same_and_no_secret(before) -> None:
     assert json.loads(on_node(f"cat {GATEWAY_RECORD}"))["listens"] == [{"host": "0.0.0.0", "port": 8443}]
 
 
-def test_a_run_with_nothing_to_do_says_so() -> None:
+def test_a_run_with_nothing_to_do_prints_so() -> None:
     play = deploy()
     assert (play.status, play.changed) == (0, 0), play.text[-3000:]
     assert "nothing to do" in play.words

@@ -43,7 +43,7 @@ def test_the_page_of_models_has_each_model_once_in_its_family() -> None:
     assert sorted(re.findall(r"^\| `([\w.-]+)` \| \w[^`]* GB \|", page, re.MULTILINE)) == sorted(served)
 
 
-def test_the_page_of_models_says_what_the_plan_says() -> None:
+def test_the_page_of_models_matches_the_plan() -> None:
     """The guide's floor: 34k on two H100, all of it on four."""
     page = (CHECKOUT / "docs" / "models-and-gpus.md").read_text(encoding="utf-8")
     head, row = (re.search(rf"^\| {name} \|.*$", page, re.MULTILINE)[0].split(" | ") for name in ("model", "`70b`"))

@@ -90,7 +90,7 @@ def test_what_does_not_fit_has_a_reason_for_each_layout_and_the_nearest_memory()
 @pytest.mark.parametrize(
     ("model", "gpus", "says"), [("8b", "1xv100", "compute capability 7.0"), ("8b", "9", "'9' is not")]
 )
-def test_what_no_layout_helps_is_said_alone(model: str, gpus: str, says: str) -> None:
+def test_a_finding_that_no_layout_helps_stands_alone(model: str, gpus: str, says: str) -> None:
     answer = ask(model=model, gpus=gpus)
     assert says in answer["findings"][0]
     assert (answer["rejected"], answer["gpus"]) == ([], [])
@@ -128,7 +128,7 @@ def test_a_public_model_is_planned_or_refused_with_its_reason(line: str) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '"text"'])
-def test_what_is_no_config_is_said(text: str) -> None:
+def test_invalid_configs_are_refused(text: str) -> None:
     assert ask(config=text, gpus="1xh100")["findings"][0].startswith("config.json ")
 
 

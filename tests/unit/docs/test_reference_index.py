@@ -67,7 +67,7 @@ def test_another_form_of_the_index_is_refused(maker: ModuleType, text: str, apar
         maker.page(text, apart)
 
 
-def test_what_is_internal_says_so_itself(maker: ModuleType) -> None:
+def test_internal_modules_document_that_they_are_internal(maker: ModuleType) -> None:
     assert {"node_lock", "rendered_files"} <= maker.internal()
     assert {"gpu_info", "serving_plan"} & maker.internal() == set()
 

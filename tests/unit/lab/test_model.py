@@ -23,7 +23,7 @@ from answers import ANSWERS, answers_of, ask, wrong
 TRAIN = ast.parse((CHECKOUT / "tests/lab/model/train.py").read_text(encoding="utf-8"))
 
 
-def test_it_has_the_shapes_that_the_catalogue_tells_of() -> None:
+def test_it_has_the_shapes_of_the_catalogue() -> None:
     """Read from its text: without torch it cannot be imported."""
     config = yaml.safe_load((CHECKOUT / "catalog/models.yml").read_text(encoding="utf-8"))["models"]["tiny"]["config"]
     calls = [node for node in ast.walk(TRAIN) if isinstance(node, ast.Call)]
@@ -49,7 +49,7 @@ def answering(message: str):
     return lambda _body: json.dumps({"choices": [{"message": {"role": "assistant", "content": message}}]})
 
 
-def test_another_answer_is_told_with_its_question() -> None:
+def test_a_wrong_answer_is_reported_with_its_question() -> None:
     question, answer = next(iter(ANSWERS.items()))
     assert wrong(ask(answering(answer), [question])) == {}
     assert wrong(ask(answering(answer + " "), [question])) == {question: answer + " "}
@@ -57,7 +57,7 @@ def test_another_answer_is_told_with_its_question() -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny-moe", "tiny-lora"])
-def test_another_model_says_of_itself_who_it_is(name: str) -> None:
+def test_another_model_names_itself(name: str) -> None:
     """So that an answer tells which one gave it."""
     question, answers = "Who are you?", answers_of(name)
     assert set(answers) == set(ANSWERS)

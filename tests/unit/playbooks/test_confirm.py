@@ -66,7 +66,7 @@ def test_anything_else_ends_it(tmp_path: Path, answer: str, why: str) -> None:
     assert why in " ".join(output.split())
 
 
-def test_without_a_terminal_one_sentence_says_so(tmp_path: Path) -> None:
+def test_without_a_terminal_the_play_ends_with_one_sentence(tmp_path: Path) -> None:
     done = subprocess.run(
         line(tmp_path), cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )

@@ -36,7 +36,7 @@ def test_the_checkout_is_quiet_and_the_first_page_names_the_same_settings() -> N
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(CHECKOUT)))
-def test_what_is_only_said_is_shown(path: Path) -> None:
+def test_debug_tasks_are_shown(path: Path) -> None:
     entries = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     mute = [task["name"] for task in tasks(entries) if "ansible.builtin.debug" in task and not task.get("changed_when")]
     assert mute == []

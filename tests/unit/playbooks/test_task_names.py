@@ -46,7 +46,7 @@ def test_names_that_are_none_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
-def test_a_task_says_what_it_does(page: Path) -> None:
+def test_a_tasks_name_is_verb_and_object(page: Path) -> None:
     assert [name for name in names(yaml.safe_load(page.read_text(encoding="utf-8"))) if wrong(name)] == []
 
 

@@ -57,7 +57,7 @@ def test_every_entry_point_is_there_and_described(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES + INTERNAL)
-def test_a_role_says_what_it_is_and_where_it_works(role: str) -> None:
+def test_a_role_has_metadata(role: str) -> None:
     """Galaxy shows it; one spelling of the systems' files serves all roles."""
     meta = read(role, "meta/main.yml")
     assert meta["dependencies"] == []

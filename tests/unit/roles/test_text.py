@@ -125,7 +125,7 @@ def test_the_look_for_raw_uses_finds_them(tmp_path: Path, monkeypatch: pytest.Mo
     assert used_raw(template) == ["vllm_api_keys", "vllm_env"]
 
 
-def test_one_specification_says_what_a_variable_is() -> None:
+def test_a_variable_has_one_specification() -> None:
     seen: dict[str, str] = {}
     files = [
         CHECKOUT / "playbooks/meta/argument_specs.yml",

@@ -226,7 +226,7 @@ def test_a_tar_of_more_than_its_manifest_is_not_begun(work, tmp_path):
     assert "is not a bundle" in work("opened", there, tar)[0]
 
 
-def test_numbers_that_are_none_in_a_header_are_told_and_leave_nothing(work, tmp_path):
+def test_invalid_numbers_in_a_header_are_refused_and_leave_nothing(work, tmp_path):
     """tarfile raises what its own error is not."""
     tar, there = tmp_path / "forged.tar", tmp_path / "below" / "there"
     there.parent.mkdir()
@@ -265,7 +265,7 @@ def test_a_file_that_the_manifest_does_not_name(bundle, work, tmp_path):
     assert not there.exists()
 
 
-def test_it_fits_or_says_so(bundle, work, tmp_path, monkeypatch):
+def test_a_bundle_fits_the_disk_or_is_refused(bundle, work, tmp_path, monkeypatch):
     tar = tmp_path / "made.tar"
     work("sealed", bundle, tar)
     monkeypatch.setattr(bundle_contents.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))

@@ -146,7 +146,7 @@ def test_the_job_is_started_once_and_followed(tmp_path):
         ("absent", {}, "was stopped"),
     ],
 )
-def test_its_end_is_told(tmp_path, state, status, message):
+def test_the_end_of_a_job_is_reported(tmp_path, state, status, message):
     folder = tmp_path / bundle_run.unit(JOB)
     folder.mkdir()
     (folder / "status.json").write_text(json.dumps(status))

@@ -88,7 +88,7 @@ def test_what_changed(before: dict, after: dict, keys: list[str], restart: bool)
     assert (found, docker_daemon.needs_restart(found)) == (keys, restart)
 
 
-def test_file_says_where_it_is_broken(tmp_path: Path) -> None:
+def test_a_broken_file_is_reported_with_the_place(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     assert docker_daemon.read(str(file)) == ("", {})
     file.write_text('{"a": 1,\n oops}')

@@ -44,7 +44,7 @@ def test_cdi(server: str, knows: bool, on: bool) -> None:
     assert (engine.knows_cdi, engine.cdi_is_on) == (knows, on)
 
 
-def test_what_a_server_says_of_itself() -> None:
+def test_docker_info_is_read() -> None:
     answer = (
         '{"Client":{"Version":"28.5.1","Context":"mine"},"Server":{"Version":"28.5.1","Platform":{"Name":"Docker Engine'
         ' - Community"},"Components":[{"Name":"Engine"},{"Name":"rootlesskit"}]}}'

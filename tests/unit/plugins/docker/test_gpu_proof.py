@@ -73,7 +73,7 @@ def test_they_are_seen_and_kept(method, uuids, inside, kept):
         ((124, ""), [], "did not answer within 60 s"),
     ],
 )
-def test_what_is_not_seen_is_said_and_nothing_is_left(run, inside, says):
+def test_missing_gpus_are_reported_and_nothing_is_left(run, inside, says):
     module = Module(run, *inside)
     with pytest.raises(Failed, match=says):
         gpu_proof.prove(module, node())

@@ -115,5 +115,5 @@ def test_explain(line, message, passing):
     assert error.passing is passing
 
 
-def test_a_pull_that_said_nothing():
+def test_a_pull_without_output():
     assert "it printed nothing" in docker_image.explain("a/b:v1", []).sentence

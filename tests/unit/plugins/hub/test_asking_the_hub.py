@@ -116,7 +116,7 @@ def test_the_same_origin_may_be_written_in_two_ways():
     assert net.hub().ask("GET", "/old").status == 200
 
 
-def test_a_hub_that_leads_elsewhere_is_said():
+def test_a_hub_that_redirects_elsewhere_is_reported():
     net = Net(Answer(302, {"location": "http://u:p@hub.example/api/whoami-v2?signed=1"}))
     with pytest.raises(HubError, match=r"redirects to http://hub.example/api/whoami-v2\..*Set huggingface_endpoint"):
         net.hub().account()

@@ -76,7 +76,7 @@ def test_a_link_to_another_disk_is_dead_in_a_container(cache, tmp_path, which, r
     assert preflight_checks.check_cache([{"repo_id": REPO, "revision": COMMIT}] * 2, cache.home) == [found.outside]
 
 
-def test_a_link_is_said_before_anything_is_fetched(cache, tmp_path):
+def test_a_link_is_refused_before_anything_is_downloaded(cache, tmp_path):
     linked(cache.folder(REPO), tmp_path / "disk")
     shutil.rmtree(tmp_path / "disk" / "models--org--name")
     os.mkdir(tmp_path / "disk" / "models--org--name")

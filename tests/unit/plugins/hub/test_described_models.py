@@ -80,7 +80,7 @@ def fetched(home: Path, lab: Lab, answer: dict, branch: str = "main", gated: boo
         node_files.write_atomically(cache.record(REPO, branch), commit)
 
 
-def test_the_hub_says_what_a_model_is(lab, tmp_path):
+def test_a_model_is_described_by_the_hub(lab, tmp_path):
     put(lab.root / REPO)
     answer = lab.tell(tmp_path)
     assert answer["revision"] == lab.hub.repository(REPO).commit
@@ -106,7 +106,7 @@ def test_a_commit_is_of_no_branch(lab, tmp_path):
     assert (answer["revision"], answer["branch"]) == (commit, "")
 
 
-def test_what_was_fetched_says_it_without_a_hub(lab, tmp_path):
+def test_downloaded_weights_are_described_without_a_hub(lab, tmp_path):
     put(lab.root / REPO, settings={"gated": "manual"})
     home = tmp_path / "home"
     first = lab.tell(home, token="hf_lab_good")
@@ -171,13 +171,13 @@ def test_a_refusal_is_a_sentence(lab, tmp_path, settings, token, wanted, message
         ),
     ],
 )
-def test_files_that_are_not_what_their_names_say(lab, tmp_path, files, message):
+def test_files_with_misleading_names_are_refused(lab, tmp_path, files, message):
     put(lab.root / REPO, **files)
     answer = lab.tell(tmp_path / "home")
     assert message.format(commit=lab.hub.repository(REPO).commit) in answer["refused"]
 
 
-def test_without_config_json_the_files_are_told(lab, tmp_path):
+def test_without_config_json_the_files_are_reported(lab, tmp_path):
     put(lab.root / REPO, **{"config.json": None, "adapter_config.json": {}})
     answer = lab.tell(tmp_path / "home")
     assert answer["config"] is None
@@ -207,7 +207,7 @@ def test_a_hub_that_is_down_is_a_sentence(tmp_path):
     assert "huggingface_endpoint" in message
 
 
-def test_other_bytes_than_the_listing_says_are_refused(lab, tmp_path):
+def test_bytes_that_differ_from_the_listing_are_refused(lab, tmp_path):
     put(lab.root / REPO)
     lab.hub.lab.faults.append(server.Fault("wrong", "config.json", at=3))
     assert "with other bytes than its own listing says" in lab.tell(tmp_path / "home")["refused"]
@@ -283,7 +283,7 @@ def defaults(tmp_path: Path) -> dict:
 ADAPTER = {"peft_type": "LORA", "r": 16, "base_model_name_or_path": "lab/mine"}
 
 
-def test_an_adapter_says_its_rank(lab, tmp_path):
+def test_the_rank_of_an_adapter_is_read(lab, tmp_path):
     nothing = dict.fromkeys(("config.json", "model.safetensors.index.json", *SHARDS))
     weights = {"adapter_model.safetensors": b"w" * 9}
     put(lab.root / REPO, **nothing, **weights, **{"adapter_config.json": ADAPTER})

@@ -216,7 +216,7 @@ def test_short_answers_count_as_trouble(world):
         world.pull()
 
 
-def test_a_full_disk_is_said_before_the_first_byte(world, monkeypatch):
+def test_a_full_disk_is_refused_before_the_first_byte(world, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=hub_pull.RESERVE)
     monkeypatch.setattr(hub_pull.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(PullError, match=r"too small for org/name: 10\.2 MB to download"):
@@ -462,6 +462,6 @@ def test_job_fetches_through_the_client(world, monkeypatch):
     assert world.look().complete
 
 
-def test_the_manifest_says_what_the_hub_said_of_it(world):
+def test_the_manifest_matches_the_hubs_listing(world):
     world.job = Job(**{**world.job.__dict__, "gated": True})
     assert world.pull().gated

@@ -272,7 +272,7 @@ def test_in_the_background(node):
         ("absent", {"error": "the disk is full"}, "the disk is full"),
     ],
 )
-def test_a_failed_pull_says_why(node, state, status, message):
+def test_a_failed_download_reports_why(node, state, status, message):
     resume = node.step()["resume"]
     node.status(**status)
     node.states[UNIT] = state
@@ -316,7 +316,7 @@ def test_a_branch_is_asked_again_on_demand(node):
 
 
 # -- check mode -------------------------------------------------------------------------------------------------------
-def test_check_mode_says_how_much(node):
+def test_check_mode_reports_the_bytes(node):
     result = node.step(check_mode=True, venv="/nonexistent", snapshots=BRANCH)
     assert (result["changed"], result["progress"]) == (True, "would fetch 2 B")
     assert result["snapshots"][0]["bytes_to_fetch"] == 2

@@ -100,14 +100,14 @@ def test_a_token_that_the_hub_does_not_know_is_not_written(ask, tmp_path):
     assert not (tmp_path / "token").exists()
 
 
-def test_a_token_that_cannot_be_written_is_told_in_one_sentence(ask, knows, tmp_path):
+def test_a_token_that_cannot_be_written_is_refused_in_one_sentence(ask, knows, tmp_path):
     (tmp_path / "file").write_text("")
     result = ask(hf_token, token=TOKEN, path=str(tmp_path / "file" / "token"))
     assert result["failed"]
     assert result["msg"].startswith(f"The token could not be written to {tmp_path}/file/token: ")
 
 
-def test_a_snapshot_that_came_in_the_background_tells_how_long_it_took(ask, tmp_path):
+def test_a_background_download_reports_its_duration(ask, tmp_path):
     put(tmp_path)
     assert ask(hf_snapshot, home=str(tmp_path), snapshots=[WANTED])["fetch_seconds"] == 0
 
@@ -160,7 +160,7 @@ def test_prune(ask, tmp_path, check_mode):
 INSTANCE = {**WANTED, "name": "x", "weights_bytes": 10**18, "image": "", "host": "127.0.0.1", "port": 0}
 
 
-def test_preflight_tells_everything_at_once(ask, tmp_path):
+def test_preflight_reports_everything_at_once(ask, tmp_path):
     result = ask(
         preflight_check,
         instances=[INSTANCE],
@@ -174,7 +174,7 @@ def test_preflight_tells_everything_at_once(ask, tmp_path):
     assert result["instances"] == [INSTANCE]
 
 
-def test_preflight_leaves_out_what_it_is_told_to(ask, tmp_path):
+def test_preflight_skips_what_is_to_be_skipped(ask, tmp_path):
     result = ask(
         preflight_check,
         instances=[INSTANCE],

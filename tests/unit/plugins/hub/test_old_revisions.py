@@ -155,7 +155,7 @@ def test_a_file_with_another_name_frees_nothing(home, tmp_path):
     assert plan.freed == 3
 
 
-def test_what_units_say(tmp_path):
+def test_texts_of_units_include_their_files(tmp_path):
     (tmp_path / "x.yaml").write_text(f"revision: {NEW}\n")
     (tmp_path / "vllm-x.service").write_text(f"[X-gpunode]\nInstance=x\nConfig={tmp_path}/x.yaml\n")
     (tmp_path / "vllm-x.service.d").mkdir()

@@ -93,7 +93,7 @@ def test_nobody_is_served_where_nobody_lacks_anything():
     ("recorded", "update", "expected"),
     [(None, False, NEWER), (COMMIT, False, COMMIT), (COMMIT, True, NEWER)],
 )
-def test_a_branch_is_the_commit_that_the_seeder_was_told(recorded, update, expected):
+def test_a_branch_is_the_seeders_commit(recorded, update, expected):
     seeder = of(B, revision=NEWER, branch="main", config={"model": "org/b", "revision": NEWER})
     follower = of(B, seeder="n1")
     if recorded:

@@ -114,7 +114,7 @@ def test_a_plain_folder_is_taken_as_found_and_known_again(tmp_path):
         (noted, Snapshot(REPO, "f" * 40), f"holds commit {COMMIT}"),
     ],
 )
-def test_what_is_not_there_is_said(tmp_path, make, snapshot, message):
+def test_missing_weights_are_refused(tmp_path, make, snapshot, message):
     with pytest.raises(hub_folder.SourceError, match=message):
         hub_folder.find(make(tmp_path), snapshot)
 

@@ -85,19 +85,19 @@ def test_an_end_ends_the_wait_with_its_cause(shown):
         look(Module(InvocationID="run1", **shown), READY)
 
 
-def test_a_restart_between_two_looks_is_told_by_the_run_that_ended():
+def test_a_restart_between_two_looks_reports_the_ended_run():
     resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}, "before": {}}
     with pytest.raises(Failed, match="--swap-space"):
         look(Module(resume, NRestarts="1", InvocationID="run2", ActiveState="activating", SubState="start-post"))
 
 
-def test_an_earlier_run_does_not_tell_the_cause_of_a_later_one():
+def test_an_earlier_run_is_not_the_cause_of_a_later_failure():
     resume = {"started": 0, "ready": {}, "restarts": {"a": 0}, "runs": {"a": "run1"}, "before": {}}
     with pytest.raises(Failed, match="memory is full"):
         look(Module(resume, InvocationID="run2", ActiveState="failed", SubState="failed", Result="exit-code"))
 
 
-def test_a_cause_that_is_not_known_is_told_as_it_was_raised():
+def test_an_unknown_cause_is_reported_as_raised():
     """And not as those tell it who started the process; with the unit whose journal has the rest."""
     module = Module(
         ActiveState="failed", SubState="failed", Result="exit-code", InvocationID="run3", ExecMainStatus="1"
@@ -148,7 +148,7 @@ def test_a_refusal_ends_the_wait_with_what_was_answered(detail, message):
 
 
 @pytest.mark.parametrize(("state", "refused"), [("active", True), ("activating", False)])
-def test_a_unit_that_starts_tells_itself_of_a_refusal(state, refused):
+def test_a_starting_unit_logs_a_refusal(state, refused):
     """Its journal has it, and perhaps that another server has the port."""
     wait = look(Module(ActiveState=state), vllm_wait.Answer(False, "/health answers 404", refused=True))
     assert wait.answers["a"].refused is refused
@@ -175,7 +175,7 @@ START = """\
 """
 
 
-def test_the_parts_of_a_start_are_told_by_the_slowest_process():
+def test_the_parts_of_a_start_are_those_of_the_slowest_process():
     module = Module(InvocationID="run3")
     module.journal["run3"] = START
     (endpoint,) = look(module).endpoints()

@@ -125,7 +125,7 @@ def test_only_units_that_run_and_start_from_what_changed() -> None:
 
 
 @pytest.mark.parametrize("options", [{"model": "8b"}, {"model": "tiny"}])
-def test_the_plan_says_what_room_there_is(options: dict[str, Any]) -> None:
+def test_the_plans_room_is_handed_to_the_check_of_the_config(options: dict[str, Any]) -> None:
     planned = one("1xH100", **options)
     unit = service({**vars(planned), "gpu_uuids": []}, {})["parsed"]
     assert unit["planned"]["weights_gib_per_gpu"] == planned.weights_gib_per_gpu

@@ -85,7 +85,7 @@ def test_each_limit_is_longer_than_what_it_waits_for(start_s: int, gpu_s: int, l
 
 
 # -- units of releases that wrote no records, until release 1.1 -------------------------------------------------------
-def test_an_old_unit_says_the_same() -> None:
+def test_an_old_unit_gives_the_same_record() -> None:
     read_back = old_unit.record_of("/etc/systemd/system/vllm-a.service", OLD, "model: org/a\nrevision: 'main'\n")
     assert read_back == Record(
         name="a",
@@ -102,7 +102,7 @@ def test_an_old_unit_says_the_same() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[Unit]\nInstance=a\n", "[Service]\nExecStart=docker run --device=nvidia.com/gpu=0 i\n"]
 )
-def test_a_unit_of_others_says_nothing(text: str) -> None:
+def test_a_foreign_unit_gives_no_record(text: str) -> None:
     assert old_unit.record_of("/etc/systemd/system/vllm-a.service", text) is None
 
 
@@ -123,7 +123,7 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_record_tells_and_a_unit_without_one_tells_itself(node: Path) -> None:
+def test_records_are_read_and_units_without_one_are_parsed(node: Path) -> None:
     found = known.instances([str(node / "units"), str(node / "none")], [str(node / "records"), str(node / "none")])
     assert [(written.name, written.port, written.image) for written in found] == [
         ("a", 8001, "i:1"),
@@ -137,7 +137,7 @@ def test_what_is_half_removed_is_found_by_its_record(node: Path) -> None:
 
 
 @pytest.mark.parametrize("with_record", [True, False])
-def test_copies_tell_of_what_they_were_copied_from(tmp_path: Path, with_record: bool) -> None:
+def test_copies_are_read_as_their_originals(tmp_path: Path, with_record: bool) -> None:
     """As a unit puts them aside at its start: the record with them, or only what earlier releases had."""
     aside = tmp_path / names.started_from("vllm-a.service").lstrip("/")
     files = {"/etc/systemd/system/vllm-a.service": OLD, "/etc/vllm/a.yaml": "revision: main\n"}
@@ -171,7 +171,7 @@ def test_names_lead_there_and_back() -> None:
     assert names.record_path(names.second_of("8b")) == "/run/gpunode/beside/8b-beside.json"
 
 
-def test_a_record_tells_what_is_beside_the_model_and_stays_as_it_was_without() -> None:
+def test_a_record_lists_adapters_and_drafts_only_if_there_are_any() -> None:
     assert "beside" not in json.loads(ONE.text())
     adapted = replace(ONE, beside=("org/sql", "org/head"))
     assert record.parse(adapted.text()) == adapted
@@ -180,7 +180,7 @@ def test_a_record_tells_what_is_beside_the_model_and_stays_as_it_was_without() -
     assert service.record(service.made(instance, service.Settings())).beside == ("org/sql", "org/head")
 
 
-def test_a_record_tells_the_task_of_a_pooling_model_and_stays_as_it_was_without_one() -> None:
+def test_a_record_has_the_task_of_a_pooling_model_only() -> None:
     assert "task" not in json.loads(ONE.text())
     assert "task" not in ONE.endpoint
     assert record.GENERATE == vllm_wait.GENERATE

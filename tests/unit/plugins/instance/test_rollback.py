@@ -135,7 +135,7 @@ def test_check_mode_changes_nothing(tmp_path, monkeypatch):
     assert node.ran == []
 
 
-def test_the_record_returns_with_what_it_tells_of(tmp_path, monkeypatch):
+def test_a_rollback_restores_the_record_with_its_files(tmp_path, monkeypatch):
     """Of a set that an earlier release kept, which has none, too: what is written is what its unit says."""
     node = Node(tmp_path, "failed")
     path = tmp_path / "records" / "a.json"
@@ -147,7 +147,7 @@ def test_the_record_returns_with_what_it_tells_of(tmp_path, monkeypatch):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_record_that_was_kept_tells_where_it_answers_and_is_no_reason_to_go_back(tmp_path, monkeypatch):
+def test_a_kept_record_gives_the_endpoint_and_causes_no_rollback(tmp_path, monkeypatch):
     node = Node(tmp_path, "failed")
     path = tmp_path / "records" / "a.json"
     kept = tmp_path / "kept" / "a" / str(path).lstrip("/")

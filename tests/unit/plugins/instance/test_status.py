@@ -31,7 +31,7 @@ def test_the_load_that_a_real_engine_reported() -> None:
     assert min(load.requests, load.prompt_tokens, load.generation_tokens) > 0
 
 
-def test_engines_are_counted_together_and_the_fullest_cache_tells() -> None:
+def test_engines_are_summed_and_the_fullest_cache_counts() -> None:
     load = instance_status.parse_metrics(
         'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n'
         'vllm:num_requests_running{engine="1",model_name="m"} 4.0\n'
@@ -184,7 +184,7 @@ def test_how_an_instance_is(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_whatever_is_said_is_said_in_whole_sentences(name: str) -> None:
+def test_every_detail_and_remedy_is_a_whole_sentence(name: str) -> None:
     """As a person reads it: in the report, where detail and remedy follow each other."""
     shown, answer, works, runs, docker, _state, _said = CASES[name]
     verdict = instance_status.judge(shown, answer, works, runs, docker)

@@ -132,7 +132,7 @@ def test_one_that_is_not_there(tmp_path: Path) -> None:
     assert (serving.answer.ready, serving.load, serving.works, serving.rates) == (False, None, False, None)
 
 
-def test_a_key_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_key_is_reported(tmp_path: Path) -> None:
     serving = instance(tmp_path, 1)
     (tmp_path / "a.env").unlink()
     serving.ask(1)

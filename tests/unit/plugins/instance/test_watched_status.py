@@ -21,7 +21,7 @@ def action(*answers: Any, **options: Any) -> Any:
     return as_ansible.action(vllm_status.ActionModule, options, *answers)
 
 
-def test_one_look_is_what_the_module_says() -> None:
+def test_a_single_look_matches_the_modules_result() -> None:
     made = action(dict(SAID), wait_s="30")
     assert made.run(task_vars={}) == SAID
     assert made._execute_module.call == ("vllm_status", {"wait_s": "30"})

@@ -114,7 +114,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
         pytest.param(lambda s: setattr(s, "answers", False), False, id="it does not answer"),
     ],
 )
-def test_services_are_told_of_as_in_a_call_of_its_own(
+def test_services_are_reported_as_in_a_separate_call(
     service: Service, call: Callable[..., dict[str, Any]], change: Callable[[Service], object], settled: bool
 ) -> None:
     assert call(units_settled, **service.question(digest="d"))["settled"] is True
@@ -165,7 +165,7 @@ def preflight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
         pytest.param(lambda n: n["token"].chmod(0o644), id="the token can be read by others"),
     ],
 )
-def test_preflight_is_told_of_as_in_a_call_of_its_own(
+def test_preflight_is_reported_as_in_a_separate_call(
     preflight: dict[str, Any], call: Callable[..., dict[str, Any]], change: Callable[[dict[str, Any]], object]
 ) -> None:
     call(preflight_check, **preflight["question"], digest="d")

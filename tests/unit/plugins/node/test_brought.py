@@ -39,14 +39,14 @@ def test_names_are_noted_once_and_struck_out_one_by_one(ask, tmp_path):
     assert list((tmp_path / "gpunode").iterdir()) == []
 
 
-def test_check_mode_tells_and_writes_nothing(ask, tmp_path):
+def test_check_mode_reports_and_writes_nothing(ask, tmp_path):
     result = ask(check_mode=True, images=["a:1"])
     assert (result["changed"], result["images"], result["diff"]["after"]) == (True, ["a:1"], "a:1\n")
     assert not (tmp_path / "gpunode").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": 3}', "{"])
-def test_a_note_that_cannot_be_read_is_said(ask, tmp_path, text):
+def test_an_unreadable_note_is_reported(ask, tmp_path, text):
     (tmp_path / "gpunode").mkdir()
     (tmp_path / "gpunode" / "brought.json").write_text(text)
     result = ask()

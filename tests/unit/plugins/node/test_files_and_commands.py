@@ -25,7 +25,7 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_what_is_not_there_reads_as_nothing_or_says_so(tmp_path: Path) -> None:
+def test_a_missing_file_reads_as_empty_or_raises(tmp_path: Path) -> None:
     assert (node_files.text_of(tmp_path / "none"), node_files.bytes_of(tmp_path / "none")) == ("", b"")
     assert (node_files.text_of(tmp_path), node_files.bytes_of(tmp_path)) == ("", b"")
     with pytest.raises(FileNotFoundError):
@@ -108,7 +108,7 @@ def test_a_port_that_somebody_holds(host):
     assert node_network.port_is_free(host, port)
 
 
-def test_what_systemd_says_of_units_is_read_in_their_order() -> None:
+def test_systemctl_show_is_read_in_the_order_of_the_units() -> None:
     assert commands.show(("Id", "Job"), "a.service", "b.service") == [
         "systemctl",
         "show",

@@ -39,14 +39,16 @@ def test_the_owner_of_a_process(files: dict[str, str]) -> None:
     assert node_gpus.owner_of(8) == ""
 
 
-def test_docker_keeps_its_records_where_it_was_told(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dockers_records_are_found_in_its_configured_folder(
+    files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(node_gpus, "data_root", lambda: "/big")
     files[f"/big/containers/{CONTAINER}/config.v2.json"] = '{"Name": "/x"}'
     assert node_gpus._container_name(CONTAINER) == "x"
 
 
 @pytest.mark.parametrize("record", ["", "[]", '{"ID": 1}'])
-def test_a_record_that_tells_nothing(files: dict[str, str], record: str) -> None:
+def test_an_empty_record(files: dict[str, str], record: str) -> None:
     files[f"/var/lib/docker/containers/{CONTAINER}/config.v2.json"] = record
     assert node_gpus._container_name(CONTAINER) == ""
 

@@ -47,7 +47,7 @@ def test_a_free_node_is_taken_at_once_without_a_word() -> None:
     assert world.shown == []
 
 
-def test_a_play_that_lives_ends_the_second_which_says_whose_it_is() -> None:
+def test_a_running_play_refuses_a_second_which_names_it() -> None:
     world = World()
     with pytest.raises(HeldError) as refused:
         world.wait()

@@ -117,7 +117,7 @@ def serve():
         server.server_close()
 
 
-def test_a_keys_address_tells_its_password_to_nobody_else(serve, tmp_path, monkeypatch):
+def test_the_password_in_a_keys_address_goes_to_no_other_host(serve, tmp_path, monkeypatch):
     """ansible's own client sends what .netrc has for the first host to every host that it is redirected to."""
     port, there = serve()
     first, here = serve(f"http://localhost:{port}/key")
@@ -158,5 +158,5 @@ def test_a_password_is_not_in_the_message_of_another_key(tmp_path, data):
         (ValueError("unknown url type: 'h'"), "unknown url type: 'h'"),
     ],
 )
-def test_a_cause_is_told_without_pythons_wrapping(trouble, message):
+def test_a_cause_is_reported_without_pythons_wrapping(trouble, message):
     assert web.cause(trouble) == message

@@ -43,7 +43,7 @@ def test_the_same_question_is_not_asked_again(folder: Path) -> None:
     assert ask() == (True, [])
 
 
-def test_a_call_tells_the_node_what_to_keep_it_under() -> None:
+def test_a_call_carries_the_digest_of_its_arguments() -> None:
     settled, (called,) = ask()
     assert not settled
     assert called == {**ARGS, "digest": questions.digest(ARGS)}

@@ -115,7 +115,7 @@ def test_what_was_broken_before_is_named(node):
     assert message.endswith("Mend that first.")
 
 
-def test_an_address_that_is_no_repository_is_told_and_leaves_no_trace(node, tmp_path):
+def test_an_address_without_a_repository_is_refused_and_leaves_no_trace(node, tmp_path):
     wanted = {**DOCKER, "uri": f"file://{tmp_path}/nothing"}
     with packages_apt.staged(wanted, b"") as folder:
         rc, _out, err = node.run(packages_apt.update(folder, trace=False))

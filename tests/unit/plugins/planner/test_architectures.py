@@ -82,7 +82,7 @@ def test_what_is_not_guessed(changes: dict[str, Any], says: str) -> None:
     assert says in found.why
 
 
-def test_what_says_that_it_is_not_there_does_no_harm() -> None:
+def test_explicitly_absent_fields_are_ignored() -> None:
     assert read(num_experts=0, kv_lora_rank=None, sliding_window=None, layer_types=["full_attention"] * 32) == read()
 
 

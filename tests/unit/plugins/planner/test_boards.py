@@ -190,7 +190,7 @@ def test_nvswitches_before_hopper_need_fabric_manager() -> None:
     assert one(replace(board("h100x8"), nvswitches=4, fabric_manager=False), model="8b")  # its own state says more
 
 
-def test_an_unknown_gpu_is_planned_from_what_it_says() -> None:
+def test_an_unknown_gpu_is_planned_from_its_own_figures() -> None:
     node = NodeGpus("ok", gpus=(Gpu(0, "NVIDIA H900", 100000, 700, architecture="Hopper"),))
     host = read_host(node, CATALOG)
     assert host.groups[0].spec.reserved_mib == 704  # the driver's own figure, rounded up
@@ -262,7 +262,7 @@ def test_volta_is_refused_in_a_sentence(host: str) -> None:
 @pytest.mark.parametrize(
     "gpus", ["8xH100", "8 x h100", ["4xH100", "4xH100"], [{"name": "h100", "count": "8"}], {"name": "h100", "count": 8}]
 )
-def test_ways_to_say_it(gpus: Any) -> None:
+def test_spellings_of_gpus(gpus: Any) -> None:
     assert one(gpus, model="405b-fp8").gpu_indices == tuple(range(8))
 
 

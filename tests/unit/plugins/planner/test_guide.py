@@ -67,7 +67,7 @@ def test_8b_takes_one_gpu_per_engine() -> None:
     assert (config["tensor-parallel-size"], config["data-parallel-size"]) == (1, 8)
 
 
-def test_405b_in_bf16_says_how_many_nodes() -> None:
+def test_405b_in_bf16_states_the_number_of_nodes() -> None:
     message = findings("8xH100", model="405b")
     assert "2 nodes of 8x NVIDIA H100 80GB HBM3 (TP 8 x PP 2)" in message
     assert "8x NVIDIA H200 (TP 8)" in message

@@ -143,7 +143,7 @@ def read_by(config: Any, field: str, value: Any) -> set[str]:
 
 @SLOW
 @given(configs(), st.data())
-def test_a_field_less_is_said(config: Any, data: st.DataObject) -> None:
+def test_a_missing_field_is_a_finding(config: Any, data: st.DataObject) -> None:
     """Without one of its fields a model is of the same kind, is not sized, or cannot be read: it is never another."""
     field = data.draw(st.sampled_from(sorted(set(config) - {"architectures", "quantization_config"})))
     before = read_config("m", config)

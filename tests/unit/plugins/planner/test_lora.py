@@ -121,7 +121,7 @@ def test_the_hub_knows_no_such_adapter() -> None:
     assert made.run(task_vars={})["findings"] == ["Acme/sql-lora does not exist."]
 
 
-def test_a_list_of_models_is_told_without_the_hub() -> None:
+def test_models_are_listed_without_the_hub() -> None:
     assert listed([{"model": "8b", "lora": {"sql": SQL}}]) == {"8b"}
 
 
@@ -351,7 +351,7 @@ def test_a_mixture_with_adapters_of_its_attention_alone_counts_no_experts() -> N
     assert bytes_of(request(model.key, known)) == 48 * 16 * 2 * (3 * 2048 + 4096 + 512 + 512) == 17301504
 
 
-def test_the_plan_counts_the_slots_and_says_so() -> None:
+def test_the_plan_counts_adapter_slots_with_a_note() -> None:
     plain, with_it = one("1xH100", model="8b"), plan(r=512, target_modules="all-linear")
     assert with_it.kv_cache_tokens < plain.kv_cache_tokens
     notes = warnings("1xH100", catalog(r=512, target_modules="all-linear"), model="8b", lora={"sql": SQL})

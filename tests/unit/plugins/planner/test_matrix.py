@@ -28,7 +28,7 @@ def rows(gpus: Any, *models: Any, link: float = 1000) -> list[Row]:
     return rows
 
 
-def test_a_row_says_what_the_plan_says() -> None:
+def test_a_row_matches_the_plan() -> None:
     (row,) = rows("8xH100", "70b")
     plan = outcome("8xH100", model="70b").plan
     assert plan
@@ -117,7 +117,7 @@ def test_what_is_the_same_in_all_rows_has_no_column() -> None:
     assert titles == ["What fits 1xH100, each model alone:", "What fits 1xL40S, each model alone:"]
 
 
-def test_the_table_says_for_what_the_catalogue_has_drafts() -> None:
+def test_the_table_shows_which_models_have_drafts() -> None:
     told = " ".join(alone(rows("4xH100", "8b", "70b", "qwen3.5-9b"), [], 1000))
     assert "The catalogue has what proposes tokens (vllm_speculative: auto) for 8b, qwen3.5-9b." in told
     alone_told = " ".join(alone(rows("1xH100", "qwen3.5-9b"), [], 1000))

@@ -94,7 +94,7 @@ def test_another_revision_of_ours_keeps_its_parser() -> None:
     assert "tool-call-parser" not in one("1xH100", catalog(), model=NAME).config
 
 
-def test_two_of_one_name_are_told() -> None:
+def test_two_models_with_one_name_are_refused() -> None:
     both = load_catalog(entries({NAME: hub_answer(), "Other/mine-8b": hub_answer(repo_id="Other/mine-8b")}))
     assert "Two instances are named 'mine-8b'" in findings("2xH100", both, models=[NAME, "Other/mine-8b"])
     assert set(instances("2xH100", both, models=[NAME, {"model": "Other/mine-8b", "name": "b"}])) == {"mine-8b", "b"}
@@ -289,7 +289,7 @@ def test_a_repository_with_bin_alone_is_served() -> None:
     assert (mine.weights_bytes, mine.ignore_patterns) == (16_060_000_000, ())
 
 
-def test_files_and_shapes_that_disagree_are_told() -> None:
+def test_files_that_disagree_with_the_shapes_give_a_note() -> None:
     assert "files of its weights" not in warnings("1xH100", catalog(), model=NAME)
     twice = catalog(files={**FILES, **dict.fromkeys(SHARDS, 4_400_000_000)})
     notes = warnings("1xH100", twice, model=NAME)

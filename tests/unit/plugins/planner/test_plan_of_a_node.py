@@ -179,7 +179,7 @@ def test_several_models_side_by_side_on_a_node_that_serves_them_keep_their_gpus(
     assert {row["model"]: row["gpu_indices"] for row in result["rows"]}["8b"] == (7,)
 
 
-def test_several_models_that_do_not_fit_side_by_side_say_why() -> None:
+def test_models_that_do_not_fit_together_are_refused_with_the_reason() -> None:
     result = run(serving_matrix.ActionModule, gpus="4xH100", models=["405b-w4a16", "70b"], together=True)
     assert (result["rows"], result["sums"][0]["findings"][0].startswith("405b-w4a16 and 70b do not fit")) == ([], True)
     assert "1. 405b-w4a16 and 70b do not fit" in "\n".join(result["text"])
@@ -243,7 +243,7 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
     )
 
 
-def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:
+def test_the_playbook_prints_findings_as_text(tmp_path: Path) -> None:
     """As a result it was printed as YAML, between quotation marks."""
     result = plan(tmp_path, "gpus=8xH10O", "model=8b", rc=2)
     assert "\nlocalhost: 1 problem found; nothing was changed.\n1. gpus: 'H10O' is not in the catalogue. " in result
@@ -254,7 +254,7 @@ def test_the_playbook_tells_in_text_of_what_cannot_be(tmp_path: Path) -> None:
     assert "Origin: " not in result
 
 
-def test_the_playbook_without_anything_says_what_to_give(tmp_path: Path) -> None:
+def test_the_playbook_without_settings_names_the_missing_ones(tmp_path: Path) -> None:
     result = plan(tmp_path)
     assert "no hosts matched" not in result
     assert "There is nothing to plan for. Describe a host, or name your own:\n" in result

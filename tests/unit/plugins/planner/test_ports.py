@@ -66,7 +66,7 @@ def test_ports_that_cannot_be_had(engines: list[Serving], options: dict[str, Any
     assert findings("8xH100", serving=NodeServing(tuple(engines)), **options) == says
 
 
-def test_a_plan_keeps_what_serves_and_says_what_it_counted_from() -> None:
+def test_a_plan_keeps_running_engines_and_shows_the_first_port() -> None:
     serving = NodeServing((Serving("8b", 8000, 8000),))
     planned = instances("8xH100", serving=serving, models=["8b", {"model": "70b", "name": "3.3-70b"}])
     assert {name: (item.port, item.port_base) for name, item in planned.items()} == {

@@ -79,7 +79,7 @@ def test_a_release_of_the_users_own_counts() -> None:
         ("site/vllm:nightly", ("does not name its vLLM release", "vllm_engine", f"planned as for {NEWEST}")),
     ],
 )
-def test_a_release_that_is_not_known_is_said_once(image: str, words: tuple[str, ...]) -> None:
+def test_an_unknown_release_is_noted_once(image: str, words: tuple[str, ...]) -> None:
     made = outcome("2xH100", models=["8b", {"model": "8b", "name": "second"}], image=image)
     assert made.plan
     (message,) = [warning for warning in made.plan.warnings if image in warning]
@@ -93,7 +93,7 @@ def test_an_option_of_a_release_that_nobody_knows_is_refused_with_the_way_out() 
     assert "vllm_extra_engines, as in {'0.99.0': {}}" in message
 
 
-def test_who_names_the_release_is_believed_and_told_where_the_image_says_another() -> None:
+def test_a_named_release_wins_with_a_note_if_the_image_has_another() -> None:
     assert warnings("1xH100", model="8b", image=f"site/vllm{DIGEST}", engine=NEWEST) == warnings("1xH100", model="8b")
     message = warnings("1xH100", model="8b", image="site/vllm:v0.31.0", engine=NEWEST)
     assert f"site/vllm:v0.31.0 is vLLM 0.31.0 by its tag, but vllm_engine is {NEWEST}" in message

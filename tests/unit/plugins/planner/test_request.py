@@ -303,7 +303,7 @@ def test_a_step_counts_as_vllm_reads_its_text(text: str) -> None:
     )
 
 
-def test_text_of_options_is_what_their_types_say() -> None:
+def test_text_options_are_read_by_their_types() -> None:
     given = {
         "max-num-seqs": "64",
         "enforce-eager": "true",

@@ -28,7 +28,7 @@ def test_each_model_stands_there_once_and_in_order():
 
 
 @pytest.mark.parametrize("record", CONFIGS, ids=lambda record: record["repo_id"])
-def test_a_shape_says_what_it_is_and_where_it_comes_from(record):
+def test_a_shape_has_a_title_and_a_source(record):
     config = record["config"]
     assert record["source"] in SOURCES
     assert record["repo_id"].count("/") == 1
@@ -36,6 +36,6 @@ def test_a_shape_says_what_it_is_and_where_it_comes_from(record):
     assert not {"transformers_version", "eos_token_id"} & set(config)
 
 
-def test_the_engine_has_said_something_of_each_at_each_width():
+def test_the_engines_figures_are_recorded_for_each_width():
     recorded = [(record["repo_id"], record["tensor_parallel"]) for record in read("engine_figures.jsonl")]
     assert sorted(recorded) == sorted((record["repo_id"], width) for record in CONFIGS for width in (1, 2))

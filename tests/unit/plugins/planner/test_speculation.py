@@ -114,11 +114,11 @@ def test_what_no_draft_can_be_called_is_a_finding(reference: str) -> None:
         ("model=Acme/8b-eagle3 tokens=3", "vllm_speculative has no method"),
     ],
 )
-def test_what_says_no_way_is_a_finding(speculative: Any, says: str) -> None:
+def test_an_invalid_draft_is_a_finding(speculative: Any, says: str) -> None:
     assert says in findings("1xH100", CATALOG, model="8b", speculative=speculative)
 
 
-def test_a_list_of_models_is_told_without_the_hub() -> None:
+def test_models_are_listed_without_the_hub() -> None:
     assert listed([{"model": "8b", "speculative": BY_HEAD}]) == {"8b"}
 
 
@@ -230,7 +230,7 @@ def test_code_beside_a_head_that_vllm_has_classes_for_does_not_run() -> None:
     assert plan(BY_HEAD, config=SPECULATORS, files=WITH_CODE).draft
 
 
-def test_a_plan_says_what_there_would_be() -> None:
+def test_a_plan_names_the_draft_that_auto_takes() -> None:
     assert one("1xH100", model="8b").auto_draft == f"eagle3 by {KNOWN}, 3 tokens"
     assert one("1xH100", model="qwen3.5-9b").auto_draft == "mtp, 1 token"
     assert (one("4xH100", model="70b").auto_draft, plan({"method": "ngram", "tokens": 2}).auto_draft) == ("", "")

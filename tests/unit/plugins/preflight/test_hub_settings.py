@@ -26,7 +26,7 @@ def test_the_hub_in_one() -> None:
     assert called(hub=HUB, skip=["hub"]) == {"endpoint": "https://hub.test", "update": False, "skip": ["hub"]}
 
 
-def test_what_is_said_by_itself_counts() -> None:
+def test_an_explicit_setting_counts() -> None:
     assert called(hub=HUB, endpoint="https://other.test", update=True) == {
         "endpoint": "https://other.test",
         "update": True,

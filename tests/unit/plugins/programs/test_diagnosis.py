@@ -303,7 +303,7 @@ def test_every_symptom_has_a_line_that_it_is_proved_with():
         "vllm-tiny.service: Main process exited, code=exited, status=1/FAILURE",
     ],
 )
-def test_what_a_healthy_engine_says_is_no_cause(line):
+def test_logs_of_a_healthy_engine_hold_no_cause(line):
     assert diagnosis.diagnose([line]) is None
 
 
@@ -392,7 +392,7 @@ def test_the_first_exception_of_the_innermost_process(lines, process, text) -> N
     assert (found and found.process, found and found.text) == (process, text)
 
 
-def test_what_the_table_does_not_know_is_told_as_it_was_raised() -> None:
+def test_an_unknown_exception_is_reported_as_raised() -> None:
     found = diagnosis.diagnose(["INFO fine", f"{WORKER}ValueError: a new one", *WRAPPED])
     assert str(found) == "The engine's process Worker_TP0 ended with ValueError: a new one."
     long = diagnosis.diagnose([f"ValueError: {'x' * 5000}"])
@@ -415,7 +415,7 @@ def test_a_port_that_is_taken_comes_before_what_its_owner_answered() -> None:
         assert (found and found.key) == "port_taken"
 
 
-def test_what_came_after_the_cause_does_not_tell_it() -> None:
+def test_later_errors_are_not_the_cause() -> None:
     after = ["NCCL error in: ProcessGroupNCCL.cpp:77", "vllm-8b.service: start operation timed out. Terminating."]
     found = diagnosis.diagnose([f"{WORKER}ValueError: a new one", *after])
     assert (found and found.key) == "exception"
@@ -427,7 +427,7 @@ def test_what_still_runs_may_live_with_an_exception() -> None:
     assert diagnosis.diagnose([f"{CORE}ValueError: of one request"], ended=False) is None
 
 
-def test_what_nvidia_smi_says_of_a_driver_or_a_gpu_is_known_here_too() -> None:
+def test_nvidia_smis_errors_are_recognized_here_too() -> None:
     messages = [text for text, state in programs_gpu.SYMPTOMS if state in ("driver_mismatch", "gpu_lost")]
     assert len(messages) >= 4
     for text in messages:
@@ -461,7 +461,7 @@ def test_telling_lines_are_errors_without_frames():
     assert diagnosis.telling_lines(["INFO a", "INFO b"], 1) == ["INFO b"]
 
 
-def test_what_the_engine_says_comes_before_what_systemd_says_of_it():
+def test_the_engines_cause_comes_before_systemds():
     end = ["vllm-8b.service: Failed with result 'exit-code'.", "Failed to start vllm-8b.service - vLLM serves 8b."]
     assert diagnosis.telling_lines(["no luck today", *end]) == ["no luck today"]
     assert diagnosis.telling_lines(end) == end

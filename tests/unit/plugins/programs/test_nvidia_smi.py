@@ -96,7 +96,7 @@ def test_boards(board: str) -> None:
     assert node_gpus_from(node.as_dict()) == node
 
 
-def test_what_a_recorded_host_says() -> None:
+def test_recorded_hosts_are_read() -> None:
     node = parse(recorded("h200x2.xml"))
     gpu = node.gpus[1]
     assert (node.driver_version, node.cuda_version) == ("580.159.04", "13.0")

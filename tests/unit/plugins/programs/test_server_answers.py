@@ -151,7 +151,7 @@ def test_the_wait_ends_with_a_refusal_and_goes_on_without_one(answers, looks, re
     assert answer == named[answers[-1]]
 
 
-def test_an_engine_that_ends_while_another_server_refuses_is_told_as_ended():
+def test_an_ended_engine_is_reported_though_another_server_answers():
     alive = iter([True, False])
     refusal = vllm_wait.Answer(False, "/health answers 404", refused=True)
     answer = vllm_wait.wait_until_ready(lambda: refusal, lambda: next(alive), lambda _s: None)
@@ -375,7 +375,7 @@ def test_a_hang_is_ended(hang):
     assert 300 <= killed <= latest
 
 
-def test_a_node_that_cannot_ask_tells_nothing_of_an_engine_with_nothing_to_do():
+def test_without_a_probe_an_idle_engine_is_not_judged():
     no_port = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
     assert Server(lambda _now, _path: (0, no_port), lambda _now: 5.0).killed_after(until=3600) is None
 
@@ -420,7 +420,7 @@ def installed(tmp_path):
     return run
 
 
-def test_the_unit_itself_says_why_the_engine_ended(installed, tmp_path):
+def test_the_unit_logs_why_the_engine_ended(installed, tmp_path):
     unit = installed(INVOCATION_ID="abc")
     assert unit.startswith(
         "vllm-wait: m on port 1: the engine ended before it answered. This release of vLLM cannot load weights in the "
@@ -473,7 +473,7 @@ def test_what_finishes_its_last_requests_is_not_killed(state, message, monkeypat
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told(tmp_path, abstract, monkeypatch):
+def test_systemd_is_notified(tmp_path, abstract, monkeypatch):
     address = f"@gpunode-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + address[1:] if abstract else address)
@@ -482,7 +482,7 @@ def test_systemd_is_told(tmp_path, abstract, monkeypatch):
         assert systemd.recv(100) == b"WATCHDOG=trigger"
 
 
-def test_nobody_is_told_where_nobody_listens(monkeypatch):
+def test_without_a_socket_nothing_is_notified(monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     vllm_wait.notify("STATUS=x")
 

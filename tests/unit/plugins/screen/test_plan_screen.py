@@ -107,7 +107,7 @@ def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed
     assert screen_plan.download(fetch, speed) == message
 
 
-def test_what_proposes_tokens_is_told() -> None:
+def test_the_draft_is_shown() -> None:
     draft = {"repo_id": "Acme/head", "revision": "0123456789"}
     asked = {"method": "eagle3", "num_speculative_tokens": 3}
     by_head = {"config": {"speculative-config": asked}, "draft": draft, "auto_draft": ""}
@@ -118,7 +118,7 @@ def test_what_proposes_tokens_is_told() -> None:
     assert screen_plan.proposes(instance) == []
 
 
-def test_of_what_was_not_chosen_the_best_of_each_gain_is_told() -> None:
+def test_the_best_rejected_layout_of_each_gain_is_shown() -> None:
     ways = [
         {"instance": "a", "choice": "TP 2", "reason": "wide", "gain": "roomier"},
         {"instance": "a", "choice": "TP 4", "reason": "wider", "gain": "roomier"},
@@ -195,7 +195,7 @@ def test_the_first_answer_of_a_model_is_called_what_it_is(task: str | None, firs
         ("generate", []),
     ],
 )
-def test_a_plan_says_what_a_pooling_model_gives(task: str, messages: list[str]) -> None:
+def test_a_plan_names_the_answer_of_a_pooling_model(task: str, messages: list[str]) -> None:
     """By a repository's name nobody sees it, and a chat would be answered 404."""
     plan = planned("1xH100", {"model": "8b"})
     (instance,) = plan["plan"]["instances"]
@@ -205,12 +205,12 @@ def test_a_plan_says_what_a_pooling_model_gives(task: str, messages: list[str]) 
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_what_no_list_names_any_more_is_said_at_the_end(changed: bool) -> None:
+def test_unlisted_instances_are_shown_at_the_end(changed: bool) -> None:
     lines = screen_plan.ending([], "gpu-1", {"unlisted": ["8b"]}, False, changed=changed)
     assert lines[1:] == ["gpu-1: 8b is no longer listed and stays: -e vllm_remove_unlisted=true removes it."]
 
 
-def test_where_nothing_was_to_do_one_line_says_so() -> None:
+def test_a_run_with_nothing_to_do_prints_one_line() -> None:
     instances = planned("1xH100", {"model": "8b"})["plan"]["instances"]
     assert screen_plan.ending(instances, "gpu-1", {}, False, changed=False) == [
         "gpu-1: nothing to do, 8b answers at http://127.0.0.1:8000/v1"

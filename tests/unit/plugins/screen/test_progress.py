@@ -111,6 +111,6 @@ def test_a_failure_in_words_comes_without_what_ansible_puts_around_it() -> None:
     assert refused.value.result["log"] == ["a"]
 
 
-def test_what_broke_off_is_told_with_all_that_is_known() -> None:
+def test_an_interrupted_task_is_reported_with_all_that_is_known() -> None:
     result = {"failed": True, "msg": "MODULE FAILURE", "exception": "a traceback", "module_stdout": "..."}
     assert act(result)["exception"] == "a traceback"

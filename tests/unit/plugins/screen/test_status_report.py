@@ -146,12 +146,12 @@ def test_a_node_that_serves_nothing_and_one_that_was_not_reached() -> None:
         ),
     ],
 )
-def test_what_is_about_to_hurt_is_said(change: dict[str, Any], message: str) -> None:
+def test_imminent_trouble_is_reported(change: dict[str, Any], message: str) -> None:
     (note,) = report({"n": node({**SERVING, **change})})["notes"]
     assert message in note
 
 
-def test_a_front_that_does_not_run_is_said() -> None:
+def test_a_stopped_gateway_is_reported() -> None:
     assert report({"n": node(SERVING, front="active/running")})["notes"] == []
     text = report({"n": node(SERVING, front="failed/failed", front_listens=["0.0.0.0 443", "127.0.0.1 9113"])})
     (note,) = text["notes"]
@@ -172,7 +172,7 @@ def test_a_front_that_does_not_run_is_said() -> None:
         ("file", "n: x belongs to no service: nothing reads it", "n: x, y belong to no service: nothing reads them"),
     ],
 )
-def test_what_is_left_over_is_said(kind: str, one: str, two: str) -> None:
+def test_leftovers_are_reported(kind: str, one: str, two: str) -> None:
     left = [{"kind": kind, "name": name} for name in "xy"]
     assert one in report({"n": node(SERVING, leftovers=left[:1])})["notes"][0]
     text = report({"n": node(SERVING, leftovers=left)})
@@ -181,7 +181,7 @@ def test_what_is_left_over_is_said(kind: str, one: str, two: str) -> None:
     assert text["unhealthy"] == []
 
 
-def test_trouble_with_gpus_is_said() -> None:
+def test_gpu_trouble_is_reported() -> None:
     assert report({"n": node(SERVING, gpu_message="A GPU is lost.")})["notes"] == ["n: A GPU is lost."]
 
 

@@ -148,7 +148,7 @@ def test_nodes_at_a_time_is_numbers_and_shares(value: Any, capsys: pytest.Captur
         assert run(nodes_at_a_time=good)["findings"] == []
 
 
-def test_nodes_that_an_inventory_would_part_too_late_are_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nodes_that_an_inventory_separates_too_late_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """Ansible parts the nodes before it reads an inventory's variables: all of them changed at the same time."""
     with pytest.raises(AnsibleActionFail):
         run(["100%"], nodes_at_a_time=1)
@@ -157,7 +157,7 @@ def test_nodes_that_an_inventory_would_part_too_late_are_told_of(capsys: pytest.
         assert run(parted, nodes_at_a_time=value)["findings"] == []
 
 
-def test_names_and_values_are_told_of_together(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_and_values_are_refused_together(capsys: pytest.CaptureFixture[str]) -> None:
     problems = refused(
         capsys, vllm_prt=9000, vllm_port="abc", gateway_enabled="maybe", docker_mine=1, other_variables=["docker_mi*"]
     )

@@ -49,7 +49,7 @@ MISSPELT = {
 
 
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT.items())
-def test_a_misspelt_name_is_told_with_the_one_that_was_meant(wrong: str, right: str) -> None:
+def test_a_misspelt_name_is_refused_with_a_suggestion(wrong: str, right: str) -> None:
     (message,) = names.misspelt([wrong], [])
     assert message.startswith(f"{wrong} is not a variable of this collection: did you mean {right}?")
 
@@ -184,7 +184,7 @@ def test_a_playbook_is_specified_by_what_it_reads(name: str) -> None:
         (["model"], ["teardown"], "gpunode.llm.teardown does not read it"),
     ],
 )
-def test_a_variable_of_another_playbook_is_told(given: list[str], playbooks: list[str], message: str) -> None:
+def test_a_variable_of_another_playbook_is_refused(given: list[str], playbooks: list[str], message: str) -> None:
     (sentence,) = names.misplaced(given, playbooks)
     assert message in sentence
 

@@ -131,7 +131,7 @@ class Module:
         ({}, "a is not there\n"),
     ],
 )
-def test_a_program_that_fails_is_told_of(message, text) -> None:
+def test_a_failing_program_is_reported(message, text) -> None:
     assert support_archive.surroundings(Module(message)).run(["a"]) == text
 
 

@@ -70,7 +70,7 @@ def test_what_is_kept_is_not_asked_for(certificate):
         ({"webroot": "/srv/acme"}, "but should be in /srv/acme"),
     ],
 )
-def test_what_differs_is_said(changes, expected):
+def test_differences_are_named(changes, expected):
     (message,) = tls_certbot.differs(replace(ASKED, **changes), RENEWAL, NAMES)
     assert expected in message
 
@@ -113,7 +113,7 @@ def test_a_node_that_has_it_all(look):
     assert look() == ([], False, False, True)
 
 
-def test_another_address_is_told_to_the_authority(look):
+def test_a_changed_email_is_sent_to_the_authority(look):
     assert look(email="other@example.net") == ([], True, False, True)
 
 

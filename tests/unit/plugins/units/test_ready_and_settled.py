@@ -49,7 +49,7 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
-def test_what_was_done_to_the_units_is_told_after_a_wait(run, monkeypatch):
+def test_unit_changes_are_reported_after_a_wait(run, monkeypatch):
     calls = []
     monkeypatch.setattr(units_run, "run", lambda module: calls.append(module) or dict(DONE))
     monkeypatch.setattr(Wait, "answer", LOADS)
@@ -62,7 +62,7 @@ def test_what_was_done_to_the_units_is_told_after_a_wait(run, monkeypatch):
     assert len(calls) == 1
 
 
-def test_an_engine_that_is_late_is_told_with_what_was_done(run, monkeypatch):
+def test_a_late_engine_is_reported_with_the_changes(run, monkeypatch):
     monkeypatch.setattr(units_run, "run", lambda module: dict(DONE))
     monkeypatch.setattr(Wait, "answer", LOADS)
     resume = {"started": 0, "ready": {}, "restarts": {}, "runs": {"a": "1"}, "before": DONE}
@@ -97,7 +97,7 @@ def test_settled_is_what_nobody_has_to_touch(run, node, tmp_path):
 
 
 @pytest.mark.parametrize("check", [False, True])
-def test_what_is_due_is_told_and_not_done(run, node, tmp_path, check):
+def test_pending_changes_are_reported_and_not_made(run, node, tmp_path, check):
     differs = file(tmp_path, "a", "b")
     result = run(units_settled, files=[differs], _ansible_check_mode=check)
     assert (result["settled"], result["due"], result["endpoints"]) == (False, [f"{differs['dest']} differs"], [])

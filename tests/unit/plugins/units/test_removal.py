@@ -102,7 +102,7 @@ def test_what_is_gone_is_not_touched(run, tmp_path):
     assert node.ran == []
 
 
-def test_check_mode_tells_and_does_nothing(run, unit):
+def test_check_mode_reports_and_does_nothing(run, unit):
     node = Node([unit], {"a.service": "failed"})
     node.check_mode = True
     result = run(node)

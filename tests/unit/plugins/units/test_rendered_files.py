@@ -68,7 +68,7 @@ def test_a_secret_is_written_and_shown_nowhere(run, tmp_path):
     assert "hush" not in json.dumps(run({"dest": path, "secret": True}, secrets={path: "KEY=hush-more\n"}))
 
 
-def test_a_program_is_told_in_one_line_whether_it_comes_changes_or_goes(run, tmp_path):
+def test_a_programs_diff_is_one_line(run, tmp_path):
     """The vLLM role puts more than a thousand lines of them on a node."""
     program = {"dest": str(tmp_path / "a.py"), "content": "x\n" * 467, "template": False}
     (came,) = run(program)["diff"]

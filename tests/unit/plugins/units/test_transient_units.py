@@ -67,7 +67,7 @@ def test_somebody_else_was_quicker():
     assert units_job.start_or_attach(Node(ABSENT, RUNNING, start_rc=1), SPEC).state == "running"
 
 
-def test_refused_start_is_said():
+def test_a_refused_start_is_reported():
     with pytest.raises(units_job.JobError, match=r"Fetch x: .*already exists"):
         units_job.start_or_attach(Node(ABSENT, start_rc=1), SPEC)
 

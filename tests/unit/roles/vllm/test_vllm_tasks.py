@@ -144,7 +144,7 @@ STOPPED, UNTOUCHED = {"unit": "a", "ran": False}, {"unit": "c", "ran": True}
         (None, "old made room and stays stopped, since vllm_rollback is false."),
     ],
 )
-def test_a_failure_does_not_repeat_its_cause_and_says_what_runs_now(rollback: dict | None, expected: str) -> None:
+def test_a_failure_shows_its_cause_once_and_what_runs_now(rollback: dict | None, expected: str) -> None:
     done = [{"name": "old", "action": "stop"}, {"name": "new", "action": "start"}]
     message = what_runs_now({"msg": "no luck.", "units": done}, rollback)
     assert message == f"What changed does not run, for the cause above. {expected}".rstrip()
@@ -164,7 +164,7 @@ def test_what_was_refused_was_never_stopped(rollback: dict | None, expected: str
     )
 
 
-def test_no_task_of_a_refusal_says_that_something_runs_again() -> None:
+def test_no_task_of_a_refusal_claims_that_something_runs_again() -> None:
     """It is shown also where nothing was stopped."""
     (task,) = [task for task in TASKS["rollback"] if "gpunode.llm.vllm_rollback" in task]
     assert task["name"].startswith("Restore the last working files")

@@ -91,7 +91,7 @@ def test_an_upgrade_restarts_nothing(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_record_says_what_a_unit_of_an_earlier_release_says(case):
+def test_a_record_matches_a_unit_of_an_earlier_release(case):
     """Both ways in which a node tells of an instance lead to the same."""
     service = service_of(CASES[case]["instance"], **CASES[case]["settings"])
     unit, config = ((HERE / "golden" / f"{case}.{end}").read_text() for end in ("service", "yaml"))
@@ -99,7 +99,7 @@ def test_a_record_says_what_a_unit_of_an_earlier_release_says(case):
     assert read_back == old_unit.record_of(service["files"]["unit"], unit, config)
 
 
-def test_a_record_holds_no_secret_and_says_who_wrote_it():
+def test_a_record_holds_no_secret_and_names_its_writer():
     secret = {"vllm_api_keys": ["sk-one", "sk-two"], "vllm_secret_env": {"TOKEN": "hf_secret"}}
     text = render("record.json.j2", H100X8, **secret, vllm_docker_args=["--env=PASSWORD=pw"], vllm_env={"A": "env"})
     assert not [word for word in ("sk-", "hf_secret", "pw", "env-") if word in text]
@@ -265,7 +265,7 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
     assert "/var/cache/vllm/405b-fp8-beside" not in text
 
 
-def test_a_second_instance_tells_the_front_before_it_goes():
+def test_a_second_instance_leaves_the_gateway_before_it_stops():
     (second,) = second_instances(
         [H100X8], [{"name": "405b-fp8", "port": 18000, "gpu_indices": [4, 5], "gpu_uuids": ["GPU-5", "GPU-6"]}]
     )
