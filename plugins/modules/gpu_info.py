@@ -140,8 +140,9 @@ host_memory_mib:
 engines:
   description:
     - The engines that the role P(gpunode.llm.vllm#role) installed on this node. Each has its C(name), its C(port), the
-      first port of the numbering (C(port_base)), and the names of its C(gpus) in the container toolkit. If the engine
-      runs, C(started_from) has a short digest of each file that it was started from.
+      first port of the numbering (C(port_base)), the names of its C(gpus) in the container toolkit, and the repository
+      of its C(model), or the folder. If the engine runs, C(started_from) has a short digest of each file that it was
+      started from.
   returned: always
   type: list
   elements: dict

@@ -24,12 +24,17 @@ _UUID_NAME = re.compile(r"""name["']?:\s*["']?(?:GPU|MIG)-""")
 
 @dataclass(frozen=True)
 class Serving:
-    """An engine of a node, running or not. ``port_base``: the port that its port is counted from, None if unknown."""
+    """An engine of a node, running or not.
+
+    ``port_base``: the port that its port is counted from, None if unknown. ``model``: its repository, or the folder of
+    its model; empty if unknown.
+    """
 
     name: str
     port: Optional[int] = None
     port_base: Optional[int] = None
     gpus: Tuple[str, ...] = ()
+    model: str = ""
 
     def as_dict(self) -> Dict[str, Any]:
         """Plain data, as a module returns it."""
@@ -46,7 +51,7 @@ class NodeServing:
 
 def engines(records: Iterable[Record]) -> List[Serving]:
     """The engines of these instances."""
-    return [Serving(record.name, record.port, record.port_base, record.gpus) for record in records]
+    return [Serving(record.name, record.port, record.port_base, record.gpus, record.model) for record in records]
 
 
 def short_digest(text: bytes) -> str:
@@ -78,7 +83,13 @@ def names_uuids(specs: Iterable[str]) -> Optional[bool]:
 def serving_from(plain: Mapping[str, Any]) -> NodeServing:
     """Build it from the data that gpu_info returned; on the controller."""
     engines = tuple(
-        Serving(engine["name"], engine.get("port"), engine.get("port_base"), tuple(engine.get("gpus") or ()))
+        Serving(
+            engine["name"],
+            engine.get("port"),
+            engine.get("port_base"),
+            tuple(engine.get("gpus") or ()),
+            str(engine.get("model") or ""),
+        )
         for engine in plain.get("engines") or ()
     )
     return NodeServing(engines, plain.get("cdi_uuids") is not False)

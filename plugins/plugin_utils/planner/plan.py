@@ -27,6 +27,7 @@ from .request import HostRequest, InstanceRequest
 from .rope import farthest
 from .sharing import share_out, starts_after
 from .spread import BFLOAT16, Candidate, Choice, experts_of, half_precision, weight_only
+from .taken import problems as taken
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
 #: By how much the weights' files may differ from what the shapes say, before the plan tells.
@@ -504,6 +505,7 @@ def make_plan(
     # If the image's release is unknown, that may be why an option is refused: add the note about it.
     findings += [*arg_findings, *(host_request.notes if arg_findings else ()), *too_long, *problems]
     findings += [_too_new(request, host_request.engine_of(request)) for request in host_request.instances]
+    findings += taken(host_request, {engine.name: engine.model for engine in serving.engines}, catalog)
     if any(findings):
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))
     decisions = _decisions(host_request, packing, images, port_of, catalog)

@@ -48,6 +48,8 @@ class InstanceRequest:
     name: str
     model: ModelSpec
     device: str
+    #: Whether the user chose the name.
+    named: bool = False
     objective: str = "throughput"
     image: str | None = None
     host: str = "127.0.0.1"
@@ -393,7 +395,8 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
         model = catalog.model(options.pop("model", ""))
         model = chosen(model, options.get("allow_patterns"), options.get("ignore_patterns"))
         # If the user's name was invalid, there is a finding about it already.
-        name = options.pop("name", None) or (safe_name if own.get("name") else instance_name)(called(model.key))
+        named = options.pop("name", None)
+        name = named or (safe_name if own.get("name") else instance_name)(called(model.key))
         auto = is_auto({**common, **own}.get("max_model_len"))
         model, engine_decides = with_figures(model, options, auto)
     except ValueError as error:
@@ -406,7 +409,7 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
     if drafted:
         drafted = speculation.of_catalog(drafted, model)
         options["speculative"] = replace(drafted, draft=catalog.drafts.get(drafted.reference))
-    fields = {"device": model.device, "engine_decides_context": engine_decides, **options}
+    fields = {"device": model.device, "named": bool(named), "engine_decides_context": engine_decides, **options}
     return stretch(InstanceRequest(name=name, model=model, **fields))
 
 

@@ -24,8 +24,8 @@ BY_INDEX = 'kind: nvidia.com/gpu\ndevices:\n    - name: "0"\n'
 
 
 def test_what_a_plan_must_know_of_an_engine() -> None:
-    record = Record("8b", "vllm-8b.service", port=8001, port_base=8000, gpus=("GPU-1", "3"))
-    assert engines([record]) == [Serving("8b", 8001, 8000, ("GPU-1", "3"))]
+    record = Record("8b", "vllm-8b.service", model="a/8b", port=8001, port_base=8000, gpus=("GPU-1", "3"))
+    assert engines([record]) == [Serving("8b", 8001, 8000, ("GPU-1", "3"), "a/8b")]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_specifications(specs: list[str], expected: bool | None) -> None:
 
 
 def test_the_way_back() -> None:
-    engine = Serving("8b", 8001, 8000, ("GPU-1",))
+    engine = Serving("8b", 8001, 8000, ("GPU-1",), "a/8b")
     assert serving_from({"engines": [engine.as_dict()], "cdi_uuids": None}) == NodeServing((engine,), True)
     assert serving_from({"cdi_uuids": False}) == NodeServing((), False)
 
