@@ -266,7 +266,7 @@ def test_smaller_weights_by_leave() -> None:
 def test_nothing_of_the_catalogue_fits() -> None:
     sentences = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
     assert "What fits" not in sentences
-    catalog = load_catalog({"huge": {"repo_id": "a/b", "config": {**CONFIGS["405b"], "num_hidden_layers": 5000}}})
+    catalog = load_catalog({"huge": {"repo_id": "a/b", "config": {**CONFIGS["405b"], "num_hidden_layers": 4096}}})
     assert "It fits" not in findings("1xA10G", catalog, model="huge")
 
 
