@@ -72,10 +72,18 @@ def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catal
     names = {entry["name"] for entry in _adapters(wanted, options)}
     drafted = [entry["name"] for entry in _drafts(wanted, options, catalog)]
     by_name = adapters({name: answer for name, answer in described.items() if name in names})
-    models = entries({name: answer for name, answer in described.items() if name not in names}, catalog)
+    asked = {name: _named(name, answer) if name in drafted else answer for name, answer in described.items()}
+    models = entries({name: answer for name, answer in asked.items() if name not in names}, catalog)
     more = known({**options, "extra_models": {**(options["extra_models"] or {}), **models}}) if models else catalog
     drafts = {name: Draft(chosen(more.models[name]), described[name]["config"]) for name in drafted}
     return replace(more, adapters=by_name, drafts=drafts) if by_name or drafts else more
+
+
+def _named(draft: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An answer about a draft: that the hub cannot be reached does not say for what, and the model may need no hub."""
+    if answer.get("kind") != "unreachable":
+        return answer
+    return {**answer, "refused": f"The draft {draft} is not known here (vllm_speculative): {answer['refused']}"}
 
 
 def _drafts(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,6 +195,13 @@ def test_auto_is_refused_where_the_catalogue_has_nothing(model: str) -> None:
     assert finding.endswith(
         "in place of auto write {model: ORG/DRAFT, method: eagle3, tokens: 3} in vllm_speculative, or leave it out."
     )
+
+
+def test_without_a_hub_it_is_told_what_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_models.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))  # answers of other nodes
+    cut_off = {"refused": "https://huggingface.co cannot be reached: no route.", "kind": "unreachable"}
+    (finding,), _asked = served_by("8b", "auto", **{KNOWN: cut_off})
+    assert finding == f"The draft {KNOWN} is not known here (vllm_speculative): {cut_off['refused']}"
 
 
 def test_a_draft_is_also_a_text() -> None:
