@@ -18,29 +18,29 @@ from ansible_collections.gpunode.llm.plugins.module_utils.programs.diagnosis imp
 
 HEAD = """# Troubleshooting, by message
 
-A play stops with one sentence: what is there, what is needed, what would work. Where it stops tells where to look.
+A play that fails shows one message: what was found, what is needed, and the remedy. This table shows where to look next.
 
-| it stops in | nothing has changed | what to read |
+| it fails in | nothing has changed | what to read |
 | --- | --- | --- |
-| *Decide what this node serves* | yes | the message: it lists all findings at once |
+| *Decide what this node serves* | yes | the message, which lists all findings |
 | *Install Docker* | | [the role's own table][docker] |
 | *Install the NVIDIA Container Toolkit* | | [the role's own table][toolkit] |
 | *Download the weights* | | the message, and `journalctl -u 'gpunode-weights-*'` on the node |
 | *Start the services* | | the cause below, and `journalctl -eu vllm-NAME` on the node |
 
-After any of them: mend it and run the same play again. It goes on where it was.
+Then fix the cause and run the same play again. It continues where it failed.
 
 ## When an engine does not start
 
-The wait for an endpoint ends as soon as its unit does, and the last lines of its journal are compared with this table,
-which is `plugins/module_utils/programs/diagnosis.py`. An ellipsis stands for what the log names.
+If an engine ends while the play waits for it, the last lines of its journal are compared with this table
+(`plugins/module_utils/programs/diagnosis.py`). An ellipsis stands for a part of the log line.
 
 | cause | remedy |
 | --- | --- |
 """
 TAIL = """
-Nothing of this fits? `journalctl -u vllm-NAME --since -10min` has all that the engine said, and an
-[issue](https://github.com/gpunode/llm/issues) with it makes the table longer.
+If no row fits, read the engine's log with `journalctl -u vllm-NAME --since -10min`, and please open an
+[issue](https://github.com/gpunode/llm/issues) with it, so that the table can be extended.
 
 [docker]: https://github.com/gpunode/llm/blob/main/roles/docker/README.md
 [toolkit]: https://github.com/gpunode/llm/blob/main/roles/nvidia_container_toolkit/README.md
@@ -54,7 +54,7 @@ def shown(text: str) -> str:
 
 
 def page() -> str:
-    return HEAD + "".join(f"| {shown(one.cause)} | {shown(one.remedy)} |\n" for one in SYMPTOMS) + TAIL
+    return HEAD + "".join(f"| {shown(symptom.cause)} | {shown(symptom.remedy)} |\n" for symptom in SYMPTOMS) + TAIL
 
 
 if __name__ == "__main__":
