@@ -137,7 +137,7 @@ rows:
           something proposes tokens.
       type: str
     download_bytes:
-      description: The size of the weights in bytes.
+      description: The size of the weights in bytes, with adapters and a draft.
       type: int
     download_minutes:
       description: How many minutes the download of the weights takes.

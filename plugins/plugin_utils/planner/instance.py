@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,9 +73,13 @@ class Instance:
 
     @property
     def download_bytes(self) -> int:
-        """Bytes of weights to download: none of a model that lies in a folder of the node, and those beside it."""
-        beside = [*self.lora, *([self.draft] if self.draft else [])]
-        return (0 if self.folder else self.weights_bytes) + sum(int(snapshot["weights_bytes"]) for snapshot in beside)
+        """Bytes of weights to download."""
+        return to_download(self.folder, self.weights_bytes, [*self.lora, self.draft])
+
+
+def to_download(folder: str, weights: int, beside: Iterable[Mapping[str, Any] | None]) -> int:
+    """Bytes to download: none of a model that lies in a folder of the node, and those of adapters and a draft."""
+    return (0 if folder else weights) + sum(int(fetched["weights_bytes"]) for fetched in beside if fetched)
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,15 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus
+from . import lora, speculation
 from .catalog import Catalog
 from .host import UNIT, Group, Host, read_host
-from .instance import Instance
+from .instance import Instance, to_download
 from .memory import Parallel, weights_bytes
 from .messages import Advice, nodes_needed, short_why
 from .placement import Placement, pack
 from .plan import make_plan, on_cpu_context
 from .request import InstanceRequest, read_request
-from .speculation import offered
 
 #: Only hosts with at least this many GPUs are suggested to be joined; below that, one larger host is better.
 WORTH_JOINING = 4
@@ -110,10 +110,11 @@ def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) ->
 
 
 def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
-    size = 0 if request.model.folder else weights_bytes(request.model)
+    beside = [*lora.fetched(request), speculation.fetched(request)]
+    size = to_download(request.model.folder, weights_bytes(request.model), beside)
     minutes = _minutes(size, bits_per_s)
     row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
-    row["auto_draft"] = offered(request)
+    row["auto_draft"] = speculation.offered(request)
     if request.device == "cpu":
         context, tokens = on_cpu_context(request, advice.catalog)
         return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)

@@ -249,6 +249,7 @@ def test_a_table_of_many_models_asks_for_all_of_their_drafts() -> None:
     options = {"models": ["all"], "speculative": "auto", "gpus": "1xH100", "extra_models": models}
     made = action(serving_matrix.ActionModule, node(**{KNOWN: hub_answer(KNOWN, SPECULATORS)}), **options)
     (row,) = made.run(task_vars={})["rows"]
+    assert row["download_bytes"] == one("1xH100", model="8b").download_bytes + SIZE
     assert (row["model"], row["fits"], called(made)[1]["models"][0]["name"]) == ("8b", True, KNOWN)
 
 
