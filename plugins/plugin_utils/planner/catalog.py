@@ -24,13 +24,13 @@ UNPLANNED = "unplanned"
 @lru_cache(maxsize=1024)
 def version_key(version: str) -> tuple[int, ...]:
     """Order versions as numbers: 0.9 is older than 0.33, and a driver's 580.65.06 is newer than 580.9."""
-    return tuple(int("0" + "".join(filter(str.isdigit, part))) for part in str(version).split("."))
+    return tuple(int("0" + "".join(filter(str.isdecimal, part))) for part in str(version).split("."))
 
 
-def near(name: str, known: Iterable[str]) -> list[str]:
+def near(name: Any, known: Iterable[str]) -> list[str]:
     """Up to three known names that resemble this one."""
     folded = {item.casefold(): item for item in known}
-    return [folded[hit] for hit in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.5)]
+    return [folded[hit] for hit in difflib.get_close_matches(str(name).casefold(), folded, n=3, cutoff=0.5)]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ...module_utils import paths
+from . import forms
 from .architectures import read_config
 from .catalog import (
     BatchDefault,
@@ -25,7 +26,6 @@ from .catalog import (
     Image,
     ModelSpec,
     Policy,
-    near,
     version_key,
 )
 from .quantization import Storage, WeightFormat, plain
@@ -36,15 +36,6 @@ HOME = Path(__file__).resolve().parents[3] / "catalog"
 # An engine file has 320 options: the C loader takes 8 ms, the Python loader 150 ms.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Raw = Mapping[str, Any]
-
-
-def _reject_unknown_keys(what: str, raw: Raw, known: Iterable[str]) -> None:
-    """Raise ValueError for an unknown key: it is usually a typing error."""
-    known = sorted(known)
-    for key in raw:
-        if key not in known:
-            meant = near(str(key), known)
-            raise ValueError(f"{what}: unknown key {key!r}{f', did you mean {meant[0]!r}?' if meant else '.'}")
 
 
 def _positive_int(what: str, raw: Raw, key: str, default: int | None = None) -> int:
@@ -92,8 +83,14 @@ def weights_of(what: str, raw: Raw, config: Raw, formats: Formats) -> Storage | 
     return read_quantization(quantization_of(config, raw.get("hf_quant_config")), formats.known, formats.not_served)
 
 
-MODEL_KEYS = {field.name for field in fields(ModelSpec)} - {"key", "architecture"}
-MODEL_KEYS |= {"config", "config_of", "hf_quant_config"}
+MODEL_KEYS = forms.types_of(
+    ModelSpec,
+    leave_out=("key", "architecture"),
+    weights="str",
+    config="Mapping",
+    config_of="str",
+    hf_quant_config="Mapping",
+)
 #: Keys of an entry that are taken as they stand.
 PLAIN = ("title", "revision", "license", "tool_call_parser", "reasoning_parser", "source", "since", "vllm")
 
@@ -101,7 +98,7 @@ PLAIN = ("title", "revision", "license", "tool_call_parser", "reasoning_parser",
 def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -> ModelSpec:
     """Validate one entry of models.yml."""
     what = f"model {key}"
-    _reject_unknown_keys(what, raw, MODEL_KEYS)
+    forms.check(what, raw, MODEL_KEYS)
     if not raw.get("repo_id"):
         raise ValueError(f"{what}: repo_id is missing.")
     config = raw.get("config") or known.get(str(raw.get("config_of")), {}).get("config")
@@ -110,7 +107,7 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
     device = str(raw.get("device", "cuda"))
     if device not in ("cuda", "cpu"):
         raise ValueError(f"{what}: device must be cuda or cpu, not {device!r}.")
-    plain = {name: raw[name] for name in PLAIN if name in raw}
+    plain = {name: raw[name] for name in PLAIN if raw.get(name) is not None}
     return ModelSpec(
         key=key,
         repo_id=str(raw["repo_id"]),
@@ -121,7 +118,7 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
         max_model_len=_optional_int(what, raw, "max_model_len"),
         weights_bytes=_optional_int(what, raw, "weights_bytes"),
         kv_bytes_per_token=_optional_int(what, raw, "kv_bytes_per_token"),
-        **_file_fields(raw),
+        **_file_fields(what, raw),
         env={name: str(value) for name, value in (raw.get("env") or {}).items()},
         drafts=_drafts(what, raw.get("drafts") or ()),
         in_matrix=bool(raw.get("in_matrix", True)),
@@ -129,7 +126,7 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
     )
 
 
-DRAFT_KEYS = {field.name for field in fields(FittingDraft)}
+DRAFT_KEYS = forms.types_of(FittingDraft)
 
 
 def _drafts(what: str, raw: Any) -> tuple[FittingDraft, ...]:
@@ -142,7 +139,7 @@ def _draft(what: str, raw: Any) -> FittingDraft:
     """Validate one of a model's drafts."""
     if not isinstance(raw, Mapping):
         raise ValueError(f"{what} must be a dictionary such as {{repo_id: ORG/DRAFT, method: eagle3}}, not {raw!r}.")
-    _reject_unknown_keys(what, raw, DRAFT_KEYS)
+    forms.check(what, raw, DRAFT_KEYS)
     method, repo_id = str(raw.get("method") or ""), str(raw.get("repo_id") or "")
     if method not in (*WITH_MODEL, *WITHOUT_MODEL):
         raise ValueError(f"{what}: method must be one of {', '.join((*WITH_MODEL, *WITHOUT_MODEL))}, not {method!r}.")
@@ -159,44 +156,69 @@ def _draft(what: str, raw: Any) -> FittingDraft:
     return FittingDraft(method, tokens, **names, source=str(raw.get("source") or ""))
 
 
-def _file_fields(raw: Raw) -> dict[str, Any]:
+def _file_fields(what: str, raw: Raw) -> dict[str, Any]:
     """The fields of an entry that concern the model's files."""
     lists = ("ignore_patterns", "allow_patterns", "shards", "code_files")
-    given: dict[str, Any] = {name: tuple(raw[name]) for name in lists if raw.get(name) is not None}
+    given: dict[str, Any] = {name: tuple(map(str, raw[name])) for name in lists if raw.get(name) is not None}
     given |= {name: str(raw[name]) for name in ("branch", "folder") if raw.get(name)}
     if raw.get("files"):
-        given["files"] = {str(path): int(size) for path, size in raw["files"].items()}
+        forms.check(f"{what}: files", raw["files"], dict.fromkeys(raw["files"], "int"))
+        given["files"] = {str(path): int(size) for path, size in raw["files"].items() if size is not None}
     return given
 
 
-GPU_KEYS = {field.name for field in fields(GpuSpec)} - {"key", "most"}
+GPU_KEYS = forms.types_of(GpuSpec, leave_out=("key", "most"))
 
 
 def gpu_spec(key: str, raw: Raw) -> GpuSpec:
     """Validate one entry of gpus.yml."""
     what = f"gpu {key}"
-    _reject_unknown_keys(what, raw, GPU_KEYS)
+    forms.check(what, raw, GPU_KEYS)
     capability = str(raw.get("compute_capability", ""))
     if len(version_key(capability)) != 2:
         raise ValueError(f"{what}: compute_capability must look like 9.0, not {capability!r}.")
     return GpuSpec(
         key=key,
-        names=tuple(raw.get("names") or (key,)),
+        names=tuple(map(str, raw.get("names") or (key,))),
         memory_mib=_positive_int(what, raw, "memory_mib"),
         compute_capability=capability,
         reserved_mib=_optional_int(what, raw, "reserved_mib"),
         nvlink_domain=_positive_int(what, raw, "nvlink_domain", 1),
         fabric=bool(raw.get("fabric", False)),
         unified=bool(raw.get("unified", False)),
-        aliases=tuple(raw.get("aliases", ())),
-        matrix_counts=tuple(raw.get("matrix_counts", ())),
+        aliases=tuple(map(str, raw.get("aliases") or ())),
+        matrix_counts=tuple(map(int, raw.get("matrix_counts") or ())),
     )
+
+
+OF_MEMORY = ("gpu_memory_utilization", "block_size", "runtime_overhead_gib", "batch_defaults")
+ENGINE_KEYS = forms.types_of(EngineSpec, leave_out=("unplanned", *OF_MEMORY), memory="Mapping")
+MEMORY_KEYS = {key: text for key, text in forms.types_of(EngineSpec).items() if key in OF_MEMORY}
+
+
+def _checked_engine(raw: Raw) -> None:
+    """Raise ValueError for a release whose parts have another form."""
+    what = f"engine {raw['version']}"
+    forms.check(what, raw, ENGINE_KEYS)
+    forms.check(f"{what}: memory", raw["memory"], MEMORY_KEYS)
+    for name, spec, listed in (
+        ("images", Image, raw["images"]),
+        ("batch_defaults", BatchDefault, raw["memory"]["batch_defaults"]),
+    ):
+        for part in listed:
+            forms.check(f"{what}: {name}", part, forms.types_of(spec), forms.required(spec))
+    for name, flag in raw["flags"].items():
+        if not isinstance(flag, (list, tuple)) or len(flag) not in (2, 3):
+            raise ValueError(f"{what}: flags: {name} must be a list of its type and default, not {flag!r}.")
 
 
 def engine_spec(raw: Raw) -> EngineSpec:
     """Build a release from one file of catalog/engines."""
+    _checked_engine(raw)
     memory = raw["memory"]
-    images = (Image(**{**image, "compat_branches": tuple(image.get("compat_branches", ()))}) for image in raw["images"])
+    images = (
+        Image(**{**image, "compat_branches": tuple(image.get("compat_branches") or ())}) for image in raw["images"]
+    )
     flags = (Flag(name, kind, default, tuple(*also)) for name, (kind, default, *also) in raw["flags"].items())
     return EngineSpec(
         version=str(raw["version"]),
@@ -222,10 +244,22 @@ def _read(path: Path) -> Any:
         return yaml.load(stream, Loader=LOADER)
 
 
-def _merged(base: Raw, extra: Raw | None) -> dict[str, dict[str, Any]]:
+def _merged(what: str, base: Raw, extra: Raw | None) -> dict[str, dict[str, Any]]:
     """Merge the user's entries into ours key by key: an existing entry is amended, not replaced."""
-    extra = extra or {}
-    return {key: {**(base.get(key) or {}), **(extra.get(key) or {})} for key in dict.fromkeys((*base, *extra))}
+    if not isinstance(extra or {}, Mapping):
+        raise ValueError(f"extra_{what}s must be a dictionary such as {{name: {{…}}}}, not {extra!r}.")
+    own = {str(key): entry or {} for key, entry in (extra or {}).items()}
+    for key, entry in own.items():
+        forms.entry(f"{what} {key}", entry)
+    return {key: {**(base.get(key) or {}), **own.get(key, {})} for key in dict.fromkeys((*base, *own))}
+
+
+def _release(version: str, newest: Raw, own: Raw) -> dict[str, Any]:
+    """A release of which the user says only what differs from the newest that is whole."""
+    said = {key: value for key, value in own.items() if value is not None}
+    memory = said.get("memory", {})
+    whole = {**newest["memory"], **memory} if isinstance(memory, Mapping) else memory
+    return {**newest, **said, "version": version, "memory": whole}
 
 
 def load_catalog(
@@ -237,15 +271,15 @@ def load_catalog(
     """Read catalog/ and merge the user's entries. Raises ValueError for malformed entries."""
     models, gpus = _read(home / "models.yml"), _read(home / "gpus.yml")
     formats = _formats(_read(home / "weight_formats.yml"))
-    raw_models = _merged(models["models"], extra_models)
+    raw_models = _merged("model", models["models"], extra_models)
     files = (_read(path) for path in sorted((home / "engines").glob("vllm-*.yml")))
-    raw_engines = _merged({str(raw["version"]): raw for raw in files}, extra_engines)
+    raw_engines = _merged("engine", {str(raw["version"]): raw for raw in files}, extra_engines)
     whole = [key for key, raw in raw_engines.items() if {"images", "memory", "flags"} <= raw.keys()]
     newest = raw_engines[max(whole, key=version_key)]
-    engines = (engine_spec({**newest, "version": key, **raw}) for key, raw in raw_engines.items())
+    engines = (engine_spec(_release(key, newest, raw)) for key, raw in raw_engines.items())
     return Catalog(
         models={key: model_spec(key, raw, formats, raw_models) for key, raw in raw_models.items()},
-        gpus={key: gpu_spec(key, raw) for key, raw in _merged(gpus["gpus"], extra_gpus).items()},
+        gpus={key: gpu_spec(key, raw) for key, raw in _merged("gpu", gpus["gpus"], extra_gpus).items()},
         engines={engine.version: engine for engine in engines},
         policy=Policy(**_read(home / "planner.yml")),
         reserved_fraction=float(gpus["reserved_fraction"]),

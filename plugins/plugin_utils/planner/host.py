@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ...module_utils.programs.gpu import SLICES, Gpu, NodeGpus, gpu_from, label
+from ...module_utils.programs.gpu import SLICES, Gpu, GpuProcess, MigSlice, NodeGpus, gpu_from, label
+from . import forms
 from .catalog import Catalog, GpuSpec, near, version_key
 
 MIB_PER_GIB = 1024
@@ -96,14 +97,23 @@ def _parsed(text: str) -> list[dict[str, Any]]:
     """Parse a text such as 4xH100, 4xH100,2xL40S or H100."""
     items = []
     for part in filter(None, (item.strip() for item in text.split(","))):
-        count, name = re.fullmatch(r"(?:(\d+)\s*[xX*]\s*)?(.+)", part).groups()  # type: ignore[union-attr]
-        items.append({"name": name.strip(), "count": int(count or 1)})
+        count, name = re.fullmatch(r"(?s)(?:(\d+)\s*[xX*]\s*)?(.+)", part).groups()  # type: ignore[union-attr]
+        items.append({"name": name.strip(), "count": count or 1})
     return items
 
 
-#: Keys of a `gpus` entry that must be whole numbers.
-NUMBERS = ("index", "memory_mib", "reserved_mib", "used_mib")
-GIVEN_KEYS = ("count", *(field.name for field in fields(Gpu)))
+#: No host has more GPUs.
+MOST_GPUS = 64
+CAPABILITY = re.compile(r"\d{1,2}\.\d", re.ASCII)
+#: Keys of a `gpus` entry that are whole numbers, and their least and largest values.
+NUMBERS = {
+    "index": (0, SLICES - 1),
+    "memory_mib": (1, 1 << 24),
+    "reserved_mib": (0, 1 << 24),
+    "used_mib": (0, 1 << 24),
+    "count": (0, MOST_GPUS),
+}
+GIVEN_KEYS = forms.types_of(Gpu, count="int")
 
 
 def _known_or_sized(entry: Any, catalog: Catalog) -> tuple[str, GpuSpec | None]:
@@ -125,14 +135,29 @@ def _known_or_sized(entry: Any, catalog: Catalog) -> tuple[str, GpuSpec | None]:
     return name, spec
 
 
+def _numbers(name: str, entry: Mapping[str, Any]) -> dict[str, int]:
+    """The whole numbers of a `gpus` entry. Raises ValueError where a key has another form, or is out of range."""
+    what = f"gpus: {name}"
+    forms.check(what, entry, GIVEN_KEYS)
+    for key, spec in (("processes", GpuProcess), ("slices", MigSlice)):
+        for part in entry.get(key) or ():
+            forms.check(f"{what}: {key}", part, forms.types_of(spec), forms.required(spec))
+    numbers = {key: int(entry[key]) for key in NUMBERS if entry.get(key) is not None}
+    for key, number in numbers.items():
+        least, most = NUMBERS[key]
+        if not least <= number <= most:
+            raise ValueError(f"{what}: {key} must be between {least} and {most}, not {number}.")
+    capability = entry.get("compute_capability") or "0.0"
+    if not CAPABILITY.fullmatch(str(capability)):
+        raise ValueError(f"{what}: compute_capability must look like 9.0, not {capability!r}.")
+    return numbers
+
+
 def _given(entry: Mapping[str, Any], catalog: Catalog) -> list[Gpu]:
     """The GPUs of one `gpus` entry, repeated by its count."""
     name, spec = _known_or_sized(entry, catalog)
-    try:
-        numbers = {key: int(entry[key]) for key in NUMBERS if entry.get(key) is not None}
-        count = int(entry.get("count", 1))
-    except (TypeError, ValueError):
-        raise ValueError(f"gpus: {name}: {', '.join(('count', *NUMBERS))} must be whole numbers.") from None
+    numbers = _numbers(name, entry)
+    count = numbers.pop("count", 1)
     # Replace a short name with the catalogue's first name; keep a name that nvidia-smi prints.
     short = spec is not None and name.casefold() not in map(str.casefold, spec.names)
     derived = {
@@ -151,6 +176,10 @@ def given_gpus(gpus: str | Mapping[str, Any] | Sequence[Any], catalog: Catalog) 
     listed = [gpus] if isinstance(gpus, (str, Mapping)) else gpus
     entries = [part for item in listed for part in (_parsed(item) if isinstance(item, str) else [item])]
     cards = [gpu for entry in entries for gpu in _given(entry, catalog)]
+    if len(cards) > MOST_GPUS:
+        raise ValueError(
+            f"gpus: {len(cards)} GPUs are more than one host has: describe a host of {MOST_GPUS} or fewer."
+        )
     # GPUs without an index are numbered by type, so the order of the entries does not matter.
     cards.sort(key=lambda gpu: (gpu.index, gpu.name, repr(gpu)))
     cards = [gpu if gpu.index >= 0 else replace(gpu, index=place) for place, gpu in enumerate(cards)]

@@ -178,10 +178,18 @@ def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str
         (drafted({"tokens": 129}), "draft 1: tokens must be at most 128, not 129"),
         (drafted({"repo_id": "c"}), "draft 1: 'c' is not the name of a repository"),
         (drafted({"revision": "../x"}), "draft 1: "),
+        ({"repo_id": "a/b", "config": "SHAPE"}, "config must be a dictionary such as {name: value}, not 'SHAPE'."),
+        ({"repo_id": ["a/b"], "config": SHAPE}, "repo_id must be a text, not ['a/b']."),
+        ({"repo_id": "a/b", "config": SHAPE, "env": ["A=1"]}, "env must be a dictionary"),
+        ({"repo_id": "a/b", "config": SHAPE, "files": {"x": "many"}}, "files: x must be a whole number, not 'many'."),
+        ({"repo_id": "a/b", "config": SHAPE, "allow_patterns": "*.json"}, "allow_patterns must be a list of texts"),
+        ({"repo_id": "a/b", "config": SHAPE, "gated": "no"}, "gated must be true or false, not 'no'."),
+        ({"repo_id": "a/b", "config": SHAPE, "weights_bytes": 1.5}, "weights_bytes must be a whole number, not 1.5."),
+        ("a/b", "must be a dictionary such as {name: value}, not 'a/b'."),
     ],
 )
-def test_a_model_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=r"^model m: ") as raised:
+def test_a_model_that_cannot_be_read(entry: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=r"^model m\b") as raised:
         load_catalog({"m": entry})
     assert says in str(raised.value)
 
@@ -204,12 +212,41 @@ def test_what_cannot_be_sized_is_never_sized() -> None:
         ({"memory_mib": 1}, "compute_capability must look like 9.0, not ''"),
         ({"compute_capability": "9.0"}, "memory_mib must be a whole number, not None"),
         ({"compute_capability": "9.0", "memory_mib": 1, "size": 2}, "unknown key 'size'"),
+        # A text is a list of its letters to Python.
+        ({"compute_capability": "9.0", "memory_mib": 1, "names": "NVIDIA X"}, "names must be a list of texts"),
+        ({"compute_capability": "9.0", "memory_mib": 1, "matrix_counts": ["two"]}, "must be a list of whole numbers"),
     ],
 )
 def test_a_gpu_that_cannot_be_read(entry: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=r"^gpu g: ") as raised:
         load_catalog(extra_gpus={"g": entry})
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"image": "mine/vllm:1"}, "engine 9.9: unknown key 'image', did you mean 'images'?"),
+        ({"images": "mine/vllm:1"}, "engine 9.9: images must be a list, not 'mine/vllm:1'."),
+        ({"images": [{"image": "mine/vllm:1"}]}, "engine 9.9: images: device is missing."),
+        ({"memory": 0.9}, "engine 9.9: memory must be a dictionary"),
+        ({"memory": {"block_size": "wide"}}, "engine 9.9: memory: block_size must be a whole number, not 'wide'."),
+        ({"memory": {"batch_defaults": [{"batched_tokens": 1}]}}, "batch_defaults: min_memory_gib is missing."),
+        ({"flags": {"new": "int"}}, "engine 9.9: flags: new must be a list of its type and default, not 'int'."),
+        ({"config": ["a"]}, "engine 9.9: config must be a dictionary"),
+        ("mine/vllm:1", "engine 9.9 must be a dictionary such as {name: value}, not 'mine/vllm:1'."),
+    ],
+)
+def test_a_release_that_cannot_be_read(entry: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=r"^engine 9\.9\b") as raised:
+        load_catalog(extra_engines={"9.9": entry})
+    assert says in str(raised.value)
+
+
+def test_a_users_own_engine_keeps_the_memory_that_it_does_not_name() -> None:
+    own = load_catalog(extra_engines={"9.9": {"memory": {"runtime_overhead_gib": 2.0}}}).engine("9.9")
+    assert own.runtime_overhead_gib == 2.0
+    assert own.batch_defaults == CATALOG.engine("0.33.0").batch_defaults
 
 
 def test_a_users_own_gpu() -> None:
