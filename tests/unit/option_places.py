@@ -51,7 +51,16 @@ def complaints(checkout: Path) -> list[str]:
     used = fields(checkout / REQUEST)
     of_the_host = set(constant(checkout / REQUEST, "OF_THE_HOST"))
     # Of one entry of `models` alone, or what the planner itself adds.
-    own = {"name", "model", "served_model_name", "gpu_indices", "engine", "engine_decides_context", "stretched"}
+    own = {
+        "name",
+        "named",
+        "model",
+        "served_model_name",
+        "gpu_indices",
+        "engine",
+        "engine_decides_context",
+        "stretched",
+    }
     return [
         *(f"{name} has no default in {DEFAULTS}" for name in sorted(defined - defaults)),
         *(f"{name} is no field of InstanceRequest in {REQUEST}" for name in sorted(defined - used - of_the_host)),
