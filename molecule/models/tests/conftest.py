@@ -42,6 +42,14 @@ def asked_of(unit: str) -> list[str]:
     return [f"POST {words[0]} {words[2]}" for words in map(str.split, lines)]
 
 
+def embedded(texts: list[str]) -> list[list[float]]:
+    """The vectors that the embedding model makes of texts, through the gateway."""
+    body = json.dumps({"model": EMBEDDING, "input": texts})
+    status, text = through_the_gateway("/tiny-embedding/v1/embeddings", body)
+    assert status == 200, text
+    return [row["embedding"] for row in json.loads(text)["data"]]
+
+
 @contextmanager
 def no_hub() -> Iterator[None]:
     """The hub is down for this node: its address is one where nobody listens."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from answers import ANSWERS, answers_of, ask, wrong
-from conftest import EMBEDDING, LLAMA, MIXTURE, asked_of, no_hub, play, through_the_gateway
+from conftest import EMBEDDING, LLAMA, MIXTURE, asked_of, embedded, no_hub, play, through_the_gateway
 from scenario import CHECKOUT, Hub, on_node, run_play, wait_until, warnings
 
 UNITS = {MIXTURE: "vllm-tiny-moe", EMBEDDING: "vllm-tiny-embedding"}
@@ -26,13 +26,6 @@ def cosine(one: list[float], other: list[float]) -> float:
         return sum(map(operator.mul, left, right))
 
     return product(one, other) / math.sqrt(product(one, one) * product(other, other))
-
-
-def embedded(texts: list[str]) -> list[list[float]]:
-    body = json.dumps({"model": EMBEDDING, "input": texts})
-    status, text = through_the_gateway("/tiny-embedding/v1/embeddings", body)
-    assert status == 200, text
-    return [row["embedding"] for row in json.loads(text)["data"]]
 
 
 def test_no_catalogue_has_them() -> None:
