@@ -60,6 +60,20 @@ def test_an_adapter_of_another_model_is_refused_before_anything_changes() -> Non
     assert result.changed == 0
 
 
+def test_another_model_of_the_same_name_does_not_take_its_place() -> None:
+    """A folder, as a repository of another organisation would."""
+    folder = "/srv/other/tiny-moe"
+    snapshots = "/var/lib/huggingface/hub/models--lab--tiny-moe/snapshots"
+    on_node(f"mkdir -p /srv/other && cp -rL {snapshots}/* {folder}")
+    try:
+        result = play("site", models=[folder])
+    finally:
+        on_node("rm -r /srv/other")
+    assert result.status != 0
+    assert f"tiny-moe serves {MIXTURE} on this node, and {folder} would take its place" in result.words
+    assert result.changed == 0
+
+
 def test_an_embedding_is_what_transformers_makes_of_the_same_text() -> None:
     right: dict[str, list[float]] = json.loads(Hub().read(EMBEDDING, "embeddings.json"))
     for text, vector in zip(right, embedded(list(right)), strict=True):
