@@ -155,8 +155,9 @@ def _context_note(choice: Choice, placement: Placement) -> str:
         return ""
     wider = [way for way in placement.options.fitting if way.context >= full]
     remedy = f" {min(wider, key=lambda way: way.gpus)} would hold it (vllm_objective: context)." if wider else ""
-    room = f"{choice.fit.kv_tokens} tokens of KV cache fit"
-    return f"The context is {choice.context} of the model's {full}, since {room}.{remedy}"
+    held = choice.fit.kv_tokens
+    room = f"{held} tokens of KV cache fit, and {held - choice.context} stay free as a margin"
+    return f"The context is {choice.context} of the model's {full}: {room}.{remedy}"
 
 
 def _stretched(request: InstanceRequest) -> str:
