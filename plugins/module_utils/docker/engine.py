@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Docker engine of this node: docker_info's answer, which preflight_check gives as well.
 
-What Docker and the NVIDIA tools say of themselves is read here.
+It parses the output of Docker and of the NVIDIA tools.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from . import daemon as docker_daemon
 Which = Callable[[str], Optional[str]]
 
 MARKERS = ["/etc/apt/sources.list.d/docker.sources", "/etc/yum.repos.d/docker-ce.repo"]
-#: Where one of these is, the toolkit is the role's own, at the role's version.
+#: If one of these files exists, the role installed the toolkit, at the role's version.
 TOOLKIT_SOURCES = [
     "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
     "/etc/yum.repos.d/nvidia-container-toolkit.repo",
@@ -39,7 +39,7 @@ OWN_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 
 FIRST_WITH_CDI = (25, 0)
 FIRST_WITH_CDI_ON = (28, 3)
-#: The first nvidia-ctk that sets Docker up for CDI (``runtime configure --cdi.enabled``).
+#: The first nvidia-ctk that can configure Docker for CDI (``runtime configure --cdi.enabled``).
 FIRST_TOOLKIT = (1, 14, 4)
 
 
@@ -64,18 +64,18 @@ class Engine:
 
     @property
     def cdi_is_on(self) -> bool:
-        """Whether it does so without being told."""
+        """Whether it does so by default."""
         return release(self.server) >= FIRST_WITH_CDI_ON
 
 
 def release(version: str) -> Tuple[int, ...]:
-    """(26, 1, 5) from 26.1.5+dfsg1; nothing from nothing."""
+    """(26, 1, 5) from 26.1.5+dfsg1; () from an empty text."""
     match = re.match(r"\d+(?:\.\d+)*", version)
     return tuple(int(part) for part in match.group().split(".")) if match else ()
 
 
 def parse_version(answer: str) -> Engine:
-    """The engine in ``docker version --format '{{json .}}'``; its Server is null where none answers."""
+    """The engine in ``docker version --format '{{json .}}'``; its Server is null if none answers."""
     try:
         versions: Any = json.loads(answer)
     except ValueError:
@@ -93,7 +93,7 @@ def parse_version(answer: str) -> Engine:
 
 @dataclass(frozen=True)
 class Roots:
-    """What the Docker that answers hangs on: ``service`` where docker.service started it, ``snap`` where snap's did."""
+    """How the answering Docker was started: ``service`` by docker.service, ``snap`` by snap's service."""
 
     service: bool = True
     snap: bool = False
@@ -101,7 +101,7 @@ class Roots:
     elsewhere: str = ""
 
 
-#: Dockers on which nothing here can run: when it is that one, what it is, and what helps. The first is said.
+#: Dockers that cannot run the services: a condition, a description, and the remedy. The first match is reported.
 UNFIT: Tuple[Tuple[Callable[[Engine, Roots], bool], str, str], ...] = (
     (
         lambda _docker, roots: roots.snap and not roots.service,
@@ -140,7 +140,7 @@ UNFIT: Tuple[Tuple[Callable[[Engine, Roots], bool], str, str], ...] = (
 
 
 def obstacle(docker: Engine, roots: Roots) -> str:
-    """Why this Docker can be neither kept nor replaced, in one sentence with the remedy; empty where it can."""
+    """Why this Docker can be neither kept nor replaced, in one sentence with the remedy; empty if it can."""
     for applies, kind, remedy in UNFIT:
         if applies(docker, roots):
             shown = f" {docker.server}" if docker.server else ""
@@ -153,13 +153,13 @@ def obstacle(docker: Engine, roots: Roots) -> str:
 
 
 def toolkit_version(answer: str) -> str:
-    """1.20.0 from ``nvidia-ctk --version``; nothing from what says no version."""
+    """1.20.0 from ``nvidia-ctk --version``; empty without a version."""
     match = re.search(r"version (\d+(?:\.\d+)+)", answer)
     return match.group(1) if match else ""
 
 
 def cdi_trouble(server: str) -> str:
-    """Why a Docker of this version does not do for GPUs; empty where it does, or where none answers."""
+    """Why this version of Docker cannot be used for GPUs; empty if it can, or if no Docker answers."""
     if not server or Engine(server=server).knows_cdi:
         return ""
     return (
@@ -169,7 +169,7 @@ def cdi_trouble(server: str) -> str:
 
 
 def toolkit_trouble(version: str) -> str:
-    """Why a toolkit of this version does not do; empty where it does, or is of a version that nobody can tell."""
+    """Why this version of the toolkit cannot be used; empty if it can, or if the version is unknown."""
     if not version or release(version) >= FIRST_TOOLKIT:
         return ""
     first = ".".join(map(str, FIRST_TOOLKIT))
@@ -186,7 +186,7 @@ def gpu_uuids(listing: str) -> List[str]:
 
 
 def proof_failure(output: str) -> str:
-    """The cause of a failed container and what to do about it, with its own words."""
+    """The cause of a failed container and the remedy, with the container's output."""
     lines = output.splitlines()
     cause = diagnosis.diagnose([*lines, " ".join(output.split())])
     why = str(cause) if cause else "it did not run"
@@ -194,7 +194,7 @@ def proof_failure(output: str) -> str:
 
 
 def describe(options: Mapping[str, Any], run: Runner, which: Which) -> Dict[str, Any]:
-    """``options`` holds the options of docker_info; those that are left out are its defaults."""
+    """``options``: the options of docker_info; missing ones have its defaults."""
     docker, systemctl = which("docker"), which("systemctl")
     engine, units = ask(run, docker), shown(run, systemctl)
     names = options.get("users")
@@ -216,13 +216,13 @@ def describe(options: Mapping[str, Any], run: Runner, which: Which) -> Dict[str,
 def ask(run: Runner, docker: Optional[str]) -> Engine:
     if not docker:
         return Engine()
-    # Exits 1 where no server answers, and tells of the client all the same.
+    # Exits 1 if no server answers, but still prints the client.
     _rc, out, _err = run([docker, "version", "--format", "{{json .}}"])
     return parse_version(out)
 
 
 def shown(run: Runner, systemctl: Optional[str]) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """What systemd says of docker.service, and of the one that snap's Docker has."""
+    """The state of docker.service and of snap's Docker service, from systemd."""
     units = commands.shown(run(commands.show(PROPERTIES, "docker.service", SNAP))[1]) if systemctl else []
     ours, snaps = [*units, {}, {}][:2]
     return ours, snaps
@@ -238,8 +238,8 @@ def service(properties: Mapping[str, str]) -> Dict[str, Any]:
 
 
 def roots(run: Runner, docker: Optional[str], engine: Engine, units: Optional[Tuple[Mapping[str, str], ...]]) -> Roots:
-    """What the Docker that answers hangs on. Where that is docker.service, nothing further is asked."""
-    # Without systemd nobody can tell; that there is none is said elsewhere.
+    """How the answering Docker was started. If docker.service runs, nothing else is checked."""
+    # Unknown without systemd; preflight reports that it is missing.
     ours, snaps = units or ({"LoadState": "loaded", "ActiveState": "active"}, {})
     started = ours.get("LoadState") == "loaded" and ours.get("ActiveState") not in ("inactive", "failed")
     elsewhere = sent_to(run, docker, engine)
@@ -258,12 +258,12 @@ def sent_to(run: Runner, docker: Optional[str], engine: Engine) -> str:
 
 
 def rootless_sockets() -> Sequence[str]:
-    """The sockets of Dockers that run as somebody's own."""
+    """The sockets of rootless Dockers."""
     return sorted(glob.glob("/run/user/*/docker.sock"))
 
 
 def toolkit(run: Runner, nvidia_ctk: Optional[str]) -> str:
-    """The version of the NVIDIA Container Toolkit that is here; empty where none is, or where it does not say."""
+    """The version of the NVIDIA Container Toolkit on this node; empty if it is missing or of unknown version."""
     return toolkit_version(run([nvidia_ctk, "--version"])[1]) if nvidia_ctk else ""
 
 
@@ -272,7 +272,7 @@ def is_ours(marker: str) -> bool:
 
 
 def config_settled(path: str, wanted: Dict[str, Any]) -> bool:
-    """A file that cannot be read is not settled: whoever merges into it says what is wrong with it."""
+    """A file that cannot be read is not settled: the module that merges it reports the error."""
     try:
         _text, here = docker_daemon.read(path)
         return docker_daemon.merged(path, here, wanted) == here

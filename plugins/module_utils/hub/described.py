@@ -1,11 +1,11 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model is that is known by its name alone: its config.json and its files, as the planner wants to know them.
+"""Describe a model that is not in the catalogue: its config.json and its files, as the planner needs them.
 
-Three are asked, in this order. What was fetched to this node says it all without a network: its manifest has the whole
-listing, and config.json lies among the weights. Else the hub, or the folder that stands in for it. A folder of the
-node's own is read as it is. Nothing is judged here, and nothing is written.
+There are three sources. If the model was downloaded to this node, its manifest has the listing and the weights include
+config.json, so no network is needed. Otherwise the hub is asked, or the folder that replaces it. A model that is a
+folder of the node is read as it is. This file makes no decisions and writes nothing.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from .folder import Folder, walk
 from .snapshot import Cache, Manifest, RepoFile, Snapshot
 
 CONFIG = "config.json"
-#: What ModelOpt writes beside a config.json that says nothing of the weights' format.
+#: ModelOpt's file with the weights' format, if config.json does not contain it.
 FORMAT = "hf_quant_config.json"
-#: What makes a repository one of a LoRA adapter.
+#: The file that marks a repository as a LoRA adapter.
 ADAPTER = "adapter_config.json"
-#: Which tensors lie in which file, by the kind of the files. The second counts where there is none of the first.
+#: The indexes of tensors by file, for each kind of files. The second is used if the first is missing.
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 #: Far more than any that was published: 5 MB is a long config.json, and 20 MB an index of 100,000 tensors.
 LARGEST = {CONFIG: 16_000_000, FORMAT: 16_000_000, ADAPTER: 16_000_000}
 LARGEST_INDEX = 60_000_000
 
 Described = dict[str, Any]
-#: The content of a file of the listing. Raises HubError where it cannot be had.
+#: The content of a file of the listing. Raises HubError if it is not available.
 Read = Callable[[RepoFile], bytes]
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model by what its user calls it: a repository and a revision, or a ``folder`` of this node."""
+    """A model as its user names it: a repository and a revision, or a ``folder`` of this node."""
 
     name: str
     repo_id: str = ""
@@ -53,11 +53,11 @@ class Wanted:
 
 
 def describe(wanted: Iterable[Wanted], hub: Union[Hub, Folder], home: str, update: bool) -> dict[str, Described]:
-    """Each model by its name: what it is, or in ``refused`` the sentence that says why that is not known.
+    """The description of each model, by name; or in ``refused`` the reason why there is none, as a sentence.
 
     Args:
-        home: where what was fetched lies.
-        update: whether a branch is asked for again that was resolved here before.
+        home: the folder of downloaded models.
+        update: whether to resolve a branch again that was resolved on this node before.
     """
     answers: dict[str, Described] = {}
     for model in wanted:
@@ -69,7 +69,7 @@ def describe(wanted: Iterable[Wanted], hub: Union[Hub, Folder], home: str, updat
 
 
 def of_repository(wanted: Wanted, hub: Union[Hub, Folder], home: str, update: bool) -> Described:
-    """A repository's revision, by what is kept of it here or by what the hub says."""
+    """Describe a repository's revision, from this node's files or from the hub."""
     snapshot = Snapshot(wanted.repo_id, wanted.revision)
     kept = None if update and not snapshot.pinned else _kept(snapshot, home)
     if kept is not None:
@@ -80,7 +80,7 @@ def of_repository(wanted: Wanted, hub: Union[Hub, Folder], home: str, update: bo
 
 
 def _kept(snapshot: Snapshot, home: str) -> Described | None:
-    """What was fetched to this node and verified; None where that does not say enough."""
+    """Describe a model from its files on this node; None if they do not suffice."""
     present = hub_snapshot.look(home, snapshot)
     if present.manifest is None:
         return None
@@ -111,8 +111,8 @@ def _described(snapshot: Snapshot, about: About, read: Read) -> Described:
 
 
 def _contents(what: str, files: Mapping[str, RepoFile], read: Read) -> Described:
-    """What config.json says, nothing where there is none, the weights' format and an adapter's rank where other files
-    say it, and the files that the index of the weights names."""
+    """The content of config.json (None without one), the weights' format and an adapter's rank from other files, and
+    the files in the index of the weights."""
     config = _json(what, files[CONFIG], read) if CONFIG in files else None
     beside = FORMAT in files and config is not None and not config.get("quantization_config")
     stored = {"hf_quant_config": _json(what, files[FORMAT], read)} if beside else {}
@@ -143,7 +143,7 @@ def _json(what: str, file: RepoFile, read: Read) -> dict[str, Any]:
             " hardly what its name says.",
         )
     try:
-        # Python writes Infinity where JSON has no word for it, and so do configurations of state-space models.
+        # Python writes Infinity, which JSON does not have, and configurations of state-space models contain it.
         value = json.loads(read(file), parse_constant=str)
     except (ValueError, RecursionError):
         value = None
@@ -154,14 +154,14 @@ def _json(what: str, file: RepoFile, read: Read) -> dict[str, Any]:
 
 # -- a folder of the node's own ---------------------------------------------------------------------------------------
 def of_folder(folder: str) -> Described:
-    """A folder with config.json and weights, as it is found."""
+    """Describe a folder with config.json and weights."""
     if not os.path.isdir(folder):
         raise HubError("no_folder", f"There is no folder {folder} here. Is it mounted?")
     places = {path: place for path, place in walk(folder) if not path.startswith(".")} if _is_model(folder) else {}
     outside = hub_sight.out_of_sight(folder, places.values())
     if outside:
         raise HubError("no_folder", outside)
-    # No hash is known of them, and none is asked for: the names of the blobs are those of no file.
+    # Their hashes are unknown and not needed, so the listing has made-up names of blobs.
     files = {path: RepoFile(path, os.stat(place).st_size, "0" * 40) for path, place in places.items()}
     contents = _contents(folder, files, lambda file: _read_here(places[file.path]))
     names = files or dict.fromkeys(os.listdir(folder))
@@ -170,7 +170,7 @@ def of_folder(folder: str) -> Described:
 
 
 def _is_model(folder: str) -> bool:
-    """Without it nothing below is listed: the folder may be any, such as a whole disk."""
+    """Without config.json the folder is not listed: it may be any folder, such as a whole disk."""
     return os.path.isfile(os.path.join(folder, CONFIG))
 
 

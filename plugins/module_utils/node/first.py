@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first question of a play: the lock, the GPUs, and what the node was asked last.
+"""The first call of a play: the lock, the GPUs, and the answers to the last questions.
 
-What speaks to a network is handed in, so that a node that asks nobody needs none of its code.
+Code that uses the network is passed in, so that modules without it do not carry it to the node.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..units import settled as units_settled
 from . import gpus as node_gpus, lock as node_lock, questions as node_questions
 
 OPTIONS: Mapping[str, Any] = {"lock": {"type": "dict"}, "nonce": {"type": "str", "no_log": True}}
-#: How each is answered, by the name of the module that asks it.
+#: The function that answers each question, by the module that asks it.
 ANSWERS: Mapping[str, Callable[[Any], Dict[str, Any]]] = {
     "preflight_check": preflight_answer.again,
     "units_settled": units_settled.again,
@@ -24,10 +24,10 @@ ANSWERS: Mapping[str, Callable[[Any], Dict[str, Any]]] = {
 
 
 def answer(module: Any, more: Callable[[], Dict[str, Any]] = dict) -> Dict[str, Any]:
-    """All of it; where another play has the node, only that.
+    """All parts of the answer; if another play has locked the node, only that.
 
     Args:
-        more: what is found out meanwhile, from others than the node.
+        more: other work that is done in parallel, such as requests to the hub.
     """
     lock = node_lock.taken(module, module.params["lock"]) if module.params["lock"] else {}
     if lock and not lock["lock"]["mine"]:

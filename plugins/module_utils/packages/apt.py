@@ -1,9 +1,9 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An apt source on this node, wanted as apt_source takes it, and what dpkg says of packages.
+"""An apt source on this node, in the form of apt_source's options, and its packages as dpkg lists them.
 
-What is there of it and of its packages, and what apt says of it before it is written.
+It compares source, key and packages with the node, and lets apt check the source before it is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import repository as packages_repository
 
 SOURCES = "/etc/apt/sources.list.d"
 KEYRINGS = "/etc/apt/keyrings"
-#: Seconds without a byte after which a server is given up.
+#: Give up a server after so many seconds without a byte.
 REPOSITORY_TIMEOUT_S = 20
 
 Wanted = Mapping[str, Any]
@@ -32,7 +32,7 @@ Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Source:
-    """One repository and the key that alone may sign it."""
+    """One repository, and the only key that may sign it."""
 
     uri: str
     suite: str
@@ -45,7 +45,7 @@ class Source:
         """The .sources file.
 
         Raises:
-            Refused: a value would begin another field, or another repository, of its own.
+            Refused: a value would start a new field or another repository.
         """
         lines = [f"# {line}".rstrip() for line in self.comment.splitlines()]
         fields = {
@@ -64,7 +64,7 @@ def configuration(settings: Mapping[str, str]) -> str:
     """A file for ``APT_CONFIG``.
 
     Raises:
-        Refused: a value would end before its end.
+        Refused: a value cannot be quoted.
     """
     for name, value in settings.items():
         if '"' in own_paths.line(value, name):
@@ -72,14 +72,14 @@ def configuration(settings: Mapping[str, str]) -> str:
     return "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
 
-#: What packages have apt run after its lists are new, taken out of a configuration that is given by ``-c``.
+#: Disables the commands that packages configure apt to run after an update, in a configuration for ``-c``.
 NO_HOOKS = "".join(f"#clear APT::Update::{when};\n" for when in ("Pre-Invoke", "Post-Invoke", "Post-Invoke-Success"))
-#: What apt ends with whatever is wrong with its sources.
+#: apt's last line for any error in its sources.
 SOURCES_UNREAD = "The list of sources could not be read."
 
 
 def complaint(output: str) -> str:
-    """What apt-get has to say in the end: its errors, without the repetitions."""
+    """apt-get's errors, each once."""
     lines = [line[2:].strip() for line in output.splitlines() if line.startswith(("E:", "W:"))]
     kept = [line for at, line in enumerate(lines) if line not in lines[:at] and line != SOURCES_UNREAD]
     return " ".join(kept) or output.strip()
@@ -87,7 +87,7 @@ def complaint(output: str) -> str:
 
 @dataclass(frozen=True)
 class Package:
-    """What dpkg knows of an installed package."""
+    """An installed package, as dpkg lists it."""
 
     version: str
     held: bool = False
@@ -97,7 +97,7 @@ QUERY = "${Package}\t${db:Status-Abbrev}\t${Version}\n"
 
 
 def installed(answer: str) -> Dict[str, Package]:
-    """The packages that are fully there, from ``dpkg-query -W -f QUERY``."""
+    """The packages that are installed completely, from ``dpkg-query -W -f QUERY``."""
     packages = {}
     for line in answer.splitlines():
         name, status, version = line.split("\t")
@@ -107,13 +107,13 @@ def installed(answer: str) -> Dict[str, Package]:
 
 
 def split_spec(spec: str) -> Tuple[str, str]:
-    """``docker-ce=5:29*`` is (docker-ce, 5:29*); without a version any will do."""
+    """``docker-ce=5:29*`` is (docker-ce, 5:29*); without a version, any version matches."""
     name, _equals, version = spec.partition("=")
     return name, version or "*"
 
 
 def pin(packages: List[str], version: Optional[str], pinned: List[str]) -> List[str]:
-    """The packages as apt is asked for them: those pinned at the version, or at the releases that it begins.
+    """The packages in apt's syntax: pinned ones at the version, or at any release that begins with it.
 
     5:29.8 stands for 5:29.8.1-1~debian.12 and not for 5:29.80; with a hyphen it is a whole version.
     """
@@ -124,7 +124,7 @@ def pin(packages: List[str], version: Optional[str], pinned: List[str]) -> List[
 
 
 def missing(specs: List[str], have: Dict[str, Package]) -> List[str]:
-    """Those asked for that are not installed, or not at the version asked for."""
+    """The wanted packages that are not installed, or not at the wanted version."""
     lacking = []
     for spec in specs:
         name, version = split_spec(spec)
@@ -134,12 +134,12 @@ def missing(specs: List[str], have: Dict[str, Package]) -> List[str]:
 
 
 def paths(name: str) -> Tuple[str, str]:
-    """The file of the source, and that of its key."""
+    """The path of the source's file, and that of its key."""
     return f"{SOURCES}/{name}.sources", f"{KEYRINGS}/{name}.asc"
 
 
 def source(wanted: Wanted, key_path: str) -> Source:
-    """As it is to be, with its key at a place."""
+    """The source as requested, with the path of its key."""
     return Source(
         uri=wanted["uri"],
         suite=wanted["suite"],
@@ -151,13 +151,13 @@ def source(wanted: Wanted, key_path: str) -> Source:
 
 
 def source_change(wanted: Wanted) -> packages_repository.Change:
-    """The source to write, or nothing where it is there; and the change as a diff."""
+    """The source to write, None if it is there already; and the change as a diff."""
     path, key_path = paths(wanted["name"])
     return packages_repository.text_change(path, source(wanted, key_path).render())
 
 
 def sources(run: Runner) -> List[str]:
-    """The files that apt reads its sources from, in its order."""
+    """The files with apt's sources, in the order in which apt reads them."""
     _rc, out, _err = run(
         ["apt-config", "shell", "single", "Dir::Etc::SourceList/f", "parts", "Dir::Etc::SourceParts/d"]
     )
@@ -168,15 +168,15 @@ def sources(run: Runner) -> List[str]:
 
 
 def in_order(files: Sequence[str]) -> List[str]:
-    """As apt reads them: of two entries for one repository the first has the say."""
+    """The order of apt: of two entries for one repository the first one counts."""
     return sorted(files, key=lambda path: (os.path.basename(path) != "sources.list", os.path.basename(path)))
 
 
 def reads(files: Sequence[str], folder: str, run: Runner) -> str:
-    """What apt says against these files as its sources, in its own words; nothing where it reads them.
+    """apt's error for these files as its sources; empty if it can read them.
 
     Args:
-        folder: one that is there, for the question alone.
+        folder: an existing folder, for temporary files.
     """
     parts = os.path.join(folder, "asked")
     os.makedirs(parts, exist_ok=True)
@@ -194,9 +194,9 @@ def reads(files: Sequence[str], folder: str, run: Runner) -> str:
 
 
 def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dict[str, str]:
-    """Those of the other files that apt reads alone and not together with this one, each with apt's words.
+    """The other files that apt can read alone but not together with this one, each with apt's error.
 
-    apt alone knows when two entries, of whatever spelling, are of one repository, and which of their settings differ.
+    Only apt can decide whether two entries, however spelled, are for one repository, and which settings conflict.
     """
     problems = {}
     for other in others if reads([*others, mine], folder, run) else ():
@@ -207,13 +207,13 @@ def conflicts(mine: str, others: Sequence[str], folder: str, run: Runner) -> Dic
 
 
 def kept(wanted: Wanted) -> bool:
-    """Whether the node keeps what it came with."""
+    """Whether the node keeps the packages that it has."""
     program = wanted.get("unless_exists")
     return bool(program) and os.path.exists(str(program)) and not os.path.exists(paths(wanted["name"])[0])
 
 
 def needed_key(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Optional[bytes]:
-    """The key by which apt has to be asked for the repository; None where nothing of it is wanted.
+    """The key with which apt must check the repository; None if nothing is needed from it.
 
     Raises:
         ValueError: the key cannot be fetched, or is not the one expected; a sentence.
@@ -224,7 +224,7 @@ def needed_key(wanted: Wanted, run: Runner, open_url: Callable[..., Any]) -> Opt
 
 
 def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_repository.Change:
-    """The key to write, or nothing where the right one is there; and the change as a diff.
+    """The key to write, None if the right one is there already; and the change as a diff.
 
     Raises:
         ValueError: the key cannot be fetched, or is not the one expected; a sentence.
@@ -234,7 +234,7 @@ def key_change(wanted: Wanted, open_url: Callable[..., Any]) -> packages_reposit
 
 
 def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
-    """What apt has against the source and its repository, in a sentence. Leaves no trace."""
+    """Why apt rejects the source or its repository, in one sentence; empty if it does not. Leaves no trace."""
     with staged(wanted, key) as folder:
         problem = refusal(folder, wanted, run)
         if problem:
@@ -245,9 +245,9 @@ def objection(wanted: Wanted, key: bytes, run: Runner) -> str:
 
 @contextlib.contextmanager
 def staged(wanted: Wanted, key: bytes) -> Iterator[str]:
-    """A folder in which the source lies as it is to be, and once more with the key beside it, so that apt can be asked.
+    """A folder with the source as it will be, and a second copy with the key in the same folder, for apt to check.
 
-    For everybody to read: apt fetches as a user of its own.
+    Readable for everybody, because apt downloads as a separate user.
     """
     with tempfile.TemporaryDirectory(prefix="gpunode-apt-") as folder:
         os.chmod(folder, 0o755)
@@ -268,7 +268,7 @@ def own(folder: str, wanted: Wanted) -> str:
 
 
 def settings(folder: str, wanted: Wanted) -> Dict[str, str]:
-    """For an apt that leaves no trace, and does not wait for ever."""
+    """Options for an apt that leaves no trace and has a time limit."""
     trusted = packages_repository.authorities(folder, wanted.get("ca_certificate"))
     return {
         **({"Acquire::https::CaInfo": trusted} if trusted else {}),
@@ -282,10 +282,10 @@ def settings(folder: str, wanted: Wanted) -> Dict[str, str]:
 
 
 def update(folder: str, trace: bool) -> List[str]:
-    """Have apt read the staged source alone: its address, its signature, its lists.
+    """Make apt read the staged source only: its address, its signature, its lists.
 
     Args:
-        trace: whether the lists are kept where apt has its own.
+        trace: whether to keep the lists in apt's own folder.
     """
     alone = ["-o", f"Dir::Etc::SourceList={folder}/alone.sources", "-o", "Dir::Etc::SourceParts=-"]
     command = ["apt-get", "update", "-q", "--error-on=any", *alone]
@@ -295,7 +295,7 @@ def update(folder: str, trace: bool) -> List[str]:
 
 
 def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
-    """Why apt would not read this source beside those that the node has, in a sentence; nothing where it would."""
+    """Why apt cannot read this source together with the node's own, in one sentence; empty if it can."""
     mine = own(folder, wanted)
     others = [other for other in sources(run) if os.path.basename(other) != os.path.basename(mine)]
     problem = reads([*others, mine], folder, run)
@@ -313,13 +313,13 @@ def refusal(folder: str, wanted: Wanted, run: Runner) -> str:
 
 
 def rejection(wanted: Wanted, output: str) -> str:
-    """That apt read the source and does not take it, in a sentence."""
+    """The message that apt rejects the source, in one sentence."""
     words = f"apt does not take {wanted['uri']} {wanted['suite']}: {complaint(output).rstrip('.')}."
     return packages_repository.shown(words, wanted["uri"])
 
 
 def look(wanted: Wanted, run: Runner) -> Dict[str, Any]:
-    """What dpkg has of the packages in question."""
+    """dpkg's information on the wanted packages."""
     names, conflicts = list(wanted.get("packages") or ()), list(wanted.get("conflicts") or ())
     specs = pin(names, wanted.get("version"), wanted.get("pinned") or names)
     have: Dict[str, Package] = {}

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A dnf repository on this node, wanted as rpm_source takes it, and what rpm says of packages.
+"""A dnf repository on this node, in the form of rpm_source's options, and its packages as rpm lists them.
 
 The counterpart of apt.py, under the same names.
 """

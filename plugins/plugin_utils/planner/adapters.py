@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""LoRA adapters: how a user names them, and what their repositories say. The rules about them are in `lora`."""
+"""LoRA adapters: the user's option, and the content of their repositories. The rules about them are in `lora`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CONFIG = "adapter_config.json"
-#: The files that vLLM reads an adapter's weights from, by how it prefers them (lora/lora_model.py).
+#: The files with an adapter's weights, in the order in which vLLM prefers them (lora/lora_model.py).
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 #: The ranks that vLLM has kernels for (MaxLoRARanks in config/lora.py).
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-#: A name that clients use as `model`.
+#: The pattern of names that clients use as `model`.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]*")
 HOW = "write NAME: ORG/ADAPTER or NAME: ORG/ADAPTER@REVISION, a repository of the hub"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter as its repository has it. ``config``: its adapter_config.json; ``files``: the bytes of each."""
+    """An adapter's repository. ``config``: its adapter_config.json; ``files``: the size of each file in bytes."""
 
     repo_id: str
     revision: str
@@ -33,7 +33,7 @@ class Adapter:
 
     @property
     def title(self) -> str:
-        """How sentences call it."""
+        """Its name in messages."""
         return f"{self.repo_id} at {self.revision[:8]}"
 
     @property
@@ -48,19 +48,19 @@ class Adapter:
 
     @property
     def base(self) -> str:
-        """The model that it was trained on, as its configuration calls it."""
+        """The model that it was trained on, as named in its configuration."""
         return str(self.config.get("base_model_name_or_path") or "").rstrip("/")
 
     @property
     def rank(self) -> Any:
-        """The rank that its configuration states; what is no number stays as it is."""
+        """The rank in its configuration, which may be invalid."""
         ranks = [self.config.get("r"), *_mapping(self.config.get("rank_pattern")).values()]
         wrong = [rank for rank in ranks if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1]
         return wrong[0] if wrong else max(ranks)
 
     @property
     def targets(self) -> tuple[str, ...] | None:
-        """The modules that it changes, by the ends of their names; None where a pattern says it."""
+        """The modules that it changes, by the ends of their names; None if it has a pattern."""
         names = self.config.get("target_modules")
         if not isinstance(names, list) or self.config.get("target_parameters"):
             return None
@@ -71,7 +71,7 @@ class Adapter:
 class Lora:
     """An adapter under the name that clients use.
 
-    ``base``: what the user takes for the model that is served, whatever it is called. ``adapter``: None until the hub
+    ``base``: the name of its base model that the user confirms to be the served model. ``adapter``: None until the hub
     was asked.
     """
 
@@ -86,7 +86,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def read_lora(value: Any) -> tuple[Lora, ...]:
-    """Read the option `lora`, name by name. Raises ValueError if it is no such dictionary."""
+    """Read the option `lora`. Raises ValueError if it is not a dictionary."""
     if not isinstance(value, Mapping):
         raise ValueError(f"lora must be a dictionary, not {value!r}: {HOW}.")
     return tuple(_one(str(name), entry) for name, entry in value.items())

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model consists of: its weights in parts, its cache in layers, and what a width of tensor parallelism divides.
+"""The structure of a model: its weights in parts, its cache in layers, and the numbers that tensor parallelism divides.
 
 A reader makes one from config.json (`architectures`). The memory of a GPU (`memory`), the KV cache (`kv_cache`), the
 weight formats (`quantization`) and the widths that work (`splits`) are counted from it and from nothing else.
@@ -24,7 +24,7 @@ FULL, WINDOW, CHUNK, LATENT, INDEX, STATE, CROSS = "full", "window", "chunk", "l
 
 
 def within(layers: tuple[int, ...], stage: tuple[int, int]) -> tuple[int, ...]:
-    """Those of some layers, in ascending order, that lie from the first of a stage up to its end."""
+    """The layers of a sorted list that are in a pipeline stage."""
     return layers[bisect_left(layers, stage[0]) : bisect_left(layers, stage[1])]
 
 
@@ -100,7 +100,7 @@ class Whole:
     experts: bool = False  # divided over data-parallel ranks too, and not at all with expert parallelism
 
     def allows(self, width: int) -> bool:
-        """Whether so many GPUs can share it."""
+        """Whether this number of GPUs can divide it."""
         return self.number % width == 0 or (self.repeats and width % self.number == 0)
 
 
@@ -159,7 +159,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Unsized:
-    """A model that the planner does not size: the sentence that says why, and what little it knows."""
+    """A model that the planner cannot size: the reason as a sentence, and the known fields."""
 
     name: str
     why: str

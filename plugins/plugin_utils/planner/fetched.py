@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files of a repository are fetched, and how many bytes of weights that is. Arithmetic on a listing.
+"""Which files of a repository are downloaded, and the size of their weights, from a listing.
 
-Many repositories hold their weights more than once: as safetensors, in the older form of PyTorch, as their maker's own
-checkpoint, as GGUF. vLLM reads one of them. What it does not read is left out, unless the user names the files.
+Many repositories have their weights more than once: as safetensors, in PyTorch's older format, as the publisher's own
+checkpoint, as GGUF. vLLM reads one of them. The others are not downloaded, unless the user names the files.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .catalog import ModelSpec
 from .named import ADAPTER, READ, shown
 
 CONFIG = "config.json"
-#: Files of weights that vLLM does not read. Those that it reads are in READ, by how it prefers them.
+#: Files of weights that vLLM does not read. Those that it reads are in READ, in its order of preference.
 UNREAD = (".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".ckpt", ".tflite")
-#: Folders of copies in other forms, and of training runs.
+#: Folders with copies in other formats, and of training runs.
 FOLDERS = re.compile(r"(original|metal|onnx|openvino|coreml|checkpoint-\d+)/")
-#: What a training run leaves beside the weights.
+#: Files of a training run besides the weights.
 TRAINING = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state)[^/]*\.(bin|pt|pth)$")
-#: How copies are called. The first that says it is taken, so that a plan names few patterns.
+#: Patterns of copies. The first match is used, so that a plan shows few patterns.
 PATTERNS = (
     *("original/*", "metal/*", "onnx/*", "openvino/*", "coreml/*", "checkpoint-*", "consolidated*"),
     *("*.bin", *(f"*{kind}" for kind in (".pt", *UNREAD))),
@@ -36,11 +36,11 @@ PATTERNS = (
 def chosen(
     model: ModelSpec, allow_patterns: Sequence[str] | None = None, ignore_patterns: Sequence[str] | None = None
 ) -> ModelSpec:
-    """The model with the files that are fetched of it.
+    """The model, with its files to download.
 
     Args:
-        allow_patterns: all that the user wants of it, None where nothing is said.
-        ignore_patterns: what the user does not want, in place of the copies that are left out otherwise.
+        allow_patterns: the files that the user wants; None by default.
+        ignore_patterns: the files that the user does not want, instead of the copies that are excluded by default.
 
     Raises:
         ValueError: there are no weights that vLLM reads, or not all of them; a sentence.
@@ -50,7 +50,7 @@ def chosen(
     if not model.files:
         return replace(model, allow_patterns=allow, ignore_patterns=ignore)
     if ignore_patterns is None:
-        # Who names what is wanted has asked for it.
+        # The user has named these files explicitly.
         ignore = () if allow else patterns(model.files, model.shards)
     fetched = {path: size for path, size in model.files.items() if wanted(path, allow, ignore)}
     _check(model, fetched)
@@ -90,7 +90,7 @@ def left_out(files: Iterable[str], shards: frozenset[str]) -> set[str]:
 
 
 def _consolidated(path: str) -> bool:
-    """Whether a file belongs to its maker's own parts, their index included."""
+    """Whether a file belongs to the publisher's own checkpoint or is its index."""
     return path.startswith("consolidated")
 
 
@@ -99,13 +99,13 @@ def _folder(path: str) -> str:
 
 
 def _kind(paths: Iterable[str]) -> str:
-    """The form of the weights in a folder that vLLM reads; empty where there is none."""
+    """The format of the weights in a folder that vLLM reads; empty if there are none."""
     names = [path for path in paths if not TRAINING.search(path)]
     return next((kind for kind in READ if any(path.endswith(kind) for path in names)), "")
 
 
 def _check(model: ModelSpec, fetched: Mapping[str, int]) -> None:
-    """Raises ValueError where what is fetched is no model that vLLM can load."""
+    """Raises ValueError if vLLM cannot load a model from the downloaded files."""
     what = model.folder or f"{model.repo_id} at {model.revision}"
     if CONFIG not in fetched:
         raise ValueError(f"{what}: the patterns leave out config.json, without which vLLM does not start.")

@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""KV cache in the host's memory: blocks that leave the GPU are kept there, and come back when a prompt begins alike.
+"""KV cache in the host's memory: blocks that the GPU evicts are kept there for prompts with the same beginning.
 
 vLLM keeps them in a file under /dev/shm, one for each replica (v1/kv_offload/cpu/shared_offload_region.py), so the
-shared memory of the container is as much larger. What is on the GPU is planned as without it.
+shared memory of the container is enlarged by that size. The plan of the GPUs does not depend on it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEP_GIB = 4
 
 
 class Served(Protocol):
-    """What is asked of a requested instance (`request.InstanceRequest`)."""
+    """The parts of a requested instance that are needed here (`request.InstanceRequest`)."""
 
     @property
     def name(self) -> str: ...
@@ -42,7 +42,7 @@ class Served(Protocol):
 
 @dataclass(frozen=True)
 class Shares:
-    """GiB of the host's memory by instance; findings and notes about those that asked and have none."""
+    """GiB of the host's memory by instance; findings and notes about instances that requested some and get none."""
 
     gib: Mapping[str, int]
     findings: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ def problems(request: Served, engine: EngineSpec) -> list[str]:
     if own:
         return [f"{request.name}: {own} and vllm_kv_host_gib say the same: use one of the two."]
     why = _why_not(request, engine)
-    # Whoever lets the plan decide need not know for which models there is nothing to decide.
+    # With auto, a model that cannot use the cache is no error.
     return [f"{request.name}: {why}: leave out vllm_kv_host_gib."] if why and request.kv_host_gib != AUTO else []
 
 
@@ -146,6 +146,6 @@ def shared_memory(size: str, gib: int) -> str:
 
 
 def note(name: str, gib: int, replicas: int) -> str:
-    """What is kept where, for the user."""
+    """A note about the cache, for the user."""
     each = f" ({gib / replicas:g} for each of {replicas} replicas)" if replicas > 1 else ""
     return f"{name}: up to {gib} GiB of KV cache{each} are kept in the host's memory, in its /dev/shm."

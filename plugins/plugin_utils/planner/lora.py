@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The rules about LoRA adapters of an instance: which vLLM takes, what memory they need, which options serve them.
+"""LoRA adapters of an instance: which ones vLLM supports, the memory that they need, and the options for them.
 
 vLLM allocates the memory of `max-loras` adapters of the rank `max-lora-rank` when it starts, for every module that an
 adapter may change, whether an adapter changes it or not (lora/model_manager.py, _create_lora_modules).
@@ -19,14 +19,14 @@ from .architecture import EVEN, EXPERTS, KV, Part, within
 from .catalog import Catalog, ModelSpec
 from .memory import GIB, Experts, Parallel, stages
 
-#: So many adapters are in one batch, unless the user says otherwise; each takes memory of the GPU.
+#: The default number of adapters in one batch; each needs memory of the GPU.
 MOST_AT_ONCE = 8
 ELEMENT = 2  # lora-dtype is the model's, which is BF16 or FP16
-#: Modules that vLLM fuses: with one of them all get their memory.
+#: Modules that vLLM fuses: if an adapter changes one of them, vLLM allocates memory for all.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 ATTENTION = frozenset(("q_proj", "k_proj", "v_proj", "o_proj"))
 DENSE = ATTENTION | {"gate_proj", "up_proj", "down_proj"}
-#: What an adapter may have that vLLM refuses (PEFTHelper._validate_features in lora/peft_helper.py).
+#: Features of adapters that vLLM does not support (PEFTHelper._validate_features in lora/peft_helper.py).
 UNSERVED = {
     "use_dora": "is made with DoRA (use_dora)",
     "lora_bias": "brings biases (lora_bias)",
@@ -35,7 +35,7 @@ UNSERVED = {
     "use_bdlora": "is block-diagonal (use_bdlora)",
     "use_qalora": "is made with QALoRA (use_qalora)",
 }
-#: Ways to initialise that leave the model's weights as they are.
+#: Initialisations that do not change the model's weights.
 PLAIN_STARTS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
 HEADS = ("classifier", "score")  # of models that classify
 #: Fields by which layers or modules differ, so that the size of the file follows from more than the rank.
@@ -47,7 +47,7 @@ CACHE = f"~/{HUB_TARGET}"
 
 
 class Serving(Protocol):
-    """What is asked of a requested instance (`request.InstanceRequest`)."""
+    """The parts of a requested instance that are needed here (`request.InstanceRequest`)."""
 
     @property
     def name(self) -> str: ...
@@ -157,9 +157,9 @@ def _base(requested: Lora, adapter: Adapter, request: Serving, catalog: Catalog)
 
 
 def _shapes(adapter: Adapter, model: ModelSpec) -> str:
-    """Whether the file of its weights is as large as this model's shapes make it, where the user says that they fit.
+    """Whether the file of its weights has the size that this model's shapes give, if the user confirmed the model.
 
-    Only where nothing but plain matrices of a dense decoder can be in it.
+    Checked only for adapters that change plain matrices of a dense decoder.
     """
     targets = frozenset(adapter.targets or ())
     plain = targets and targets <= DENSE and not any(adapter.config.get(key) for key in UNEVEN)
@@ -167,7 +167,7 @@ def _shapes(adapter: Adapter, model: ModelSpec) -> str:
         return ""
     parts = [part for part in model.sized.parts if part.name.rpartition(".")[2] in targets]
     numbers = adapter.rank * sum(len(part.layers) * (part.rows + part.columns) for part in parts)
-    ends = 2 * model.sized.vocab_size * model.sized.hidden_size  # PEFT saves both where it has added tokens
+    ends = 2 * model.sized.vocab_size * model.sized.hidden_size  # PEFT saves both if it has added tokens
     widths = [width for width in WIDTHS if abs(adapter.bytes - width * numbers) <= SLACK * width * numbers]
     if not numbers or widths or adapter.bytes >= min(WIDTHS[1:]) * numbers + ends:
         return ""
@@ -204,22 +204,22 @@ def _served(rank: int) -> int:
 
 
 def rank_of(request: Serving) -> int:
-    """max-lora-rank: the user's, else the next that vLLM has for the highest of the adapters."""
+    """max-lora-rank: the user's, else the smallest that vLLM supports for the highest rank of the adapters."""
     own = request.option("max-lora-rank")
     return own if isinstance(own, int) else _served(max(map(_rank_of, request.lora)))
 
 
 def slots_of(request: Serving) -> int:
-    """max-loras: how many adapters are on the GPU at once."""
+    """max-loras: the number of adapters on the GPU at the same time."""
     own = request.option("max-loras")
     return own if isinstance(own, int) else min(len(request.lora), MOST_AT_ONCE)
 
 
 def targets_of(request: Serving) -> list[str] | None:
-    """lora-target-modules: the only modules that get memory for adapters; None: all that vLLM can give it to.
+    """lora-target-modules: the modules that get memory for adapters; None: all that vLLM supports.
 
-    Narrowed where all adapters name plain modules of a decoder. Experts are one module under another name, so where an
-    adapter changes more than the attention of a mixture all stay open.
+    Limited if all adapters name plain modules of a decoder. Experts are one module under another name, so if an adapter
+    changes more than the attention of a mixture, all modules get memory.
     """
     own = request.option("lora-target-modules")
     if own is not None:
@@ -257,7 +257,7 @@ def _module(requested: Lora, adapter: Adapter, request: Serving) -> str:
 
 
 def fetched(request: Serving) -> tuple[dict[str, Any], ...]:
-    """The adapters as an instance names them: what to fetch, in the form of a snapshot, and how many bytes that is."""
+    """The adapters in the form of snapshots to download, each with its size in bytes."""
     return tuple(
         {
             "name": requested.name,
@@ -275,7 +275,7 @@ def fetched(request: Serving) -> tuple[dict[str, Any], ...]:
 
 # -- memory -----------------------------------------------------------------------------------------------------------
 def slots_gib(request: Serving, spread: Parallel, experts: Experts) -> float:
-    """GiB on the fullest GPU for the adapters that are there at once."""
+    """GiB on the fullest GPU for the adapters that are on it at the same time."""
     if not request.lora:
         return 0.0
     sized, rank, slots = request.model.sized, rank_of(request), slots_of(request)
@@ -323,7 +323,7 @@ def _numbers(part: Part, tp: int, experts: Experts, stage: tuple[int, int]) -> f
 
 
 def note(request: Serving, spread: Parallel, experts: Experts) -> str:
-    """What the adapters take, for the user; empty without any."""
+    """A note about the memory of the adapters; empty without any."""
     count = len(request.lora)
     if not count or request.device == "cpu":
         return ""

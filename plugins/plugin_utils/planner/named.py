@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Models that only their names tell of: which are asked for, and what the answers make of them.
+"""Models that are not in the catalogue: which ones to look up, and the catalogue entries made from the answers.
 
 A name is a repository of the hub, ORG/NAME or ORG/NAME@REVISION, or the path of a folder on the node. The answer
 (``module_utils/hub/described.py``) becomes an entry of the same form as those in catalog/models.yml.
@@ -18,18 +18,18 @@ from .adapters import HOW, Adapter, read_adapter, read_lora
 from .catalog import Catalog, ModelSpec
 from .speculation import HOW as DRAFTED, of_catalog, read_speculative
 
-#: As the names of modules in a repository begin that transformers loads without being told of them in config.json.
+#: Beginnings of the names of modules that transformers loads from a repository although config.json does not list them.
 MODULES = ("tokenization_", "processing_", "image_processing_")
-#: How files of weights end that vLLM reads, by how it prefers them; and how an adapter's begin.
+#: Endings of the files of weights that vLLM reads, in its order of preference; and the beginning of an adapter's.
 READ, ADAPTER = (".safetensors", ".bin", ".pt"), "adapter_model."
-#: So many names of files are shown.
+#: The number of file names in a message.
 SHOWN = 6
 
 Entry = dict[str, Any]
 
 
 def called(key: str) -> str:
-    """What an instance of a model is called where nobody says: its key, or the last part of a longer name.
+    """The default name of a model's instance: its key, or the last part of a longer name.
 
     >>> called("Qwen/Qwen3-32B@v1"), called("/srv/models/mine/"), called("8b")
     ('Qwen3-32B', 'mine', '8b')
@@ -39,13 +39,13 @@ def called(key: str) -> str:
 
 
 def not_in_catalog(models: Iterable[Any], catalog: Catalog) -> list[dict[str, str]]:
-    """The models that have to be asked for, each once, as the module model_info takes them.
+    """The models to look up, each once, in the form of model_info's options.
 
     Args:
-        models: what a user lists, names and dictionaries.
+        models: the user's list of names and dictionaries.
 
     Raises:
-        ValueError: a name cannot be one of a repository; a sentence for each.
+        ValueError: a name cannot be that of a repository; a sentence for each.
     """
     references: dict[str, dict[str, str]] = {}
     wrong: list[str] = []
@@ -66,12 +66,12 @@ def not_in_catalog(models: Iterable[Any], catalog: Catalog) -> list[dict[str, st
 
 
 def adapters_requested(options: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The LoRA adapters of a host's options and of its models, each once, as the module model_info takes them.
+    """The LoRA adapters of a host's options and of its models, each once, in the form of model_info's options.
 
-    What is no list of adapters is passed over: the reader of the option has a sentence about it.
+    An invalid value is skipped: the reader of the option reports it.
 
     Raises:
-        ValueError: a reference cannot be one to a repository; a sentence for each.
+        ValueError: a reference cannot be that of a repository; a sentence for each.
     """
     references: dict[str, dict[str, str]] = {}
     wrong: list[str] = []
@@ -122,14 +122,14 @@ def _speculative(options: Mapping[str, Any], catalog: Catalog) -> Iterable[tuple
 
 
 def _repository(reference: str) -> dict[str, str]:
-    """A reference that is no folder."""
+    """A reference to a repository, not to a folder."""
     if reference.startswith("/"):
         raise paths.Refused("it is a path")
     return _reference(reference)
 
 
 def adapters(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Adapter]:
-    """The adapters that were asked for. Raises ValueError where one is none, or is not known; a sentence for each."""
+    """The adapters that were looked up. Raises ValueError if one is unknown or no adapter; a sentence for each."""
     known: dict[str, Adapter] = {}
     wrong: list[str] = []
     for name, answer in described.items():
@@ -153,10 +153,10 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def entries(described: Mapping[str, Mapping[str, Any]], catalog: Catalog | None = None) -> dict[str, Entry]:
-    """An entry of the catalogue for each model. Another revision of one that ``catalog`` has keeps what that says.
+    """A catalogue entry for each model. Another revision of a model in ``catalog`` keeps the fields of its entry.
 
     Raises:
-        ValueError: one is not known, or is nothing that vLLM serves; a sentence for each.
+        ValueError: a model is unknown, or vLLM cannot serve it; a sentence for each.
     """
     by_name: dict[str, Entry] = {}
     wrong: list[str] = []
@@ -173,7 +173,7 @@ def entries(described: Mapping[str, Mapping[str, Any]], catalog: Catalog | None 
 
 
 def _kept(ours: ModelSpec) -> Entry:
-    """What an entry says beside shapes and files."""
+    """The fields of an entry besides shapes and files."""
     kept = {"title": ours.title, "device": ours.device, "max_model_len": ours.max_model_len, "vllm": ours.vllm}
     return {
         **kept,
@@ -218,12 +218,12 @@ def code_files(config: Mapping[str, Any], files: Iterable[str]) -> list[str]:
 
 
 def title(answer: Mapping[str, Any]) -> str:
-    """How sentences call it."""
+    """Its name in messages."""
     return str(answer["folder"]) if answer.get("folder") else f"{answer['repo_id']} at {answer['revision']}"
 
 
 def _no_model(answer: Mapping[str, Any]) -> str:
-    """Why it is nothing that vLLM serves; empty where it has a config.json and is no adapter."""
+    """Why vLLM cannot serve it; empty if it has a config.json and is not an adapter."""
     files = answer.get("files") or {}
     what = title(answer)
     own = [path for path in files if path.endswith(READ) and "/" not in path and not path.startswith(ADAPTER)]
@@ -253,7 +253,7 @@ def _no_model(answer: Mapping[str, Any]) -> str:
 
 
 def shown(names: Iterable[str], most: int = SHOWN) -> str:
-    """Some names, and how many more there are."""
+    """Some of the names, and the number of the others."""
     listed: Sequence[str] = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How long a context config.json gives, as vLLM derives it, and how YaRN makes it longer."""
+"""The context length from config.json, as vLLM derives it, and its extension by YaRN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from .architecture import Architecture
 from .config_fields import Fields
 
-#: The fields that vLLM takes the shortest of (get_max_model_len_and_key).
+#: The fields of which vLLM uses the smallest (get_max_model_len_and_key).
 LENGTHS = (
     "max_position_embeddings",
     "n_positions",
@@ -27,7 +27,7 @@ COUNTED = ("default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deep
 ORIGINAL = "original_max_position_embeddings"
 #: The largest factor of YaRN that model cards give.
 FARTHEST = 4
-#: What vLLM takes where config.json says nothing.
+#: vLLM's default without a length in config.json.
 SILENT = 2048
 
 
@@ -64,7 +64,7 @@ def longest_of(fields: Fields) -> int:
 
 
 def stretch_of(fields: Fields, entry: Mapping[str, Any], nested: bool) -> tuple[tuple[str, Any], ...]:
-    """What YaRN needs to know of a model whose family is published with it; nothing where the context stays.
+    """The settings of YaRN for a model whose family is published with it; empty if the context is not extended.
 
     `yarn` of the allow-list is the length that the family was trained with: factors count from it.
     """
@@ -84,7 +84,7 @@ def stretch_of(fields: Fields, entry: Mapping[str, Any], nested: bool) -> tuple[
 
 
 def yarn(architecture: Architecture, length: int) -> dict[str, Any]:
-    """hf-overrides for a context of this length; empty where it is beyond what YaRN is published for."""
+    """hf-overrides for a context of this length; empty if it is longer than YaRN is published for."""
     known = dict(architecture.stretch)
     if not known or length > known["original"] * FARTHEST:
         return {}
@@ -100,5 +100,5 @@ def yarn(architecture: Architecture, length: int) -> dict[str, Any]:
 
 
 def farthest(architecture: Architecture) -> int:
-    """The longest context that YaRN is published for; 0 where the family is not published with it."""
+    """The longest context that YaRN is published for; 0 if the family is not published with it."""
     return int(dict(architecture.stretch).get("original", 0)) * FARTHEST

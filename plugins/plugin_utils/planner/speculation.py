@@ -4,7 +4,7 @@
 """Speculative decoding: a draft proposes tokens, and the model checks them in one step.
 
 The draft is a model of its own with weights and a KV cache (draft_model), a head that reads the model's hidden states
-(eagle, eagle3, dflash), the model's own further layers (mtp), or the text itself (ngram).
+(eagle, eagle3, dflash), built-in layers of the model (mtp), or the text itself (ngram).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADS = ("eagle", "eagle3", "dflash")
 MOST_TOKENS = 128
 ATTENTION = (FULL, LATENT, INDEX)
 KEYS = ("model", "method", "tokens")
-#: What the catalogue has for the model.
+#: The value that selects the catalogue's draft for the model.
 AUTO = "auto"
 HOW = "write {model: ORG/DRAFT, method: eagle3, tokens: 3}"
 
@@ -45,7 +45,7 @@ class Speculation:
 
 
 class Served(Protocol):
-    """What is asked of a requested instance (`request.InstanceRequest`)."""
+    """The parts of a requested instance that are needed here (`request.InstanceRequest`)."""
 
     @property
     def name(self) -> str: ...
@@ -95,7 +95,7 @@ def _dictionary(value: Any) -> Mapping[str, Any]:
 
 
 def of_catalog(wanted: Speculation, model: ModelSpec) -> Speculation:
-    """What the model's entry has in place of `auto`; as it was, where it has nothing or the user says what."""
+    """Replace `auto` by the draft in the model's entry. Other values stay, and so does `auto` without such a draft."""
     if wanted.method != AUTO or not model.drafts:
         return wanted
     best = model.drafts[0]
@@ -205,7 +205,7 @@ def _draft(wanted: Speculation, request: Served) -> str:
 
 
 def _fields(wanted: Speculation) -> Fields:
-    """The fields of the draft's config.json; those of the library speculators stand in transformer_layer_config."""
+    """The fields of the draft's config.json; the library speculators has them in transformer_layer_config."""
     config = text_fields(wanted.draft.config if wanted.draft else {})
     inner = config.get("transformer_layer_config")
     return Fields(wanted.reference, {**(inner if isinstance(inner, Mapping) else {}), **config})
@@ -286,12 +286,12 @@ def options(request: Served) -> dict[str, Any]:
 
 
 def offered(request: Served) -> str:
-    """What `auto` would take, in words; empty if the catalogue has nothing, or if something is used already."""
+    """A description of the draft that `auto` would use; empty without one, or if speculation is configured already."""
     return request.model.drafts[0].title if request.model.drafts and request.speculative is None else ""
 
 
 def fetched(request: Served) -> dict[str, Any] | None:
-    """The draft as an instance names it: what to fetch, in the form of a snapshot; None without a repository."""
+    """The draft in the form of a snapshot to download; None without a repository."""
     wanted = request.speculative
     if wanted is None or wanted.draft is None:
         return None

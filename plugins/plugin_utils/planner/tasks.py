@@ -1,10 +1,10 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a model is served for, as vLLM decides it (ModelConfig._get_runner_type, get_pooling_task).
+"""The task of a model, as vLLM determines it (ModelConfig._get_runner_type, get_pooling_task).
 
 generate, or a task of a pooling model: embed, rerank (a classification with one label, which scores pairs), classify,
-and pooling for what has no route of its own (labels of tokens, rewards).
+and pooling for tasks without their own route (labels of tokens, rewards).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .architecture import Architecture
 from .catalog import ModelSpec
 
 __all__ = ["GENERATE", "task_of"]
-#: The file by which vLLM knows a model of sentence-transformers, whatever its architecture is called.
+#: The file that marks a model of sentence-transformers for vLLM, with any architecture.
 MODULES = "modules.json"
-#: Ends of the names of pooling models of which the catalogue may not know more.
+#: Endings of the architectures of pooling models that may not be in the catalogue.
 CLASSIFIES = ("ForSequenceClassification", "ClassificationModel")
 POOLS = ("ForTokenClassification", "ForRewardModel", "ForRewardModeling", "RewardModel")
 EMBEDS = ("EmbeddingModel", "ForTextEncoding")
@@ -43,7 +43,7 @@ def task_of(model: ModelSpec, options: Mapping[str, Any]) -> str:
 
 
 def _pools(model: ModelSpec, name: str, options: Mapping[str, Any]) -> bool:
-    """Whether it has a pooler in place of the head that makes tokens."""
+    """Whether it has a pooler instead of the head that generates tokens."""
     runner = options.get("runner")
     if runner not in (None, "auto"):
         return bool(runner == "pooling")
