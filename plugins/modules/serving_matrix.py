@@ -41,6 +41,13 @@ options:
     description: The speed of the download in megabits per second.
     type: float
     default: 1000
+  exact:
+    description:
+      - Whether to ask the image of each planned engine what vLLM itself counts for the model, with
+        M(gpunode.llm.vllm_figures_info) on the node. RV(rows) and RV(text) then have both. With O(gpus) only engines on
+        the CPU are asked about, since an engine counts for the GPUs that it sees.
+    type: bool
+    default: false
   fail_on_findings:
     description: Whether to fail if an option is wrong, such as unknown GPUs. Otherwise RV(findings) reports it.
     type: bool
@@ -131,6 +138,13 @@ rows:
       description: The indices of the GPUs, with O(together).
       type: list
       elements: int
+    exact:
+      description:
+        - What the engine in C(image) counts on one GPU, with O(exact), C(weights_gib) and C(request_bytes) (KV cache of
+          one request of the longest context; null if the engine chooses the context), and the plan's figures,
+          C(planned_weights_gib) and C(planned_request_bytes). C(cannot) in their place says why the engine was not
+          asked.
+      type: dict
     auto_draft:
       description:
         - What C(speculative=auto) would take from the catalogue, in words. Empty where there is nothing, or where

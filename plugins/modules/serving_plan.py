@@ -169,6 +169,9 @@ plan:
         kv_cache_gib_per_gpu:
           description: Memory for the KV cache on the GPU with the most weights, in GiB; on the CPU, all of it.
           type: float
+        kv_request_bytes:
+          description: Size of the KV cache of one request of the longest context, in bytes on one GPU.
+          type: int
         config:
           description: Content of vLLM's configuration file.
           type: dict

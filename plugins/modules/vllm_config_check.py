@@ -74,7 +74,8 @@ figures:
   description:
     - What the engine counts for each accepted unit, C(name) (str) with C(weights_bytes) (int, on one GPU),
       C(request_bytes) (int, KV cache of one request of the longest context on one GPU; null if the engine chooses
-      the context) and C(max_model_len) (int, in tokens).
+      the context), C(max_model_len) (int, in tokens) and C(device) (str, V(cuda) or V(cpu), what the engine sees). The
+      figures of one device refute no plan for another.
     - C(cannot) (str) in their place says why the engine could not be asked.
   type: list
   elements: dict
@@ -92,8 +93,8 @@ ROUNDED_GIB = 0.05
 
 def refuted(unit, answer):
     """Why the engine's figures refute the plan, in a sentence; None if they do not."""
-    planned = unit.get("planned") or {}
-    if "cannot" in answer or len(planned) < 2:
+    planned, device = unit.get("planned") or {}, "cpu" if unit.get("cpu") else "cuda"
+    if "cannot" in answer or len(planned) < 2 or answer.get("device", device) != device:
         return None
     weights, request = answer["weights_bytes"] / GIB, (answer["request_bytes"] or 0) / GIB
     room, needed, what = planned["kv_cache_gib_per_gpu"], request, "the KV cache"

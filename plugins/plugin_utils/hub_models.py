@@ -61,9 +61,13 @@ def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog
     wanted = list({entry["name"]: entry for entry in (*not_in_catalog(models, catalog), *beside)}.values())
     if not wanted:
         return {}
+    return {**access(options), "models": wanted}
+
+
+def access(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of model_info that say how to ask the hub."""
     hub = {name: options["hub"][name] for name in HUB if options["hub"].get(name) not in (None, "")}
-    token = {"token": options["hub_token"]} if options["hub_token"] else {}
-    return {**hub, **token, "models": wanted}
+    return {**hub, **({"token": options["hub_token"]} if options["hub_token"] else {})}
 
 
 def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catalog: Catalog) -> Catalog:

@@ -64,7 +64,7 @@ def test_what_the_engine_answers() -> None:
     told = dict(zip(CASES, json.loads(done.stdout)))
     token = 4 * 2 * 2 * 32 * 2
     assert told["whole"]["request_bytes"] == CONTEXT * token
-    assert told["whole"]["max_model_len"] == CONTEXT
+    assert (told["whole"]["max_model_len"], told["whole"]["device"]) == (CONTEXT, "cpu")
     small = told["whole"]["weights_bytes"] - 2 * linear()  # norms and biases
     assert 0 < small < 0.01 * told["whole"]["weights_bytes"]
     assert told["half"]["request_bytes"] == CONTEXT * token // 2

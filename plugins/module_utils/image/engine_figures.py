@@ -9,7 +9,7 @@ torch's meta device, so it needs no weights and no memory for them.
 Exit code 2: vLLM's parser refuses the configuration, and stderr ends with its sentence. Otherwise the last line on
 stdout is JSON: ``weights_bytes`` (int: all parameters of one GPU), ``request_bytes`` (int: the KV cache of one request
 as long as the context, by the layers' own KVCacheSpecs; null if the engine chooses the context) and ``max_model_len``
-(int), or ``cannot`` (str: why the engine could not be asked).
+(int) and ``device`` (str: cuda or cpu, what it sees), or ``cannot`` (str: why the engine could not be asked).
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def request_bytes(config: Any) -> int:
 def figures(options: Any) -> dict[str, Any]:
     """What the engine says that the model needs on one GPU."""
     from vllm.config import set_current_vllm_config
+    from vllm.platforms import current_platform
 
     chosen = options.max_model_len == AUTO
     if chosen:
@@ -108,6 +109,7 @@ def figures(options: Any) -> dict[str, Any]:
             "weights_bytes": sum(item.numel() * item.element_size() for item in model.parameters()),
             "request_bytes": None if chosen else request_bytes(config),
             "max_model_len": config.model_config.max_model_len,
+            "device": current_platform.device_type,
         }
 
 

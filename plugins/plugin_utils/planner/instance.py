@@ -58,6 +58,8 @@ class Instance:
     task: str = GENERATE
     #: Memory for the KV cache on the GPU with the most weights.
     kv_cache_gib_per_gpu: float = 0.0
+    #: KV cache of one request of the longest context, on that GPU.
+    kv_request_bytes: int = 0
     #: The share of its GPU that it has, if it has not all of it; and those on the same GPU that start before it.
     gpu_share: float | None = None
     starts_after: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class Decision:
     dtype: str = ""  # half on GPUs without BF16
     utilization: float | None = None  # the share of a GPU's memory, on GPUs
     kv_host_gib: int = 0  # of the host's memory, for KV cache
+    request_bytes: int = 0  # of KV cache, for one request of the context
     starts_after: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -198,6 +201,7 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         weights_gib_per_gpu=round(decision.weights_gib, 2),
         kv_cache_tokens=decision.kv_tokens,
         kv_cache_gib_per_gpu=round(decision.kv_gib, 2),
+        kv_request_bytes=decision.request_bytes,
         config=config(decision, engine),
         env=env(decision, engine, policy, timeout),
         host=request.host,

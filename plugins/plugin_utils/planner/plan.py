@@ -16,7 +16,7 @@ from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
 from .instance import Decision, Instance, instance
-from .kv_cache import Setting
+from .kv_cache import Layout, Setting
 from .lora import note as lora_note
 from .memory import GIB, shaped_bytes, weights_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
@@ -26,7 +26,7 @@ from .release import catalog_image_note
 from .request import HostRequest, InstanceRequest
 from .rope import farthest
 from .sharing import share_out, starts_after
-from .spread import BFLOAT16, Candidate, Choice, experts_of, half_precision, weight_only
+from .spread import BFLOAT16, Candidate, Choice, experts_of, half_precision, layouts, weight_only
 from .taken import problems as taken
 
 COMPAT = "VLLM_ENABLE_CUDA_COMPATIBILITY"
@@ -99,9 +99,13 @@ def _cpu_space_gib(request: InstanceRequest, catalog: Catalog) -> int:
     return int(space or catalog.policy.cpu_kv_cache_gib)
 
 
-def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
+def _cpu_layout(request: InstanceRequest) -> Layout:
     fp8 = (request.kv_cache_dtype or "auto").startswith("fp8")
-    size = request.cached_model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)).token_bytes
+    return request.cached_model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False))
+
+
+def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
+    size = _cpu_layout(request).token_bytes
     return int(_cpu_space_gib(request, catalog) * GIB // size) if size else request.model.context
 
 
@@ -122,12 +126,14 @@ def _on_cpu(request: InstanceRequest, port: int, image: str, catalog: Catalog) -
         kv_tokens=tokens,
         weights_gib=shaped_bytes(request.model) / GIB,
         kv_gib=_cpu_space_gib(request, catalog),
+        request_bytes=_cpu_layout(request).request_bytes(context),
         kv_dtype=request.kv_cache_dtype or "auto",
     )
 
 
 def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, ...]) -> Decision:
-    choice = placement.choice
+    choice, candidate = placement.choice, placement.candidate
+    each = layouts(candidate, choice.spread, choice.kv_dtype, choice.batched_tokens or candidate.default_step)
     return Decision(
         request=placement.request,
         port=port,
@@ -136,14 +142,15 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         kv_tokens=choice.fit.kv_tokens * choice.replicas,
         weights_gib=choice.fit.weights_gib,
         kv_gib=choice.fit.kv_gib,
+        request_bytes=max(layout.request_bytes(choice.context) for layout in each),
         spread=choice.spread,
         replicas=choice.replicas,
         indices=placement.indices,
         batched_tokens=choice.batched_tokens,
         sequences=choice.sequences,
         kv_dtype=choice.kv_dtype,
-        utilization=placement.candidate.utilization,
-        dtype="" if placement.candidate.group.has(BFLOAT16) else "half",
+        utilization=candidate.utilization,
+        dtype="" if candidate.group.has(BFLOAT16) else "half",
         warnings=warnings,
     )
 

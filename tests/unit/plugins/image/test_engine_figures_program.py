@@ -73,6 +73,7 @@ def provide(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> None:
     module("vllm.entrypoints.cli.serve", ServeSubcommand=lambda: SimpleNamespace(subparser_init=lambda _parsers: None))
     module("vllm.utils.argparse_utils", FlexibleArgumentParser=lambda prog: parser)
     module("vllm.engine.arg_utils", AsyncEngineArgs=SimpleNamespace(from_cli_args=lambda options: options))
+    module("vllm.platforms", current_platform=SimpleNamespace(device_type="cuda"))
     module("vllm.usage.usage_lib", UsageContext=SimpleNamespace(OPENAI_API_SERVER="the server's"))
     module(
         "vllm.config",
@@ -96,7 +97,8 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 def test_what_it_prints(monkeypatch, capsys) -> None:
     engine = Engine(data_parallel_size=4, tensor_parallel_size=2)
-    assert printed(monkeypatch, capsys, engine) == {"weights_bytes": 23, "request_bytes": 1024, "max_model_len": 4096}
+    told = {"weights_bytes": 23, "request_bytes": 1024, "max_model_len": 4096, "device": "cuda"}
+    assert printed(monkeypatch, capsys, engine) == told
     made = engine.arguments  # one rank of a group, without weights and without compiling
     assert (made.load_format, made.enforce_eager, made.data_parallel_size) == ("dummy", True, 1)
     assert made.distributed_executor_backend == "external_launcher"
@@ -104,7 +106,7 @@ def test_what_it_prints(monkeypatch, capsys) -> None:
 
 def test_a_context_that_the_engine_chooses_has_no_request(monkeypatch, capsys) -> None:
     told = printed(monkeypatch, capsys, Engine(max_model_len=engine_figures.AUTO))
-    assert told == {"weights_bytes": 23, "request_bytes": None, "max_model_len": 131072}
+    assert told == {"weights_bytes": 23, "request_bytes": None, "max_model_len": 131072, "device": "cuda"}
 
 
 @pytest.mark.parametrize(

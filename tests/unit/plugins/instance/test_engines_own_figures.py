@@ -93,6 +93,11 @@ def test_what_is_not_refuted_goes_on(out: str) -> None:
     assert "cannot" in figures or figures["weights_bytes"]
 
 
+def test_figures_of_a_cpu_refute_no_plan_for_gpus() -> None:
+    answer = json.dumps({**json.loads(engine(500, 500).splitlines()[-1]), "device": "cpu"})
+    assert vllm_config_check.check(Module(0, answer), [UNIT])
+
+
 def test_a_plan_of_an_earlier_release_is_compared_with_nothing() -> None:
     assert vllm_config_check.check(Module(0, engine(500, 500)), [{**UNIT, "planned": {}}])
 

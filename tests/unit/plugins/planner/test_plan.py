@@ -28,8 +28,8 @@ CONTRACT = (
     "name model repo_id revision image device gpu_indices gpu_uuids tensor_parallel_size pipeline_parallel_size "
     "data_parallel_size max_model_len model_context precision weights_gib_per_gpu kv_cache_tokens config env "
     "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size "
-    "branch allow_patterns folder task kv_cache_gib_per_gpu gpu_share starts_after lora draft auto_draft kv_host_gib "
-    "warnings"
+    "branch allow_patterns folder task kv_cache_gib_per_gpu kv_request_bytes gpu_share starts_after lora draft "
+    "auto_draft kv_host_gib warnings"
 )
 
 
@@ -39,6 +39,14 @@ def test_the_contract() -> None:
     plain = plan.as_dict()
     assert sorted(plain) == ["instances", "rejected", "warnings"]
     assert " ".join(plain["instances"][0]) == CONTRACT
+
+
+def test_a_request_of_the_context_is_counted_on_one_gpu() -> None:
+    whole, half = (one("2xH100", model="8b", tensor_parallel_size=width) for width in (1, 2))
+    assert whole.kv_request_bytes == 131072 * 32 * 2 * 8 * 128 * 2
+    assert half.kv_request_bytes == whole.kv_request_bytes // 2
+    tiny = one("1xH100", model="tiny")
+    assert 0 < tiny.kv_request_bytes <= tiny.kv_cache_gib_per_gpu * 2**30
 
 
 def test_an_instance() -> None:
