@@ -8,28 +8,28 @@ module: bundle
 short_description: Seal a bundle for nodes without a network, and open it on a node
 version_added: 1.0.0
 description:
-  - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and a tar of it where asked.
-  - V(opened) compares a folder with its manifest, or unpacks the tar beside it and compares on the way. A
-    file that the manifest does not name, and a link that leads to none of its files, are refused. Then it gives
-    the node's apt a second configuration, below O(root), that knows the bundle's packages and nothing else. Whoever
-    sets E(APT_CONFIG) to C(apt.conf) there installs from the bundle; the node's own sources stay as they are. Packages
-    are checked by their publishers' signatures, the distribution's by the keys that the node came with.
-  - A bundle that was opened is not read again, until it is another one.
-  - The work is done in a transient systemd unit on the node, and shows how far it is.
+  - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and on request a tar of the folder.
+  - V(opened) compares a folder with its manifest, or unpacks its tar and compares every file. It refuses files that are
+    not in the manifest, and links to other targets than its files. Then it creates a second configuration of apt, below
+    O(root), with the bundle's packages only. With E(APT_CONFIG) set to C(apt.conf) in that folder, apt installs from the
+    bundle; the node's own sources are not changed. apt checks the publishers' signatures, and for packages of the
+    distribution the keys of the node.
+  - A bundle that was opened before is not compared again, unless it has changed.
+  - The work runs in a transient systemd unit on the node. The play shows its progress.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
   - gpunode.llm.internal
 attributes:
   check_mode:
-    description: Compares the system only, and says whether the bundle would be sealed or opened.
+    description: Compares the system only, and reports whether the bundle would be sealed or opened.
     support: full
   diff_mode:
-    description: Names the bundle before and after.
+    description: Shows the bundle's name before and after.
     support: full
 options:
   path:
-    description: The folder. Where it is not there, V(opened) unpacks C(path.tar) to it.
+    description: The folder. If it is missing, V(opened) unpacks C(path.tar) to it.
     type: path
     required: true
   state:
@@ -38,7 +38,7 @@ options:
     choices: [sealed, opened]
     required: true
   system:
-    description: What the facts say of this host, as C(release) and C(architecture). A bundle is for one of them.
+    description: The facts of this host, as C(release) and C(architecture). A bundle is for one of each.
     type: dict
     required: true
   tar:

@@ -8,7 +8,7 @@ module: image_layout
 short_description: Download a container image to a folder, without Docker
 version_added: 1.0.0
 description:
-  - Fetches an image from its registry into a folder that M(gpunode.llm.image_pull) loads on a node without a network.
+  - Downloads an image from its registry to a folder, which M(gpunode.llm.image_pull) loads on a node without a network.
   - C(skopeo) downloads the image in a transient systemd unit. Layers stay compressed. A complete layer is not fetched
     again. The host needs no Docker.
   - The image is the one for this host's architecture.
@@ -29,15 +29,15 @@ options:
     type: str
     required: true
   path:
-    description: The folder that holds images, each in a folder of its own.
+    description: The folder of the images. Each image has its own subfolder.
     type: path
     required: true
   tls_verify:
-    description: Whether the registry has to show a certificate that this host trusts. V(false) takes plain HTTP too.
+    description: Whether the registry must have a certificate that this host trusts. V(false) also accepts plain HTTP.
     type: bool
     default: true
   update:
-    description: Ask the registry which image the tag stands for, where one was fetched before.
+    description: Whether to ask the registry again for the image of a tag that was downloaded before.
     type: bool
     default: false
   wait_s:
@@ -177,7 +177,7 @@ class Layout:
         self.finish(changed=True, digest=resume["digest"])
 
     def seal(self, digest):
-        """What Docker reads beside the layout, and last of all the record that says that it is whole."""
+        """Write what Docker needs besides the layout, and last the record which marks it as complete."""
         path = os.path.join(self.folder, "index.json")
         index = json.loads(node_files.read_text(path))
         # skopeo may have written configuration and manifest anew, in OCI's form; the layers are as they were.

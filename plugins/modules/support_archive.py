@@ -12,31 +12,31 @@ author:
 extends_documentation_fragment:
   - gpunode.llm.internal
 description:
-  - Writes units, journals, configuration, and what systemd, Docker, the NVIDIA driver and the kernel say, into one
+  - Writes units, journals, configuration, and the output of systemd, Docker, the NVIDIA driver and the kernel, to one
     tar.gz.
-  - No secret is in it. Every API key, token and password that lies on the node or is given in O(secrets) is blotted out
-    wherever it occurs, in every spelling that programs use, and so is what merely looks like one or stands behind a
-    telling name, such as C(LDAP_PW) or C(accessKey). Of environment files the names alone are left, and of the
-    environments in units and command lines the values of variables that are known to hold no secret.
+  - The archive contains no secrets. Every API key, token and password from the node or from O(secrets) is blotted out
+    wherever it occurs, in every encoding that programs use. So is text that looks like a secret, or that follows a name
+    such as C(LDAP_PW) or C(accessKey). Environment files keep only the names of their variables. Environments in units
+    and command lines keep only the values of variables that are known to hold no secret.
   - If a program is missing, fails or does not end, its error is in the archive, and the module does not fail.
 attributes:
   check_mode:
-    description: Gathers, and writes nothing.
+    description: Collects the data, and writes nothing.
     support: full
   diff_mode:
-    description: A bundle is new each time, so there is nothing to compare it with.
+    description: An archive is always new, so there is nothing to compare it with.
     support: none
 options:
   dest:
-    description: The file to write on the node, for root alone.
+    description: The file to write on the node. Only root can read it.
     type: path
     required: true
   name:
-    description: The folder inside the bundle; the node's name.
+    description: The folder in the archive, which is the node's name.
     type: str
     required: true
   lines:
-    description: How many lines of each journal are taken, the newest.
+    description: The number of lines from the end of each journal.
     type: int
     default: 5000
   secrets:
@@ -51,7 +51,7 @@ options:
     description: The folder that holds the instances' files, beside C(/etc/vllm).
     type: path
   texts:
-    description: Further texts by their name in the bundle, such as what the controller knows.
+    description: Further texts, by their file names in the archive, such as the plan from the controller.
     type: dict
     default: {}
   timeout_s:

@@ -20,7 +20,7 @@ extends_documentation_fragment:
   - gpunode.llm.waiting
 attributes:
   check_mode:
-    description: Says which units would be started or restarted. An endpoint that does not answer is no failure then.
+    description: Reports which units would be started or restarted. An endpoint that does not answer is no failure then.
     support: full
   diff_mode:
     description: Shows the action for each unit, with its reason.

@@ -11,8 +11,8 @@ description:
   - Runs the parser of C(vllm serve) over each configuration, in a container of the image that will serve it, and builds
     the model on torch's meta device. That needs no weights in memory and no network, and takes 10 to 30 seconds.
   - Compares what the engine counts with the plan, and refuses a plan that has no room for the model's weights and one
-    request of the planned context. The engine's layers say what a request takes; what they add up to is the least.
-  - What cannot be built this way is started as planned, such as the stages of a pipeline.
+    request of the planned context. The memory of a request is at least the sum over the engine's layers.
+  - A model that cannot be built this way, such as one with pipeline stages, is started as planned.
   - Checks only units that run. A unit that starts for the first time reports its own errors.
   - Changes nothing.
 author:
@@ -74,9 +74,9 @@ figures:
   description:
     - What the engine counts for each accepted unit, C(name) (str) with C(weights_bytes) (int, on one GPU),
       C(request_bytes) (int, KV cache of one request of the longest context on one GPU; null if the engine chooses
-      the context), C(max_model_len) (int, in tokens) and C(device) (str, V(cuda) or V(cpu), what the engine sees). The
-      figures of one device refute no plan for another.
-    - C(cannot) (str) in their place says why the engine could not be asked.
+      the context), C(max_model_len) (int, in tokens) and C(device) (str, V(cuda) or V(cpu), as seen by the engine).
+      Figures of one device do not refute a plan for another.
+    - C(cannot) (str) instead of them is the reason why the engine could not be asked.
   type: list
   elements: dict
   returned: always
