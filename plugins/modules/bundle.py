@@ -9,11 +9,11 @@ short_description: Seal a bundle for nodes without a network, and open it on a n
 version_added: 1.0.0
 description:
   - V(sealed) writes the manifest of a folder, with size and SHA-256 of every file, and on request a tar of the folder.
-  - V(opened) compares a folder with its manifest, or unpacks its tar and compares every file. It refuses files that are
-    not in the manifest, and links to other targets than its files. Then it creates a second configuration of apt, below
-    O(root), with the bundle's packages only. With E(APT_CONFIG) set to C(apt.conf) in that folder, apt installs from the
-    bundle; the node's own sources are not changed. apt checks the publishers' signatures, and for packages of the
-    distribution the keys of the node.
+  - V(opened) compares a folder with its manifest, or unpacks its tar and compares each file. It refuses files that
+    are not in the manifest, and links to other targets than its files. Then it creates a second configuration of
+    apt, below O(root), with only the bundle's packages. With E(APT_CONFIG) set to C(apt.conf) in that folder, apt
+    installs from the bundle; the node's own sources are not changed. apt checks the publishers' signatures, and for
+    packages of the distribution the keys of the node.
   - A bundle that was opened before is not compared again, unless it has changed.
   - The work runs in a transient systemd unit on the node. The play shows its progress.
 author:
