@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,29 @@ PLANNED = {
 #: Secrets, and the variable to use instead: the configuration file is world-readable and appears in diffs.
 SECRET = {"api-key": "vllm_api_keys", "hf-token": "huggingface_token"}
 
+#: Options that an engine of this plan cannot have, and why.
+ONE_NODE = "is for an engine over several nodes, and the plan is for one"
+ONE_GROUP = "is for replicas that are started one by one, and the plan starts all of them together"
+CONTRADICTING = {
+    **dict.fromkeys(("nnodes", "node-rank", "master-addr", "headless"), ONE_NODE),
+    **dict.fromkeys(("data-parallel-size-local", "data-parallel-address", "data-parallel-start-rank"), ONE_NODE),
+    **dict.fromkeys(("data-parallel-rank", "data-parallel-external-lb", "data-parallel-hybrid-lb"), ONE_GROUP),
+    "prefill-context-parallel-size": "takes GPUs that the plan does not give the engine",
+    "config": "names a file in place of the one that the plan writes",
+    "uds": "takes the port away on which the plan has clients and checks",
+}
+#: vLLM's least values.
+LEAST = {
+    **dict.fromkeys(("max-num-seqs", "max-num-batched-tokens", "max-num-active-seqs", "block-size", "max-loras"), 1),
+    **dict.fromkeys(("max-num-queued-reqs", "max-num-queued-tokens", "long-prefill-token-threshold"), 0),
+}
+#: What hf-overrides may set that the plan reads, or that takes no memory.
+COUNTED = {
+    *("architectures", "text_config", "max_position_embeddings", "rope_parameters", "rope_scaling", "rope_theta"),
+    *("classifier_from_token", "is_original_qwen3_reranker", "method", "id2label", "label2id", "num_labels"),
+}
+DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+FP16, BF16, FP32 = ("half", "float16"), "bfloat16", ("float", "float32")
 #: Options that change memory use in ways that the planner does not model.
 UNCOUNTED = (
     "kv-cache-memory-bytes",
@@ -37,6 +61,7 @@ UNCOUNTED = (
     "speculative-config",
     "enable-lora",
     "block-size",
+    "decode-context-parallel-size",
 )
 
 
@@ -67,14 +92,37 @@ def _wrong_type(name: str, kind: str, value: Any) -> str | None:
     return None if fits(value) else f"{name} takes {wanted}, not {value!r}."
 
 
+def _wrong_value(name: str, value: Any) -> str | None:
+    """Why vLLM refuses a value of the right type."""
+    if name in LEAST and value < LEAST[name]:
+        return f"{name} must be at least {LEAST[name]}, not {value}."
+    if name == "dtype" and value not in DTYPES:
+        return f"dtype must be one of {', '.join(DTYPES)}, not {value!r}."
+    if name == "hf-overrides" and not isinstance(value, Mapping):
+        return f"hf-overrides must be a dictionary, or one in JSON, not {value!r}."
+    return None
+
+
+def _contradicting(name: str, value: Any, default: Any) -> str | None:
+    """Why an option cannot stand beside the plan; as it is by default it may."""
+    if name not in CONTRADICTING or value in (None, False, default):
+        return None
+    return f"{name} {CONTRADICTING[name]}: leave it out of vllm_extra_args."
+
+
 def typed_args(args: Mapping[str, Any], engine: EngineSpec) -> dict[str, Any]:
     """Convert the text of numeric options to numbers. Unreadable values stay, and check_args rejects them."""
     return {name: _typed_arg(name, value, engine) for name, value in args.items()}
 
 
 def _typed_arg(name: str, value: Any, engine: EngineSpec) -> Any:
-    """Convert text for options of these four types only; vLLM takes any other as text."""
+    """Convert text for options of these four types, and what the plan reads; vLLM takes any other as text."""
     flag = engine.spellings.get(name)
+    if name == "hf-overrides" and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
     if flag is None or flag.type not in ("bool", "int", "float", "size") or not isinstance(value, str):
         return value
     try:
@@ -100,10 +148,17 @@ def check_args(extra_args: Mapping[str, Any], engine: EngineSpec) -> tuple[list[
         elif flag is None:
             findings.append(_unknown(name, engine))
         elif value is not None:
-            problem = _wrong_type(name, flag.type, value)
+            problem = _wrong_type(name, flag.type, value) or _wrong_value(name, value)
+            problem = problem or _contradicting(name, value, flag.default)
             findings += [problem] if problem else []
         if name in engine.deprecated:
             warnings.append(f"{name} is deprecated in vLLM {engine.version}: {engine.deprecated[name]}.")
         if name in UNCOUNTED:
             warnings.append(f"{name} changes the memory left for the KV cache; this plan does not account for it.")
+        if name == "hf-overrides" and isinstance(value, Mapping) and (own := sorted(map(str, value.keys() - COUNTED))):
+            warnings.append(
+                f"hf-overrides sets {', '.join(own)}, and the plan counts the model as its config.json has it."
+            )
+        if name == "dtype" and value in FP32:
+            warnings.append("dtype float32 doubles weights and KV cache; this plan does not account for it.")
     return findings, warnings

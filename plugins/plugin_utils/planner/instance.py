@@ -14,6 +14,7 @@ from . import host_cache, lora, speculation
 from .catalog import EngineSpec, ModelSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
+from .rope import with_own
 from .tasks import GENERATE
 from .user_figures import AUTO
 
@@ -138,6 +139,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
     planned |= {**lora.options(request), **speculation.options(request)}
     planned |= host_cache.option(decision.kv_host_gib, decision.replicas)
     merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
+    if request.stretched:
+        merged["hf-overrides"] = with_own(request.stretched, request.option("hf-overrides"))
     return {key: value for key, value in merged.items() if value is not None}
 
 

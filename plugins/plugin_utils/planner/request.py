@@ -20,10 +20,10 @@ from . import host_cache, lora as lora_rules, options as planner_options, specul
 from .adapters import Lora, read_lora
 from .catalog import Catalog, EngineSpec, ModelSpec, near
 from .fetched import chosen
-from .flags import typed_args
+from .flags import FP16, typed_args
 from .named import called, shown
 from .release import chosen_image_release
-from .rope import yarn
+from .rope import own_length, yarn
 from .splits import cuts_experts
 from .tasks import task_of
 from .user_figures import is_auto, with_figures
@@ -117,6 +117,18 @@ class InstanceRequest:
         """The user's max-num-batched-tokens, which determines the memory of a step."""
         value = self.option("max-num-batched-tokens")
         return value if isinstance(value, int) else None  # check_args rejects anything else
+
+    @cached_property
+    def whole_prompts(self) -> bool:
+        """Whether a prompt goes through in one step, since there is no chunked prefill.
+
+        By default where attention looks both ways, and always with an encoder beside the decoder
+        (ModelConfig.is_chunked_prefill_supported, SchedulerConfig.__post_init__).
+        """
+        setting, sized = self.option("enable-chunked-prefill"), self.model.sized
+        if setting is None or sized.kind == "whisper":
+            return sized.kind in ("encoder", "whisper") or (sized.kind == "decoder" and not sized.cache)
+        return not setting
 
     def expert_parallel(self, tp: int, replicas: int) -> bool:
         """Whether GPUs hold whole experts: as the user says, else where replicas share them or TP would cut them."""
@@ -410,12 +422,16 @@ def _instance(wanted: Any, common: Mapping[str, Any], catalog: Catalog, findings
         drafted = speculation.of_catalog(drafted, model)
         options["speculative"] = replace(drafted, draft=catalog.drafts.get(drafted.reference))
     fields = {"device": model.device, "named": bool(named), "engine_decides_context": engine_decides, **options}
-    return stretch(InstanceRequest(name=name, model=model, **fields))
+    return InstanceRequest(name=name, model=model, **fields)
 
 
 def stretch(request: InstanceRequest) -> InstanceRequest:
-    """The request with the options of YaRN, where its context is beyond config.json's and the family takes YaRN."""
+    """The request with its context as hf-overrides make it: the user's own, else those of YaRN where it needs them."""
     model, wanted = request.model, request.max_model_len or 0
+    own = 0 if model.missing else own_length(request.name, model.sized, request.option("hf-overrides"))
+    if own:
+        architecture = replace(model.sized, context=own, longest=own, stretch=())
+        return replace(request, model=replace(model, architecture=architecture))
     if model.missing or wanted <= model.context or model.max_model_len:
         return request
     overrides = {} if wanted <= model.sized.longest else yarn(model.sized, wanted)
@@ -459,6 +475,36 @@ def _shares_one_gpu(instance: InstanceRequest) -> list[str]:
     ]
 
 
+def _steps(instance: InstanceRequest) -> list[str]:
+    """A finding if the steps that the user sets are too short for what vLLM puts into one."""
+    tokens, sequences = instance.batched_tokens, instance.option("max-num-seqs")
+    if instance.model.missing or not tokens or tokens < 1:
+        return []
+    if isinstance(sequences, int) and tokens < sequences:
+        return [
+            f"{instance.name}: max-num-batched-tokens ({tokens}) must be at least max-num-seqs ({sequences}): each"
+            " request takes a token of a step."
+        ]
+    context = instance.max_model_len or instance.model.context
+    if not instance.whole_prompts or tokens >= context:
+        return []
+    return [
+        f"{instance.name}: max-num-batched-tokens is {tokens}, and without chunked prefill a whole prompt of up to"
+        f" {context} tokens goes through in one step: set it to {context} or more, or vllm_max_model_len to {tokens}"
+        " or less."
+    ]
+
+
+def _dtype(instance: InstanceRequest) -> list[str]:
+    """A finding if the user wants FP16 of a model that vLLM refuses it for."""
+    if instance.model.missing or instance.model.sized.float16 or instance.option("dtype") not in FP16:
+        return []
+    return [
+        f"{instance.name}: vLLM refuses FP16 (dtype: {instance.option('dtype')}) for {instance.model.sized.name}, whose"
+        " numbers leave its range: leave dtype out, or set bfloat16."
+    ]
+
+
 def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
     if instance.host in LOOPBACK or api_key_set:
         return []
@@ -477,7 +523,8 @@ def _with_release(
     typed = typed_args(request.model.vllm, release)
     # A model that stays what it is keeps what was counted of it.
     model = request.model if typed == request.model.vllm else replace(request.model, vllm=typed)
-    return replace(request, engine=release, model=model, extra_args=typed_args(request.extra_args, release))
+    typed_request = replace(request, engine=release, model=model, extra_args=typed_args(request.extra_args, release))
+    return stretch(typed_request)
 
 
 def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
@@ -497,6 +544,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
     findings += [finding for instance in instances for finding in _unconsented(instance)]
     findings += [finding for instance in instances for finding in _shares_one_gpu(instance)]
+    findings += [finding for instance in instances for finding in (*_steps(instance), *_dtype(instance))]
     unserved = {instance.name: lora_rules.problems(instance, catalog) for instance in instances}
     findings += [finding for found in unserved.values() for finding in found]
     # What is refused is not counted.

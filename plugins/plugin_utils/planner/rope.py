@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .architecture import Architecture
-from .config_fields import Fields
+from .config_fields import Fields, of_a_known_form, text_fields
 
 #: The fields of which vLLM uses the smallest (get_max_model_len_and_key).
 LENGTHS = (
@@ -97,6 +97,27 @@ def yarn(architecture: Architecture, length: int) -> dict[str, Any]:
     }
     overrides: dict[str, Any] = {"rope_parameters": parameters, "max_position_embeddings": length}
     return {"text_config": overrides} if known["nested"] else overrides
+
+
+def own_length(what: str, architecture: Architecture, overrides: Any) -> int:
+    """The context that a user's own hf-overrides give, as vLLM derives it; 0 where they say nothing of it.
+
+    Raises ValueError for a length that is no number.
+    """
+    fields = text_fields(overrides) if isinstance(overrides, Mapping) else {}
+    if not fields.keys() & {"max_position_embeddings", "rope_parameters", "rope_scaling"}:
+        return 0
+    with of_a_known_form(what):
+        return longest_of(
+            Fields(what, {"max_position_embeddings": architecture.longest or architecture.context, **fields})
+        )
+
+
+def with_own(overrides: Mapping[str, Any], own: Any) -> dict[str, Any]:
+    """The plan's hf-overrides with the user's beside them, those of the language model's config likewise."""
+    own = own if isinstance(own, Mapping) else {}
+    both = {key: {**overrides[key], **own[key]} for key in ("text_config",) if key in overrides and key in own}
+    return {**overrides, **own, **both}
 
 
 def farthest(architecture: Architecture) -> int:

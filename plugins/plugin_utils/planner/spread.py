@@ -12,6 +12,7 @@ from typing import Any
 
 from . import speculation
 from .catalog import EngineSpec, Policy, version_key
+from .flags import BF16
 from .host import Group
 from .kv_cache import Layout, Setting
 from .lora import slots_gib
@@ -119,7 +120,10 @@ class Candidate:
     @property
     def default_step(self) -> int:
         """max-num-batched-tokens: the user's, else vLLM's default on this GPU."""
-        return self.request.batched_tokens or self.engine.batched_tokens(self.group.total_gib, self.group.name)
+        default = self.engine.batched_tokens(self.group.total_gib, self.group.name)
+        if self.request.whole_prompts:
+            default = max(default, self.request.max_model_len or self.request.model.context)
+        return self.request.batched_tokens or default
 
     def step(self, tokens: int, replicas: int = 1) -> Step:
         """A full step of so many tokens, with as many sequences as the user or vLLM allows."""
@@ -152,6 +156,8 @@ def _kv_dtypes(candidate: Candidate) -> list[str]:
 
 def _steps(candidate: Candidate) -> list[int | None]:
     smaller = candidate.default_step > SMALL_STEP and not candidate.request.batched_tokens
+    if candidate.request.whole_prompts:
+        smaller = smaller and (candidate.request.max_model_len or candidate.request.model.context) <= SMALL_STEP
     return [None, SMALL_STEP] if smaller else [None]
 
 
@@ -163,7 +169,9 @@ def lowest_context(candidate: Candidate) -> int:
 def context_for(candidate: Candidate, layout: Layout, held: int) -> int:
     """The context that so many blocks of KV cache allow; 0 if it is too short."""
     if candidate.request.max_model_len:
-        return candidate.request.max_model_len if layout.blocks(candidate.request.max_model_len) <= held else 0
+        # An encoder takes no blocks, and none are held.
+        enough = layout.blocks(candidate.request.max_model_len) <= max(held, 0)
+        return candidate.request.max_model_len if enough else 0
     full = candidate.request.model.context
     safe = layout.longest(held - _margin(candidate, layout, held), full)
     step = candidate.policy.context_step if safe >= candidate.policy.context_step else candidate.engine.block_size
@@ -462,6 +470,11 @@ def too_old(candidate: Candidate) -> str | None:
         return (
             f"{group.name} has compute capability {group.spec.compute_capability} and computes in FP16, which vLLM "
             f"refuses for {model.sized.name}; BF16 needs {BFLOAT16} or newer"
+        )
+    if not group.has(BFLOAT16) and candidate.request.option("dtype") == BF16:
+        return (
+            f"{group.name} has compute capability {group.spec.compute_capability}, and BF16 needs {BFLOAT16} or newer: "
+            "leave dtype out"
         )
     return None
 

@@ -266,6 +266,66 @@ def test_yarn_makes_a_context_longer() -> None:
     assert "YaRN" not in findings("1xH100", load_catalog(), model="8b", max_model_len=262144)
 
 
+ROPE = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32768}
+
+
+def test_the_users_own_overrides_stand_beside_those_of_yarn() -> None:
+    catalog = catalog_of(QWEN25_14B_AWQ)
+
+    def planned(overrides: Any, context: int | None = 65536) -> Any:
+        return one("2xH100", catalog, model="m", max_model_len=context, extra_args={"hf-overrides": overrides})
+
+    beside = planned({"sliding_window": 8}).config["hf-overrides"]
+    assert (beside["rope_parameters"]["factor"], beside["sliding_window"]) == (2.0, 8)
+    own = planned({"rope_parameters": ROPE, "max_position_embeddings": 65536})
+    assert own.config["hf-overrides"] == {"rope_parameters": ROPE, "max_position_embeddings": 65536}
+    assert "YaRN" not in " ".join(own.warnings)
+    assert planned('{"max_position_embeddings": 65536}', None).max_model_len == 65536
+    # vLLM refuses a context that is longer than the config.json that it was told of.
+    assert planned({"max_position_embeddings": 4096}, None).max_model_len == 4096
+    args = {"hf-overrides": {"max_position_embeddings": 4096}}
+    said = findings("2xH100", catalog, model="m", max_model_len=8192, extra_args=args)
+    assert "max_model_len 8192 exceeds the model's context of 4096; set it to 4096 or less." in said
+    said = warnings("2xH100", catalog, model="m", extra_args={"hf-overrides": {"num_hidden_layers": 2}})
+    assert "hf-overrides sets num_hidden_layers, and the plan counts the model as its config.json has it." in said
+
+
+ENCODER: dict[str, Any] = {
+    "architectures": ["XLMRobertaModel"],
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "vocab_size": 250002,
+    "max_position_embeddings": 8194,
+}
+
+
+def test_an_encoder_keeps_no_cache_that_a_context_must_fit() -> None:
+    assert one("1xH100", catalog_of(ENCODER), model="m", max_model_len=2048).max_model_len == 2048
+    assert one("1xL4", catalog_of(ENCODER), model="m", max_model_len="8194", gpu_share=0.5).max_model_len == 8194
+
+
+def test_without_chunked_prefill_a_step_holds_a_whole_prompt() -> None:
+    """As encoders have it: vLLM refuses steps that are shorter than the context, and raises its own default to it."""
+    catalog = catalog_of(ENCODER)
+    said = findings("1xH100", catalog, model="m", extra_args={"max-num-batched-tokens": 2048})
+    assert "up to 8194 tokens goes through in one step: set it to 8194 or more, or vllm_max_model_len to 2048" in said
+    assert one("1xH100", catalog, model="m", max_model_len=2048, extra_args={"max-num-batched-tokens": 2048})
+    for share in (0.02, 0.03, 0.04, 0.05, 0.06):
+        made = outcome("1xH100", catalog, model="m", gpu_share=share).plan
+        assert not made or "max-num-batched-tokens" not in made.instances[0].config
+
+
+def test_a_dtype_that_vllm_refuses() -> None:
+    turing = [{"name": "Tesla T4", "memory_mib": 15360, "compute_capability": "7.5", "count": 2}]
+    said = findings(turing, model="8b-w4a16", extra_args={"dtype": "bfloat16"})
+    assert "Tesla T4 has compute capability 7.5, and BF16 needs 8.0 or newer: leave dtype out" in said
+    said = findings("1xH100", catalog_of(GEMMA2_9B), model="m", extra_args={"dtype": "half"})
+    assert "vLLM refuses FP16 (dtype: half) for Gemma2ForCausalLM" in said
+    assert "float32 doubles weights and KV cache" in warnings("1xH100", model="8b", extra_args={"dtype": "float32"})
+
+
 def test_older_gpus_compute_in_fp16() -> None:
     turing = [{"name": "Tesla T4", "memory_mib": 15360, "compute_capability": "7.5", "count": 2}]
     plain = {**QWEN25_14B_AWQ, "num_hidden_layers": 12, "quantization_config": None}

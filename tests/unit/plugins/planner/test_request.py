@@ -262,6 +262,21 @@ def test_a_users_options_win_and_a_null_takes_one_out() -> None:
         ),
         ({"cpu-offload-gb": "x"}, "cpu-offload-gb takes a number"),
         ({"compilation-config": 3}, "compilation-config takes a dictionary or a list, not 3."),
+        ({"max-num-seqs": 0}, "max-num-seqs must be at least 1, not 0."),
+        ({"max-num-batched-tokens": "-5"}, "max-num-batched-tokens must be at least 1, not -5."),
+        ({"max-num-batched-tokens": 100, "max-num-seqs": 200}, "(100) must be at least max-num-seqs (200)"),
+        (
+            {"max-num-batched-tokens": 8192, "enable-chunked-prefill": False},
+            "a whole prompt of up to 131072 tokens goes through in one step: set it to 131072 or more, or"
+            " vllm_max_model_len to 8192 or less.",
+        ),
+        ({"dtype": "fp16"}, "dtype must be one of auto, half, float16, bfloat16, float, float32, not 'fp16'."),
+        ({"hf-overrides": "{bad"}, "hf-overrides must be a dictionary, or one in JSON, not '{bad'."),
+        ({"nnodes": 2}, "nnodes is for an engine over several nodes, and the plan is for one: leave it out"),
+        ({"data-parallel-rank": 1}, "data-parallel-rank is for replicas that are started one by one"),
+        ({"prefill-context-parallel-size": 2}, "takes GPUs that the plan does not give the engine"),
+        ({"uds": "/run/vllm"}, "uds takes the port away"),
+        ({"config": "/etc/mine.yaml"}, "config names a file in place of the one that the plan writes"),
     ],
 )
 def test_options_that_vllm_would_refuse(arguments: dict[str, Any], says: str) -> None:
