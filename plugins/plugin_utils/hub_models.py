@@ -76,8 +76,8 @@ def with_answers(options: Mapping[str, Any], described: Mapping[str, Any], catal
     names = {entry["name"] for entry in _adapters(wanted, options)}
     drafted = [entry["name"] for entry in _drafts(wanted, options, catalog)]
     by_name = adapters({name: answer for name, answer in described.items() if name in names})
-    asked = {name: _named(name, answer) if name in drafted else answer for name, answer in described.items()}
-    models = entries({name: answer for name, answer in asked.items() if name not in names}, catalog)
+    answers = {name: _named(name, answer) if name in drafted else answer for name, answer in described.items()}
+    models = entries({name: answer for name, answer in answers.items() if name not in names}, catalog)
     more = known({**options, "extra_models": {**(options["extra_models"] or {}), **models}}) if models else catalog
     drafts = {name: Draft(chosen(more.models[name]), described[name]["config"]) for name in drafted}
     return replace(more, adapters=by_name, drafts=drafts) if by_name or drafts else more

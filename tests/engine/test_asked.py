@@ -61,18 +61,18 @@ def test_what_the_engine_answers() -> None:
     cases = [{"hf": hf, "options": options} for hf, options in CASES.values()]
     done = prepare(BASE).run(HERE / "_ask.py", json.dumps(cases))
     assert done.returncode == 0, done.stderr[-3000:]
-    told = dict(zip(CASES, json.loads(done.stdout)))
+    answers = dict(zip(CASES, json.loads(done.stdout)))
     token = 4 * 2 * 2 * 32 * 2
-    assert told["whole"]["request_bytes"] == CONTEXT * token
-    assert (told["whole"]["max_model_len"], told["whole"]["device"]) == (CONTEXT, "cpu")
-    small = told["whole"]["weights_bytes"] - 2 * linear()  # norms and biases
-    assert 0 < small < 0.01 * told["whole"]["weights_bytes"]
-    assert told["half"]["request_bytes"] == CONTEXT * token // 2
-    assert linear() < told["half"]["weights_bytes"] < linear() + small
-    assert told["replicas"] == told["whole"]
-    assert told["engine's context"] == {**told["whole"], "request_bytes": None, "max_model_len": 32768}
-    assert told["mixture"]["weights_bytes"] > 4 * 8 * 3 * 256 * 64 * 2
-    assert told["stages"] == {"cannot": "ValueError: the stages of a pipeline are not built here"}
-    assert "quantises when it loads" in told["quantised"]["cannot"]
-    assert told["shared experts"] == {"cannot": "ValueError: experts that replicas share are not built here"}
-    assert "65536" in told["too long"]["cannot"]
+    assert answers["whole"]["request_bytes"] == CONTEXT * token
+    assert (answers["whole"]["max_model_len"], answers["whole"]["device"]) == (CONTEXT, "cpu")
+    small = answers["whole"]["weights_bytes"] - 2 * linear()  # norms and biases
+    assert 0 < small < 0.01 * answers["whole"]["weights_bytes"]
+    assert answers["half"]["request_bytes"] == CONTEXT * token // 2
+    assert linear() < answers["half"]["weights_bytes"] < linear() + small
+    assert answers["replicas"] == answers["whole"]
+    assert answers["engine's context"] == {**answers["whole"], "request_bytes": None, "max_model_len": 32768}
+    assert answers["mixture"]["weights_bytes"] > 4 * 8 * 3 * 256 * 64 * 2
+    assert answers["stages"] == {"cannot": "ValueError: the stages of a pipeline are not built here"}
+    assert "quantises when it loads" in answers["quantised"]["cannot"]
+    assert answers["shared experts"] == {"cannot": "ValueError: experts that replicas share are not built here"}
+    assert "65536" in answers["too long"]["cannot"]

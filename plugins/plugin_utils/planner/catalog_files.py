@@ -256,10 +256,10 @@ def _merged(what: str, base: Raw, extra: Raw | None) -> dict[str, dict[str, Any]
 
 def _release(version: str, newest: Raw, own: Raw) -> dict[str, Any]:
     """A release of which the user says only what differs from the newest that is whole."""
-    said = {key: value for key, value in own.items() if value is not None}
-    memory = said.get("memory", {})
+    given = {key: value for key, value in own.items() if value is not None}
+    memory = given.get("memory", {})
     whole = {**newest["memory"], **memory} if isinstance(memory, Mapping) else memory
-    return {**newest, **said, "version": version, "memory": whole}
+    return {**newest, **given, "version": version, "memory": whole}
 
 
 def load_catalog(

@@ -90,8 +90,8 @@ def _drafts(rows: Sequence[Row]) -> list[str]:
     if not found:
         return []
     name, draft = next(iter(found.items()))
-    told = f"{name}: {draft}" if len(found) == 1 else ", ".join(found)
-    return wrapped(f"The catalogue has what proposes tokens (vllm_speculative: auto) for {told}.")
+    drafts = f"{name}: {draft}" if len(found) == 1 else ", ".join(found)
+    return wrapped(f"The catalogue has what proposes tokens (vllm_speculative: auto) for {drafts}.")
 
 
 def packed(host: Together, mbit_per_s: float) -> list[str]:

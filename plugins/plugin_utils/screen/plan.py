@@ -84,13 +84,13 @@ def _adapter(adapter: Plain) -> str:
 
 def proposes(instance: Plain) -> list[tuple[str, str]]:
     """What proposes tokens; or that the catalogue has something that could."""
-    asked, draft = instance["config"].get("speculative-config"), instance.get("draft")
-    if not asked:
+    option, draft = instance["config"].get("speculative-config"), instance.get("draft")
+    if not option:
         offered = instance.get("auto_draft")
         return [("draft", f"none; vllm_speculative: auto takes {offered}")] if offered else []
-    tokens = asked["num_speculative_tokens"]
+    tokens = option["num_speculative_tokens"]
     by = f"{draft['repo_id']} at {str(draft['revision'])[:8]}" if draft else "none is needed"
-    return [("draft", f"{by}, {tokens} token{'' if tokens == 1 else 's'} at a time ({asked['method']})")]
+    return [("draft", f"{by}, {tokens} token{'' if tokens == 1 else 's'} at a time ({option['method']})")]
 
 
 #: What a model that generates no text gives, by its task.

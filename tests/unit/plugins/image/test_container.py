@@ -19,7 +19,7 @@ WEIGHTS = {"weights": "/srv/hf/hub", "weights_target": "/root/.cache/huggingface
 def test_it_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
     argv = container.command("/usr/bin/docker", 300, {**UNIT, **WEIGHTS})
     assert argv[:5] == ["timeout", "300", "/usr/bin/docker", "run", "--rm"]
-    options, (image, *asked) = argv[5 : argv.index(UNIT["image"])], argv[argv.index(UNIT["image"]) :]
+    options, (image, *words) = argv[5 : argv.index(UNIT["image"])], argv[argv.index(UNIT["image"]) :]
     assert {"--network=none", "--cap-drop=ALL", "--pull=never", "--security-opt=no-new-privileges"} <= set(options)
     assert [one for one in options if one.startswith("--device")] == [
         "--device=nvidia.com/gpu=GPU-1",
@@ -31,7 +31,7 @@ def test_it_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
     ]
     assert {"--env=HF_HUB_CACHE=/root/.cache/huggingface/hub", "--env=HF_HUB_OFFLINE=1"} <= set(options)
     program = Path(engine_figures.__file__).read_text(encoding="utf-8")
-    assert (image, asked) == (UNIT["image"], ["-c", container.SHELL, program, "/etc/vllm/config.yaml"])
+    assert (image, words) == (UNIT["image"], ["-c", container.SHELL, program, "/etc/vllm/config.yaml"])
 
 
 def test_a_draft_is_found_beside_a_model_that_lies_in_a_folder() -> None:

@@ -91,26 +91,26 @@ def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     provide(monkeypatch, engine)
     engine_figures.main()
     (line,) = capsys.readouterr().out.splitlines()
-    told: dict[str, Any] = json.loads(line)
-    return told
+    figures: dict[str, Any] = json.loads(line)
+    return figures
 
 
 def test_what_it_prints(monkeypatch, capsys) -> None:
     engine = Engine(data_parallel_size=4, tensor_parallel_size=2)
-    told = {"weights_bytes": 23, "request_bytes": 1024, "max_model_len": 4096, "device": "cuda"}
-    assert printed(monkeypatch, capsys, engine) == told
+    figures = {"weights_bytes": 23, "request_bytes": 1024, "max_model_len": 4096, "device": "cuda"}
+    assert printed(monkeypatch, capsys, engine) == figures
     made = engine.arguments  # one rank of a group, without weights and without compiling
     assert (made.load_format, made.enforce_eager, made.data_parallel_size) == ("dummy", True, 1)
     assert made.distributed_executor_backend == "external_launcher"
 
 
 def test_a_context_that_the_engine_chooses_has_no_request(monkeypatch, capsys) -> None:
-    told = printed(monkeypatch, capsys, Engine(max_model_len=engine_figures.AUTO))
-    assert told == {"weights_bytes": 23, "request_bytes": None, "max_model_len": 131072, "device": "cuda"}
+    shown = printed(monkeypatch, capsys, Engine(max_model_len=engine_figures.AUTO))
+    assert shown == {"weights_bytes": 23, "request_bytes": None, "max_model_len": 131072, "device": "cuda"}
 
 
 @pytest.mark.parametrize(
-    ("options", "experts", "said"),
+    ("options", "experts", "message"),
     [
         ({"pipeline_parallel_size": 2}, False, "ValueError: the stages of a pipeline are not built here"),
         (
@@ -127,10 +127,10 @@ def test_a_context_that_the_engine_chooses_has_no_request(monkeypatch, capsys) -
         ({"data_parallel_size": 2}, True, "ValueError: experts that replicas share are not built here"),
     ],
 )
-def test_what_one_process_cannot_stand_for(monkeypatch, capsys, options, experts, said) -> None:
+def test_what_one_process_cannot_stand_for(monkeypatch, capsys, options, experts, message) -> None:
     engine = Engine(**options)
     engine.experts = experts
-    assert printed(monkeypatch, capsys, engine) == {"cannot": said}
+    assert printed(monkeypatch, capsys, engine) == {"cannot": message}
 
 
 def test_a_group_that_shares_experts_within_one_replica_is_built(monkeypatch, capsys) -> None:
@@ -142,9 +142,9 @@ def test_a_group_that_shares_experts_within_one_replica_is_built(monkeypatch, ca
 def test_whatever_the_engine_raises_is_one_line(monkeypatch, capsys) -> None:
     engine = Engine()
     engine.error = "no kernel\n  for this" + " and that" * 100
-    said = printed(monkeypatch, capsys, engine)["cannot"]
-    assert said.startswith("RuntimeError: no kernel for this and that")
-    assert len(said) == 400
+    message = printed(monkeypatch, capsys, engine)["cannot"]
+    assert message.startswith("RuntimeError: no kernel for this and that")
+    assert len(message) == 400
 
 
 def test_what_the_parser_refuses_is_its_own_exit(monkeypatch) -> None:

@@ -69,8 +69,8 @@ def figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_container_has_config_json_and_the_options(figures) -> None:
-    told, seen = figures(hf_quant_config={"quantization": {}})
-    assert told == TOLD
+    result, seen = figures(hf_quant_config={"quantization": {}})
+    assert result == TOLD
     assert seen == {
         "/etc/vllm/config.yaml": {"engine.yaml": UNIT["options"]},
         names.MODEL_TARGET: {"config.json": UNIT["config"], "hf_quant_config.json": {"quantization": {}}},

@@ -213,9 +213,12 @@ def test_a_draft_is_also_a_text() -> None:
 def test_a_draft_that_is_known_to_be_for_another_model_is_refused() -> None:
     wanted = {"model": "RedHatAI/Llama-3.3-70B-Instruct-speculator.eagle3@v1", "method": "eagle3", "tokens": 3}
     config = {**EAGLE3, "hidden_size": 8192}
-    told = findings("8xH100", catalog(wanted, config=config), model="70b", speculative=wanted)
-    assert f"the draft {wanted['model']} is for meta-llama/Llama-3.3-70B-Instruct by the catalogue, and not for" in told
-    assert len(told.splitlines()) == 1
+    problems = findings("8xH100", catalog(wanted, config=config), model="70b", speculative=wanted)
+    assert (
+        f"the draft {wanted['model']} is for meta-llama/Llama-3.3-70B-Instruct by the catalogue, and not for"
+        in problems
+    )
+    assert len(problems.splitlines()) == 1
     assert one("8xH100", catalog(wanted, config=config), model="3.3-70b", speculative=wanted).draft
     # What the catalogue does not have may be made from it, and a user may know better.
     mine = catalog(

@@ -109,8 +109,8 @@ def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed
 
 def test_the_draft_is_shown() -> None:
     draft = {"repo_id": "Acme/head", "revision": "0123456789"}
-    asked = {"method": "eagle3", "num_speculative_tokens": 3}
-    by_head = {"config": {"speculative-config": asked}, "draft": draft, "auto_draft": ""}
+    option = {"method": "eagle3", "num_speculative_tokens": 3}
+    by_head = {"config": {"speculative-config": option}, "draft": draft, "auto_draft": ""}
     assert screen_plan.proposes(by_head) == [("draft", "Acme/head at 01234567, 3 tokens at a time (eagle3)")]
     (instance,) = planned("1xH100", {"model": "qwen3.5-9b", "speculative": "auto"})["plan"]["instances"]
     assert screen_plan.proposes(instance) == [("draft", "none is needed, 1 token at a time (mtp)")]
