@@ -63,19 +63,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _too_late(self, known: Mapping[str, Any]) -> Iterator[str]:
         """A play parts its nodes before it reads what an inventory says: all of them would change at the same time."""
-        taken = self._task.get_play().serial  # nothing where a playbook does not part its nodes
+        taken = self._task.get_play().serial  # empty if a playbook does not change its nodes in waves
         try:
             wanted = values.typed(names.WAVES, self._value(known.get(names.WAVES)))
         except (AnsibleError, ValueError):  # told of with all others that cannot be read
             return
         if wanted and taken and list(map(str, wanted)) != list(map(str, taken)):
             yield (
-                f"{names.WAVES} stands in the inventory, which is read only after nodes are parted: give it with -e "
+                f"{names.WAVES} is set in the inventory, but it is needed before the inventory is read: set it with -e "
                 f"{names.WAVES}={','.join(map(str, wanted))}, or in a file behind -e."
             )
 
     def _value(self, raw: Any) -> Any:
-        """Most are plain values, and working each of them out would take longer than all the rest."""
+        """The value, templated only if it contains a template: templating all of them would take most of the time."""
         plain = raw is None or isinstance(raw, (bool, int, float)) or (isinstance(raw, str) and "{" not in raw)
         return raw if plain or not raw else self._templar.template(raw)
 

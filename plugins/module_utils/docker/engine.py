@@ -163,8 +163,8 @@ def cdi_trouble(server: str) -> str:
     if not server or Engine(server=server).knows_cdi:
         return ""
     return (
-        f"Docker {server} on this node knows no CDI, by which containers get their GPUs here; Docker 25 is the first"
-        " that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
+        f"Docker {server} on this node does not support CDI, which containers need to get GPUs; Docker 25 is the"
+        " first that does. Upgrade it, or let the docker role replace it with docker_keep_existing: false."
     )
 
 
@@ -174,8 +174,8 @@ def toolkit_trouble(version: str) -> str:
         return ""
     first = ".".join(map(str, FIRST_TOOLKIT))
     return (
-        f"The NVIDIA Container Toolkit {version} on this node is too old: {first} is the first that gives Docker's"
-        " containers GPUs by name (CDI). Upgrade it, or have the newest put in its place with"
+        f"The NVIDIA Container Toolkit {version} on this node is too old: {first} is the first that supports CDI"
+        " with Docker. Upgrade it, or replace it by the newest with"
         " nvidia_container_toolkit_keep_existing: false."
     )
 

@@ -140,7 +140,7 @@ def _json(what: str, file: RepoFile, read: Read) -> dict[str, Any]:
         raise HubError(
             "refused",
             f"{file.path} of {what} has {file.size / 1e6:.0f} MB, and no more than {most / 1e6:.0f} MB are read: it is"
-            " hardly what its name says.",
+            " probably another kind of file.",
         )
     try:
         # Python writes Infinity, which JSON does not have, and configurations of state-space models contain it.

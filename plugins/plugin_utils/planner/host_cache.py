@@ -65,7 +65,7 @@ def problems(request: Served, engine: EngineSpec) -> list[str]:
         return []
     own = next((name for name in (OPTION, "kv-transfer-config") if name in request.extra_args), "")
     if own:
-        return [f"{request.name}: {own} and vllm_kv_host_gib say the same: use one of the two."]
+        return [f"{request.name}: {own} and vllm_kv_host_gib set the same: use one of the two."]
     why = _why_not(request, engine)
     # With auto, a model that cannot use the cache is no error.
     return [f"{request.name}: {why}: leave out vllm_kv_host_gib."] if why and request.kv_host_gib != AUTO else []

@@ -151,8 +151,8 @@ def _base(requested: Lora, adapter: Adapter, request: Serving, catalog: Catalog)
     trained_on = f"was trained on {base}" if base else "does not say what it was trained on"
     word = f"{{{requested.name}: {{adapter: {requested.reference}, base: {base or model.repo_id}}}}}"
     return (
-        f"{trained_on} ({CONFIG}), and this model is {model.repo_id}: give it to its own model (lora in an entry of"
-        f" vllm_models), or, where the two are the same model, say so with lora: {word}."
+        f"{trained_on} ({CONFIG}), and this model is {model.repo_id}: set it for its own model (lora in an entry of"
+        f" vllm_models), or, if both are the same model, confirm it with lora: {word}."
     )
 
 

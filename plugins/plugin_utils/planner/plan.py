@@ -207,8 +207,8 @@ def _left_to_engine(request: InstanceRequest) -> str:
     if not request.engine_decides_context:
         return ""
     return (
-        f"The engine decides the context at its start, up to {request.model.context}: nothing is planned of its KV "
-        'cache. Its log says what it found ("GPU KV cache size").'
+        f"The engine decides the context at its start, up to {request.model.context}, so its KV cache is not planned. "
+        'Its log shows the size ("GPU KV cache size").'
     )
 
 

@@ -91,7 +91,7 @@ def _drafts(rows: Sequence[Row]) -> list[str]:
         return []
     name, draft = next(iter(found.items()))
     drafts = f"{name}: {draft}" if len(found) == 1 else ", ".join(found)
-    return wrapped(f"The catalogue has what proposes tokens (vllm_speculative: auto) for {drafts}.")
+    return wrapped(f"The catalogue supports vllm_speculative: auto for {drafts}.")
 
 
 def packed(host: Together, mbit_per_s: float) -> list[str]:

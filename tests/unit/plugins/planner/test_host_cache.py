@@ -108,4 +108,4 @@ def test_a_memory_that_is_the_hosts_keeps_nothing_beside_it() -> None:
 
 def test_both_ways_at_once_are_refused() -> None:
     problems = findings("1xH100", model="8b", kv_host_gib="auto", extra_args={"kv-offloading-size": 8})
-    assert "8b: kv-offloading-size and vllm_kv_host_gib say the same: use one of the two." in problems
+    assert "8b: kv-offloading-size and vllm_kv_host_gib set the same: use one of the two." in problems

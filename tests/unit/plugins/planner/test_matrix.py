@@ -119,9 +119,9 @@ def test_what_is_the_same_in_all_rows_has_no_column() -> None:
 
 def test_the_table_shows_which_models_have_drafts() -> None:
     text = " ".join(alone(rows("4xH100", "8b", "70b", "qwen3.5-9b"), [], 1000))
-    assert "The catalogue has what proposes tokens (vllm_speculative: auto) for 8b, qwen3.5-9b." in text
+    assert "The catalogue supports vllm_speculative: auto for 8b, qwen3.5-9b." in text
     alone_text = " ".join(alone(rows("1xH100", "qwen3.5-9b"), [], 1000))
-    assert "(vllm_speculative: auto) for qwen3.5-9b: mtp, 1 token." in alone_text
+    assert "vllm_speculative: auto for qwen3.5-9b: mtp, 1 token." in alone_text
     assert "vllm_speculative" not in " ".join(alone(rows("4xH100", "70b"), [], 1000))
 
 
