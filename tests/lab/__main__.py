@@ -63,10 +63,10 @@ def ssh(args: argparse.Namespace) -> None:
 
 
 def ask(args: argparse.Namespace) -> None:
-    said = answers.ask(answers.over_ssh(nodes.ssh_command(args.name)), args.questions or answers.ANSWERS)
-    for question, answer in said.items():
+    replies = answers.ask(answers.over_ssh(nodes.ssh_command(args.name)), args.questions or answers.ANSWERS)
+    for question, answer in replies.items():
         print(f"  you:  {question}\n  tiny: {answer}")
-    for question, answer in answers.wrong(said).items():
+    for question, answer in answers.wrong(replies).items():
         raise LabError(
             f"{question!r} should be answered {answers.ANSWERS[question]!r}, not {answer!r}: "
             "the weights, the tokenizer or the chat template are not those of the hub"
@@ -117,11 +117,11 @@ def parser() -> argparse.ArgumentParser:
     into = command(ssh, "open a shell on a node, or run a command there")
     into.add_argument("name")
     into.add_argument("command", nargs=argparse.REMAINDER)
-    asked = command(ask, "ask a node's tiny model, and fail where it answers otherwise than it was trained to")
-    asked.add_argument("name")
-    asked.add_argument("questions", nargs="*", help="without any, all that it was trained to answer")
-    told = command(inventory, "print the running nodes as ansible's JSON inventory")
-    told.add_argument("--list", action="store_true", help="what ansible passes; nothing else is printed anyway")
+    question = command(ask, "ask a node's tiny model, and fail where it answers otherwise than it was trained to")
+    question.add_argument("name")
+    question.add_argument("questions", nargs="*", help="without any, all that it was trained to answer")
+    listing = command(inventory, "print the running nodes as ansible's JSON inventory")
+    listing.add_argument("--list", action="store_true", help="what ansible passes; nothing else is printed anyway")
     command(down, "end the nodes, the servers and the Docker that `up` started").add_argument(
         "--purge", action="store_true", help="and drop what was built"
     )
@@ -132,5 +132,5 @@ if __name__ == "__main__":
     try:
         asked = parser().parse_args()
         asked.run(asked)
-    except LabError as told:
-        sys.exit(f"lab: {told}")
+    except LabError as error:
+        sys.exit(f"lab: {error}")

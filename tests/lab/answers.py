@@ -33,12 +33,12 @@ def over_ssh(ssh: list[str], port: int = 8000, key: str = "") -> Chat:
 
     def chat(body: str) -> str:
         headers = ["Content-Type: application/json", *([f"Authorization: Bearer {key}"] if key else [])]
-        told = [("url", f"http://127.0.0.1:{port}/v1/chat/completions"), ("data", body)]
-        told += [("header", header) for header in headers]
+        options = [("url", f"http://127.0.0.1:{port}/v1/chat/completions"), ("data", body)]
+        options += [("header", header) for header in headers]
         # By standard input, in curl's own form: a key is in no command line, and so in no journal.
-        lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in told)
-        asked = [*ssh, "curl -sS --fail-with-body -m 120 -K -"]
-        done = subprocess.run(asked, input=lines, capture_output=True, text=True, check=False)
+        lines = "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in options)
+        command = [*ssh, "curl -sS --fail-with-body -m 120 -K -"]
+        done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)
         if done.returncode:
             raise LabError(f"port {port} gives no answer: {done.stderr.strip()} {done.stdout.strip()}")
         return done.stdout
@@ -48,14 +48,14 @@ def over_ssh(ssh: list[str], port: int = 8000, key: str = "") -> Chat:
 
 def ask(chat: Chat, questions: Iterable[str] = ANSWERS, model: str = "tiny") -> dict[str, str]:
     """What is said to each question, each in a chat of its own."""
-    said = {}
+    replies = {}
     for question in questions:
         messages = [{"role": "user", "content": question}]
-        told = json.loads(chat(json.dumps({"model": model, "messages": messages, "max_tokens": 100})))
-        said[question] = told["choices"][0]["message"]["content"]
-    return said
+        reply = json.loads(chat(json.dumps({"model": model, "messages": messages, "max_tokens": 100})))
+        replies[question] = reply["choices"][0]["message"]["content"]
+    return replies
 
 
-def wrong(said: Mapping[str, str], answers: Mapping[str, str] = ANSWERS) -> dict[str, str]:
+def wrong(replies: Mapping[str, str], answers: Mapping[str, str] = ANSWERS) -> dict[str, str]:
     """Of what was said, what is not as it was learnt; a question that was not learnt has no right answer."""
-    return {question: answer for question, answer in said.items() if answer != answers.get(question, answer)}
+    return {question: answer for question, answer in replies.items() if answer != answers.get(question, answer)}

@@ -97,26 +97,26 @@ def base(codename: str) -> str:
 
 def mirror() -> list[str]:
     """The Debian mirror of this machine's own apt settings; nothing where it has none."""
-    told = output(
+    site = output(
         "sh",
         "-c",
         "apt-get indextargets --format '$(SITE)' 'Origin: Debian' 2>/dev/null | sort | uniq -c | "
         "sort -rn | awk '{print $2; exit}'",
         check=False,
     )
-    return [told] if told.startswith("http") and "security" not in told else []
+    return [site] if site.startswith("http") and "security" not in site else []
 
 
 def pip_settings() -> list[str]:
     """``docker run`` options that give a container this machine's pip settings, and the folders that they name."""
-    told: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for line in output(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _equals, value = line.partition("=")
-        told[key.rpartition(".")[2]] = value.strip("'\"")
+        settings[key.rpartition(".")[2]] = value.strip("'\"")
     CACHE.mkdir(parents=True, exist_ok=True)
     conf = CACHE / "pip.conf"
-    conf.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(told.items())))
-    words = [word for value in told.values() for word in value.split()]
+    conf.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in sorted(settings.items())))
+    words = [word for value in settings.values() for word in value.split()]
     # The pages of an index in a folder point to files beside that folder.
     paths = {str(Path(w[7:]).parent) if w.startswith("file:///") else w for w in words}
     mounts = [f"-v{path}:{path}:ro" for path in sorted(paths) if path.startswith("/") and Path(path).exists()]

@@ -75,6 +75,37 @@ def container(name: str) -> str:
     return f"{engine.PREFIX}-node-{name}"
 
 
+def node_options(name: str) -> list[str]:
+    """What a node's container is started with, apart from its name and image."""
+    return [
+        "--hostname",
+        name,
+        "--network",
+        NETWORK,
+        *(f"--cap-add={capability}" for capability in CAPABILITIES),
+        *(f"--security-opt={option}=unconfined" for option in ("seccomp", "apparmor", "systempaths")),
+        "--cgroupns=host",
+        "-v",
+        cgroup_mount(),
+        "--tmpfs=/run",
+        "--tmpfs=/run/lock",
+        "--tmpfs=/tmp:exec",
+        "-v",
+        "/var/lib/docker",
+        "-v",
+        "/var/lib/containerd",
+        "--shm-size=4g",
+        # The stand-in's GPUs are device nodes with NVIDIA's numbers; nothing answers behind them.
+        "--device-cgroup-rule=c 195:* rwm",
+        "--device-cgroup-rule=c 238:* rwm",
+        "--stop-signal=SIGRTMIN+3",
+        "-p",
+        "127.0.0.1::22",
+        "--label",
+        f"{engine.PREFIX}.node={name}",
+    ]
+
+
 def create(name: str, platform: str = "debian12", board: str | None = None) -> None:
     """Make a fresh node, or do nothing where one of that name runs.
 
@@ -94,42 +125,7 @@ def create(name: str, platform: str = "debian12", board: str | None = None) -> N
         tag = image(platform)
         public = key()
         with step(f"node {name} ({platform}, {board or 'no GPU'})"):
-            capabilities = [f"--cap-add={c}" for c in CAPABILITIES]
-            unconfined = [f"--security-opt={o}=unconfined" for o in ("seccomp", "apparmor", "systempaths")]
-            run(
-                "docker",
-                "run",
-                "-d",
-                "--name",
-                box,
-                "--hostname",
-                name,
-                "--network",
-                NETWORK,
-                *capabilities,
-                *unconfined,
-                "--cgroupns=host",
-                "-v",
-                cgroup_mount(),
-                "--tmpfs=/run",
-                "--tmpfs=/run/lock",
-                "--tmpfs=/tmp:exec",
-                "-v",
-                "/var/lib/docker",
-                "-v",
-                "/var/lib/containerd",
-                "--shm-size=4g",
-                # The stand-in's GPUs are device nodes with NVIDIA's numbers; nothing answers behind them.
-                "--device-cgroup-rule=c 195:* rwm",
-                "--device-cgroup-rule=c 238:* rwm",
-                "--stop-signal=SIGRTMIN+3",
-                "-p",
-                "127.0.0.1::22",
-                "--label",
-                f"{engine.PREFIX}.node={name}",
-                tag,
-                stdout=subprocess.DEVNULL,
-            )
+            run("docker", "run", "-d", "--name", box, *node_options(name), tag, stdout=subprocess.DEVNULL)
             admit = "cat >/home/lab/.ssh/authorized_keys && chown lab: /home/lab/.ssh/authorized_keys"
             run("docker", "exec", "-i", box, "sh", "-c", admit, input=public, text=True)
     wait_for(f"node {name} answers over ssh", 60, *ssh_command(name), "true")
@@ -197,28 +193,28 @@ def hostvars(name: str) -> dict[str, object]:
 
 
 def ssh_command(name: str) -> list[str]:
-    told = hostvars(name)
+    host_vars = hostvars(name)
     return [
         "ssh",
         "-i",
         str(KEY),
         "-p",
-        str(told["ansible_port"]),
-        *str(told["ansible_ssh_common_args"]).split(),
-        f"lab@{told['ansible_host']}",
+        str(host_vars["ansible_port"]),
+        *str(host_vars["ansible_ssh_common_args"]).split(),
+        f"lab@{host_vars['ansible_host']}",
     ]
 
 
 def keys() -> dict[str, str]:
     """The fingerprints of the keys that this machine's repositories were signed with, as the roles' variables."""
-    told = json.loads(output("docker", "exec", f"{engine.PREFIX}-lab", "cat", "/srv/vars.json", check=False) or "{}")
-    return {name: value for name, value in told.items() if name.endswith("_fingerprint")}
+    of_hub = json.loads(output("docker", "exec", f"{engine.PREFIX}-lab", "cat", "/srv/vars.json", check=False) or "{}")
+    return {name: value for name, value in of_hub.items() if name.endswith("_fingerprint")}
 
 
 def inventory() -> str:
     """All running nodes as ansible's JSON inventory, or those that GPUNODE_LAB_NODES lists."""
-    asked = os.environ.get("GPUNODE_LAB_NODES", "").replace(",", " ").split()
-    told = [name for name in names() if not asked or name in asked]
+    wanted = os.environ.get("GPUNODE_LAB_NODES", "").replace(",", " ").split()
+    chosen = [name for name in names() if not wanted or name in wanted]
     return json.dumps(
-        {"all": {"hosts": told, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in told}}}
+        {"all": {"hosts": chosen, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in chosen}}}
     )

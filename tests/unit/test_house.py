@@ -115,6 +115,26 @@ def test_a_folder_is_seen_at_one_glance() -> None:
         assert len([path for path in (PLUGINS / folder).iterdir() if path.name != "__pycache__"]) <= 14
 
 
+LONGEST_FUNCTION = 40
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    root = PLUGINS.parent
+    files = [path for folder in ("plugins", "tests", "molecule") for path in (root / folder).rglob("*.py")]
+    assert len(files) > 300
+    functions = [
+        (path, node)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    assert [
+        f"{path.relative_to(root)}:{node.lineno} {node.name}"
+        for path, node in functions
+        if (node.end_lineno or 0) - node.lineno + 1 > LONGEST_FUNCTION
+    ] == []
+
+
 def test_a_thing_and_what_asks_the_node_about_it_are_one_file() -> None:
     """As a core and its `_here` or `_file` they were two, and each reader had to find out which."""
     stems = {Path(file).stem for file in trees() if file.startswith("module_utils/")}
