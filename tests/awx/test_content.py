@@ -76,7 +76,7 @@ def test_the_credential_type_injects_a_file_and_its_name(awx: Awx) -> None:
     assert variables["huggingface_token"].startswith("{{ lookup(")
 
 
-def test_nobody_serves_before_somebody_approved(awx: Awx) -> None:
+def test_nothing_is_served_before_the_approval(awx: Awx) -> None:
     nodes = {node["identifier"]: node for node in awx.objects["workflow_job_template_nodes"].values()}
     after = {name: awx.links.get(f"{node['url']}success_nodes/", []) for name, node in nodes.items()}
     assert after == {"plan": [nodes["approve"]["id"]], "approve": [nodes["serve"]["id"]], "serve": []}

@@ -91,7 +91,7 @@ def carried(file: str) -> set[str]:
     return found
 
 
-def test_who_asks_no_hub_carries_no_code_that_could() -> None:
+def test_modules_without_the_hub_carry_no_code_for_it() -> None:
     """The first question of every play is packed anew each time. Only models by their names need more of it."""
     speaks = {f"module_utils/hub/{name}.py" for name in ("api", "described", "named", "opener")}
     assert carried("modules/model_info.py") >= speaks

@@ -79,7 +79,7 @@ def test_user_may_talk_to_docker(host) -> None:
     assert host.run("sudo -u lab docker version").rc == 0
 
 
-def test_what_was_in_daemon_json_is_still_there(host) -> None:
+def test_existing_settings_of_daemon_json_are_kept(host) -> None:
     config = json.loads(host.file("/etc/docker/daemon.json").content_string)
     assert config["log-opts"] == {"max-size": "37m"}
     assert config["labels"] == ["rack=12"]

@@ -44,7 +44,7 @@ def test_the_second_plan_needs_no_hub(pull, tmp_path: Path) -> None:
     note(f"{sum(sent.values()) / 1e6:.1f} MB of {sum(pull.sizes().values()) / 1e6:.0f} MB were fetched")
 
 
-def test_what_is_asked_for_is_fetched(pull) -> None:
+def test_allowed_patterns_are_downloaded(pull) -> None:
     assert (
         play("weights", pull.home, vllm_allow_patterns=["*.json", "*.safetensors", "original/params.json"]).status == 0
     )

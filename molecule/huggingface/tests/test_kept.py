@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_found_without_a_hub_and_mended(pull, hub) -> None:
     assert (again.status, again.changed) == (0, 0), again.text[-3000:]
 
 
-def test_what_was_found_damaged_is_mended_by_the_next_run(pull, hub) -> None:
+def test_damaged_files_are_downloaded_again_by_the_next_run(pull, hub) -> None:
     assert pull.run().status == 0
     flip(f"{pull.folder}/snapshots/*/{SHARDS[0]}")
     assert verify(pull).status != 0

@@ -60,13 +60,13 @@ def test_no_other_play_changes_it_either(first, name: str) -> None:
     assert result.changed == 0
 
 
-def test_who_only_looks_waits_for_nobody(first) -> None:
+def test_a_read_only_play_does_not_wait(first) -> None:
     assert run_play("playbooks/status.yml").status == 0
     assert run_play("playbooks/prune.yml", "--check").status == 0
     assert first.process.poll() is None
 
 
-def test_one_that_waits_goes_on_when_the_first_is_killed(first, pull) -> None:
+def test_a_waiting_play_continues_when_the_first_is_killed(first, pull) -> None:
     """With no chance to clean up: what releases the node is not part of what dies."""
     before = holder()
     second = pull.begin(CONVERGE, node_lock_timeout_s=600)

@@ -35,7 +35,7 @@ def serves() -> bool:
     return on_node("systemctl is-active vllm-tiny", check=False) == "active"
 
 
-def test_one_that_serves(status) -> None:
+def test_a_serving_engine(status) -> None:
     result, instance = status("-e", "status_fail=true")
     assert result.status == 0, result.text
     assert (instance["state"], instance["healthy"], instance["unit_state"]) == ("serving", True, "active/running")
@@ -55,7 +55,7 @@ def test_one_that_serves(status) -> None:
     assert max(map(len, result.text.partition("PLAY RECAP")[0].splitlines())) <= 100
 
 
-def test_what_is_worked_off_per_second_is_seen(status) -> None:
+def test_rates_per_second_are_shown(status) -> None:
     body = json.dumps({"model": "tiny", "prompt": "Hello", "max_tokens": 20, "ignore_eos": True})
     ask = f"curl -s -o /dev/null {status()[1]['url']}/completions -H 'Content-Type: application/json'"
     key = "-H 'Authorization: Bearer first-key-of-operations'"
@@ -129,7 +129,7 @@ def test_a_file_that_has_changed_is_named(status) -> None:
     assert "/etc/vllm/tiny.yaml has changed since it was started" in result.words
 
 
-def test_one_that_hangs(status) -> None:
+def test_a_hanging_engine(status) -> None:
     """All its processes stand still: connections are taken, and nothing is answered."""
     on_node(f"kill -STOP $({ENGINE})")
     result, instance = status("-e", "status_wait_s=3", "-e", "status_fail=true")
@@ -150,7 +150,7 @@ def long_pause() -> Iterator[None]:
     on_node(f"rm -r {DROP_IN} && systemctl daemon-reload && systemctl restart --no-block vllm-tiny")
 
 
-def test_one_that_was_killed_is_restarting_with_its_cause(status, long_pause) -> None:
+def test_a_killed_engine_is_restarting_with_its_cause(status, long_pause) -> None:
     on_node("docker kill vllm-tiny")
     wait_until(lambda: "auto-restart" in on_node("systemctl show -p SubState vllm-tiny"), 60)
     _result, instance = status()
@@ -183,7 +183,7 @@ def test_the_cause_is_that_of_the_innermost_process(status) -> None:
     assert "WorkerProc" not in result.text
 
 
-def test_one_that_was_stopped_and_one_without_docker(status) -> None:
+def test_a_stopped_engine_and_one_without_docker(status) -> None:
     on_node("systemctl reset-failed vllm-tiny; systemctl stop vllm-tiny")
     assert status()[1]["state"] == "stopped"
     on_node("systemctl stop docker.socket docker")

@@ -117,7 +117,7 @@ def test_a_level_takes_its_own_and_those_before_it(level: str) -> None:
     assert ("1 old revisions would be removed" in pruned.words) is known[1]
 
 
-def test_what_nobody_can_know_any_more_is_asked_for() -> None:
+def test_unknown_images_and_models_cause_a_warning() -> None:
     """No service tells which images and models were its own, none is noted, and none is named."""
     assert "name them in teardown_images and teardown_models" in teardown("weights").text
 

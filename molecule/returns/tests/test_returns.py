@@ -59,7 +59,7 @@ def test_it_comes_back_when_the_socket_brings_docker() -> None:
     wait_until(both_serve)
 
 
-def test_what_somebody_stopped_stays_down_until_somebody_starts_it() -> None:
+def test_an_engine_stopped_by_hand_stays_stopped_until_it_is_started() -> None:
     on_node("systemctl stop vllm-a")
     on_node("systemctl stop docker && systemctl reset-failed && systemctl start docker")
     wait_until(lambda: states("b") == ["active"])
@@ -69,7 +69,7 @@ def test_what_somebody_stopped_stays_down_until_somebody_starts_it() -> None:
     wait_until(both_serve)
 
 
-def test_what_was_stopped_in_the_pause_after_a_crash_stays_down() -> None:
+def test_an_engine_stopped_in_the_pause_after_a_crash_stays_stopped() -> None:
     """A unit that waits for its next start has no process, and no command that a stop would run."""
     on_node(
         "mkdir -p /run/systemd/system/vllm-a.service.d && cd /run/systemd/system/vllm-a.service.d &&"
@@ -91,7 +91,7 @@ def test_what_was_stopped_in_the_pause_after_a_crash_stays_down() -> None:
         on_node("rm -r /run/systemd/system/vllm-a.service.d && systemctl daemon-reload")
 
 
-def test_what_is_disabled_stays_down() -> None:
+def test_a_disabled_engine_stays_stopped() -> None:
     on_node("systemctl disable vllm-b")
     try:
         on_node("systemctl stop docker && systemctl reset-failed && systemctl start docker")

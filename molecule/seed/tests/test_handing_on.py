@@ -95,7 +95,7 @@ def test_the_layout_is_the_hubs_own_everywhere(handed, seeder, followers) -> Non
     assert on_node(f"find {FOLDER} ! -type l ! -perm -o=r", node=seeder) == ""
 
 
-def test_nobody_but_the_followers_is_answered(handed) -> None:
+def test_only_followers_are_answered(handed) -> None:
     assert handed.follower.startswith("@RSYNCD: AUTHREQD")
     assert handed.stranger.startswith("@ERROR")
 

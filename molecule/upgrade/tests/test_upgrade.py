@@ -38,7 +38,7 @@ def test_nothing_that_ran_was_restarted(before) -> None:
     assert processes() == before["processes"]
 
 
-def test_what_the_earlier_release_left_was_understood_before_there_was_a_record(before) -> None:
+def test_units_of_an_earlier_release_are_read_without_a_record(before) -> None:
     (instance,) = before["status"]["instances"]
     assert (instance["name"], instance["state"], instance["restart_due"]) == ("tiny", "serving", "")
     assert re.fullmatch("[0-9a-f]{40}", instance["revision"])
@@ -81,7 +81,7 @@ def test_a_change_that_does_not_answer_returns_to_what_the_earlier_release_ran()
     assert processes() == run
 
 
-def test_what_is_removed_leaves_no_record() -> None:
+def test_a_removed_instance_leaves_no_record() -> None:
     result = run_play("playbooks/teardown.yml", "-e", VARS, "-e", "level=unit")
     assert result.status == 0, result.text[-3000:]
     gone = f"{RECORD} {GATEWAY_RECORD} {KEPT} /etc/vllm/tiny.yaml /etc/systemd/system/vllm-tiny.service"

@@ -35,7 +35,7 @@ def away(answers: list[tuple[float, str]]) -> str:
     )
 
 
-def test_what_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
+def test_a_configuration_that_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     """A value that the plan knows nothing of; only the image's own parser refuses it."""
     run = unit.run
     play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
@@ -123,7 +123,7 @@ def test_a_value_that_cannot_be_rendered_leaves_what_serves(unit, deploy, client
     assert {answer for _when, answer in client()} == {"ok"}
 
 
-def test_what_made_room_serves_again_where_the_new_one_does_not(unit, deploy, broken_images) -> None:
+def test_the_old_instance_serves_again_if_the_new_one_fails(unit, deploy, broken_images) -> None:
     before = on_node("sha256sum /etc/vllm/tiny.* /etc/systemd/system/vllm-tiny.service")
     play = deploy("-e", json.dumps({**INSTEAD, "vllm_image": broken_images["dies"]}))
     assert play.status != 0
@@ -135,7 +135,7 @@ def test_what_made_room_serves_again_where_the_new_one_does_not(unit, deploy, br
     assert state.split() == ["enabled", "disabled", "inactive"]
 
 
-def test_what_is_no_longer_listed_goes_when_the_new_one_answers(unit, deploy) -> None:
+def test_an_unlisted_instance_is_removed_when_the_new_one_answers(unit, deploy) -> None:
     """Also after a play that died in between, with the old one stopped."""
     play = begin_play("site.yml", "--limit", nodes()[0], "-e", f"@{VARS}", "-e", json.dumps(INSTEAD))
 

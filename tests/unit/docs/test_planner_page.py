@@ -73,7 +73,7 @@ def test_the_parts_of_a_gpu_are_what_an_engine_may_use(model: str, gpus: str, id
         assert board["usable"] < board["total"]
 
 
-def test_what_does_not_fit_has_a_reason_for_each_layout_and_the_nearest_memory() -> None:
+def test_a_misfit_has_a_reason_for_each_layout_and_the_nearest_memory() -> None:
     answer = ask(model="405b", gpus="8xh100")
     assert "plan" not in answer
     assert answer["findings"][0].startswith(
@@ -132,7 +132,7 @@ def test_invalid_configs_are_refused(text: str) -> None:
     assert ask(config=text, gpus="1xh100")["findings"][0].startswith("config.json ")
 
 
-def test_what_is_typed_is_quoted() -> None:
+def test_a_typed_name_is_quoted() -> None:
     commands = ask(config=json.dumps(DENSE), name="my-org/$(rm)", gpus="1xh100")["commands"]
     assert all("'model=my-org/$(rm)'" in command for command in commands)
 

@@ -84,7 +84,7 @@ def make(collections: Path, made: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_was_installed_can_be_installed_from_the_bundle(artefact, installed, tmp_path):
+def test_installed_packages_can_be_installed_from_the_bundle(artefact, installed, tmp_path):
     (installed / "roles" / "bundle" / "__pycache__").mkdir()  # what is no part of the collection stays behind
     result = make(tmp_path / "controller", tmp_path / "made")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -95,7 +95,7 @@ def test_what_was_installed_can_be_installed_from_the_bundle(artefact, installed
     assert (again / "FILES.json").read_bytes() == (installed / "FILES.json").read_bytes()
 
 
-def test_what_cannot_be_installed_is_refused(installed, tmp_path):
+def test_a_collection_that_cannot_be_installed_is_refused(installed, tmp_path):
     (installed / "README.md").write_text("changed by hand\n")
     result = make(tmp_path / "controller", tmp_path / "made")
     assert result.returncode != 0

@@ -209,7 +209,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_what_cannot_be_read_is_refused_by_name_with_its_value_and_an_example(name: str) -> None:
+def test_an_invalid_setting_is_refused_with_its_name_value_and_an_example(name: str) -> None:
     option = values.options()[name]
     examples = {
         "bool": "true or false",
@@ -296,7 +296,7 @@ def test_a_misspelt_suboption_is_refused() -> None:
         values.typed("docker_proxy", "htps=http://proxy:3128")
 
 
-def test_what_is_omitted_in_a_dictionary_is_left_out() -> None:
+def test_omitted_keys_of_a_dictionary_are_left_out() -> None:
     variables = {"hub": {"source": trust_as_template("{{ nowhere | default(omit) }}"), "home": "/srv"}}
     expression = trust_as_template("{{ hub | gpunode.llm.typed('preflight_hub') }}")
     assert Templar(loader=DataLoader(), variables=variables).template(expression) == {"home": "/srv"}

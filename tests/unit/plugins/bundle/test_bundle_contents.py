@@ -205,7 +205,7 @@ def test_a_forged_tar_writes_nothing_anywhere(work, tmp_path, files, links, memb
     assert not list(there.parent.iterdir())
 
 
-def test_what_is_unpacked_has_no_rights_of_its_own(work, tmp_path):
+def test_unpacked_files_get_no_special_permissions(work, tmp_path):
     tar, there = tmp_path / "forged.tar", tmp_path / "there"
     forged(tar, {"f": EVIL}, {"l": "f"}, [("l", tarfile.SYMTYPE, "f", b""), ("f", tarfile.REGTYPE, "", EVIL)])
     assert work("opened", there, tar) == ("", True)

@@ -37,7 +37,7 @@ def test_merge(base: dict, wanted: dict, merged: dict) -> None:
 
 
 @pytest.mark.parametrize("odd", ["text", [], 1, True])
-def test_what_would_be_lost_is_refused(odd: object) -> None:
+def test_a_value_in_place_of_a_dictionary_is_refused(odd: object) -> None:
     with pytest.raises(ValueError, match=r"^c is (a text|a list|a number|true or false), but must be a dictionary$"):
         docker_daemon.merge({"a": {"b": {"c": odd}}}, {"a": {"b": {"c": {"d": 1}}}})
 
@@ -105,7 +105,7 @@ def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     assert docker_daemon.read(str(file))[1] == {"debug": True}
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_a_folder_instead_of_a_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{tmp_path} cannot be read: Is a directory"):
         docker_daemon.read(str(tmp_path))
 

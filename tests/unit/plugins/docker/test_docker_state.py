@@ -41,7 +41,7 @@ def nothing(_command):
         (["daemon", "no-such-user"], "root", (["daemon"], ["no-such-user"])),
     ],
 )
-def test_who_may_talk_to_docker(monkeypatch, users, sudo, expected):
+def test_the_users_of_docker(monkeypatch, users, sudo, expected):
     monkeypatch.setenv("SUDO_USER", sudo)
     facts = docker_engine.describe({"users": users, "group": "no-such-group"}, nothing, lambda _name: None)
     assert (facts["users_missing"], facts["users_unknown"]) == expected

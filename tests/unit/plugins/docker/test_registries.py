@@ -63,7 +63,7 @@ def finding(answers, image=IMAGE, machine="x86_64", config=None, login=NOBODY):
         (Answer(418), ""),  # nobody can tell, and Docker may
     ],
 )
-def test_what_an_answer_means(answer, words):
+def test_meaning_of_registry_answers(answer, words):
     message = finding({HUB: answer})
     assert message.startswith(words)
     assert bool(message) is bool(words)

@@ -155,7 +155,7 @@ def test_the_token_is_not_shown():
         ([Answer(403)], []),
     ],
 )
-def test_what_may_pass_is_asked_again(answers, slept):
+def test_transient_errors_are_retried(answers, slept):
     net = Net(*answers)
     assert net.hub().ask("GET", "/x").status == answers[-1].status
     assert net.slept == slept

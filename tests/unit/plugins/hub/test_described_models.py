@@ -128,7 +128,7 @@ def test_a_branch_that_moved_is_followed_only_by_an_update(lab, tmp_path):
     assert lab.tell(home, update=True)["revision"] == lab.hub.repository(REPO).commit != first["revision"]
 
 
-def test_what_is_damaged_here_is_asked_for(lab, tmp_path):
+def test_a_damaged_local_model_is_looked_up_at_the_hub(lab, tmp_path):
     put(lab.root / REPO)
     home = tmp_path / "home"
     first = lab.tell(home)

@@ -234,7 +234,7 @@ def test_an_error_of_the_disk_is_final(world):
     assert world.slept == []
 
 
-def test_what_another_tool_fetched_counts_once_it_is_verified(world):
+def test_files_of_another_tool_count_once_they_are_verified(world):
     world.pull()
     os.unlink(world.cache.manifest(REPO, COMMIT))
     world.sent.clear()
@@ -243,7 +243,7 @@ def test_what_another_tool_fetched_counts_once_it_is_verified(world):
     assert any(line.startswith("verifying") for line in world.messages)
 
 
-def test_what_another_tool_fetched_wrongly_does_not(world):
+def test_damaged_files_of_another_tool_do_not_count(world):
     world.pull()
     os.unlink(world.cache.manifest(REPO, COMMIT))
     world.flip()

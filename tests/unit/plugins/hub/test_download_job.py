@@ -139,7 +139,7 @@ def test_a_converged_node_asks_nobody(node):
     assert result["snapshots"] == [row]
 
 
-def test_what_comes_is_noted_before_it_comes(node):
+def test_downloads_are_listed_before_they_start(node):
     node.step(check_mode=True)
     assert node_brought.read(node.brought)["models"] == []
     node.step(background=True)
@@ -215,7 +215,7 @@ def test_environment_of_the_job(node):
     assert not any(line.startswith("HOME=") for line in lines)
 
 
-def test_what_is_copied_to_the_node_can_run_there(node):
+def test_programs_copied_to_the_node_can_run_there(node):
     """With nothing but the standard library on the path."""
     node.arrive()
     node.step(verify=True, fetch=False)

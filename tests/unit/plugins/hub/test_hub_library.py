@@ -227,7 +227,7 @@ def test_the_listing_is_for_every_user(library, tmp_path):
         (OSError("Consistency check failed: size 3\nPlease retry"), None, "Consistency check failed: size 3"),
     ],
 )
-def test_what_may_pass(library, tmp_path, trouble, retry_after, message):
+def test_transient_errors(library, tmp_path, trouble, retry_after, message):
     passing = client(tmp_path).translate(trouble)
     assert isinstance(passing, Passing)
     assert passing.retry_after == retry_after
@@ -245,7 +245,7 @@ def test_what_may_pass(library, tmp_path, trouble, retry_after, message):
         (PullError("told"), "told"),
     ],
 )
-def test_what_will_not(library, tmp_path, trouble, message):
+def test_permanent_errors(library, tmp_path, trouble, message):
     with pytest.raises(PullError, match=message):
         client(tmp_path).translate(trouble)
 

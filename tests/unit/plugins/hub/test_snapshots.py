@@ -169,7 +169,7 @@ def test_a_snapshot_is_complete_by_its_manifest(tmp_path):
     assert found.bytes == CONFIG.size + MODEL.size
 
 
-def test_what_was_left_out_is_missing_once_it_is_wanted(tmp_path):
+def test_excluded_files_are_missing_once_they_are_wanted(tmp_path):
     put(tmp_path, [CONFIG, MODEL], left_out=[ORIGINAL])
     found = hub_snapshot.look(str(tmp_path), Snapshot("org/name", COMMIT))
     assert not found.complete

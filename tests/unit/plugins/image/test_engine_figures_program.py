@@ -139,7 +139,7 @@ def test_a_group_that_shares_experts_within_one_replica_is_built(monkeypatch, ca
     assert "weights_bytes" in printed(monkeypatch, capsys, engine)
 
 
-def test_whatever_the_engine_raises_is_one_line(monkeypatch, capsys) -> None:
+def test_any_exception_of_the_engine_is_one_line(monkeypatch, capsys) -> None:
     engine = Engine()
     engine.error = "no kernel\n  for this" + " and that" * 100
     message = printed(monkeypatch, capsys, engine)["cannot"]

@@ -96,7 +96,7 @@ def test_the_container_has_config_json_and_the_options(figures) -> None:
         ({"run": (0, json.dumps({"cannot": "ValueError: stages"}), "")}, "ValueError: stages"),
     ],
 )
-def test_what_hinders_it_is_an_answer(figures, how: dict[str, Any], why: str) -> None:
+def test_an_obstacle_is_an_answer(figures, how: dict[str, Any], why: str) -> None:
     assert figures(**how)[0] == {"cannot": why}
 
 

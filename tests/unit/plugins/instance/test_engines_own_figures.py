@@ -102,7 +102,7 @@ def test_a_plan_of_an_earlier_release_is_compared_with_nothing() -> None:
     assert vllm_config_check.check(Module(0, engine(500, 500)), [{**UNIT, "planned": {}}])
 
 
-def test_what_the_parser_refuses_stops_nothing() -> None:
+def test_a_configuration_that_the_parser_refuses_stops_nothing() -> None:
     with pytest.raises(Failed) as failed:
         vllm_config_check.check(Module(2, "", "usage: all options\nvllm: error: no such option\n"), [UNIT])
     assert str(failed.value) == (

@@ -33,7 +33,7 @@ Image=no
 ONE = Record("a", "vllm-a.service", "i:1", "org/a", "main", "org/a", "::1", 8001, 8000, ("GPU-1",), 600)
 
 
-def test_what_is_written_is_read() -> None:
+def test_written_files_are_read_back() -> None:
     written = replace(ONE, files=Files(config="/etc/vllm/a.yaml", record="/etc/vllm/a.json"))
     assert record.parse(written.text()) == written
     assert json.loads(written.text())["schema"] == record.SCHEMA
@@ -64,16 +64,16 @@ def test_a_file_of_others_is_no_record(text: str) -> None:
     assert record.parse(text) is None
 
 
-def test_what_a_newer_release_wrote_is_not_guessed() -> None:
+def test_a_newer_schema_is_refused() -> None:
     with pytest.raises(record.NewerRecord, match="The record of a on the node has schema 2; this release"):
         record.parse(ONE.text().replace('"schema": 1', '"schema": 2'))
 
 
-def test_what_a_newer_release_adds_to_the_same_schema_is_passed_over() -> None:
+def test_new_keys_of_the_same_schema_are_ignored() -> None:
     assert record.parse(ONE.text().replace('"schema": 1', '"schema": 1, "more": 2')) == ONE
 
 
-def test_what_belongs_to_an_instance_goes_with_its_record_last() -> None:
+def test_an_instances_files_are_removed_with_the_record_last() -> None:
     some = Files("/c.yaml", "/c.env", cache="relative", unit="/u.service", record="/c.json")
     assert some.all() == ["/c.yaml", "/c.env", "/u.service", "/c.json"]
 
@@ -131,7 +131,7 @@ def test_records_are_read_and_units_without_one_are_parsed(node: Path) -> None:
     ]
 
 
-def test_what_is_half_removed_is_found_by_its_record(node: Path) -> None:
+def test_a_half_removed_instance_is_found_by_its_record(node: Path) -> None:
     found = known.instances([str(node / "units")], [str(node / "records")], without_unit=True)
     assert [written.name for written in found] == ["a", "old", "gone"]
 

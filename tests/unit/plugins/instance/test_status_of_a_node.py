@@ -97,7 +97,7 @@ def instance(folder: Path, port: int) -> vllm_status.Instance:
     return vllm_status.Instance(record)
 
 
-def test_one_that_serves(tmp_path: Path, server: Callable[..., Server]) -> None:
+def test_a_serving_engine(tmp_path: Path, server: Callable[..., Server]) -> None:
     engine = server()
     serving = instance(tmp_path, engine.http.server_port)
     serving.ask(2)
@@ -119,14 +119,14 @@ def test_its_own_completion_is_not_among_what_is_worked_off(tmp_path: Path, serv
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_one_that_is_late_works_or_hangs(tmp_path: Path, server: Callable[..., Server], works: bool) -> None:
+def test_a_late_engine_is_busy_or_hung(tmp_path: Path, server: Callable[..., Server], works: bool) -> None:
     serving = instance(tmp_path, server(late=True, works=works).http.server_port)
     serving.ask(1)
     assert not serving.answer.ready
     assert serving.works is works
 
 
-def test_one_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_engine(tmp_path: Path) -> None:
     serving = instance(tmp_path, 1)
     serving.ask(1)
     assert (serving.answer.ready, serving.load, serving.works, serving.rates) == (False, None, False, None)

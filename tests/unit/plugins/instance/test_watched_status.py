@@ -30,7 +30,7 @@ def test_a_single_look_matches_the_modules_result() -> None:
 @pytest.mark.parametrize(
     ("models", "listed"), [(["8b"], [True, False]), ([], [None, None]), (["no-such-model"], [None, None])]
 )
-def test_what_is_not_listed_is_marked(models: list[str], listed: list[bool | None]) -> None:
+def test_unlisted_instances_are_marked(models: list[str], listed: list[bool | None]) -> None:
     answer = {**SAID, "instances": [{"name": "8b"}, {"name": "70b"}]}
     result = action(answer, models=models).run(task_vars={})
     assert [instance["listed"] for instance in result["instances"]] == listed

@@ -243,7 +243,7 @@ def test_a_check_keeps_nothing(service: Service, call: Callable[..., dict[str, A
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d"}', '{"digest": "d", "question": {}}'])
-def test_what_cannot_be_read_is_as_if_it_were_not_there(folder: Path, text: str) -> None:
+def test_unreadable_questions_are_ignored(folder: Path, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "units_settled").write_text(text)
     assert answers() == {}

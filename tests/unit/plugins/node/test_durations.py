@@ -71,7 +71,7 @@ def test_a_clock_that_steps_forward_ends_no_wait(stepped) -> None:
         resume = wait.resume
 
 
-def test_what_lasts_too_long_ends_all_the_same(monkeypatch) -> None:
+def test_a_wait_ends_after_its_limit(monkeypatch) -> None:
     monkeypatch.setattr(instance_wait, "PAUSE_S", 0)
     begun = {**clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": {}}
     wait = instance_wait.Wait(Module({**begun, "started": begun["started"] - 3601}), {})

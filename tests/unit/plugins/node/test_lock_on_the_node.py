@@ -85,7 +85,7 @@ def test_what_was_not_written_to_its_end_holds_nothing(node: Node, name: str, te
     assert node.take(TWO)["new"] is True
 
 
-def test_of_many_at_once_one_gets_it(node: Node) -> None:
+def test_one_of_many_concurrent_plays_gets_the_lock(node: Node) -> None:
     many = [{**ONE, "id": f"run-{number}"} for number in range(16)]
     with ThreadPoolExecutor(len(many)) as pool:
         leases = list(pool.map(node.take, many))

@@ -31,7 +31,7 @@ DEB = Deb(
 )
 
 
-def test_what_apt_prints_is_read():
+def test_apts_output_is_parsed():
     lines = [
         f"{kind}\t{DEBIAN.repository}\t{DEBIAN.base}\t{DEBIAN.key}\t{DEBIAN.held}" for kind in ("Packages", "Sources")
     ]

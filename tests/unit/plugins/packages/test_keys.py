@@ -92,7 +92,7 @@ def test_default_is_the_fingerprint_of_dockers_key() -> None:
         (b"\xb4\x01xy", "no OpenPGP packet begins"),
     ],
 )
-def test_what_is_no_key(data: bytes, words: str) -> None:
+def test_invalid_keys(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         packages_key.fingerprints(data)
     with pytest.raises(ValueError, match=words) as error:

@@ -194,7 +194,7 @@ def test_a_model_that_cannot_be_read(entry: Any, says: str) -> None:
     assert says in str(raised.value)
 
 
-def test_what_cannot_be_sized_is_never_sized() -> None:
+def test_an_unsizable_model_is_never_sized() -> None:
     strange = {**SHAPE, "architectures": ["StrangeForCausalLM"]}
     unread = {**SHAPE, "quantization_config": {"quant_method": "strange"}}
     models = load_catalog(

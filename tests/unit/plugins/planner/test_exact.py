@@ -70,7 +70,7 @@ def test_an_engine_of_the_catalogue_is_asked_about_on_its_node() -> None:
     ]
 
 
-def test_what_differs_is_told_in_percent_of_the_engine() -> None:
+def test_differences_are_shown_in_percent_of_the_engines_figure() -> None:
     other = {**TOLD, "weights_bytes": int(15.5 * GIB), "request_bytes": 8 * GIB}
     _calls, result = asked(node(), CONFIG, {"figures": [other]}, models=["8b"])
     assert "8b     one     15.50    14.96  -3.5 %      8.000   16.000  +100.0 %" in below(result)
@@ -134,7 +134,7 @@ def test_side_by_side_each_has_its_own_gpus() -> None:
         ),
     ],
 )
-def test_what_could_not_be_asked_has_its_sentence(answers: list[Any], options: dict[str, Any], why: str) -> None:
+def test_an_engine_that_could_not_be_asked_has_a_message(answers: list[Any], options: dict[str, Any], why: str) -> None:
     calls, result = asked(*(answers or [{}]), models=["8b"], **options)
     assert " ".join(below(result).split()) == f"- The engine has no figures for 8b: {why}"
     assert result["rows"][0]["exact"]["cannot"] == why.removesuffix(".")

@@ -78,7 +78,7 @@ def test_without_a_node_its_memory_is_not_known() -> None:
 
 
 @pytest.mark.parametrize("value", ["much", 0, -1, 1.5, True, 70000, [64]])
-def test_what_is_no_size_is_a_finding(value: Any) -> None:
+def test_an_invalid_size_is_a_finding(value: Any) -> None:
     problems = findings("1xH100", model="8b", kv_host_gib=value)
     assert f"vllm_kv_host_gib must be auto, or a whole number of GiB from 1 to 65536, not {value!r}" in problems
 

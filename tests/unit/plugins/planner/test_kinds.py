@@ -205,7 +205,7 @@ UNKNOWN: dict[str, Any] = {
 }
 
 
-def test_what_is_not_on_the_list_is_planned_with_two_figures() -> None:
+def test_an_unlisted_architecture_is_planned_with_two_figures() -> None:
     catalog = catalog_of(UNKNOWN)
     problems = findings("2xH100", catalog, model="m")
     assert "m: the planner does not know NobodyForCausalLM. It is planned with vllm_weights_bytes" in problems
@@ -220,7 +220,7 @@ def test_what_is_not_on_the_list_is_planned_with_two_figures() -> None:
     assert "vllm_weights_bytes" not in only
 
 
-def test_what_is_not_on_the_list_may_be_left_to_the_engine() -> None:
+def test_the_context_of_an_unlisted_architecture_can_be_left_to_the_engine() -> None:
     catalog = catalog_of(UNKNOWN, weights_bytes=40 * GIB)
     instance = one("1xH100", catalog, model="m", max_model_len="auto")
     assert instance.config["max-model-len"] == "auto"
@@ -242,7 +242,7 @@ def test_what_is_not_on_the_list_may_be_left_to_the_engine() -> None:
         ),
     ],
 )
-def test_what_the_engine_does_not_serve_is_refused_whatever_is_given(config: dict[str, Any], says: str) -> None:
+def test_a_model_that_the_engine_cannot_serve_is_always_refused(config: dict[str, Any], says: str) -> None:
     given = {"weights_bytes": GIB, "kv_bytes_per_token": 1000}
     assert says in findings("8xH100", catalog_of(config), model="m", **given)
 

@@ -91,7 +91,7 @@ def test_each_adapter_is_asked_for_once_wherever_it_is_named() -> None:
 
 
 @pytest.mark.parametrize("reference", ["sql", "/srv/sql", "a/b/c", "Acme/sql@", "Acme/sql@../x", 7, None, ["a/b"]])
-def test_what_no_adapter_can_be_called_is_a_finding(reference: Any) -> None:
+def test_an_invalid_name_of_an_adapter_is_a_finding(reference: Any) -> None:
     made = action(serving_plan.ActionModule, node(), model="8b", lora={"sql": reference}, fail_on_findings=False)
     (finding,) = made.run(task_vars={})["findings"]
     assert "vllm_lora: sql" in finding
@@ -108,7 +108,7 @@ def test_what_no_adapter_can_be_called_is_a_finding(reference: Any) -> None:
         ("sql", "vllm_lora must be a dictionary"),
     ],
 )
-def test_what_is_no_list_of_adapters_is_a_finding(lora: Any, says: str) -> None:
+def test_an_invalid_list_of_adapters_is_a_finding(lora: Any, says: str) -> None:
     assert says in findings("1xH100", catalog(), model="8b", lora=lora)
     assert says.replace("vllm_lora", "models: lora") in findings(
         "1xH100", catalog(), models=[{"model": "8b", "lora": lora}]

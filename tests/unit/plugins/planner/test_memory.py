@@ -123,7 +123,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", [item["case"] for item in MEASURED["refused"]])
-def test_what_vllm_refused(case: str) -> None:
+def test_options_that_vllm_refused(case: str) -> None:
     options, says = REFUSED[case]
     assert says in findings("1xH100", **options)
 

@@ -60,7 +60,7 @@ def test_a_name_is_a_repository_a_revision_or_a_folder() -> None:
 @pytest.mark.parametrize(
     "name", ["a/b/c", "https://huggingface.co/a/b", "a/b@", "a/b@x y", "a/b@../c", "/srv/../etc", "a/-b", "/", "a /b"]
 )
-def test_what_no_model_can_be_called_is_refused(name: str) -> None:
+def test_an_invalid_name_of_a_model_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"^Model .* cannot be: .*\. Write ORG/NAME or ORG/NAME@REVISION"):
         not_in_catalog([name], CATALOG)
 
@@ -125,7 +125,7 @@ def test_the_status_knows_its_instance_without_a_hub() -> None:
         ([], "It has: no file."),
     ],
 )
-def test_what_has_no_config_json(files: list[str], sentence: str) -> None:
+def test_repositories_without_config_json(files: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match="Acme/Mine-8B at 0e9e39f2") as refused:
         entries({NAME: hub_answer(config=None, files=dict.fromkeys(files, 1))})
     assert sentence in str(refused.value)
@@ -254,7 +254,7 @@ def test_patterns_are_few() -> None:
     assert mine.weights_bytes == 4 * 4_015_000_000
 
 
-def test_what_the_user_names_is_fetched() -> None:
+def test_files_that_the_user_names_are_downloaded() -> None:
     both = catalog(files={**FILES, "pytorch_model.bin": 7, "original/x.bin": 5})
     everything = one("1xH100", both, model=NAME, ignore_patterns=[])
     assert everything.weights_bytes == 4 * 4_015_000_000 + 12

@@ -261,7 +261,7 @@ def test_the_playbook_without_settings_names_the_missing_ones(tmp_path: Path) ->
     assert "-e gpus=4xH100" in result
 
 
-def test_what_site_takes_reaches_the_playbook(tmp_path: Path) -> None:
+def test_settings_of_roles_reach_the_plan_playbook(tmp_path: Path) -> None:
     board = {"names": ["NVIDIA L4"], "memory_mib": 23034, "compute_capability": "8.9"}
     result = plan(tmp_path, "gpus=2xL4", json.dumps({"vllm_extra_gpus": {"l4": board}}), "model=8b")
     assert "\n8b     yes " in result

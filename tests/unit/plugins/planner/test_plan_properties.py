@@ -151,7 +151,7 @@ def test_the_order_of_the_inputs_does_not_matter(
 
 @SLOW
 @given(st.lists(models, min_size=1, max_size=3, unique=True), hosts, OBJECTIVES)
-def test_what_runs_is_planned_as_it_runs(wanted: list[str], gpus: list[dict[str, Any]], objective: str) -> None:
+def test_a_running_engine_is_planned_unchanged(wanted: list[str], gpus: list[dict[str, Any]], objective: str) -> None:
     first = outcome(gpus, models=wanted, objective=objective)
     if first.plan:
         engines = tuple(

@@ -42,7 +42,7 @@ def wanted(*names: str, **options: Any) -> dict[str, Any]:
         pytest.param([], wanted("a", port=65535), {"a": 65535}, id="the last port"),
     ],
 )
-def test_who_gets_which_port(engines: list[Serving], options: dict[str, Any], expected: dict[str, int]) -> None:
+def test_assignment_of_ports(engines: list[Serving], options: dict[str, Any], expected: dict[str, int]) -> None:
     assert ports(read_request(options, CATALOG), engines) == expected
 
 

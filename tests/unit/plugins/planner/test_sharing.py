@@ -77,7 +77,7 @@ def test_those_that_share_leave_the_other_boards_alone() -> None:
     assert not set(made["whole"].gpu_indices) & {0}
 
 
-def test_what_runs_keeps_its_board() -> None:
+def test_a_running_engine_keeps_its_gpu() -> None:
     serving = NodeServing((Serving("a", 8000, 8000, ("2",)), Serving("whole", 8001, 8000, ("0", "1"))))
     wanted = [entry("a", 0.5), entry("b", 0.5), {"name": "whole", "model": "70b-fp8", "tensor_parallel_size": 2}]
     made = outcome("3xH100", serving=serving, models=wanted).plan

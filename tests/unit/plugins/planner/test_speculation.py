@@ -93,7 +93,7 @@ def test_a_draft_is_asked_for_in_the_call_that_reads_the_gpus() -> None:
 
 
 @pytest.mark.parametrize("reference", ["/srv/draft", "draft", "a/b/c", "a/b@"])
-def test_what_no_draft_can_be_called_is_a_finding(reference: str) -> None:
+def test_an_invalid_name_of_a_draft_is_a_finding(reference: str) -> None:
     wanted = {**BY_HEAD, "model": reference}
     made = action(serving_plan.ActionModule, node(), model="8b", speculative=wanted, fail_on_findings=False)
     (finding,) = made.run(task_vars={})["findings"]

@@ -334,7 +334,7 @@ def test_a_docker_or_a_toolkit_that_will_not_do(docker: dict, gpus: list[int], k
     assert all(word in finding for word, finding in zip(messages, found))
 
 
-def test_what_is_to_be_fetched_and_the_disk_after_it():
+def test_downloads_and_free_disk_are_returned():
     disks = {"/w": Filesystem(1, "/", 100), "/d": Filesystem(1, "/", 100), "/other": Filesystem(2, "/other", 50)}
     needs = [Need("/w", 30, "the weights of a"), Need("/w", 0, "the weights of b"), Need("/d", 40, "the image i", "i")]
     result = preflight_checks.downloads(needs, ["/w", "/other"], disks.__getitem__)

@@ -303,7 +303,7 @@ def fresh(**changed: object) -> programs_gpu.NodeGpus:
         (programs_gpu.NodeGpus("driver_not_loaded", "The driver does not run."), ["0"], "The driver does not run."),
     ],
 )
-def test_what_a_start_waits_for(seen: programs_gpu.NodeGpus, names: list[str], says: str) -> None:
+def test_the_conditions_of_a_start(seen: programs_gpu.NodeGpus, names: list[str], says: str) -> None:
     message = programs_gpu.not_ready(seen, names, 0.92)
     assert message.startswith(says)
     assert bool(message) == bool(says)

@@ -450,7 +450,7 @@ def test_a_container_that_docker_does_not_know_has_no_time(message, monkeypatch)
 
 
 @pytest.mark.parametrize(("state", "message"), [("active", ["WATCHDOG"]), ("deactivating", [])])
-def test_what_finishes_its_last_requests_is_not_killed(state, message, monkeypatch):
+def test_a_stopping_engine_is_not_killed(state, message, monkeypatch):
     """Its port is closed by then, which looks as if nobody were there."""
 
     class End(Exception):

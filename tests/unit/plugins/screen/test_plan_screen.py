@@ -103,7 +103,9 @@ def test_an_engine_is_started_anew_only_from_other_files(engine: dict[str, Any] 
         ([{"kind": "image", "bytes": 6_000_000_000}], None, "image at most 6.0 GB"),
     ],
 )
-def test_what_is_to_be_fetched_takes_its_time(fetch: list[dict[str, Any]], speed: float | None, message: str) -> None:
+def test_downloads_are_shown_with_their_duration(
+    fetch: list[dict[str, Any]], speed: float | None, message: str
+) -> None:
     assert screen_plan.download(fetch, speed) == message
 
 

@@ -46,7 +46,7 @@ def output_of(tmp_path: Path, task: dict[str, Any], form: str = "yaml", **variab
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
-def test_what_preflight_found_is_printed_once_and_numbered(tmp_path: Path, form: str) -> None:
+def test_preflights_findings_are_printed_once_and_numbered(tmp_path: Path, form: str) -> None:
     role = {"name": "gpunode.llm.preflight", "tasks_from": "verdict", "rolespec_validate": False}
     text = output_of(tmp_path, {"ansible.builtin.import_role": role}, form, **FOUND)
     assert [text.count(sentence) for sentence in SENTENCES] == [1, 1]

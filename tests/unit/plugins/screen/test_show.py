@@ -32,7 +32,7 @@ def test_lines_are_shown_at_once_and_without_quotes(text: Any, shown: list[str])
 
 
 @pytest.mark.parametrize("text", [[], "", [""]])
-def test_where_there_is_nothing_nothing_is_shown(text: Any, shown: list[str]) -> None:
+def test_an_empty_text_shows_nothing(text: Any, shown: list[str]) -> None:
     run(text)
     assert not shown
 
@@ -42,6 +42,6 @@ def test_no_log_shows_nothing(shown: list[str]) -> None:
     assert not shown
 
 
-def test_what_is_no_text_is_refused(shown: list[str]) -> None:
+def test_a_message_that_is_no_text_is_refused(shown: list[str]) -> None:
     with pytest.raises(AnsibleActionFail, match="a text or a list of lines, not int"):
         run(5)

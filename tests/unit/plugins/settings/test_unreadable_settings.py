@@ -30,7 +30,7 @@ def run(parted: list[Any] | None = None, **variables: Any) -> dict[str, Any]:
     return result
 
 
-def test_what_can_be_read_passes() -> None:
+def test_valid_settings_pass() -> None:
     result = run(
         vllm_api_keys="one,two",
         huggingface_update="true",

@@ -169,7 +169,7 @@ def test_a_short_secret_leaves_words_alone() -> None:
         "github_pat_sesamesesamesesame_sesame",
     ],
 )
-def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
+def test_text_that_looks_like_a_secret_is_blotted_out(secret: str) -> None:
     text = redact.Redactor([]).clean(f"before\n{secret}\nafter")
     for word in ("AbCd", "abcdefgh1234", "dXNl", "ada", "word@", "glpat", "sesame"):
         assert word not in text
@@ -217,11 +217,11 @@ def test_what_looks_like_a_secret_is_gone(secret: str) -> None:
         "  ssl_certificate_key /etc/ssl/private/node.pem;",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_secrets_is_kept(text: str) -> None:
     assert redact.Redactor(["sesame"]).clean(text) == text
 
 
-def test_what_stands_around_a_secret_stays() -> None:
+def test_text_around_a_secret_is_kept() -> None:
     text = "a:\n  access_key: |\n    one\n    two\n  region: here\nlist:\n- password: x y\n  user: ada\n"
     clean = redact.Redactor([]).clean(text)
     assert [line for line in clean.splitlines() if redact.BLOT not in line] == [

@@ -56,7 +56,7 @@ def read_back(word: str) -> str:
 
 
 @given(TEXT)
-def test_what_goes_in_comes_out(value):
+def test_quoted_text_reads_back_unchanged(value):
     quoted = quoting.unit_arg(value)
     assert "\n" not in quoted
     assert "\r" not in quoted

@@ -120,11 +120,11 @@ def test_an_endpoint_that_does_not_answer_is_asked_once(run, node, monkeypatch):
     assert (result["settled"], result["due"]) == (False, ["a: no answer yet"])
 
 
-def test_where_nothing_is_wanted_nothing_is_asked(run):
+def test_without_instances_nothing_is_asked(run):
     assert run(units_settled, files=[], units=[], endpoints=[])["settled"] is True
 
 
-def test_what_a_stopped_play_left_is_not_settled(run, node, tmp_path):
+def test_leftovers_of_an_interrupted_play_are_not_settled(run, node, tmp_path):
     left = tmp_path / "vllm-a-beside.service"
     args = {"files": [file(tmp_path, "a", "a")], "absent": [str(left)]}
     assert run(units_settled, **args)["settled"] is True

@@ -96,7 +96,7 @@ def test_a_failed_unit_whose_file_went_before_is_forgotten_too(run, unit, tmp_pa
     assert "reset-failed a.service" in [words for words, _left in node.ran]
 
 
-def test_what_is_gone_is_not_touched(run, tmp_path):
+def test_missing_units_are_not_touched(run, tmp_path):
     node = Node([{"unit": "a.service", "files": [str(tmp_path / "none")]}], {})
     assert run(node)["changed"] is False
     assert node.ran == []

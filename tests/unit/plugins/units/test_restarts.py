@@ -116,7 +116,7 @@ def notes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("state", "edited", "stops"), [("active", False, False), ("active", True, True), ("inactive", False, True)]
 )
-def test_what_is_replaced_stops_before_the_first_start_and_no_earlier(unit, notes, state, edited, stops):
+def test_replaced_units_stop_right_before_the_first_start(unit, notes, state, edited, stops):
     if edited:
         with open(unit["files"][0], "a", encoding="utf-8") as stream:
             stream.write("b\n")

@@ -56,7 +56,7 @@ def test_a_running_job_is_attached_to_and_not_started_again():
 
 
 @pytest.mark.parametrize("left", [SUCCEEDED, FAILED])
-def test_what_an_earlier_job_left_is_cleared_before_a_new_one(left):
+def test_files_of_an_earlier_job_are_removed_before_a_new_one(left):
     node = Node(left, RUNNING)
     assert units_job.start_or_attach(node, SPEC).state == "running"
     assert [argv[:2] for argv in node.ran[:2]] == [["systemctl", "stop"], ["systemctl", "reset-failed"]]

@@ -174,7 +174,7 @@ def test_a_start_takes_the_mark_away_and_links_what_brings_it_back(node: Node, t
     assert [path.name for path in node.units.iterdir()] == ["gpunode-engines.service"]
 
 
-def test_what_is_enabled_and_was_not_stopped_is_started(node: Node) -> None:
+def test_an_enabled_engine_that_was_not_stopped_by_hand_is_started(node: Node) -> None:
     for name in ("a", "b", "c"):
         (node.units / f"vllm-{name}.service").write_text(OURS)
     (node.units / "vllm-theirs.service").write_text("[Service]\n")

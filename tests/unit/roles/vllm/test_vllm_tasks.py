@@ -157,7 +157,7 @@ def test_a_failure_shows_its_cause_once_and_what_runs_now(rollback: dict | None,
         (None, "c was never stopped, but starts from the new files next, since vllm_rollback is false."),
     ],
 )
-def test_what_was_refused_was_never_stopped(rollback: dict | None, expected: str) -> None:
+def test_a_refused_service_was_never_stopped(rollback: dict | None, expected: str) -> None:
     message = what_runs_now({"msg": "image does not take it.", "refused": "c"}, rollback)
     assert message == (
         f"What changed was refused, for the cause above. {expected} Change what was refused, and run the play again."
