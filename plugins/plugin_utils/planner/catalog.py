@@ -177,6 +177,8 @@ class GpuSpec:
     reserved_mib: int | None = None
     nvlink_domain: int = 1
     fabric: bool = False
+    #: How many of them one host has at most, where that is less than the 8 of most.
+    most_in_a_host: int = 8
     #: Whether its memory is the host's.
     unified: bool = False
     #: The largest share of its memory that the planner takes by itself.

@@ -185,6 +185,7 @@ def gpu_spec(key: str, raw: Raw) -> GpuSpec:
         reserved_mib=_optional_int(what, raw, "reserved_mib"),
         nvlink_domain=_positive_int(what, raw, "nvlink_domain", 1),
         fabric=bool(raw.get("fabric", False)),
+        most_in_a_host=_positive_int(what, raw, "most_in_a_host", 8),
         unified=bool(raw.get("unified", False)),
         aliases=tuple(map(str, raw.get("aliases") or ())),
         matrix_counts=tuple(map(int, raw.get("matrix_counts") or ())),

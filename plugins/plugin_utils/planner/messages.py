@@ -12,7 +12,7 @@ from itertools import islice
 from ...module_utils.programs.gpu import Gpu
 from .catalog import Catalog, EngineSpec, GpuSpec, ModelSpec
 from .host import Group, Host, spec_of
-from .memory import GIB, weights_bytes
+from .memory import GIB, shaped_bytes, weights_bytes
 from .request import InstanceRequest
 from .spread import Candidate, Choice, lowest_context, options, shortfall, too_old
 
@@ -44,9 +44,9 @@ class Advice:
 
 
 def weight_text(model: ModelSpec) -> str:
-    """Size and format, such as: 131.4 GiB of BF16 weights."""
+    """Size and format, such as: 131.4 GiB of BF16 weights; as they are in the GPUs, whatever the files have."""
     kind = model.precision if model.precision.endswith("weights") else f"{model.precision} weights"
-    return f"{weights_bytes(model) / GIB:.1f} GiB of {kind}"
+    return f"{shaped_bytes(model) / GIB:.1f} GiB of {kind}"
 
 
 def without_layout(request: InstanceRequest) -> InstanceRequest:
@@ -61,7 +61,7 @@ def _described(choice: Choice, group: Group, full: int) -> str:
 
 def larger_host(request: InstanceRequest, group: Group, advice: Advice) -> str | None:
     """The smallest larger host with the same GPUs that fits the model."""
-    for count in (size for size in HOST_SIZES if size > len(group.indices)):
+    for count in (size for size in HOST_SIZES if len(group.indices) < size <= group.spec.most_in_a_host):
         wider = advice.host(group.spec, count)
         best = advice.best(without_layout(request), wider)
         if best:
@@ -132,7 +132,7 @@ def _planner_choice(request: InstanceRequest, group: Group, advice: Advice) -> s
 def _alternatives(request: InstanceRequest, group: Group, advice: Advice) -> str:
     """What would fit instead: other hosts for this model, or other models for this host."""
     hosts = [text for text in (larger_host(request, group, advice),) if text]
-    full = advice.host(group.spec, max(HOST_SIZES))
+    full = advice.host(group.spec, min(max(HOST_SIZES), group.spec.most_in_a_host))
     joined = None if hosts else nodes_needed(request, full, advice)
     if joined:
         hosts.append(f"{joined[0]} nodes of {full.title} ({joined[1].spread})")
@@ -175,7 +175,7 @@ def does_not_fit(request: InstanceRequest, groups: Sequence[Group], advice: Advi
     """The message for a model that does not fit this host."""
     available = " and ".join(group.title for group in groups)
     context = f" with a context of {request.max_model_len}" if request.max_model_len else ""
-    reasons = " ".join(_why(request, group, advice) for group in groups)
+    reasons = " ".join(dict.fromkeys(_why(request, group, advice) for group in groups))
     planner_choice = next((text for group in groups if (text := _planner_choice(request, group, advice))), "")
     # A model that was named by its repository is not told of twice.
     repository = "" if request.model.repo_id in request.model.key else f"{request.model.repo_id}, "

@@ -292,7 +292,10 @@ def _place(
     host_request: HostRequest, host: Host, advice: Advice, current: Mapping[str, tuple[int, ...]]
 ) -> tuple[Packing, list[str], list[str]]:
     """Place all instances that need GPUs. Returns the packing, findings and notes."""
-    requests = [request for request in host_request.instances if request.device == "cuda"]
+    # Who wants a share of one GPU and several of them has a finding, to which a place would add nothing.
+    requests = [
+        request for request in host_request.instances if request.device == "cuda" and not request.shares_several
+    ]
     if not requests:
         return Packing(), [], []
     if not host.groups:
@@ -422,7 +425,8 @@ def _size_note(request: InstanceRequest) -> str:
         return ""
     return (
         f"{request.name}: the files of its weights have {files / GIB:.2f} GiB, and by the shapes in its config.json"
-        f" they would have {shapes / GIB:.2f} GiB. The plan takes the files."
+        f" they would have {shapes / GIB:.2f} GiB. The plan takes the files for the download and the disk, and the"
+        " shapes, as the engine loads them, for the GPUs."
     )
 
 

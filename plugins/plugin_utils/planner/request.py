@@ -118,6 +118,16 @@ class InstanceRequest:
         value = self.option("max-num-batched-tokens")
         return value if isinstance(value, int) else None  # check_args rejects anything else
 
+    @property
+    def widest(self) -> int:
+        """The most GPUs that any of the user's own sizes asks for."""
+        return max(self.tp or 1, self.pp or 1, self.dp or 1, len(self.gpu_indices or ()))
+
+    @property
+    def shares_several(self) -> bool:
+        """Whether it is to have a share of one GPU, and several of them: it cannot have both."""
+        return self.gpu_share is not None and self.widest > 1
+
     @cached_property
     def whole_prompts(self) -> bool:
         """Whether a prompt goes through in one step, since there is no chunked prefill.
@@ -466,12 +476,11 @@ def _unconsented(instance: InstanceRequest) -> list[str]:
 
 def _shares_one_gpu(instance: InstanceRequest) -> list[str]:
     """A finding if an engine with a share of a GPU is to have several."""
-    wide = max(instance.tp or 1, instance.pp or 1, instance.dp or 1, len(instance.gpu_indices or ()))
-    if instance.gpu_share is None or wide == 1:
+    if not instance.shares_several:
         return []
     return [
-        f"{instance.name}: an engine with a gpu_share has that share of one GPU, and {wide} are asked for: leave out "
-        "gpu_share, or its sizes and further gpu_indices."
+        f"{instance.name}: an engine with a gpu_share has that share of one GPU, and {instance.widest} are asked for: "
+        "leave out gpu_share, or its sizes and further gpu_indices."
     ]
 
 

@@ -278,11 +278,16 @@ def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:
     """Why a spread is impossible regardless of memory; "" if it is possible."""
     model = candidate.request.model
     needed = spread.gpus * (candidate.request.dp or 1)
+    if spread.pp > 1 and model.sized.kind == "figures":
+        return (
+            "a model that is planned by its figures has no pipeline stages, since it is not known how its layers divide"
+        )
     if spread.pp > model.sized.layers:
         return f"{model.sized.layers} layers cannot be split into {spread.pp} stages"
     if needed > budget:
-        replicas = f" x {candidate.request.dp} replicas" if candidate.request.dp else ""
-        return f"{spread}{replicas} needs {needed} GPUs, {budget} are available"
+        replicas = f" x {candidate.request.dp} replicas" if (candidate.request.dp or 1) > 1 else ""
+        are = "is" if budget == 1 else f"{candidate.group.name} are"
+        return f"{spread}{replicas} needs {needed} GPUs, {budget} {are} available"
     cut = experts_of(candidate, spread, candidate.replicas(spread, budget)).cut
     reason = problem(model.sized, model.stored, spread.tp, cut)
     if reason and candidate.request.tp:

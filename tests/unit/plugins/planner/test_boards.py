@@ -161,7 +161,7 @@ def test_no_engine_spans_slices() -> None:
     two = instances(unnamed, models=both, image="site/own:v0.33.0")
     assert [item.gpu_indices for item in two.values()] == [(1000,), (1001,)]
     message = findings(unnamed, model="70b-w4a16", tensor_parallel_size=2, image="site/own:v0.33.0")
-    assert "TP 2 needs 2 GPUs, 1 are available" in message
+    assert "TP 2 needs 2 GPUs, 1 is available" in message
     assert "MIG slice of 39.2 GiB of NVIDIA A100-SXM4-80GB" in message
 
 
@@ -275,6 +275,26 @@ def test_the_order_of_entries_does_not_matter() -> None:
     first = outcome(["4xH100", "2xA100"], model="8b")
     assert first == outcome(["2xA100", "4xH100"], model="8b")
     assert outcome("1xH100", model="8b") == outcome("H100", model="8b")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hosts"),
+    [
+        ("1xGB10", "It fits 4 nodes of 1x NVIDIA GB10 (TP 1 x PP 4) or "),
+        ("1xGH200", "It fits 3 nodes of 2x NVIDIA GH200 480GB (TP 2 x PP 3) or "),
+        ("1xGB200", "It fits 4x NVIDIA GB200 (TP 4"),
+    ],
+)
+def test_no_host_is_offered_that_nobody_builds(gpus: str, hosts: str) -> None:
+    """GB10 stands alone, GH200 in pairs, GB200 by four."""
+    assert hosts in findings(gpus, model="405b-fp8")
+
+
+def test_a_mixed_host_says_once_what_is_true_of_all_its_gpus() -> None:
+    said = findings("4xH100,2xL40S", model="8b", tensor_parallel_size=8)
+    assert "TP 8 needs 8 GPUs, 4 NVIDIA H100 80GB HBM3 are available. TP 8 needs 8 GPUs, 2 NVIDIA L40S are" in said
+    said = findings("4xH100,2xL40S", model="8b", pipeline_parallel_size=2, kv_bytes_per_token=131072)
+    assert said.count("a model that is planned by its figures has no pipeline stages".capitalize()) == 1
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ REFUSED = {
     "70b BF16 on one H100": ({"model": "70b"}, "131.4 GiB of weights"),
     "8b with --tensor-parallel-size 2 on one GPU": (
         {"model": "8b", "tensor_parallel_size": 2},
-        "TP 2 needs 2 GPUs, 1 are available",
+        "TP 2 needs 2 GPUs, 1 is available",
     ),
     "8b with --swap-space 16": ({"model": "8b", "extra_args": {"swap-space": 16}}, "no longer has the option swap"),
 }

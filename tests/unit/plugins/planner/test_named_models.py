@@ -294,7 +294,7 @@ def test_files_that_disagree_with_the_shapes_give_a_note() -> None:
     twice = catalog(files={**FILES, **dict.fromkeys(SHARDS, 4_400_000_000)})
     notes = warnings("1xH100", twice, model=NAME)
     assert "mine-8b: the files of its weights have 16.39 GiB, and by the shapes" in notes
-    assert "they would have 14.96 GiB. The plan takes the files." in notes
+    assert "they would have 14.96 GiB. The plan takes the files for the download and the disk" in notes
     by_hand = load_catalog({"mine": {"repo_id": NAME, "config": LLAMA, "weights_bytes": 17_600_000_000}})
     assert "files of its weights" in warnings("1xH100", by_hand, model="mine")
     assert one("1xH100", by_hand, model="mine").weights_bytes == 17_600_000_000

@@ -161,7 +161,11 @@ def test_numbers_from_a_command_line() -> None:
         ({"model": "8b", "pipeline_parallel_size": 99}, "32 layers cannot be split into 99 stages"),
         (
             {"model": "8b", "tensor_parallel_size": 4, "data_parallel_size": 4},
-            "x 4 replicas needs 16 GPUs, 8 are available",
+            "x 4 replicas needs 16 GPUs, 8 NVIDIA H100 80GB HBM3 are available",
+        ),
+        (
+            {"model": "8b", "tensor_parallel_size": 16, "data_parallel_size": 1},
+            "TP 16 needs 16 GPUs, 8 NVIDIA H100 80GB HBM3 are available",
         ),
         ({"models": [{"model": "8b", "gpu_indices": [7, 8]}]}, "8b: GPU 8 of gpu_indices is not available"),
         (

@@ -170,3 +170,9 @@ def test_what_people_see_of_it() -> None:
     side_by_side = together(options, "2xH100", given_gpus("2xH100", CATALOG), NodeServing(), CATALOG, 1000)
     assert [row.layout for row in side_by_side.rows] == ["share 0.5", "share 0.25"]
     assert dict(line.strip().split(None, 1) for line in screen_matrix._sum(side_by_side, 1000))["GPUs"] == "1 of 2"
+
+
+def test_a_share_of_one_gpu_and_several_gpus_is_one_finding() -> None:
+    said = findings("8xH100", models=[entry("a", 0.5, tensor_parallel_size=8)])
+    assert said.count("\n") == 0
+    assert "and 8 are asked for" in said
