@@ -29,27 +29,27 @@ COUNTS = (1, 2, 4, 8)
 SMALL_MIB = 50_000
 HEAD = """# Models and GPUs
 
-How many GPUs of one host each model of the catalogue needs. For your own host or another objective, ask the planner,
-[in the browser](planner.md) or where you will type the rest:
+How many GPUs of one host each model of the catalogue needs. For your own host or another objective, use the planner,
+[in the browser](planner.md) or on the command line:
 
     ansible-playbook gpunode.llm.plan -e gpus=4xH100
 
-A model that the catalogue does not have is named by its repository: [`-e model=ORG/NAME`](guides/several-models.md).
+For a model outside the catalogue, use the name of its repository: [`-e model=ORG/NAME`](guides/several-models.md).
 
-`1 (34k), 2`: one GPU holds the model with 34k tokens of context, two hold it with all of it. `-`: eight do not hold it.
-Counted are hosts with {counts} GPUs, which are named as `gpus` takes them.
+`1 (34k), 2`: the model fits one GPU with a context of 34k tokens, and two GPUs with its full context. `-`: it does not
+fit eight GPUs. The table covers hosts with {counts} GPUs, by their names in `gpus`.
 
-`draft`: how [`vllm_speculative: auto`](guides/several-models.md#speculative-decoding) has tokens proposed, with `mtp`
-by the model's own layers. Its memory is not in the table.
+`draft`: the method of [`vllm_speculative: auto`](guides/several-models.md#speculative-decoding); `mtp` uses layers of
+the model itself. The table does not include its memory.
 
 Made from `catalog/` by `make docs`, for vLLM {version} with {utilization:.0%} of each GPU's memory and the objective
-`throughput`. The memory model is within 1 % of what vLLM reported on real H100 and H200. What is offered as context
-stays {error:.0%} under the predicted room.
+`throughput`. The memory model is within 1 % of vLLM's figures on real H100 and H200. The context in the table
+uses {error:.0%} less than the predicted room.
 """
 ONE = """
 ## One smaller GPU
 
-The models that one GPU of a workstation or of a small host holds; in brackets the context, where it is not all of it.
+The models that fit one GPU of a workstation or of a small host; the context is in brackets if it is not the full one.
 
 """
 #: What a family's titles begin with.

@@ -19,7 +19,7 @@ PLAYBOOKS = CHECKOUT / "playbooks"
 SPEC = PLAYBOOKS / "meta" / "argument_specs.yml"
 #: The roles, in the order in which a reader meets them.
 ROLES = ("vllm", "huggingface", "gateway", "docker", "nvidia_container_toolkit", "preflight", "bundle")
-#: What most people set, by what they want, each with a value to change. The first stands there, all others as comments.
+#: The most used settings, by purpose, each with an example. In the file, the first is set and all others are comments.
 MOST_SET: dict[str, dict[str, str]] = {
     "What is served": {
         "model": "8b",
@@ -61,17 +61,18 @@ each role's `defaults/main.yml`, and `ansible-doc -t role gpunode.llm.vllm` prin
 
 ## A vars.yml to copy
 
-Take what you need, and give it to every playbook with `-e @vars.yml`; each reads its own. What stands behind `#` is a
-value to change, not the default. The same lines may stand in an inventory's `group_vars/all.yml`, or in `host_vars` for
-one node; what `-e` gives wins over them. Only `nodes_at_a_time` must come by `-e`: Ansible parts the nodes before it
-reads an inventory's variables. Secrets belong into a vault (`ansible-vault encrypt_string`), never into a command line.
+Copy what you need, and pass the file to every playbook with `-e @vars.yml`; each reads its own settings. Values after
+`#` are examples, not the defaults. You can set the same variables in an inventory's `group_vars/all.yml`, or in
+`host_vars` for one node; `-e` overrides them. Only `nodes_at_a_time` must be set with `-e`, because Ansible needs it
+before it reads an inventory's variables. Put secrets into a vault (`ansible-vault encrypt_string`), never on a command
+line.
 
 ```yaml
 # vars.yml
 %s```
 
-An editor with a YAML language server, such as VS Code with Red Hat's extension, knows every variable, shows what it is,
-completes it, and marks what is misspelt or of another form, where the file begins with this line:
+If the file begins with the line below, an editor with a YAML language server, such as VS Code with Red Hat's extension,
+completes and explains every variable, and marks misspelt names and invalid values:
 
 ```yaml
 # vars.yml
@@ -83,32 +84,32 @@ names. It is a JSON Schema, draft 7, for any other program as well.
 
 ## Values from a command line, a survey or `set_stats`
 
-These send text. Each variable is read as its specification says, and what cannot be read is refused before anything
-changes, all of it at once, with the name, the value and an example.
+These pass text. Each variable is read by the type in its specification. Invalid values are refused before anything
+changes, all in one message, with the name, the value and an example.
 
-| is to be | is written |
+| type | how to write it |
 | --- | --- |
 | a boolean | `true`, `yes`, `on`, `1`; `false`, `no`, `off`, `0` |
-| a list | `-e docker_users=ada,grace`, or `[ada, grace]` where an element has a comma; one word is a list of one |
-| a dictionary | `-e vllm_env=A=1,B=2`, or `{A: 1, B: 2}` where values are more than text |
-| nothing | `null` or no text at all, where a variable may be unset |
-| the default | no text at all, for a number, a boolean or one of several words |
+| a list | `-e docker_users=ada,grace`, or `[ada, grace]` if an element contains a comma; one word is a list of one |
+| a dictionary | `-e vllm_env=A=1,B=2`, or `{A: 1, B: 2}` if a value is not plain text |
+| unset | `null` or an empty text, if the variable may be unset |
+| the default | an empty text, for a number, a boolean or one of several words |
 
 ## Unknown names
 
-Names of ours begin with %s.
-A name that begins so and is not on this page is refused before anything changes, with the nearest name; so is one that
-differs from a longer name of this page by one letter or by underscores. Where another role reads the same
-inventory, such as geerlingguy.docker, say so once:
+Names of this collection begin with %s.
+Any other name with such a beginning is refused before anything changes, with a suggestion; so is a name that differs
+from a longer one on this page by one letter or by underscores. If a role outside this collection reads the same
+inventory, such as geerlingguy.docker, list its names:
 
 ```yaml
 # group_vars/all.yml
 other_variables: [docker_compose_*, docker_install_compose]
 ```
 
-Behind `-e` itself, a variable that only other playbooks read is refused as well: `-e gpus=8xH100` is for `plan`, and
-`site` asks the node. In a file it is left alone, since one file serves all playbooks. A variable whose own value is a
-template of an unknown name is refused, and does not count as unset.
+A variable that only other playbooks read is also refused if it is given directly with `-e`: `-e gpus=8xH100` is for
+`plan`, and `site` asks the node. In a file it is accepted, so that one file can be used for all playbooks. A variable
+whose value is a template of an unknown name is refused, and does not count as unset.
 """
 TABLE = "| name | type | default | |\n| --- | --- | --- | --- |\n"
 

@@ -18,7 +18,8 @@ from ansible_collections.gpunode.llm.plugins.module_utils.programs.diagnosis imp
 
 HEAD = """# Troubleshooting, by message
 
-A play that fails shows one message: what was found, what is needed, and the remedy. This table shows where to look next.
+A play that fails shows one message: what was found, what is needed, and the remedy. This table shows where to
+look next.
 
 | it fails in | nothing has changed | what to read |
 | --- | --- | --- |

@@ -409,13 +409,21 @@ def test_the_check_of_units_does_complain(tmp_path):
 
 def test_settings_and_their_specification_agree():
     spec = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
-    kinds = {"list": list, "dict": dict, "bool": bool, "int": int, "str": str, "path": str, "raw": str}
+    kinds = {
+        "list": [list],
+        "dict": [dict],
+        "bool": [bool],
+        "int": [int],
+        "str": [str],
+        "path": [str],
+        "raw": [str, dict],
+    }
     for entry in ("main", "image", "teardown"):
         options = spec[entry]["options"]
         assert {name: option.get("default") for name, option in options.items()} == DEFAULTS
         for name, option in options.items():
             kind = type(DEFAULTS[name])
-            assert DEFAULTS[name] is None or kind is kinds[option["type"]], name
+            assert DEFAULTS[name] is None or kind in kinds[option["type"]], name
     assert {name for name, option in spec["main"]["options"].items() if option.get("no_log")} == {
         "vllm_api_keys",
         "vllm_hub_token",
