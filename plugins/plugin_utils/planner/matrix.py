@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
@@ -18,8 +18,9 @@ from .instance import Instance, to_download
 from .memory import Parallel, weights_bytes
 from .messages import Advice, nodes_needed, short_why
 from .placement import Placement, pack
-from .plan import make_plan, on_cpu_context
+from .plan import arguments, make_plan, on_cpu_context, pick_image, too_long, too_new
 from .request import InstanceRequest, read_request
+from .sharing import share_out
 
 #: Only hosts with at least this many GPUs are suggested to be joined; below that, one larger host is better.
 WORTH_JOINING = 4
@@ -109,17 +110,40 @@ def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) ->
     return f"; {needed[0]} such nodes would hold it ({needed[1].spread})" if needed else ""
 
 
+def _refused(request: InstanceRequest, host: Host, advice: Advice) -> str:
+    """What rules the model out on every GPU of this host, as the plan of it would say; empty if nothing does."""
+    engine = request.engine or advice.engine
+    found = [*too_long(request, advice.catalog), too_new(request, engine)]
+    found.append(pick_image(request, engine, host.driver_version).finding)
+    first = next(filter(None, found), "")
+    return first.removeprefix(f"{request.name}: ").removesuffix(".")
+
+
+def _shared_row(row: dict[str, Any], request: InstanceRequest, host: Host, advice: Advice) -> Row:
+    """An engine with a share of one GPU."""
+    shared = share_out([request], host.groups, advice.engine, advice.catalog.policy, {})
+    if shared.placements:
+        placement = shared.placements[0]
+        return replace(_fitting_row(row, placement), layout=f"share {placement.request.gpu_share:g}")
+    return Row(**row, fits=False, reason=shared.problems[0].removeprefix(f"{request.name}: ").removesuffix("."))
+
+
 def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
     beside = [*lora.fetched(request), speculation.fetched(request)]
     size = to_download(request.model.folder, weights_bytes(request.model), beside)
     minutes = _minutes(size, bits_per_s)
     row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
     row["auto_draft"] = speculation.offered(request)
+    refused = _refused(request, host, advice)
+    if refused:
+        return Row(**row, fits=False, reason=refused)
     if request.device == "cpu":
         context, tokens = on_cpu_context(request, advice.catalog)
         return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)
     if not host.groups:
         return Row(**row, fits=False, reason="no free GPU")
+    if request.gpu_share is not None:
+        return _shared_row(row, request, host, advice)
     packing = pack([request], host.groups, advice.engine, advice.catalog.policy)
     if packing.placements:
         return _fitting_row(row, packing.placements[0])
@@ -135,7 +159,10 @@ def matrix(
     requests = sorted(host_request.instances, key=lambda request: list(catalog.models).index(request.model.key))
     advice = Advice(host_request.engine, catalog)
     rows = [_row(request, label, host, advice, mbit_per_s * 1e6) for label, host in hosts for request in requests]
-    return rows, list(host_request.findings)
+    refused = arguments(host_request)[0]
+    # If the image's release is unknown, that may be why an option is refused.
+    findings = [*host_request.findings, *refused, *(host_request.notes if refused else ())]
+    return rows, list(dict.fromkeys(findings))
 
 
 def _count(number: int) -> str:

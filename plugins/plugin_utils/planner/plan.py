@@ -242,7 +242,7 @@ def _idle(host: Host, packing: Packing) -> list[str]:
     return notes
 
 
-def _too_new(request: InstanceRequest, engine: EngineSpec) -> str:
+def too_new(request: InstanceRequest, engine: EngineSpec) -> str:
     """A finding if the release does not serve the architecture yet; empty if it does."""
     sized = request.model.sized
     since = max((sized.since, request.model.since), key=version_key)
@@ -251,7 +251,8 @@ def _too_new(request: InstanceRequest, engine: EngineSpec) -> str:
     return f"{request.name}: vLLM {engine.version} does not serve {sized.name}, but {since} does (vllm_engine)."
 
 
-def _too_long(request: InstanceRequest, catalog: Catalog) -> list[str]:
+def too_long(request: InstanceRequest, catalog: Catalog) -> list[str]:
+    """A finding if the context is beyond the model's, or beyond a cache in the host's memory."""
     if request.max_model_len is None:
         return []
     context, most = request.model.context, farthest(request.model.sized)
@@ -406,7 +407,7 @@ def _unique(sentences: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentence for sentence in sentences if sentence))
 
 
-def _arguments(host_request: HostRequest) -> tuple[list[str], list[str]]:
+def arguments(host_request: HostRequest) -> tuple[list[str], list[str]]:
     """Findings and notes about vLLM options from users and models."""
     checked = [
         check_args({**request.model.vllm, **request.extra_args}, host_request.engine_of(request))
@@ -510,13 +511,13 @@ def make_plan(
     current, gone = _current_gpus(serving, node)
     port_of, no_port = _ports(host_request, serving)
     images = _images(host_request, host.driver_version)
-    arg_findings, arg_notes = _arguments(host_request)
-    too_long = [finding for request in host_request.instances for finding in _too_long(request, catalog)]
-    packing, problems, notes = (Packing(), [], []) if too_long else _place(host_request, host, advice, current)
+    arg_findings, arg_notes = arguments(host_request)
+    overlong = [finding for request in host_request.instances for finding in too_long(request, catalog)]
+    packing, problems, notes = (Packing(), [], []) if overlong else _place(host_request, host, advice, current)
     findings = [*host_request.findings, *no_port, *(picked.finding for picked in images.values())]
     # If the image's release is unknown, that may be why an option is refused: add the note about it.
-    findings += [*arg_findings, *(host_request.notes if arg_findings else ()), *too_long, *problems]
-    findings += [_too_new(request, host_request.engine_of(request)) for request in host_request.instances]
+    findings += [*arg_findings, *(host_request.notes if arg_findings else ()), *overlong, *problems]
+    findings += [too_new(request, host_request.engine_of(request)) for request in host_request.instances]
     findings += taken(host_request, {engine.name: engine.model for engine in serving.engines}, catalog)
     if any(findings):
         return Outcome(None, _unique([*findings, *(gone if problems else ())]))

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.serving import NodeServing
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import NodeGpus
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
@@ -42,6 +44,43 @@ def test_a_row_matches_the_plan() -> None:
     ):
         assert row.as_dict()[key] == getattr(instance, key)
     assert (row.fits, row.layout, row.download_bytes) == (True, "TP 4 x 2 replicas", instance.weights_bytes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_model_len": 262144},
+        {"model": "qwen3-8b", "max_model_len": 65536},
+        {"model": "tiny", "max_model_len": 4096},
+        {"gpu_share": 0.1},
+        {"gpu_share": 0.5},
+        {"gpu_share": "auto"},
+        {"pipeline_parallel_size": 2},
+        {"extra_args": {"max-num-seqs": 0}},
+        {"extra_args": {"bogus": 1}},
+        {"extra_args": {"bogus": 1}, "image": "mine/vllm:1"},
+        {"image": "mine/vllm:1"},
+    ],
+)
+def test_the_table_says_yes_where_the_plan_does(options: dict[str, Any]) -> None:
+    model = {"model": "8b", **options}
+    made = outcome("2xH100", models=[model])
+    node = read_host(given_gpus("2xH100", CATALOG), CATALOG)
+    (row,), findings = matrix({"models": [model]}, [("host", node)], CATALOG, 1000)
+    assert (row.fits and not findings) == (made.plan is not None)
+    if made.plan:
+        instance = made.plan.instances[0]
+        assert (row.max_model_len, row.kv_cache_tokens) == (instance.max_model_len, instance.kv_cache_tokens)
+    else:
+        assert all(finding in made.findings for finding in findings)
+        assert findings or any(row.reason in finding for finding in made.findings)
+
+
+def test_a_driver_that_no_image_takes_is_said_in_the_table() -> None:
+    node = dataclasses.replace(given_gpus("1xH100", CATALOG), driver_version="450.80.02")
+    (row,) = rows(node, "8b")
+    assert not row.fits
+    assert row.reason.startswith("The NVIDIA driver is 450.80.02, and the image needs at least")
 
 
 def test_minutes_of_a_link() -> None:
