@@ -129,7 +129,8 @@ def _unserved(adapter: Adapter, request: Serving) -> str:
     if str(config.get("bias") or "none") != "none":
         return f"brings biases (bias: {config['bias']}), {merge}"
     heads = HEADS if request.task == "classify" else ()
-    whole = [str(name) for name in config.get("modules_to_save") or () if name not in heads]
+    saved = config.get("modules_to_save") or ()
+    whole = [str(name) for name in (saved if isinstance(saved, (list, tuple)) else [saved]) if name not in heads]
     if whole:
         return f"brings whole modules (modules_to_save: {', '.join(whole)}), {merge}"
     start = config.get("init_lora_weights", True)

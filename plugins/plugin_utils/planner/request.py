@@ -239,6 +239,8 @@ def text_of(what: str, value: Any) -> str:
     if isinstance(value, (bool, Mapping, list, tuple)):
         quoted = ": put it in quotes, since YAML reads yes, no, on and off as true and false" * isinstance(value, bool)
         raise ValueError(f"{what} must be a text, not {value!r}{quoted}.")
+    if not str(value).isprintable():
+        raise ValueError(f"{what} must be one line of text, not {value!r}.")
     return str(value)
 
 

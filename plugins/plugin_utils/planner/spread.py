@@ -137,11 +137,14 @@ class Candidate:
 
 
 def _widths(candidate: Candidate, budget: int) -> list[int]:
-    return [candidate.request.tp] if candidate.request.tp else list(range(1, budget + 1))
+    """The user's width, else each that the GPUs suffice for; the least of them where they suffice for none."""
+    request = candidate.request
+    widest = budget // ((request.dp or 1) * (request.pp or 1))
+    return [request.tp] if request.tp else list(range(1, max(1, widest) + 1))
 
 
 def _depths(candidate: Candidate, tp: int, budget: int) -> list[int]:
-    deepest = min(budget // tp, candidate.request.model.sized.layers)
+    deepest = min(budget // (tp * (candidate.request.dp or 1)), candidate.request.model.sized.layers)
     return [candidate.request.pp] if candidate.request.pp else list(range(2, deepest + 1))
 
 

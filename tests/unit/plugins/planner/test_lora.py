@@ -211,6 +211,8 @@ def test_the_users_own_options_win() -> None:
         ({"peft_type": "IA3"}, "is no LoRA adapter (peft_type: IA3)"),
         ({"use_dora": True}, "is made with DoRA (use_dora)"),
         ({"modules_to_save": ["lm_head"]}, "brings whole modules (modules_to_save: lm_head)"),
+        ({"modules_to_save": "lm_head"}, "brings whole modules (modules_to_save: lm_head)"),
+        ({"modules_to_save": 1}, "brings whole modules (modules_to_save: 1)"),
         ({"bias": "all"}, "brings biases (bias: all)"),
         (
             {"init_lora_weights": "pissa"},

@@ -157,6 +157,11 @@ def test_numbers_from_a_command_line() -> None:
         ),
         ({"model": "8b", "host": "0.0.0.0"}, "8b would listen on 0.0.0.0 without an API key"),
         ({"model": "8b", "tensor_parallel_size": 3}, "32 attention heads do not divide by TP 3"),
+        ({"model": "8b", "image": "mine/vllm\n:1"}, r"vllm_image must be one line of text, not 'mine/vllm\n:1'."),
+        (
+            {"model": "8b", "data_parallel_size": 16},
+            "HBM3. TP 1 x 16 replicas needs 16 GPUs, 8 NVIDIA H100 80GB HBM3 are available. With",
+        ),
         ({"model": "8b", "trust_remote_code": "maybe"}, "vllm_trust_remote_code must be true or false, not 'maybe'."),
         ({"model": "8b", "pipeline_parallel_size": 99}, "32 layers cannot be split into 99 stages"),
         (
