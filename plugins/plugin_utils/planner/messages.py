@@ -43,6 +43,12 @@ class Advice:
         return Group(spec_of(gpu, self.catalog) or spec, tuple(range(count)))
 
 
+def sentence(reason: str) -> str:
+    """A reason as a sentence; a name such as intermediate_size or vLLM stays as it is written."""
+    first = reason.partition(" ")[0]
+    return f"{reason[:1].upper() if first.isalpha() and first.islower() else reason[:1]}{reason[1:]}."
+
+
 def weight_text(model: ModelSpec) -> str:
     """Size and format, such as: 131.4 GiB of BF16 weights; as they are in the GPUs, whatever the files have."""
     kind = model.precision if model.precision.endswith("weights") else f"{model.precision} weights"
@@ -152,7 +158,7 @@ def _why(request: InstanceRequest, group: Group, advice: Advice) -> str:
     if ways.nearest:
         fit, spread = ways.nearest
         return f"On {group.title} with {spread}: {shortfall(candidate, fit)}."
-    return " ".join(dict.fromkeys(f"{way.reason[0].upper()}{way.reason[1:]}." for way in ways.rejected))
+    return " ".join(dict.fromkeys(sentence(way.reason) for way in ways.rejected))
 
 
 def short_why(request: InstanceRequest, group: Group, advice: Advice) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from ...module_utils.node.words import size
 from ..planner.host import numbered as gpus_of
 from ..planner.matrix import HEAD, Row, Together, cells
+from ..planner.messages import sentence
 from .text import columns, numbered, pairs, wrapped
 
 #: Longer names are cut, since the other columns would not fit the screen; the JSON has the full names.
@@ -25,7 +26,7 @@ def _short(name: str) -> str:
 def _below(row: Row) -> str:
     """The text below a row: why it does not fit, or the part of its layout after the first comma."""
     if not row.fits:
-        return f"{row.reason[:1].upper()}{row.reason[1:]}."
+        return sentence(row.reason)
     more = row.layout.partition(", ")[2]
     return f"With {more}." if more else ""
 

@@ -19,6 +19,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.matrix import 
     matrix_models,
     together,
 )
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.messages import sentence
 from ansible_collections.gpunode.llm.plugins.plugin_utils.screen.matrix import alone, table
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, board, outcome
 
@@ -74,6 +75,24 @@ def test_the_table_says_yes_where_the_plan_does(options: dict[str, Any]) -> None
     else:
         assert all(finding in made.findings for finding in findings)
         assert findings or any(row.reason in finding for finding in made.findings)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"model": "8b", "max_model_len": 262144}, "    max_model_len 262144 exceeds the model's context"),
+        ({"model": "qwen3-14b", "tensor_parallel_size": 3}, "    40 attention heads do not divide by TP 3"),
+        ({"model": "70b", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}, "    132.3 GiB per GPU are needed with TP 1"),
+    ],
+)
+def test_a_reason_is_a_sentence_that_keeps_names_as_they_are_written(model: dict[str, Any], says: str) -> None:
+    assert says in "\n".join(alone(rows("4xH100", model), [], 1000))
+
+
+def test_a_reason_that_begins_with_a_name() -> None:
+    assert sentence("intermediate_size (13824) does not divide by TP 8").startswith("intermediate_size")
+    assert sentence("vLLM 0.33.0 does not serve it") == "vLLM 0.33.0 does not serve it."
+    assert sentence("the vocabulary does not divide") == "The vocabulary does not divide."
 
 
 def test_a_driver_that_no_image_takes_is_said_in_the_table() -> None:
