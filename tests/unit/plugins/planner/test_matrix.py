@@ -82,7 +82,10 @@ def test_the_table_says_yes_where_the_plan_does(options: dict[str, Any]) -> None
     [
         ({"model": "8b", "max_model_len": 262144}, "    max_model_len 262144 exceeds the model's context"),
         ({"model": "qwen3-14b", "tensor_parallel_size": 3}, "    40 attention heads do not divide by TP 3"),
-        ({"model": "70b", "tensor_parallel_size": 1, "pipeline_parallel_size": 1}, "    132.3 GiB per GPU are needed with TP 1"),
+        (
+            {"model": "70b", "tensor_parallel_size": 1, "pipeline_parallel_size": 1},
+            "    132.3 GiB per GPU are needed with TP 1",
+        ),
     ],
 )
 def test_a_reason_is_a_sentence_that_keeps_names_as_they_are_written(model: dict[str, Any], says: str) -> None:
