@@ -114,7 +114,9 @@ def _shares(
     """
     before = {name: len(set(indices) & set(group.indices)) for name, indices in current.items()}
     if len(requests) == 1:
-        return {requests[0].name: len(group.indices)}
+        # All GPUs, but for replicas whose number cuts through something: as many as go.
+        budgets = range(len(group.indices), 0, -1)
+        return {requests[0].name: next(count for count in budgets if table.options(requests[0], group, count).best)}
     budget = {request.name: table.least(request, group, scarce) or 0 for request in requests}
     while True:
         left = len(group.indices) - sum(budget.values())

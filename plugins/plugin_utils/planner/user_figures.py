@@ -28,7 +28,8 @@ def is_auto(value: Any) -> bool:
 def _architecture(model: ModelSpec, weights: int, kv_bytes: int) -> Architecture:
     """One part and one cache of the given sizes. Each GPU keeps the whole cache: how it divides is not known."""
     known = model.architecture
-    wholes = known.wholes if isinstance(known, Architecture) else ()
+    # The given weights are of one part, which replicas do not share.
+    wholes = tuple(replace(whole, experts=False) for whole in known.wholes) if isinstance(known, Architecture) else ()
     if isinstance(known, Unsized) and known.heads:
         wholes = (Whole("attention heads", known.heads),)
     return Architecture(

@@ -290,6 +290,17 @@ def test_the_users_own_overrides_stand_beside_those_of_yarn() -> None:
     assert "hf-overrides sets num_hidden_layers, and the plan counts the model as its config.json has it." in said
 
 
+def test_replicas_that_would_cut_experts_are_fewer() -> None:
+    """Four or five replicas without expert parallelism would cut experts of 768 into no whole blocks of 128."""
+    catalog = load_catalog()
+    args = {"enable-expert-parallel": False}
+    widths = {"tensor_parallel_size": 1, "pipeline_parallel_size": 1}
+    made = one("5xH100", catalog, model="qwen3-30b-a3b-fp8", extra_args=args, **widths)
+    assert made.data_parallel_size == 3
+    given = one("5xH100", catalog, model="qwen3-30b-a3b", tensor_parallel_size=1, kv_bytes_per_token=98304)
+    assert given.data_parallel_size == 5
+
+
 ENCODER: dict[str, Any] = {
     "architectures": ["XLMRobertaModel"],
     "hidden_size": 1024,
