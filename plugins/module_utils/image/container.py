@@ -30,7 +30,8 @@ def command(docker: str, timeout_s: int, unit: Mapping[str, Any]) -> List[str]:
     mounts = [f"--volume={unit['config']}:{CONFIG}:ro"]
     mounts += [f"--volume={unit[name]}:{target}:ro" for name, target in folders.items()]
     return [
-        *("timeout", str(timeout_s), docker, "run", "--rm", "--pull=never", "--network=none"),
+        # With an init: the first process of a container ignores the signal of timeout.
+        *("timeout", str(timeout_s), docker, "run", "--rm", "--init", "--pull=never", "--network=none"),
         *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none", "--entrypoint=/bin/sh"),
         *("--env=HF_HUB_OFFLINE=1", f"--env=HF_HUB_CACHE={folders.get('cached', folders.get('weights', ''))}"),
         "--env=VLLM_LOGGING_LEVEL=ERROR",

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -129,9 +129,7 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
 DRAFT_KEYS = forms.types_of(FittingDraft)
 
 
-def _drafts(what: str, raw: Any) -> tuple[FittingDraft, ...]:
-    if not isinstance(raw, (list, tuple)):
-        raise ValueError(f"{what}: drafts must be a list, not {raw!r}.")
+def _drafts(what: str, raw: Sequence[Any]) -> tuple[FittingDraft, ...]:
     return tuple(_draft(f"{what}: draft {number}", one) for number, one in enumerate(raw, 1))
 
 

@@ -18,7 +18,7 @@ WEIGHTS = {"weights": "/srv/hf/hub", "weights_target": "/root/.cache/huggingface
 
 def test_it_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
     argv = container.command("/usr/bin/docker", 300, {**UNIT, **WEIGHTS})
-    assert argv[:5] == ["timeout", "300", "/usr/bin/docker", "run", "--rm"]
+    assert argv[:6] == ["timeout", "300", "/usr/bin/docker", "run", "--rm", "--init"]
     options, (image, *words) = argv[5 : argv.index(UNIT["image"])], argv[argv.index(UNIT["image"]) :]
     assert {"--network=none", "--cap-drop=ALL", "--pull=never", "--security-opt=no-new-privileges"} <= set(options)
     assert [one for one in options if one.startswith("--device")] == [

@@ -194,6 +194,11 @@ def test_a_model_that_cannot_be_read(entry: Any, says: str) -> None:
     assert says in str(raised.value)
 
 
+def test_own_models_that_are_no_dictionary_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^extra_models must be a dictionary such as \{name: \{…\}\}, not \['m'\]\.$"):
+        load_catalog(["m"])
+
+
 def test_an_unsizable_model_is_never_sized() -> None:
     strange = {**SHAPE, "architectures": ["StrangeForCausalLM"]}
     unread = {**SHAPE, "quantization_config": {"quant_method": "strange"}}
