@@ -1,6 +1,7 @@
 #!/bin/sh
-# ansible-test on what git tracks, in a tree of the name that it asks for: `run.sh sanity`, `run.sh units`, and what follows
-# goes to ansible-test. It runs with the ansible-core of the venv that comes first on PATH.
+# ansible-test on what git tracks, in a tree of the name that it asks for: `run.sh sanity`, `run.sh units` (of the plugins: the
+# other tests are about a checkout with its tools), and what follows goes to ansible-test. It runs with the ansible-core of the
+# venv that comes first on PATH.
 set -eu
 what=$1
 shift
@@ -32,5 +33,5 @@ cd "$tree/ansible_collections/gpunode/llm"
 git init -q && git add -A
 unset ANSIBLE_CONFIG
 # Sanity makes a venv for each of its tests; the unit tests get one here.
-[ "$what" = sanity ] && where=--local || where="--venv --requirements"
+[ "$what" = sanity ] && where=--local || where="--venv --requirements tests/unit/plugins/"
 HOME=$home ansible-test "$what" $where --python "$python" "$@"

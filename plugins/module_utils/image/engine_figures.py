@@ -122,7 +122,7 @@ def answer(options: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    print(json.dumps(answer(parsed(sys.argv[1]))), flush=True)
+    sys.stdout.write(json.dumps(answer(parsed(sys.argv[1]))) + "\n")
 
 
 if __name__ == "__main__":

@@ -206,9 +206,9 @@ def test_an_unsizable_model_is_never_sized() -> None:
         {"kind": {"repo_id": "a/b", "config": strange}, "format": {"repo_id": "a/c", "config": unread}}
     ).models
     with pytest.raises(ValueError, match=r"^model kind: .*StrangeForCausalLM"):
-        _ = models["kind"].sized
+        repr(models["kind"].sized)
     with pytest.raises(ValueError, match=r"^model format: .*strange"):
-        _ = models["format"].stored
+        repr(models["format"].stored)
 
 
 @pytest.mark.parametrize(
