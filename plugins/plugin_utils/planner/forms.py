@@ -12,20 +12,6 @@ from typing import Any
 
 from .catalog import near
 
-#: How the annotation of a field begins, what its key must have, and whether a value has it.
-FORMS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    ("Mapping", "a dictionary such as {name: value}", lambda value: isinstance(value, Mapping)),
-    ("tuple[str", "a list of texts such as [one, two]", lambda value: _listed(value) and all(map(_plain, value))),
-    ("tuple[int", "a list of whole numbers such as [1, 2]", lambda value: _listed(value) and all(map(_whole, value))),
-    ("Tuple", "a list", lambda value: _listed(value)),
-    ("tuple", "a list", lambda value: _listed(value)),
-    ("bool", "true or false", lambda value: isinstance(value, bool)),
-    ("Optional[int", "a whole number", lambda value: _whole(value)),
-    ("int", "a whole number", lambda value: _whole(value)),
-    ("float", "a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)),
-    ("str", "a text", lambda value: _plain(value)),
-)
-
 
 def _listed(value: Any) -> bool:
     return isinstance(value, (list, tuple))
@@ -39,6 +25,21 @@ def _whole(value: Any) -> bool:
 def _plain(value: Any) -> bool:
     """One line: what is shown and written stays in its place."""
     return isinstance(value, (str, int, float)) and not isinstance(value, bool) and str(value).isprintable()
+
+
+#: How the annotation of a field begins, what its key must have, and whether a value has it.
+FORMS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("Mapping", "a dictionary such as {name: value}", lambda value: isinstance(value, Mapping)),
+    ("tuple[str", "a list of texts such as [one, two]", lambda value: _listed(value) and all(map(_plain, value))),
+    ("tuple[int", "a list of whole numbers such as [1, 2]", lambda value: _listed(value) and all(map(_whole, value))),
+    ("Tuple", "a list", _listed),
+    ("tuple", "a list", _listed),
+    ("bool", "true or false", lambda value: isinstance(value, bool)),
+    ("Optional[int", "a whole number", _whole),
+    ("int", "a whole number", _whole),
+    ("float", "a number", lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)),
+    ("str", "a text", _plain),
+)
 
 
 def types_of(spec: type, leave_out: Iterable[str] = (), **beside: str) -> dict[str, str]:

@@ -77,7 +77,9 @@ def test_a_clock_that_steps_forward_ends_no_wait(stepped) -> None:
 def test_a_wait_ends_after_its_limit(monkeypatch) -> None:
     monkeypatch.setattr(instance_wait, "PAUSE_S", 0)
     begun = {**clock.begin(), "ready": {}, "restarts": {}, "runs": {}, "before": {}}
-    wait = instance_wait.Wait(Module({**begun, "started": begun["started"] - 3601}), {})
+    module = Module({**begun, "started": begun["started"] - 3601})
+    module.params["wait_s"] = 60  # longer than a machine with much to do may stand still
+    wait = instance_wait.Wait(module, {})
     wait.ask = lambda _endpoint: vllm_wait.Answer(False, "no answer yet")
     with pytest.raises(AssertionError, match="did not answer within 360"):
         wait.slice()
