@@ -38,9 +38,9 @@ def away(answers: list[tuple[float, str]]) -> str:
 def test_a_configuration_that_the_parser_refuses_stops_nothing(unit, deploy, client) -> None:
     """A value that the plan knows nothing of; only the image's own parser refuses it."""
     run = unit.run
-    play = deploy("-e", json.dumps({"vllm_extra_args": {"dtype": "float99"}}))
+    play = deploy("-e", json.dumps({"vllm_extra_args": {"scheduling-policy": "lottery"}}))
     assert play.status != 0
-    assert "argument --dtype: invalid choice" in play.words
+    assert "argument --scheduling-policy: invalid choice" in play.words
     assert UNTOUCHED in play.words
     assert "again, and answers" not in play.words
     assert unit.run == run
