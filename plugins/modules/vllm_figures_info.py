@@ -95,7 +95,7 @@ def missing(module, docker, image):
     return f"Docker does not answer: {container.complaint(err)}"
 
 
-def asked(module, docker, unit):
+def answer(module, docker, unit):
     """The answer of one image."""
     cannot = missing(module, docker, unit["image"])
     if cannot:
@@ -120,7 +120,7 @@ def main():
     )
     os.umask(0o022)  # the files are for root in the container, which may not read those of another user otherwise
     docker = module.get_bin_path("docker")
-    module.exit_json(changed=False, figures=[asked(module, docker, unit) for unit in module.params["units"]])
+    module.exit_json(changed=False, figures=[answer(module, docker, unit) for unit in module.params["units"]])
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ def test_a_plan_that_the_engine_refutes_stops_nothing(unit, deploy, client) -> N
 
 def test_the_engines_own_figures_stand_beside_the_plan(unit, tmp_path) -> None:
     """The image is asked on the node, by the model's config.json alone."""
-    run, told = unit.run, tmp_path / "plan.json"
-    given = ("-e", f"@{VARS}", "-e", "exact=true", "-e", f"json={told}")
+    run, page = unit.run, tmp_path / "plan.json"
+    given = ("-e", f"@{VARS}", "-e", "exact=true", "-e", f"json={page}")
     play = run_play("playbooks/plan.yml", "--limit", nodes()[0], *given)
     assert play.status == 0, play.text[-3000:]
     assert "What the engine's own image counts" in play.words
-    (row,) = json.loads(told.read_text(encoding="utf-8"))["nodes"][nodes()[0]]
+    (row,) = json.loads(page.read_text(encoding="utf-8"))["nodes"][nodes()[0]]
     assert row["exact"]["image"] == IMAGE
     assert row["exact"]["request_bytes"] == row["exact"]["planned_request_bytes"] > 0
     assert unit.run == run

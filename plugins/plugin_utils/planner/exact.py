@@ -79,8 +79,8 @@ def planned(options: Mapping[str, Any], places: Sequence[Place], catalog: Catalo
     alone = [{**options, "models": [model], "remove_unlisted": True} for model in options["models"]]
     found = []
     for host, node, serving in places:
-        for asked in [options] if together else alone:
-            outcome = make_plan(read_request(asked, catalog), node, catalog, serving if together else None)
+        for request in [options] if together else alone:
+            outcome = make_plan(read_request(request, catalog), node, catalog, serving if together else None)
             instances = outcome.plan.instances if outcome.plan else ()
             found += [Planned(host, instance, elsewhere) for instance in instances]
     return found
@@ -116,8 +116,8 @@ def compare(engines: Sequence[Planned], described: Mapping[str, Any], ask: Ask) 
         None if hindrance else unit(one.instance, described[one.instance.model])
         for one, hindrance in zip(engines, hindrances)
     ]
-    texts = [json.dumps(asked, sort_keys=True) for asked in units]
-    each = {text: asked for text, asked in zip(texts, units) if asked}
+    texts = [json.dumps(question, sort_keys=True) for question in units]
+    each = {text: question for text, question in zip(texts, units) if question}
     answers = dict(zip(each, ask(list(each.values())))) if each else {}
     return [
         Compared(one, cannot=hindrance) if hindrance else _compared(one, answers[text])

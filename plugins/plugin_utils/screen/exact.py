@@ -20,9 +20,9 @@ TITLE = (
 
 def lines(compared: Sequence[Compared]) -> list[str]:
     """The figures as a table, and a sentence for each reason why an engine could not be asked."""
-    told = [one for one in compared if not one.cannot]
-    table = columns([HEAD, *map(_cells, told)], right=range(2, len(HEAD)))
-    return ["", *([*wrapped(TITLE), "", *table, ""] if told else []), *_sentences(compared)]
+    rows = [_cells(one) for one in compared if not one.cannot]
+    table = columns([HEAD, *rows], right=range(2, len(HEAD)))
+    return ["", *([*wrapped(TITLE), "", *table, ""] if rows else []), *_sentences(compared)]
 
 
 def _apart(plan: float, engine: float) -> str:
