@@ -180,6 +180,7 @@ def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str
         (drafted({"revision": "../x"}), "draft 1: "),
         ({"repo_id": "a/b", "config": "SHAPE"}, "config must be a dictionary such as {name: value}, not 'SHAPE'."),
         ({"repo_id": ["a/b"], "config": SHAPE}, "repo_id must be a text, not ['a/b']."),
+        ({"repo_id": "a/b", "config": SHAPE, "title": "two\nlines"}, "title must be a text, not 'two\\nlines'."),
         ({"repo_id": "a/b", "config": SHAPE, "env": ["A=1"]}, "env must be a dictionary"),
         ({"repo_id": "a/b", "config": SHAPE, "files": {"x": "many"}}, "files: x must be a whole number, not 'many'."),
         ({"repo_id": "a/b", "config": SHAPE, "allow_patterns": "*.json"}, "allow_patterns must be a list of texts"),

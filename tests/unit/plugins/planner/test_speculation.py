@@ -185,6 +185,14 @@ def test_auto_of_another_revision_and_of_another_format_is_the_same() -> None:
     assert CATALOG.models["8b-fp8"].drafts == CATALOG.models["8b"].drafts
 
 
+def test_auto_takes_the_first_of_several() -> None:
+    drafts = [{"method": "mtp", "tokens": tokens, "source": "https://docs.vllm.ai"} for tokens in (1, 3)]
+    more = {"qwen3.5-9b": {"drafts": drafts}}
+    made = action(serving_plan.ActionModule, node(), model="qwen3.5-9b", speculative="auto", extra_models=more)
+    (instance,) = made.run(task_vars={})["plan"]["instances"]
+    assert instance["config"]["speculative-config"]["num_speculative_tokens"] == 1
+
+
 @pytest.mark.parametrize("model", ["405b-w4a16", "Acme/mine"])
 def test_auto_is_refused_where_the_catalogue_has_nothing(model: str) -> None:
     options = {"gpus": "4xH100", "fail_on_findings": False}
