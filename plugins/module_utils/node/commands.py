@@ -52,7 +52,7 @@ def runner(environment: Mapping[str, str]) -> Runner:
 
     def run(argv: Sequence[str]) -> Tuple[int, str, str]:
         try:
-            done = subprocess.run(
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
                 list(argv),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,

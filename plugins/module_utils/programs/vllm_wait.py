@@ -386,8 +386,9 @@ def output_of(*command: str) -> str:
     """Run a command with a time limit; empty if it fails."""
     try:
         # A unit runs this, with no module around it.
-        run = subprocess.run  # pylint: disable=ansible-bad-function
-        done = run(command, check=False, capture_output=True, timeout=20)
+        done = subprocess.run(  # pylint: disable=ansible-bad-function
+            command, check=False, capture_output=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.decode("utf-8", "replace").strip()

@@ -131,7 +131,7 @@ def test_a_runtime_by_its_type_gets_no_path(node, own) -> None:
         (b'{"features": "cdi"}', "features is a text"),
         (b'{"features": {}, "features": {"cdi": true}}', "features occurs twice"),
         ('{"labels": ["büro"]}'.encode("latin-1"), "is not UTF-8 text"),
-        (b'{\n  "debug": true,\n}', "line 3"),
+        (b'{\n  "debug": true,,\n}', "line 2"),
     ],
 )
 def test_a_file_that_cannot_be_merged_is_named_and_nothing_changes(node, text, message) -> None:
