@@ -129,6 +129,7 @@ class Architecture:
     speculative: int = 0  # tokens that are proposed in one step, which keep states of their own
     stretch: tuple[tuple[str, Any], ...] = ()  # what YaRN needs, where the family takes it
     longest: int = 0  # the context that options may ask for, where that is beyond the one without
+    captured: int = 512  # tokens of the largest step that vLLM captures in a CUDA graph
     image_activation: int = 0  # elements per image token in the vision tower
 
     @property

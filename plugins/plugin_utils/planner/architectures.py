@@ -153,5 +153,6 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
         mtp=fields.count("num_nextn_predict_layers", "mtp_num_hidden_layers"),
         stretch=stretch_of(fields, entry, isinstance(config.get("text_config"), Mapping)),
         longest=longest_of(fields),
+        captured=int(entry.get("captured", 512)),
         image_activation=draft.images,
     )

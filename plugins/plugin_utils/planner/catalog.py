@@ -227,6 +227,7 @@ class EngineSpec:
     gpu_memory_utilization: float
     block_size: int
     runtime_overhead_gib: float
+    counts_graphs: bool
     batch_defaults: tuple[BatchDefault, ...]
     flags: Mapping[str, Flag]
     #: GPUs older than this have no kernels in its images.
@@ -267,13 +268,19 @@ class Policy:
     context_step: int
     kv_share: float
     kv_host_share: float
+    activation_base_gib: float
     activation_hidden: float
     activation_intermediate: float
     image_tokens: int
     measured_vocabulary: int
     logit_bytes: int
-    mixed_logit_bytes: int
-    mixed_graphs_gib: float
+    sampled_logit_bytes: int
+    expanded_tokens: int
+    states_step_gib: float
+    graphs_base_gib: float
+    graphs_layer_gib: Mapping[str, float]
+    graphs_sizes: int
+    graphs_parallel: float
     start_base_s: int
     load_bytes_per_s: int
     shm_size: Mapping[str, str]

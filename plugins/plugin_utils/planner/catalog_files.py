@@ -190,7 +190,7 @@ def gpu_spec(key: str, raw: Raw) -> GpuSpec:
     )
 
 
-OF_MEMORY = ("gpu_memory_utilization", "block_size", "runtime_overhead_gib", "batch_defaults")
+OF_MEMORY = ("gpu_memory_utilization", "block_size", "runtime_overhead_gib", "counts_graphs", "batch_defaults")
 ENGINE_KEYS = forms.types_of(EngineSpec, leave_out=("unplanned", *OF_MEMORY), memory="Mapping")
 MEMORY_KEYS = {key: text for key, text in forms.types_of(EngineSpec).items() if key in OF_MEMORY}
 
@@ -225,6 +225,7 @@ def engine_spec(raw: Raw) -> EngineSpec:
         gpu_memory_utilization=float(memory["gpu_memory_utilization"]),
         block_size=int(memory["block_size"]),
         runtime_overhead_gib=float(memory["runtime_overhead_gib"]),
+        counts_graphs=bool(memory["counts_graphs"]),
         batch_defaults=tuple(BatchDefault(**rule) for rule in memory["batch_defaults"]),
         flags={flag.name: flag for flag in flags},
         min_compute_capability=str(raw.get("min_compute_capability") or ""),

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .architecture import EVEN, EXPERTS, KV, within
-from .catalog import EngineSpec, ModelSpec, Policy
+from .catalog import ModelSpec
 from .kv_cache import Layout
 from .quantization import Stored
 from .read_latent import ABSORBED
@@ -124,49 +124,6 @@ def repacked_bytes(stored: Iterable[Stored]) -> float:
     """Bytes that weights grow by when they are laid out for the kernels, after loading."""
     repacked = (weight for weight in stored if weight.stored and weight.stored.repacked)
     return sum(weight.layer_bytes * len(weight.layers) * weight.stored.repacked for weight in repacked if weight.stored)
-
-
-@dataclass(frozen=True)
-class Step:
-    """The largest step of an engine: tokens, and sequences of which it samples one each.
-
-    ``replicas``: whose tokens come together at the experts that they share.
-    """
-
-    tokens: int
-    sequences: int
-    replicas: int = 1
-
-
-def overhead_gib(model: ModelSpec, spread: Parallel, step: Step, engine: EngineSpec, policy: Policy) -> float:
-    """GiB for everything but weights and KV cache: CUDA, NCCL, graphs, the activations and logits of one full step."""
-    sized = model.sized
-    images = policy.image_tokens * sized.image_activation
-    again = 2 * absorbed_parameters(model.stored) + repacked_bytes(model.stored)
-    rest = (2 * images + again / spread.gpus) / GIB
-    fixed = engine.runtime_overhead_gib + rest
-    if sized.mixture or sized.has_states:
-        return fixed + _mixed_step(model, spread, step, policy)
-    hidden = policy.activation_hidden * sized.hidden_size
-    inner = policy.activation_intermediate * sized.inner_size / spread.tp
-    # The figures of dense models were taken with a vocabulary of this size, whose logits are in them.
-    more = max(0, sized.vocab_size - policy.measured_vocabulary) * step.sequences * policy.logit_bytes
-    return fixed + (2 * step.tokens * (hidden + inner) + more) / GIB
-
-
-def _mixed_step(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) -> float:
-    """GiB of a step of mixtures and models with states, as they were measured; latent attention samples in less."""
-    sized = model.sized
-    # The kernels of MXFP4 need no room for each token's experts apart.
-    apart = not any(stored.pad_to > 1 for stored in model.formats) or step.replicas > 1
-    routed = sized.experts_per_token * (sized.hidden_size + sized.expert_size / spread.tp) if apart else 0.0
-    routed = step.replicas * routed + (step.replicas - 1) * sized.hidden_size
-    forward = 2 * step.tokens * (policy.activation_hidden * sized.hidden_size + routed) / GIB
-    inner = 2 * step.tokens * policy.activation_intermediate * sized.inner_size / spread.tp / GIB
-    if sized.is_latent:
-        return max(forward, inner) + policy.mixed_graphs_gib
-    logits = step.sequences * sized.vocab_size * policy.mixed_logit_bytes / GIB
-    return forward + logits + policy.mixed_graphs_gib
 
 
 def footprint(weights_gib: float, overhead: float, usable_gib: float, layout: Layout, context: int) -> Footprint:

@@ -17,7 +17,8 @@ from ..values import read
 from .architecture import FULL, INDEX, LATENT, Architecture, CacheLayers
 from .catalog import Catalog, Draft, EngineSpec, ModelSpec, Policy
 from .config_fields import Fields, text_fields
-from .memory import GIB, Experts, Parallel, Step, stage_bytes, weights_bytes
+from .memory import GIB, Experts, Parallel, stage_bytes, weights_bytes
+from .overhead import Step
 from .tasks import GENERATE
 
 #: Methods whose draft is a repository, and those that need none.
@@ -271,7 +272,7 @@ def step_gib(request: Served, step: Step, policy: Policy) -> float:
     """GiB of a step for the rows of logits that are checked: one more for each sequence (_dummy_sampler_run)."""
     if request.speculative is None:
         return 0.0
-    return step.sequences * request.model.sized.vocab_size * policy.mixed_logit_bytes / GIB
+    return step.sequences * request.model.sized.vocab_size * policy.sampled_logit_bytes / GIB
 
 
 def options(request: Served) -> dict[str, Any]:

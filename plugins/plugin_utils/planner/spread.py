@@ -21,13 +21,12 @@ from .memory import (
     Experts,
     Footprint,
     Parallel,
-    Step,
     blocks,
     footprint,
-    overhead_gib,
     stages,
     weights_gib_per_gpu,
 )
+from .overhead import Step, captured_sizes, overhead_gib
 from .request import InstanceRequest
 from .splits import OFFERED, problem
 from .tasks import GENERATE
@@ -39,6 +38,9 @@ FP8_CACHE = "8.9"
 SEQUENCES = 8
 #: Older GPUs compute in FP16.
 BFLOAT16 = "8.0"
+#: The major compute capability of data-centre Blackwell, on which CUDA graphs of larger steps are captured.
+BLACKWELL = 10
+CAPTURED_BY_BLACKWELL = 1024
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,22 @@ class Candidate:
         """A full step of so many tokens, with as many sequences as the user or vLLM allows."""
         default = self.engine.batch_default(self.group.total_gib, self.group.name).sequences
         setting = self.request.option("max-num-seqs")
-        return Step(tokens, min(tokens, setting if isinstance(setting, int) else default), replicas)
+        sequences = min(tokens, setting if isinstance(setting, int) else default)
+        return Step(tokens, sequences, replicas, self._sizes(sequences))
+
+    def _sizes(self, sequences: int) -> int:
+        """How many sizes of a step are captured in CUDA graphs (config/vllm.py, _set_cudagraph_sizes)."""
+        if self.request.option("enforce-eager", False):
+            return 0
+        proposed = self.request.speculative.tokens if self.request.speculative else 0
+        setting = self.request.option("max-cudagraph-capture-size")
+        if isinstance(setting, int):
+            return captured_sizes(setting)
+        blackwell = version_key(self.group.spec.compute_capability)[0] == BLACKWELL
+        most = CAPTURED_BY_BLACKWELL if blackwell else self.request.model.sized.captured
+        sizes = captured_sizes(min(2 * sequences * (1 + proposed), most))
+        # With a draft, steps that check what it proposed have a series of their own.
+        return 2 * sizes if proposed else sizes
 
     def replicas(self, spread: Parallel, budget: int) -> int:
         """The requested number of replicas, else as many as fit."""
@@ -215,9 +232,10 @@ def sequences_for(candidate: Candidate, layout: Layout, held: int) -> int | None
     vLLM does not start where max-num-seqs exceeds the blocks of such a cache.
     """
     default = candidate.engine.batch_default(candidate.group.total_gib, candidate.group.name).sequences
-    if candidate.request.option("max-num-seqs") or held >= default or not layout.has_states:
+    safe = held - _margin(candidate, layout, held)
+    if candidate.request.option("max-num-seqs") or safe >= default or not layout.has_states:
         return None
-    return max(1, int(held * (1 - candidate.policy.calibration_error)) // SEQUENCES * SEQUENCES)
+    return max(1, safe // SEQUENCES * SEQUENCES)
 
 
 def _batches(request: InstanceRequest, spread: Parallel) -> int:

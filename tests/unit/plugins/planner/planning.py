@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def board(name: str, owner: str = "") -> NodeGpus:
     """A recorded or derived board; `owner`, the container of its processes."""
     xml = (FIXTURES / "nvidia_smi" / f"{name}.xml").read_text(encoding="utf-8")
     return parse(xml, lambda pid: owner)
+
+
+def recorded(catalog: Catalog) -> Catalog:
+    """The catalogue for figures of vLLM 0.26.0, whose second model runner does not take CUDA graphs off."""
+    engines = {version: replace(engine, counts_graphs=False) for version, engine in catalog.engines.items()}
+    return replace(catalog, engines=engines)
 
 
 def outcome(gpus: Any, catalog: Catalog = CATALOG, serving: NodeServing | None = None, **options: Any) -> Outcome:

@@ -26,7 +26,7 @@ REGISTRY = json.loads((FIXTURES / "vllm" / "architectures-0.33.0.json").read_tex
 BY_TRANSFORMERS = {"Mistral4ForCausalLM"}
 KEYS = {
     "reader", "since", "task", "tower", "defaults", "float16", "yarn", "bias", "experts", "shared", "gated", "norms",
-    "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora",
+    "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora", "captured",
 }  # fmt: skip
 
 

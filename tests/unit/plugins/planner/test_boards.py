@@ -41,7 +41,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
         ("b200x8", "405b", 8, 1),
         ("l40sx4", "8b", 1, 4),
         ("a10gx1", "8b", 1, 1),
-        ("a10gx4", "8b", 1, 4),
+        ("a10gx4", "8b", 2, 2),
     ],
 )
 def test_boards_that_serve(name: str, model: str, tp: int, dp: int) -> None:

@@ -79,7 +79,13 @@ def drafted(change: dict[str, Any], *more: Any) -> dict[str, Any]:
     return {"repo_id": "a/b", "config": SHAPE, "drafts": [{**draft, **change}, *more]}
 
 
-MEMORY = {"gpu_memory_utilization": 0.9, "block_size": 16, "runtime_overhead_gib": 0.45, "batch_defaults": []}
+MEMORY = {
+    "gpu_memory_utilization": 0.9,
+    "block_size": 16,
+    "runtime_overhead_gib": 0.45,
+    "counts_graphs": True,
+    "batch_defaults": [],
+}
 
 
 def test_a_users_own_engine_needs_only_what_differs() -> None:

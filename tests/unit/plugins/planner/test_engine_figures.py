@@ -7,18 +7,14 @@ the engine's own code counts (tests/engine/figures.py asks it)."""
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import ModelSpec
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Layout, Setting
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, Parallel, stage_bytes
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.spread import Candidate, Choice, evaluate
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import FIXTURES, one, outcome
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, stage_bytes
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import FIXTURES, outcome
 
 MODELS = FIXTURES / "models"
 
@@ -115,90 +111,3 @@ def test_each_is_planned_or_refused_with_a_reason(name: str) -> None:
     elif "no longer does" not in missing and "vLLM does not serve" not in missing:
         assert "vllm_weights_bytes" in finding
         assert "vllm_kv_bytes_per_token" in finding
-
-
-def test_a_hybrid_runs_as_many_requests_as_it_has_room_for() -> None:
-    """vLLM does not start with more max-num-seqs than blocks: 888 of 1024 were there on a real H100."""
-    nano = "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16"
-    instance = one("1xH100", CATALOG, model=nano)
-    assert 800 <= instance.config["max-num-seqs"] <= 888
-    assert "requests run at once (max-num-seqs)" in " ".join(instance.warnings)
-    assert "max-num-seqs" not in one("1xB200", CATALOG, model=nano).config
-    chosen = one("1xH100", CATALOG, model=nano, extra_args={"max-num-seqs": 64})
-    assert chosen.config["max-num-seqs"] == 64
-
-
-#: What vLLM 0.26.0 said on one H100, with random weights.
-REAL = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-h100-kinds.json").read_text(encoding="utf-8"))
-SCARCE = [point for point in REAL["fit"] if "largest_context" in point]
-#: GiB of KV cache with vLLM's defaults: what weights, activations, logits of 1024 sequences and CUDA graphs leave.
-MEASURED = {
-    point["repo_id"]: point["kv_gib"]
-    for point in (*REAL["fit"], *REAL["refused"])
-    if "gpu_memory_utilization" not in point and point.get("max_num_seqs", 1024) == 1024
-}
-
-
-@pytest.mark.parametrize("name", MEASURED)
-def test_what_real_boards_left_for_the_kv_cache(name: str) -> None:
-    catalog = replace(CATALOG, policy=replace(CATALOG.policy, calibration_error=0.0))
-    request = read_request({"model": name}, catalog)
-    (group,) = read_host(given_gpus("1xH100", catalog), catalog).groups
-    candidate = Candidate(request.instances[0], group, catalog.engine(None), catalog.policy)
-    found = evaluate(candidate, Parallel(), 1, "auto", None)
-    assert isinstance(found, Choice)
-    assert found.fit.kv_gib == pytest.approx(MEASURED[name], rel=0.03)
-
-
-@pytest.mark.parametrize(
-    "point", [point for point in REAL["fit"] if "largest_context" in point], ids=lambda p: p["repo_id"]
-)
-def test_no_context_is_offered_that_a_real_board_refused(point: dict[str, Any]) -> None:
-    """Where little is left for the KV cache, a small error of the rest is a large one of the context."""
-    instance = one(
-        "1xH100",
-        CATALOG,
-        model=point["repo_id"],
-        gpu_memory_utilization=point["gpu_memory_utilization"],
-        tensor_parallel_size=1,
-        kv_cache_dtype="auto",
-    )
-    assert 0.6 * point["largest_context"] < instance.max_model_len <= point["largest_context"]
-
-
-@pytest.mark.parametrize("point", REAL["loaded"], ids=lambda point: f"{point['repo_id']}-tp{point['tp']}")
-def test_weights_are_those_that_real_boards_loaded(point: dict[str, Any]) -> None:
-    tp = point["tp"]
-    counted = stage_bytes(CATALOG.models[point["repo_id"]].stored, tp, Experts(cut=tp))
-    assert counted / 2**30 == pytest.approx(point["weights_gib_per_gpu"], rel=0.015)
-
-
-def scarce(name: str, utilization: float) -> Choice:
-    """How one engine would serve a model that its board has little memory for."""
-    more = {"tensor_parallel_size": 1, "kv_cache_dtype": "auto", "gpu_memory_utilization": utilization}
-    request = read_request({"model": name, **more}, CATALOG)
-    (group,) = read_host(given_gpus("1xH100", CATALOG), CATALOG).groups
-    candidate = Candidate(request.instances[0], group, CATALOG.engine(None), CATALOG.policy)
-    found = evaluate(candidate, Parallel(), 1, "auto", None)
-    assert isinstance(found, Choice)
-    return found
-
-
-@pytest.mark.parametrize("point", SCARCE, ids=lambda point: point["repo_id"])
-def test_what_a_scarce_board_left_is_known_within_the_margin(point: dict[str, Any]) -> None:
-    found = scarce(point["repo_id"], point["gpu_memory_utilization"])
-    assert found.fit.kv_gib == pytest.approx(point["kv_gib"], abs=CATALOG.policy.mixed_overhead_error_gib)
-
-
-@pytest.mark.parametrize(
-    ("name", "utilization"),
-    [
-        *((point["repo_id"], point["gpu_memory_utilization"]) for point in SCARCE),
-        pytest.param("Qwen/Qwen3.5-9B", 0.32, id="with states, and no mixture"),
-    ],
-)
-def test_an_offered_context_leaves_the_margin_free(name: str, utilization: float) -> None:
-    found = scarce(name, utilization)
-    assert found.context < CATALOG.models[name].context
-    free = found.fit.kv_gib * (1 - found.context / found.fit.kv_tokens)
-    assert free >= max(CATALOG.policy.mixed_overhead_error_gib, found.fit.kv_gib * CATALOG.policy.calibration_error)

@@ -35,18 +35,18 @@ def test_the_guides_table(model: str, gpus: str) -> None:
     ("model", "gpus", "tp", "pp", "dp", "context"),
     [
         ("8b", "8xH100", 1, 1, 8, 131072),  # eight engines, not TP 8
-        ("8b", "1xA10G", 1, 1, 1, 37888),
+        ("8b", "1xA10G", 1, 1, 1, 29696),
         ("8b", "1xL40S", 1, 1, 1, 131072),
         ("8b", "3xH100", 1, 1, 3, 131072),
         ("70b", "8xH100", 4, 1, 2, 131072),
         ("70b", "4xH100", 4, 1, 1, 131072),
-        ("70b", "2xH100", 2, 1, 1, 34816),  # accepted, with less context
+        ("70b", "2xH100", 2, 1, 1, 24576),  # accepted, with less context
         ("70b", "2xH200", 2, 1, 1, 131072),
-        ("70b", "1xB200", 1, 1, 1, 89088),
+        ("70b", "1xB200", 1, 1, 1, 76800),
         ("70b-fp8", "2xH100", 2, 1, 1, 131072),
         ("405b-fp8", "8xH100", 8, 1, 1, 131072),
         ("405b-fp8-meta", "8xH100", 8, 1, 1, 131072),
-        ("405b-fp8", "6xH100", 2, 3, 1, 70656),  # stages, where tensor parallelism alone finds no width
+        ("405b-fp8", "6xH100", 2, 3, 1, 59392),  # stages, where tensor parallelism alone finds no width
         ("405b", "8xH200", 8, 1, 1, 131072),
         ("405b", "8xB200", 8, 1, 1, 131072),
     ],
@@ -105,7 +105,7 @@ def test_objectives() -> None:
     wide = one("8xH100", model="70b", objective="context")
     assert (wide.tensor_parallel_size, wide.max_model_len) == (4, 131072)
     longest = one("2xH100", model="70b", objective="context")
-    assert (longest.max_model_len, longest.config["kv-cache-dtype"]) == (69632, "fp8")
+    assert (longest.max_model_len, longest.config["kv-cache-dtype"]) == (49152, "fp8")
     # Two bridged pairs: wider than a pair would leave NVLink.
     assert one("4xH100-NVL", model="8b", objective="latency").tensor_parallel_size == 2
     assert one("4xL40S", model="8b", objective="latency").tensor_parallel_size == 4

@@ -18,11 +18,10 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import 
     GIB,
     Experts,
     Parallel,
-    Step,
-    overhead_gib,
     stages,
     weights_gib_per_gpu,
 )
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.overhead import Step, overhead_gib
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.splits import problem
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import outcome
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.random_models import configs

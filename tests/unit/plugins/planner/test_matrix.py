@@ -84,7 +84,7 @@ def test_the_table_says_yes_where_the_plan_does(options: dict[str, Any]) -> None
         ({"model": "qwen3-14b", "tensor_parallel_size": 3}, "    40 attention heads do not divide by TP 3"),
         (
             {"model": "70b", "tensor_parallel_size": 1, "pipeline_parallel_size": 1},
-            "    132.3 GiB per GPU are needed with TP 1",
+            "    134.7 GiB per GPU are needed with TP 1",
         ),
     ],
 )
@@ -118,11 +118,12 @@ def test_reasons() -> None:
 
     old = {"name": "Tesla V100", "memory_mib": 16384, "compute_capability": "7.0"}
     assert reason("8xH100", "405b") == (
-        "95.3 GiB per GPU are needed with TP 8, 72.8 GiB of each can be used; 2 such nodes would hold it (TP 8 x PP 2)"
+        "96.7 GiB per GPU are needed with TP 4 x PP 2, 72.8 GiB of each can be used; 2 such nodes would hold it"
+        " (TP 8 x PP 2)"
     )
-    assert reason("1xH100", "70b") == "132.3 GiB per GPU are needed with TP 1, 72.8 GiB of each can be used"
+    assert reason("1xH100", "70b") == "134.7 GiB per GPU are needed with TP 1, 72.8 GiB of each can be used"
     little = {"model": "8b", "max_model_len": "128K", "gpu_memory_utilization": 0.5}
-    assert reason("1xL40S", little) == "54192 tokens fit the KV cache with TP 1, 131072 are needed"
+    assert reason("1xL40S", little) == "45376 tokens fit the KV cache with TP 1, 131072 are needed"
     assert "kernels for 7.5 and newer" in reason([old], "8b")
     assert "heads do not divide" in reason("8xH100", {"model": "8b", "tensor_parallel_size": 3})
     assert "is not available" in reason("1xH100", {"model": "8b", "gpu_indices": [4]})
@@ -159,10 +160,10 @@ def test_a_model_that_nobody_knows() -> None:
 def test_the_table() -> None:
     assert table(rows("2xH100", "8b", "70b", "405b", "tiny")) == [
         "model  fits  layout             context  KV cache  download  minutes",
-        "8b     yes   TP 1 x 2 replicas   131072      926k   16.1 GB        2",
-        "70b    yes   TP 2                 34816       36k  141.1 GB       19",
+        "8b     yes   TP 1 x 2 replicas   131072      908k   16.1 GB        2",
+        "70b    yes   TP 2                 24576       25k  141.1 GB       19",
         "405b   no                                          811.7 GB      108",
-        "    379.0 GiB per GPU are needed with TP 2, 72.8 GiB of each can be used.",
+        "    381.2 GiB per GPU are needed with TP 1 x PP 2, 72.8 GiB of each can be used.",
         "tiny   yes   CPU                   2048     1048k    0.0 GB       <1",
     ]
     assert "8192" in table(rows("1xH100", {"model": "8b", "max_model_len": 8192}))[1]

@@ -24,6 +24,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
     FIXTURES,
     findings,
     one,
+    recorded,
 )
 
 MEASURED = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))
@@ -93,6 +94,7 @@ def test_measured_fit(point: dict) -> None:
     """Every recorded point within 3 %, whatever else the planner would have chosen."""
     instance = one(
         [{"name": MEASURED["gpu"][point["gpu"]]["name"], "count": point["gpus"]}],
+        recorded(CATALOG),
         model=point["model"],
         kv_cache_dtype=point["kv_dtype"],
         tensor_parallel_size=point["tp"],

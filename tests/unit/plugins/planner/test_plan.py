@@ -197,11 +197,13 @@ def test_a_release_without_an_image_for_the_device() -> None:
 
 
 def test_what_a_default_context_gave_up() -> None:
-    sentences = warnings("4xA10G", model="8b")
-    room = "39984 tokens of KV cache fit, and 2096 stay free as a margin"
-    assert f"8b: The context is 37888 of the model's 131072: {room}." in sentences
-    assert "TP 2 x 2 replicas would hold it (vllm_objective: context)" in sentences
-    assert "would hold it" not in warnings("1xA10G", model="8b")
+    assert "context" not in warnings("4xA10G", model="8b")
+    sentences = warnings("1xA10G", model="8b")
+    room = "31168 tokens of KV cache fit, and 1472 stay free as a margin"
+    assert f"8b: The context is 29696 of the model's 131072: {room}." in sentences
+    assert "would hold it" not in sentences
+    sentences = warnings("4xL40S", model="70b-w4a16")
+    assert "margin. TP 4 would hold it (vllm_objective: context)" in sentences
     assert "context" not in warnings("1xA10G", model="8b", max_model_len=8192)
 
 
@@ -210,17 +212,17 @@ def test_wide_without_nvlink() -> None:
 
 
 def test_fp8_cache_where_nothing_else_holds_the_context() -> None:
-    instance = one("2xH100", model="70b", max_model_len="64K")
+    instance = one("2xH100", model="70b", max_model_len="48K")
     assert instance.config["kv-cache-dtype"] == "fp8"
-    assert "answers may differ slightly" in warnings("2xH100", model="70b", max_model_len="64K")
-    assert "differ" not in warnings("2xH100", model="70b", max_model_len="64K", kv_cache_dtype="fp8")
+    assert "answers may differ slightly" in warnings("2xH100", model="70b", max_model_len="48K")
+    assert "differ" not in warnings("2xH100", model="70b", max_model_len="48K", kv_cache_dtype="fp8")
 
 
 def test_smaller_steps_where_every_gib_counts() -> None:
     """What fits a board with vLLM's own steps must not stop fitting a slightly larger one, whose steps are larger."""
     gpu = {"name": "X", "compute_capability": "9.0", "reserved_mib": 0}
-    below = one([{**gpu, "memory_mib": 72100}], model="8b", gpu_memory_utilization=0.232)
-    above = one([{**gpu, "memory_mib": 72200}], model="8b", gpu_memory_utilization=0.232)
+    below = one([{**gpu, "memory_mib": 72100}], model="8b", gpu_memory_utilization=0.247)
+    above = one([{**gpu, "memory_mib": 72200}], model="8b", gpu_memory_utilization=0.247)
     assert "max-num-batched-tokens" not in below.config
     assert above.config["max-num-batched-tokens"] == 2048
     assert above.max_model_len >= below.max_model_len
@@ -231,7 +233,7 @@ def test_rejected_choices_and_their_reasons() -> None:
     assert plan
     reasons = {item["choice"]: item["reason"] for item in plan.rejected}
     assert all(item["instance"] == "70b" for item in plan.rejected)
-    assert reasons["TP 2 x 4 replicas"] == "leaves 8% of the usable memory for the KV cache, 20% are wanted"
+    assert reasons["TP 2 x 4 replicas"] == "leaves 5% of the usable memory for the KV cache, 20% are wanted"
     assert reasons["TP 8"].startswith("wider than the model needs")
     assert reasons["TP 1"].startswith("131.4 GiB of weights")
     assert reasons["TP 3"] == "64 attention heads do not divide by TP 3"

@@ -236,7 +236,7 @@ def test_the_playbook_needs_no_node_and_writes_where_the_user_stands(tmp_path: P
     assert json.loads((tmp_path / "plan.json").read_text(encoding="utf-8")) == {"schema": 1, "nodes": {"localhost": []}}
     assert not (CHECKOUT / "playbooks/plan.json").exists()
     result = plan(tmp_path, "gpus=4xH100", f"json={tmp_path / 'one.json'}", "model=70b")
-    assert "\n70b    yes   TP 4     131072      507k  141.1 GB       19\n" in result
+    assert "\n70b    yes   TP 4     131072      485k  141.1 GB       19\n" in result
     assert (
         json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))["nodes"]["localhost"][0]["max_model_len"]
         == 131072

@@ -14,9 +14,8 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache impor
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import (
     GIB,
     Parallel,
-    Step,
-    overhead_gib,
 )
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.overhead import Step, overhead_gib
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.plan import Outcome
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.splits import problem
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import CATALOG, outcome

@@ -193,7 +193,7 @@ def test_numbers_of_one_host_that_do_not_fit_give_the_planners_own() -> None:
     assert "With the planner's own numbers it fits: TP 4 x 2 replicas, context 131072." in message
     message = findings("2xH100", model="70b", max_model_len="128K", kv_cache_dtype="auto")
     assert "does not fit 2x NVIDIA H100 80GB HBM3 with a context of 131072" in message
-    assert "which holds 41920 tokens; 131072 are needed" in message
+    assert "which holds 32320 tokens; 131072 are needed" in message
 
 
 def test_an_address_beyond_loopback_with_a_key() -> None:
