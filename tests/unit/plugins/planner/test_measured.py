@@ -59,9 +59,9 @@ def test_the_kv_cache_of_each_kind(point: Point) -> None:
     found = choice(point, recorded(CATALOG))
     near = max(0.03 * point["kv_gib"], CATALOG.policy.mixed_overhead_error_gib)
     assert found.fit.kv_gib == pytest.approx(point["kv_gib"], abs=near)
-    # Of other lengths than the whole context, where windows or states make the difference.
-    if found.context == point.get("max_model_len"):
-        assert found.fit.kv_tokens == pytest.approx(point["kv_tokens"], rel=0.06)
+    # 0.26.0 counted one block of a state for each request, 0.33.0 counts three (tests/fixtures/models has its figures).
+    if found.context == point.get("max_model_len") and "block_size" not in point:
+        assert found.fit.kv_tokens == pytest.approx(point["kv_tokens"], rel=0.03)
 
 
 @pytest.mark.parametrize("point", SCARCE, ids=named)

@@ -23,6 +23,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
     FIXTURES,
     findings,
     one,
+    recorded,
 )
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.test_plan_by_name import action, called, node
 
@@ -233,6 +234,18 @@ def test_a_draft_that_is_known_to_be_for_another_model_is_refused() -> None:
         wanted, {"70b": {"drafts": [{"repo_id": wanted["model"][:-3], "method": "eagle3", "tokens": 3}]}}, config=config
     )
     assert one("8xH100", mine, model="70b", speculative=wanted).draft
+
+
+def test_a_head_on_a_real_gpu() -> None:
+    """Real vLLM on one H200 with a head of this shape and random weights: its weights, and the KV cache that was left."""
+    measured = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-kinds.json").read_text(encoding="utf-8"))["drafts"][
+        0
+    ]
+    loaded = {"config.json": 700, "model.safetensors": 623_000_000}
+    known = recorded(catalog(BY_HEAD, files=loaded))
+    instance = one("1xH200", known, model="8b", speculative=BY_HEAD)
+    assert instance.weights_gib_per_gpu == pytest.approx(measured["weights_gib"], rel=0.01)
+    assert instance.kv_cache_tokens == pytest.approx(measured["kv_tokens"], rel=0.01)
 
 
 def test_the_head_of_a_model_serves_what_was_made_from_it() -> None:
