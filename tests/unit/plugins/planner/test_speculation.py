@@ -237,10 +237,9 @@ def test_a_draft_that_is_known_to_be_for_another_model_is_refused() -> None:
 
 
 def test_a_head_on_a_real_gpu() -> None:
-    """Real vLLM on one H200 with a head of this shape and random weights: its weights, and the KV cache that was left."""
-    measured = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-kinds.json").read_text(encoding="utf-8"))["drafts"][
-        0
-    ]
+    """Real vLLM on one H200 with a head of this shape and random weights: what it loaded, and what was left."""
+    recorded_figures = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-kinds.json").read_text(encoding="utf-8"))
+    (measured,) = recorded_figures["drafts"]
     loaded = {"config.json": 700, "model.safetensors": 623_000_000}
     known = recorded(catalog(BY_HEAD, files=loaded))
     instance = one("1xH200", known, model="8b", speculative=BY_HEAD)
