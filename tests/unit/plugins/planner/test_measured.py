@@ -90,7 +90,7 @@ def test_cuda_graphs_of_llama(model: str, tp: int) -> None:
 def test_graphs_are_taken_off_where_the_engine_does_so() -> None:
     point = next(point for point in FITS if point["repo_id"] == "Qwen/Qwen3-30B-A3B")
     without, taken = choice(point, recorded(CATALOG)).fit.kv_gib, choice(point, CATALOG).fit.kv_gib
-    assert without - taken == pytest.approx(point["graphs_gib"], abs=0.1)
+    assert without - taken == pytest.approx(point["graphs_gib"], abs=0.25)
 
 
 @pytest.mark.parametrize(
