@@ -58,8 +58,9 @@ def _mixed_step(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) 
     routed = sized.experts_per_token * (sized.hidden_size + sized.expert_size / spread.tp) if apart else 0.0
     routed = step.replicas * routed + (step.replicas - 1) * sized.hidden_size
     forward = 2 * step.tokens * (policy.activation_hidden * sized.hidden_size + routed)
-    heads = sum(part.rows for part in sized.parts if part.name == ABSORBED and sized.is_latent) / spread.tp
-    forward += 2 * policy.expanded_tokens * heads
+    if sized.is_latent:
+        heads = max(part.rows for part in sized.parts if part.name == ABSORBED)
+        forward += 2 * policy.expanded_tokens * heads / spread.tp
     states = policy.states_step_gib if sized.has_states else 0.0
     logits = step.sequences * sized.vocab_size * policy.sampled_logit_bytes
     return max(forward / GIB + states, logits / GIB - policy.activation_base_gib)
