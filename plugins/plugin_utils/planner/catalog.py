@@ -90,6 +90,8 @@ class ModelSpec:
     #: What may propose tokens for it, the best first.
     drafts: tuple[FittingDraft, ...] = ()
     in_matrix: bool = True
+    #: The key of the same model with larger weights.
+    variant_of: str = ""
     #: Bytes of the weights' files. None: computed from the shapes.
     weights_bytes: int | None = None
     kv_bytes_per_token: int | None = None

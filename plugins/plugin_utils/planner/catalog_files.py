@@ -92,7 +92,17 @@ MODEL_KEYS = forms.types_of(
     hf_quant_config="Mapping",
 )
 #: Keys of an entry that are taken as they stand.
-PLAIN = ("title", "revision", "license", "tool_call_parser", "reasoning_parser", "source", "since", "vllm")
+PLAIN = (
+    "title",
+    "revision",
+    "license",
+    "tool_call_parser",
+    "reasoning_parser",
+    "source",
+    "since",
+    "variant_of",
+    "vllm",
+)
 
 
 def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -> ModelSpec:
@@ -104,6 +114,8 @@ def model_spec(key: str, raw: Raw, formats: Formats, known: Mapping[str, Raw]) -
     config = raw.get("config") or known.get(str(raw.get("config_of")), {}).get("config")
     if not config:
         raise ValueError(f"{what}: give `config`, the fields of the repository's config.json, or `config_of`, a model.")
+    if raw.get("variant_of") and raw["variant_of"] not in known:
+        raise ValueError(f"{what}: variant_of names {raw['variant_of']!r}, which is not in the catalogue.")
     device = str(raw.get("device", "cuda"))
     if device not in ("cuda", "cpu"):
         raise ValueError(f"{what}: device must be cuda or cpu, not {device!r}.")

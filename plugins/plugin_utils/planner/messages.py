@@ -99,12 +99,22 @@ def other_gpus(request: InstanceRequest, than: Group | None, advice: Advice) -> 
                 break
 
 
+def _base(model: ModelSpec, catalog: Catalog) -> str:
+    """The key of the model of which this one may be a variant; of a repository that the catalogue has, its entry's."""
+    if model.folder:
+        return model.variant_of or model.key
+    repo_id = model.repo_id.casefold()
+    known = next(entry for entry in catalog.models.values() if entry.repo_id.casefold() == repo_id)
+    return known.variant_of or known.key
+
+
 def siblings(model: ModelSpec, catalog: Catalog) -> list[ModelSpec]:
-    """Models with the same shapes and smaller weights, largest first."""
+    """The same model with smaller weights, largest first. The shapes alone do not tell it from a fine-tune."""
     same = [
         other
         for other in catalog.models.values()
         if not other.missing
+        and _base(other, catalog) == _base(model, catalog)
         and other.architecture == model.architecture
         and weights_bytes(other) < weights_bytes(model)
     ]

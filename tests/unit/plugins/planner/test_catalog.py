@@ -164,6 +164,7 @@ def test_the_weights_of_a_config_json(quantization: dict[str, Any], weights: str
         ({}, "repo_id is missing"),
         ({"repo_id": "a/b"}, "give `config`"),
         ({"repo_id": "a/b", "config_of": "nobody"}, "give `config`"),
+        ({"repo_id": "a/b", "config_of": "8b", "variant_of": "nobody"}, "variant_of names 'nobody', which is not in"),
         ({"repo_id": "a/b", "config": SHAPE, "revison": "x"}, "unknown key 'revison', did you mean 'revision'?"),
         ({"repo_id": "a/b", "config": SHAPE, "@": 1}, "unknown key '@'."),
         ({"repo_id": "a/b", "config": SHAPE, "weights": "int3"}, "weights 'int3' is unknown; known: bf16, fp8"),

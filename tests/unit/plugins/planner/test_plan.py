@@ -274,6 +274,17 @@ def test_smaller_weights_by_leave() -> None:
     assert "does not fit" in findings("1xA10G", model="405b", weights="smaller")
 
 
+def test_smaller_weights_are_never_another_models_of_the_same_shape() -> None:
+    assert "does not fit" in findings("1xH100", model="3.3-70b", weights="smaller")
+    tuned = {"mine": {"repo_id": "Acme/8b-tuned", "config_of": "8b"}}
+    assert "does not fit" in findings("1xT4", load_catalog(tuned), model="mine", weights="smaller")
+    tuned["mine-fp8"] = {"repo_id": "Acme/8b-tuned-FP8", "config_of": "8b", "weights": "fp8", "variant_of": "mine"}
+    assert one("1xT4", load_catalog(tuned), model="mine", weights="smaller").model == "mine-fp8"
+    folders = {name: {**tuned["mine"], "folder": f"/srv/{name}"} for name in ("one", "two")}
+    folders["two"]["weights"] = "fp8"
+    assert "does not fit" in findings("1xT4", load_catalog(folders), model="one", weights="smaller")
+
+
 def test_nothing_of_the_catalogue_fits() -> None:
     sentences = findings([{"name": "Old", "memory_mib": 4000, "compute_capability": "9.0"}], model="8b")
     assert "What fits" not in sentences
