@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, Parallel, stage_bytes
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.overhead import graphs_gib
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.overhead import graphs_gib, overhead_gib
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import read_request
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.spread import Candidate, Choice, evaluate
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import FIXTURES, recorded
@@ -39,8 +39,6 @@ def candidate(point: Point, catalog: Catalog) -> Candidate:
         options["gpu_memory_utilization"] = point["gpu_memory_utilization"]
     if "max_num_seqs" in point:
         options["extra_args"] = {"max-num-seqs": point["max_num_seqs"]}
-    if "method" in point:
-        options["speculative"] = {"method": point["method"], "model": "draft", "num_speculative_tokens": 3}
     board = f"{point.get('tp', 1)}x{point['gpu'].upper()}"
     request = read_request({"model": point["repo_id"], **options}, catalog)
     (group,) = read_host(given_gpus(board, catalog), catalog).groups
@@ -85,6 +83,27 @@ def test_cuda_graphs_of_llama(model: str, tp: int) -> None:
     point = {"repo_id": model, "gpu": "h200", "tp": tp, "max_model_len": 8192}
     graphs = LLAMA["defaults"]["cudagraph_gib"][f"{model}_tp{tp}"]
     test_cuda_graphs_take_what_was_recorded({**point, "graphs_gib": graphs})
+
+
+def test_cuda_graphs_of_layers_with_windows() -> None:
+    """Of Gemma 3 the text model was recorded, and graphs are captured of its layers alone."""
+    point = next(point for point in MEASURED["not_in_the_table"] if point["what"].startswith("google/gemma-3-27b-it"))
+    test_cuda_graphs_take_what_was_recorded({**point, "repo_id": "google/gemma-3-27b-it", "gpu": "h200"})
+
+
+def test_what_is_neither_weights_nor_cache_is_known_to_a_third_of_a_gib() -> None:
+    """On a large GPU 3 % of the KV cache is more than all of it."""
+    catalog = recorded(CATALOG)
+    for point in FITS:
+        assert choice(point, catalog).fit.kv_gib == pytest.approx(point["kv_gib"], abs=0.3), named(point)
+
+
+def test_each_gpu_expands_its_own_heads_of_latent_attention() -> None:
+    asked = candidate({"repo_id": "zai-org/GLM-4.7-Flash", "gpu": "h200"}, recorded(CATALOG))
+    model, step = asked.request.model, asked.step(asked.default_step)
+    one, two = (overhead_gib(model, Parallel(tp), step, asked.engine, asked.policy) for tp in (1, 2))
+    # 20 heads of 448 elements, 65536 tokens of them: 1.09 GiB.
+    assert one - two > 0.5 * 1.09
 
 
 def test_graphs_are_taken_off_where_the_engine_does_so() -> None:

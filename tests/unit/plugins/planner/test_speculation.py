@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.plugin_utils import hub_models
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import given_gpus, read_host
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Setting
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.listed import listed
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import GIB, Experts, Parallel
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.request import InstanceRequest, read_request
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.speculation import weights_gib
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.spread import Candidate
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
     CATALOG,
     CONFIGS,
@@ -245,6 +247,15 @@ def test_a_head_on_a_real_gpu() -> None:
     instance = one("1xH200", known, model="8b", speculative=BY_HEAD)
     assert instance.weights_gib_per_gpu == pytest.approx(measured["weights_gib"], rel=0.01)
     assert instance.kv_cache_tokens == pytest.approx(measured["kv_tokens"], rel=0.01)
+
+
+@pytest.mark.parametrize(("sequences", "sizes"), [(1024, 2 * 51), (16, 2 * 19)])
+def test_cuda_graphs_have_a_series_more_for_what_was_proposed(sequences: int, sizes: int) -> None:
+    """16 sequences with three proposed tokens each are captured up to 128 tokens: 19 sizes."""
+    known = catalog(BY_HEAD)
+    read = read_request({"model": "8b", "speculative": BY_HEAD, "extra_args": {"max-num-seqs": sequences}}, known)
+    (group,) = read_host(given_gpus("1xH100", known), known).groups
+    assert Candidate(read.instances[0], group, known.engine(None), known.policy).step(8192).sizes == sizes
 
 
 def test_the_head_of_a_model_serves_what_was_made_from_it() -> None:
