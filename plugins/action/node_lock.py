@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..plugin_utils.one_play import LockingAction
+from ..plugin_utils.node.one_play import LockingAction
 
 
 class ActionModule(LockingAction):

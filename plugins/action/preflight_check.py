@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ..plugin_utils import questions
+from ..plugin_utils.node import questions
 
 #: The module's options that the option `hub` combines, and the values that count as absent.
 HUB = ("ca_path", "client", "endpoint", "home", "source", "token_path", "update")

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..module_utils.instance.serving import NodeServing, serving_from
 from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
-from ..plugin_utils import hub_models, questions
-from ..plugin_utils.one_play import LockingAction
+from ..plugin_utils import hub_models
+from ..plugin_utils.node import questions
+from ..plugin_utils.node.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
 from ..plugin_utils.planner.host import given_gpus

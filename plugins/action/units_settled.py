@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..plugin_utils import questions
+from ..plugin_utils.node import questions
 from . import rendered_files
 
 

@@ -39,7 +39,7 @@ NO_RECORDS = {
     "module_utils/support/redact.py": "how a secret is written in JSON",
     "modules/vllm_figures_info.py": "what a container reads while it is asked",
     "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
-    "plugin_utils/questions.py": "a question as one text, and answers for the rest of a run",
+    "plugin_utils/node/questions.py": "a question as one text, and answers for the rest of a run",
     "plugin_utils/hub_models.py": "answers for the rest of a run",
     "plugin_utils/planner/exact.py": "a question, to find equal ones",
     "plugin_utils/planner/lora.py": "a value of an option of vLLM",

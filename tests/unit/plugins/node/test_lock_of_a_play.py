@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.node.lock import BEAT_S, VOID_S
-from ansible_collections.gpunode.llm.plugins.plugin_utils import one_play
-from ansible_collections.gpunode.llm.plugins.plugin_utils.one_play import HeldError
+from ansible_collections.gpunode.llm.plugins.plugin_utils.node import one_play
+from ansible_collections.gpunode.llm.plugins.plugin_utils.node.one_play import HeldError
 
 OTHER = {"id": "x", "who": "ann@ctl", "play": "site.yml", "job": "AWX job 12", "since": "2026-01-01 00:00:00 UTC"}
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible import constants
 from ansible_collections.gpunode.llm.plugins.action import units_settled
-from ansible_collections.gpunode.llm.plugins.plugin_utils import questions
+from ansible_collections.gpunode.llm.plugins.plugin_utils.node import questions
 from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 ARGS = {"files": [{"dest": "/etc/vllm/8b.yaml", "content": "model: a/b\n"}], "secrets": {}}

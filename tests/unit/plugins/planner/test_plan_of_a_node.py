@@ -16,7 +16,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.gpunode.llm.plugins.action import serving_matrix, serving_plan
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
-from ansible_collections.gpunode.llm.plugins.plugin_utils import one_play
+from ansible_collections.gpunode.llm.plugins.plugin_utils.node import one_play
 from ansible_collections.gpunode.llm.tests.unit import as_ansible
 
 CHECKOUT = Path(__file__).resolve().parents[4]

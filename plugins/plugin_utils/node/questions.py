@@ -21,8 +21,8 @@ from typing import Any
 from ansible import constants
 from ansible.plugins.action import ActionBase
 
-from ..module_utils.node import files
-from ..module_utils.node.questions import sealed
+from ...module_utils.node import files
+from ...module_utils.node.questions import sealed
 
 Result = dict[str, Any]
 

@@ -28,8 +28,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils.node.lock import BEAT_S, FOLDER, RELEASE, RENEW, UPTIME
-from .refusal import Refusal
+from ...module_utils.node.lock import BEAT_S, FOLDER, RELEASE, RENEW, UPTIME
+from ..refusal import Refusal
 
 #: Seconds between two attempts of a play that waits for a node.
 LOOK_S = 2
