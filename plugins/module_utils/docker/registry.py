@@ -28,8 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from .. import web
-from ..node import commands, files as node_files
+from ..node import commands, files as node_files, web
 from . import daemon as docker_daemon, image as docker_image, layout as docker_layout
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]

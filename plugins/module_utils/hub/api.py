@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Sequence
 from urllib.parse import quote, urljoin, urlsplit
 
-from .. import paths, web
+from .. import paths
+from ..node import web
 from .snapshot import Hasher, RepoFile, Snapshot, parse_tree
 
 #: Where users accept licences and create tokens. A mirror has no such pages.

@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import Any, Callable
 
-from .. import web
+from ..node import web
 from .file import HashedFile
 from .job import Job, Passing, PullError
 from .snapshot import Cache, RepoFile

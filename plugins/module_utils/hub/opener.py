@@ -10,7 +10,7 @@ from urllib.error import HTTPError, URLError
 
 from ansible.module_utils.urls import open_url
 
-from .. import web
+from ..node import web
 from .api import Answer, Opener
 
 LARGEST_ANSWER = 64 * 1024 * 1024

@@ -12,8 +12,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Callable, Mapping, Sequence
 
-from .. import paths, web
-from ..node import brought as node_brought, commands, files as node_files, network, schema as node_schema, words
+from .. import paths
+from ..node import brought as node_brought, commands, files as node_files, network, schema as node_schema, web, words
 from ..units import job as units_job
 from . import (
     __main__ as hub_main,

@@ -9,8 +9,7 @@ import os
 import tempfile
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from .. import web
-from ..node import files as node_files
+from ..node import files as node_files, web
 from . import key as packages_key
 
 Change = Tuple[bytes, Optional[Dict[str, str]]]

@@ -10,7 +10,7 @@ from typing import Sequence
 from ..hub.api import Hub, HubError, Opener
 from ..hub.folder import Folder
 from ..hub.snapshot import Snapshot
-from ..web import without_password
+from ..node.web import without_password
 from .checks import HubCheck
 
 

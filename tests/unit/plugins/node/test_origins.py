@@ -14,7 +14,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 from ansible.module_utils.urls import open_url
-from ansible_collections.gpunode.llm.plugins.module_utils import web
+from ansible_collections.gpunode.llm.plugins.module_utils.node import web
 from ansible_collections.gpunode.llm.plugins.module_utils.packages import repository as packages_repository
 
 
