@@ -15,8 +15,8 @@ from . import engine_figures
 REFUSED = 2
 #: Where the container has the configuration.
 CONFIG = "/etc/vllm/config.yaml"
-#: Uses the Python of the image's vllm command, wherever it is installed.
-SHELL = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") -c "$0" "$@"'
+#: Runs the Python of the image's vllm command, wherever it is installed, with the arguments.
+PYTHON = 'exec $(sed -n "1s/^#!//p" "$(command -v vllm)") "$@"'
 
 
 def command(docker: str, timeout_s: int, unit: Mapping[str, Any]) -> List[str]:
@@ -37,7 +37,7 @@ def command(docker: str, timeout_s: int, unit: Mapping[str, Any]) -> List[str]:
         "--env=VLLM_LOGGING_LEVEL=ERROR",
         *(f"--device=nvidia.com/gpu={gpu}" for gpu in unit.get("gpus") or ()),
         *mounts,
-        *(unit["image"], "-c", SHELL, inspect.getsource(engine_figures), CONFIG),
+        *(unit["image"], "-c", PYTHON, "sh", "-c", inspect.getsource(engine_figures), CONFIG),
     ]
 
 

@@ -31,7 +31,7 @@ def test_it_has_the_weights_the_gpus_and_nothing_that_it_could_reach() -> None:
     ]
     assert {"--env=HF_HUB_CACHE=/root/.cache/huggingface/hub", "--env=HF_HUB_OFFLINE=1"} <= set(options)
     program = Path(engine_figures.__file__).read_text(encoding="utf-8")
-    assert (image, words) == (UNIT["image"], ["-c", container.SHELL, program, "/etc/vllm/config.yaml"])
+    assert (image, words) == (UNIT["image"], ["-c", container.PYTHON, "sh", "-c", program, "/etc/vllm/config.yaml"])
 
 
 def test_a_draft_is_found_beside_a_model_that_lies_in_a_folder() -> None:
@@ -52,7 +52,7 @@ def test_the_program_runs_with_the_python_of_the_images_vllm(tmp_path: Path) -> 
     vllm.write_text(f"#!{sys.executable}\n", encoding="utf-8")
     vllm.chmod(0o755)
     program = "import sys; print(sys.executable, sys.argv[1:])"
-    argv = ["/bin/sh", "-c", container.SHELL, program, "a b"]
+    argv = ["/bin/sh", "-c", container.PYTHON, "sh", "-c", program, "a b"]
     done = subprocess.run(argv, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=True)
     assert done.stdout == f"{sys.executable} ['a b']\n"
 
