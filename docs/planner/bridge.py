@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.gpunode.llm.plugins.module_utils.node.words import size
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import presets
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import Catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.host import Host, given_gpus, read_host
@@ -117,7 +118,7 @@ def _planned(plan: Plan, request: HostRequest, host: Host, catalog: Catalog) -> 
     """The plan in words, and the memory of each GPU."""
     (instance,) = plan.as_dict()["instances"]
     packing = pack(request.instances, host.groups, request.engine, catalog.policy)
-    placement = packing.placements[0]
+    ((placement,), _notes) = presets.take(packing.placements, Advice(request.engine, catalog))
     used = [(index, placement.choice.fit) for index in placement.indices]
     idle = [(index, None) for index in placement.candidate.group.indices if index not in placement.indices]
     return {

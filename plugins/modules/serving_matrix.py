@@ -150,6 +150,17 @@ rows:
         - What C(speculative=auto) would take from the catalogue, in words. Empty where there is nothing, or where
           something proposes tokens.
       type: str
+    preset:
+      description: The preset that is taken. Empty without one.
+      type: str
+    preset_gain:
+      description: What that preset gained, and by which measurement, in words.
+      type: str
+    faster_weights:
+      description:
+        - The other weights of the same model that were measured to be faster on these GPUs, and what they would give,
+          in words. Empty where C(weights=fastest) would change nothing.
+      type: str
     download_bytes:
       description: The size of the weights in bytes, with adapters and a draft.
       type: int

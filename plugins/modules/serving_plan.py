@@ -241,6 +241,17 @@ plan:
         kv_host_gib:
           description: The GiB of the node's memory that hold KV cache; 0 without.
           type: int
+        preset:
+          description: The preset that is taken. Empty without one.
+          type: str
+        preset_gain:
+          description: What that preset gained, and by which measurement, in words.
+          type: str
+        faster_weights:
+          description:
+            - The other weights of the same model that were measured to be faster on these GPUs, and what they would
+              give, in words. Empty where C(weights=fastest) would change nothing.
+          type: str
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

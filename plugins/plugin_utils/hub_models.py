@@ -48,8 +48,9 @@ MODULE = "gpunode.llm.model_info"
 
 
 def known(options: Mapping[str, Any]) -> Catalog:
-    """The catalogue with the user's own entries."""
-    return load_catalog(options["extra_models"], options["extra_gpus"], options["extra_engines"])
+    """The catalogue with the user's own entries and presets."""
+    extra = (options["extra_models"], options["extra_gpus"], options["extra_engines"])
+    return load_catalog(*extra, presets_dir=str(options.get("presets_dir") or ""))
 
 
 def question(models: Sequence[Any], options: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def complaints(checkout: Path) -> list[str]:
         "engine",
         "engine_decides_context",
         "stretched",
+        "preset",
+        "faster",
     }
     return [
         *(f"{name} has no default in {DEFAULTS}" for name in sorted(defined - defaults)),

@@ -261,6 +261,53 @@ class EngineSpec:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Where a preset's gain is from. ``before`` and ``after``: output tokens per second of the whole instance."""
+
+    date: str
+    engine: str
+    profile: str
+    concurrency: int
+    before: float
+    after: float
+    record: str = ""
+    #: What was measured, where it is not quite what is served.
+    how: str = ""
+
+    @property
+    def gain(self) -> str:
+        """What was gained, and by which measurement, in words."""
+        after, before = (f"{speed:.{0 if speed >= 1000 else 1}f}" for speed in (self.after, self.before))
+        how = f" ({self.how})" if self.how else ""
+        share = f"{self.after / self.before - 1:.0%}"
+        return (
+            f"{after} output tokens/s in place of {before} (+{share}), measured on {self.date} with vLLM {self.engine},"
+            f" profile {self.profile}, {self.concurrency} at once{how}"
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options or other weights that were measured to be faster for a model on so many GPUs of a type."""
+
+    name: str
+    model: str
+    #: A key of the catalogue's GPUs with how many of them; CPU with 0.
+    gpu: str
+    count: int
+    objective: str
+    measured: Measured
+    #: The release that its options are for, such as 0.33.
+    release: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: The key of the same model's other weights; empty for the model's own.
+    weights: str = ""
+    #: The user's file that it is from; empty for one of the collection.
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Policy:
     """The planner's constants. catalog/planner.yml gives the source of each."""
 
@@ -307,6 +354,7 @@ class Catalog:
     adapters: Mapping[str, Adapter] = field(default_factory=dict)
     #: Drafts, likewise.
     drafts: Mapping[str, Draft] = field(default_factory=dict)
+    presets: tuple[Preset, ...] = ()
 
     @cached_property
     def gpu_names(self) -> Mapping[str, GpuSpec]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from .catalog import (
     Policy,
     version_key,
 )
+from .preset_files import read_folder, read_presets
 from .quantization import Storage, WeightFormat, plain
 from .read_quantization import Unreadable, quantization_of, read_quantization
 from .speculation import MOST_TOKENS, WITH_MODEL, WITHOUT_MODEL
@@ -279,8 +280,12 @@ def load_catalog(
     extra_gpus: Raw | None = None,
     extra_engines: Raw | None = None,
     home: Path = HOME,
+    presets_dir: str = "",
 ) -> Catalog:
-    """Read catalog/ and merge the user's entries. Raises ValueError for malformed entries."""
+    """Read catalog/ and merge the user's entries. Raises ValueError for malformed entries.
+
+    ``presets_dir``: a folder with the user's own presets; empty for none.
+    """
     models, gpus = _read(home / "models.yml"), _read(home / "gpus.yml")
     formats = _formats(_read(home / "weight_formats.yml"))
     raw_models = _merged("model", models["models"], extra_models)
@@ -289,7 +294,7 @@ def load_catalog(
     whole = [key for key, raw in raw_engines.items() if {"images", "memory", "flags"} <= raw.keys()]
     newest = raw_engines[max(whole, key=version_key)]
     engines = (engine_spec(_release(key, newest, raw)) for key, raw in raw_engines.items())
-    return Catalog(
+    catalog = Catalog(
         models={key: model_spec(key, raw, formats, raw_models) for key, raw in raw_models.items()},
         gpus={key: gpu_spec(key, raw) for key, raw in _merged("gpu", gpus["gpus"], extra_gpus).items()},
         engines={engine.version: engine for engine in engines},
@@ -298,3 +303,5 @@ def load_catalog(
         unified_reserve_mib=int(gpus["unified_reserve_mib"]),
         architectures=gpus["architectures"],
     )
+    presets = {**read_presets(_read(home / "presets.yml"), catalog), **read_folder(presets_dir, catalog)}
+    return replace(catalog, presets=tuple(presets.values()))

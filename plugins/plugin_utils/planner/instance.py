@@ -72,6 +72,10 @@ class Instance:
     auto_draft: str = ""
     #: GiB of the host's memory that hold KV cache.
     kv_host_gib: int = 0
+    #: The preset that was taken, what it gains in words, and what faster weights would give, where they are not served.
+    preset: str = ""
+    preset_gain: str = ""
+    faster_weights: str = ""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -138,7 +142,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         planned["trust-remote-code"] = True
     planned |= {**lora.options(request), **speculation.options(request)}
     planned |= host_cache.option(decision.kv_host_gib, decision.replicas)
-    merged = {**planned, **engine.config, **request.model.vllm, **request.extra_args}
+    merged = {**planned, **engine.config, **request.options}
     if request.stretched:
         merged["hf-overrides"] = with_own(request.stretched, request.option("hf-overrides"))
     return {key: value for key, value in merged.items() if value is not None}
@@ -155,7 +159,7 @@ def _of_task(request: InstanceRequest) -> dict[str, Any]:
 
 def start_timeout_s(request: InstanceRequest, policy: Policy) -> int:
     """Seconds that a start may take: from the user's environment, else from the size of the weights."""
-    own = {**request.model.env, **request.env}.get("VLLM_ENGINE_READY_TIMEOUT_S")
+    own = request.variables.get("VLLM_ENGINE_READY_TIMEOUT_S")
     if own is not None:
         return int(own)
     return policy.start_base_s + weights_bytes(request.model) // policy.load_bytes_per_s
@@ -166,7 +170,7 @@ def env(decision: Decision, engine: EngineSpec, policy: Policy, timeout: int) ->
     base = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
     if decision.request.device == "cpu":
         base["VLLM_CPU_KVCACHE_SPACE"] = str(policy.cpu_kv_cache_gib)
-    return {**base, **decision.request.model.env, **decision.request.env}
+    return {**base, **decision.request.variables}
 
 
 def _model_fields(model: ModelSpec) -> dict[str, Any]:
@@ -220,5 +224,8 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         draft=speculation.fetched(request),
         auto_draft=speculation.offered(request),
         kv_host_gib=decision.kv_host_gib,
+        preset=request.preset.name if request.preset else "",
+        preset_gain=request.preset.measured.gain if request.preset else "",
+        faster_weights=request.faster,
         warnings=decision.warnings,
     )

@@ -11,14 +11,14 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus
-from . import lora, speculation
+from . import lora, presets, speculation
 from .catalog import Catalog
 from .host import UNIT, Group, Host, read_host
 from .instance import Instance, to_download
 from .memory import Parallel, weights_bytes
 from .messages import Advice, nodes_needed, short_why
 from .placement import Placement, pack
-from .plan import arguments, make_plan, on_cpu_context, pick_image, too_long, too_new
+from .plan import arguments, make_plan, on_cpu_context, pick_image, too_long, too_new, with_cpu_preset
 from .request import InstanceRequest, read_request
 from .sharing import share_out
 
@@ -46,6 +46,10 @@ class Row:
     gpu_indices: tuple[int, ...] = ()
     #: What `speculative: auto` would take, in words, where nothing proposes tokens.
     auto_draft: str = ""
+    #: The preset that is taken, what it gains in words, and what faster weights would give, where they are not served.
+    preset: str = ""
+    preset_gain: str = ""
+    faster_weights: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as an action returns it."""
@@ -100,7 +104,14 @@ def _fitting_row(row: dict[str, Any], placement: Placement) -> Row:
         data_parallel_size=choice.replicas,
         max_model_len=choice.context,
         kv_cache_tokens=choice.fit.kv_tokens * choice.replicas,
+        **_of_presets(placement.request),
     )
+
+
+def _of_presets(request: InstanceRequest) -> dict[str, Any]:
+    preset = request.preset
+    taken = {"preset": preset.name, "preset_gain": preset.measured.gain} if preset else {}
+    return {**taken, "faster_weights": request.faster}
 
 
 def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
@@ -128,25 +139,32 @@ def _shared_row(row: dict[str, Any], request: InstanceRequest, host: Host, advic
     return Row(**row, fits=False, reason=shared.problems[0].removeprefix(f"{request.name}: ").removesuffix("."))
 
 
-def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
+def _common(request: InstanceRequest, label: str, bits_per_s: float) -> dict[str, Any]:
+    """What a row has in any case."""
     beside = [*lora.fetched(request), speculation.fetched(request)]
     size = to_download(request.model.folder, weights_bytes(request.model), beside)
-    minutes = _minutes(size, bits_per_s)
-    row: dict[str, Any] = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": minutes}
-    row["auto_draft"] = speculation.offered(request)
+    row = {"model": request.name, "host": label, "download_bytes": size, "download_minutes": _minutes(size, bits_per_s)}
+    return {**row, "auto_draft": speculation.offered(request)}
+
+
+def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_per_s: float) -> Row:
+    row = _common(request, label, bits_per_s)
     refused = _refused(request, host, advice)
     if refused:
         return Row(**row, fits=False, reason=refused)
     if request.device == "cpu":
+        request, _notes = with_cpu_preset(request, request.engine or advice.engine, advice.catalog)
         context, tokens = on_cpu_context(request, advice.catalog)
-        return Row(**row, fits=True, reason="", layout="CPU", max_model_len=context, kv_cache_tokens=tokens)
+        figures: dict[str, Any] = {"max_model_len": context, "kv_cache_tokens": tokens, **_of_presets(request)}
+        return Row(**row, fits=True, reason="", layout="CPU", **figures)
     if not host.groups:
         return Row(**row, fits=False, reason="no free GPU")
     if request.gpu_share is not None:
         return _shared_row(row, request, host, advice)
     packing = pack([request], host.groups, advice.engine, advice.catalog.policy)
     if packing.placements:
-        return _fitting_row(row, packing.placements[0])
+        ((placement,), _notes) = presets.take(packing.placements, advice)
+        return _fitting_row(_common(placement.request, label, bits_per_s), placement)
     reason = packing.pinned[0] if packing.pinned else short_why(request, host.groups[0], advice)
     return Row(**row, fits=False, reason=reason + _nodes(request, host.groups, advice))
 
@@ -204,6 +222,9 @@ def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
         kv_cache_tokens=instance.kv_cache_tokens,
         gpu_indices=instance.gpu_indices,
         auto_draft=instance.auto_draft,
+        preset=instance.preset,
+        preset_gain=instance.preset_gain,
+        faster_weights=instance.faster_weights,
     )
 
 

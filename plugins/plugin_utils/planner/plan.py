@@ -11,7 +11,7 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus, label
-from . import host_cache
+from . import host_cache, presets
 from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
@@ -81,7 +81,7 @@ def pick_image(request: InstanceRequest, engine: EngineSpec, driver: str) -> Ima
             finding=f"vLLM {engine.version} has no image for {request.device} in the catalogue: set vllm_image."
         )
     for image in images:
-        if _driver_supports(image, driver, {**request.model.env, **request.env}):
+        if _driver_supports(image, driver, request.variables):
             fallback = (
                 f"The driver ({driver}) is too old for {images[0].image} ({images[0].min_driver}): using {image.image}."
             )
@@ -95,7 +95,7 @@ def pick_image(request: InstanceRequest, engine: EngineSpec, driver: str) -> Ima
 
 
 def _cpu_space_gib(request: InstanceRequest, catalog: Catalog) -> int:
-    space = {**request.model.env, **request.env}.get("VLLM_CPU_KVCACHE_SPACE")
+    space = request.variables.get("VLLM_CPU_KVCACHE_SPACE")
     return int(space or catalog.policy.cpu_kv_cache_gib)
 
 
@@ -116,7 +116,15 @@ def on_cpu_context(request: InstanceRequest, catalog: Catalog) -> tuple[int, int
     return request.max_model_len or min(request.model.context, safe), tokens
 
 
-def _on_cpu(request: InstanceRequest, port: int, image: str, catalog: Catalog) -> Decision:
+def with_cpu_preset(
+    request: InstanceRequest, engine: EngineSpec, catalog: Catalog
+) -> tuple[InstanceRequest, list[str]]:
+    """The request of an engine on the CPU with the preset that matches, and notes."""
+    return presets.on_cpu(request, engine, catalog, lambda one: on_cpu_context(one, catalog)[0])
+
+
+def _on_cpu(request: InstanceRequest, port: int, image: str, engine: EngineSpec, catalog: Catalog) -> Decision:
+    request, notes = with_cpu_preset(request, engine, catalog)
     context, tokens = on_cpu_context(request, catalog)
     return Decision(
         request=request,
@@ -128,6 +136,7 @@ def _on_cpu(request: InstanceRequest, port: int, image: str, catalog: Catalog) -
         kv_gib=_cpu_space_gib(request, catalog),
         request_bytes=_cpu_layout(request).request_bytes(context),
         kv_dtype=request.kv_cache_dtype or "auto",
+        warnings=tuple(notes),
     )
 
 
@@ -314,8 +323,10 @@ def _place(
     ]
     problems += [does_not_fit(request, groups, advice) for request in packing.alone]
     problems += [not_together(packing.together, host, advice.catalog)] if packing.together else []
-    packing = replace(packing, placements=(*packing.placements, *shared.placements))
-    return packing, [*(host.blocked if problems else ()), *problems], [*host.blocked, *notes, *_idle(host, packing)]
+    placements, said = presets.take((*packing.placements, *shared.placements), advice)
+    packing = replace(packing, placements=placements)
+    notes = [*host.blocked, *notes, *_idle(host, packing), *said]
+    return packing, [*(host.blocked if problems else ()), *problems], notes
 
 
 def _other_weights(placement: Placement, advice: Advice) -> list[Mapping[str, str]]:
@@ -355,7 +366,8 @@ def _decisions(
     for request in host_request.instances:
         port, image = port_of[request.name], images[request.name].image
         if request.device == "cpu":
-            decisions.append(_on_cpu(request, port, image, catalog))
+            engine = host_request.engine_of(request)
+            decisions.append(_on_cpu(request, port, image, engine, catalog))
         else:
             made = _on_gpus(placements[request.name], port, image, _notes(placements[request.name]))
             decisions.append(replace(made, starts_after=before.get(request.name, ())))

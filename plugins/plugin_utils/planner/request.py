@@ -18,7 +18,7 @@ from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
 from . import host_cache, lora as lora_rules, options as planner_options, speculation
 from .adapters import Lora, read_lora
-from .catalog import Catalog, EngineSpec, ModelSpec, near
+from .catalog import Catalog, EngineSpec, ModelSpec, Preset, near
 from .fetched import chosen
 from .flags import FP16, typed_args
 from .named import called, shown
@@ -81,14 +81,24 @@ class InstanceRequest:
     env: Mapping[str, str] = field(default_factory=dict)
     #: The release of its image; None: the host's release.
     engine: EngineSpec | None = None
+    #: Whether presets are taken; the one that is, without what is set already; and what faster weights would give.
+    presets: bool = True
+    preset: Preset | None = None
+    faster: str = ""
 
     @cached_property
-    def _options(self) -> Mapping[str, Any]:
-        return {**self.model.vllm, **self.extra_args}
+    def options(self) -> Mapping[str, Any]:
+        """The options of vLLM of a preset, of the model's entry and of the user, who wins."""
+        return {**(self.preset.options if self.preset else {}), **self.model.vllm, **self.extra_args}
+
+    @cached_property
+    def variables(self) -> Mapping[str, str]:
+        """The environment, likewise."""
+        return {**(self.preset.env if self.preset else {}), **self.model.env, **self.env}
 
     def option(self, name: str, default: Any = None) -> Any:
-        """An option of vLLM that the model's entry or the user sets, under its own name or with `no-` before it."""
-        options = self._options
+        """An option of vLLM that is set, under its own name or with `no-` before it."""
+        options = self.options
         if options.get(f"no-{name}") is True:
             return False
         return default if options.get(name) is None else options[name]
@@ -355,7 +365,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
 #: Upper limits of numbers; the default is 1024.
 LARGEST = {"port": 65535, "weights_bytes": 1 << 60, "kv_bytes_per_token": 1 << 40}
 #: Options of the whole host. All others belong to one instance and are fields of InstanceRequest.
-OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "remove_unlisted")
+OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "presets_dir", "remove_unlisted")
 
 
 def _reader(name: str, option: Option) -> Callable[[Any], Any]:
@@ -516,6 +526,11 @@ def _dtype(instance: InstanceRequest) -> list[str]:
     ]
 
 
+def contradictions(instance: InstanceRequest) -> list[str]:
+    """Findings about options that vLLM does not take together, or for this model."""
+    return [*_steps(instance), *_dtype(instance)]
+
+
 def _exposed(instance: InstanceRequest, api_key_set: bool) -> list[str]:
     if instance.host in LOOPBACK or api_key_set:
         return []
@@ -555,7 +570,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for instance in instances for finding in _exposed(instance, key_set)]
     findings += [finding for instance in instances for finding in _unconsented(instance)]
     findings += [finding for instance in instances for finding in _shares_one_gpu(instance)]
-    findings += [finding for instance in instances for finding in (*_steps(instance), *_dtype(instance))]
+    findings += [finding for instance in instances for finding in contradictions(instance)]
     unserved = {instance.name: lora_rules.problems(instance, catalog) for instance in instances}
     findings += [finding for found in unserved.values() for finding in found]
     # What is refused is not counted.

@@ -349,7 +349,7 @@ def shortfall(candidate: Candidate, fit: Footprint) -> str:
     )
 
 
-def _tier(choice: Choice, candidate: Candidate) -> int:
+def tier(choice: Choice, candidate: Candidate) -> int:
     """Rank of compromises: 0 none, 1 smaller steps, 2 FP8 cache not requested, 3 pipeline stages not requested."""
     if choice.spread.pp > 1 and not candidate.request.pp:
         return 3
@@ -360,16 +360,16 @@ def _tier(choice: Choice, candidate: Candidate) -> int:
 
 def _throughput(choice: Choice, candidate: Candidate) -> tuple[Any, ...]:
     roomy = choice.kv_share >= candidate.policy.kv_share
-    return (_tier(choice, candidate), not roomy, choice.spread.gpus if roomy else -choice.kv_share, choice.spread.pp)
+    return (tier(choice, candidate), not roomy, choice.spread.gpus if roomy else -choice.kv_share, choice.spread.pp)
 
 
 def _latency(choice: Choice, candidate: Candidate) -> tuple[Any, ...]:
     crossing = choice.spread.tp > candidate.group.spec.nvlink_domain > 1
-    return (_tier(choice, candidate), crossing, -choice.spread.tp, choice.spread.pp)
+    return (tier(choice, candidate), crossing, -choice.spread.tp, choice.spread.pp)
 
 
 def _context(choice: Choice, candidate: Candidate) -> tuple[Any, ...]:
-    return (-choice.context, _tier(choice, candidate), choice.spread.gpus, -choice.fit.kv_tokens)
+    return (-choice.context, tier(choice, candidate), choice.spread.gpus, -choice.fit.kv_tokens)
 
 
 RANKS: dict[str, Callable[[Choice, Candidate], tuple[Any, ...]]] = {
@@ -384,8 +384,8 @@ def _why_not(choice: Choice, best: Choice, candidate: Candidate) -> str:
     room = f"{choice.fit.kv_tokens} tokens of KV cache per replica and a context of {choice.context}"
     if candidate.request.objective == "context":
         return f"{room}; the chosen one reaches {best.context} with the fewest GPUs and the best precision that do"
-    if _tier(choice, candidate) > _tier(best, candidate):
-        return f"{room}, but {TIERS[_tier(choice, candidate)]}"
+    if tier(choice, candidate) > tier(best, candidate):
+        return f"{room}, but {TIERS[tier(choice, candidate)]}"
     if candidate.request.objective == "latency":
         return f"a single answer is slower than with {best.spread}"
     if choice.kv_share < candidate.policy.kv_share:

@@ -42,6 +42,7 @@ def _by_chance(request: InstanceRequest) -> bool:
 
 def _same(request: InstanceRequest, other: str, catalog: Catalog) -> bool:
     """Whether the instance on the node serves this model, or may be taken to, where its model is not known."""
-    smaller = siblings(request.model, catalog) if request.weights == "smaller" and not request.model.missing else []
+    others = request.weights in ("smaller", "fastest") and not request.model.missing
+    smaller = siblings(request.model, catalog) if others else []
     known = {model.repo_id.rstrip("/").casefold() for model in (request.model, *smaller)}
     return not other or other.rstrip("/").casefold() in known

@@ -82,7 +82,20 @@ def _noted(notes: Sequence[str]) -> list[str]:
 def alone(rows: Sequence[Row], notes: Sequence[str], mbit_per_s: float) -> list[str]:
     """The tables and notes of models that are planned one by one."""
     lines = [line for title, part in _blocks(rows) for line in (title, "", *table(part), "")]
-    return [*lines, *_units(mbit_per_s), *_drafts(rows), *_noted(notes)]
+    return [*lines, *_units(mbit_per_s), *_drafts(rows), *_noted([*_faster(rows), *notes])]
+
+
+def _faster(rows: Sequence[Row]) -> list[str]:
+    """The presets that are taken, and the weights that are faster by measurement and not served."""
+    taken = [(row, row.preset, row.preset_gain) for row in rows if row.preset]
+    return [
+        *(f"{row.model} on {row.host} has the preset {preset}: {gain}." for row, preset, gain in taken),
+        *(
+            f"For {row.model} on {row.host} vllm_weights: fastest takes {row.faster_weights}."
+            for row in rows
+            if row.faster_weights
+        ),
+    ]
 
 
 def _drafts(rows: Sequence[Row]) -> list[str]:
@@ -105,7 +118,14 @@ def packed(host: Together, mbit_per_s: float) -> list[str]:
     for row in host.rows:
         name, _host, _fits, layout, *counted = cells(row)
         rows.append((row, (_short(name), _gpus(row), layout, *counted)))
-    return [f"On {where}, side by side:", "", *_lines(head, rows), "", *_sum(host, mbit_per_s), *_noted(host.notes)]
+    return [
+        f"On {where}, side by side:",
+        "",
+        *_lines(head, rows),
+        "",
+        *_sum(host, mbit_per_s),
+        *_noted([*_faster(host.rows), *host.notes]),
+    ]
 
 
 def _gpus(row: Row) -> str:

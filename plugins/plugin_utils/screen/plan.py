@@ -93,6 +93,13 @@ def proposes(instance: Plain) -> list[tuple[str, str]]:
     return [("draft", f"{by}, {tokens} token{'' if tokens == 1 else 's'} at a time ({option['method']})")]
 
 
+def faster(instance: Plain) -> list[tuple[str, str]]:
+    """The preset that is taken, and the weights that are faster by measurement and not served."""
+    taken, weights = instance.get("preset"), instance.get("faster_weights")
+    preset = [("preset", f"{taken}: {instance['preset_gain']}")] if taken else []
+    return [*preset, *([("weights", f"as named; vllm_weights: fastest takes {weights}")] if weights else [])]
+
+
 #: What a model that generates no text gives, by its task.
 GIVES = {"embed": "embeddings", "rerank": "rankings", "classify": "classes", "pooling": "pooled states"}
 
@@ -113,6 +120,7 @@ def _model(instance: Plain, restart: str) -> list[str]:
         ("address", address(instance)),
         *adapters,
         *proposes(instance),
+        *faster(instance),
         ("restart", restart),
     ]
     # A name that may mean another commit tomorrow is shown with the commit that was read.

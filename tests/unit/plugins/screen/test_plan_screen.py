@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             ],
         },
     ),
+    "h100-8b": ("1xH100", {"model": "8b"}, {"fetch": [], "disks": [HERE]}),
     "l40s-8b": ("1xL40S", {"model": "8b", "max_model_len": "16K"}, {"fetch": [], "disks": [HERE]}),
 }
 
