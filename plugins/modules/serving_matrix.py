@@ -161,6 +161,12 @@ rows:
         - The other weights of the same model that were measured to be faster on these GPUs, and what they would give,
           in words. Empty where C(weights=fastest) would change nothing.
       type: str
+    notes:
+      description:
+        - What else there is to say of presets and other weights, such as a preset that was left out. With O(together)
+          it is in the notes of all rows.
+      type: list
+      elements: str
     download_bytes:
       description: The size of the weights in bytes, with adapters and a draft.
       type: int

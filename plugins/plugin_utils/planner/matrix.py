@@ -50,6 +50,8 @@ class Row:
     preset: str = ""
     preset_gain: str = ""
     faster_weights: str = ""
+    #: What else the plan says of presets and weights, where the model is planned alone.
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, as an action returns it."""
@@ -153,9 +155,10 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
     if refused:
         return Row(**row, fits=False, reason=refused)
     if request.device == "cpu":
-        request, _notes = with_cpu_preset(request, request.engine or advice.engine, advice.catalog)
+        request, notes = with_cpu_preset(request, request.engine or advice.engine, advice.catalog)
         context, tokens = on_cpu_context(request, advice.catalog)
         figures: dict[str, Any] = {"max_model_len": context, "kv_cache_tokens": tokens, **_of_presets(request)}
+        figures["notes"] = tuple(f"{request.name}: {note}" for note in notes)
         return Row(**row, fits=True, reason="", layout="CPU", **figures)
     if not host.groups:
         return Row(**row, fits=False, reason="no free GPU")
@@ -163,8 +166,8 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
         return _shared_row(row, request, host, advice)
     packing = pack([request], host.groups, advice.engine, advice.catalog.policy)
     if packing.placements:
-        ((placement,), _notes) = presets.take(packing.placements, advice)
-        return _fitting_row(_common(placement.request, label, bits_per_s), placement)
+        (placement,), notes = presets.take(packing.placements, advice)
+        return replace(_fitting_row(_common(placement.request, label, bits_per_s), placement), notes=tuple(notes))
     reason = packing.pinned[0] if packing.pinned else short_why(request, host.groups[0], advice)
     return Row(**row, fits=False, reason=reason + _nodes(request, host.groups, advice))
 

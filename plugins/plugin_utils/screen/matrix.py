@@ -86,7 +86,8 @@ def alone(rows: Sequence[Row], notes: Sequence[str], mbit_per_s: float) -> list[
 
 
 def _faster(rows: Sequence[Row]) -> list[str]:
-    """The presets that are taken, and the weights that are faster by measurement and not served."""
+    """The presets that are taken, notes about them, and the weights that are faster by measurement and not served."""
+    one_host = len({row.host for row in rows}) == 1
     taken = [(row, row.preset, row.preset_gain) for row in rows if row.preset]
     return [
         *(f"{row.model} on {row.host} has the preset {preset}: {gain}." for row, preset, gain in taken),
@@ -95,6 +96,8 @@ def _faster(rows: Sequence[Row]) -> list[str]:
             for row in rows
             if row.faster_weights
         ),
+        # Over many hosts they would be longer than the table.
+        *(note for row in rows if one_host for note in row.notes),
     ]
 
 

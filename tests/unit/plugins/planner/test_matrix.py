@@ -212,6 +212,14 @@ def test_the_table_says_which_presets_are_taken_and_which_weights_are_faster() -
     (fastest, _two), _findings = matrix({"models": ["8b"], "weights": "fastest"}, hosts, catalog, 1000)
     assert (fastest.preset, fastest.faster_weights) == ("small", "")
     assert fastest.download_bytes == instances("1xH100", catalog, model="8b-fp8")["8b-fp8"].download_bytes
+    served = "8b: Serving 8b-fp8 (RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8, 8.5 GiB of FP8 weights) in place of 8b"
+    (note,) = fastest.notes
+    assert note.startswith(served)
+    assert f"- {served}" in " ".join(" ".join(alone([fastest], [], 1000)).split())
+    assert served not in " ".join(" ".join(alone([fastest, _two], [], 1000)).split())
+    odd = dataclasses.replace(catalog, presets=(dataclasses.replace(on_cpu, options={"max-num-seqs": 0}),))
+    (row, _two), _findings = matrix({"models": ["tiny"]}, hosts, odd, 1000)
+    assert row.notes == ("tiny: The preset calm is left out: max-num-seqs must be at least 1, not 0.",)
     host = together({"models": ["8b"]}, "2xH100", given_gpus("2xH100", catalog), NodeServing(), catalog, 1000)
     assert f"- 8b on 2xH100 has the preset fast: {gain}." in " ".join(" ".join(packed(host, 1000)).split())
 
