@@ -10,6 +10,7 @@ neither used nor changed.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -41,7 +42,9 @@ CHANGES_NUMBERS = frozenset(
 _NAME = "gpunode-quality"
 _PACKAGES, _QUESTIONS, _TASK_FILE, _ANSWERS = "/packages", "/questions.jsonl", "/task.yaml", "/answers"
 _TARGET = re.compile(r"-?[$0-9.,]*[0-9][.]?")
-_TELLING = re.compile(r"^ERROR|Response text:|Exception:")
+_TELLING = re.compile(r"^(?:ERROR|docker): (.*)|API request failed! (.*)|Exception:(.*)")
+_LONG = "maximum context length"
+_RETRIES = re.compile(r"(, \(no outputs\))?[.,] retry\w*[.]*$", re.IGNORECASE)
 #: How long pip may take, and lm-eval for each question, in seconds.
 INSTALL_S, ANSWER_S = 1800, 60
 
@@ -147,14 +150,14 @@ def prepare(run: Runner, harness: Harness, index: Index, say: Callable[[str], No
         return
     say(f"Installs lm-eval for {count} questions in {harness.packages}: 0.5 GB, once for this image")
     partial = f"{harness.home}/partial"
-    for old in (partial, *glob.glob(f"{glob.escape(harness.home)}/packages-*")):
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     os.makedirs(partial, mode=0o755)
     os.makedirs(f"{harness.home}/cache", mode=0o700, exist_ok=True)
+    stop(run, harness)
     secrets = f"{harness.home}/pip.env"
     node_files.write(secrets, _pip_environment(index), 0o600)
     try:
-        rc, out, err = _run(run, harness, INSTALL_S, _installing(harness, index, partial, secrets))
+        rc, out, err = run(commands.within(INSTALL_S, *_installing(harness, index, partial, secrets)))
     finally:
         os.remove(secrets)
     if rc != 0:
@@ -163,8 +166,10 @@ def prepare(run: Runner, harness: Harness, index: Index, say: Callable[[str], No
             " needs a package index (huggingface_pip_index_url), or the wheels of catalog/quality/requirements.txt in"
             " a folder (huggingface_pip_args: --no-index --find-links FOLDER)."
         )
+    earlier = glob.glob(f"{glob.escape(harness.home)}/packages-*")
     os.rename(partial, harness.packages)
-    shutil.rmtree(f"{harness.home}/cache", ignore_errors=True)
+    for old in (f"{harness.home}/cache", *earlier):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _pip_environment(index: Index) -> str:
@@ -174,7 +179,7 @@ def _pip_environment(index: Index) -> str:
 
 def _installing(harness: Harness, index: Index, partial: str, secrets: str) -> List[str]:
     arguments = shlex.split(index.pip_args)
-    # Folders and certificates of the node are where the settings say, in the container too.
+    # Folders and certificates of the node are where the settings say, in the container too. Docker makes absent ones.
     paths = ["/etc/pip.conf", index.ca_path, *(word.split("=", 1)[-1] for word in arguments)]
     seen = [f"--volume={path}:{path}:ro" for path in paths if path.startswith("/") and os.path.exists(path)]
     mounts = [f"--volume={partial}:{_PACKAGES}", f"--volume={harness.home}/cache:/cache", *seen]
@@ -248,25 +253,29 @@ def measure(run: Runner, harness: Harness, endpoint: Endpoint, answers: str) -> 
     shutil.rmtree(answers, ignore_errors=True)
     os.makedirs(answers, mode=0o700)
     node_files.write_atomically(f"{harness.home}/task.yaml", _task())
-    rc, out, err = _run(run, harness, 300 + ANSWER_S * count, command(harness, endpoint, answers))
+    stop(run, harness)
+    rc, out, err = run(commands.within(300 + ANSWER_S * count, *command(harness, endpoint, answers)))
     if rc != 0:
-        raise QualityError(f"lm-eval did not ask {endpoint.served}: {_why(out + err, rc)}.")
+        why = _why(out + err, rc)
+        remedy = " Fewer examples before each question are shorter: benchmark_quality_shots." if _LONG in why else ""
+        raise QualityError(f"lm-eval did not ask {endpoint.served}: {why}.{remedy}")
     return read(answers)
 
 
-def _run(run: Runner, harness: Harness, seconds: int, argv: Sequence[str]) -> Any:
-    """Run the container alone: one whose play was killed may still be there."""
+def stop(run: Runner, harness: Harness) -> None:
+    """Remove what a killed play left: a container goes on without the program that started it."""
     run([harness.docker, "rm", "--force", _NAME])
-    return run(commands.within(seconds, *argv))
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(f"{harness.home}/pip.env")
 
 
 def _why(text: str, rc: int) -> str:
-    """The first line of pip or of lm-eval that tells of an error, else the last line."""
+    """The first error that pip or lm-eval tells of, else the last line."""
     if rc in commands.TIMED_OUT:
         return "it took too long"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if _TELLING.search(line)]
-    return (told[:1] or lines[-1:] or ["it said nothing"])[0][:500].rstrip(".")
+    told = [found.group(found.lastindex or 0) for found in map(_TELLING.search, lines) if found]
+    return _RETRIES.sub("", (told[:1] or lines[-1:] or ["it said nothing"])[0]).rstrip(".")[:500]
 
 
 def read(answers: str) -> Quality:

@@ -58,7 +58,9 @@ def install(folders: dict[str, str]) -> tuple[int, str, str]:
     return 0, "", ""
 
 
-def answer(right: Sequence[int], said: str = " The answer is 4.") -> Callable[[dict[str, str]], tuple[int, str, str]]:
+def answer(
+    right: Sequence[int], said: str = " The answer is 4.", prompt: str = "p"
+) -> Callable[[dict[str, str]], tuple[int, str, str]]:
     """Leaves samples in the form of lm-eval 0.4.13: each question once for each way of reading its answer."""
 
     def work(folders: dict[str, str]) -> tuple[int, str, str]:
@@ -69,7 +71,7 @@ def answer(right: Sequence[int], said: str = " The answer is 4.") -> Callable[[d
                 "resps": [[said]],
                 "exact_match": float(hit if name != "strict-match" else 0),
             }
-            | {"prompt_hash": f"p{number}", "target_hash": f"t{number}"}
+            | {"prompt_hash": f"{prompt}{number}", "target_hash": f"t{number}"}
             for name in ("strict-match", "flexible-extract")
             for number, hit in reversed(list(enumerate(right)))
         ]
@@ -152,7 +154,7 @@ def test_pip_is_told_where_packages_are_and_passwords_stay_in_a_file(harness: Ha
     authority.touch()
     index = Index(
         "https://me:secret@mirror/simple",
-        f"--no-index --find-links={wheels}",
+        f"--no-index --find-links={wheels} --find-links /absent",
         str(authority),
         {"HTTPS_PROXY": "http://me:other@proxy", "NO_PROXY": ""},
     )
@@ -167,7 +169,8 @@ def test_pip_is_told_where_packages_are_and_passwords_stay_in_a_file(harness: Ha
     quality.prepare(docker, harness, index, lambda _line: None)
     (argv,) = docker.runs
     assert {f"--volume={path}:{path}:ro" for path in (wheels, authority)} <= set(argv)
-    assert argv[-2:] == ["--no-index", f"--find-links={wheels}"]
+    assert not any(word.startswith("--volume=/absent") for word in argv)
+    assert argv[-4:] == ["--no-index", f"--find-links={wheels}", "--find-links", "/absent"]
     assert f"--env-file={harness.home}/pip.env" in argv
     assert not any("secret" in word or "other" in word for word in argv)
     assert seen["mode"] == 0o600
@@ -184,8 +187,11 @@ def test_a_failed_installation_says_why_and_leaves_its_downloads(harness: Harnes
         Path(folders["/cache"], "wheel").touch()
         return 1, "", "WARNING: slow\nERROR: No matching distribution found for aiohttp==3.14.5\nERROR: more\n"
 
+    before = replace(harness, image="vllm/vllm-openai:v0.32.0")
+    quality.prepare(Docker(install), before, Index(), lambda _line: None)
     with pytest.raises(QualityError, match=r"No matching distribution found for aiohttp==3\.14\.5\. This node needs"):
         quality.prepare(Docker(fail), harness, Index(), lambda _line: None)
+    assert os.path.exists(before.packages)
     assert not os.path.exists(harness.packages)
     assert not os.path.exists(f"{harness.home}/pip.env")
     assert os.listdir(f"{harness.home}/cache") == ["wheel"]
@@ -227,19 +233,35 @@ def test_what_was_answered_is_counted_by_question(harness: Harness, tmp_path: Pa
 
 
 def test_other_words_are_other_answers_to_the_same_questions(harness: Harness, tmp_path: Path) -> None:
-    one, same, other = (
-        quality.measure(Docker(answer([1, 0], said)), harness, ENDPOINT, str(tmp_path / "answers"))
-        for said in ("4", "4", "It is 4")
+    one, same, other, asked = (
+        quality.measure(Docker(answer([1, 0], *said)), harness, ENDPOINT, str(tmp_path / "answers"))
+        for said in (["4"], ["4"], ["It is 4"], ["4", "with fewer examples"])
     )
     assert one == same
-    assert one.answers != other.answers
-    assert one.asked == other.asked
+    assert (one.answers != other.answers, one.asked == other.asked) == (True, True)
+    assert (one.answers == asked.answers, one.asked != asked.asked) == (True, True)
 
 
 @pytest.mark.parametrize(
     ("outcome", "why"),
     [
-        ((1, "", "API request failed! Response text: too long. Retrying...\nConnector is closed.\n"), "too long"),
+        (
+            (
+                1,
+                "",
+                "0%|  | 0/200 WARNING API request failed! Status code: 500, Response text: {}. Retrying...\nx\n",
+            ),
+            r"Status code: 500, Response text: {}\.$",
+        ),
+        (
+            (1, "", "Exception:ClientConnectorError(111, 'refused'), (no outputs), retrying.\nConnector is closed.\n"),
+            r"ClientConnectorError\(111, 'refused'\)\.$",
+        ),
+        (
+            (1, "", "API request failed! This model's maximum context length is 2048 tokens. Retrying.\n"),
+            r"2048 tokens\. Fewer .*: benchmark_quality_shots\.$",
+        ),
+        ((125, "", "docker: Error response: No such image: x.\nSee 'docker run --help'.\n"), r"such image: x\.$"),
         ((1, "", "first\nlast\n"), "last"),
         ((1, "", ""), "it said nothing"),
         ((124, "", "half"), "it took too long"),
@@ -248,13 +270,26 @@ def test_other_words_are_other_answers_to_the_same_questions(harness: Harness, t
 def test_a_question_without_an_answer_is_no_measurement(
     harness: Harness, tmp_path: Path, outcome: tuple[int, str, str], why: str
 ) -> None:
-    with pytest.raises(QualityError, match=f"lm-eval did not ask 8b: .*{why}"):
+    with pytest.raises(QualityError, match=f"^lm-eval did not ask 8b: .*{why}"):
         quality.measure(Docker(lambda _folders: outcome), harness, ENDPOINT, str(tmp_path / "answers"))
 
 
 def test_no_answers_are_no_measurement(harness: Harness, tmp_path: Path) -> None:
     with pytest.raises(QualityError, match=r"left no answers in .*/answers\.$"):
         quality.measure(Docker(), harness, ENDPOINT, str(tmp_path / "answers"))
+
+
+def test_what_a_killed_play_left_is_stopped_before_anything_new(harness: Harness) -> None:
+    os.makedirs(harness.home)
+    left = Path(harness.home, "pip.env")
+    left.write_text("PIP_INDEX_URL=https://me:secret@mirror\n", encoding="utf-8")
+    docker = Docker(install)
+    quality.stop(docker, harness)
+    assert docker.commands == [["docker", "rm", "--force", "gpunode-quality"]]
+    assert not left.exists()
+    quality.prepare(docker, harness, Index(), lambda _line: None)
+    assert docker.commands[1:2] == docker.commands[:1]
+    assert "--name=gpunode-quality" in docker.runs[0]
 
 
 def of(right: str, asked: str = "sha256:1") -> Quality:
