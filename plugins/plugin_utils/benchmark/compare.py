@@ -161,8 +161,8 @@ def _notes(earlier: Record, later: Record, before: Sweep, after: Sweep) -> Itera
         yield f"{single[0]['id']} has no repeats: the noise of the other record stands for its own."
     if earlier["model"]["repo_id"] != later["model"]["repo_id"]:
         yield (
-            f"The model differs: {later['model']['repo_id']}, and {earlier['model']['repo_id']} earlier. Speed says nothing"
-            " about the quality of their answers."
+            f"The model differs: {later['model']['repo_id']}, and {earlier['model']['repo_id']} earlier. Speed says"
+            " nothing about the quality of their answers."
         )
     only = [at for at in (*before, *after) if (at in before) != (at in after)]
     if only:
@@ -174,12 +174,12 @@ def _notes(earlier: Record, later: Record, before: Sweep, after: Sweep) -> Itera
 
 def differences(earlier: Record, later: Record) -> dict[str, tuple[str, str]]:
     """What differs in the provenance of two records, each with both values as text."""
-    old, new = dict(_provenance(earlier)), dict(_provenance(later))
+    old, new = dict(provenance(earlier)), dict(provenance(later))
     pairs = {what: (old.get(what, "not set"), new.get(what, "not set")) for what in (*old, *new)}
     return {what: pair for what, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _provenance(content: Record) -> Iterator[tuple[str, str]]:
+def provenance(content: Record) -> Iterator[tuple[str, str]]:
     """What a measurement was made of, by the words that people use."""
     node, engine, model = content["node"], content["engine"], content["model"]
     client = content.get("client") or {}
@@ -191,7 +191,7 @@ def _provenance(content: Record) -> Iterator[tuple[str, str]]:
         "image digest": engine.get("image_digest"),
         **{f"option {key}": value for key, value in (engine.get("options") or {}).items()},
         **{f"environment {key}": value for key, value in (engine.get("env") or {}).items()},
-        "GPUs": record.hardware(content),
+        "hardware": record.hardware(content),
         **{name: _of_gpus(node["gpus"], key) for name, key in GPU_FIGURES.items()},
         **{key: node.get(key) for key in ("driver", "kernel", "cpu", "cpus", "topology")},
         "node": node["name"],

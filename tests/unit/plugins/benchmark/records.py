@@ -76,8 +76,10 @@ MODEL = {"repo_id": "meta-llama/Llama-3.1-8B-Instruct", "revision": "0e9e39f2", 
 
 
 def record(identity: str = "20261126T231500Z-8b-guide", **more: Any) -> dict[str, Any]:
+    day = identity[:8]
     return {
-        **{"schema": 1, "id": identity, "date": "2026-11-26T23:15:00Z", "label": "", "collection": "1.2.0"},
+        **{"schema": 1, "id": identity, "date": f"{day[:4]}-{day[4:6]}-{day[6:]}T23:15:00Z", "label": ""},
+        "collection": "1.2.0",
         **{"node": node(), "engine": engine(), "model": dict(MODEL), "through": "loopback"},
         "profile": {"name": "guide", "description": "ShareGPT", "input_tokens": 215, "output_tokens": 128},
         **{"goals": {}, "client": {"program": "vllm bench serve 0.33.0", "processes": 4}, "quality": None},

@@ -106,7 +106,10 @@ def test_a_smaller_batch_is_told_where_it_hurts_alone() -> None:
     [
         ({"node": records.node(driver="590.1")}, {"driver": ("580.159.04", "590.1")}),
         ({"node": records.node(gpus=[{**records.GPU, "power_limit_w": 500.0}])}, {"power limit (W)": ("700", "500")}),
-        ({"node": records.node(gpus=[])}, {"GPUs": ("1x NVIDIA H100 80GB HBM3", "Intel(R) Xeon(R) Platinum 8480+")}),
+        (
+            {"node": records.node(gpus=[])},
+            {"hardware": ("1x NVIDIA H100 80GB HBM3", "Intel(R) Xeon(R) Platinum 8480+")},
+        ),
         ({"node": records.node(topology="GPU0\n X")}, {"topology": ("not set", "GPU0 … (2 lines)")}),
         ({"model": {**records.MODEL, "revision": "1111"}}, {"revision": ("0e9e39f2", "1111")}),
         (
@@ -181,7 +184,7 @@ def test_a_figure_that_one_side_lacks_is_left_out() -> None:
 def test_the_screen_says_all_within_its_width() -> None:
     found = against(points=records.points(0.8), engine=records.engine(**{"max-num-seqs": 64}))
     lines = compare.lines(found)
-    assert lines[0] == "Compared with 20261101T000000Z-8b-guide of 2026-11-26T23:15:00Z: slower."
+    assert lines[0] == "Compared with 20261101T000000Z-8b-guide of 2026-11-01T23:15:00Z: slower."
     assert lines[1].split("  ")[1:2] == ["concurrency"]
     assert [line.split()[0] for line in lines[2:7]] == ["1", "16", "64", "256", "1000"]
     assert "-20.0% slower" in lines[2]
