@@ -98,7 +98,7 @@ def test_each_instance_has_its_own_by_its_number_of_gpus() -> None:
 
 def test_the_users_comes_first_then_those_of_the_release_then_the_best_measured() -> None:
     best, newer = preset("best", 9900, "0.26.0"), preset("newer", 9000)
-    slower, last = preset("slower", 8000), preset("zz", 9000)
+    slower, last = preset("a-slower", 8000), preset("zz", 9000)
     own = preset("own", 7100, "0.26.0", path="/srv/own.yml")
 
     def said(*presets: Preset) -> tuple[str, str]:
@@ -107,13 +107,13 @@ def test_the_users_comes_first_then_those_of_the_release_then_the_best_measured(
 
     assert said(best, newer, own, slower) == (
         "own",
-        "8b: The preset own is taken and not newer and slower and best, which match, too: it is yours.",
+        "8b: The preset own is taken and not newer and a-slower and best, which match, too: it is yours.",
     )
     assert said(best, slower) == (
-        "slower",
-        "8b: The preset slower is taken and not best, which matches, too: it is for vLLM 0.33.0.",
+        "a-slower",
+        "8b: The preset a-slower is taken and not best, which matches, too: it is for vLLM 0.33.0.",
     )
-    assert said(slower, newer)[1].endswith("not slower, which matches, too: it was measured to be the fastest.")
+    assert said(slower, newer)[1].endswith("not a-slower, which matches, too: it was measured to be the fastest.")
     assert said(last, newer)[1].endswith(
         "not zz, which matches, too: it is the first by its name of those that are as fast."
     )
@@ -148,17 +148,32 @@ def test_what_the_user_sets_wins_key_by_key() -> None:
     )
 
 
-@pytest.mark.parametrize("own", [{"no-async-scheduling": True}, {"async-scheduling": None}])
-def test_another_spelling_and_null_are_the_users_word(own: dict[str, Any]) -> None:
-    known = catalog(preset(options={**STEP, "async-scheduling": True}))
+@pytest.mark.parametrize(
+    ("theirs", "own"),
+    [
+        ({"async-scheduling": True}, {"no-async-scheduling": True}),
+        ({"no-async-scheduling": True}, {"async-scheduling": True}),
+        ({"async-scheduling": True}, {"async-scheduling": None}),
+    ],
+)
+def test_another_spelling_and_null_are_the_users_word(theirs: dict[str, Any], own: dict[str, Any]) -> None:
+    known = catalog(preset(options={**STEP, **theirs}))
     config = one("1xH100", known, model="8b", extra_args=own).config
-    assert config.get("async-scheduling") is None
+    assert {name: value for name, value in config.items() if name.endswith("async-scheduling")} == {
+        name: value for name, value in own.items() if value is not None
+    }
     assert config["max-num-batched-tokens"] == 16384
+
+
+def test_a_number_is_read_as_the_releases_parser_reads_it() -> None:
+    taken = one("1xH100", catalog(preset(options={"max-num-batched-tokens": "16K"})), model="8b")
+    assert (step(taken), taken.preset) == (16384, "p")
 
 
 def test_an_entry_of_the_model_and_of_the_release_win() -> None:
     known = catalog(preset(), extra={"8b": {"vllm": {"max-num-batched-tokens": 4096}}})
-    assert step(one("1xH100", known, model="8b")) == 4096
+    entered = one("1xH100", known, model="8b")
+    assert (step(entered), entered.preset) == (4096, "")
     engine = replace(CATALOG.engine(None), config={"max-num-batched-tokens": 4096})
     known = replace(catalog(preset()), engines={engine.version: engine})
     assert step(one("1xH100", known, model="8b")) == 4096
@@ -185,8 +200,9 @@ def test_the_layout_of_a_preset_is_its_condition() -> None:
     wide = catalog(preset(count=2, options={"tensor-parallel-size": 2}))
     taken = one("2xH100", wide, model="8b")
     assert (taken.tensor_parallel_size, taken.data_parallel_size, taken.preset) == (2, 1, "p")
-    assert one("2xH100", wide, model="8b", tensor_parallel_size=1).preset == ""
-    assert one("2xH100", wide, model="8b", data_parallel_size=2).preset == ""
+    for other in ({"tensor_parallel_size": 1}, {"data_parallel_size": 2}):
+        assert one("2xH100", wide, model="8b", **other).preset == ""
+        assert warnings("2xH100", wide, model="8b", **other) == ""
     same = one("2xH100", wide, model="8b", tensor_parallel_size=2)
     assert (same.tensor_parallel_size, same.preset) == (2, "")
     both = catalog(preset(count=2, options={"data-parallel-size": 2, "api-server-count": 4}))
@@ -227,6 +243,12 @@ LEFT_OUT: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {"max-num-batched-tokens": 400_000},
         {"max_model_len": 8192},
         "with it the model would be served with TP 2 in place of TP 1 x 2",
+    ),
+    (
+        "1xH100",
+        {"max-num-batched-tokens": 400_000},
+        {"max_model_len": 131072},
+        "with it the model would be served with TP 1, KV cache in FP8 in place of TP 1.",
     ),
 ]
 
