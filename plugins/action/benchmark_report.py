@@ -14,7 +14,6 @@ from ansible.utils.display import Display
 
 from ..module_utils.node import files
 from ..plugin_utils.benchmark import kept
-from ..plugin_utils.benchmark.kept import Kept
 from ..plugin_utils.refusal import Refusal
 
 OPTIONS = {
@@ -52,7 +51,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except OSError as error:
             raise Refusal(f"{error.filename or folder} cannot be written: {error.strerror or error}.") from error
         result = {"changed": bool(paths), "files": paths, "comparison": made.comparison, "text": made.text(folder)}
-        self._refuse(made, options["fail_if_slower"], result)
+        problem = made.problem or (made.slower if options["fail_if_slower"] else "")
+        if problem:
+            # Ansible prints what a failure returns as YAML: the figures are shown in words instead.
+            self._show(made.text(folder))
+            raise Refusal(problem, result={key: result[key] for key in ("changed", "files")})
         return result
 
     def _written(self, folder: str, contents: Mapping[str, bytes]) -> list[str]:
@@ -63,13 +66,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 files.write_atomically(path, data)
                 os.chmod(path, 0o644)
         return paths
-
-    def _refuse(self, made: Kept, fail_if_slower: bool, result: Mapping[str, Any]) -> None:
-        """Fail where records cannot be compared, or where they are slower and shall not be. Show what was measured."""
-        problem = made.problem or (made.slower if fail_if_slower else "")
-        if problem:
-            self._show(made.text(""))
-            raise Refusal(problem, result=dict(result))
 
     def _show(self, lines: Sequence[str]) -> None:
         if not self._task.no_log:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
+from ...module_utils.benchmark.quality import Quality, outside_noise
 from ..screen import text as screen_text
 from . import record
 from .record import Point, Record
@@ -164,12 +165,26 @@ def _notes(earlier: Record, later: Record, before: Sweep, after: Sweep) -> Itera
             f"The model differs: {later['model']['repo_id']}, and {earlier['model']['repo_id']} earlier. Speed says"
             " nothing about the quality of their answers."
         )
+    yield from _of_answers(earlier.get("quality"), later.get("quality"))
     only = [at for at in (*before, *after) if (at in before) != (at in after)]
     if only:
         yield f"Not compared, since only one of the two has it: concurrency {_listed(sorted(only))}."
     failed = [at for at in after if at in before and record.middle(after[at], "failed")]
     if failed:
         yield f"Requests failed at concurrency {_listed(failed)}: figures there are of those that completed."
+
+
+def _of_answers(old: Any, new: Any) -> Iterator[str]:
+    """A sentence where the answers are worse, and not by chance."""
+    fields = Quality.__dataclass_fields__
+    if not all(quality and fields.keys() <= quality.keys() for quality in (old, new)):
+        return
+    try:
+        why = outside_noise(*(Quality(**{key: quality[key] for key in fields}) for quality in (old, new)))
+    except ValueError as error:
+        yield f"Their answers are not compared: {error}."
+    else:
+        yield from [f"Its answers are worse: {why}."] if why else ()
 
 
 def differences(earlier: Record, later: Record) -> dict[str, tuple[str, str]]:

@@ -170,6 +170,29 @@ def test_what_weakens_a_comparison_is_told() -> None:
     assert note.startswith("Requests failed at concurrency 1, 16, 64, 256, 1000: figures there are")
 
 
+QUALITY = {"task": "gsm8k", "questions": 40, "score": 0.75, "stderr": 0.07, "answers": "a", "asked": "q"}
+RIGHT = "1" * 30 + "0" * 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (
+            {"right": RIGHT},
+            {"right": "0" * 12 + "1" * 18 + "0" * 10},
+            "Its answers are worse: 18 of 40 answers are right",
+        ),
+        ({"right": RIGHT, "more": "of a later release"}, {"right": "0" + RIGHT[1:]}, ""),
+        ({"right": RIGHT}, {"right": RIGHT, "asked": "others"}, "Their answers are not compared: the two were asked"),
+        ({"right": RIGHT}, {}, ""),  # it does not say which answers were right
+    ],
+)
+def test_a_loss_of_quality_is_told(before: dict[str, str], after: dict[str, str], words: str) -> None:
+    earlier, later = (records.record(quality={**QUALITY, **side}) for side in (before, after))
+    notes = compare.compare(earlier, later).notes
+    assert notes == () if not words else notes[0].startswith(words)
+
+
 def test_a_figure_that_one_side_lacks_is_left_out() -> None:
     found = against(points=[{**point, "itl_ms": None} for point in records.points()])
     assert {change.metric for change in found.changes} == {"output_tokens_per_s", "ttft_ms.p50", "ttft_ms.p99"}

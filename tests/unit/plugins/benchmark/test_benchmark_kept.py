@@ -115,6 +115,9 @@ def test_slower_is_told_and_fails_only_if_asked(tmp_path: Path, earlier: str, sh
     assert str(caught.value).endswith("; 24 more like it.")
     assert (tmp_path / "a" / f"{ID}.html").exists()
     assert any("option max-num-seqs  64 (was not set)" in text for text in shown)
+    assert any(f"Report: {tmp_path}/a/{ID}.html" in text for text in shown)
+    # Ansible prints what a failure returns as YAML, and the screen has it in words.
+    assert set(caught.value.result_contribution) == {"changed", "failed", "files", "msg"}
 
 
 def test_one_figure_that_is_slower_is_named(tmp_path: Path, earlier: str) -> None:
