@@ -26,6 +26,7 @@ try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+    from matplotlib.transforms import Bbox
 
     MISSING = ""
 except ImportError:
@@ -34,9 +35,10 @@ except ImportError:
         f" install -r {REQUIREMENTS}"
     )
 
-#: Okabe and Ito's colours, which people with any kind of colour vision tell apart, but yellow; and a mark for each.
+#: Okabe and Ito's colours but yellow, which people with any kind of colour vision tell apart; and marks, one more, so that
+#: a second series of a colour has another mark.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKS = "os^DvPX"
+MARKS = "os^DvPX*"
 QUIET = "#6E6E6E"
 _REFERENCE_DASHES = ((0, (6, 3)), (0, (2, 2)), (0, (8, 3, 2, 3)), (0, (1, 3)), (0, (12, 4)), (0, (4, 6)))
 STYLE = {
@@ -56,8 +58,8 @@ STYLE = {
     # A name with $ in it is a name, and no formula.
     "text.parse_math": False,
 }
-#: Inches, and dots per inch: 1200 pixels in width; and the height of a line of a legend.
-WIDTH, DPI, LINE = 10.0, 120, 0.23
+#: Inches, and dots per inch: 1200 pixels in width; the height of a line of a legend; and half a point, in dots.
+WIDTH, DPI, LINE, MARK = 10.0, 120, 0.23, 5
 #: Longest name of a series in a legend, one that leaves room for a second column, and longest line above a plot.
 LONGEST, LONGEST_OF_TWO, LONGEST_ABOVE = 100, 55, 130
 
@@ -179,17 +181,23 @@ def _note(panel: Any, text: str, x: float, y: float, colour: str) -> None:
     panel.gpunode_notes = [*getattr(panel, "gpunode_notes", []), (text, x, y, colour)]
 
 
+def _dots(panel: Any, note: tuple[str, float, float, str]) -> Any:
+    """Where the point of a note lies in the picture."""
+    return panel.transData.transform(note[1:3])
+
+
 #: Where a note may stand beside its point, in dots: to the right above, then the other corners.
 _CORNERS = ((7, 6, "left"), (-7, 6, "right"), (7, -14, "left"), (-7, -14, "right"))
 
 
 def _write_notes(figure: Any, panel: Any) -> None:
-    """Write each note where it covers no other and stays within its panel, or not at all."""
+    """Write each note where it covers neither a point nor another note and stays within its panel, or not at all."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
     within = panel.get_window_extent(renderer)
-    taken: list[Any] = []
-    for text, x, y, colour in getattr(panel, "gpunode_notes", []):
+    notes = getattr(panel, "gpunode_notes", [])
+    taken = [Bbox.from_extents(x, y, x, y).padded(MARK) for x, y in (_dots(panel, note) for note in notes)]
+    for text, x, y, colour in notes:
         for right, up, side in _CORNERS:
             look = {"ha": side, "color": colour, "fontsize": 9, "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
             written = panel.annotate(text, (x, y), (right, up), textcoords="offset points", **look)
@@ -317,8 +325,8 @@ def _latency(all_series: Sequence[Series]) -> Plot:
             _by_concurrency(panel, all_series)
             panel.set_yscale("log")
             for at, one in enumerate(all_series):
-                for which, dashes in (("p50", "-"), ("p99", "--")):
-                    look = {**_look(at), "ls": dashes, "label": f"{one.label}: {which}"}
+                for which, more in (("p50", {"ls": "-"}), ("p99", {"ls": "--", "mfc": "white"})):
+                    look = {**_look(at), **more, "label": f"{one.label}: {which}"}
                     _line(panel, one.points, f"{name}.{which}", **look)
             for goal in sorted({float(one.goals[name]) for one in all_series if one.goals.get(name)}):
                 panel.axhline(goal, color=QUIET, lw=1.4, ls=":", label=f"goal: {short} {_number(goal)} ms")

@@ -108,6 +108,29 @@ def test_no_text_lies_over_another(contents: list[dict[str, Any]], figures: list
         assert_readable(figure)
 
 
+def test_a_number_covers_no_point(figures: list[Figure]) -> None:
+    plots.of_tune(records.tune(candidates=[records.candidate(f"max-num-seqs={n}", 1 + n / 100) for n in range(40)]))
+    (panel,) = figures[0].axes
+    points = [panel.transData.transform(place) for marks in panel.collections for place in marks.get_offsets()]
+    boxes = [Text.get_window_extent(note) for note in panel.texts]
+    assert len(points) == 80
+    assert len(boxes) > 10
+    assert [(x, y) for x, y in points for box in boxes if box.contains(x, y)] == []
+
+
+def looks(figure: Figure) -> list[tuple[str, ...]]:
+    """How each line of the first panel looks."""
+    lines = [bars.lines[0] for bars in figure.axes[0].containers]
+    return [(line.get_color(), line.get_marker(), line.get_linestyle(), line.get_markerfacecolor()) for line in lines]
+
+
+def test_every_line_looks_different_even_where_it_is_one_point(figures: list[Figure]) -> None:
+    drawn(*({**content, "points": records.points(sweep=(1000,))} for content in MANY))
+    throughput, _per_user, latency, _power = map(looks, figures)
+    assert len(throughput) == len(set(throughput)) == 9
+    assert len(latency) == len({(colour, mark, face) for colour, mark, _dashes, face in latency}) == 18
+
+
 def legend(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
