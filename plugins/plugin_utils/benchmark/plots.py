@@ -35,8 +35,8 @@ except ImportError:
         f" install -r {REQUIREMENTS}"
     )
 
-#: Okabe and Ito's colours but yellow, which people with any kind of colour vision tell apart; and marks, one more, so that
-#: a second series of a colour has another mark.
+#: Okabe and Ito's colours but yellow, which people with any kind of colour vision tell apart; and one more marks, so
+#: that a second series of a colour has another.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKS = "os^DvPX*"
 QUIET = "#6E6E6E"

@@ -19,7 +19,7 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.benchmark import records
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
-HOSTILE = "$\\frac{1}{0}$ <script>\n_模型"
+HOSTILE = "$\\no such{$ <script>\n_模型"
 
 
 @pytest.fixture
