@@ -29,3 +29,4 @@ def test_a_context_is_made(tmp_path: Path) -> None:
     ):
         assert text in containerfile
     assert (tmp_path / "_build" / "bindep.txt").read_text() == (FOLDER / "bindep.txt").read_text()
+    assert (tmp_path / "_build" / "requirements.txt").read_text() == (CHECKOUT / "requirements-report.txt").read_text()
