@@ -28,6 +28,7 @@ CONTENTS: dict[str, Any] = {
 }
 #: Files in which a text of JSON is made that is no record: what it is instead.
 NO_RECORDS = {
+    "module_utils/benchmark/quality.py": "a task for lm-eval, and what a digest is made of",
     "module_utils/bundle/run.py": "the job's order, in /run",
     "module_utils/docker/daemon.py": "Docker's own daemon.json",
     "module_utils/docker/layout.py": "the layout of an image, as OCI and Docker have it",

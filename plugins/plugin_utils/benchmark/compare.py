@@ -5,8 +5,8 @@
 
 The noise of a figure is how far its repeats lie apart, (max - min) / median, of both sides together: each of the two
 medians may be off by as much. The spread of two repeats counts 2.5 times, since it is smaller than that of more and
-often small by chance. For the same reason the noise of a figure is never less than half of all points of the sweep have,
-nor than 2 %. So 1 to 2 of 100 comparisons of 25 figures tell a change where there is nothing but noise.
+often small by chance. For the same reason the noise of a figure is never less than half of all points of the sweep
+have, nor than 2 %. So 1 to 2 of 100 comparisons of 25 figures tell a change where there is nothing but noise.
 """
 
 from __future__ import annotations
