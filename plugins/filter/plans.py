@@ -46,6 +46,7 @@ FILTERS = {
     "vllm_card": (vllm_card, "these are not instances of a plan"),
     "vllm_second": (service.second_instances, "these are not instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),
+    "vllm_trial": (service.trial_instances, "these are not instances and rooms"),
     "vllm_status_report": (vllm_status_report, "this is not what vllm_status returned"),
     "weights_failure": (weights_failure, "these are not results of tasks"),
     "weights_seeders": (weights_seeders, "these are not plans of nodes"),

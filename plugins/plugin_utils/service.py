@@ -116,8 +116,10 @@ class Service:
     revision: str
     #: The repositories of its adapters and of its draft.
     beside: list[str]
-    #: For a second instance, the name of the first one, which it replaces for a while; else empty.
+    #: For a second instance or a trial, the name of the first one; else empty.
     first: str
+    #: For a trial that takes the GPUs of the first one, the unit of that; else empty.
+    in_place_of: str
     cpu: bool
     host: str
     port: int
@@ -246,6 +248,7 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         revision=_revision(instance),
         beside=_repositories_beside(instance),
         first=first,
+        in_place_of=names.unit_of(first) if instance.get("in_place") else "",
         cpu=(instance.get("device") or "cuda") == "cpu",
         gpus=_gpus(instance),
         gpus_by_uuid=bool(instance.get("gpu_uuids")),
@@ -260,7 +263,8 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         config={"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)},
         environment=_environment(instance, settings),
         times=times(instance, settings),
-        standby_file=names.standby_file(first) if first else "",
+        # A trial answers no client.
+        standby_file=names.standby_file(first) if first and name == names.second_of(first) else "",
         gateway_unit=names.GATEWAY_UNIT,
         several_keys=settings.several_keys,
     )
@@ -462,6 +466,21 @@ def second_instances(
             "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
         }
         for room in rooms
+    ]
+
+
+def trial_instances(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The instances that run the candidates of a tune: where there is room beside the first ones, else in their place."""
+    by_name = {str(room["name"]): room for room in rooms}
+    beside = {str(second["first"]): second for second in second_instances(instances, rooms)}
+    return [
+        {
+            **(beside.get(str(instance["name"])) or {**instance, "host": LOOPBACK, "first": str(instance["name"])}),
+            "name": names.trial_of(str(instance["name"])),
+            "served_model_name": served_name(instance),
+            "in_place": str(instance["name"]) not in by_name,
+        }
+        for instance in instances
     ]
 
 

@@ -25,7 +25,7 @@ MODEL_TARGET = "/model"
 HUB_TARGET = ".cache/huggingface/hub"
 #: A pattern for the units of all instances.
 UNITS = "vllm-*.service"
-_SECOND = "-beside"
+_SECOND, _TRIAL = "-beside", "-tune-trial"
 _ENGINE, _SERVICE = "vllm-", ".service"
 
 
@@ -49,9 +49,14 @@ def second_of(name: str) -> str:
     return f"{name}{_SECOND}"
 
 
+def trial_of(name: str) -> str:
+    """The name of the instance that runs the candidates of a tune."""
+    return f"{name}{_TRIAL}"
+
+
 def is_second(name: str) -> bool:
-    """Whether an instance is a second one. The planner rejects such a name for any other instance."""
-    return name.endswith(_SECOND)
+    """Whether an instance is a second one or a trial. The planner rejects such a name for any other instance."""
+    return name.endswith((_SECOND, _TRIAL))
 
 
 def run_dir(unit: str) -> str:

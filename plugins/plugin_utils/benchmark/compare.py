@@ -109,7 +109,19 @@ def compare(earlier: Record, later: Record) -> Comparison:
 
 
 #: What a profile says beside its load: how it is called, and what is measured of it.
-_NO_LOAD = {"name", "title", "description", "concurrency", "concurrencies", "sweep", "repeats", "goals", "seed"}
+_NO_LOAD = {
+    "name",
+    "about",
+    "headline",
+    "title",
+    "description",
+    "concurrency",
+    "concurrencies",
+    "sweep",
+    "repeats",
+    "goals",
+    "seed",
+}
 
 
 def _same_load(earlier: Record, later: Record) -> None:

@@ -1,0 +1,297 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure an endpoint from inside the engine's image: ``python -m ….benchmark.client FOLDER``.
+
+FOLDER has spec.json. engine.json there says what is measured, each point is a file of its run, and lines say how far it
+is. The client is ``vllm bench serve``, imported once. A point is measured by several processes, each of which has its share of the
+requests, so that one process is not what is measured; each one's CPU time is in the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import resource
+import ssl
+import sys
+import time
+import traceback
+import urllib.request
+from dataclasses import asdict
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
+
+from . import figures, load
+from .figures import Part
+
+#: Concurrent requests that one process has at the most before another one is started.
+PER_PROCESS = 64
+#: The CPU share of a process from which on a point is measured again, with twice as many.
+BUSY = 0.7
+#: A higher concurrency that gains less than this is not raised further.
+GAIN = 1.05
+#: Requests before the first point, which are not measured.
+WARM_UP = 64
+#: Where the engine's container has its options.
+CONFIG = "/etc/vllm/config.yaml"
+
+
+def processes(concurrency: int, cpus: int, wanted: int = 0) -> int:
+    """How many processes measure: half of the CPUs at the most, since the engine needs the others."""
+    return max(1, min(wanted or min(-(-concurrency // PER_PROCESS), cpus // 2, 16), concurrency))
+
+
+def shares(total: int, count: int) -> List[int]:
+    """A number in equal parts.
+
+    >>> shares(10, 4)
+    [3, 3, 2, 2]
+    """
+    return [total // count + (number < total % count) for number in range(count)]
+
+
+class Client:
+    """Measures the points of a sweep. ``bench``: the module vllm.benchmarks.serve."""
+
+    def __init__(self, bench: Any, spec: Mapping[str, Any], folder: str, say: Callable[[str], None]) -> None:
+        self.bench, self.spec, self.folder = bench, spec, folder
+        self.say: Callable[[str], None] = lambda line: say(f"{spec['name']}: {line}")
+        self.cpus = os.cpu_count() or 1
+        self.rows = load.read_rows(spec["rows"]) if spec.get("rows") else []
+        self.done = 0
+
+    def sweep(self) -> None:
+        """Measure every concurrency so many times, until more of it gains nothing."""
+        best, count = 0.0, self.spec.get("clients") or 0
+        self.measure(min(max(self.spec["concurrency"]), WARM_UP), 0, count)
+        for concurrency in sorted(self.spec["concurrency"]):
+            rates = []
+            for repeat in range(1, self.spec["repeats"] + 1):
+                figure = self.measure(concurrency, repeat, count)
+                again = min(self.cpus, 2 * figure["client_processes"])
+                # The client was close to its own limit.
+                if figure["client_cpu_share"] > BUSY and not self.spec.get("clients") and concurrency >= again:
+                    figure = self.measure(concurrency, repeat, again)
+                self.keep(figure)
+                rates.append(figure["output_tokens_per_s"])
+            if concurrency >= self.spec["headline"] and max(rates) < GAIN * best:
+                break
+            best = max(best, *rates)
+
+    def measure(self, concurrency: int, repeat: int, wanted: int) -> Dict[str, Any]:
+        """Measure one point; repeat 0 is the warm-up."""
+        count = processes(concurrency, self.cpus, wanted)
+        total = max(self.spec["least"], concurrency * self.spec["per_client"]) if repeat else concurrency
+        seed = self.spec["seed"] + 1000 * concurrency + repeat
+        self.say(f"{'warming up with' if not repeat else 'measuring'} {concurrency} at once, {total} requests")
+        drawn = load.requests(self.spec["profile"], total, seed, self.spec["vocabulary"], self.rows)
+        before = self.counters()
+        parts = self._parts([drawn[number::count] for number in range(count)], shares(concurrency, count))
+        # The clock of perf_counter is the same in all processes of a node.
+        clock = time.time() - time.perf_counter()
+        figure = figures.point(parts, self.spec.get("goals") or {})
+        after = self.settled(before, figure["requests"])
+        return {
+            **{"concurrency": concurrency, "repeat": repeat, "seed": seed, "client_processes": count},
+            **figure,
+            **figures.engine(before, after, figure["requests"]),
+            **{
+                "started": clock + min(part.started for part in parts),
+                "ended": clock + max(part.ended for part in parts),
+            },
+        }
+
+    def settled(self, before: Mapping[str, float], requests: int, attempts: int = 20) -> Dict[str, float]:
+        """The counters once the engine has counted the last request: it does so after its answer."""
+        after = self.counters()
+        while after.get("finished", 0) - before.get("finished", 0) < requests and attempts:
+            time.sleep(0.1)
+            after, attempts = self.counters(), attempts - 1
+        return after
+
+    def counters(self) -> Dict[str, float]:
+        """What the engine counts; nothing if it does not say."""
+        try:
+            with urllib.request.urlopen(self.spec["metrics_url"], timeout=10) as answer:
+                return figures.counters(answer.read().decode())
+        except OSError:
+            return {}
+
+    def keep(self, figure: Mapping[str, Any]) -> None:
+        """Write a point, whole or not at all."""
+        write(os.path.join(self.folder, f"{self.spec['run']}-{self.done:03d}.json"), figure)
+        self.done += 1
+        self.say(f"measured {figure['concurrency']} at once: {figure['output_tokens_per_s']:,.0f} tokens/s")
+
+    def _parts(self, drawn: Sequence[List[load.Request]], limits: Sequence[int]) -> List[Part]:
+        context = multiprocessing.get_context("fork")
+        barrier, queue = context.Barrier(len(drawn)), context.SimpleQueue()
+        children = [
+            context.Process(target=self._child, args=(mine, max(1, limit), barrier, queue))
+            for mine, limit in zip(drawn, limits)
+        ]
+        for child in children:
+            child.start()
+        answers = [queue.get() for _child in children]
+        for child in children:
+            child.join()
+        failed = [answer for answer in answers if isinstance(answer, str)]
+        if failed:
+            # One that waits for another which failed is not the cause.
+            raise RuntimeError(next((text for text in failed if "BrokenBarrierError" not in text), failed[0]))
+        return [Part(**answer) for answer in answers]
+
+    def _child(self, mine: List[load.Request], limit: int, barrier: Any, queue: Any) -> None:
+        """A process of the client: what it prints is not for people."""
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        try:
+            queue.put(asdict(self.part(mine, limit, barrier.wait)))
+        except Exception:  # whatever it is, the parent must not wait for ever
+            barrier.abort()
+            queue.put(traceback.format_exc(limit=-3))
+
+    def part(self, mine: List[load.Request], limit: int, ready: Callable[[], Any]) -> Part:
+        """Measure these requests by ``vllm bench serve``. ``ready`` returns when all processes are ready."""
+        options = self.options(len(mine), limit)
+        with timed(self.bench, [self._sample(number, one) for number, one in enumerate(mine)], ready) as part:
+            result = self.bench.main(options)
+        part.start_times, part.input_lens = result["start_times"], result["input_lens"]
+        part.output_lens, part.ttfts, part.itls = result["output_lens"], result["ttfts"], result["itls"]
+        # A request without an error and without a token has none either.
+        part.errors = [error or ("" if ttft else "no token came") for error, ttft in zip(result["errors"], part.ttfts)]
+        return part
+
+    def _sample(self, number: int, one: load.Request) -> Any:
+        return self.bench.SampleRequest(
+            prompt=one.prompt,
+            prompt_len=one.prompt_tokens,
+            expected_output_len=one.output_tokens,
+            request_id=f"benchmark-{number}",
+        )
+
+    def options(self, count: int, limit: int) -> Any:
+        """The options of ``vllm bench serve``, as its own parser reads them. The key comes from OPENAI_API_KEY."""
+        parser = self.bench.FlexibleArgumentParser()
+        self.bench.add_cli_args(parser)
+        words = [
+            *("--backend", "openai", "--base-url", self.spec["base_url"], "--endpoint", "/v1/completions"),
+            *("--model", self.spec["model"], "--served-model-name", self.spec["model"]),
+            *("--num-prompts", str(count), "--max-concurrency", str(limit), "--request-rate", "inf"),
+            *("--ready-check-timeout-sec", "0", "--temperature", "0", "--disable-tqdm", "--save-detailed"),
+            *(["--ignore-eos"] if self.spec.get("ignore_eos", True) else []),
+            *(["--insecure"] if self.spec.get("insecure") else []),
+        ]
+        return parser.parse_args(words)
+
+
+@contextlib.contextmanager
+def timed(bench: Any, samples: List[Any], ready: Callable[[], Any]) -> Iterator[Part]:
+    """Have ``vllm bench serve`` send these requests, and measure the CPU time of that alone."""
+    part, own = (
+        Part(0.0, 0.0, 0.0),
+        {name: getattr(bench, name) for name in ("get_samples", "get_tokenizer", "benchmark")},
+    )
+
+    async def measured(*args: Any, **options: Any) -> Any:
+        await asyncio.to_thread(ready)
+        part.started, cpu = time.perf_counter(), time.process_time()
+        try:
+            return await own["benchmark"](*args, **options)
+        finally:
+            part.ended, part.cpu_s = time.perf_counter(), time.process_time() - cpu
+
+    bench.get_samples, bench.benchmark = (lambda *args, **options: samples), measured
+    # The engine counts the tokens, but some releases insist on a tokenizer.
+    bench.get_tokenizer = lambda *args, **options: object()
+    try:
+        yield part
+    finally:
+        for name, function in own.items():
+            setattr(bench, name, function)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def write(path: str, value: Any) -> None:
+    """Write a file, whole or not at all."""
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(f"{path}.new", path)
+
+
+def served(base_url: str, key: str, insecure: bool = False) -> int:
+    """The context of the model that is served, in tokens."""
+    request = urllib.request.Request(f"{base_url}/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {})
+    context = ssl._create_unverified_context() if insecure else None
+    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+        return int(json.load(answer)["data"][0].get("max_model_len") or 0)
+
+
+def engine_options(path: str = CONFIG) -> Dict[str, Any]:
+    """The engine's options from its own file, without its keys."""
+    import yaml  # the image has it
+
+    with open(path, encoding="utf-8") as file:
+        return {name: value for name, value in (yaml.safe_load(file) or {}).items() if name != "api-key"}
+
+
+def vocabulary(options: Mapping[str, Any]) -> int:
+    """The size of the model's vocabulary, from its config.json; that of a small one if it does not say."""
+    from transformers import PretrainedConfig  # type: ignore[import-not-found]  # only the image has it
+
+    try:
+        config, _rest = PretrainedConfig.get_config_dict(options["model"], revision=options.get("revision"))
+    except (OSError, KeyError, ValueError):
+        return load.SMALL
+    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or load.SMALL)
+
+
+def check(runs: Sequence[Mapping[str, Any]], context: int) -> str:
+    """Why a run does not fit what is served; empty if all do."""
+    for run in runs:
+        longest = 0 if run.get("rows") else load.longest(run["profile"])
+        if context and longest > context:
+            return (
+                f"The longest request of the profile {run['name']} has {longest:,} tokens, and the context that is served"
+                f" has {context:,}: leave that profile out, or serve with max_model_len={longest} or more."
+            )
+    return ""
+
+
+def open_files() -> None:
+    """Have as many connections as the container may: its usual limit is 1024."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(folder: str) -> int:
+    open_files()
+    with open(os.path.join(folder, "spec.json"), encoding="utf-8") as file:
+        spec = json.load(file)
+    say("starting the client")
+    import vllm
+    from vllm.benchmarks import serve
+
+    options = engine_options()
+    key = os.environ.get("OPENAI_API_KEY", "")
+    wrong = check(spec["runs"], served(spec["base_url"], key, bool(spec.get("insecure"))))
+    if wrong:
+        write(os.path.join(folder, "refused.json"), wrong)
+        return 1
+    write(os.path.join(folder, "engine.json"), {"version": vllm.__version__, "options": options})
+    for number, run in enumerate(spec["runs"]):
+        whole = {**spec, **run, "run": number, "vocabulary": vocabulary(options)}
+        Client(serve, whole, folder, say).sweep()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1]))

@@ -1,0 +1,147 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the GPUs of an engine are, and what they do while it is measured, from nvidia-smi."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+
+from ..node.commands import Runner
+
+#: Milliseconds between two samples.
+EVERY_MS = 500
+_IS = ("name", "uuid", "memory.total", "power.limit", "clocks.max.sm", "driver_version")
+_DOES = ("uuid", "power.draw", "clocks.sm")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Watts and MHz of one GPU at one time, in seconds since the epoch; None for what it does not say."""
+
+    at: float
+    uuid: str
+    power_w: Optional[float]
+    clock_mhz: Optional[float]
+
+
+def query(fields: Sequence[str], gpus: Sequence[str], *more: str) -> List[str]:
+    """The command that asks nvidia-smi for these fields of these GPUs."""
+    return [
+        "nvidia-smi",
+        f"--id={','.join(gpus)}",
+        f"--query-gpu={','.join(fields)}",
+        "--format=csv,noheader,nounits",
+        *more,
+    ]
+
+
+def described(run: Runner, gpus: Sequence[str]) -> Dict[str, Any]:
+    """The GPUs, their driver and how they are connected; empty values without GPUs."""
+    nothing: Dict[str, Any] = {"gpus": [], "driver": "", "topology": ""}
+    if not gpus:
+        return nothing
+    rc, out, _err = run(query(_IS, gpus))
+    rows = [[cell.strip() for cell in line.split(",")] for line in out.splitlines()] if rc == 0 else []
+    rows = [row for row in rows if len(row) == len(_IS)]
+    if not rows:
+        return nothing
+    rc, topology, _err = run(["nvidia-smi", "topo", "-m"])
+    return {"gpus": [_gpu(row) for row in rows], "driver": rows[0][5], "topology": topology.strip() if rc == 0 else ""}
+
+
+def _gpu(row: Sequence[str]) -> Dict[str, Any]:
+    memory, limit, clock = (_number(cell) for cell in row[2:5])
+    return {
+        "name": row[0],
+        "uuid": row[1],
+        "memory_gib": None if memory is None else round(memory / 1024, 1),
+        "power_limit_w": limit,
+        "clock_sm_max_mhz": clock,
+    }
+
+
+def _number(cell: str) -> Optional[float]:
+    try:
+        return float(cell)
+    except ValueError:  # [N/A]
+        return None
+
+
+def sample_of(line: str, at: float) -> Optional[Sample]:
+    """A sample from a line of nvidia-smi; None if it is not one."""
+    cells = [cell.strip() for cell in line.split(",")]
+    return Sample(at, cells[0], _number(cells[1]), _number(cells[2])) if len(cells) == len(_DOES) else None
+
+
+class Sampler:
+    """Samples the GPUs in a thread, between ``with`` and its end."""
+
+    def __init__(self, gpus: Sequence[str], popen: Callable[..., Any] = subprocess.Popen) -> None:
+        self.gpus, self.popen = gpus, popen
+        self.samples: List[Sample] = []
+        self.process: Any = None
+        self.thread: Optional[threading.Thread] = None
+
+    def __enter__(self) -> Sampler:
+        if self.gpus:
+            command = query(_DOES, self.gpus, f"--loop-ms={EVERY_MS}")
+            try:
+                self.process = self.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            except OSError:
+                return self
+            self.thread = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
+            self.thread.start()
+        return self
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            sample = sample_of(line, time.time())
+            if sample:
+                self.samples.append(sample)
+
+    def __exit__(self, *_error: Any) -> None:
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+        if self.thread:
+            self.thread.join(5)
+
+
+def figures(samples: Sequence[Sample], started: float, ended: float, output_tokens: int) -> Dict[str, Any]:
+    """Power of all GPUs together, energy and clocks between two times; None without samples."""
+    nothing = dict.fromkeys(("power_w", "energy_j", "tokens_per_joule", "clock_sm_mhz"))
+    within = [sample for sample in samples if started <= sample.at <= ended]
+    # A point may be shorter than the time between two samples.
+    within = within or _nearest(samples, (started + ended) / 2)
+    watts = _by_gpu((sample.uuid, sample.power_w) for sample in within)
+    clocks = [sample.clock_mhz for sample in within if sample.clock_mhz is not None]
+    if not watts:
+        return nothing
+    mean = sum(sum(values) / len(values) for values in watts.values())
+    energy = mean * max(ended - started, 0.0)
+    return {
+        "power_w": {"mean": round(mean, 1), "max": round(sum(max(values) for values in watts.values()), 1)},
+        "energy_j": round(energy, 1),
+        "tokens_per_joule": round(output_tokens / energy, 3) if energy else None,
+        "clock_sm_mhz": {"mean": round(sum(clocks) / len(clocks), 1), "min": min(clocks)} if clocks else None,
+    }
+
+
+def _nearest(samples: Sequence[Sample], at: float) -> List[Sample]:
+    newest: Dict[str, Sample] = {}
+    for sample in sorted(samples, key=lambda sample: -abs(sample.at - at)):
+        newest[sample.uuid] = sample
+    return list(newest.values())
+
+
+def _by_gpu(pairs: Iterable[Tuple[str, Optional[float]]]) -> Mapping[str, List[float]]:
+    values: Dict[str, List[float]] = {}
+    for uuid, value in pairs:
+        if value is not None:
+            values.setdefault(uuid, []).append(value)
+    return values

@@ -1,0 +1,174 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the modules benchmark and tune do around their job: start it, report its progress, and take its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from typing import Any, Dict, List, Mapping, Tuple
+
+from ..image import container, engine_figures
+from ..instance import known, names as instance_names
+from ..instance.record import Record
+from ..node import commands, files as node_files
+from ..programs import vllm_wait
+from ..support import secret_names
+from ..units import job as units_job
+from . import (
+    __main__ as benchmark_main,
+    client as benchmark_client,
+    figures as benchmark_figures,
+    gpus as benchmark_gpus,
+    load as benchmark_load,
+    measure as benchmark_measure,
+    quality as benchmark_quality,
+    search as benchmark_search,
+    trial as benchmark_trial,
+)
+from .measure import BenchmarkError, Target
+
+RUN = "/run/gpunode"
+#: What the node keeps of its benchmarks and tunes.
+RESULTS = "/var/lib/gpunode/benchmark"
+CODE = (
+    *(benchmark_main, benchmark_client, benchmark_figures, benchmark_gpus, benchmark_load, benchmark_measure),
+    *(benchmark_quality, benchmark_search, benchmark_trial, container, engine_figures),
+    *(commands, node_files, vllm_wait),
+)
+#: Variables of an engine that decide how fast it is.
+_OF_SPEED = ("VLLM_", "CUDA_", "NCCL_", "OMP_", "TORCH")
+
+
+def unit(kind: str, name: str) -> str:
+    """The name of a job's unit, without its suffix. ``kind``: benchmark or tune."""
+    return units_job.unit_name(f"gpunode-{kind}", name)
+
+
+def instance(name: str) -> Record:
+    """The instance of this name on this node.
+
+    Raises:
+        BenchmarkError: there is none, or its model does not generate.
+    """
+    here = {record.name: record for record in known.instances()}
+    if name not in here:
+        raise BenchmarkError(
+            f"This node has no instance {name}; it has {', '.join(here) or 'none'}. Serve it with site.yml first."
+        )
+    record = here[name]
+    if record.task != vllm_wait.GENERATE:
+        raise BenchmarkError(f"{name} serves {record.task}, and a benchmark measures models that generate text.")
+    return record
+
+
+def target(record: Record, front: Mapping[str, Any]) -> Target:
+    """What is measured. ``front``: the gateway's URL of the instance and whether its certificate is its own, if any."""
+    return Target(
+        name=record.name,
+        container=instance_names.container_of(record.name),
+        image=record.image,
+        served=record.served,
+        host=vllm_wait.reachable_host(record.host),
+        port=record.port or 8000,
+        gpus=list(record.gpus),
+        env_file=record.files.environment,
+        base_url=str(front.get("base_url") or ""),
+        insecure=bool(front.get("insecure")),
+    )
+
+
+def environment(env_text: str) -> Dict[str, str]:
+    """The variables of an engine that decide how fast it is, without secrets."""
+    pairs = [line.partition("=") for line in env_text.splitlines() if not line.startswith("#")]
+    return {
+        name: value
+        for name, equals, value in pairs
+        if equals and name.startswith(_OF_SPEED) and secret_names.may_be_shown(name, value)
+    }
+
+
+def about(record: Record) -> Dict[str, Any]:
+    """What a record says of an instance: its model and environment."""
+    return {
+        "name": record.name,
+        "model": {
+            "repo_id": record.model,
+            "revision": record.revision,
+            "served": record.served,
+            "instance": record.name,
+        },
+        "environment": environment(node_files.text_of(record.files.environment)),
+    }
+
+
+def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str = "", root: str = RUN) -> bool:
+    """Start the job; attach to one that runs, or to the result of one whose controller was lost. Whether it was started."""
+    name = unit(kind, job["name"])
+    folder = os.path.join(root, name)
+    if units_job.look(run, name).state in ("running", "succeeded"):
+        return False
+    units_job.forget(run, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(os.path.join(folder, "work"), mode=0o700)
+    os.makedirs(str(job["results"]), exist_ok=True)
+    units_job.write_code(os.path.join(folder, "code"), CODE)
+    node_files.write_atomically(os.path.join(folder, "job.json"), json.dumps(dict(job)), mode=0o600)
+    if secret:
+        node_files.write_atomically(os.path.join(folder, "secret"), secret, mode=0o600)
+    if job.get("put_back"):
+        node_files.write_atomically(os.path.join(folder, "put-back.json"), json.dumps(job["put_back"]), mode=0o600)
+    variables = f'PYTHONPATH="{folder}/code"\nPYTHONDONTWRITEBYTECODE="1"\n'
+    node_files.write_atomically(os.path.join(folder, "environment"), variables)
+    units_job.start_or_attach(run, _spec(kind, job, folder))
+    return True
+
+
+def _spec(kind: str, job: Mapping[str, Any], folder: str) -> units_job.JobSpec:
+    package = str(benchmark_main.__package__)
+    properties = {"User": "root", "UMask": "0077", "TimeoutStopSec": "300"}
+    if job.get("put_back"):
+        # Whatever ends the tune: what served before is started again.
+        properties["ExecStopPost"] = f"{sys.executable} -m {package}.trial {folder}"
+    return units_job.JobSpec(
+        name=unit(kind, job["name"]),
+        argv=[sys.executable, "-m", package, folder],
+        description=f"{kind.capitalize()} of {job['name']}",
+        environment_file=os.path.join(folder, "environment"),
+        properties=properties,
+        paths=[str(job["results"])],
+    )
+
+
+def wait(run: commands.Runner, kind: str, name: str, seconds: float, root: str = RUN) -> Tuple[bool, str, List[str]]:
+    """Whether the job has ended, its progress in words, and the paths of its results.
+
+    Raises:
+        BenchmarkError: the job failed.
+    """
+    unit_name = unit(kind, name)
+    folder = os.path.join(root, unit_name)
+    state = units_job.wait(run, unit_name, seconds)
+    try:
+        status: Dict[str, Any] = json.loads(node_files.read_text(os.path.join(folder, "status.json")))
+    except (OSError, ValueError):
+        status = {}
+    if state.state == "running":
+        return False, str(status.get("line") or f"{kind} of {name}: starting"), []
+    log = [] if status.get("error") else units_job.log_tail(run, unit_name, state.invocation, lines=3)
+    results = node_files.text_of(os.path.join(folder, "results")).split()
+    units_job.forget(run, unit_name)
+    shutil.rmtree(folder, ignore_errors=True)
+    if status.get("error") or state.state != "succeeded":
+        raise BenchmarkError(
+            status.get("error") or f"The {kind} of {name} was stopped: {'; '.join(log) or state.result}"
+        )
+    return True, str(status.get("line") or ""), results
+
+
+def loaded(results: List[str]) -> List[Dict[str, Any]]:
+    """The results themselves."""
+    return [json.loads(node_files.read_text(path)) for path in results]

@@ -1,0 +1,221 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: benchmark
+short_description: Measure how fast an instance of this node is
+version_added: 1.0.0
+description:
+  - Sends requests to an instance with C(vllm bench serve), which runs in the engine's own image on this node, and returns
+    a record of what it measured and where. Nothing is installed.
+  - The key is read from the instance's environment file, or from O(key), and is handed on in the environment alone.
+  - The work runs in a transient systemd unit on the node, which a lost connection does not end. The next call attaches to
+    it. The records stay in O(results).
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
+attributes:
+  check_mode:
+    description: Measures nothing, and returns no record.
+    support: full
+  diff_mode:
+    description: A benchmark changes nothing.
+    support: none
+options:
+  name:
+    description: The name of the instance.
+    type: str
+    required: true
+  runs:
+    description:
+      - What to measure. Each has C(name), C(profile) (an entry of C(catalog/benchmarks.yml)), C(concurrency) (a list of
+        numbers), C(headline), C(repeats), C(per_client), C(least), C(seed), C(clients), C(goals) and C(rows) (lines of
+        the user's own requests).
+      - By default they are made of O(profiles).
+    type: list
+    elements: dict
+  profiles:
+    description: The names of profiles of C(catalog/benchmarks.yml) and O(extra_profiles). Used on the controller.
+    type: list
+    elements: str
+    default: []
+  extra_profiles:
+    description: Further profiles, in the form of that file. Used on the controller.
+    type: dict
+    default: {}
+  concurrency:
+    description: How many requests are under way at once, instead of the profile's own numbers. Used on the controller.
+    type: list
+    elements: raw
+    default: []
+  repeats:
+    description: How often each point is measured. Their spread is the noise. Used on the controller.
+    type: int
+    default: 1
+  clients:
+    description: The number of processes of the client; V(0) takes as many as are needed. Used on the controller.
+    type: int
+    default: 0
+  goals:
+    description: C(ttft_ms) and C(itl_ms), which a good request keeps, in milliseconds. Used on the controller.
+    type: dict
+    default: {}
+  requests:
+    description:
+      - The user's own requests, one JSON object with C(prompt) and C(output_tokens) on each line. Used on the controller.
+    type: str
+    default: ""
+  models:
+    description: If given, an instance that is not among these is skipped. Used on the controller.
+    type: list
+    elements: raw
+    default: []
+  extra_models:
+    description: Models beyond the catalogue. Used on the controller.
+    type: dict
+    default: {}
+  busy:
+    description: Whether to measure even if the instance has requests of its clients.
+    type: bool
+    default: false
+  front:
+    description:
+      - To measure through the gateway, C(base_url) of the instance there, and C(insecure) if its certificate is its own. By
+        default the instance itself is asked, on the loopback address.
+    type: dict
+    default: {}
+  key:
+    description: The key of a client of the gateway. By default that of the instance.
+    type: str
+    default: ""
+  quality:
+    description: How to ask the fixed questions; empty if they are not asked.
+    type: dict
+    default: {}
+  label:
+    description: A word on this benchmark, for its record.
+    type: str
+    default: ""
+  host:
+    description: The name of this node, for the record.
+    type: str
+    default: ""
+  collection:
+    description: The release of this collection, for the record.
+    type: str
+    default: ""
+  results:
+    description: The folder for the records.
+    type: path
+    default: /var/lib/gpunode/benchmark
+  docker:
+    description: The path of the Docker client.
+    type: path
+    default: /usr/bin/docker
+  wait_s:
+    description: How long one call waits before it reports progress, in seconds.
+    type: int
+    default: 5
+  resume:
+    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
+    type: dict
+seealso:
+  - module: gpunode.llm.tune
+"""
+
+EXAMPLES = r"""
+- name: Measure an instance
+  gpunode.llm.benchmark:
+    name: 8b
+    profiles: [chat]
+    repeats: 3
+  register: measured
+"""
+
+RETURN = r"""
+records:
+  description: A record of each run, with where it was measured. Empty until the work has ended.
+  type: list
+  elements: dict
+  returned: success
+paths:
+  description: Where this node keeps them.
+  type: list
+  elements: str
+  returned: success
+done:
+  description: Whether the work has ended.
+  type: bool
+  returned: always
+progress:
+  description: The progress of the work.
+  type: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.benchmark import measure as benchmark_measure, run as benchmark_run
+from ..module_utils.units import job as units_job
+
+
+def job(params):
+    record = benchmark_run.instance(params["name"])
+    target = benchmark_run.target(record, params["front"])
+    given = ("runs", "busy", "quality", "label", "host", "collection", "results", "docker")
+    return {
+        **{key: params[key] for key in given},
+        **benchmark_run.about(record),
+        "kind": "benchmark",
+        "target": vars(target),
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "runs": {"type": "list", "elements": "dict"},
+            # The action plugin reads these.
+            "profiles": {"type": "list", "elements": "str", "default": []},
+            "extra_profiles": {"type": "dict", "default": {}},
+            "concurrency": {"type": "list", "elements": "raw", "default": []},
+            "repeats": {"type": "int", "default": 1},
+            "clients": {"type": "int", "default": 0},
+            "goals": {"type": "dict", "default": {}},
+            "requests": {"type": "str", "default": ""},
+            "models": {"type": "list", "elements": "raw", "default": []},
+            "extra_models": {"type": "dict", "default": {}},
+            "busy": {"type": "bool", "default": False},
+            "front": {"type": "dict", "default": {}},
+            "key": {"type": "str", "default": "", "no_log": True},
+            "quality": {"type": "dict", "default": {}},
+            "label": {"type": "str", "default": ""},
+            "host": {"type": "str", "default": ""},
+            "collection": {"type": "str", "default": ""},
+            "results": {"type": "path", "default": benchmark_run.RESULTS},
+            "docker": {"type": "path", "default": "/usr/bin/docker"},
+            "wait_s": {"type": "int", "default": 5},
+            "resume": {"type": "dict"},
+        },
+        supports_check_mode=True,
+    )
+    params, run = module.params, module.run_command
+    try:
+        wanted = job(params)
+        if module.check_mode:
+            module.exit_json(changed=False, done=True, progress="", records=[], paths=[])
+        if not params["resume"]:
+            benchmark_run.start(run, "benchmark", wanted, params["key"])
+        done, progress, results = benchmark_run.wait(run, "benchmark", params["name"], params["wait_s"])
+        answer = {"records": benchmark_run.loaded(results), "paths": results} if done else {"resume": {"started": True}}
+        module.exit_json(changed=False, done=done, progress=progress, **answer)
+    except (benchmark_measure.BenchmarkError, units_job.JobError, OSError, ValueError) as trouble:
+        module.fail_json(msg=str(trouble), done=True, progress="")
+
+
+if __name__ == "__main__":
+    main()
