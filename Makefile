@@ -64,6 +64,7 @@ surveys: venv  ## write awx/surveys.yml again
 
 docs: venv  ## write the pages that are made from data again
 	@$(BIN)/python docs/models_and_gpus.py
+	@$(BIN)/python docs/results.py
 	@$(BIN)/python docs/settings.py
 	@$(BIN)/python docs/settings_schema.py
 	@$(BIN)/python docs/troubleshooting.py

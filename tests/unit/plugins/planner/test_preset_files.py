@@ -78,13 +78,29 @@ def test_the_first_ones_have_the_figures_of_their_record() -> None:
         name: (by.before, by.after) for name, by in presets.items() if by.record == "vllm-0.26.0-h100-throughput"
     }
     assert figures == {
-        "8b-fp8-1xh100-throughput": (one["bf16"]["n1000_out_tok_s"], one["fp8 weights"]["n1000_out_tok_s"]),
         "8b-fp8-1xh100-latency": (one["bf16"]["solo_tok_s"], one["fp8 weights"]["solo_tok_s"]),
         "8b-2xh100-throughput": (
             two["--data-parallel-size 2"]["n4000_out_tok_s"],
             two["--data-parallel-size 2 --api-server-count 4"]["n4000_out_tok_s"],
         ),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        ("8b-fp8-1xh100-throughput", "20261126-1xh100-8b-guide-defaults"),
+        ("8b-fp8-1xh100-servers", "20261126-1xh100-8b-guide-fp8"),
+    ],
+)
+def test_the_others_have_the_figures_of_the_published_records(name: str, before: str) -> None:
+    by = next(preset.measured for preset in CATALOG.presets if preset.name == name)
+    figures = []
+    for record in (before, by.record):
+        points = json.loads((HOME.parent / "docs" / "results" / f"{record}.json").read_text(encoding="utf-8"))["points"]
+        (rate,) = [point["output_tokens_per_s"] for point in points if point["concurrency"] == by.concurrency]
+        figures.append(round(rate, 1))
+    assert figures == [by.before, by.after]
 
 
 def test_the_file_of_the_collection_is_of_the_documented_form() -> None:
