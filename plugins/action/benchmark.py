@@ -14,13 +14,7 @@ from ..plugin_utils.refusal import Refusal
 
 #: Options of this plugin that the module on the node does not take.
 OWN: dict[str, Any] = {
-    "profiles": {"type": "list", "elements": "str", "default": []},
-    "extra_profiles": {"type": "dict", "default": {}},
-    "concurrency": {"type": "list", "elements": "raw", "default": []},
-    "repeats": {"type": "int", "default": 1},
-    "clients": {"type": "int", "default": 0},
-    "goals": {"type": "dict", "default": {}},
-    "requests": {"type": "str", "default": ""},
+    **profiles.OPTIONS,
     "models": {"type": "list", "elements": "raw", "default": []},
     "extra_models": {"type": "dict", "default": {}},
 }
@@ -33,16 +27,17 @@ class ActionModule(WatchingAction):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         args = dict(self._task.args)
-        own = {key: args.pop(key) for key in OWN if key in args}
-        spec = {**OWN, **{key: {"type": "raw"} for key in args}}
+        spec = {**{key: {"type": "raw"} for key in args}, **OWN}
         _result, options = self.validate_argument_spec(argument_spec=spec)
-        if own or not args.get("runs"):
-            try:
-                args["runs"] = profiles.runs(options["profiles"], options)
-            except ValueError as error:
-                raise Refusal(f"{error} Nothing was measured.") from None
-        wanted = planner_listed.listed(options["models"], options["extra_models"])
+        given = {key: value for key, value in args.items() if key not in OWN}
+        try:
+            given["runs"] = args.get("runs") or profiles.runs(options["profiles"], options)
+            wanted = planner_listed.listed(options["models"], options["extra_models"])
+            if options["models"] and wanted is None:
+                raise ValueError(f"There is no model such as {', '.join(map(str, options['models']))}.")
+        except ValueError as error:
+            raise Refusal(f"{error} Nothing was measured.") from None
         if wanted is not None and args["name"] not in wanted:
             return {"changed": False, "skipped": True, "skip_reason": "It is not among the models.", "records": []}
-        self._task.args = {**args, "collection": profiles.release()}
+        self._task.args = {**given, "collection": profiles.release()}
         return super().run(tmp, task_vars)

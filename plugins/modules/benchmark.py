@@ -8,11 +8,11 @@ module: benchmark
 short_description: Measure how fast an instance of this node is
 version_added: 1.0.0
 description:
-  - Sends requests to an instance with C(vllm bench serve), which runs in the engine's own image on this node, and returns
-    a record of what it measured and where. Nothing is installed.
+  - Sends requests to an instance with C(vllm bench serve), which runs in the engine's own image on this node, and
+    returns a record of what it measured and where. Nothing is installed.
   - The key is read from the instance's environment file, or from O(key), and is handed on in the environment alone.
-  - The work runs in a transient systemd unit on the node, which a lost connection does not end. The next call attaches to
-    it. The records stay in O(results).
+  - The work runs in a transient systemd unit on the node, which a lost connection does not end. The next call with the
+    same settings attaches to it, or takes its result. The records stay in O(results).
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -65,7 +65,8 @@ options:
     default: {}
   requests:
     description:
-      - The user's own requests, one JSON object with C(prompt) and C(output_tokens) on each line. Used on the controller.
+      - A file with the user's own requests, one JSON object with C(prompt) and C(output_tokens) on each line. Used on
+        the controller.
     type: str
     default: ""
   models:
@@ -81,10 +82,10 @@ options:
     description: Whether to measure even if the instance has requests of its clients.
     type: bool
     default: false
-  front:
+  gateway:
     description:
-      - To measure through the gateway, C(base_url) of the instance there, and C(insecure) if its certificate is its own. By
-        default the instance itself is asked, on the loopback address.
+      - To measure through the gateway, C(base_url) of the instance there, and C(insecure) if its certificate is its
+        own. By default the instance itself is asked, on the loopback address.
     type: dict
     default: {}
   key:
@@ -161,10 +162,38 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.benchmark import measure as benchmark_measure, run as benchmark_run
 from ..module_utils.units import job as units_job
 
+OPTIONS = {
+    "name": {"type": "str", "required": True},
+    "runs": {"type": "list", "elements": "dict"},
+    # The action plugin reads these.
+    "profiles": {"type": "list", "elements": "str", "default": []},
+    "extra_profiles": {"type": "dict", "default": {}},
+    "concurrency": {"type": "list", "elements": "raw", "default": []},
+    "repeats": {"type": "int", "default": 1},
+    "clients": {"type": "int", "default": 0},
+    "goals": {"type": "dict", "default": {}},
+    "requests": {"type": "str", "default": ""},
+    "models": {"type": "list", "elements": "raw", "default": []},
+    "extra_models": {"type": "dict", "default": {}},
+    # The job has the others.
+    "busy": {"type": "bool", "default": False},
+    "gateway": {"type": "dict", "default": {}},
+    "key": {"type": "str", "default": "", "no_log": True},
+    "quality": {"type": "dict", "default": {}},
+    "label": {"type": "str", "default": ""},
+    "host": {"type": "str", "default": ""},
+    "collection": {"type": "str", "default": ""},
+    "results": {"type": "path", "default": benchmark_run.RESULTS},
+    "docker": {"type": "path", "default": "/usr/bin/docker"},
+    "wait_s": {"type": "int", "default": 5},
+    "resume": {"type": "dict"},
+}
+
 
 def job(params):
+    """The order of the job on this node."""
     record = benchmark_run.instance(params["name"])
-    target = benchmark_run.target(record, params["front"])
+    target = benchmark_run.target(record, params["gateway"])
     given = ("runs", "busy", "quality", "label", "host", "collection", "results", "docker")
     return {
         **{key: params[key] for key in given},
@@ -175,41 +204,15 @@ def job(params):
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "runs": {"type": "list", "elements": "dict"},
-            # The action plugin reads these.
-            "profiles": {"type": "list", "elements": "str", "default": []},
-            "extra_profiles": {"type": "dict", "default": {}},
-            "concurrency": {"type": "list", "elements": "raw", "default": []},
-            "repeats": {"type": "int", "default": 1},
-            "clients": {"type": "int", "default": 0},
-            "goals": {"type": "dict", "default": {}},
-            "requests": {"type": "str", "default": ""},
-            "models": {"type": "list", "elements": "raw", "default": []},
-            "extra_models": {"type": "dict", "default": {}},
-            "busy": {"type": "bool", "default": False},
-            "front": {"type": "dict", "default": {}},
-            "key": {"type": "str", "default": "", "no_log": True},
-            "quality": {"type": "dict", "default": {}},
-            "label": {"type": "str", "default": ""},
-            "host": {"type": "str", "default": ""},
-            "collection": {"type": "str", "default": ""},
-            "results": {"type": "path", "default": benchmark_run.RESULTS},
-            "docker": {"type": "path", "default": "/usr/bin/docker"},
-            "wait_s": {"type": "int", "default": 5},
-            "resume": {"type": "dict"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     params, run = module.params, module.run_command
     try:
-        wanted = job(params)
-        if module.check_mode:
-            module.exit_json(changed=False, done=True, progress="", records=[], paths=[])
         if not params["resume"]:
-            benchmark_run.start(run, "benchmark", wanted, params["key"])
+            wanted = job(params)
+            if module.check_mode:
+                module.exit_json(changed=False, done=True, progress="", records=[], paths=[])
+            if benchmark_run.start(run, "benchmark", wanted, params["key"]) == "ended":
+                module.warn(benchmark_run.AGAIN.format(what=f"The benchmark of {params['name']}"))
         done, progress, results = benchmark_run.wait(run, "benchmark", params["name"], params["wait_s"])
         answer = {"records": benchmark_run.loaded(results), "paths": results} if done else {"resume": {"started": True}}
         module.exit_json(changed=False, done=done, progress=progress, **answer)

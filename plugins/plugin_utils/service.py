@@ -470,7 +470,7 @@ def second_instances(
 
 
 def trial_instances(instances: Sequence[Mapping[str, Any]], rooms: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The instances that run the candidates of a tune: where there is room beside the first ones, else in their place."""
+    """The instances that run the candidates of a tune: beside the first ones if there is room, else in their place."""
     by_name = {str(room["name"]): room for room in rooms}
     beside = {str(second["first"]): second for second in second_instances(instances, rooms)}
     return [

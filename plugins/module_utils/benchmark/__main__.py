@@ -14,9 +14,10 @@ import re
 import sys
 import time
 from dataclasses import asdict
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..node import commands, files as node_files
+from ..node.schema import SCHEMA, number_of
 from . import measure as benchmark_measure, quality as benchmark_quality, search, trial as benchmark_trial
 from .measure import BenchmarkError, Measurement, Target
 from .quality import Endpoint, Harness, Index, Quality, QualityError
@@ -35,6 +36,7 @@ class Job:
         self.run = commands.runner(dict(os.environ))
         self.docker = str(plain["docker"])
         self.started = clock()
+        self.results: List[str] = []
         self.measurement = Measurement(self.run, self.docker, folder, self.tell)
 
     @property
@@ -49,6 +51,7 @@ class Job:
         sys.stdout.flush()
 
     def status(self, **fields: Any) -> None:
+        """Say it to the module alone."""
         node_files.write_atomically(os.path.join(self.folder, "status.json"), json.dumps(fields))
 
     def benchmark(self) -> None:
@@ -57,8 +60,8 @@ class Job:
         requests = benchmark_measure.busy(benchmark_measure.look(target))
         if requests and not self.plain["busy"]:
             raise BenchmarkError(
-                f"{target.container} has {requests} requests of its clients, whom a benchmark would slow down, and they it:"
-                " try again when it is idle, or with -e benchmark_busy=true."
+                f"{target.container} has {requests} requests of its clients, which a benchmark would slow down: try"
+                " again when it is idle, or with -e benchmark_busy=true."
             )
         key = benchmark_measure.key_of(target, self.secret())
         runs = self.plain["runs"]
@@ -68,7 +71,7 @@ class Job:
             self.keep({**self.about(target, done["engine"]), **self.of_run(run), "quality": quality, "points": points})
 
     def secret(self) -> Optional[str]:
-        """The key of the front, which is gone from the disk once it has been read."""
+        """The key of the gateway, which is gone from the disk once it has been read."""
         path = os.path.join(self.folder, "secret")
         if not os.path.exists(path):
             return None
@@ -83,7 +86,7 @@ class Job:
         environment = self.plain["environment"]
         served = {"name": "vllm", "version": engine["version"], "image": target.image, "image_digest": digest}
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "label": self.plain["label"],
             "collection": self.plain["collection"],
             "node": benchmark_measure.node(self.run, target.gpus, self.plain["host"]),
@@ -94,6 +97,7 @@ class Job:
         }
 
     def of_run(self, run: Mapping[str, Any]) -> Dict[str, Any]:
+        """What differs between the records of a benchmark."""
         moment = time.gmtime(self.clock())
         profile = {"name": run["name"], **run["profile"], "headline": run["headline"]}
         return {
@@ -107,19 +111,20 @@ class Job:
         """Keep a result on the node, and list it for the module."""
         path = os.path.join(self.plain["results"], f"{record['id']}.json")
         node_files.write_atomically(path, json.dumps(record, indent=1) + "\n")
-        self.list(path)
+        self.found(path)
 
-    def list(self, path: str) -> None:
-        """List a result for the module."""
-        with open(os.path.join(self.folder, "results"), "a", encoding="utf-8") as file:
-            file.write(f"{path}\n")
+    def found(self, path: str) -> None:
+        """Name a result to the module."""
+        self.results.append(path)
+        node_files.write_atomically(os.path.join(self.folder, "results"), "".join(f"{one}\n" for one in self.results))
 
     def quality(self, target: Target) -> Optional[Dict[str, Any]]:
         """How well what is served answers the fixed questions; None if they are not asked."""
         asked = self.plain["quality"]
         if not asked:
             return None
-        harness = Harness(target.image, asked["requirements"], asked["questions"], shots=asked["shots"])
+        files = {"requirements": asked["requirements"], "questions": asked["questions"]}
+        harness = Harness(target.image, docker=self.docker, shots=asked["shots"], **files)
         key = benchmark_measure.key_of(target, None)
         env_file = os.path.join(self.folder, "questions.env") if key else ""
         if key:
@@ -144,6 +149,7 @@ class Tune(Job):
         self.target, self.trial = Target(**plain["target"]), Trial(**plain["trial"])
         self.path = os.path.join(plain["results"], f"{plain['name']}-tune.json")
         self.version = ""
+        self.node: Dict[str, Any] = {}
         self.kept: Dict[str, Any] = self.earlier()
 
     def earlier(self) -> Dict[str, Any]:
@@ -153,17 +159,20 @@ class Tune(Job):
         except (OSError, ValueError):
             return {}
         # A tune that came to its end is begun anew; the best of it is measured first.
-        if kept.get("question") != self.plain["question"] or kept.get("ended") == "complete":
+        if number_of(kept) != SCHEMA or kept.get("question") != self.plain["question"] or kept["ended"] == "complete":
             return {}
         self.version = kept["engine"]["version"]
         return {row["name"]: row for row in kept["candidates"]}
 
     def outcomes(self) -> Dict[str, search.Outcome]:
+        """How the candidates came out so far, by their names."""
         return {name: search.Outcome(name, row["state"], row["scores"]) for name, row in self.kept.items()}
 
     def tune(self) -> None:
         """Measure one candidate after the other, until all were, or the minutes are over."""
         previous, ended = self.plain["previous"], "complete"
+        # Before a candidate sets a power limit.
+        self.node = benchmark_measure.node(self.run, self.target.gpus, self.plain["host"])
         switch = Switch(self.run, self.trial, self.folder)
         for candidate in iter(lambda: search.following(self.axes, self.outcomes(), previous), None):
             if self.too_long():
@@ -172,16 +181,28 @@ class Tune(Job):
             self.kept[candidate.name] = self.tried(candidate, switch)
             self.write("running")
         self.write(ended)
-        self.list(self.path)
-        self.tell("starting what served before")
-        trouble = benchmark_trial.put_back(self.run, self.folder, wait=True)
-        if trouble:
-            raise BenchmarkError(f"The tune ended, but {self.trial.own_unit} does not start again: {trouble}")
+        self.found(self.path)
+        self.back()
         base = self.kept[search.BASE]
         if base["state"] != search.MEASURED:
             raise BenchmarkError(
                 f"What serves could not be measured, so there is nothing to compare with: {base['why']}"
             )
+        if not self.outcomes()[search.BASE].score:
+            at_once = self.plain["runs"][0]["headline"]
+            raise BenchmarkError(
+                f"With what serves, no request keeps to the goals at {at_once} at once, so there is nothing to compare"
+                " with: set wider benchmark_goals or a lower benchmark_concurrency."
+            )
+
+    def back(self) -> None:
+        """Start what served before."""
+        self.tell("starting what served before")
+        trouble = benchmark_trial.put_back(self.run, self.folder, wait=True)
+        if trouble:
+            raise BenchmarkError(f"The tune ended, but {self.trial.own_unit} does not start again: {trouble}")
+        # The job's unit would do it once more when its result is taken, and somebody may have stopped it until then.
+        os.unlink(os.path.join(self.folder, "put-back.json"))
 
     def too_long(self) -> bool:
         """Whether the next candidate would end after the last minute, by the time that those before it took."""
@@ -208,6 +229,7 @@ class Tune(Job):
         return row
 
     def measured(self, candidate: search.Candidate, switch: Switch) -> Dict[str, Any]:
+        """Start and measure a candidate. Raises TrialError, BenchmarkError or QualityError if that fails."""
         self.tell(f"starting {candidate.name}")
         began = self.clock()
         benchmark_trial.power_limits(self.run, self.limits(candidate))
@@ -219,6 +241,8 @@ class Tune(Job):
         points = done["points"][0]
         run = self.plain["runs"][0]
         scores = search.score(points, self.plain["objective"], run["headline"])
+        if not scores:
+            raise BenchmarkError(unanswered(points))
         state, why, quality = self.judged(candidate)
         return {"state": state, "why": why, "start_s": start_s, "points": points, "scores": scores, "quality": quality}
 
@@ -243,12 +267,12 @@ class Tune(Job):
         moment = time.gmtime(self.started)
         run = self.plain["runs"][0]
         tune = {
-            **{"schema": 1, "id": f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{self.whose}-tune"},
+            **{"schema": SCHEMA, "id": f"{time.strftime('%Y%m%dT%H%M%SZ', moment)}-{self.whose}-tune"},
             **{"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment), "question": self.plain["question"]},
             **{"objective": self.plain["objective"], "goals": run["goals"], "profile": run["name"]},
             **{"concurrency": run["headline"], "budget_minutes": round(self.plain["budget_s"] / 60, 1)},
             **{"collection": self.plain["collection"], "ended": ended, "baseline": search.BASE, "best": best},
-            **{"node": benchmark_measure.node(self.run, self.target.gpus, self.plain["host"])},
+            "node": self.node,
             "engine": {**self.plain["engine"], "version": self.version, "options": self.trial.config},
             "model": self.plain["model"],
             "candidates": [
@@ -265,9 +289,16 @@ def described(row: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
         "goodput": "requests/s within the goals",
         "latency": "tokens/s for one user",
     }
-    if row["state"] != search.MEASURED or not row["scores"]:
-        return f"{row['state']}: {row['why'] or 'no request was answered'}"
+    if row["state"] != search.MEASURED:
+        return f"{row['state']}: {row['why']}"
     return f"{search.Outcome('', search.MEASURED, row['scores']).score:,.1f} {units[plain['objective']]}"
+
+
+def unanswered(points: Sequence[Mapping[str, Any]]) -> str:
+    """Why points give no score."""
+    failed, asked = (sum(point[key] for point in points) for key in ("failed", "requests"))
+    errors = [error for point in points for error in point["errors"]]
+    return f"{failed} of {asked} requests failed{f': {errors[0]}' if errors else ''}"
 
 
 def main(folder: str) -> int:

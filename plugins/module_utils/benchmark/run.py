@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 from ..image import container, engine_figures
 from ..instance import known, names as instance_names
 from ..instance.record import Record
-from ..node import commands, files as node_files
+from ..node import commands, files as node_files, schema as node_schema
 from ..programs import vllm_wait
 from ..support import secret_names
 from ..units import job as units_job
@@ -37,7 +37,7 @@ RESULTS = "/var/lib/gpunode/benchmark"
 CODE = (
     *(benchmark_main, benchmark_client, benchmark_figures, benchmark_gpus, benchmark_load, benchmark_measure),
     *(benchmark_quality, benchmark_search, benchmark_trial, container, engine_figures),
-    *(commands, node_files, vllm_wait),
+    *(commands, node_files, node_schema, vllm_wait),
 )
 #: Variables of an engine that decide how fast it is.
 _OF_SPEED = ("VLLM_", "CUDA_", "NCCL_", "OMP_", "TORCH")
@@ -65,8 +65,8 @@ def instance(name: str) -> Record:
     return record
 
 
-def target(record: Record, front: Mapping[str, Any]) -> Target:
-    """What is measured. ``front``: the gateway's URL of the instance and whether its certificate is its own, if any."""
+def target(record: Record, gateway: Mapping[str, Any]) -> Target:
+    """What is measured. ``gateway``: its URL of the instance, and whether its certificate is its own, if any."""
     return Target(
         name=record.name,
         container=instance_names.container_of(record.name),
@@ -76,8 +76,8 @@ def target(record: Record, front: Mapping[str, Any]) -> Target:
         port=record.port or 8000,
         gpus=list(record.gpus),
         env_file=record.files.environment,
-        base_url=str(front.get("base_url") or ""),
-        insecure=bool(front.get("insecure")),
+        base_url=str(gateway.get("base_url") or ""),
+        insecure=bool(gateway.get("insecure")),
     )
 
 
@@ -105,13 +105,65 @@ def about(record: Record) -> Dict[str, Any]:
     }
 
 
-def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str = "", root: str = RUN) -> bool:
-    """Start the job; attach to one that runs, or to the result of one whose controller was lost. Whether it was started."""
+#: What a user reads whose play ended before the job did.
+AGAIN = "{what} had ended while no play waited for it: this is its result. Run the play again to measure anew."
+#: What two jobs of the same order may differ in: a seed is new each time.
+_OF_ONE_CALL = ("seed", "busy", "put_back", "power_limits")
+
+
+def order(job: Mapping[str, Any]) -> Dict[str, Any]:
+    """A job without what is another one in each call, to find the same order again."""
+    plain: Dict[str, Any] = json.loads(json.dumps({key: job[key] for key in job if key not in _OF_ONE_CALL}))
+    runs = [{key: value for key, value in run.items() if key not in _OF_ONE_CALL} for run in plain["runs"]]
+    return {**plain, "runs": runs}
+
+
+def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str = "", root: str = RUN) -> str:
+    """Start the job, or attach to the same one, if it runs or its controller was lost before it took the result.
+
+    Returns ``started``, ``running`` or ``ended``.
+
+    Raises:
+        BenchmarkError: another job of this instance runs.
+    """
     name = unit(kind, job["name"])
     folder = os.path.join(root, name)
-    if units_job.look(run, name).state in ("running", "succeeded"):
-        return False
-    units_job.forget(run, name)
+    state = units_job.look(run, name).state
+    same = _order_of(folder) == order(job)
+    if state == "running" and not same:
+        raise BenchmarkError(
+            f"Another {kind} of {job['name']} runs on this node, with other settings: wait for it with the same command"
+            f" as it was started with, or end it with systemctl stop {name}."
+        )
+    if same and state in ("running", "succeeded"):
+        return "running" if state == "running" else "ended"
+    _prepare(run, kind, job, secret, folder)
+    units_job.start_or_attach(run, _spec(kind, job, folder))
+    return "started"
+
+
+def discard(run: commands.Runner, job: Mapping[str, Any]) -> None:
+    """Remove what a play has written for a tune that was not started."""
+    for path in filter(os.path.lexists, job["put_back"]["files"]):
+        os.unlink(path)
+    run(["systemctl", "daemon-reload"])
+
+
+def runs(run: commands.Runner, kind: str, name: str) -> bool:
+    """Whether a job of this instance runs."""
+    return units_job.look(run, unit(kind, name)).state == "running"
+
+
+def _order_of(folder: str) -> Dict[str, Any]:
+    try:
+        return order(json.loads(node_files.read_text(os.path.join(folder, "job.json"))))
+    except (OSError, ValueError):
+        return {}
+
+
+def _prepare(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str, folder: str) -> None:
+    """Make the folder of a job, in place of that of an earlier one."""
+    units_job.forget(run, unit(kind, job["name"]))
     shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(os.path.join(folder, "work"), mode=0o700)
     os.makedirs(str(job["results"]), exist_ok=True)
@@ -123,8 +175,6 @@ def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str =
         node_files.write_atomically(os.path.join(folder, "put-back.json"), json.dumps(job["put_back"]), mode=0o600)
     variables = f'PYTHONPATH="{folder}/code"\nPYTHONDONTWRITEBYTECODE="1"\n'
     node_files.write_atomically(os.path.join(folder, "environment"), variables)
-    units_job.start_or_attach(run, _spec(kind, job, folder))
-    return True
 
 
 def _spec(kind: str, job: Mapping[str, Any], folder: str) -> units_job.JobSpec:

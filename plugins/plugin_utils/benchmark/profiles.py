@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The runs of a benchmark: profiles of catalog/benchmarks.yml, with what a user sets, checked before anything is measured."""
+"""The runs of a benchmark: profiles of catalog/benchmarks.yml with what a user sets, checked before a measurement."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ _OTHERS = ("about", "prefix_tokens", "prefixes", "turns", "per_client", "least")
 #: What a benchmark with the user's own requests is called, and how many of them are under way.
 OWN, OWN_CONCURRENCY, OWN_HEADLINE = "own", (1, 4, 16, 64, 256), 16
 GOALS = ("ttft_ms", "itl_ms")
+#: The options of an action that makes runs of its own.
+OPTIONS: dict[str, Any] = {
+    "profiles": {"type": "list", "elements": "str", "default": []},
+    "extra_profiles": {"type": "dict", "default": {}},
+    "concurrency": {"type": "list", "elements": "raw", "default": []},
+    "repeats": {"type": "int", "default": 1},
+    "clients": {"type": "int", "default": 0},
+    "goals": {"type": "dict", "default": {}},
+    "requests": {"type": "str", "default": ""},
+}
 
 
 @lru_cache(maxsize=1)

@@ -262,7 +262,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Measured:
-    """Where a preset's gain is from. ``before`` and ``after``: output tokens per second of the whole instance."""
+    """Where a preset's gain is from. ``before`` and ``after``: of the whole instance, in ``unit``."""
 
     date: str
     engine: str
@@ -273,6 +273,7 @@ class Measured:
     record: str = ""
     #: What was measured, where it is not quite what is served.
     how: str = ""
+    unit: str = "output tokens/s"
 
     @property
     def gain(self) -> str:
@@ -281,7 +282,7 @@ class Measured:
         how = f" ({self.how})" if self.how else ""
         share = f"{self.after / self.before - 1:.0%}"
         return (
-            f"{after} output tokens/s in place of {before} (+{share}), measured on {self.date} with vLLM {self.engine},"
+            f"{after} {self.unit} in place of {before} (+{share}), measured on {self.date} with vLLM {self.engine},"
             f" profile {self.profile}, {self.concurrency} at once{how}"
         )
 

@@ -30,11 +30,14 @@ KEYS = {
     **{"env": "Mapping", "weights": "str", "measured": "Mapping"},
 }
 GPUS = {"type": "str", "count": "int"}
+#: The figures that show a gain: one of them. The second counts the requests that keep to a tune's goals.
+TOKENS, GOODPUT = "output_tokens_per_s", "goodput_requests_per_s"
 #: An unquoted date is no text in YAML.
 MEASURED = {
-    **{"date": "Any", "engine": "str", "profile": "str", "concurrency": "int", "output_tokens_per_s": "Mapping"},
+    **{"date": "Any", "engine": "str", "profile": "str", "concurrency": "int", TOKENS: "Mapping", GOODPUT: "Mapping"},
     **{"record": "str", "how": "str"},
 }
+UNITS = {TOKENS: "output tokens/s", GOODPUT: "requests/s within the goals"}
 SPEED = {"before": "float", "after": "float"}
 FORM = "{presets: {NAME: {model: …, gpus: …, vllm: …, measured: …}}}"
 #: Endings of files of presets; others of a folder are somebody else's.
@@ -150,16 +153,20 @@ def _release(what: str, text: str) -> str:
 
 def _measured(what: str, raw: Mapping[str, Any]) -> Measured:
     """A measurement, which must show a gain."""
-    forms.check(what, raw, MEASURED, ("date", "engine", "profile", "concurrency", "output_tokens_per_s"))
-    speed = raw["output_tokens_per_s"]
-    forms.check(f"{what}: output_tokens_per_s", speed, SPEED, SPEED)
+    forms.check(what, raw, MEASURED, ("date", "engine", "profile", "concurrency"))
+    found = [name for name in (TOKENS, GOODPUT) if raw.get(name)]
+    if len(found) != 1:
+        raise ValueError(f"{what}: give one of {TOKENS} and {GOODPUT}, as {{before: …, after: …}}.")
+    (figure,) = found
+    speed = raw[figure]
+    forms.check(f"{what}: {figure}", speed, SPEED, SPEED)
     before, after = float(speed["before"]), float(speed["after"])
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}.*", str(raw["date"])):
         raise ValueError(f"{what}: date must be one such as 2026-11-25, not {raw['date']!r}.")
     if int(raw["concurrency"]) < 1:
         raise ValueError(f"{what}: concurrency must be at least 1, not {raw['concurrency']}.")
     if not (0 < before < after and math.isfinite(after)):
-        raise ValueError(f"{what}: {after:g} output tokens/s after are no gain over {before:g} before.")
-    plain = {key: str(raw[key]) for key in ("record", "how") if raw.get(key)}
+        raise ValueError(f"{what}: {after:g} {UNITS[figure]} after are no gain over {before:g} before.")
+    plain = {"unit": UNITS[figure], **{key: str(raw[key]) for key in ("record", "how") if raw.get(key)}}
     day = str(raw["date"])[:10]
     return Measured(day, str(raw["engine"]), str(raw["profile"]), int(raw["concurrency"]), before, after, **plain)

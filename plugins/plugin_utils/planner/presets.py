@@ -87,7 +87,8 @@ def _of_release(preset: Preset, engine: EngineSpec) -> bool:
 
 
 def _rank(preset: Preset, engine: EngineSpec) -> tuple[Any, ...]:
-    return not preset.path, not _of_release(preset, engine), -preset.measured.after, preset.name
+    # Tokens per second and requests per second are not compared.
+    return not preset.path, not _of_release(preset, engine), preset.measured.unit, -preset.measured.after, preset.name
 
 
 def _why_first(first: Preset, others: Sequence[Preset], engine: EngineSpec) -> str:
@@ -99,6 +100,8 @@ def _why_first(first: Preset, others: Sequence[Preset], engine: EngineSpec) -> s
         why = "it is yours"
     elif _of_release(first, engine) != _of_release(second, engine):
         why = f"it is for vLLM {engine.version}"
+    elif first.measured.unit != second.measured.unit:
+        why = f"it was measured in {first.measured.unit}"
     elif first.measured.after > second.measured.after:
         why = "it was measured to be the fastest"
     else:
