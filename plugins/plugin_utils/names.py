@@ -56,6 +56,7 @@ OUTCOMES = frozenset(
         "vllm_removed",
         "vllm_status",
         "vllm_took",
+        "vllm_trials",
         "weights_address",
         "weights_plan",
     )

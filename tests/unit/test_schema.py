@@ -28,7 +28,11 @@ CONTENTS: dict[str, Any] = {
 }
 #: Files in which a text of JSON is made that is no record: what it is instead.
 NO_RECORDS = {
+    "module_utils/benchmark/client.py": "what the job on the node reads, in /run",
+    "module_utils/benchmark/measure.py": "what the client is to measure, in /run",
     "module_utils/benchmark/quality.py": "a task for lm-eval, and what a digest is made of",
+    "module_utils/benchmark/run.py": "the job's order, in /run",
+    "module_utils/benchmark/trial.py": "the configuration of an engine, in /run",
     "module_utils/bundle/run.py": "the job's order, in /run",
     "module_utils/docker/daemon.py": "Docker's own daemon.json",
     "module_utils/docker/layout.py": "the layout of an image, as OCI and Docker have it",
@@ -39,8 +43,10 @@ NO_RECORDS = {
     "module_utils/programs/vllm_wait.py": "a question to an engine",
     "module_utils/support/redact.py": "how a secret is written in JSON",
     "modules/vllm_figures_info.py": "what a container reads while it is asked",
+    "modules/tune.py": "what a digest is made of",
     "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
     "plugin_utils/node/questions.py": "a question as one text, and answers for the rest of a run",
+    "plugin_utils/benchmark/winners.py": "variables to copy",
     "plugin_utils/hub_models.py": "answers for the rest of a run",
     "plugin_utils/planner/exact.py": "a question, to find equal ones",
     "plugin_utils/planner/lora.py": "a value of an option of vLLM",

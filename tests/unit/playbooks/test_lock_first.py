@@ -22,6 +22,7 @@ WORDS = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",
     "ansible.builtin.fail",
+    "gpunode.llm.benchmark_report",
     "gpunode.llm.plan_shown",
     "gpunode.llm.refuse",
     "gpunode.llm.settings_check",

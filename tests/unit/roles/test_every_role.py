@@ -107,7 +107,8 @@ def test_a_role_accepts_its_own_defaults(role: str) -> None:
         unset = {name: None for name, option in spec["options"].items() if not option.get("required")} | given
         required = {name: {} for name, option in spec["options"].items() if option.get("required")}
         plain = {name: value for name, value in unset.items() if "{{" not in str(value)}
-        samples = {name: [] if spec["options"][name]["type"] == "list" else value for name, value in required.items()}
+        empty = {"list": [], "bool": False}
+        samples = {name: empty.get(spec["options"][name]["type"], value) for name, value in required.items()}
         validated = ArgumentSpecValidator(spec["options"]).validate({**plain, **samples})
         assert validated.error_messages == [], entry
 

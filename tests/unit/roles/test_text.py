@@ -155,6 +155,7 @@ FORMS: dict[str, tuple[Any, list[str]]] = {
         ["one", "2", "a b"],
         ["one,2,a b", "one, 2,\na b,", "[one, 2, a b]", '["one", "2", "a b"]', "- one\n- 2\n- a b", '"one","2","a b"'],
     ),
+    "list of int": ([1, 16], ["1,16", "1, 16,", "[1, 16]", '["1", "16"]']),
     "list of raw": (["8b", {"model": "70b", "port": 8001}], ["[8b, {model: 70b, port: 8001}]"]),
     "list of dict": ([{"name": "one", "port": 8001}], ['[{"name": "one", "port": 8001}]', "{name: one, port: 8001}"]),
     "dict": (
