@@ -60,7 +60,7 @@ class Client:
         self.bench, self.spec, self.folder = bench, spec, folder
         self.say: Callable[[str], None] = lambda line: say(f"{spec['name']}: {line}")
         self.cpus = os.cpu_count() or 1
-        self.rows = load.read_rows(spec["rows"]) if spec.get("rows") else []
+        self.rows: Sequence[load.Request] = spec.get("own") or []
         self.done = 0
 
     def sweep(self) -> None:
@@ -254,14 +254,26 @@ def vocabulary(options: Mapping[str, Any]) -> int:
     return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or load.SMALL)
 
 
+def own_requests(lines: Sequence[str], model: str, url: str) -> List[load.Request]:
+    """The user's own requests as the engine's tokenizer reads them: its client would cut off texts of unknown length."""
+    rows = []
+    for row in load.read_rows(lines):
+        body = json.dumps({"model": model, "prompt": row.prompt}).encode()
+        asked = urllib.request.Request(f"{url}/tokenize", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            rows.append(load.Request(json.load(answer)["tokens"], row.output_tokens))
+    return rows
+
+
 def check(runs: Sequence[Mapping[str, Any]], context: int) -> str:
     """Why a run does not fit what is served; empty if all do."""
     for run in runs:
-        longest = 0 if run.get("rows") else load.longest(run["profile"])
+        own = [row.prompt_tokens + row.output_tokens for row in run.get("own") or ()]
+        longest = max(own) if own else load.longest(run["profile"])
         if context and longest > context:
             return (
-                f"The longest request of the profile {run['name']} has {longest:,} tokens, and the context that is served"
-                f" has {context:,}: leave that profile out, or serve with max_model_len={longest} or more."
+                f"The longest request of the profile {run['name']} has {longest:,} tokens, and the context that is"
+                f" served has {context:,}: leave that profile out, or serve with max_model_len={longest} or more."
             )
     return ""
 
@@ -282,6 +294,8 @@ def main(folder: str) -> int:
 
     options = engine_options()
     key = os.environ.get("OPENAI_API_KEY", "")
+    for run in spec["runs"]:
+        run["own"] = own_requests(run["rows"], spec["model"], spec["engine_url"]) if run.get("rows") else []
     wrong = check(spec["runs"], served(spec["base_url"], key, bool(spec.get("insecure"))))
     if wrong:
         write(os.path.join(folder, "refused.json"), wrong)

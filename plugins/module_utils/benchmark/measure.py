@@ -100,13 +100,14 @@ class Measurement:
         """Measure all runs: their points, in the order of ``runs``, and what the engine is.
 
         Raises:
-            BenchmarkError: the client failed, with its last words.
+            BenchmarkError: the client failed, with its last words, or no request of a run was answered.
         """
         work = os.path.join(self.folder, "work")
         for path in glob.glob(f"{work}/*"):
             os.unlink(path)
         spec = {
             "base_url": target.base_url or target.engine_url,
+            "engine_url": target.engine_url,
             "metrics_url": f"{target.engine_url}/metrics",
             "model": target.served,
             "insecure": target.insecure,
@@ -117,7 +118,14 @@ class Measurement:
         with benchmark_gpus.Sampler(target.gpus) as sampler:
             self._client(target, key)
         engine = json.loads(node_files.read_text(os.path.join(work, "engine.json")))
-        return {"engine": engine, "points": [self._of(number, sampler) for number in range(len(runs))]}
+        points = [self._of(number, sampler) for number in range(len(runs))]
+        for run, measured in zip(runs, points):
+            if not any(point["completed"] for point in measured):
+                errors = sorted({error for point in measured for error in point["errors"]})
+                raise BenchmarkError(
+                    f"No request of the profile {run['name']} was answered: {'; '.join(errors) or 'nothing was asked'}."
+                )
+        return {"engine": engine, "points": points}
 
     def _client(self, target: Target, key: str) -> None:
         environment = {**os.environ, "OPENAI_API_KEY": key}
