@@ -27,7 +27,7 @@ OWN: dict[str, Any] = {
 }
 #: Those that it reads and the module takes as well.
 READ: dict[str, Any] = {
-    "objective": {"type": "str", "choices": list(winners.OBJECTIVES), "default": winners.OBJECTIVES[0]},
+    "objective": {"type": "str", "choices": list(winners.OBJECTIVES), "default": "throughput"},
     "budget_minutes": {"type": "float", "default": 60},
     "quality": {"type": "dict", "default": {}},
 }
