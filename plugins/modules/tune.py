@@ -266,6 +266,10 @@ OPTIONS = {
 }
 
 
+#: What lies there is a trial's own; the compile cache is not.
+BELOW = "/run/"
+
+
 def power_limits(run, gpus, axes):
     """The power limit that each GPU has, where a choice is about it."""
     if not any(choice.get("power_limit_w") for choices in axes.values() for choice in choices):
@@ -302,7 +306,7 @@ def put_back(run, params, record, limits):
         "unit": trial["unit"],
         "own_unit": record.unit,
         "was_active": shown[0].get("ActiveState") in ("active", "activating"),
-        "files": [path for path in trial["files"].values() if path.startswith("/run/")],
+        "files": [path for path in trial["files"].values() if path.startswith(BELOW)],
         "power_limits": limits,
     }
 
