@@ -234,7 +234,9 @@ def test_every_module_that_returns_done_has_the_polling_action() -> None:
         if re.search(r"\bdone=|WAITING", path.read_text(encoding="utf-8"))
     }
     handed = {name for name, to in routes().items() if to.get("action_plugin") == "gpunode.llm.endpoint_ready"}
-    own = {path.stem for path in (CHECKOUT / "plugins" / "action").glob("*.py") if "(WatchingAction)" in path.read_text()}
+    own = {
+        path.stem for path in (CHECKOUT / "plugins" / "action").glob("*.py") if "(WatchingAction)" in path.read_text()
+    }
     assert len(watched) > 5
     assert handed | own == watched
 

@@ -196,6 +196,15 @@ def test_no_folder_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
         (measured(output_tokens_per_s={"before": 0, "after": 2}), "2 output tokens/s after are no gain over 0 before."),
         (measured(output_tokens_per_s={"before": 1, "after": float("inf")}), "inf output tokens/s after are no gain"),
         (measured(output_tokens_per_s={"before": 1}), "measured: output_tokens_per_s: after is missing."),
+        (
+            measured(output_tokens_per_s=None),
+            "measured: give one of output_tokens_per_s and goodput_requests_per_s, as",
+        ),
+        (measured(goodput_requests_per_s={"before": 1, "after": 2}), "measured: give one of output_tokens_per_s and"),
+        (
+            measured(output_tokens_per_s=None, goodput_requests_per_s={"before": 2.5, "after": 2}),
+            "2 requests/s within the goals after are no gain over 2.5 before.",
+        ),
     ],
 )
 def test_a_file_that_is_no_preset_is_refused_with_its_path_and_a_remedy(

@@ -114,6 +114,10 @@ def test_the_users_comes_first_then_those_of_the_release_then_the_best_measured(
         "8b: The preset a-slower is taken and not best, which matches, too: it is for vLLM 0.33.0.",
     )
     assert said(slower, newer)[1].endswith("not a-slower, which matches, too: it was measured to be the fastest.")
+    within = replace(
+        preset("within"), measured=replace(preset().measured, unit="requests/s within the goals", after=9e9)
+    )
+    assert said(within, newer)[1].endswith("not within, which matches, too: it was measured in output tokens/s.")
     assert said(last, newer)[1].endswith(
         "not zz, which matches, too: it is the first by its name of those that are as fast."
     )

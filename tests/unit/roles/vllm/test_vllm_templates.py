@@ -24,7 +24,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
 from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
-from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, second_instances
+from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, second_instances, trial_instances
 
 HERE = Path(__file__).parent
 ROLE = HERE.parents[3] / "roles" / "vllm"
@@ -263,6 +263,43 @@ def test_a_second_instance_goes_with_the_next_boot_and_ends_at_its_first_failure
     assert belongs.files.cache == ""
     assert "source=/var/cache/vllm/405b-fp8," in text
     assert "/var/cache/vllm/405b-fp8-beside" not in text
+
+
+#: Where a tune runs its candidates: there is room for them, or they take the place of what serves.
+ROOM = {"name": "405b-fp8", "port": 18000, "gpu_indices": [8, 9], "gpu_uuids": ["GPU-9", "GPU-10"]}
+TRIALS = {"trial-beside": [ROOM], "trial-in-place": []}
+
+
+@pytest.mark.parametrize("kind", ["service", "yaml", "env"])
+@pytest.mark.parametrize("case", TRIALS)
+def test_what_a_tune_starts_its_candidates_from(case, kind):
+    (trial,) = trial_instances([H100X8], TRIALS[case])
+    expected = HERE / "golden" / f"{case}.{kind}"
+    text = render(TEMPLATES[kind], trial)
+    if os.environ.get("GOLDEN_UPDATE"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+
+
+@pytest.mark.parametrize("case", TRIALS)
+def test_candidates_answer_no_client_and_go_with_the_next_boot(case):
+    (trial,) = trial_instances([H100X8], TRIALS[case])
+    text, service = render("vllm.service.j2", trial), service_of(trial)
+    assert service["in_place_of"] == ("" if TRIALS[case] else "vllm-405b-fp8.service")
+    assert ("\nConflicts=vllm-405b-fp8.service\n" in text) is (not TRIALS[case])
+    # The gateway does not know of it, nothing starts it again, and what serves keeps its last good set.
+    assert not [
+        word
+        for word in (names.GATEWAY_UNIT, "[Install]", "Restart=", "=-/usr/local/lib/gpunode/vllm-keep")
+        if word in text
+    ]
+    assert service["served"] == service_of(H100X8)["served"]
+    # The job writes candidates from this: it is all that the file has.
+    assert service["config"] == yaml.safe_load(render("config.yaml.j2", trial))
+    own = {path for name, path in service["files"].items() if path and name != "cache"}
+    assert {Path(path).parts[1] for path in own} == {"run"}
+    assert "--publish=127.0.0.1:" in text
+    assert ("--device=nvidia.com/gpu=GPU-9 " in text) is bool(TRIALS[case])
 
 
 def test_a_second_instance_leaves_the_gateway_before_it_stops():
