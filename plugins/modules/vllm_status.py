@@ -434,6 +434,7 @@ def leftovers(here, units):
     return [
         *instance_leftovers.jobs(units.values()),
         *instance_leftovers.seconds(),
+        *instance_leftovers.trials(units.values()),
         *instance_leftovers.brought(noted, records),
         *instance_leftovers.paths([instance.name for instance in here], folders),
     ]

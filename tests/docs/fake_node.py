@@ -58,6 +58,7 @@ SEED = {"address": "192.0.2.10", "port": 8730, "manifests": []}
 #: What each module says. Weights, image and instances are still to come, so that all of the play has something to do.
 ANSWERS: dict[str, dict[str, Any]] = {
     "apt_source": SOURCE,
+    "benchmark": {"records": [], "paths": [], "done": True, "progress": ""},
     "docker_info": DOCKER,
     "gpu_info": GPUS,
     "gpu_proof": {"uuids": [], "method": "container", "fresh": True},
@@ -80,10 +81,12 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "bytes_to_write": 46_060_000_000,
     },
     "rendered_files": {"changed_files": ["/etc/vllm/8b.yaml"], "changed": True},
+    "tune": {"tune": {}, "done": True, "progress": ""},
     "support_archive": {"files": ["status.txt"], "bytes": 2048},
     "units_ready": {"units": [], "endpoints": [], "done": True, "progress": ""},
     "units_settled": {"settled": False, "due": ["/etc/vllm/8b.yaml differs"], "endpoints": []},
     "vllm_instances_info": {"instances": []},
+    "vllm_room_info": {"rooms": []},
     "vllm_status": {"instances": [], "docker_runs": True, "front": "", "gpu_message": ""},
 }
 STUB = """#!/usr/bin/python

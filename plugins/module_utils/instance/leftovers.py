@@ -16,9 +16,13 @@ from .record import MARK, Record
 from .status import Unit
 
 #: Units for long work, which runs independently of the play that started it.
-JOBS = ("gpunode-bundle-*.service", "gpunode-layout-*.service", "gpunode-pull-*.service", "gpunode-weights-*.service")
+JOBS = tuple(f"gpunode-{work}-*.service" for work in ("benchmark", "bundle", "layout", "pull", "tune", "weights"))
+#: The work that has trials.
+TUNES = "gpunode-tune-"
 #: A second instance, which serves while the first one is replaced.
 SECOND_UNITS = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.second_of('*'))}"
+#: The unit of a tune's candidates.
+TRIAL_UNITS = f"{names.SECOND_UNIT_DIR}/{names.unit_of(names.trial_of('*'))}"
 #: The endings of an instance's files.
 ENDS = (".keys.yaml", ".yaml", ".env", ".json")
 Left = Dict[str, Any]
@@ -77,3 +81,10 @@ def _whose(name: str) -> str:
 def seconds() -> List[Left]:
     """Second instances: each exists only while a play replaces the first one."""
     return [{"kind": "second", "name": os.path.basename(path)} for path in sorted(glob.glob(SECOND_UNITS))]
+
+
+def trials(units: Iterable[Unit]) -> List[Left]:
+    """Units of candidates that no tune runs in any more. Each tune removes its own."""
+    tuning = {left["name"] for left in jobs(units) if left["kind"] == "job" and left["name"].startswith(TUNES)}
+    found = [] if tuning else sorted(glob.glob(TRIAL_UNITS))
+    return [{"kind": "trial", "name": os.path.basename(path)} for path in found]

@@ -25,11 +25,16 @@ GATEWAY = "gateway"
 #: Leftovers by kind: the words for one, for several, and the remedy.
 LEFT = {
     "job": ("still works", "still work", "journalctl -fu follows it"),
-    "failed_job": ("has failed", "have failed", "journalctl -u says why, and the next run of site.yml begins it anew"),
+    "failed_job": ("has failed", "have failed", "journalctl -u says why, and the next run of that play begins it anew"),
     "second": (
         "runs beside its first one, as long as a play exchanges that",
         "run beside their first ones, as long as a play exchanges those",
         "the next run of site.yml ends it, where a play left it",
+    ),
+    "trial": (
+        "is of a tune that has ended",
+        "are of tunes that have ended",
+        "the next tune or the next boot removes it",
     ),
     "image": ("is an image that no service uses", "are images that no service uses", "docker image rm removes it"),
     "model": (

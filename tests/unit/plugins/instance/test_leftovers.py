@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
-from ansible_collections.gpunode.llm.plugins.module_utils.instance import leftovers as instance_leftovers
+import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import leftovers as instance_leftovers, names
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import MARK, Record
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.status import Unit
 
@@ -19,13 +21,34 @@ def test_jobs_that_go_on_and_jobs_that_failed() -> None:
         Unit("active", "exited", name="gpunode-weights-done.service"),
         Unit("failed", "failed", name="gpunode-pull-b.service"),
         Unit("inactive", name="gpunode-pull-c.service"),
+        Unit("active", "running", name="gpunode-tune-8b.service"),
+        Unit("failed", "failed", name="gpunode-benchmark-8b.service"),
         Unit("active", "running", name="gpunode-gateway.service"),
         Unit("active", name="docker.service"),
     ]
     assert instance_leftovers.jobs(units) == [
         {"kind": "job", "name": "gpunode-weights-a.service"},
         {"kind": "failed_job", "name": "gpunode-pull-b.service"},
+        {"kind": "job", "name": "gpunode-tune-8b.service"},
+        {"kind": "failed_job", "name": "gpunode-benchmark-8b.service"},
     ]
+
+
+def test_units_of_candidates_that_no_tune_runs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance_leftovers, "TRIAL_UNITS", str(tmp_path / "vllm-*-tune-trial.service"))
+    for name in ("vllm-a-tune-trial.service", "vllm-a.service"):
+        (tmp_path / name).touch()
+    left = [{"kind": "trial", "name": "vllm-a-tune-trial.service"}]
+    ended = [
+        Unit("failed", name="gpunode-tune-a.service"),
+        Unit("active", "running", name="gpunode-benchmark-a.service"),
+    ]
+    assert instance_leftovers.trials(ended) == left
+    assert instance_leftovers.trials([*ended, Unit("active", "running", name="gpunode-tune-a.service")]) == []
+
+
+def test_the_unit_of_candidates_is_found_by_its_name() -> None:
+    assert fnmatch(f"/run/systemd/system/{names.unit_of(names.trial_of('8b'))}", instance_leftovers.TRIAL_UNITS)
 
 
 def test_what_was_fetched_and_no_unit_names() -> None:
