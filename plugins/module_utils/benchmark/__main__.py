@@ -150,6 +150,7 @@ class Tune(Job):
         self.path = os.path.join(plain["results"], f"{plain['name']}-tune.json")
         self.version = ""
         self.node: Dict[str, Any] = {}
+        self.previous: Mapping[str, str] = plain["previous"]
         self.kept: Dict[str, Any] = self.earlier()
 
     def earlier(self) -> Dict[str, Any]:
@@ -158,11 +159,15 @@ class Tune(Job):
             kept = json.loads(node_files.read_text(self.path))
         except (OSError, ValueError):
             return {}
-        # A tune that came to its end is begun anew; the best of it is measured first.
-        if number_of(kept) != SCHEMA or kept.get("question") != self.plain["question"] or kept["ended"] == "complete":
+        if not isinstance(kept, dict) or number_of(kept) != SCHEMA:
             return {}
-        self.version = kept["engine"]["version"]
-        return {row["name"]: row for row in kept["candidates"]}
+        rows: Dict[str, Any] = {row["name"]: row for row in kept["candidates"]}
+        # A tune that came to its end is begun anew; the best of it is measured first.
+        if kept["question"] != self.plain["question"] or kept["ended"] == "complete":
+            self.previous = self.previous or rows.get(kept["best"], {}).get("choices", {})
+            return {}
+        self.previous, self.version = kept["previous"], kept["engine"]["version"]
+        return rows
 
     def outcomes(self) -> Dict[str, search.Outcome]:
         """How the candidates came out so far, by their names."""
@@ -170,11 +175,11 @@ class Tune(Job):
 
     def tune(self) -> None:
         """Measure one candidate after the other, until all were, or the minutes are over."""
-        previous, ended = self.plain["previous"], "complete"
+        ended = "complete"
         # Before a candidate sets a power limit.
         self.node = benchmark_measure.node(self.run, self.target.gpus, self.plain["host"])
         switch = Switch(self.run, self.trial, self.folder)
-        for candidate in iter(lambda: search.following(self.axes, self.outcomes(), previous), None):
+        for candidate in iter(lambda: search.following(self.axes, self.outcomes(), self.previous), None):
             if self.too_long():
                 ended = "budget"
                 break
@@ -262,8 +267,8 @@ class Tune(Job):
 
     def write(self, ended: str) -> None:
         """Keep the tune as it stands."""
-        outcomes, previous = self.outcomes(), self.plain["previous"]
-        best = search.winner(self.axes, outcomes, previous).name if search.BASE in outcomes else search.BASE
+        outcomes = self.outcomes()
+        best = search.winner(self.axes, outcomes, self.previous).name if search.BASE in outcomes else search.BASE
         moment = time.gmtime(self.started)
         run = self.plain["runs"][0]
         tune = {
@@ -272,7 +277,7 @@ class Tune(Job):
             **{"objective": self.plain["objective"], "goals": run["goals"], "profile": run["name"]},
             **{"concurrency": run["headline"], "budget_minutes": round(self.plain["budget_s"] / 60, 1)},
             **{"collection": self.plain["collection"], "ended": ended, "baseline": search.BASE, "best": best},
-            "node": self.node,
+            **{"node": self.node, "previous": self.previous},
             "engine": {**self.plain["engine"], "version": self.version, "options": self.trial.config},
             "model": self.plain["model"],
             "candidates": [

@@ -115,6 +115,14 @@ def test_its_questions_are_asked_of_the_engine_with_its_own_key(folder: Path, an
     assert not (folder / "questions.env").exists()
 
 
+def test_an_engine_without_a_key_is_asked_without_one(folder: Path, answers: list[Any]) -> None:
+    answers.append(good(150))
+    job = jobs.benchmark(folder, jobs.Node(), quality=ASKED)
+    (folder / "8b.env").write_text("")
+    job.benchmark()
+    assert listed(folder)[0]["quality"]["score"] == 0.75
+
+
 def test_progress_is_told_to_the_journal_and_the_module(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs.benchmark(folder, jobs.Node()).tell("guide: measuring 16 at once")
     assert capsys.readouterr().out == "guide: measuring 16 at once\n"
@@ -256,6 +264,22 @@ def test_the_previous_best_is_measured_first(folder: Path) -> None:
     job.measurement.speed = by_sequences
     job.tune()
     assert [row["name"] for row in listed(folder)[0]["candidates"]][1] == "max-num-seqs=512"
+
+
+def test_the_best_of_the_last_tune_is_measured_first(folder: Path) -> None:
+    for _time in range(2):
+        job = jobs.tune(folder, jobs.Node())
+        job.measurement.speed = by_sequences
+        job.tune()
+    (tune,) = listed(folder)
+    assert [row["name"] for row in tune["candidates"]][1] == "max-num-seqs=512"
+    assert tune["previous"] == {"max-num-seqs": "max-num-seqs=512"}
+    # One that goes on has the same order, though its own best is another one until then.
+    path = folder.parent / "kept" / "8b-tune.json"
+    path.write_text(json.dumps({**tune, "ended": "running", "best": "base"}))
+    assert jobs.tune(folder, jobs.Node()).previous == tune["previous"]
+    path.write_text("[]")
+    assert jobs.tune(folder, jobs.Node()).previous == {}
 
 
 def test_a_power_limit_is_set_and_set_back_and_the_record_has_the_nodes_own(folder: Path) -> None:
