@@ -83,7 +83,7 @@ def _decided(options: dict[str, Any], catalog: Catalog) -> dict[str, Any]:
         raise ValueError(
             'The objective goodput needs goals, such as -e \'{"benchmark_goals": {"ttft_ms": 500, "itl_ms": 50}}\'.'
         )
-    own = [gpu for gpu in options["gpus"] if gpu["index"] in (instance.get("gpu_indices") or [])]
+    own = axes.own_gpus(instance, options["gpus"], catalog)
     wanted = {
         **{"axes": options["try_axes"], "values": options["try_values"], "quality": bool(options["quality"])},
         "power_limits_w": options["power_limits_w"],

@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from ...module_utils.benchmark.quality import CHANGES_NUMBERS
+from ...module_utils.programs.gpu import gpu_from
 from ..planner.catalog import Catalog, version_key
 from ..planner.catalog_files import HOME, LOADER
 from ..planner.flags import PLANNED, SECRET
+from ..planner.host import spec_of
 from ..planner.preset_files import LAYOUT, MEMORY
 from ..planner.request import hyphened
 
@@ -37,7 +39,7 @@ def axes(instance: Raw, gpus: Sequence[Raw], flags: Sequence[str], settings: Raw
 
     Args:
         instance: as serving_plan returns it.
-        gpus: its GPUs, as serving_plan returns them.
+        gpus: its GPUs, as ``own_gpus`` returns them.
         flags: the options that the engine's release knows.
         settings: ``axes`` (names; empty for all that are not on request), ``values`` (the user's own values by option),
             ``power_limits_w``, and ``quality``: whether answers are compared. Without that, what may change answers is
@@ -61,6 +63,20 @@ def axes(instance: Raw, gpus: Sequence[Raw], flags: Sequence[str], settings: Raw
     if settings.get("power_limits_w") and gpus:
         found["power-limit"] = _power(settings)
     return {name: choices for name, choices in found.items() if choices}
+
+
+def own_gpus(instance: Raw, gpus: Sequence[Raw], catalog: Catalog) -> list[dict[str, Any]]:
+    """The GPUs of an instance, of those that serving_plan returns: nvidia-smi does not say what they can compute."""
+    mine = instance.get("gpu_indices") or ()
+    own = ((gpu, spec_of(gpu_from(dict(gpu)), catalog)) for gpu in gpus if gpu["index"] in mine)
+    return [
+        {
+            **gpu,
+            "compute_capability": spec.compute_capability if spec else "",
+            "memory_mib": spec.memory_mib if spec else 0,
+        }
+        for gpu, spec in own
+    ]
 
 
 def lines(chosen: Mapping[str, Sequence[Raw]]) -> list[str]:

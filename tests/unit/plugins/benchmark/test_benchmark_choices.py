@@ -14,18 +14,19 @@ import as_ansible
 import jobs
 import pytest
 import records
-from ansible_collections.gpunode.llm.plugins.action import benchmark, tune
+from ansible_collections.gpunode.llm.plugins.action import benchmark, serving_plan, tune
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import load, quality, search
 from ansible_collections.gpunode.llm.plugins.plugin_utils.benchmark import axes, profiles, winners
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import preset_files
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.refusal import Refusal
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner import planning
 
 CATALOG = load_catalog()
 NEWEST = CATALOG.engine(None)
 IMAGE = NEWEST.images[0].image
 FLAGS = list(NEWEST.flags)
-H100 = {"index": 0, "memory_mib": 81559, "compute_capability": "9.0"}
+H100 = {"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory_mib": 81559, "compute_capability": "9.0"}
 INSTANCE: dict[str, Any] = {
     **{"name": "8b", "model": "8b", "image": IMAGE, "precision": "BF16", "gpu_indices": [0]},
     **{"weights_gib_per_gpu": 15.0, "config": {"max-model-len": 4096, "max-num-seqs": 256}},
@@ -160,6 +161,33 @@ def test_older_gpus_and_none_have_fewer_axes() -> None:
     assert {"max-num-seqs", "api-server-count"} <= chosen(gpus=[], quality=True).keys()
     assert "max-num-batched-tokens" not in chosen(gpus=[])
     assert "power-limit" not in chosen(gpus=[], power_limits_w=[500])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "capability"),
+    [
+        ({"compute_capability": "8.9", "name": "NVIDIA H100 80GB HBM3"}, "8.9"),
+        ({"compute_capability": "", "name": "NVIDIA H100 80GB HBM3"}, "9.0"),
+        ({"name": "NVIDIA Unheard Of", "architecture": "Hopper", "memory_mib": 81559}, "9.0"),
+        ({"name": "NVIDIA Unheard Of", "architecture": ""}, ""),
+    ],
+)
+def test_what_a_gpu_can_compute_is_known_by_its_name(gpu: dict[str, str], capability: str) -> None:
+    """nvidia-smi does not say it, and no FP8 was tried on any node."""
+    instance = {"gpu_indices": (1,)}
+    (own,) = axes.own_gpus(instance, [{"index": 0, **gpu}, {"index": 1, **gpu}], CATALOG)
+    assert (own["index"], own["compute_capability"]) == (1, capability)
+    assert axes.own_gpus({"gpu_indices": None}, [own], CATALOG) == []
+
+
+def test_fp8_is_tried_on_the_gpus_of_a_real_node() -> None:
+    plan = as_ansible.action(serving_plan.ActionModule, {"model": "8b"}, planning.board("h100x1").as_dict()).run(
+        task_vars={}
+    )
+    (instance,) = plan["plan"]["instances"]
+    given = {"instance": instance, "gpus": plan["gpus"], "quality": {"shots": 8}, "profiles": ["guide"]}
+    result, _node = run(tune, {"name": "8b", **given}, {})
+    assert {"weights", "kv-cache-dtype"} <= result["axes"].keys()
 
 
 def test_an_option_that_the_release_does_not_know_is_not_tried() -> None:
