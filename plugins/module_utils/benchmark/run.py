@@ -172,7 +172,7 @@ def _prepare(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: st
     if secret:
         node_files.write_atomically(os.path.join(folder, "secret"), secret, mode=0o600)
     if job.get("put_back"):
-        node_files.write_atomically(os.path.join(folder, "put-back.json"), json.dumps(job["put_back"]), mode=0o600)
+        node_files.write_atomically(os.path.join(folder, "put-back.json"), json.dumps(job["put_back"]))
     variables = f'PYTHONPATH="{folder}/code"\nPYTHONDONTWRITEBYTECODE="1"\n'
     node_files.write_atomically(os.path.join(folder, "environment"), variables)
 
