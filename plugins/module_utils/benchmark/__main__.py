@@ -149,6 +149,8 @@ class Tune(Job):
         self.target, self.trial = Target(**plain["target"]), Trial(**plain["trial"])
         self.path = os.path.join(plain["results"], f"{plain['name']}-tune.json")
         self.version = ""
+        #: How the last candidate came out. In one line with what comes next, or no play would ever see it.
+        self.came_out = ""
         self.node: Dict[str, Any] = {}
         self.previous: Mapping[str, str] = plain["previous"]
         self.kept: Dict[str, Any] = self.earlier()
@@ -202,7 +204,7 @@ class Tune(Job):
 
     def back(self) -> None:
         """Start what served before."""
-        self.tell("starting what served before")
+        self.tell(f"{self.came_out}starting what served before")
         trouble = benchmark_trial.put_back(self.run, self.folder, wait=True)
         if trouble:
             raise BenchmarkError(f"The tune ended, but {self.trial.own_unit} does not start again: {trouble}")
@@ -230,12 +232,12 @@ class Tune(Job):
                 ) from trouble
             row.update(state=search.FAILED, why=str(trouble), scores=[])
         row["seconds"] = round(self.clock() - before, 1)
-        self.tell(f"{candidate.name}: {described(row, self.plain)}")
+        self.came_out = f"{candidate.name}: {described(row, self.plain)}; "
         return row
 
     def measured(self, candidate: search.Candidate, switch: Switch) -> Dict[str, Any]:
         """Start and measure a candidate. Raises TrialError, BenchmarkError or QualityError if that fails."""
-        self.tell(f"starting {candidate.name}")
+        self.tell(f"{self.came_out}starting {candidate.name}")
         began = self.clock()
         benchmark_trial.power_limits(self.run, self.limits(candidate))
         switch.start(candidate.options(), candidate.env())
