@@ -14,10 +14,13 @@ import random
 from dataclasses import dataclass
 from typing import Any, Iterable, Iterator, List, Mapping, Sequence, Union
 
-#: The first token IDs of a vocabulary are often special ones.
-FIRST_ID = 300
+#: The first token IDs of a vocabulary are often special ones, and the last ones too: a placeholder of an image that is
+#: not there, or the end of a text.
+FIRST_ID, LAST_SHARE = 300, 0.9
 #: Of a vocabulary too small for that, as test models have.
 SMALL = 1000
+#: How close drawn lengths come to the mean that a profile says, and how often that is tried.
+MEAN_WITHIN, ROUNDS = 0.01, 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Tokens:
 
     def __init__(self, rng: random.Random, vocabulary: int) -> None:
         self.rng = rng
-        self.last = max(2, vocabulary - 1)
+        self.last = max(1, int(vocabulary * LAST_SHARE) - 1)
         self.first = FIRST_ID if vocabulary > SMALL else min(self.last, vocabulary // 4 + 1)
 
     def draw(self, count: int) -> List[int]:
@@ -74,7 +77,8 @@ def _plain(profile: Mapping[str, Any], prompts: Sequence[int], outputs: Sequence
 def _turns(profile: Mapping[str, Any], prompts: Sequence[int], outputs: Sequence[int], tokens: Tokens) -> List[Request]:
     """Conversations that grow: each turn has what came before, an answer's worth of tokens, and a tool's result.
 
-    All first turns come first, then all second ones: a turn is then asked when the one before it has been answered.
+    All first turns come first, then all second ones. Where there are as many conversations as requests at once, a turn
+    is so asked when the one before it has been answered.
     """
     turns = int(profile["turns"])
     shared = tokens.draw(int(profile.get("prefix_tokens") or 0))
@@ -94,8 +98,15 @@ def _lengths(wanted: Any, count: int, rng: random.Random) -> List[int]:
         return [int(wanted)] * count
     mean, most = float(wanted["mean"]), int(wanted["most"])
     drawn = [min(most, max(1.0, mean * rng.lognormvariate(0, float(wanted["sigma"])))) for _ in range(count)]
-    scale = mean * count / max(1.0, sum(drawn))
-    return [min(most, max(4, round(length * scale))) for length in drawn]
+    lengths, scale = [], mean * count / max(1.0, sum(drawn))
+    # What is cut off at either end moves the mean.
+    for _ in range(ROUNDS):
+        lengths = [min(most, max(4, round(length * scale))) for length in drawn]
+        off = mean * count / max(1, sum(lengths))
+        if abs(off - 1) <= MEAN_WITHIN:
+            break
+        scale *= off
+    return lengths
 
 
 def longest(profile: Mapping[str, Any]) -> int:
@@ -119,13 +130,13 @@ def read_rows(lines: Iterable[str]) -> List[Request]:
             continue
         try:
             row = json.loads(line)
-            request = Request(str(row["prompt"]), int(row["output_tokens"]))
-        except (ValueError, KeyError, TypeError) as trouble:
+            request = Request(row["prompt"], int(row["output_tokens"]))
+        except (ValueError, KeyError, TypeError, OverflowError) as trouble:
             raise LoadError(
                 f'Line {number} is not a request such as {{"prompt": "Hello", "output_tokens": 128}}: {trouble!r}.'
             ) from trouble
-        if request.output_tokens < 1 or not request.prompt:
-            raise LoadError(f"Line {number} must have a prompt, and output_tokens of 1 or more.")
+        if request.output_tokens < 1 or not request.prompt or not isinstance(request.prompt, str):
+            raise LoadError(f"Line {number} must have a prompt, which is text, and output_tokens of 1 or more.")
         rows.append(request)
     if not rows:
         raise LoadError("It has no request.")
