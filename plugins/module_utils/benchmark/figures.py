@@ -111,8 +111,11 @@ def client(parts: Sequence[Part]) -> Dict[str, Any]:
 
 
 def engine(before: Mapping[str, float], after: Mapping[str, float], requests: int) -> Dict[str, Any]:
-    """What the engine counted meanwhile. ``others``: requests that it finished and that were not ours."""
-    grown = {name: after[name] - before.get(name, 0.0) for name in after}
+    """What the engine counted meanwhile. ``others``: requests that it finished and that were not ours.
+
+    It is nothing where the engine did not say before, and where it was started anew and counts from 0.
+    """
+    grown = {name: max(0.0, after[name] - before.get(name, 0.0)) for name in after} if before else {}
     drafted = grown.get("drafted", 0.0)
     return {
         "others": max(0, round(grown.get("finished", requests)) - requests),
