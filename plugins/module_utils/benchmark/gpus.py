@@ -11,10 +11,15 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from ..node import commands
 from ..node.commands import Runner
 
 #: Milliseconds between two samples.
 EVERY_MS = 500
+#: Seconds that nvidia-smi has: with a lost GPU it may never end.
+PATIENCE_S = 30
+#: How far a sample may lie from the middle of a point that is too short to have one, in seconds.
+NEAR_S = 2.0
 _IS = ("name", "uuid", "memory.total", "power.limit", "clocks.max.sm", "driver_version")
 _DOES = ("uuid", "power.draw", "clocks.sm")
 
@@ -45,12 +50,12 @@ def described(run: Runner, gpus: Sequence[str]) -> Dict[str, Any]:
     nothing: Dict[str, Any] = {"gpus": [], "driver": "", "topology": ""}
     if not gpus:
         return nothing
-    rc, out, _err = run(query(_IS, gpus))
+    rc, out, _err = run(commands.within(PATIENCE_S, *query(_IS, gpus)))
     rows = [[cell.strip() for cell in line.split(",")] for line in out.splitlines()] if rc == 0 else []
     rows = [row for row in rows if len(row) == len(_IS)]
     if not rows:
         return nothing
-    rc, topology, _err = run(["nvidia-smi", "topo", "-m"])
+    rc, topology, _err = run(commands.within(PATIENCE_S, "nvidia-smi", "topo", "-m"))
     return {"gpus": [_gpu(row) for row in rows], "driver": rows[0][5], "topology": topology.strip() if rc == 0 else ""}
 
 
@@ -107,7 +112,10 @@ class Sampler:
     def __exit__(self, *_error: Any) -> None:
         if self.process:
             self.process.terminate()
-            self.process.wait()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         if self.thread:
             self.thread.join(5)
 
@@ -115,9 +123,7 @@ class Sampler:
 def figures(samples: Sequence[Sample], started: float, ended: float, output_tokens: int) -> Dict[str, Any]:
     """Power of all GPUs together, energy and clocks between two times; None without samples."""
     nothing = dict.fromkeys(("power_w", "energy_j", "tokens_per_joule", "clock_sm_mhz"))
-    within = [sample for sample in samples if started <= sample.at <= ended]
-    # A point may be shorter than the time between two samples.
-    within = within or _nearest(samples, (started + ended) / 2)
+    within = _within(samples, started, ended)
     watts = _by_gpu((sample.uuid, sample.power_w) for sample in within)
     clocks = [sample.clock_mhz for sample in within if sample.clock_mhz is not None]
     if not watts:
@@ -132,11 +138,16 @@ def figures(samples: Sequence[Sample], started: float, ended: float, output_toke
     }
 
 
-def _nearest(samples: Sequence[Sample], at: float) -> List[Sample]:
-    newest: Dict[str, Sample] = {}
-    for sample in sorted(samples, key=lambda sample: -abs(sample.at - at)):
-        newest[sample.uuid] = sample
-    return list(newest.values())
+def _within(samples: Sequence[Sample], started: float, ended: float) -> List[Sample]:
+    """Each GPU's samples between two times; where these are too close together for one, the nearest."""
+    chosen: List[Sample] = []
+    for uuid in dict.fromkeys(sample.uuid for sample in samples):
+        own = [sample for sample in samples if sample.uuid == uuid]
+        middle = (started + ended) / 2
+        nearest = min(own, key=lambda sample: abs(sample.at - middle))
+        near = [nearest] if abs(nearest.at - middle) <= NEAR_S else []
+        chosen += [sample for sample in own if started <= sample.at <= ended] or near
+    return chosen
 
 
 def _by_gpu(pairs: Iterable[Tuple[str, Optional[float]]]) -> Mapping[str, List[float]]:
