@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The order in which a tune tries its candidates: one axis after the other, each from the best so far.
 
-Pure: what has been measured goes in, the next candidate comes out, so that a tune that was cut off goes on where it was.
+Pure: what has been measured goes in, the next candidate comes out. So a tune that was cut off goes on where it was.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 BASE = "base"
 #: Measured, failed to start or to be measured, refused by its quality.
@@ -21,7 +21,7 @@ LEAST_NOISE = 0.02
 
 @dataclass(frozen=True)
 class Choice:
-    """One value on an axis: options of vLLM (None removes one) and environment. ``exact``: its numbers stay the same."""
+    """One value on an axis: options of vLLM (None removes one) and environment. ``exact``: it changes no answer."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,8 +54,8 @@ class Candidate:
     def env(self) -> Dict[str, str]:
         return {name: value for axis in sorted(self.choices) for name, value in self.choices[axis].env.items()}
 
-    def with_(self, axis: str, choice: Choice) -> Candidate:
-        return Candidate({**self.choices, axis: choice})
+    def with_(self, choices: Mapping[str, Choice]) -> Candidate:
+        return Candidate({**self.choices, **choices})
 
 
 @dataclass(frozen=True)
@@ -78,58 +78,58 @@ def noise(base: Outcome) -> float:
     return max(LEAST_NOISE, (max(base.scores) - min(base.scores)) / base.score)
 
 
-def candidates(axes: Mapping[str, Sequence[Choice]], previous: Mapping[str, str]) -> List[Candidate]:
-    """What is measured first: the baseline, and the best of an earlier tune, by the names of its choices."""
-    known = {axis: choice for axis, choices in axes.items() for choice in choices if previous.get(axis) == choice.name}
-    return [Candidate()] + ([Candidate(known)] if known else [])
+def _steps(
+    axes: Mapping[str, Sequence[Choice]], previous: Mapping[str, str]
+) -> Iterator[Sequence[Mapping[str, Choice]]]:
+    """What each step tries on top of the best so far: first the best of an earlier tune, then one axis each."""
+    yield [{axis: one for axis, choices in axes.items() for one in choices if previous.get(axis) == one.name}]
+    for axis, choices in axes.items():
+        yield [{axis: choice} for choice in choices]
 
 
-def best_of(tried: Sequence[Candidate], outcomes: Mapping[str, Outcome]) -> Candidate:
-    """The best so far. What is not better than the baseline beyond noise does not replace it."""
-    base = outcomes[BASE]
-    least = base.score * (1 + noise(base))
-    better = [candidate for candidate in tried if candidate.name != BASE and outcomes[candidate.name].score > least]
-    return max(better, key=lambda candidate: outcomes[candidate.name].score, default=Candidate())
+def _walk(
+    axes: Mapping[str, Sequence[Choice]], outcomes: Mapping[str, Outcome], previous: Mapping[str, str]
+) -> Tuple[Candidate, Optional[Candidate]]:
+    """The best of those measured, and the first one of those on the way that has not been; None if all have been."""
+    best, missing = Candidate(), None
+    base = outcomes.get(BASE)
+    if base is None or not base.score:
+        # Without the baseline nothing can be better.
+        return best, None if base else best
+    for step in _steps(axes, previous):
+        rivals = [best.with_(more) for more in step]
+        missing = missing or next((rival for rival in rivals if rival.name not in outcomes), None)
+        best = _better(best, [rival for rival in rivals if rival.name in outcomes], outcomes)
+    return best, missing
+
+
+def _better(best: Candidate, rivals: Sequence[Candidate], outcomes: Mapping[str, Outcome]) -> Candidate:
+    """The best of the rivals, if it is better beyond noise than what they were made from: else it gains nothing."""
+    first = max(rivals, key=lambda rival: outcomes[rival.name].score, default=best)
+    least = outcomes[best.name].score * (1 + noise(outcomes[BASE]))
+    return first if outcomes[first.name].score > least else best
 
 
 def following(
     axes: Mapping[str, Sequence[Choice]], outcomes: Mapping[str, Outcome], previous: Mapping[str, str]
 ) -> Optional[Candidate]:
-    """The next candidate to measure; None if all have been."""
-    tried: List[Candidate] = []
-    for candidate in candidates(axes, previous):
-        if candidate.name not in outcomes:
-            return candidate
-        tried.append(candidate)
-    if not outcomes[BASE].score:
-        return None
-    for axis, choices in axes.items():
-        best = best_of(tried, outcomes)
-        for choice in choices:
-            candidate = best.with_(axis, choice)
-            if candidate.name not in outcomes:
-                return candidate
-            tried.append(candidate)
-    return None
+    """The next candidate to measure; None if all have been, or if the baseline could not be."""
+    return _walk(axes, outcomes, previous)[1]
 
 
 def winner(
     axes: Mapping[str, Sequence[Choice]], outcomes: Mapping[str, Outcome], previous: Mapping[str, str]
 ) -> Candidate:
-    """The best of those measured, in the order in which they were tried."""
-    tried: List[Candidate] = []
-    for candidate in candidates(axes, previous):
-        if candidate.name in outcomes:
-            tried.append(candidate)
-    for axis, choices in axes.items():
-        best = best_of(tried, outcomes)
-        tried += [best.with_(axis, choice) for choice in choices if best.with_(axis, choice).name in outcomes]
-    return best_of(tried, outcomes)
+    """The best of those measured."""
+    return _walk(axes, outcomes, previous)[0]
 
 
 def score(points: Sequence[Mapping[str, Any]], objective: str, concurrency: int) -> List[float]:
-    """One score of each repeat. throughput: output tokens per second at this concurrency; goodput: requests per second
-    that meet the goals there; latency: tokens per second of a single user."""
+    """One score of each repeat without a failed request, the higher the better.
+
+    throughput: output tokens per second at this concurrency; goodput: requests per second within the goals there;
+    latency: tokens per second of a single user.
+    """
     at = 1 if objective == "latency" else concurrency
     rows = [point for point in points if point["concurrency"] == at and not point["failed"]]
     if objective == "latency":
