@@ -207,7 +207,7 @@ class Tune(Job):
         self.tell(f"{self.came_out}starting what served before")
         trouble = benchmark_trial.put_back(self.run, self.folder, wait=True)
         if trouble:
-            raise BenchmarkError(f"The tune ended, but {self.trial.own_unit} does not start again: {trouble}")
+            raise BenchmarkError(f"The tune ended, but {trouble}")
         # The job's unit would do it once more when its result is taken, and somebody may have stopped it until then.
         os.unlink(os.path.join(self.folder, "put-back.json"))
 

@@ -15,7 +15,7 @@ from ..image import container, engine_figures
 from ..instance import known, names as instance_names
 from ..instance.record import Record
 from ..node import commands, files as node_files, schema as node_schema
-from ..programs import vllm_wait
+from ..programs import diagnosis, vllm_wait
 from ..support import secret_names
 from ..units import job as units_job
 from . import (
@@ -37,7 +37,7 @@ RESULTS = "/var/lib/gpunode/benchmark"
 CODE = (
     *(benchmark_main, benchmark_client, benchmark_figures, benchmark_gpus, benchmark_load, benchmark_measure),
     *(benchmark_quality, benchmark_search, benchmark_trial, container, engine_figures),
-    *(commands, node_files, node_schema, vllm_wait),
+    *(commands, diagnosis, node_files, node_schema, vllm_wait),
 )
 #: Variables of an engine that decide how fast it is.
 _OF_SPEED = ("VLLM_", "CUDA_", "NCCL_", "OMP_", "TORCH")

@@ -5,7 +5,7 @@
 
 The unit is rendered by the role vllm, from the template of every instance. It lies in /run, and conflicts with the
 instance's own unit where it takes its GPUs: what serves is never changed, so a reboot brings it back as well.
-``python -m ….benchmark.trial FOLDER`` puts the old set back; the job's unit runs it when the job ends for whatever reason.
+``python -m ….benchmark.trial FOLDER`` puts the old set back: the job's unit runs it, however the job ends.
 """
 
 from __future__ import annotations
@@ -13,23 +13,31 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional
 
 from ..node import commands, files as node_files
 from ..node.commands import Runner
+from ..programs import diagnosis
+from .gpus import PATIENCE_S
 
+#: Where all files of a trial are: what serves has its own elsewhere, and a reboot takes these.
+RUN = "/run/"
 #: What a trial's configuration says at its top.
 ABOUT = "# A candidate of a tune, as JSON, which YAML includes. It goes with the tune.\n"
 
 
 class TrialError(Exception):
-    """A candidate did not start. The message is for the user."""
+    """A candidate cannot be tried. The message is for the user."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """The unit of candidates, and the instance's own. ``config``: the options that candidates change."""
+    """The unit of candidates, and the instance's own. ``config``: the options that candidates change.
+
+    Raises:
+        ValueError: its files are not below /run, so they may be those of what serves.
+    """
 
     unit: str
     own_unit: str
@@ -37,7 +45,11 @@ class Trial:
     config_path: str
     environment_path: str
     config: Mapping[str, Any]
-    files: List[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for path in (self.config_path, self.environment_path):
+            if not path.startswith(RUN):
+                raise ValueError(f"The files of a trial are below {RUN}, and {path} is not: nothing was changed.")
 
 
 def written(trial: Trial, options: Mapping[str, Any]) -> str:
@@ -48,11 +60,11 @@ def written(trial: Trial, options: Mapping[str, Any]) -> str:
 
 def environment(base: str, env: Mapping[str, str]) -> str:
     """The environment of a candidate: of two lines Docker takes the last."""
-    return base + "".join(f"{name}={value}\n" for name, value in sorted(env.items()))
+    return "".join(f"{line}\n" for line in (*base.splitlines(), *(f"{name}={env[name]}" for name in sorted(env))))
 
 
 class Switch:
-    """Starts candidates, and what served before. ``folder``: that of the job, which notes what must be put back."""
+    """Starts one candidate after the other. ``folder``: that of the job, which notes what must be put back."""
 
     def __init__(self, run: Runner, trial: Trial, folder: str) -> None:
         self.run, self.trial, self.folder = run, trial, folder
@@ -76,10 +88,17 @@ class Switch:
             raise TrialError(self.why(err))
 
     def why(self, err: str) -> str:
-        """The last lines of an engine that did not start."""
-        command = ["journalctl", "--unit", self.trial.unit, "--lines=400", "--output=cat", "--no-pager", "--quiet"]
-        _rc, out, _err = self.run(command)
-        return cause(out.splitlines()) or err.strip() or "it did not start"
+        """Why the engine did not start, from what it said in this run: those before it had the same unit.
+
+        ``err``: what systemctl said.
+        """
+        (shown,) = commands.shown(self.run(commands.show(["InvocationID"], self.trial.unit))[1]) or [{}]
+        self.run(["journalctl", "--sync"])
+        command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=cat", "--lines=2000"]
+        _rc, out, _err = self.run([*command, f"_SYSTEMD_INVOCATION_ID={shown.get('InvocationID', '')}"])
+        found = diagnosis.diagnose(out.splitlines())
+        last = found.cause if found else " ".join(diagnosis.telling_lines(out.splitlines(), 1))
+        return diagnosis.shortened(last or err or "it did not start")
 
     def own_runs(self) -> bool:
         """Whether somebody started the instance's own unit meanwhile."""
@@ -87,22 +106,27 @@ class Switch:
         return shown.get("ActiveState") in ("active", "activating")
 
 
-def cause(lines: List[str]) -> str:
-    """The last line of an engine's journal that names an error."""
-    errors = [line.strip() for line in lines if "Error" in line or "error:" in line]
-    return errors[-1][-300:] if errors else ""
-
-
 def power_limits(run: Runner, limits: Mapping[str, float]) -> None:
-    """Set the power limit of GPUs, by their UUIDs, in watts."""
+    """Set the power limit of GPUs, by their UUIDs, in watts.
+
+    Raises:
+        TrialError: that of some cannot be set.
+    """
+    troubles = []
     for uuid, watts in limits.items():
-        run(["nvidia-smi", f"--id={uuid}", f"--power-limit={watts:g}"])
+        command = ["nvidia-smi", f"--id={uuid}", f"--power-limit={watts:g}"]
+        rc, out, err = run(commands.within(PATIENCE_S, *command))
+        if rc != 0:
+            said = "it did not answer" if rc in commands.TIMED_OUT else (err or out).strip()
+            troubles.append(f"nvidia-smi does not set the power limit of {uuid} to {watts:g} W: {said}")
+    if troubles:
+        raise TrialError(" ".join(troubles))
 
 
 def put_back(run: Runner, folder: str, wait: bool = False) -> str:
     """End the tune's unit and start what served before, as the job's folder notes it. Doing it twice changes nothing.
 
-    Returns what systemd said if that does not start.
+    ``wait``: until that serves. Returns what could not be put back, in words; empty if all was.
     """
     try:
         note: Dict[str, Any] = json.loads(node_files.read_text(os.path.join(folder, "put-back.json")))
@@ -112,19 +136,28 @@ def put_back(run: Runner, folder: str, wait: bool = False) -> str:
     run(["systemctl", "stop", note["unit"]])
     run(["systemctl", "reset-failed", note["unit"]])
     for path in note["files"]:
-        if os.path.lexists(path):
+        if path.startswith(RUN) and os.path.lexists(path):
             os.unlink(path)
     run(["systemctl", "daemon-reload"])
-    power_limits(run, note["power_limits"])
-    if not note["was_active"]:
-        return ""
-    rc, _out, err = run(["systemctl", "start", *([] if wait else ["--no-block"]), note["own_unit"]])
-    return err.strip() if rc != 0 else ""
+    troubles: List[str] = []
+    try:
+        power_limits(run, note["power_limits"])
+    except TrialError as trouble:
+        troubles.append(str(trouble))
+    if note["was_active"]:
+        rc, _out, err = run(["systemctl", "start", *([] if wait else ["--no-block"]), note["own_unit"]])
+        if rc != 0:
+            said = err.strip() or f"systemctl start ended with {rc}"
+            troubles.append(f"{note['own_unit']} does not start again: {said}")
+    return " ".join(troubles)
 
 
-def main(folder: str, run: Optional[Callable[..., Any]] = None) -> int:
-    put_back(run or commands.runner(dict(os.environ)), folder)
-    return 0
+def main(folder: str, run: Optional[Runner] = None) -> int:
+    """Put back; what could not be is told, in the journal of the job's unit, and fails it."""
+    trouble = put_back(run or commands.runner(dict(os.environ)), folder)
+    if trouble:
+        sys.stderr.write(f"{trouble}\n")
+    return 1 if trouble else 0
 
 
 if __name__ == "__main__":

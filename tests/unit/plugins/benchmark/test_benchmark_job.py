@@ -33,6 +33,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return says
 
 
+@pytest.fixture(autouse=True)
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The files of a trial lie below it."""
+    monkeypatch.setattr(benchmark_main.benchmark_trial, "RUN", f"{tmp_path}/")
+
+
 def good(right: int) -> Quality:
     """So many of 200 questions were answered right."""
     return Quality("gsm8k_cot", 200, right / 200, 0.03, "a" * 64, "b" * 64, "1" * right + "0" * (200 - right))
