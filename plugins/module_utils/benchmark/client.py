@@ -4,14 +4,15 @@
 """Measure an endpoint from inside the engine's image: ``python -m ….benchmark.client FOLDER``.
 
 FOLDER has spec.json. engine.json there says what is measured, each point is a file of its run, and lines say how far it
-is. The client is ``vllm bench serve``, imported once. A point is measured by several processes, each of which has its share of the
-requests, so that one process is not what is measured; each one's CPU time is in the result.
+is. The client is ``vllm bench serve``, imported once. A point is measured by several processes, each of which has its
+share of the requests, so that one process is not what is measured; each one's CPU time is in the result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import multiprocessing
 import os
@@ -22,6 +23,8 @@ import time
 import traceback
 import urllib.request
 from dataclasses import asdict
+from multiprocessing import connection
+from types import SimpleNamespace
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence
 
 from . import figures, load
@@ -39,9 +42,13 @@ WARM_UP = 64
 CONFIG = "/etc/vllm/config.yaml"
 
 
-def processes(concurrency: int, cpus: int, wanted: int = 0) -> int:
-    """How many processes measure: half of the CPUs at the most, since the engine needs the others."""
-    return max(1, min(wanted or min(-(-concurrency // PER_PROCESS), cpus // 2, 16), concurrency))
+def processes(concurrency: int, cpus: int, wanted: int = 0, least: int = 0) -> int:
+    """How many processes measure: half of the CPUs at the most, since the engine needs the others.
+
+    ``wanted``: as many as the user says; ``least``: as many as a point before needed.
+    """
+    usual = max(least, min(-(-concurrency // PER_PROCESS), cpus // 2, 16))
+    return max(1, min(wanted or usual, concurrency))
 
 
 def shares(total: int, count: int) -> List[int]:
@@ -61,32 +68,41 @@ class Client:
         self.say: Callable[[str], None] = lambda line: say(f"{spec['name']}: {line}")
         self.cpus = os.cpu_count() or 1
         self.rows: Sequence[load.Request] = spec.get("own") or []
-        self.done = 0
+        self.least = self.asked = self.done = 0
 
     def sweep(self) -> None:
         """Measure every concurrency so many times, until more of it gains nothing."""
-        best, count = 0.0, self.spec.get("clients") or 0
-        self.measure(min(max(self.spec["concurrency"]), WARM_UP), 0, count)
+        best = 0.0
+        self.measure(min(max(self.spec["concurrency"]), WARM_UP), 0)
         for concurrency in sorted(self.spec["concurrency"]):
             rates = []
             for repeat in range(1, self.spec["repeats"] + 1):
-                figure = self.measure(concurrency, repeat, count)
-                again = min(self.cpus, 2 * figure["client_processes"])
-                # The client was close to its own limit.
-                if figure["client_cpu_share"] > BUSY and not self.spec.get("clients") and concurrency >= again:
-                    figure = self.measure(concurrency, repeat, again)
+                figure = self.unhindered(concurrency, repeat)
                 self.keep(figure)
                 rates.append(figure["output_tokens_per_s"])
             if concurrency >= self.spec["headline"] and max(rates) < GAIN * best:
                 break
             best = max(best, *rates)
 
-    def measure(self, concurrency: int, repeat: int, wanted: int) -> Dict[str, Any]:
+    def unhindered(self, concurrency: int, repeat: int) -> Dict[str, Any]:
+        """Measure a point, again with twice as many processes where the client was close to its own limit."""
+        figure = self.measure(concurrency, repeat)
+        while figure["client_cpu_share"] > BUSY and not self.spec.get("clients"):
+            more = min(2 * figure["client_processes"], self.cpus, concurrency)
+            if more <= figure["client_processes"]:
+                break
+            self.least = more
+            figure = self.measure(concurrency, repeat)
+        return figure
+
+    def measure(self, concurrency: int, repeat: int) -> Dict[str, Any]:
         """Measure one point; repeat 0 is the warm-up."""
-        count = processes(concurrency, self.cpus, wanted)
+        count = processes(concurrency, self.cpus, self.spec.get("clients") or 0, self.least)
         total = max(self.spec["least"], concurrency * self.spec["per_client"]) if repeat else concurrency
-        seed = self.spec["seed"] + 1000 * concurrency + repeat
-        self.say(f"{'warming up with' if not repeat else 'measuring'} {concurrency} at once, {total} requests")
+        # Never the same requests twice, or the prefix cache answers them.
+        self.asked += 1
+        seed = 1000 * self.spec["seed"] + self.asked
+        self.say(f"{'measuring' if repeat else 'warming up with'} {concurrency} at once, {total} requests")
         drawn = load.requests(self.spec["profile"], total, seed, self.spec["vocabulary"], self.rows)
         before = self.counters()
         parts = self._parts([drawn[number::count] for number in range(count)], shares(concurrency, count))
@@ -117,7 +133,7 @@ class Client:
         try:
             with urllib.request.urlopen(self.spec["metrics_url"], timeout=10) as answer:
                 return figures.counters(answer.read().decode())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return {}
 
     def keep(self, figure: Mapping[str, Any]) -> None:
@@ -127,43 +143,56 @@ class Client:
         self.say(f"measured {figure['concurrency']} at once: {figure['output_tokens_per_s']:,.0f} tokens/s")
 
     def _parts(self, drawn: Sequence[List[load.Request]], limits: Sequence[int]) -> List[Part]:
-        context = multiprocessing.get_context("fork")
-        barrier, queue = context.Barrier(len(drawn)), context.SimpleQueue()
-        children = [
-            context.Process(target=self._child, args=(mine, max(1, limit), barrier, queue))
-            for mine, limit in zip(drawn, limits)
-        ]
-        for child in children:
-            child.start()
-        answers = [queue.get() for _child in children]
-        for child in children:
-            child.join()
-        failed = [answer for answer in answers if isinstance(answer, str)]
-        if failed:
-            # One that waits for another which failed is not the cause.
-            raise RuntimeError(next((text for text in failed if "BrokenBarrierError" not in text), failed[0]))
-        return [Part(**answer) for answer in answers]
+        """What each process saw of its requests, with so many of them at once. All start when all are ready.
 
-    def _child(self, mine: List[load.Request], limit: int, barrier: Any, queue: Any) -> None:
+        Raises:
+            RuntimeError: one of them failed, with its own words.
+        """
+        context = multiprocessing.get_context("fork")
+        children, pipes = [], []
+        try:
+            for mine, limit in zip(drawn, limits):
+                ours, theirs = context.Pipe()
+                options = self.options(len(mine), max(1, limit))
+                children.append(context.Process(target=self._child, args=(mine, options, theirs)))
+                children[-1].start()
+                # Where the child alone has the other end, its death is the end of the pipe.
+                theirs.close()
+                pipes.append(ours)
+            _heard(pipes)
+            for pipe in pipes:
+                with contextlib.suppress(OSError):
+                    pipe.send("go")
+            return [Part(**answer) for answer in _heard(pipes)]
+        finally:
+            for child in children:
+                child.kill()
+                child.join()
+
+    def _child(self, mine: List[load.Request], options: Any, pipe: Any) -> None:
         """A process of the client: what it prints is not for people."""
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
-        try:
-            queue.put(asdict(self.part(mine, limit, barrier.wait)))
-        except Exception:  # whatever it is, the parent must not wait for ever
-            barrier.abort()
-            queue.put(traceback.format_exc(limit=-3))
 
-    def part(self, mine: List[load.Request], limit: int, ready: Callable[[], Any]) -> Part:
+        def ready() -> None:
+            pipe.send({})
+            pipe.recv()
+
+        try:
+            pipe.send(asdict(self.part(mine, options, ready)))
+        except (Exception, SystemExit):  # whatever it is, the parent tells it
+            pipe.send(traceback.format_exc(limit=-3))
+
+    def part(self, mine: List[load.Request], options: Any, ready: Callable[[], Any]) -> Part:
         """Measure these requests by ``vllm bench serve``. ``ready`` returns when all processes are ready."""
-        options = self.options(len(mine), limit)
         with timed(self.bench, [self._sample(number, one) for number, one in enumerate(mine)], ready) as part:
             result = self.bench.main(options)
         part.start_times, part.input_lens = result["start_times"], result["input_lens"]
         part.output_lens, part.ttfts, part.itls = result["output_lens"], result["ttfts"], result["itls"]
-        # A request without an error and without a token has none either.
-        part.errors = [error or ("" if ttft else "no token came") for error, ttft in zip(result["errors"], part.ttfts)]
+        # An answer that was cut off, or has no token, need not have an error.
+        seen = zip(result["errors"], part.ttfts, part.output_lens)
+        part.errors = [error or ("" if ttft and tokens else "no token came") for error, ttft, tokens in seen]
         return part
 
     def _sample(self, number: int, one: load.Request) -> Any:
@@ -171,7 +200,8 @@ class Client:
             prompt=one.prompt,
             prompt_len=one.prompt_tokens,
             expected_output_len=one.output_tokens,
-            request_id=f"benchmark-{number}",
+            # Unique among the processes: the engine goes by it.
+            request_id=f"benchmark-{os.getpid()}-{number}",
         )
 
     def options(self, count: int, limit: int) -> Any:
@@ -181,7 +211,9 @@ class Client:
         words = [
             *("--backend", "openai", "--base-url", self.spec["base_url"], "--endpoint", "/v1/completions"),
             *("--model", self.spec["model"], "--served-model-name", self.spec["model"]),
-            *("--num-prompts", str(count), "--max-concurrency", str(limit), "--request-rate", "inf"),
+            # Of its random ones it would cut texts off, and ignore the end of an answer.
+            *("--dataset-name", "custom", "--num-prompts", str(count)),
+            *("--max-concurrency", str(limit), "--request-rate", "inf"),
             *("--ready-check-timeout-sec", "0", "--temperature", "0", "--disable-tqdm", "--save-detailed"),
             *(["--ignore-eos"] if self.spec.get("ignore_eos", True) else []),
             *(["--insecure"] if self.spec.get("insecure") else []),
@@ -189,13 +221,30 @@ class Client:
         return parser.parse_args(words)
 
 
+def _heard(pipes: Sequence[Any]) -> List[Any]:
+    """The next that each child says.
+
+    Raises:
+        RuntimeError: one failed, with its own words, or was killed.
+    """
+    said: Dict[Any, Any] = {}
+    while len(said) < len(pipes):
+        ready: List[Any] = connection.wait([pipe for pipe in pipes if pipe not in said])
+        for pipe in ready:
+            try:
+                said[pipe] = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                raise RuntimeError("A process of the client was killed, maybe for want of memory.") from None
+            if isinstance(said[pipe], str):
+                raise RuntimeError(said[pipe])
+    return [said[pipe] for pipe in pipes]
+
+
 @contextlib.contextmanager
 def timed(bench: Any, samples: List[Any], ready: Callable[[], Any]) -> Iterator[Part]:
     """Have ``vllm bench serve`` send these requests, and measure the CPU time of that alone."""
-    part, own = (
-        Part(0.0, 0.0, 0.0),
-        {name: getattr(bench, name) for name in ("get_samples", "get_tokenizer", "benchmark")},
-    )
+    part = Part(0.0, 0.0, 0.0)
+    own = {name: getattr(bench, name) for name in ("get_samples", "get_tokenizer", "benchmark")}
 
     async def measured(*args: Any, **options: Any) -> Any:
         await asyncio.to_thread(ready)
@@ -206,8 +255,8 @@ def timed(bench: Any, samples: List[Any], ready: Callable[[], Any]) -> Iterator[
             part.ended, part.cpu_s = time.perf_counter(), time.process_time() - cpu
 
     bench.get_samples, bench.benchmark = (lambda *args, **options: samples), measured
-    # The engine counts the tokens, but some releases insist on a tokenizer.
-    bench.get_tokenizer = lambda *args, **options: object()
+    # The engine counts the tokens. Some releases insist on a tokenizer, and ask it where an answer was cut off.
+    bench.get_tokenizer = lambda *args, **options: lambda *text, **how: SimpleNamespace(input_ids=[])
     try:
         yield part
     finally:
@@ -227,12 +276,13 @@ def write(path: str, value: Any) -> None:
     os.replace(f"{path}.new", path)
 
 
-def served(base_url: str, key: str, insecure: bool = False) -> int:
-    """The context of the model that is served, in tokens."""
+def served(base_url: str, model: str, key: str, insecure: bool = False) -> int:
+    """The context of a model that is served, in tokens; 0 if its server does not say."""
     request = urllib.request.Request(f"{base_url}/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {})
     context = ssl._create_unverified_context() if insecure else None
     with urllib.request.urlopen(request, timeout=30, context=context) as answer:
-        return int(json.load(answer)["data"][0].get("max_model_len") or 0)
+        lengths = {one.get("id"): one.get("max_model_len") for one in json.load(answer)["data"]}
+    return int(lengths.get(model) or 0)
 
 
 def engine_options(path: str = CONFIG) -> Dict[str, Any]:
@@ -255,7 +305,7 @@ def vocabulary(options: Mapping[str, Any]) -> int:
 
 
 def own_requests(lines: Sequence[str], model: str, url: str) -> List[load.Request]:
-    """The user's own requests as the engine's tokenizer reads them: its client would cut off texts of unknown length."""
+    """The user's own requests as the engine's tokenizer reads them: its client cuts off texts of unknown length."""
     rows = []
     for row in load.read_rows(lines):
         body = json.dumps({"model": model, "prompt": row.prompt}).encode()
@@ -296,13 +346,14 @@ def main(folder: str) -> int:
     key = os.environ.get("OPENAI_API_KEY", "")
     for run in spec["runs"]:
         run["own"] = own_requests(run["rows"], spec["model"], spec["engine_url"]) if run.get("rows") else []
-    wrong = check(spec["runs"], served(spec["base_url"], key, bool(spec.get("insecure"))))
+    wrong = check(spec["runs"], served(spec["base_url"], spec["model"], key, bool(spec.get("insecure"))))
     if wrong:
         write(os.path.join(folder, "refused.json"), wrong)
         return 1
     write(os.path.join(folder, "engine.json"), {"version": vllm.__version__, "options": options})
+    size = vocabulary(options)
     for number, run in enumerate(spec["runs"]):
-        whole = {**spec, **run, "run": number, "vocabulary": vocabulary(options)}
+        whole = {**spec, **run, "run": number, "vocabulary": size}
         Client(serve, whole, folder, say).sweep()
     return 0
 
