@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import glob
+import http.client
 import json
 import os
 import re
@@ -50,16 +51,15 @@ class Target:
 
 
 def command(docker: str, target: Target, folder: str) -> List[str]:
-    """The command that runs the client: it has the engine's files read-only, no GPU and no right, and the node's network."""
+    """The command that runs the client: with the engine's files, read-only, and the node's network; without a GPU.
+
+    The key is in the environment of the command, not in its words.
+    """
     return [
         *(docker, "run", "--rm", "--init", f"--name={client_of(target.name)}", "--pull=never", "--network=host"),
         *("--security-opt=no-new-privileges", "--cap-drop=ALL", "--log-driver=none"),
-        *(
-            "--env=OPENAI_API_KEY",
-            "--env=HF_HUB_OFFLINE=1",
-            "--env=VLLM_LOGGING_LEVEL=ERROR",
-            "--env=VLLM_NO_USAGE_STATS=1",
-        ),
+        *("--env=OPENAI_API_KEY", "--env=HF_HUB_OFFLINE=1"),
+        *("--env=VLLM_LOGGING_LEVEL=ERROR", "--env=VLLM_NO_USAGE_STATS=1"),
         # It asks this node alone, whatever proxy Docker hands to its containers.
         *("--env=NO_PROXY=*", "--env=no_proxy=*", f"--env=PYTHONPATH={CODE}", "--env=NVIDIA_VISIBLE_DEVICES=void"),
         f"--volumes-from={target.container}:ro",
@@ -84,7 +84,7 @@ def look(target: Target) -> str:
     ask = vllm_wait.asker(target.host, target.port)
     try:
         status, text = ask("GET", "/metrics", None, {}, 10)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return ""
     return text if status == 200 else ""
 
@@ -138,9 +138,11 @@ class Measurement:
             last = [*last[-4:], line.strip()]
             if re.match(r"(starting the client|[\w.-]+: (warming|measur))", line):
                 self.say(line.strip())
-        if process.wait() != 0:
+        rc = process.wait()
+        if rc != 0:
             refused = node_files.text_of(os.path.join(self.folder, "work", "refused.json"))
-            raise BenchmarkError(json.loads(refused) if refused else f"The client failed: {' | '.join(last)}")
+            words = " | ".join(last) or f"it ended with {rc}, and said nothing"
+            raise BenchmarkError(json.loads(refused) if refused else f"The client failed: {words}")
 
     def _of(self, number: int, sampler: benchmark_gpus.Sampler) -> List[Dict[str, Any]]:
         """The points of one run, each with what the GPUs did meanwhile."""
