@@ -81,7 +81,8 @@ def own_gpus(instance: Raw, gpus: Sequence[Raw], catalog: Catalog) -> list[dict[
 
 def lines(chosen: Mapping[str, Sequence[Raw]]) -> list[str]:
     """What is tried, in words."""
-    return [f"{name}: {', '.join(choice['name'] for choice in choices)}" for name, choices in chosen.items()]
+    named = {name: [one["name"].removeprefix(f"{name}=") for one in choices] for name, choices in chosen.items()}
+    return [f"{name}: {', '.join(words)}" for name, words in named.items()]
 
 
 def _own_values(given: Raw, flags: Sequence[str]) -> dict[str, list[Any]]:

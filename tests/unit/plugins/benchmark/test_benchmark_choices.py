@@ -381,7 +381,8 @@ TRIAL = {"in_place_of": "vllm-8b.service"}
 def test_a_tune_decides_without_the_node() -> None:
     result, node = run(tune, TUNE, {})
     assert node.calls == []
-    assert result["text"][0].startswith("max-num-batched-tokens: ")
+    assert result["text"][0] == "max-num-batched-tokens: 2048, 4096, 8192, 16384, 32768"
+    assert "api-server-count: 2, 4" in result["text"]
     assert result["runs"][0]["concurrency"] == [1, 1000]
     assert result["changed"] is False
 
