@@ -21,8 +21,8 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.benchmark.record impor
 HEAD = """# Results
 
 What was measured, beside the logs of the guide that this collection began with. Each line is a record of
-`playbooks/benchmark.yml`'s client; the records are in
-[docs/results](https://github.com/gpunode/llm/tree/main/docs/results), with every percentile, the options and the driver.
+`playbooks/benchmark.yml`'s client; the records, with every percentile, the options and the driver, are in
+[docs/results](https://github.com/gpunode/llm/tree/main/docs/results).
 
 The load is `guide` of `catalog/benchmarks.yml`: so many requests at once, with 215 prompt and 128 output tokens on
 average. Weights are random, which changes answers and not speed. Output tokens per second of all GPUs together:

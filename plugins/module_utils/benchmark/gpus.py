@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -56,7 +57,9 @@ def described(run: Runner, gpus: Sequence[str]) -> Dict[str, Any]:
     if not rows:
         return nothing
     rc, topology, _err = run(commands.within(PATIENCE_S, "nvidia-smi", "topo", "-m"))
-    return {"gpus": [_gpu(row) for row in rows], "driver": rows[0][5], "topology": topology.strip() if rc == 0 else ""}
+    # It underlines its head even where nobody sees that.
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", topology).strip()
+    return {"gpus": [_gpu(row) for row in rows], "driver": rows[0][5], "topology": plain if rc == 0 else ""}
 
 
 def _gpu(row: Sequence[str]) -> Dict[str, Any]:

@@ -22,7 +22,7 @@ NOTHING = {"power_w": None, "energy_j": None, "tokens_per_joule": None, "clock_s
 class Smi:
     """Stands for nvidia-smi, and keeps each command."""
 
-    def __init__(self, listing: str = ROW, rc: int = 0, topology: tuple[int, str] = (0, "\tGPU0\nGPU0\tX\n")) -> None:
+    def __init__(self, listing: str = ROW, rc: int = 0, topology: tuple[int, str] = (0, "\x1b[4m\tGPU0\x1b[0m\nGPU0\tX\n")) -> None:
         self.listing, self.rc, self.topology = listing, rc, topology
         self.commands: list[list[str]] = []
 
