@@ -19,10 +19,14 @@ ROW = "NVIDIA H100 80GB HBM3, GPU-1, 81559, 700.00, 1980, 580.159.04\n"
 NOTHING = {"power_w": None, "energy_j": None, "tokens_per_joule": None, "clock_sm_mhz": None}
 
 
+#: It underlines its head.
+TOPOLOGY = "\x1b[4m\tGPU0\x1b[0m\nGPU0\tX\n"
+
+
 class Smi:
     """Stands for nvidia-smi, and keeps each command."""
 
-    def __init__(self, listing: str = ROW, rc: int = 0, topology: tuple[int, str] = (0, "\x1b[4m\tGPU0\x1b[0m\nGPU0\tX\n")) -> None:
+    def __init__(self, listing: str = ROW, rc: int = 0, topology: tuple[int, str] = (0, TOPOLOGY)) -> None:
         self.listing, self.rc, self.topology = listing, rc, topology
         self.commands: list[list[str]] = []
 
