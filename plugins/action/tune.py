@@ -48,9 +48,10 @@ class ActionModule(WatchingAction):
             decided = {key: args.get(key) for key in ("axes", "runs")}
             decided = decided if all(decided.values()) else _decided(options, catalog)
             text = axes.lines(decided["axes"])
-            if not options.get("trial"):
+            if not options.get("trial") and not options.get("attach"):
                 return {"changed": False, "text": text, **decided}
-            _refuse_in_place(options)
+            if options.get("trial"):
+                _refuse_in_place(options)
         except ValueError as error:
             raise Refusal(f"{error} Nothing was changed.") from None
         self._task.args = {**given, **decided, "collection": profiles.release()}

@@ -32,6 +32,12 @@ options:
     description: The name of the instance.
     type: str
     required: true
+  attach:
+    description:
+      - Whether to do no more than go on with the same tune that runs, or take a result that nobody took. If there is
+        none, RV(tune) is empty.
+    type: bool
+    default: false
   trial:
     description:
       - The candidates' service, as the filter P(gpunode.llm.vllm_service#filter) builds it. Its files are on the node.
@@ -233,6 +239,7 @@ from ..module_utils.units import job as units_job
 OPTIONS = {
     "name": {"type": "str", "required": True},
     "trial": {"type": "dict"},
+    "attach": {"type": "bool", "default": False},
     "axes": {"type": "dict"},
     "runs": {"type": "list", "elements": "dict"},
     # The action plugin reads these.
@@ -344,6 +351,18 @@ def job(params, run):
     return own, {**order, "question": question(order)}
 
 
+def attach(module):
+    """Attach to the tune, or find its result; end if there is none."""
+    params = module.params
+    asked = {key: params[key] for key in ("name", "axes", "objective", "runs", "quality", "host", "results")}
+    asked["budget_s"] = params["budget_minutes"] * 60
+    state = benchmark_run.under_way(module.run_command, "tune", asked)
+    if not state or module.check_mode:
+        module.exit_json(changed=False, done=True, progress="", tune={})
+    if state == "ended":
+        module.warn(benchmark_run.AGAIN.format(what=f"The tune of {params['name']}"))
+
+
 def begin(module):
     """Start the tune, attach to it, or find its result. What a play has written for nothing is removed."""
     params, run = module.params, module.run_command
@@ -368,7 +387,7 @@ def main():
     params, run = module.params, module.run_command
     try:
         if not params["resume"]:
-            begin(module)
+            (attach if params["attach"] else begin)(module)
         done, progress, results = benchmark_run.wait(run, "tune", params["name"], params["wait_s"])
         answer = {"tune": benchmark_run.loaded(results)[0]} if done else {"resume": {"started": True}}
         module.exit_json(changed=False, done=done, progress=progress, **answer)

@@ -118,6 +118,29 @@ def order(job: Mapping[str, Any]) -> Dict[str, Any]:
     return {**plain, "runs": runs}
 
 
+def under_way(run: commands.Runner, kind: str, asked: Mapping[str, Any], root: str = RUN) -> str:
+    """Whether such a job is ``running``, or has ``ended`` and nobody took its result; else empty.
+
+    ``asked``: the part of a job that is known before anything is written for it, with its name and runs.
+
+    Raises:
+        BenchmarkError: another job of this instance runs.
+    """
+    name = unit(kind, asked["name"])
+    state, given = units_job.look(run, name).state, _order_of(os.path.join(root, name))
+    same = bool(given) and all(given.get(key) == value for key, value in order(asked).items())
+    if state == "running" and not same:
+        raise BenchmarkError(_another(kind, asked["name"]))
+    return {"running": "running", "succeeded": "ended"}.get(state, "") if same else ""
+
+
+def _another(kind: str, name: str) -> str:
+    return (
+        f"Another {kind} of {name} runs on this node, with other settings: wait for it with the same command as it was"
+        f" started with, or end it with systemctl stop {unit(kind, name)}."
+    )
+
+
 def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str = "", root: str = RUN) -> str:
     """Start the job, or attach to the same one, if it runs or its controller was lost before it took the result.
 
@@ -131,10 +154,7 @@ def start(run: commands.Runner, kind: str, job: Mapping[str, Any], secret: str =
     state = units_job.look(run, name).state
     same = _order_of(folder) == order(job)
     if state == "running" and not same:
-        raise BenchmarkError(
-            f"Another {kind} of {job['name']} runs on this node, with other settings: wait for it with the same command"
-            f" as it was started with, or end it with systemctl stop {name}."
-        )
+        raise BenchmarkError(_another(kind, job["name"]))
     if same and state in ("running", "succeeded"):
         return "running" if state == "running" else "ended"
     _prepare(run, kind, job, secret, folder)

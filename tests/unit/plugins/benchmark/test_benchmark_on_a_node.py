@@ -242,7 +242,7 @@ def ask(
     here: list[Record],
 ) -> Callable[..., dict[str, Any]]:
     monkeypatch.setattr(AnsibleModule, "run_command", lambda _self, argv, **_named: node(argv))
-    for name in ("start", "wait"):
+    for name in ("start", "wait", "under_way"):
         monkeypatch.setattr(benchmark_run, name, partial(getattr(benchmark_run, name), root=str(tmp_path)))
     monkeypatch.setattr(tune.benchmark_measure, "look", lambda target: node.fails.get("metrics", ""))
 
@@ -382,6 +382,30 @@ def test_the_tune_of_a_lost_controller_is_taken_and_leaves_nothing(
     assert answer["tune"] == {"id": "one"}
     assert answer["said"] == [benchmark_run.AGAIN.format(what="The tune of 8b")]
     assert not Path(trial["files"]["unit"]).exists()
+
+
+def test_a_tune_under_way_is_taken_up_before_a_room_is_looked_for(
+    ask: Callable[..., Any], node: Systemd, trial: dict[str, Any], tmp_path: Path
+) -> None:
+    """It holds the room itself: another look finds another one, or none."""
+    given = {"axes": AXES, "runs": [jobs.RUN]}
+    none = ask(tune, **given, attach=True)
+    assert (none["tune"], none["done"], node.starts) == ({}, True, 0)
+    ask(tune, **given, trial={**trial, "port": 18000, "in_place_of": ""})
+    same = ask(tune, **{**given, "runs": [{**jobs.RUN, "seed": 9}]}, attach=True)
+    assert same["done"] is False, same
+    other = ask(tune, **given, attach=True, objective="latency")
+    assert other["msg"].startswith("Another tune of 8b runs")
+    ended(node, tmp_path, "gpunode-tune-8b", {"id": "one"})
+    answer = ask(tune, **given, attach=True)
+    assert (answer["tune"], len(answer["said"]), node.starts) == ({"id": "one"}, 1, 1)
+
+
+def test_a_killed_tune_is_none_to_take_up(ask: Callable[..., Any], node: Systemd, trial: dict[str, Any]) -> None:
+    given = {"axes": AXES, "runs": [jobs.RUN]}
+    ask(tune, **given, trial=trial)
+    node.states["gpunode-tune-8b"] = "failed"
+    assert ask(tune, **given, attach=True)["tune"] == {}
 
 
 def test_in_check_mode_a_tune_looks_alone(ask: Callable[..., Any], node: Systemd, trial: dict[str, Any]) -> None:
