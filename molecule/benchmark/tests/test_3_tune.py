@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,7 +77,7 @@ def test_beside_what_serves_it_disturbs_nobody(controller: Controller) -> None:
     assert list(controller.presets.iterdir()) == []
     refused = rows(json.loads(controller.new(files).read_text()))["max-num-batched-tokens=0"]
     assert refused["state"] == "failed"
-    assert "max_num_batched_tokens" in refused["why"].replace("-", "_")
+    assert "batched" in refused["why"]
     assert (state(), on_node("systemctl show -P MainPID vllm-tiny"), left()) == (before, pid, "")
 
 
@@ -112,7 +111,7 @@ def test_a_killed_tune_leaves_what_served(controller: Controller, no_room: None)
 @pytest.fixture(scope="module")
 def tuned(controller: Controller, no_room: None) -> tuple[Play, dict[str, Any], dict[str, str]]:
     """The tune goes on; its controller is killed on the way, and the same command takes the result."""
-    before, began, kept = state(), time.time(), rows(load("tiny-tune.json"))
+    before, kept = state(), rows(load("tiny-tune.json"))
     play = tune(controller)
     started("max-num-seqs=2", play)
     play.kill()
@@ -125,7 +124,6 @@ def tuned(controller: Controller, no_room: None) -> tuple[Play, dict[str, Any], 
     # What was measured before the first death was not measured again.
     assert (list(kept), rows(found)["base"]["points"]) == (["base"], kept["base"]["points"])
     assert found["candidates"] == load("tiny-tune.json")["candidates"]
-    assert began < time.time()
     return result, found, before
 
 
@@ -136,7 +134,7 @@ def test_it_finds_the_best(tuned: tuple[Play, dict[str, Any], dict[str, str]]) -
     assert measured["base"]["score"] < measured["max-num-seqs=2"]["score"] < measured["max-num-seqs=16"]["score"]
     (refused,) = [row for row in found["candidates"] if row["state"] == "failed"]
     assert refused["name"] == "max-num-batched-tokens=8, max-num-seqs=16"
-    assert "max_num_batched_tokens" in refused["why"]
+    assert "batched" in refused["why"]
     assert "max-num-seqs=16 is the best" in result.words
     assert "Traceback" not in result.text
 
@@ -153,6 +151,7 @@ def test_the_preset_is_taken_and_the_plan_says_so(controller: Controller, tuned:
     assert preset["measured"]["record"] == tuned[1]["id"]
     result = controller.site(vllm_presets_dir=str(controller.presets), vllm_beside=False)
     assert result.status == 0, result.text[-3000:]
-    assert name in result.words
+    assert name == "tiny-cpu-throughput"
+    assert f"preset {name}:" in result.words
     assert "max-num-seqs: 16" in on_node("cat /etc/vllm/tiny.yaml")
     assert wrong_answers(key=ENGINE_KEY) == {}

@@ -44,7 +44,7 @@ def preset(tune: Raw, instance: Raw, catalog: Catalog) -> tuple[dict[str, Any], 
     # A node's requests within goals are what it gives under load.
     objective = "latency" if tune["objective"] == "latency" else "throughput"
     return {
-        f"{instance['name']}-{len(names)}x{kind}-{tune['objective']}": {
+        f"{instance['name']}-{f'{len(names)}x' if names else ''}{kind}-{tune['objective']}": {
             "model": instance["model"],
             "gpus": {"type": kind, "count": len(names)},
             "objective": objective,

@@ -294,7 +294,7 @@ def test_environment_and_the_cpu_make_a_preset_too() -> None:
     rows[1]["env"] = {"VLLM_USE_RUST_FRONTEND": "1"}
     found, _advice = made({}, candidates=rows, node=records.node(gpus=[]))
     (preset,) = preset_files.read_presets({"presets": found}, CATALOG).values()
-    assert (preset.name, preset.gpu, preset.count) == ("8b-0xcpu-throughput", "cpu", 0)
+    assert (preset.name, preset.gpu, preset.count) == ("8b-cpu-throughput", "cpu", 0)
     assert preset.env == {"VLLM_USE_RUST_FRONTEND": "1"}
 
 
