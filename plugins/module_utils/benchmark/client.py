@@ -106,8 +106,6 @@ class Client:
         drawn = load.requests(self.spec["profile"], total, seed, self.spec["vocabulary"], self.rows)
         before = self.counters()
         parts = self._parts([drawn[number::count] for number in range(count)], shares(concurrency, count))
-        # The clock of perf_counter is the same in all processes of a node.
-        clock = time.time() - time.perf_counter()
         figure = figures.point(parts, self.spec.get("goals") or {})
         after = self.settled(before, figure["requests"])
         return {
@@ -115,8 +113,9 @@ class Client:
             **figure,
             **figures.engine(before, after, figure["requests"]),
             **{
-                "started": clock + min(part.started for part in parts),
-                "ended": clock + max(part.ended for part in parts),
+                # This clock is the same in all processes of a node, also in containers.
+                "started": min(part.started for part in parts),
+                "ended": max(part.ended for part in parts),
             },
         }
 

@@ -27,7 +27,7 @@ _DOES = ("uuid", "power.draw", "clocks.sm")
 
 @dataclass(frozen=True)
 class Sample:
-    """Watts and MHz of one GPU at one time, in seconds since the epoch; None for what it does not say."""
+    """Watts and MHz of one GPU at one time, in seconds of time.perf_counter; None for what it does not say."""
 
     at: float
     uuid: str
@@ -108,7 +108,7 @@ class Sampler:
 
     def _read(self, lines: Iterable[str]) -> None:
         for line in lines:
-            sample = sample_of(line, time.time())
+            sample = sample_of(line, time.perf_counter())
             if sample:
                 self.samples.append(sample)
 
