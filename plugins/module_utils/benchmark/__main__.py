@@ -283,10 +283,15 @@ class Tune(Job):
             "engine": {**self.plain["engine"], "version": self.version, "options": self.trial.config},
             "model": self.plain["model"],
             "candidates": [
-                {**row, "score": outcomes[name].score, "wins": name == best} for name, row in self.kept.items()
+                {**row, "score": scored(outcomes[name]), "wins": name == best} for name, row in self.kept.items()
             ],
         }
         node_files.write_atomically(self.path, json.dumps(tune, indent=1) + "\n")
+
+
+def scored(outcome: search.Outcome) -> Optional[float]:
+    """The score of what was measured; none is no score of 0."""
+    return outcome.score if outcome.state == search.MEASURED else None
 
 
 def described(row: Mapping[str, Any], plain: Mapping[str, Any]) -> str:

@@ -192,7 +192,7 @@ def test_what_answers_with_errors_has_failed(folder: Path) -> None:
     job.measurement.change = change
     job.tune()
     rows = {row["name"]: row for row in listed(folder)[0]["candidates"]}
-    assert rows["max-num-seqs=128"]["state"] == "failed"
+    assert (rows["max-num-seqs=128"]["state"], rows["max-num-seqs=128"]["score"]) == ("failed", None)
     assert rows["max-num-seqs=128"]["why"] == "12 of 4000 requests failed: out of memory"
     assert benchmark_main.unanswered([{"failed": 0, "requests": 8, "errors": []}]) == "0 of 8 requests failed"
 
