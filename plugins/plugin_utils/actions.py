@@ -16,12 +16,13 @@ work goes on in its own unit on the node (see ``module_utils/units/job.py``).
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -43,8 +44,13 @@ def watch(
     sleep: Callable[[float], None] = time.sleep,
     reconnect: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
+    parent: Callable[[], int] = os.getppid,
 ) -> Result:
-    """Call until the work is done. ``call`` takes the ``resume`` of the previous result."""
+    """Call until the work is done. ``call`` takes the ``resume`` of the previous result.
+
+    A worker outlives an ansible-playbook that is killed, and would take a result that nobody sees: it ends here.
+    """
+    ours = parent()
     resume: Any = None
     lines = Lines(show, clock)
     changed = reconnecting = False
@@ -63,6 +69,8 @@ def watch(
         changed = changed or bool(result.get("changed"))
         if _is_final(result):
             break
+        if parent() != ours:
+            raise AnsibleActionFail("ansible-playbook was killed; the work goes on without it.")
         resume = result.get("resume")
         lines.take(result.get("progress") or "")
     result.pop("resume", None)

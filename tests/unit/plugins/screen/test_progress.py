@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible_collections.gpunode.llm.plugins.plugin_utils import actions, refusal
 from ansible_collections.gpunode.llm.plugins.plugin_utils.actions import watch
 from ansible_collections.gpunode.llm.tests.unit import as_ansible
@@ -62,6 +62,15 @@ def test_one_lost_connection_costs_one_call():
     assert result["done"]
     assert len(shown) == 1
     assert node.resumed_with == [None, 1, 1]
+
+
+def test_a_worker_whose_play_was_killed_takes_no_result():
+    """Nobody would see it, and it would be gone from the node."""
+    node = Node({"done": False, "resume": 1}, {"done": False, "resume": 2}, {"done": True, "id": 7})
+    parents = iter([100, 100, 1])
+    with pytest.raises(AnsibleActionFail, match="killed"):
+        watch(node, lambda line: None, sleep=lambda s: None, parent=lambda: next(parents))
+    assert node.resumed_with == [None, 1]
 
 
 def test_two_in_a_row_are_unreachable():
