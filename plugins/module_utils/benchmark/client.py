@@ -130,7 +130,7 @@ class Client:
     def counters(self) -> Dict[str, float]:
         """What the engine counts; nothing if it does not say."""
         try:
-            with urllib.request.urlopen(self.spec["metrics_url"], timeout=10) as answer:
+            with opened(self.spec["metrics_url"], 10) as answer:
                 return figures.counters(answer.read().decode())
         except (OSError, http.client.HTTPException):
             return {}
@@ -275,11 +275,16 @@ def write(path: str, value: Any) -> None:
     os.replace(f"{path}.new", path)
 
 
+def opened(request: Any, timeout_s: float, insecure: bool = False) -> Any:
+    """The answer to a request, or to a URL. Ansible's own open_url is not in the image."""
+    context = ssl._create_unverified_context() if insecure else ssl.create_default_context()
+    return urllib.request.build_opener(urllib.request.HTTPSHandler(context=context)).open(request, timeout=timeout_s)
+
+
 def served(base_url: str, model: str, key: str, insecure: bool = False) -> int:
     """The context of a model that is served, in tokens; 0 if its server does not say."""
     request = urllib.request.Request(f"{base_url}/v1/models", headers={"Authorization": f"Bearer {key}"} if key else {})
-    context = ssl._create_unverified_context() if insecure else None
-    with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+    with opened(request, 30, insecure) as answer:
         lengths = {one.get("id"): one.get("max_model_len") for one in json.load(answer)["data"]}
     return int(lengths.get(model) or 0)
 
@@ -309,7 +314,7 @@ def own_requests(lines: Sequence[str], model: str, url: str) -> List[load.Reques
     for row in load.read_rows(lines):
         body = json.dumps({"model": model, "prompt": row.prompt}).encode()
         asked = urllib.request.Request(f"{url}/tokenize", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with opened(asked, 60) as answer:
             rows.append(load.Request(json.load(answer)["tokens"], row.output_tokens))
     return rows
 

@@ -46,7 +46,7 @@ def requests(
     """Draw ``count`` requests. ``rows``: the user's own, of which some are repeated if they are too few."""
     rng = random.Random(seed)
     if rows:
-        return [row for row, _ in zip(_shuffled(rows, rng), range(count))]
+        return [row for row, _number in zip(_shuffled(rows, rng), range(count))]
     outputs = _lengths(profile["output_tokens"], count, rng)
     prompts = _lengths(profile["prompt_tokens"], count, rng)
     if profile.get("turns"):
@@ -63,11 +63,12 @@ class Tokens:
         self.first = FIRST_ID if vocabulary > SMALL else min(self.last, vocabulary // 4 + 1)
 
     def draw(self, count: int) -> List[int]:
-        return [self.rng.randint(self.first, self.last) for _ in range(count)]
+        return [self.rng.randint(self.first, self.last) for _number in range(count)]
 
 
 def _plain(profile: Mapping[str, Any], prompts: Sequence[int], outputs: Sequence[int], tokens: Tokens) -> List[Request]:
-    shared = [tokens.draw(int(profile.get("prefix_tokens") or 0)) for _ in range(int(profile.get("prefixes") or 1))]
+    length, prefixes = (int(profile.get(name) or least) for name, least in (("prefix_tokens", 0), ("prefixes", 1)))
+    shared = [tokens.draw(length) for _prefix in range(prefixes)]
     return [
         Request(shared[number % len(shared)] + tokens.draw(length), output)
         for number, (length, output) in enumerate(zip(prompts, outputs))
@@ -82,7 +83,7 @@ def _turns(profile: Mapping[str, Any], prompts: Sequence[int], outputs: Sequence
     """
     turns = int(profile["turns"])
     shared = tokens.draw(int(profile.get("prefix_tokens") or 0))
-    histories: List[List[int]] = [list(shared) for _ in range(max(1, -(-len(prompts) // turns)))]
+    histories: List[List[int]] = [list(shared) for _conversation in range(max(1, -(-len(prompts) // turns)))]
     drawn: List[Request] = []
     for number, (length, output) in enumerate(zip(prompts, outputs)):
         history = histories[number % len(histories)]
@@ -97,10 +98,11 @@ def _lengths(wanted: Any, count: int, rng: random.Random) -> List[int]:
     if not isinstance(wanted, Mapping):
         return [int(wanted)] * count
     mean, most = float(wanted["mean"]), int(wanted["most"])
-    drawn = [min(most, max(1.0, mean * rng.lognormvariate(0, float(wanted["sigma"])))) for _ in range(count)]
+    sigma = float(wanted["sigma"])
+    drawn = [min(most, max(1.0, mean * rng.lognormvariate(0, sigma))) for _number in range(count)]
     lengths, scale = [], mean * count / max(1.0, sum(drawn))
     # What is cut off at either end moves the mean.
-    for _ in range(ROUNDS):
+    for _round in range(ROUNDS):
         lengths = [min(most, max(4, round(length * scale))) for length in drawn]
         off = mean * count / max(1, sum(lengths))
         if abs(off - 1) <= MEAN_WITHIN:

@@ -157,7 +157,11 @@ _PERCENTILES = ("mean", "p1", "p5", "p10", "p25", "p50", "p75", "p90", "p95", "p
 
 def _percentiles(grouped: Mapping[int, Sequence[Point]]) -> dict[str, Any]:
     rows = [
-        [shown(at), time.split("_")[0].upper(), *(shown(record.middle(points, f"{time}.{p}"), 1) for p in _PERCENTILES)]
+        [
+            shown(at),
+            time.partition("_")[0].upper(),
+            *(shown(record.middle(points, f"{time}.{p}"), 1) for p in _PERCENTILES),
+        ]
         for at, points in grouped.items()
         for time in _TIMES
         if record.values(points, f"{time}.p50")

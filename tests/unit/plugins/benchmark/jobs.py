@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import records
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import __main__ as benchmark_main
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark.measure import BenchmarkError
+from ansible_collections.gpunode.llm.tests.unit.plugins.benchmark import records
 
 IMAGE = "vllm/vllm-openai:v0.33.0"
 DIGEST = "sha256:" + "a" * 64

@@ -10,16 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import as_ansible
-import jobs
 import pytest
-import records
 from ansible_collections.gpunode.llm.plugins.action import benchmark, serving_plan, tune
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import load, quality, search
 from ansible_collections.gpunode.llm.plugins.plugin_utils.benchmark import axes, profiles, winners
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner import preset_files
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.refusal import Refusal
+from ansible_collections.gpunode.llm.tests.unit import as_ansible
+from ansible_collections.gpunode.llm.tests.unit.plugins.benchmark import jobs, records
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner import planning
 
 CATALOG = load_catalog()
@@ -37,7 +36,8 @@ INSTANCE: dict[str, Any] = {
 @pytest.mark.parametrize("name", profiles.catalog())
 def test_a_profile_that_comes_along_can_be_measured(name: str) -> None:
     (run,) = profiles.runs([name], {}, seed=1)
-    assert run["headline"] in run["concurrency"] == sorted(run["concurrency"])
+    assert run["headline"] in run["concurrency"]
+    assert run["concurrency"] == sorted(run["concurrency"])
     drawn = load.requests(run["profile"], 12, run["seed"], 32000)
     assert len(drawn) == 12
     assert max(one.prompt_tokens + one.output_tokens for one in drawn) <= load.longest(run["profile"])
@@ -60,7 +60,7 @@ def test_a_run_has_what_the_user_sets() -> None:
 
 
 def test_a_seed_is_new_each_time() -> None:
-    seeds = {profiles.runs(["chat"], {})[0]["seed"] for _ in range(4)}
+    seeds = {profiles.runs(["chat"], {})[0]["seed"] for _time in range(4)}
     assert len(seeds) == 4
 
 

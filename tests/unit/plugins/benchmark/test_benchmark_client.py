@@ -193,7 +193,7 @@ def test_engine_that_does_not_count_is_measured_all_the_same(
     def refuse(*_args: Any, **_options: Any) -> Any:
         raise trouble
 
-    monkeypatch.setattr(client.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(client, "opened", refuse)
     assert made(tmp_path)[0].counters() == {}
 
 

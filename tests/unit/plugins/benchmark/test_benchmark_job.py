@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jobs
 import pytest
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import (
     __main__ as benchmark_main,
@@ -20,6 +19,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import (
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark.measure import BenchmarkError
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark.quality import Quality, QualityError
 from ansible_collections.gpunode.llm.plugins.plugin_utils.benchmark import kept, record
+from ansible_collections.gpunode.llm.tests.unit.plugins.benchmark import jobs
 
 IDLE = "vllm:num_requests_running 0.0\n"
 ASKED = {"requirements": "/q/requirements.txt", "questions": "/q/questions.jsonl", "shots": 8, "index": {}}

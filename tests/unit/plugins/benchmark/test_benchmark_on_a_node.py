@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jobs
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
@@ -20,6 +19,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.benchmark import run a
 from ansible_collections.gpunode.llm.plugins.module_utils.benchmark.measure import BenchmarkError
 from ansible_collections.gpunode.llm.plugins.module_utils.instance.record import Files, Record
 from ansible_collections.gpunode.llm.plugins.modules import benchmark, tune
+from ansible_collections.gpunode.llm.tests.unit.plugins.benchmark import jobs
 
 UNIT = "gpunode-benchmark-8b"
 STATES = {

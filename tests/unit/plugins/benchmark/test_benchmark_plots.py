@@ -52,7 +52,7 @@ def texts(figure: Figure) -> list[Text]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Text, "draw", keep)
-        patched.setattr(Annotation, "draw", lambda text, *args: keep(text, *args))
+        patched.setattr(Annotation, "draw", keep)
         figure.canvas.draw()
     return [text for text in written.values() if text.get_visible() and text.get_text().strip()]
 
@@ -153,9 +153,9 @@ def test_lines_are_the_medians_and_bars_the_repeats(figures: list[Figure]) -> No
     rates = (90.0, 100.0, 130.0)
     drawn(records.record(points=[{**records.point(16), "output_tokens_per_s": rate} for rate in rates]))
     (bars,) = figures[0].axes[0].containers
-    line, _caps, (bar,) = bars
+    line, _caps, (spread,) = bars
     assert line.get_xydata().tolist() == [[16, 100]]
-    assert [end[1] for end in bar.get_segments()[0]] == [90, 130]
+    assert [end[1] for end in spread.get_segments()[0]] == [90, 130]
 
 
 def test_two_gpus_count_twice_per_gpu(figures: list[Figure]) -> None:
