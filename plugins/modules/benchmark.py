@@ -16,6 +16,7 @@ description:
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.benchmark
   - gpunode.llm.internal
 attributes:
   check_mode:
@@ -25,50 +26,6 @@ attributes:
     description: A benchmark changes nothing.
     support: none
 options:
-  name:
-    description: The name of the instance.
-    type: str
-    required: true
-  runs:
-    description:
-      - What to measure. Each has C(name), C(profile) (an entry of C(catalog/benchmarks.yml)), C(concurrency) (a list of
-        numbers), C(headline), C(repeats), C(per_client), C(least), C(seed), C(clients), C(goals) and C(rows) (lines of
-        the user's own requests).
-      - By default they are made of O(profiles).
-    type: list
-    elements: dict
-  profiles:
-    description: The names of profiles of C(catalog/benchmarks.yml) and O(extra_profiles). Used on the controller.
-    type: list
-    elements: str
-    default: []
-  extra_profiles:
-    description: Further profiles, in the form of that file. Used on the controller.
-    type: dict
-    default: {}
-  concurrency:
-    description: How many requests are under way at once, instead of the profile's own numbers. Used on the controller.
-    type: list
-    elements: raw
-    default: []
-  repeats:
-    description: How often each point is measured. Their spread is the noise. Used on the controller.
-    type: int
-    default: 1
-  clients:
-    description: The number of processes of the client; V(0) takes as many as are needed. Used on the controller.
-    type: int
-    default: 0
-  goals:
-    description: C(ttft_ms) and C(itl_ms), which a good request keeps, in milliseconds. Used on the controller.
-    type: dict
-    default: {}
-  requests:
-    description:
-      - A file with the user's own requests, one JSON object with C(prompt) and C(output_tokens) on each line. Used on
-        the controller.
-    type: str
-    default: ""
   models:
     description: If given, an instance that is not among these is skipped. Used on the controller.
     type: list
@@ -78,10 +35,6 @@ options:
     description: Models beyond the catalogue. Used on the controller.
     type: dict
     default: {}
-  busy:
-    description: Whether to measure even if the instance has requests of its clients.
-    type: bool
-    default: false
   gateway:
     description:
       - To measure through the gateway, C(base_url) of the instance there, and C(insecure) if its certificate is its
@@ -92,37 +45,10 @@ options:
     description: The key of a client of the gateway. By default that of the instance.
     type: str
     default: ""
-  quality:
-    description: How to ask the fixed questions; empty if they are not asked.
-    type: dict
-    default: {}
   label:
     description: A word on this benchmark, for its record.
     type: str
     default: ""
-  host:
-    description: The name of this node, for the record.
-    type: str
-    default: ""
-  collection:
-    description: The release of this collection, for the record.
-    type: str
-    default: ""
-  results:
-    description: The folder for the records.
-    type: path
-    default: /var/lib/gpunode/benchmark
-  docker:
-    description: The path of the Docker client.
-    type: path
-    default: /usr/bin/docker
-  wait_s:
-    description: How long one call waits before it reports progress, in seconds.
-    type: int
-    default: 5
-  resume:
-    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
-    type: dict
 seealso:
   - module: gpunode.llm.tune
 """
@@ -163,30 +89,15 @@ from ..module_utils.benchmark import measure as benchmark_measure, run as benchm
 from ..module_utils.units import job as units_job
 
 OPTIONS = {
-    "name": {"type": "str", "required": True},
-    "runs": {"type": "list", "elements": "dict"},
+    **benchmark_run.JOB,
+    **benchmark_run.LOAD,
     # The action plugin reads these.
-    "profiles": {"type": "list", "elements": "str", "default": []},
-    "extra_profiles": {"type": "dict", "default": {}},
-    "concurrency": {"type": "list", "elements": "raw", "default": []},
-    "repeats": {"type": "int", "default": 1},
-    "clients": {"type": "int", "default": 0},
-    "goals": {"type": "dict", "default": {}},
-    "requests": {"type": "str", "default": ""},
     "models": {"type": "list", "elements": "raw", "default": []},
     "extra_models": {"type": "dict", "default": {}},
-    # The job has the others.
-    "busy": {"type": "bool", "default": False},
+    # The job has these.
     "gateway": {"type": "dict", "default": {}},
     "key": {"type": "str", "default": "", "no_log": True},
-    "quality": {"type": "dict", "default": {}},
     "label": {"type": "str", "default": ""},
-    "host": {"type": "str", "default": ""},
-    "collection": {"type": "str", "default": ""},
-    "results": {"type": "path", "default": benchmark_run.RESULTS},
-    "docker": {"type": "path", "default": "/usr/bin/docker"},
-    "wait_s": {"type": "int", "default": 5},
-    "resume": {"type": "dict"},
 }
 
 

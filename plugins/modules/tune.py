@@ -19,6 +19,7 @@ description:
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
+  - gpunode.llm.benchmark
   - gpunode.llm.internal
 attributes:
   check_mode:
@@ -28,10 +29,6 @@ attributes:
     description: What serves is as before.
     support: none
 options:
-  name:
-    description: The name of the instance.
-    type: str
-    required: true
   attach:
     description:
       - Whether to do no more than go on with the same tune that runs, or take a result that nobody took. If there is
@@ -81,44 +78,6 @@ options:
     type: str
     choices: [throughput, goodput, latency]
     default: throughput
-  runs:
-    description:
-      - One run, in the form of M(gpunode.llm.benchmark), as RV(runs) of a call without O(trial). By default it is made
-        of O(profiles).
-    type: list
-    elements: dict
-  profiles:
-    description: The name of a profile of C(catalog/benchmarks.yml) or O(extra_profiles). Used on the controller.
-    type: list
-    elements: str
-    default: []
-  extra_profiles:
-    description: Further profiles, in the form of that file. Used on the controller.
-    type: dict
-    default: {}
-  concurrency:
-    description: How many requests are under way at once, instead of the profile's own numbers. Used on the controller.
-    type: list
-    elements: raw
-    default: []
-  repeats:
-    description: How often each point is measured. Their spread is the noise. Used on the controller.
-    type: int
-    default: 1
-  clients:
-    description: The number of processes of the client; V(0) takes as many as are needed. Used on the controller.
-    type: int
-    default: 0
-  goals:
-    description: C(ttft_ms) and C(itl_ms), which a good request keeps, in milliseconds. Used on the controller.
-    type: dict
-    default: {}
-  requests:
-    description:
-      - A file with the user's own requests, one JSON object with C(prompt) and C(output_tokens) on each line, in place
-        of O(profiles). Used on the controller.
-    type: str
-    default: ""
   budget_minutes:
     description: No candidate is started that would end after so many minutes.
     type: float
@@ -135,37 +94,6 @@ options:
     description: Releases beyond the catalogue. Used on the controller.
     type: dict
     default: {}
-  busy:
-    description: Whether to tune even if the instance has requests of its clients, which it then no longer answers.
-    type: bool
-    default: false
-  quality:
-    description: How to ask the fixed questions; empty if they are not asked.
-    type: dict
-    default: {}
-  host:
-    description: The name of this node, for the result.
-    type: str
-    default: ""
-  collection:
-    description: The release of this collection, for the result.
-    type: str
-    default: ""
-  results:
-    description: The folder for the result.
-    type: path
-    default: /var/lib/gpunode/benchmark
-  docker:
-    description: The path of the Docker client.
-    type: path
-    default: /usr/bin/docker
-  wait_s:
-    description: How long one call waits before it reports progress, in seconds.
-    type: int
-    default: 5
-  resume:
-    description: The value of RV(ignore:resume) from the previous call. The action plugin sets it.
-    type: dict
 seealso:
   - module: gpunode.llm.benchmark
 """
@@ -237,19 +165,12 @@ from ..module_utils.node import commands
 from ..module_utils.units import job as units_job
 
 OPTIONS = {
-    "name": {"type": "str", "required": True},
+    **benchmark_run.JOB,
+    **benchmark_run.LOAD,
     "trial": {"type": "dict"},
     "attach": {"type": "bool", "default": False},
     "axes": {"type": "dict"},
-    "runs": {"type": "list", "elements": "dict"},
     # The action plugin reads these.
-    "profiles": {"type": "list", "elements": "str", "default": []},
-    "extra_profiles": {"type": "dict", "default": {}},
-    "concurrency": {"type": "list", "elements": "raw", "default": []},
-    "repeats": {"type": "int", "default": 1},
-    "clients": {"type": "int", "default": 0},
-    "goals": {"type": "dict", "default": {}},
-    "requests": {"type": "str", "default": ""},
     "extra_gpus": {"type": "dict", "default": {}},
     "extra_engines": {"type": "dict", "default": {}},
     "instance": {"type": "dict"},
@@ -258,18 +179,10 @@ OPTIONS = {
     "try_values": {"type": "dict", "default": {}},
     "power_limits_w": {"type": "list", "elements": "int", "default": []},
     "consent": {"type": "bool", "default": False},
-    # The job has the others.
+    # The job has these.
     "objective": {"type": "str", "choices": ["throughput", "goodput", "latency"], "default": "throughput"},
     "budget_minutes": {"type": "float", "default": 60},
     "previous": {"type": "dict", "default": {}},
-    "busy": {"type": "bool", "default": False},
-    "quality": {"type": "dict", "default": {}},
-    "host": {"type": "str", "default": ""},
-    "collection": {"type": "str", "default": ""},
-    "results": {"type": "path", "default": benchmark_run.RESULTS},
-    "docker": {"type": "path", "default": "/usr/bin/docker"},
-    "wait_s": {"type": "int", "default": 5},
-    "resume": {"type": "dict"},
 }
 
 

@@ -34,6 +34,29 @@ from .measure import BenchmarkError, Target
 RUN = "/run/gpunode"
 #: What the node keeps of its benchmarks and tunes.
 RESULTS = "/var/lib/gpunode/benchmark"
+#: Options of the modules `benchmark` and `tune`, documented in doc_fragments/benchmark.py: what is asked of an engine, which
+#: their action plugins turn into runs; and what the job on the node needs.
+LOAD: Dict[str, Dict[str, Any]] = {
+    "profiles": {"type": "list", "elements": "str", "default": []},
+    "extra_profiles": {"type": "dict", "default": {}},
+    "concurrency": {"type": "list", "elements": "raw", "default": []},
+    "repeats": {"type": "int", "default": 1},
+    "clients": {"type": "int", "default": 0},
+    "goals": {"type": "dict", "default": {}},
+    "requests": {"type": "str", "default": ""},
+}
+JOB: Dict[str, Dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "runs": {"type": "list", "elements": "dict"},
+    "busy": {"type": "bool", "default": False},
+    "quality": {"type": "dict", "default": {}},
+    "host": {"type": "str", "default": ""},
+    "collection": {"type": "str", "default": ""},
+    "results": {"type": "path", "default": RESULTS},
+    "docker": {"type": "path", "default": "/usr/bin/docker"},
+    "wait_s": {"type": "int", "default": 5},
+    "resume": {"type": "dict"},
+}
 CODE = (
     *(benchmark_main, benchmark_client, benchmark_figures, benchmark_gpus, benchmark_load, benchmark_measure),
     *(benchmark_quality, benchmark_search, benchmark_trial, container, engine_figures),

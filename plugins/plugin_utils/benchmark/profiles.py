@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ...module_utils.benchmark import load
+from ...module_utils.benchmark import load, run as benchmark_run
 from ..planner.catalog import near
 from ..planner.catalog_files import HOME, LOADER
 
@@ -26,15 +26,7 @@ _OTHERS = ("about", "prefix_tokens", "prefixes", "turns", "per_client", "least")
 OWN, OWN_CONCURRENCY, OWN_HEADLINE = "own", (1, 4, 16, 64, 256), 16
 GOALS = ("ttft_ms", "itl_ms")
 #: The options of an action that makes runs of its own.
-OPTIONS: dict[str, Any] = {
-    "profiles": {"type": "list", "elements": "str", "default": []},
-    "extra_profiles": {"type": "dict", "default": {}},
-    "concurrency": {"type": "list", "elements": "raw", "default": []},
-    "repeats": {"type": "int", "default": 1},
-    "clients": {"type": "int", "default": 0},
-    "goals": {"type": "dict", "default": {}},
-    "requests": {"type": "str", "default": ""},
-}
+OPTIONS = benchmark_run.LOAD
 
 
 @lru_cache(maxsize=1)
