@@ -77,6 +77,7 @@ CHECKS = (
     *(scenario(name) for name in ("huggingface", "seed", "bundle")),
     *(scenario(name) for name in ("docker", "nvidia_container_toolkit", "redhat", "lambda", "alternative")),
     *(scenario(name) for name in ("vllm", "models", "returns", "gateway", "operations", "upgrade", "benchmark")),
+    scenario("fleet"),
     Check(
         "kill-anywhere",
         "killed before a task and run again: the same node (KILL_POINTS=all for every death)",

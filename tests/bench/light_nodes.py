@@ -9,12 +9,16 @@ Light is the image in each copy's Docker: it has the engine image's name and hol
 would want 100 GB. All nodes and the controller share this machine's cores, so the figures say how the play's cost grows
 with the number of nodes, and are an upper bound for nodes with cores of their own.
 
+--router measures the whole of site.yml over a fleet: engines that answer as vLLM does and have no model, the gateway and
+the router on the first node. Its first run over the copies is no part of the figures.
+
 It measures and prints; it asserts nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -37,11 +41,21 @@ COPY = "gpunode-lab/light-node:bench"
 # How many of these one user may hold. Every systemd takes some, and 21 nodes use up the 128 of the kernel.
 WATCHES = Path("/proc/sys/fs/inotify/max_user_instances")
 ARGUMENTS = ("-e", "model=tiny", "-e", f"vllm_image={IMAGE}")
+# What makes them a fleet. A gateway's own engine listens on loopback, and the others where the router reaches them.
+FLEET = {
+    "gateway_enabled": "{{ inventory_hostname == 'light-0' }}",
+    "gateway_keys": {"bench": "sk-client-of-a-bench-0123456789"},
+    "router_enabled": True,
+    "router_hosts": ["light-0"],
+    "router_node_address": "gpunode-lab-node-{{ inventory_hostname }}",
+    "vllm_api_keys": ["sk-engine-of-a-bench-0123456789"],
+    "vllm_host": "{{ '127.0.0.1' if inventory_hostname == 'light-0' else '0.0.0.0' }}",
+}
 PING = "- hosts: all\n  gather_facts: false\n  tasks:\n    - name: Ping\n      ansible.builtin.ping:\n"
 # A root file system of one program, under the name of the engine's image.
+RUNNING = "until docker info >/dev/null 2>&1; do sleep 0.5; done; "
 IMPORT = (
-    "until docker info >/dev/null 2>&1; do sleep 0.5; done; "
-    f"tar -P -ch /usr/bin/sleep $(ldd /usr/bin/sleep | grep -o '/[^ ]*') | docker import - {IMAGE} >/dev/null"
+    f"{RUNNING} tar -P -ch /usr/bin/sleep $(ldd /usr/bin/sleep | grep -o '/[^ ]*') | docker import - {IMAGE} >/dev/null"
 )
 
 
@@ -77,13 +91,13 @@ def first(name: str, playbook: Path) -> None:
     nodes.remove(name)
 
 
-def copies(names: list[str]) -> None:
-    """The nodes of the bench, each with a Docker of its own that holds the light image."""
+def copies(names: list[str], prepare: str) -> None:
+    """The nodes of the bench, each with a Docker of its own that was prepared."""
     nodes.image = lambda _platform: COPY
 
     def make(name: str) -> None:
         nodes.create(name)
-        nodes.within(name, IMPORT, "")
+        nodes.within(name, prepare, "")
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(make, names))
@@ -94,6 +108,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 24])
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; the median is shown")
     parser.add_argument("--forks", type=int, default=24, help="nodes that ansible works on at a time")
+    parser.add_argument("--router", action="store_true", help="a fleet with a router, and all of site.yml")
     args = parser.parse_args()
     os.environ["ANSIBLE_FORKS"] = str(args.forks)
     names = [f"light-{number}" for number in range(max(args.sizes))]
@@ -108,19 +123,22 @@ def main() -> None:
             ping.write(PING)
             ping.flush()
             first("light-first", playbook)
-            copies(names)
+            copies(names, RUNNING if args.router else IMPORT)
+            measured = [str(playbook), *ARGUMENTS]
+            if args.router:
+                measured = ["site.yml", *ARGUMENTS, "-e", json.dumps(FLEET)]
             for size in args.sizes:
-                report(size, " ".join(names[:size]), ping.name, playbook, args.rounds)
+                report(size, " ".join(names[:size]), ping.name, measured, args.rounds)
     finally:
         subprocess.run([LAB, "remove", "light-first", *names], check=True)
         subprocess.run(["docker", "rmi", COPY], check=False, stdout=subprocess.DEVNULL)
 
 
-def report(size: int, names: str, ping: str, playbook: Path, rounds: int) -> None:
+def report(size: int, names: str, ping: str, measured: list[str], rounds: int) -> None:
     play(names, ping)  # the connections' first use is no part of it
-    play(names, str(playbook), *ARGUMENTS)
+    play(names, *measured)
     floor = statistics.median(play(names, ping)[0] for _round in range(rounds))
-    wall = statistics.median(play(names, str(playbook), *ARGUMENTS)[0] for _round in range(rounds))
+    wall = statistics.median(play(names, *measured)[0] for _round in range(rounds))
     print(f"{size:3} nodes  {wall:7.2f} s  {wall / size:6.2f} s a node    ping {floor:6.2f} s", flush=True)
 
 

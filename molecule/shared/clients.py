@@ -1,0 +1,169 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clients as users have them: the package openai over TLS; and a steady load of streams, of which none may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+from answers import ANSWERS
+
+#: What the router adds to an answer: which engine it is from.
+ENGINE_HEADER = "x-smg-routed-worker-id"
+
+
+@dataclass(frozen=True)
+class Front:
+    """The one URL: its name, where that is, and whom to believe that it is it."""
+
+    name: str
+    port: int
+    address: str
+    certificate: str
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.name}:{self.port}/v1"
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=self.certificate)
+
+    def client(self, key: str, path: str = "", **more: Any) -> openai.OpenAI:
+        """The package's own client; it does not try again what was lost, since that would hide it."""
+        url = self.url.replace("/v1", f"{path}/v1")
+        transport = openai.DefaultHttpxClient(verify=self.tls())
+        return openai.OpenAI(api_key=key, base_url=url, http_client=transport, max_retries=0, **more)
+
+
+@contextmanager
+def resolved(name: str, address: str) -> Iterator[None]:
+    """A name that no server of names knows, for clients of this process."""
+    own = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
+        found = host.decode() if isinstance(host, bytes) else host
+        return own(address if found == name else host, *args, **more)
+
+    socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = own
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What came of a stream: whole, lost before its first piece, cut after it, or wrong."""
+
+    began: float
+    ended: float
+    outcome: str
+    #: The engine that had it, as the router says in a header; nothing where no answer began.
+    engine: str
+    words: str = ""
+
+
+@dataclass
+class Answer:
+    """A stream on its way."""
+
+    question: str
+    text: str = ""
+    end: str = ""
+    engine: str = ""
+    trouble: str = ""
+
+    async def take(self, client: openai.AsyncOpenAI, model: str) -> None:
+        messages: Any = [{"role": "user", "content": self.question}]
+        raw = await client.chat.completions.with_raw_response.create(
+            model=model, messages=messages, max_tokens=100, stream=True
+        )
+        self.engine = raw.headers.get(ENGINE_HEADER, "")
+        async for piece in raw.parse():
+            for choice in piece.choices:
+                self.text += choice.delta.content or ""
+                self.end = choice.finish_reason or self.end
+
+    @property
+    def outcome(self) -> str:
+        if self.trouble or not self.end:
+            return "cut" if self.text else "lost"
+        return "whole" if self.text == ANSWERS[self.question] else "wrong"
+
+
+@dataclass
+class Load:
+    """So many streams at a time, one after the other on each of the lines, until told to end.
+
+    Each is a question that the lab's model was trained to answer, so a wrong text shows. Nothing is tried again. Every
+    request has a connection of its own: one that is kept may be closed in the moment in which it is used.
+    """
+
+    front: Front
+    key: str
+    model: str = "tiny"
+    lines: int = 24
+    streams: list[Stream] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.questions = itertools.cycle(ANSWERS)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.run()))
+
+    async def run(self) -> None:
+        limits = openai.DefaultAsyncHttpxClient(verify=self.front.tls(), headers={"Connection": "close"})
+        async with openai.AsyncOpenAI(
+            api_key=self.key, base_url=self.front.url, http_client=limits, max_retries=0, timeout=300
+        ) as client:
+            await asyncio.gather(*(self.line(client) for _line in range(self.lines)))
+
+    async def line(self, client: openai.AsyncOpenAI) -> None:
+        while not self.ended.is_set():
+            answer = Answer(next(self.questions))
+            began = time.monotonic()
+            try:
+                await answer.take(client, self.model)
+            except Exception as trouble:  # whatever it is, it is a lost stream
+                answer.trouble = f"{type(trouble).__name__}: {trouble}"
+            self.streams.append(Stream(began, time.monotonic(), answer.outcome, answer.engine, str(answer)))
+            if answer.outcome != "whole":  # what is refused at once is not asked for a thousand times
+                await asyncio.sleep(0.5)
+
+    @property
+    def failed(self) -> list[Stream]:
+        return [stream for stream in self.streams if stream.outcome != "whole"]
+
+    def after(self, moment: float, engine: str = "") -> list[Stream]:
+        """Those that began after a moment, on one engine where it is named."""
+        return [stream for stream in list(self.streams) if stream.began > moment and engine in stream.engine]
+
+    def figures(self) -> str:
+        """How many there were, for the run's output."""
+        counts = ", ".join(f"{sum(s.outcome == how for s in self.streams)} {how}" for how in ("lost", "cut", "wrong"))
+        return f"{len(self.streams)} streams, {self.lines} at a time: {counts}"
+
+
+@contextmanager
+def steady_load(front: Front, key: str, **more: Any) -> Iterator[Load]:
+    """A load that has begun to be answered, and ends, with all its streams, where this does."""
+    load = Load(front, key, **more)
+    load.thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while len(load.streams) < load.lines and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield load
+    finally:
+        load.ended.set()
+        load.thread.join()
