@@ -9,7 +9,7 @@ Light is the image in each copy's Docker: it has the engine image's name and hol
 would want 100 GB. All nodes and the controller share this machine's cores, so the figures say how the play's cost grows
 with the number of nodes, and are an upper bound for nodes with cores of their own.
 
---router measures the whole of site.yml over a fleet: engines that answer as vLLM does and have no model, the gateway and
+--router measures the whole of site.yml over a fleet: engines that answer as vLLM does without a model, the gateway and
 the router on the first node. Its first run over the copies is no part of the figures.
 
 It measures and prints; it asserts nothing.

@@ -25,12 +25,14 @@ def hits() -> tuple[float, float]:
 def share_of_hits(front: Front, seed: int) -> float:
     """Of some conversations that grow, each turn with all that came before, by turns."""
     client, draw = front.client(KEY), random.Random(seed)
-    texts = [" ".join(draw.choices(WORDS, k=60)) for _conversation in range(CONVERSATIONS)]
+    texts = [" ".join(draw.choices(WORDS, k=200)) for _conversation in range(CONVERSATIONS)]
     before = hits()
     for _turn in range(TURNS):
+        # In an order of their own each time, or turns and engines go together by chance.
+        draw.shuffle(texts)
         for at, text in enumerate(texts):
             client.completions.create(model="tiny", prompt=text, max_tokens=1)
-            texts[at] = f"{text} {' '.join(draw.choices(WORDS, k=12))}"
+            texts[at] = f"{text} {' '.join(draw.choices(WORDS, k=40))}"
     queries, found = (after - earlier for after, earlier in zip(hits(), before, strict=True))
     assert queries > 0
     return found / queries
