@@ -47,7 +47,6 @@ FLEET = {
     "gateway_keys": {"bench": "sk-client-of-a-bench-0123456789"},
     "router_enabled": True,
     "router_hosts": ["light-0"],
-    "router_node_address": "gpunode-lab-node-{{ inventory_hostname }}",
     "vllm_api_keys": ["sk-engine-of-a-bench-0123456789"],
     "vllm_host": "{{ '127.0.0.1' if inventory_hostname == 'light-0' else '0.0.0.0' }}",
 }
