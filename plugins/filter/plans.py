@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from ..plugin_utils import gateway, service, weights
+from ..plugin_utils import gateway, service
+from ..plugin_utils.fleet import router, weights
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
 
@@ -43,6 +44,11 @@ def weights_failure(results):
 #: Each filter, and the message for input of another shape.
 FILTERS = {
     "gateway_plan": (gateway_plan, "these are not settings and instances"),
+    "router_address": (router.node_address, "this is no address"),
+    "router_hosts": (router.hosts, "these are not names of hosts"),
+    "router_node_findings": (router.findings, "these are not instances of a plan"),
+    "router_plan": (router.plan, "these are not settings"),
+    "router_rows": (router.rows, "these are not instances of a plan"),
     "vllm_card": (vllm_card, "these are not instances of a plan"),
     "vllm_second": (service.second_instances, "these are not instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..module_utils import paths
@@ -66,6 +66,14 @@ class Settings:
     metrics_port: int | None = None
     metrics_allow: tuple[str, ...] = ()
     config_dir: str = "/etc/gpunode/gateway"
+    #: The addresses of the router's two processes, if this node has it: `first` and `second`. With a router elsewhere,
+    #: `elsewhere`: engines then listen on an address that it reaches.
+    router: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def routes_by_name(self) -> bool:
+        """Whether the router of this node has /v1."""
+        return "first" in self.router
 
 
 def address(what: str, value: Any) -> str:
@@ -142,6 +150,13 @@ def plain_text(what: str, value: Any, form: re.Pattern[str], wanted: str) -> str
     return text
 
 
+def router(value: Any) -> Mapping[str, Any]:
+    """Read where the router listens, which site.yml sets."""
+    if not isinstance(value, Mapping) or not {*value} <= {"first", "second", "elsewhere"}:
+        raise ValueError(f"gateway_router must hold first and second, and not {value!r}. playbooks/site.yml sets it.")
+    return {**value}
+
+
 def _number(name: str, low: int, high: int) -> Callable[[Any], int]:
     return lambda value: whole_number(f"gateway_{name}", value, low, high)
 
@@ -168,6 +183,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "metrics_port": _number("metrics_port", 1, 65535),
     "metrics_allow": networks,
     "config_dir": lambda value: path("gateway_config_dir", value),
+    "router": router,
 }
 
 
@@ -245,6 +261,17 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
+#: The upstream of the router, and what it has at /v1 beside the routes of models that generate.
+ROUTER, BY_NAME = "router", (*GENERATING, ("POST", "/v1/embeddings"))
+
+
+def _by_name(settings: Settings) -> Sequence[tuple[str, str]]:
+    """The routes at which the router chooses by the model's name."""
+    if not settings.routes_by_name:
+        return ()
+    return BY_NAME if settings.routes == GENERATING else settings.routes
+
+
 def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
     """The path prefixes of an instance: its name, and the root for the default instance."""
     return [f"/{instance['name']}", *([""] if instance["name"] == default else [])]
@@ -260,12 +287,17 @@ def routes_of(settings: Settings, instance: Mapping[str, Any]) -> Sequence[tuple
 def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> list[dict[str, Any]]:
     """Every path that the gateway passes on, with its methods and its engine."""
     places: dict[str, dict[str, Any]] = {}
+    for method, route in _by_name(settings):
+        place = {"path": route, "methods": [], "engine": f"http://{ROUTER}{route}", "router": True}
+        places.setdefault(route, place)["methods"].append(method)
     passes_to: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         for prefix in _prefixes(instance, default):
             for method, route in routes_of(settings, instance):
                 place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
                 entry = places.setdefault(prefix + route, place)
+                if "router" in entry:
+                    raise ValueError(f"The router has {prefix + route}, and so would {instance['name']}: rename it.")
                 if passes_to.setdefault(prefix + route, instance) is not instance:
                     raise ValueError(f"Two instances would be reached at {prefix}{route}: rename one of them.")
                 entry["methods"].append(method)
@@ -338,7 +370,7 @@ def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> li
             findings.append(f"The gateway would listen twice at port {address[1]}.")
     for instance in instances:
         host, port = str(instance.get("host") or "127.0.0.1"), int(instance["port"])
-        if host not in LOOPBACK:
+        if host not in LOOPBACK and not settings.router:
             findings.append(
                 f"{instance['name']} listens on {host}:{port} itself, so clients can bypass the gateway."
                 " Keep vllm_host at 127.0.0.1."
@@ -346,7 +378,9 @@ def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> li
         if any(_overlap(address, (host, port)) for address in mine):
             findings.append(f"The gateway and {instance['name']} both want port {port}.")
     known = [str(instance["name"]) for instance in instances]
-    if settings.default_instance and instances and settings.default_instance not in known:
+    if settings.default_instance and settings.routes_by_name:
+        findings.append("The router has /v1 for all models by their names, so leave out gateway_default_instance.")
+    elif settings.default_instance and instances and settings.default_instance not in known:
         findings.append(f"gateway_default_instance is {settings.default_instance!r}; there is {', '.join(known)}.")
     return findings
 
@@ -372,6 +406,8 @@ def plan(
         findings.append(f"The gateway needs nginx as Debian and Ubuntu have it; this node's system is {os_family}'s.")
     findings += _against(settings, instances)
     default = settings.default_instance or (str(instances[0]["name"]) if len(instances) == 1 else "")
+    if settings.routes_by_name:
+        default = ""
     try:
         places = locations(settings, instances, default)
     except ValueError as error:
@@ -393,5 +429,8 @@ def plan(
         "locations": places,
         "metrics": _metrics(settings, instances, default),
         **_service(settings),
-        "urls": {str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
+        "urls": {
+            **({"every model of the fleet": f"{base}/v1"} if settings.routes_by_name else {}),
+            **{str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
+        },
     }

@@ -23,7 +23,7 @@ from ansible_collections.gpunode.llm.plugins.module_utils.hub import run as hub_
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 COLLECTION = "ansible_collections.gpunode.llm"
 #: In a virtual environment on the node alone, while modules carry the code that calls them.
-IN_THE_VENV = {"huggingface_hub", "httpx2"}
+IN_THE_VENV = {"huggingface_hub", "httpx2", "smg"}
 #: They run inside an image; a part of vLLM that another release has elsewhere must not hinder the rest.
 IN_AN_IMAGE = ("module_utils/image/engine_figures.py", "module_utils/benchmark/client.py")
 

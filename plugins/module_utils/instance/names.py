@@ -19,6 +19,15 @@ SECOND_DIR = "/run/gpunode/beside"
 RECORD_DIRS = (CONFIG_DIR, SECOND_DIR)
 #: The gateway's unit and record.
 GATEWAY_UNIT, GATEWAY_RECORD = "gpunode-gateway.service", "/etc/gpunode/gateway.json"
+#: The router's two processes. Requests go to the first one, and to the second one while that restarts.
+ROUTER_UNIT, ROUTER_SECOND_UNIT = "gpunode-router.service", "gpunode-router-second.service"
+ROUTER_UNITS = (ROUTER_UNIT, ROUTER_SECOND_UNIT)
+#: What the router reads: its settings, the engines' key, its workers, and other names of their models.
+ROUTER_DIR = "/etc/gpunode/router"
+ROUTER_SETTINGS, ROUTER_KEY = f"{ROUTER_DIR}/settings.json", f"{ROUTER_DIR}/key"
+ROUTER_WORKERS, ROUTER_ALIASES = f"{ROUTER_DIR}/workers.json", f"{ROUTER_DIR}/aliases.json"
+#: Which node has which workers: from this the last two are made.
+ROUTER_NODES = f"{ROUTER_DIR}/nodes.json"
 #: Where an engine's container has a model from a folder of the node.
 MODEL_TARGET = "/model"
 #: The hub's cache in a container, below the home of its user.
@@ -67,6 +76,11 @@ def run_dir(unit: str) -> str:
 def started_from(unit: str) -> str:
     """The folder into which a unit copies, at its start, the files it starts from. Each keeps its whole path."""
     return f"{run_dir(unit)}/started-from"
+
+
+def router_control_key(unit: str) -> str:
+    """The file of the key for a router process' control surface, which the process makes anew at each start."""
+    return f"{run_dir(unit)}/control-key"
 
 
 def standby_file(name: str) -> str:

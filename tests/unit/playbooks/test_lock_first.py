@@ -22,6 +22,7 @@ WORDS = {
     "ansible.builtin.assert",
     "ansible.builtin.debug",
     "ansible.builtin.fail",
+    "ansible.builtin.meta",
     "gpunode.llm.benchmark_report",
     "gpunode.llm.plan_shown",
     "gpunode.llm.refuse",
@@ -42,7 +43,7 @@ def tasks(name: str) -> Iterator[dict[str, Any]]:
     """What it does on the node, in order; what only speaks is left out."""
     for play in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text(encoding="utf-8")):
         for task in play["tasks"]:
-            yield from (inner for inner in opened(task) if not WORDS & set(inner))
+            yield from (inner for inner in opened(task) if not WORDS & set(inner) and not has_no_task(inner))
 
 
 def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
@@ -56,7 +57,7 @@ def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
 def has_no_task(task: dict[str, Any]) -> bool:
     """Whether it makes roles' settings known, and nothing more."""
     if "ansible.builtin.import_tasks" in task:
-        page = PLAYBOOKS / "tasks" / task["ansible.builtin.import_tasks"]
+        page = PLAYBOOKS / "tasks" / Path(task["ansible.builtin.import_tasks"]).name
         return all(map(has_no_task, yaml.safe_load(page.read_text(encoding="utf-8"))))
     role = task.get("ansible.builtin.import_role", {})
     if role.get("tasks_from") != "settings":

@@ -16,7 +16,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.plugin_utils import values
 
 SITE = Path(__file__).resolve().parents[3] / "playbooks" / "site.yml"
-(PLAY,) = yaml.safe_load(SITE.read_text(encoding="utf-8"))
+PLAY, _ROUTER = yaml.safe_load(SITE.read_text(encoding="utf-8"))
 NOTHING: list[dict[str, Any]] = [{}, *({"nodes_at_a_time": value, "bundle": value} for value in (None, "", "null"))]
 
 

@@ -41,7 +41,7 @@ READ = {name for name, option in values.options().items() if is_read(option)} - 
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
 #: Dictionaries whose values are read where they are taken apart: by gateway_plan.
-TAKEN_APART = ("__gateway_settings",)
+TAKEN_APART = ("__gateway_settings", "__router_settings")
 CONDITIONS = ("when", "that", "failed_when", "changed_when", "until")
 PARSER = Environment()
 FOLDERS = ("tasks", "handlers", "vars", "templates")

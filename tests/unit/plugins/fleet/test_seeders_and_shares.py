@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.gpunode.llm.plugins.filter.plans import FilterModule
-from ansible_collections.gpunode.llm.plugins.plugin_utils.weights import seeders
+from ansible_collections.gpunode.llm.plugins.plugin_utils.fleet.weights import seeders
 
 FILTERS = FilterModule().filters()
 weights_seeders, weights_share = FILTERS["weights_seeders"], FILTERS["weights_share"]

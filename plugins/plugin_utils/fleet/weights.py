@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..module_utils.hub.snapshot import Snapshot, at_commit, beside, parse_snapshots, repositories
+from ...module_utils.hub.snapshot import Snapshot, at_commit, beside, parse_snapshots, repositories
 
 Instance = Mapping[str, Any]
 

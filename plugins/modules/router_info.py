@@ -1,0 +1,111 @@
+# Copyright (c) gpunode contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: router_info
+short_description: Collect the state of the router on a node
+version_added: 1.1.0
+description:
+  - Reports whether the router's packages are installed, by the list that the role P(gpunode.llm.router#role) installed
+    last, and how many workers its processes pass requests to.
+author:
+  - gpunode contributors (@gpunode)
+extends_documentation_fragment:
+  - gpunode.llm.internal
+  - gpunode.llm.reads_only
+options:
+  venv:
+    description: The router's virtual environment.
+    type: path
+    default: /opt/gpunode-router
+  requirements:
+    description: The list of packages that should be installed.
+    type: str
+    default: ""
+  folder:
+    description: The router's folder.
+    type: path
+    default: /etc/gpunode/router
+"""
+
+EXAMPLES = r"""
+- name: Collect the state of the router
+  gpunode.llm.router_info:
+  register: router
+"""
+
+RETURN = r"""
+installed:
+  description: Whether these packages are installed. False while an installation is unfinished.
+  type: bool
+  returned: always
+user:
+  description: Whether the system user of the router exists.
+  type: bool
+  returned: always
+processes:
+  description: For each process that answers, its C(unit), its C(port), and its C(workers) with the state of each.
+  type: list
+  elements: dict
+  returned: always
+nodes:
+  description: The workers by node, as the record has them.
+  type: dict
+  returned: always
+"""
+
+import os
+import pwd
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.instance import names, router
+from ..module_utils.node import files as node_files
+
+USER = "gpunode-router"
+
+
+def user_exists(name):
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            "venv": {"type": "path", "default": "/opt/gpunode-router"},
+            "requirements": {"type": "str", "default": ""},
+            "folder": {"type": "path", "default": names.ROUTER_DIR},
+        },
+        supports_check_mode=True,
+    )
+    folder, venv = module.params["folder"], module.params["venv"]
+    program = os.path.exists(os.path.join(venv, "bin", "python"))
+    listed = node_files.text_of(os.path.join(venv, "requirements.txt"))
+    said = [
+        (process, process.states())
+        for process in router.processes(os.path.join(folder, os.path.basename(names.ROUTER_SETTINGS)))
+    ]
+    try:
+        nodes = router.read(os.path.join(folder, os.path.basename(names.ROUTER_NODES)))
+    except ValueError as error:
+        module.fail_json(msg=f"{error}.")
+    module.exit_json(
+        changed=False,
+        installed=program and listed.strip() == module.params["requirements"].strip(),
+        user=user_exists(USER),
+        processes=[
+            {"unit": process.unit, "port": process.port, "workers": states}
+            for process, states in said
+            if states is not None
+        ],
+        nodes={node: router.rows(workers) for node, workers in nodes.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
