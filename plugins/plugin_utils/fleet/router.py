@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,6 +23,10 @@ ROUTED_TASKS = ("generate", "embed")
 #: Every address of a node.
 EVERYWHERE = ("0.0.0.0", "::")
 HOST = "127.0.0.1"
+
+#: A name that the router's host resolves.
+_LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 
 Instance = Mapping[str, Any]
 
@@ -166,14 +171,21 @@ def _host(instance: Instance, address: str) -> str:
 
 
 def node_address(given: Any, ansible_host: Any, default_route: Any) -> str:
-    """A node's address as the router reaches it; empty if none is known."""
-    for candidate in (given, ansible_host, default_route):
-        try:
-            return paths.address(candidate)
-        except ValueError:
-            if candidate is given and given:
-                raise ValueError(f"router_node_address must be an address such as 10.0.0.11, not {given!r}.") from None
-    return ""
+    """A node's address as the router reaches it; empty if none is known.
+
+    Raises:
+        ValueError: what is given is neither an address nor a name.
+    """
+    if given and not _is_address(given) and not DNS_NAME.match(str(given)):
+        raise ValueError(f"router_node_address must be an address or a name such as 10.0.0.11, not {given!r}.")
+    return str(given or next(filter(_is_address, (ansible_host, default_route)), ""))
+
+
+def _is_address(text: Any) -> bool:
+    try:
+        return bool(paths.address(text))
+    except ValueError:
+        return False
 
 
 def findings(

@@ -48,6 +48,7 @@ def test_an_address_of_ipv6_is_in_brackets():
         ("", "10.0.0.2", "10.0.0.1", "10.0.0.2"),
         ("10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.3"),
         ("", "gpu-1", "", ""),
+        ("gpu-1.example.net", "10.0.0.2", "", "gpu-1.example.net"),
     ],
 )
 def test_the_address_that_the_router_reaches(given, ansible_host, route, expected):
@@ -55,8 +56,8 @@ def test_the_address_that_the_router_reaches(given, ansible_host, route, expecte
 
 
 def test_an_address_that_is_none_is_refused():
-    with pytest.raises(ValueError, match="router_node_address must be an address such as 10.0.0.11, not 'gpu'"):
-        router.node_address("gpu", "10.0.0.2", "")
+    with pytest.raises(ValueError, match="must be an address or a name such as 10.0.0.11, not 'http://gpu'"):
+        router.node_address("http://gpu", "10.0.0.2", "")
 
 
 LOOPBACK = {**SMALL, "host": "127.0.0.1"}
