@@ -92,8 +92,8 @@ LONG = 8
 SHORT = 3
 #: Names that Jinja and Ansible define in every template.
 GLOBALS = frozenset((*Environment().globals, "lookup", "query", "q", "now", "undef", "omit", "vars"))
-#: Beginnings of names whose values are known only after a node has answered.
-LATER = ("ansible_", "hostvars")
+#: Beginnings of names whose values are known only after a node has answered, or inside a role.
+LATER = ("ansible_", "hostvars", "role_path")
 PARSER = Environment()
 
 
