@@ -53,6 +53,7 @@ OUTCOMES = frozenset(
         "router_left",
         "router_listens",
         "router_upstream",
+        "router_workers_here",
         "vllm_changed",
         "vllm_engine_key",
         "vllm_left",
