@@ -57,13 +57,9 @@ def address(node: str) -> str:
     return docker("inspect", "-f", form, f"gpunode-lab-node-{node}")
 
 
-#: Where they are. A node that is off has no address, and the same one as before when it is back.
-ADDRESSES = {node: address(node) for node in FLEET}
-
-
 def engine_url(node: str, port: int = 8000) -> str:
     """An engine as the router names it: that of its own host is on loopback."""
-    return f"http://{'127.0.0.1' if node == HOST else ADDRESSES[node]}:{port}"
+    return f"http://{'127.0.0.1' if node == HOST else f'gpunode-lab-node-{node}'}:{port}"
 
 
 def workers(unit: str = "gpunode-router") -> dict[str, str]:
@@ -96,7 +92,7 @@ def note(text: str) -> None:
 
 @pytest.fixture(scope="session")
 def front() -> Iterator[Front]:
-    name, where = SETTINGS["gateway_names"][0], ADDRESSES[HOST]
+    name, where = SETTINGS["gateway_names"][0], address(HOST)
     certificate = on_node("cat /etc/gpunode/gateway/certificate.pem", node=HOST)
     with resolved(name, where):
         yield Front(name, SETTINGS["gateway_port"], where, certificate)

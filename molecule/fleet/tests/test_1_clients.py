@@ -14,7 +14,6 @@ import pytest
 from answers import ANSWERS, ask, wrong
 from clients import Front
 from conftest import (
-    ADDRESSES,
     EMBEDDING,
     ENGINE_KEY,
     FLEET,
@@ -25,6 +24,7 @@ from conftest import (
     SECOND_KEY,
     THIRD,
     UNITS,
+    address,
     engine_url,
     play,
     workers,
@@ -125,7 +125,7 @@ def test_a_closed_path_gets_an_error(front: Front, path: str) -> None:
 def test_the_control_surface_answers_nobody_but_its_host() -> None:
     """Neither this machine nor another node reaches a port of the router. There the engines' key opens nothing."""
     for port in PORTS:
-        line = ["curl", "-s", "-m", "5", f"http://{ADDRESSES[HOST]}:{port}/workers"]
+        line = ["curl", "-s", "-m", "5", f"http://{address(HOST)}:{port}/workers"]
         assert subprocess.run(line, check=False).returncode == 7, port
         assert on_node(f"{' '.join(line)}; echo $?", node=SECOND) == "7", port
     for port in UNITS.values():

@@ -178,7 +178,12 @@ def node_address(given: Any, ansible_host: Any, default_route: Any) -> str:
     """
     if given and not _is_address(given) and not DNS_NAME.match(str(given)):
         raise ValueError(f"router_node_address must be an address or a name such as 10.0.0.11, not {given!r}.")
-    return str(given or next(filter(_is_address, (ansible_host, default_route)), ""))
+    return str(given or next(filter(_is_from_afar, (ansible_host, default_route)), ""))
+
+
+def _is_from_afar(text: Any) -> bool:
+    """ansible_host may be a forwarded port of this machine."""
+    return _is_address(text) and str(text) not in LOOPBACK
 
 
 def _is_address(text: Any) -> bool:

@@ -48,6 +48,9 @@ def test_an_address_of_ipv6_is_in_brackets():
         ("", "10.0.0.2", "10.0.0.1", "10.0.0.2"),
         ("10.0.0.3", "10.0.0.2", "10.0.0.1", "10.0.0.3"),
         ("", "gpu-1", "", ""),
+        # ssh through a tunnel, or a forwarded port of a virtual machine's host.
+        ("", "127.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("", "::1", "", ""),
         ("gpu-1.example.net", "10.0.0.2", "", "gpu-1.example.net"),
     ],
 )
