@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..plugin_utils import gateway, service
 from ..plugin_utils.fleet import router, weights
+from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
 
@@ -50,6 +51,7 @@ FILTERS = {
     "router_plan": (router.plan, "these are not settings"),
     "router_rows": (router.rows, "these are not instances of a plan"),
     "vllm_card": (vllm_card, "these are not instances of a plan"),
+    "vllm_group_findings": (group.differences, "these are not plans of nodes"),
     "vllm_second": (service.second_instances, "these are not instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),
     "vllm_trial": (service.trial_instances, "these are not instances and rooms"),

@@ -252,6 +252,48 @@ plan:
             - The other weights of the same model that were measured to be faster on these GPUs, and what they would
               give, in words. Empty where C(weights=fastest) would change nothing.
           type: str
+        group:
+          description:
+            - The part of this node in an engine that runs over several nodes; null for an engine on one node.
+          type: dict
+          contains:
+            size:
+              description: Number of nodes.
+              type: int
+            rank:
+              description: Place of this node. V(0) is the head, which has the API; all other engines are headless.
+              type: int
+            head:
+              description: Address of the head. Empty if the nodes are not known.
+              type: str
+            nodes:
+              description: Inventory names of the nodes, the head first.
+              type: list
+              elements: str
+            addresses:
+              description: Addresses at which the nodes reach each other, in that order. Empty if unknown.
+              type: list
+              elements: str
+            master_port:
+              description: TCP port of the head at which the other nodes join.
+              type: int
+            interface:
+              description: Interface of this node for the traffic between the nodes. Empty if the engine chooses it.
+              type: str
+            hcas:
+              description: RDMA adapters of this node for that traffic.
+              type: list
+              elements: str
+            layers:
+              description: Layers of each pipeline stage, the head's first.
+              type: list
+              elements: int
+            step_bytes:
+              description: Bytes that a full step sends from one stage to the next.
+              type: int
+            decided:
+              description: Whether the plan chose the number of nodes, since one is too small.
+              type: bool
         start_timeout_s:
           description: How long a start may take, in seconds, calculated from the bytes to load.
           type: int

@@ -60,6 +60,7 @@ def complaints(checkout: Path) -> list[str]:
         "engine",
         "engine_decides_context",
         "stretched",
+        "nodes_decided",
         "preset",
         "faster",
     }

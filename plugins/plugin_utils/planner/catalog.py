@@ -139,13 +139,13 @@ class ModelSpec:
 
     @cached_property
     def equal_stages(self) -> bool:
-        """Whether all layers are alike, so that no pipeline stage is fuller than the first."""
+        """Whether all layers are alike, so that pipeline stages differ by their number and their end alone."""
         layers = self.sized.layers
         parts = (len(weight.layers) for weight in self.stored if weight.part.layers)
         return all(count == layers for count in (*parts, *(len(group.layers) for group in self.sized.cache)))
 
     @cached_property
-    def counted(self) -> dict[Any, float]:
+    def counted(self) -> dict[Any, tuple[float, ...]]:
         """What was counted of the weights already, by what it was counted for."""
         return {}
 

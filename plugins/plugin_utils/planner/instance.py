@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.instance.names import MODEL_TARGET
-from . import host_cache, lora, speculation
+from . import group as node_group, host_cache, lora, speculation
 from .catalog import EngineSpec, ModelSpec, Policy
 from .memory import Parallel, weights_bytes
 from .request import HostRequest, InstanceRequest
@@ -76,6 +76,8 @@ class Instance:
     preset: str = ""
     preset_gain: str = ""
     faster_weights: str = ""
+    #: Its part of an engine over several nodes; null for an engine on one node.
+    group: node_group.Joined | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -111,6 +113,7 @@ class Decision:
     kv_host_gib: int = 0  # of the host's memory, for KV cache
     request_bytes: int = 0  # of KV cache, for one request of the context
     starts_after: tuple[str, ...] = ()
+    group: node_group.Joined | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -121,7 +124,8 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         "model": MODEL_TARGET if request.model.folder else request.model.repo_id,
         "revision": request.model.revision,
         "served-model-name": list(request.served_names),
-        "host": "0.0.0.0",  # in the container; Docker publishes it on the instance's host address
+        # In the container; Docker publishes it on the instance's address. A rank of a group has the node's own network.
+        "host": request.host if decision.group else "0.0.0.0",
         "port": decision.port,
         "tensor-parallel-size": spread.tp,
         "pipeline-parallel-size": spread.pp if spread.pp > 1 else None,
@@ -142,7 +146,7 @@ def config(decision: Decision, engine: EngineSpec) -> dict[str, Any]:
         planned["trust-remote-code"] = True
     planned |= {**lora.options(request), **speculation.options(request)}
     planned |= host_cache.option(decision.kv_host_gib, decision.replicas)
-    merged = {**planned, **engine.config, **request.options}
+    merged = {**planned, **engine.config, **request.options, **node_group.options(decision.group)}
     if request.stretched:
         merged["hf-overrides"] = with_own(request.stretched, request.option("hf-overrides"))
     return {key: value for key, value in merged.items() if value is not None}
@@ -170,6 +174,9 @@ def env(decision: Decision, engine: EngineSpec, policy: Policy, timeout: int) ->
     base = {**engine.env, "VLLM_ENGINE_READY_TIMEOUT_S": str(timeout)}
     if decision.request.device == "cpu":
         base["VLLM_CPU_KVCACHE_SPACE"] = str(policy.cpu_kv_cache_gib)
+    if decision.spread.cut:
+        base[node_group.PARTITION] = ",".join(map(str, decision.spread.cut))
+    base |= node_group.environment(decision.group, decision.request.device)
     return {**base, **decision.request.variables}
 
 
@@ -227,5 +234,6 @@ def instance(decision: Decision, host_request: HostRequest, policy: Policy) -> I
         preset=request.preset.name if request.preset else "",
         preset_gain=request.preset.measured.gain if request.preset else "",
         faster_weights=request.faster,
+        group=decision.group,
         warnings=decision.warnings,
     )

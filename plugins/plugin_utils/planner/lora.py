@@ -286,7 +286,7 @@ def slots_gib(request: Serving, spread: Parallel, experts: Experts) -> float:
             requested.adapter.bytes * rank / _rank_of(requested) for requested in request.lora if requested.adapter
         )
         return slots * largest / GIB
-    each = stages(sized.layers, spread.pp)
+    each = stages(sized.layers, spread.pp, spread.cut)
     numbers = max(sum(_numbers(part, spread.tp, experts, stage) for part in parts) for stage in each)
     return slots * rank * numbers * ELEMENT / GIB
 

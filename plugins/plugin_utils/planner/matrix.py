@@ -120,7 +120,7 @@ def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) ->
     if len(groups[0].indices) < WORTH_JOINING:
         return ""
     needed = nodes_needed(request, groups[0], advice)
-    return f"; {needed[0]} such nodes would hold it ({needed[1].spread})" if needed else ""
+    return f"; {needed[0]} such nodes would hold it ({replace(needed[1].spread, nodes=1)})" if needed else ""
 
 
 def _refused(request: InstanceRequest, host: Host, advice: Advice) -> str:

@@ -9,8 +9,9 @@ fits into ``kv``. vLLM decides the same way, after it has measured what is compu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from .architecture import EVEN, EXPERTS, KV, within
 from .catalog import ModelSpec
@@ -23,18 +24,29 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Parallel:
-    """How one replica is split over GPUs: tensor (tp) and pipeline (pp) parallelism."""
+    """How one replica is split over GPUs: tensor (tp) and pipeline (pp) parallelism, and over how many nodes.
+
+    ``cut``: the layers of each stage, where they are not those of vLLM's own cut.
+    """
 
     tp: int = 1
     pp: int = 1
+    nodes: int = 1
+    cut: tuple[int, ...] = ()
 
     @property
     def gpus(self) -> int:
-        """GPUs of one replica."""
+        """GPUs of one replica, on all of its nodes."""
         return self.tp * self.pp
 
+    @property
+    def on_a_node(self) -> int:
+        """GPUs of one replica on one node."""
+        return -(-self.gpus // self.nodes)
+
     def __str__(self) -> str:
-        return f"TP {self.tp}" + (f" x PP {self.pp}" if self.pp > 1 else "")
+        text = f"TP {self.tp}" + (f" x PP {self.pp}" if self.pp > 1 else "")
+        return text + (f" over {self.nodes} nodes" if self.nodes > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -65,15 +77,32 @@ def shaped_bytes(model: ModelSpec) -> int:
     return round(sum(weight.layer_bytes * max(1, len(weight.layers)) for weight in model.stored))
 
 
-def layers_per_stage(layers: int, pp: int) -> int:
-    """Layers on the fullest pipeline stage."""
-    return -(-layers // pp)
+def even_cut(layers: int, pp: int) -> tuple[int, ...]:
+    """The layers of each pipeline stage as vLLM cuts them (distributed/utils.py, get_pp_indices).
+
+    The last stage, and the first one if it can be, have fewer: the embeddings are on them.
+
+    >>> even_cut(126, 4), even_cut(61, 2)
+    ((31, 32, 32, 31), (31, 30))
+    """
+    more = layers % pp
+    return tuple(layers // pp + (pp - 1 - more <= stage < pp - 1) for stage in range(pp))
 
 
-def stages(layers: int, pp: int) -> list[tuple[int, int]]:
+def stages(layers: int, pp: int, cut: Sequence[int] = ()) -> list[tuple[int, int]]:
     """The first layer of each pipeline stage and the one after its last."""
-    size = layers_per_stage(layers, pp)
-    return [(start, min(start + size, layers)) for start in range(0, layers, size)]
+    ends = list(accumulate(cut or even_cut(layers, pp)))
+    return list(zip([0, *ends[:-1]], ends))
+
+
+def stages_of(model: ModelSpec, spread: Parallel) -> list[tuple[int, int]]:
+    """The pipeline stages that differ: of a model whose layers are alike, one of each size and end."""
+    layers = model.sized.layers
+    each = stages(layers, spread.pp, spread.cut)
+    if not model.equal_stages:
+        return each
+    alike = {(end - start, start == 0, end == layers): (start, end) for start, end in each}
+    return list(alike.values())
 
 
 def _share(weight: Stored, tp: int, experts: Experts) -> float:
@@ -89,29 +118,81 @@ def _share(weight: Stored, tp: int, experts: Experts) -> float:
     return 1 / tp if part.split == EVEN else 1
 
 
-def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tuple[int, int] | None = None) -> float:
-    """Bytes of weights on one GPU of a pipeline stage. A stage holds one end of the model, not both."""
+#: Parts outside the layers that one end of the pipeline has: the first stage, the last one. All others are on each.
+FIRST, LAST = ("model.embed_tokens",), ("lm_head", "norm")
+
+
+def stage_bytes(
+    stored: Iterable[Stored],
+    tp: int,
+    experts: Experts,
+    stage: tuple[int, int] | None = None,
+    ends: tuple[bool, bool] = (True, True),
+) -> float:
+    """Bytes of weights on one GPU of a pipeline stage. ``ends``: whether it is the first, and whether it is the last.
+
+    A model whose head is its embedding has that on both.
+    """
+    stored = tuple(stored)
+    tied = not any(weight.part.name == "lm_head" for weight in stored)
     total = 0.0
     for weight in stored:
-        if not weight.part.layers:
-            count = 0 if stage and weight.part.name == "lm_head" else 1
-        else:
+        if weight.part.layers:
             count = len(within(weight.layers, stage)) if stage else len(weight.layers)
+        elif weight.part.name in FIRST:
+            count = int(ends[0] or (ends[1] and tied))
+        else:
+            count = int(ends[1] or weight.part.name not in LAST)
         total += count * weight.layer_bytes * _share(weight, tp, experts)
     return total
 
 
+def weights_by_stage(model: ModelSpec, spread: Parallel, experts: Experts) -> tuple[float, ...]:
+    """GiB of weights on one GPU of each stage of ``stages_of``."""
+    if (spread, experts) not in model.counted:
+        last = model.sized.layers
+        if spread.pp == 1:
+            sizes = [stage_bytes(model.stored, spread.tp, experts)]
+        else:
+            sizes = [
+                stage_bytes(model.stored, spread.tp, experts, stage, (stage[0] == 0, stage[1] == last))
+                for stage in stages_of(model, spread)
+            ]
+        model.counted[(spread, experts)] = tuple(size / GIB for size in sizes)
+    return model.counted[(spread, experts)]
+
+
 def weights_gib_per_gpu(model: ModelSpec, spread: Parallel, experts: Experts | None = None) -> float:
     """GiB of weights on the fullest GPU. ``experts``: None splits each of them by TP."""
-    experts = experts or Experts(cut=spread.tp)
-    if (spread, experts) not in model.counted:
-        if spread.pp == 1:
-            size = stage_bytes(model.stored, spread.tp, experts)
-        else:
-            each = stages(model.sized.layers, spread.pp)[: 1 if model.equal_stages else None]
-            size = max(stage_bytes(model.stored, spread.tp, experts, stage) for stage in each)
-        model.counted[(spread, experts)] = size / GIB
-    return model.counted[(spread, experts)]
+    return max(weights_by_stage(model, spread, experts or Experts(cut=spread.tp)))
+
+
+def balanced_cut(costs: Sequence[float], pp: int) -> tuple[int, ...]:
+    """Layers of consecutive stages so that the costliest stage costs as little as it can, with a layer in each.
+
+    ``costs``: of each layer; what an end of the model costs is in its first and its last one.
+
+    >>> balanced_cut([3, 1, 1, 1, 1, 1], 2)
+    (2, 4)
+    """
+    low, high = max(costs), sum(costs)
+    for _halving in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(_filled(costs, middle, pp)) <= pp else (middle, high)
+    return _filled(costs, high, pp)
+
+
+def _filled(costs: Sequence[float], most: float, pp: int) -> tuple[int, ...]:
+    """Stages filled one after the other up to so much; the last ones keep a layer each."""
+    cut: list[int] = []
+    size, total = 0, 0.0
+    for place, cost in enumerate(costs):
+        left = len(costs) - place
+        if size and (total + cost > most * (1 + 1e-9) or left < pp - len(cut)):
+            cut.append(size)
+            size, total = 0, 0.0
+        size, total = size + 1, total + cost
+    return (*cut, size)
 
 
 def absorbed_parameters(stored: Iterable[Stored]) -> int:

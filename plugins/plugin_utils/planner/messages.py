@@ -57,7 +57,7 @@ def weight_text(model: ModelSpec) -> str:
 
 def without_layout(request: InstanceRequest) -> InstanceRequest:
     """The request without its layout and GPU indices, which were chosen for another host."""
-    return replace(request, tp=None, pp=None, dp=None, gpu_indices=None)
+    return replace(request, tp=None, pp=None, dp=None, nodes=None, gpu_indices=None)
 
 
 def _described(choice: Choice, group: Group, full: int) -> str:
@@ -77,10 +77,8 @@ def larger_host(request: InstanceRequest, group: Group, advice: Advice) -> str |
 
 def nodes_needed(request: InstanceRequest, group: Group, advice: Advice) -> tuple[int, Choice] | None:
     """How many such hosts fit the model: tensor parallel within a host, pipeline stages across hosts."""
-    count = len(group.indices)
-    for nodes in NODES:
-        spread = replace(without_layout(request), tp=count, pp=nodes)
-        best = advice.best(spread, replace(group, indices=tuple(range(count * nodes))))
+    for nodes in (count for count in NODES if count > (request.nodes or 1)):
+        best = advice.best(replace(without_layout(request), nodes=nodes), group)
         if best:
             return nodes, best
     return None
@@ -140,7 +138,8 @@ def _other_models(request: InstanceRequest, group: Group, advice: Advice) -> lis
 
 def _planner_choice(request: InstanceRequest, group: Group, advice: Advice) -> str:
     """What the planner would choose without the user's numbers, if that fits."""
-    unset = replace(without_layout(request), max_model_len=None, kv_cache_dtype=None, gpu_memory_utilization=None)
+    unset = replace(without_layout(request), nodes=request.nodes)
+    unset = replace(unset, max_model_len=None, kv_cache_dtype=None, gpu_memory_utilization=None)
     best = None if unset == request else advice.best(unset, group)
     return f" With the planner's own numbers it fits: {best}, context {best.context}." if best else ""
 
@@ -151,7 +150,7 @@ def _alternatives(request: InstanceRequest, group: Group, advice: Advice) -> str
     full = advice.host(group.spec, min(max(HOST_SIZES), group.spec.most_in_a_host))
     joined = None if hosts else nodes_needed(request, full, advice)
     if joined:
-        hosts.append(f"{joined[0]} nodes of {full.title} ({joined[1].spread})")
+        hosts.append(f"{joined[0]} nodes of {full.title} ({replace(joined[1].spread, nodes=1)})")
     hosts += islice(other_gpus(request, group, advice), 3 - len(hosts))
     models = _other_models(request, group, advice)
     text = f" It fits {' or '.join(hosts)}." if hosts else ""
@@ -190,6 +189,7 @@ def short_why(request: InstanceRequest, group: Group, advice: Advice) -> str:
 def does_not_fit(request: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
     """The message for a model that does not fit this host."""
     available = " and ".join(group.title for group in groups)
+    available = f"{request.nodes} nodes of {available}" if (request.nodes or 1) > 1 else available
     context = f" with a context of {request.max_model_len}" if request.max_model_len else ""
     reasons = " ".join(dict.fromkeys(_why(request, group, advice) for group in groups))
     planner_choice = next((text for group in groups if (text := _planner_choice(request, group, advice))), "")

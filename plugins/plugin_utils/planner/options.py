@@ -20,7 +20,16 @@ from .. import values
 
 PREFIX = "vllm_"
 #: Variables of the entry point that are not options of an engine; the role's tasks read them themselves.
-OF_THE_ROLE = ("api_keys", "gpus", "hub", "hub_token", "models", "plan_gather_facts", "plan_lock_timeout_s")
+OF_THE_ROLE = (
+    "api_keys",
+    "engine_nodes",
+    "gpus",
+    "hub",
+    "hub_token",
+    "models",
+    "plan_gather_facts",
+    "plan_lock_timeout_s",
+)
 #: The option api_key_set, which is derived from the variable vllm_api_keys.
 API_KEY_SET: Mapping[str, Any] = {
     "description": "Whether clients will need an API key. Without one only a loopback address is accepted.",

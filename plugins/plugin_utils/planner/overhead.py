@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .architecture import WINDOW
 from .catalog import EngineSpec, ModelSpec, Policy
-from .memory import GIB, Parallel, absorbed_parameters, repacked_bytes
+from .memory import GIB, Parallel, absorbed_parameters, even_cut, repacked_bytes
 from .read_latent import ABSORBED
 
 
@@ -74,7 +74,7 @@ def graphs_gib(model: ModelSpec, spread: Parallel, step: Step, policy: Policy) -
     windowed = any(group.kind == WINDOW for group in sized.cache)
     kind = "latent" if sized.is_latent else "mixture" if sized.mixture else "windowed" if windowed else "dense"
     shared = policy.graphs_parallel if spread.tp > 1 else 1.0
-    layers = -(-sized.layers // spread.pp)
+    layers = max(spread.cut or even_cut(sized.layers, spread.pp))
     return policy.graphs_base_gib + policy.graphs_layer_gib[kind] * shared * layers * step.sizes / policy.graphs_sizes
 
 

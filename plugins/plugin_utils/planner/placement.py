@@ -69,9 +69,11 @@ class Table:
         choices = [choice for way in ways for choice in way.fitting]
         if shared:
             # Its replicas hold the experts between them: all of them are needed, and fewer hold more each.
-            usual = (choice.gpus for choice in choices if scarce or request.pp or choice.spread.pp == 1)
+            usual = (
+                choice.gpus for choice in choices if scarce or request.pp or choice.spread.pp == choice.spread.nodes
+            )
             return min(usual, default=None)
-        return min((choice.spread.gpus * (request.dp or 1) for choice in choices), default=None)
+        return min((choice.spread.on_a_node * (request.dp or 1) for choice in choices), default=None)
 
 
 def _assign(

@@ -11,14 +11,14 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus, label
-from . import host_cache, presets
+from . import group as node_group, host_cache, presets, speculation
 from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
 from .instance import Decision, Instance, instance
 from .kv_cache import Layout, Setting
 from .lora import note as lora_note
-from .memory import GIB, shaped_bytes, weights_bytes
+from .memory import GIB, Experts, Parallel, shaped_bytes, stages, weights_by_stage, weights_bytes
 from .messages import Advice, does_not_fit, no_gpus, not_together, siblings, smaller_that_fits, weight_text
 from .placement import Packing, Placement, pack, without
 from .ports import ports
@@ -101,7 +101,18 @@ def _cpu_space_gib(request: InstanceRequest, catalog: Catalog) -> int:
 
 def _cpu_layout(request: InstanceRequest) -> Layout:
     fp8 = (request.kv_cache_dtype or "auto").startswith("fp8")
-    return request.cached_model.layout(Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False))
+    setting = Setting(fp8=fp8, hybrid_manager=False, prefix_caching=False)
+    spread, model = _cpu_spread(request), request.cached_model
+    if spread.pp == 1:
+        return model.layout(setting)
+    each = stages(model.sized.layers, spread.pp, spread.cut)
+    return max((model.layout(replace(setting, layers=stage)) for stage in each), key=lambda layout: layout.token_bytes)
+
+
+def _cpu_spread(request: InstanceRequest) -> Parallel:
+    """A stage on each node."""
+    nodes = request.nodes or 1
+    return Parallel(1, nodes, nodes, node_group.cut_of(request.variables) if nodes > 1 else ())
 
 
 def _cpu_tokens(request: InstanceRequest, catalog: Catalog) -> int:
@@ -123,26 +134,35 @@ def with_cpu_preset(
     return presets.on_cpu(request, engine, catalog, lambda one: on_cpu_context(one, catalog)[0])
 
 
-def _on_cpu(request: InstanceRequest, port: int, image: str, engine: EngineSpec, catalog: Catalog) -> Decision:
+def _on_cpu(
+    request: InstanceRequest, port: int, image: str, engine: EngineSpec, catalog: Catalog, order: int
+) -> Decision:
     request, notes = with_cpu_preset(request, engine, catalog)
     context, tokens = on_cpu_context(request, catalog)
+    spread = _cpu_spread(request)
+    joined = node_group.joined(request, spread, order, context)
     return Decision(
         request=request,
         port=port,
         image=image,
         context=context,
         kv_tokens=tokens,
-        weights_gib=shaped_bytes(request.model) / GIB,
+        spread=spread,
+        group=joined,
+        weights_gib=max(weights_by_stage(request.model, spread, Experts())),
         kv_gib=_cpu_space_gib(request, catalog),
         request_bytes=_cpu_layout(request).request_bytes(context),
         kv_dtype=request.kv_cache_dtype or "auto",
-        warnings=tuple(notes),
+        warnings=tuple(filter(None, (*notes, node_group.note(joined, spread)))),
     )
 
 
-def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, ...]) -> Decision:
+def _on_gpus(placement: Placement, port: int, image: str, order: int) -> Decision:
     choice, candidate = placement.choice, placement.candidate
-    each = layouts(candidate, choice.spread, choice.kv_dtype, choice.batched_tokens or candidate.default_step)
+    step = choice.batched_tokens or candidate.default_step
+    each = layouts(candidate, choice.spread, choice.kv_dtype, step)
+    joined = node_group.joined(placement.request, choice.spread, order, step)
+    link = node_group.note(joined, choice.spread)
     return Decision(
         request=placement.request,
         port=port,
@@ -160,7 +180,8 @@ def _on_gpus(placement: Placement, port: int, image: str, warnings: tuple[str, .
         kv_dtype=choice.kv_dtype,
         utilization=candidate.utilization,
         dtype="" if candidate.group.has(BFLOAT16) else "half",
-        warnings=warnings,
+        group=joined,
+        warnings=(*_notes(placement), *([link] if link else [])),
     )
 
 
@@ -298,6 +319,30 @@ def _smaller(
     return chosen, notes
 
 
+def _over_nodes(
+    requests: Sequence[InstanceRequest], host: Host, advice: Advice
+) -> tuple[list[InstanceRequest], list[str]]:
+    """Decide over how many nodes an engine runs that one node is too small for; and findings about groups."""
+    chosen, problems = [], []
+    for request in requests:
+        request = request if request.nodes else _nodes_needed(request, host, advice)
+        chosen.append(request)
+        problems += node_group.not_full(request)
+    return chosen, problems
+
+
+def _nodes_needed(request: InstanceRequest, host: Host, advice: Advice) -> InstanceRequest:
+    """The request over the fewest nodes of its group that it fits, where it does not fit this one."""
+    groups = host.groups if request.device == "cuda" else ()
+    if not groups or node_group.available(request) == 1 or any(advice.best(request, group) for group in groups):
+        return request
+    for count in range(2, node_group.available(request) + 1):
+        wider = replace(request, nodes=count, nodes_decided=True)
+        if not node_group.problems(wider) and any(advice.best(wider, group) for group in groups):
+            return wider
+    return request
+
+
 def _place(
     host_request: HostRequest, host: Host, advice: Advice, current: Mapping[str, tuple[int, ...]]
 ) -> tuple[Packing, list[str], list[str]]:
@@ -311,11 +356,12 @@ def _place(
     if not host.groups:
         return Packing(), [*host.blocked, *(no_gpus(request, advice) for request in requests)], []
     requests, notes = _smaller(requests, host, advice)
+    requests, partial = _over_nodes(requests, host, advice)
     shared = share_out(requests, host.groups, advice.engine, advice.catalog.policy, current)
     groups = without(host.groups, shared.indices)
     whole = [request for request in requests if request.gpu_share is None]
     packing = pack(whole, groups, advice.engine, advice.catalog.policy, current) if groups else Packing()
-    problems = [*shared.problems, *packing.pinned]
+    problems = [*partial, *shared.problems, *packing.pinned]
     problems += [
         f"{request.name} wants whole GPUs, and all of this host are shared ({host.title}): give it a gpu_share, too."
         for request in whole
@@ -362,16 +408,27 @@ def _decisions(
 ) -> list[Decision]:
     placements = {placement.request.name: placement for placement in packing.placements}
     before = starts_after(packing.placements)
-    decisions = []
+    decisions: list[Decision] = []
     for request in host_request.instances:
         port, image = port_of[request.name], images[request.name].image
+        order = sum(decision.group is not None for decision in decisions)
         if request.device == "cpu":
             engine = host_request.engine_of(request)
-            decisions.append(_on_cpu(request, port, image, engine, catalog))
+            decisions.append(_on_cpu(request, port, image, engine, catalog, order))
         else:
-            made = _on_gpus(placements[request.name], port, image, _notes(placements[request.name]))
+            made = _on_gpus(placements[request.name], port, image, order)
             decisions.append(replace(made, starts_after=before.get(request.name, ())))
     return decisions
+
+
+def _cpu_groups(host_request: HostRequest) -> list[str]:
+    """Findings about engines on the CPU over several nodes."""
+    found = []
+    for request in host_request.instances:
+        if request.device == "cpu" and (request.nodes or 1) > 1:
+            why = node_group.stage_problem(request, _cpu_spread(request)) or speculation.staged(request)
+            found += [f"{request.name}: {why}."] if why else node_group.not_full(request)
+    return found
 
 
 def _ports(host_request: HostRequest, serving: NodeServing) -> tuple[dict[str, int], list[str]]:
@@ -529,6 +586,7 @@ def make_plan(
     findings = [*host_request.findings, *no_port, *(picked.finding for picked in images.values())]
     # If the image's release is unknown, that may be why an option is refused: add the note about it.
     findings += [*arg_findings, *(host_request.notes if arg_findings else ()), *overlong, *problems]
+    findings += _cpu_groups(host_request)
     findings += [too_new(request, host_request.engine_of(request)) for request in host_request.instances]
     findings += taken(host_request, {engine.name: engine.model for engine in serving.engines}, catalog)
     if any(findings):

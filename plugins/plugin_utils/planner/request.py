@@ -16,7 +16,7 @@ from ...module_utils import paths
 from ...module_utils.programs.gpu import SLICES, index_of
 from ..quoting import env_text
 from ..values import FALSE, TRUE, WHOLE, Option, choices, size
-from . import host_cache, lora as lora_rules, options as planner_options, speculation
+from . import group as node_group, host_cache, lora as lora_rules, options as planner_options, speculation
 from .adapters import Lora, read_lora
 from .catalog import Catalog, EngineSpec, ModelSpec, Preset, near
 from .fetched import chosen
@@ -64,6 +64,10 @@ class InstanceRequest:
     pp: int | None = None
     dp: int | None = None
     gpu_indices: tuple[int, ...] | None = None
+    #: Over how many nodes it runs; None: one, or as many of its group as it needs. And whether that was planned.
+    nodes: int | None = None
+    group: node_group.NodeGroup | None = None
+    nodes_decided: bool = False
     weights: str = "published"
     weights_bytes: int | None = None
     kv_bytes_per_token: int | None = None
@@ -341,6 +345,8 @@ def environment(value: Any) -> dict[str, str]:
     variables = {str(key): env_text(text) for key, text in mapping("env", value).items()}
     for name in variables.keys() & ENV_NUMBERS.keys():
         whole_number(f"{name} in env", variables[name], 1, ENV_NUMBERS[name])
+    if node_group.PARTITION in variables:
+        variables[node_group.PARTITION] = node_group.read_partition(variables[node_group.PARTITION])
     return variables
 
 
@@ -358,12 +364,18 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "ignore_patterns": lambda value: patterns("ignore_patterns", value),
     "lora": read_lora,
     "speculative": speculation.read_speculative,
+    "group": node_group.read_group,
     "kv_host_gib": host_cache.read_kv_host_gib,
     "extra_args": lambda value: {hyphened(key): item for key, item in mapping("extra_args", value).items()},
     "env": environment,
 }
 #: Upper limits of numbers; the default is 1024.
-LARGEST = {"port": 65535, "weights_bytes": 1 << 60, "kv_bytes_per_token": 1 << 40}
+LARGEST = {
+    "port": 65535,
+    "nodes_per_engine": node_group.MOST_NODES,
+    "weights_bytes": 1 << 60,
+    "kv_bytes_per_token": 1 << 40,
+}
 #: Options of the whole host. All others belong to one instance and are fields of InstanceRequest.
 OF_THE_HOST = ("engine", "extra_models", "extra_gpus", "extra_engines", "presets_dir", "remove_unlisted")
 
@@ -388,7 +400,12 @@ def readers() -> Mapping[str, Callable[[Any], Any]]:
     return {**{name: _reader(name, option) for name, option in defined.items()}, **READERS}
 
 
-SHORT = {"tensor_parallel_size": "tp", "pipeline_parallel_size": "pp", "data_parallel_size": "dp"}
+SHORT = {
+    "tensor_parallel_size": "tp",
+    "pipeline_parallel_size": "pp",
+    "data_parallel_size": "dp",
+    "nodes_per_engine": "nodes",
+}
 #: Options merged from the host's and the instance's values; for others, the instance's value replaces the host's.
 MERGED = ("extra_args", "env")
 #: Options that belong to one instance, so a host-wide value does not apply.
@@ -571,6 +588,7 @@ def read_request(options: Mapping[str, Any], catalog: Catalog) -> HostRequest:
     findings += [finding for instance in instances for finding in _unconsented(instance)]
     findings += [finding for instance in instances for finding in _shares_one_gpu(instance)]
     findings += [finding for instance in instances for finding in contradictions(instance)]
+    findings += [finding for instance in instances for finding in node_group.problems(instance)]
     unserved = {instance.name: lora_rules.problems(instance, catalog) for instance in instances}
     findings += [finding for found in unserved.values() for finding in found]
     # What is refused is not counted.

@@ -26,6 +26,8 @@ WITH_MODEL = ("draft_model", "eagle", "eagle3", "dflash")
 WITHOUT_MODEL = ("mtp", "ngram", "ngram_gpu")
 #: Heads read the hidden states of the model that they were trained with.
 HEADS = ("eagle", "eagle3", "dflash")
+#: Those that work over pipeline stages.
+STAGED = ("ngram",)
 #: More is refused by the sampler (MAX_SPEC_LEN in v1/sample/rejection_sampler.py).
 MOST_TOKENS = 128
 ATTENTION = (FULL, LATENT, INDEX)
@@ -210,6 +212,21 @@ def _fields(wanted: Speculation) -> Fields:
     config = text_fields(wanted.draft.config if wanted.draft else {})
     inner = config.get("transformer_layer_config")
     return Fields(wanted.reference, {**(inner if isinstance(inner, Mapping) else {}), **config})
+
+
+def staged(request: Served) -> str:
+    """Why tokens cannot be proposed over pipeline stages; empty if they can.
+
+    A draft is on the last stage, and what it shares with the model, its embedding or hidden states, on others
+    (v1/worker/gpu/spec_decode/eagle/utils.py, maybe_share_target_embed).
+    """
+    wanted = request.speculative
+    if wanted is None or wanted.method in STAGED:
+        return ""
+    return (
+        f"the speculative method {wanted.method} is not planned over pipeline stages, since its draft is on the last"
+        f" one and the model's embedding on the first: use {' or '.join(STAGED)}, or leave out vllm_speculative"
+    )
 
 
 # -- what it takes ----------------------------------------------------------------------------------------------------

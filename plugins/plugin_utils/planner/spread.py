@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import speculation
+from . import group as node_group, speculation
 from .catalog import EngineSpec, Policy, version_key
 from .flags import BF16
 from .host import Group
@@ -21,10 +21,13 @@ from .memory import (
     Experts,
     Footprint,
     Parallel,
+    balanced_cut,
     blocks,
+    even_cut,
     footprint,
-    stages,
-    weights_gib_per_gpu,
+    stage_bytes,
+    stages_of,
+    weights_by_stage,
 )
 from .overhead import Step, captured_sizes, overhead_gib
 from .request import InstanceRequest
@@ -58,8 +61,8 @@ class Choice:
 
     @property
     def gpus(self) -> int:
-        """GPUs of all replicas."""
-        return self.spread.gpus * self.replicas
+        """GPUs of all replicas, on one node."""
+        return self.spread.on_a_node * self.replicas
 
     @property
     def kv_share(self) -> float:
@@ -149,18 +152,25 @@ class Candidate:
         return 2 * sizes if proposed else sizes
 
     def replicas(self, spread: Parallel, budget: int) -> int:
-        """The requested number of replicas, else as many as fit."""
-        return self.request.dp or budget // spread.gpus
+        """The requested number of replicas, else as many as fit; an engine over several nodes has none beside it."""
+        return self.request.dp or (budget // spread.gpus if spread.nodes == 1 else 1)
+
+
+def _nodes(candidate: Candidate) -> int:
+    """Over how many nodes it runs."""
+    return candidate.request.nodes or 1
 
 
 def _widths(candidate: Candidate, budget: int) -> list[int]:
     """The user's width, else each that the GPUs suffice for; the least of them where they suffice for none."""
     request = candidate.request
-    widest = budget // ((request.dp or 1) * (request.pp or 1))
+    widest = budget * _nodes(candidate) // ((request.dp or 1) * max(request.pp or 1, _nodes(candidate)))
     return [request.tp] if request.tp else list(range(1, max(1, widest) + 1))
 
 
 def _depths(candidate: Candidate, tp: int, budget: int) -> list[int]:
+    if _nodes(candidate) > 1:
+        return []
     deepest = min(budget // (tp * (candidate.request.dp or 1)), candidate.request.model.sized.layers)
     return [candidate.request.pp] if candidate.request.pp else list(range(2, deepest + 1))
 
@@ -200,7 +210,7 @@ def context_for(candidate: Candidate, layout: Layout, held: int) -> int:
 
 
 def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) -> list[Layout]:
-    """The layout of the KV cache on each pipeline stage that differs from the others."""
+    """The layout of the KV cache on each pipeline stage of ``stages_of``."""
     request, model = candidate.request, candidate.request.cached_model
     setting = Setting(
         tp=spread.tp,
@@ -214,8 +224,7 @@ def layouts(candidate: Candidate, spread: Parallel, kv_dtype: str, step: int) ->
     )
     if spread.pp == 1:
         return [model.layout(setting)]
-    each = stages(model.sized.layers, spread.pp)[: 1 if model.equal_stages else None]
-    return list(dict.fromkeys(model.layout(replace(setting, layers=stage)) for stage in each))
+    return [model.layout(replace(setting, layers=stage)) for stage in stages_of(candidate.request.model, spread)]
 
 
 def _margin(candidate: Candidate, layout: Layout, held: int) -> int:
@@ -265,7 +274,27 @@ def evaluate(
         alone = _with_replicas(candidate, spread, 1, kv_dtype, step)
         if isinstance(alone, Footprint):
             return alone
-    return _with_replicas(candidate, spread, replicas, kv_dtype, step)
+    outcome = _with_replicas(candidate, spread, replicas, kv_dtype, step)
+    if isinstance(outcome, Footprint) and spread.nodes > 1 and not spread.cut:
+        other = _uneven(candidate, spread, kv_dtype)
+        return _with_replicas(candidate, other, replicas, kv_dtype, step) if other else outcome
+    return outcome
+
+
+def _uneven(candidate: Candidate, spread: Parallel, kv_dtype: str) -> Parallel | None:
+    """The stages that take the same memory each, where vLLM's own do not fit; None where these are the same."""
+    model, experts = candidate.request.model, experts_of(candidate, spread, 1)
+    layers = model.sized.layers
+    step = lowest_context(candidate)
+    (whole,) = layouts(candidate, Parallel(spread.tp), kv_dtype, 1)
+    room = whole.token_bytes * step / layers
+    layered = [weight for weight in model.stored if weight.part.layers]
+    costs = [stage_bytes(layered, spread.tp, experts, (layer, layer + 1)) + room for layer in range(layers)]
+    ends = [weight for weight in model.stored if not weight.part.layers]
+    costs[0] += stage_bytes(ends, spread.tp, experts, ends=(True, False))
+    costs[-1] += stage_bytes(ends, spread.tp, experts, ends=(False, True))
+    cut = balanced_cut(costs, spread.pp)
+    return None if cut == even_cut(layers, spread.pp) else replace(spread, cut=cut)
 
 
 def _with_replicas(
@@ -275,40 +304,49 @@ def _with_replicas(
     model, tokens = candidate.request.model, step or candidate.default_step
     overhead = overhead_gib(model, spread, candidate.step(tokens, replicas), candidate.engine, candidate.policy)
     experts = experts_of(candidate, spread, replicas)
-    weights = weights_gib_per_gpu(model, spread, experts)
-    weights += speculation.weights_gib(candidate.request, spread, experts)
+    draft = speculation.weights_gib(candidate.request, spread, experts)
     overhead += slots_gib(candidate.request, spread, experts)
     overhead += speculation.step_gib(candidate.request, candidate.step(tokens, replicas), candidate.policy)
-    kv_gib = candidate.usable_gib - weights - overhead
-    tight, sequences = None, None
-    for layout in layouts(candidate, spread, kv_dtype, tokens):
-        # The engine keeps one block for itself.
-        context = context_for(candidate, layout, blocks(kv_gib, layout) - 1)
-        context = context if kv_gib > 0 else 0
-        fit = footprint(weights, overhead, candidate.usable_gib, layout, context or lowest_context(candidate))
-        sequences = sequences_for(candidate, layout, blocks(kv_gib, layout))
-        if tight is None or (context, fit.kv_tokens) < (tight[0], tight[1].kv_tokens):
-            tight = (context, fit)
-    context, fit = tight or (0, Footprint(weights, overhead, kv_gib, 0))
+    tight: tuple[int, Footprint, int | None] | None = None
+    each = zip(weights_by_stage(model, spread, experts), layouts(candidate, spread, kv_dtype, tokens))
+    for weights, layout in each:
+        found = _stage(candidate, weights + draft, overhead, layout)
+        if tight is None or (found[0], found[1].kv_tokens, found[1].kv_gib) < (
+            tight[0],
+            tight[1].kv_tokens,
+            tight[1].kv_gib,
+        ):
+            tight = found
+    assert tight is not None  # there is a stage
+    context, fit, sequences = tight
     if not context:
         return fit
     return Choice(spread, replicas, kv_dtype, step, context, fit, candidate.usable_gib, sequences)
 
 
+def _stage(candidate: Candidate, weights: float, overhead: float, layout: Layout) -> tuple[int, Footprint, int | None]:
+    """The context that a stage allows, 0 for none; its memory; and how many requests at once."""
+    kv_gib = candidate.usable_gib - weights - overhead
+    # The engine keeps one block for itself.
+    context = context_for(candidate, layout, blocks(kv_gib, layout) - 1) if kv_gib > 0 else 0
+    fit = footprint(weights, overhead, candidate.usable_gib, layout, context or lowest_context(candidate))
+    return context, fit, sequences_for(candidate, layout, blocks(kv_gib, layout))
+
+
 def _problem(candidate: Candidate, spread: Parallel, budget: int) -> str:
     """Why a spread is impossible regardless of memory; "" if it is possible."""
     model = candidate.request.model
-    needed = spread.gpus * (candidate.request.dp or 1)
-    if spread.pp > 1 and model.sized.kind == "figures":
-        return (
-            "a model that is planned by its figures has no pipeline stages, since it is not known how its layers divide"
-        )
-    if spread.pp > model.sized.layers:
-        return f"{model.sized.layers} layers cannot be split into {spread.pp} stages"
+    needed = spread.on_a_node * (candidate.request.dp or 1)
+    staged = spread.pp > 1 and (
+        node_group.stage_problem(candidate.request, spread) or speculation.staged(candidate.request)
+    )
+    if staged or (staged := node_group.across(spread, budget)):
+        return staged
     if needed > budget:
         replicas = f" x {candidate.request.dp} replicas" if (candidate.request.dp or 1) > 1 else ""
         are = "is" if budget == 1 else f"{candidate.group.name} are"
-        return f"{spread}{replicas} needs {needed} GPUs, {budget} {are} available"
+        each = " on each of them" if spread.nodes > 1 else ""
+        return f"{spread}{replicas} needs {needed} GPUs{each}, {budget} {are} available"
     cut = experts_of(candidate, spread, candidate.replicas(spread, budget)).cut
     reason = problem(model.sized, model.stored, spread.tp, cut)
     if reason and candidate.request.tp:
@@ -324,15 +362,23 @@ def _working_widths(candidate: Candidate) -> list[int]:
 
 
 def _without_stages(candidate: Candidate, budget: int) -> list[Parallel]:
-    """Spreads without pipeline stages, unless the user requested stages."""
-    return [Parallel(tp, candidate.request.pp or 1) for tp in _widths(candidate, budget)]
+    """Spreads without pipeline stages, unless the user requested stages; over several nodes, with a stage on each."""
+    pp, nodes = candidate.request.pp or _nodes(candidate), _nodes(candidate)
+    return [_cut(candidate, Parallel(tp, pp, nodes)) for tp in _widths(candidate, budget)]
+
+
+def _cut(candidate: Candidate, spread: Parallel) -> Parallel:
+    """The spread with the layers of each stage that the user sets."""
+    cut = node_group.cut_of(candidate.request.variables) if spread.pp > 1 else ()
+    return replace(spread, cut=cut) if cut else spread
 
 
 def _with_stages(candidate: Candidate, budget: int) -> list[Parallel]:
     """Spreads with pipeline stages. Stages wait for each other, so they are the last resort."""
     if candidate.request.pp:
         return []
-    return [Parallel(tp, pp) for tp in _widths(candidate, budget) for pp in _depths(candidate, tp, budget)]
+    each = (Parallel(tp, pp) for tp in _widths(candidate, budget) for pp in _depths(candidate, tp, budget))
+    return [_cut(candidate, spread) for spread in each]
 
 
 def shortfall(candidate: Candidate, fit: Footprint) -> str:
@@ -351,7 +397,7 @@ def shortfall(candidate: Candidate, fit: Footprint) -> str:
 
 def tier(choice: Choice, candidate: Candidate) -> int:
     """Rank of compromises: 0 none, 1 smaller steps, 2 FP8 cache not requested, 3 pipeline stages not requested."""
-    if choice.spread.pp > 1 and not candidate.request.pp:
+    if choice.spread.pp > choice.spread.nodes and not candidate.request.pp:
         return 3
     if choice.kv_dtype != "auto" and not candidate.request.kv_cache_dtype:
         return 2
@@ -372,6 +418,12 @@ def _context(choice: Choice, candidate: Candidate) -> tuple[Any, ...]:
     return (-choice.context, tier(choice, candidate), choice.spread.gpus, -choice.fit.kv_tokens)
 
 
+def _of_nodes(choice: Choice, candidate: Candidate) -> tuple[Any, ...]:
+    """Over several nodes: all GPUs of each, as wide as they go."""
+    context = -choice.context if candidate.request.objective == "context" else 0
+    return (context, tier(choice, candidate), -choice.spread.tp)
+
+
 RANKS: dict[str, Callable[[Choice, Candidate], tuple[Any, ...]]] = {
     "throughput": _throughput,
     "latency": _latency,
@@ -386,6 +438,8 @@ def _why_not(choice: Choice, best: Choice, candidate: Candidate) -> str:
         return f"{room}; the chosen one reaches {best.context} with the fewest GPUs and the best precision that do"
     if tier(choice, candidate) > tier(best, candidate):
         return f"{room}, but {TIERS[tier(choice, candidate)]}"
+    if choice.spread.nodes > 1:
+        return f"{room}, and leaves GPUs of each node idle"
     if candidate.request.objective == "latency":
         return f"a single answer is slower than with {best.spread}"
     if choice.kv_share < candidate.policy.kv_share:
@@ -468,7 +522,7 @@ def options(candidate: Candidate, budget: int) -> Options:
         evaluated.rejected["pipeline stages"] = "the model fits without them, and stages wait for each other"
     else:
         evaluated.add(candidate, budget, staged)
-    rank = RANKS[candidate.request.objective]
+    rank = _of_nodes if _nodes(candidate) > 1 else RANKS[candidate.request.objective]
     fitting = sorted(evaluated.fitting, key=lambda choice: rank(choice, candidate))
     others = [Rejected(str(way), _why_not(way, fitting[0], candidate), _gain(way, fitting[0])) for way in fitting[1:]]
     return Options(

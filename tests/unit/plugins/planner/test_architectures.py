@@ -26,7 +26,7 @@ REGISTRY = json.loads((FIXTURES / "vllm" / "architectures-0.33.0.json").read_tex
 BY_TRANSFORMERS = {"Mistral4ForCausalLM"}
 KEYS = {
     "reader", "since", "task", "tower", "defaults", "float16", "yarn", "bias", "experts", "shared", "gated", "norms",
-    "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora", "captured",
+    "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora", "captured", "stages",
 }  # fmt: skip
 
 
@@ -38,6 +38,11 @@ def test_the_engine_serves_what_is_listed() -> None:
 def test_adapters_are_for_the_architectures_whose_classes_take_them() -> None:
     without = {name for name, entry in listed()["architectures"].items() if entry.get("lora") is False}
     assert without == set(listed()["architectures"]) - BY_TRANSFORMERS - set(REGISTRY["lora"])
+
+
+def test_stages_are_for_the_architectures_whose_classes_have_them() -> None:
+    without = {name for name, entry in listed()["architectures"].items() if entry.get("stages") is False}
+    assert without == set(listed()["architectures"]) - BY_TRANSFORMERS - set(REGISTRY["stages"])
 
 
 @pytest.mark.parametrize("name", listed()["architectures"])

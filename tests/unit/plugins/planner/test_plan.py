@@ -29,7 +29,7 @@ CONTRACT = (
     "data_parallel_size max_model_len model_context precision weights_gib_per_gpu kv_cache_tokens config env "
     "host port port_base served_model_name weights_bytes gated ignore_patterns start_timeout_s shm_size "
     "branch allow_patterns folder task kv_cache_gib_per_gpu kv_request_bytes gpu_share starts_after lora draft "
-    "auto_draft kv_host_gib preset preset_gain faster_weights warnings"
+    "auto_draft kv_host_gib preset preset_gain faster_weights group warnings"
 )
 
 
