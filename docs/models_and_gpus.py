@@ -36,8 +36,9 @@ How many GPUs of one host each model of the catalogue needs. For your own host o
 
 For a model outside the catalogue, use the name of its repository: [`-e model=ORG/NAME`](guides/several-models.md).
 
-`1 (34k), 2`: the model fits one GPU with a context of 34k tokens, and two GPUs with its full context. `-`: it does not
-fit eight GPUs. The table covers hosts with {counts} GPUs, by their names in `gpus`.
+`1 (34k), 2`: the model fits one GPU with a context of 34k tokens, and two GPUs with its full context. `2 nodes x 8`: no
+host holds it, and one engine runs [over two nodes](guides/several-nodes.md) with eight GPUs each. `-`: four such nodes
+do not hold it, or the GPUs cannot compute with it. The table covers hosts with {counts} GPUs, by their names in `gpus`.
 
 `draft`: the method of [`vllm_speculative: auto`](guides/several-models.md#speculative-decoding); `mtp` uses layers of
 the model itself. The table does not include its memory.
@@ -87,7 +88,9 @@ def fewest(rows: Sequence[Row], context: int) -> str:
     """The smallest host on which a model fits; where that cuts its context, the one with the most beside it."""
     fitting = [row for row in rows if row.fits]
     if not fitting:
-        return "-"
+        joined = [row for row in rows if row.nodes > 1]
+        few = min(joined, key=lambda row: (row.nodes, int(count(row))), default=None)
+        return f"{few.nodes} nodes x {count(few)}" if few else "-"
     roomiest = max(fitting, key=lambda row: row.max_model_len)  # the first, so the smallest, of equals
     shown = [fitting[0], roomiest] if roomiest.max_model_len > fitting[0].max_model_len else fitting[:1]
     return ", ".join(f"{count(row)}{cut(row, context)}" for row in shown)

@@ -27,7 +27,7 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import matrix a
 #: What a pasted config.json is called if its user gives no name.
 UNNAMED = "my-org/my-model"
 #: The options of the page that are variables of the collection, without the prefix `vllm_`.
-OPTIONS = ("objective", "max_model_len", "weights_bytes", "kv_bytes_per_token")
+OPTIONS = ("objective", "max_model_len", "nodes_per_engine", "weights_bytes", "kv_bytes_per_token")
 LINK_MBIT_S = 1000
 
 Question = Mapping[str, Any]

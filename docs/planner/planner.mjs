@@ -7,7 +7,10 @@ const fields = form.elements;
 const state = document.getElementById("planner-state");
 const progress = document.getElementById("planner-progress");
 const place = document.getElementById("planner-answer");
-const TEXTS = ["name", "config", "quantization", "objective", "max_model_len", "weights_bytes", "kv_bytes_per_token"];
+const TEXTS = [
+  ...["name", "config", "quantization", "objective"],
+  ...["max_model_len", "nodes_per_engine", "weights_bytes", "kv_bytes_per_token"],
+];
 const PARTS = [["weights", "weights"], ["overhead", "overhead"], ["kv", "KV cache"]];
 let python = null;
 
@@ -26,7 +29,7 @@ function make(name, attributes = {}, ...children) {
 /** What the planner is asked; null where the form is not complete. */
 function question() {
   const own = !fields.model.value;
-  if (!fields.count.checkValidity() || (own && !fields.config.value.trim())) return null;
+  if (!fields.count.checkValidity() || !fields.nodes_per_engine.checkValidity() || (own && !fields.config.value.trim())) return null;
   const asked = { model: fields.model.value, gpus: `${fields.count.value}x${fields.gpu.value}` };
   for (const name of TEXTS) {
     const value = fields[name].value.trim();

@@ -14,6 +14,7 @@ from ..plugin_utils.node import questions
 from ..plugin_utils.node.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
+from ..plugin_utils.planner.group import nameless
 from ..plugin_utils.planner.host import given_gpus
 from ..plugin_utils.planner.listed import unlisted
 from ..plugin_utils.planner.plan import Outcome, make_plan
@@ -54,6 +55,8 @@ class ActionModule(LockingAction):
             node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)
+            if outcome.plan and not options["gpus"] and (unnamed := nameless(outcome.plan.instances)):
+                outcome = Outcome(None, tuple(unnamed))
         except ValueError as error:
             node, serving, outcome = NodeGpus("unknown"), NodeServing(), Outcome(None, tuple(str(error).splitlines()))
         if outcome.findings and options["fail_on_findings"]:

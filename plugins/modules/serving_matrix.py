@@ -128,6 +128,11 @@ rows:
     data_parallel_size:
       description: The number of replicas.
       type: int
+    nodes:
+      description:
+        - How many such hosts one engine of the model runs over. If the model does not fit one, how many would hold it;
+          V(0) if up to four do not, or if that is not the reason.
+      type: int
     max_model_len:
       description: The context in tokens.
       type: int

@@ -50,8 +50,14 @@ def check(parser: FlexibleArgumentParser, folder: Path, case: dict) -> dict:
     # A folder has no revision, and a reasoning parser asks a tokenizer for its words.
     local = {key: value for key, value in case["config"].items() if key not in ("revision", "reasoning-parser")}
     arguments = parse(parser, folder, {**local, "model": str(folder)})
-    built = AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
+    if arguments.headless and arguments.api_server_count:
+        raise ValueError("api_server_count can't be set in headless mode")  # as run_headless does, which starts workers
+    built = AsyncEngineArgs.from_cli_args(arguments).create_engine_config(headless=arguments.headless)
     return {
+        "nnodes": built.parallel_config.nnodes,
+        "node_rank": built.parallel_config.node_rank,
+        "local_world_size": built.parallel_config.local_world_size,
+        "master": [built.parallel_config.master_addr, built.parallel_config.master_port],
         "tensor_parallel_size": built.parallel_config.tensor_parallel_size,
         "pipeline_parallel_size": built.parallel_config.pipeline_parallel_size,
         "data_parallel_size": built.parallel_config.data_parallel_size,

@@ -106,8 +106,7 @@ def engine_config(case: dict[str, Any], folder: Path) -> Any:
         enforce_eager=True,
         allow_deprecated_quantization=True,
         tensor_parallel_size=size,
-        distributed_executor_backend="external_launcher" if size > 1 else None,
-        **case.get("options", {}),
+        **{"distributed_executor_backend": "external_launcher" if size > 1 else None, **case.get("options", {})},
     )
     return arguments.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
 

@@ -31,6 +31,7 @@ PUBLISHED = {record["repo_id"]: record["config"] for record in shapes.read(shape
 DEPRECATED = re.compile(r"--[\w-]+ is deprecated|argument '.*' is deprecated|Unknown vLLM environment")
 RELEASES = list(CATALOG.engines)
 OBJECTIVES = ("throughput", "latency", "context")
+ADDRESSES = ["10.0.0.1", "10.0.0.2"]
 ACTIVATIONS = {"num_bits": 8, "type": "float", "strategy": "tensor", "symmetric": True, "dynamic": False}
 #: quantization_config as such repositories publish it.
 QUANTIZATION: dict[str, dict[str, Any]] = {
@@ -85,13 +86,39 @@ def every_plan() -> dict[str, Any]:
     return {case["name"]: case for case in cases.values()}
 
 
+def over_nodes() -> dict[str, Any]:
+    """Each rank of each model that two such hosts hold together, and of one on the CPU."""
+    cases: dict[str, Any] = {}
+    hosts = [
+        f"{max(gpu.matrix_counts)}x{gpu.key}" for gpu in CATALOG.gpus.values() if max(gpu.matrix_counts, default=0) > 1
+    ]
+    wanted = [(model, host) for model in CATALOG.models.values() if model.device == "cuda" for host in hosts]
+    tiny = CATALOG.models["tiny"]
+    for model, host, options in [*((*one, {}) for one in wanted), (tiny, hosts[0], {"nodes_per_engine": 2})]:
+        for rank in range(2):
+            group = {"nodes": ["a", "b"], "addresses": ADDRESSES, "rank": rank, "interface": "eth0"}
+            made = outcome(host, model=model.key, group=group, **options)
+            for instance in made.plan.instances if made.plan else ():
+                if instance.group:
+                    name = f"{model.key} on 2 nodes of {host}, rank {rank}"
+                    cases[name] = {
+                        "name": name,
+                        "config": instance.config,
+                        "hf": config_json(model),
+                        "instance": instance,
+                    }
+    return cases
+
+
 PLANS = every_plan()
+GROUPS = over_nodes()
 
 
 @cache
 def constructed(version: str) -> dict[str, Any]:
     """What a release made of every plan, and of some configurations that must fail, in one run of it."""
-    cases = [{key: case[key] for key in ("name", "config", "hf")} for case in (*PLANS.values(), *WRONG.values())]
+    every = (*PLANS.values(), *GROUPS.values(), *WRONG.values())
+    cases = [{key: case[key] for key in ("name", "config", "hf")} for case in every]
     done = prepare(version).run(HERE / "_construct.py", json.dumps(cases))
     assert done.returncode == 0, done.stderr[-3000:]
     return {result["name"]: result for result in json.loads(done.stdout)}
@@ -117,6 +144,15 @@ WRONG = {
             "hf": {**GOOD["hf"], "quantization_config": QUANTIZATION["fbgemm-fp8"]},
         },
         wrong("deprecated", disable_cascade_attn=True),
+        wrong(
+            "a headless rank with API servers",
+            nnodes=2,
+            node_rank=1,
+            headless=True,
+            api_server_count=2,
+            pipeline_parallel_size=2,
+        ),
+        wrong("a group that its ranks do not divide by", nnodes=3, pipeline_parallel_size=2),
     )
 }
 
@@ -144,9 +180,28 @@ def test_every_plan(version: str, name: str) -> None:
         assert result[key] == getattr(instance, key), key
 
 
+@pytest.mark.parametrize("version", RELEASES)
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_rank_of_a_group(version: str, name: str) -> None:
+    result, instance = constructed(version)[name], GROUPS[name]["instance"]
+    assert not result["error"]
+    assert not [line for line in result["warnings"] if DEPRECATED.search(line)]
+    assert (result["nnodes"], result["node_rank"]) == (2, instance.group.rank)
+    assert result["master"] == [ADDRESSES[0], instance.group.master_port]
+    assert result["local_world_size"] == max(1, len(instance.gpu_indices))
+    for key in ("tensor_parallel_size", "pipeline_parallel_size", "max_model_len"):
+        assert result[key] == getattr(instance, key), key
+
+
+def test_the_largest_llama_spans_two_nodes_of_eight_h100() -> None:
+    assert {f"405b on 2 nodes of 8xh100, rank {rank}" for rank in range(2)} <= set(GROUPS)
+
+
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        ("a headless rank with API servers", "api_server_count can't be set in headless mode"),
+        ("a group that its ranks do not divide by", "must evenly divide the total world size"),
         ("swap space", "unrecognized arguments: --swap-space"),
         ("three GPUs", "Total number of attention heads (32) must be divisible by tensor parallel size (3)"),
         ("too long", "is greater than the derived max_model_len"),

@@ -53,6 +53,10 @@ QUESTIONS = {
         {"model": NAME, "gpus": "8xh100", "extra_models": {NAME: {"repo_id": NAME, "config": MIXTURE}}},
     ),
     "refused": ({"model": "405b", "gpu": "h100", "count": "2"}, {"model": "405b", "gpus": "2xh100"}),
+    "nodes": (
+        {"model": "405b", "gpu": "h100", "count": "8", "nodes_per_engine": "2"},
+        {"model": "405b", "gpus": "8xh100", "nodes_per_engine": 2},
+    ),
     "objective": (
         {"model": "70b", "gpu": "a100-80", "count": "8", "objective": "latency", "max_model_len": "32K"},
         {"model": "70b", "gpus": "8xa100-80", "objective": "latency", "max_model_len": "32K"},
@@ -102,7 +106,7 @@ def ask(page: Page, entered: dict[str, str]) -> dict[str, Any]:
     page.evaluate("window.answered = null")
     if not page.locator("details[open] #planner-context").count():
         page.get_by_text("More", exact=True).click()
-    for name, value in {"objective": "throughput", "max_model_len": "", **entered}.items():
+    for name, value in {"objective": "throughput", "max_model_len": "", "nodes_per_engine": "", **entered}.items():
         field = page.locator(f"#planner [name={name}]")
         if field.evaluate("field => field.tagName") == "SELECT":
             field.select_option(value)

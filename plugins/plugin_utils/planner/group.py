@@ -311,6 +311,25 @@ def note(group: Joined | None, spread: Parallel) -> str:
     )
 
 
+class Planned(Protocol):
+    """The parts of an instance that are needed here (`instance.Instance`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def group(self) -> Joined | None: ...
+
+
+def nameless(instances: Sequence[Planned]) -> list[str]:
+    """Findings about engines over several nodes that are to be served, and of which no addresses are given."""
+    return [
+        f"{instance.name} runs over {instance.group.size} nodes, and their addresses are not given (vllm_group):"
+        " gpunode.llm.site fills it from the inventory."
+        for instance in instances
+        if instance.group and not instance.group.addresses
+    ]
+
+
 # -- whether the plans of a group agree -------------------------------------------------------------------------------
 def differences(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Findings about nodes of a group whose plans do not fit each other. ``plans``: serving_plan's results by node."""

@@ -34,6 +34,8 @@ class Served(Protocol):
     @property
     def kv_host_gib(self) -> int | str | None: ...
     @property
+    def nodes(self) -> int | None: ...
+    @property
     def extra_args(self) -> Mapping[str, Any]: ...
     @property
     def task(self) -> str: ...
@@ -75,6 +77,8 @@ def _why_not(request: Served, engine: EngineSpec) -> str:
     """Why an instance keeps none; empty if it can."""
     if request.device == "cpu":
         return "on the CPU the KV cache is in the host's memory anyway (VLLM_CPU_KVCACHE_SPACE)"
+    if (request.nodes or 1) > 1:
+        return f"it runs over {request.nodes} nodes, and KV cache in the host's memory is planned for one node only"
     if OPTION not in engine.spellings and not engine.unplanned:
         return f"vLLM {engine.version} has no option {OPTION}"
     if request.task != GENERATE:
@@ -88,6 +92,10 @@ def shares(
     requests: Sequence[tuple[Served, EngineSpec, bool]], host_memory_mib: int | None, catalog: Catalog
 ) -> Shares:
     """Share out the host's memory. ``requests``: each with its release, and whether its GPU's memory is the host's."""
+    # Over how many nodes it runs may have been decided since the request was read.
+    refused = [finding for request, engine, _unified in requests for finding in problems(request, engine)]
+    if refused:
+        return Shares({}, tuple(refused))
     asking = [
         (request, unified)
         for request, engine, unified in requests

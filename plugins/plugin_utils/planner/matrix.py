@@ -44,6 +44,8 @@ class Row:
     max_model_len: int = 0
     kv_cache_tokens: int = 0
     gpu_indices: tuple[int, ...] = ()
+    #: How many such hosts an engine of it takes; 0 where it is not known.
+    nodes: int = 1
     #: What `speculative: auto` would take, in words, where nothing proposes tokens.
     auto_draft: str = ""
     #: The preset that is taken, what it gains in words, and what faster weights would give, where they are not served.
@@ -104,6 +106,7 @@ def _fitting_row(row: dict[str, Any], placement: Placement) -> Row:
         tensor_parallel_size=choice.spread.tp,
         pipeline_parallel_size=choice.spread.pp,
         data_parallel_size=choice.replicas,
+        nodes=choice.spread.nodes,
         max_model_len=choice.context,
         kv_cache_tokens=choice.fit.kv_tokens * choice.replicas,
         **_of_presets(placement.request),
@@ -116,11 +119,14 @@ def _of_presets(request: InstanceRequest) -> dict[str, Any]:
     return {**taken, "faster_weights": request.faster}
 
 
-def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) -> str:
+def _nodes(request: InstanceRequest, groups: Sequence[Group], advice: Advice) -> tuple[int, str]:
+    """How many such hosts would hold it, 0 for none, and in words."""
     if len(groups[0].indices) < WORTH_JOINING:
-        return ""
+        return 0, ""
     needed = nodes_needed(request, groups[0], advice)
-    return f"; {needed[0]} such nodes would hold it ({replace(needed[1].spread, nodes=1)})" if needed else ""
+    if needed is None:
+        return 0, ""
+    return needed[0], f"; {needed[0]} such nodes would hold it ({replace(needed[1].spread, nodes=1)})"
 
 
 def _refused(request: InstanceRequest, host: Host, advice: Advice) -> str:
@@ -138,7 +144,9 @@ def _shared_row(row: dict[str, Any], request: InstanceRequest, host: Host, advic
     if shared.placements:
         placement = shared.placements[0]
         return replace(_fitting_row(row, placement), layout=f"share {placement.request.gpu_share:g}")
-    return Row(**row, fits=False, reason=shared.problems[0].removeprefix(f"{request.name}: ").removesuffix("."))
+    return Row(
+        **row, fits=False, nodes=0, reason=shared.problems[0].removeprefix(f"{request.name}: ").removesuffix(".")
+    )
 
 
 def _common(request: InstanceRequest, label: str, bits_per_s: float) -> dict[str, Any]:
@@ -153,7 +161,7 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
     row = _common(request, label, bits_per_s)
     refused = _refused(request, host, advice)
     if refused:
-        return Row(**row, fits=False, reason=refused)
+        return Row(**row, fits=False, nodes=0, reason=refused)
     if request.device == "cpu":
         request, notes = with_cpu_preset(request, request.engine or advice.engine, advice.catalog)
         context, tokens = on_cpu_context(request, advice.catalog)
@@ -161,7 +169,7 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
         figures["notes"] = tuple(f"{request.name}: {note}" for note in notes)
         return Row(**row, fits=True, reason="", layout="CPU", **figures)
     if not host.groups:
-        return Row(**row, fits=False, reason="no free GPU")
+        return Row(**row, fits=False, nodes=0, reason="no free GPU")
     if request.gpu_share is not None:
         return _shared_row(row, request, host, advice)
     packing = pack([request], host.groups, advice.engine, advice.catalog.policy)
@@ -169,7 +177,8 @@ def _row(request: InstanceRequest, label: str, host: Host, advice: Advice, bits_
         (placement,), notes = presets.take(packing.placements, advice)
         return replace(_fitting_row(_common(placement.request, label, bits_per_s), placement), notes=tuple(notes))
     reason = packing.pinned[0] if packing.pinned else short_why(request, host.groups[0], advice)
-    return Row(**row, fits=False, reason=reason + _nodes(request, host.groups, advice))
+    nodes, joined = _nodes(request, host.groups, advice)
+    return Row(**row, fits=False, nodes=nodes, reason=reason + joined)
 
 
 def matrix(
@@ -208,7 +217,8 @@ def _layout_of(instance: Instance, spread: str) -> str:
 
 
 def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
-    layout = str(Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size))
+    nodes = instance.group.size if instance.group else 1
+    layout = str(Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size, nodes))
     replicas = f" x {instance.data_parallel_size} replicas" if instance.data_parallel_size > 1 else ""
     return Row(
         model=instance.name,
@@ -224,6 +234,7 @@ def _planned_row(instance: Instance, label: str, bits_per_s: float) -> Row:
         max_model_len=instance.max_model_len,
         kv_cache_tokens=instance.kv_cache_tokens,
         gpu_indices=instance.gpu_indices,
+        nodes=nodes,
         auto_draft=instance.auto_draft,
         preset=instance.preset,
         preset_gain=instance.preset_gain,

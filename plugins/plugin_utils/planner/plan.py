@@ -11,7 +11,7 @@ from typing import Any
 
 from ...module_utils.instance.serving import NodeServing
 from ...module_utils.programs.gpu import NodeGpus, label
-from . import group as node_group, host_cache, presets, speculation
+from . import group as node_group, host_cache, presets
 from .catalog import Catalog, EngineSpec, Image, version_key
 from .flags import check_args
 from .host import UNIT, Host, numbered, read_host
@@ -379,14 +379,18 @@ def _other_weights(placement: Placement, advice: Advice) -> list[Mapping[str, st
     """Rejected options with smaller weights, which were not requested."""
     rejected: list[Mapping[str, str]] = []
     for model in siblings(placement.request.model, advice.catalog):
-        best = advice.best(replace(placement.request, model=model), placement.candidate.group)
+        request, group = replace(placement.request, model=model), placement.candidate.group
+        # Where one node is too small for the weights that were named, it may not be for others.
+        alone = replace(request, nodes=None) if request.nodes_decided else request
+        best = advice.best(alone, group) or advice.best(request, group)
         if best:
             reason = (
                 f"other weights than requested ({weight_text(model)}); they would run as {best} with "
                 f"{best.fit.kv_tokens * best.replicas} tokens of KV cache"
             )
             choice = f"model {model.key}"
-            rejected.append({"instance": placement.request.name, "choice": choice, "reason": reason, "gain": "roomier"})
+            gain = "roomier" if best.spread.nodes == placement.choice.spread.nodes else "on one node"
+            rejected.append({"instance": placement.request.name, "choice": choice, "reason": reason, "gain": gain})
     return rejected
 
 
@@ -426,7 +430,7 @@ def _cpu_groups(host_request: HostRequest) -> list[str]:
     found = []
     for request in host_request.instances:
         if request.device == "cpu" and (request.nodes or 1) > 1:
-            why = node_group.stage_problem(request, _cpu_spread(request)) or speculation.staged(request)
+            why = node_group.stage_problem(request, _cpu_spread(request))
             found += [f"{request.name}: {why}."] if why else node_group.not_full(request)
     return found
 

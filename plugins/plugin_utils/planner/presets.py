@@ -51,7 +51,7 @@ class Where:
 # -- which match ------------------------------------------------------------------------------------------------------
 def matching(request: InstanceRequest, where: Where) -> list[Preset]:
     """The presets for this instance, the one to take first: the user's, those of its release, the best measured."""
-    if request.gpu_share is not None or where.engine.unplanned:
+    if request.gpu_share is not None or (request.nodes or 1) > 1 or where.engine.unplanned:
         return []
     ours = {request.model.key.casefold(), request.model.repo_id.casefold()}
     found = (

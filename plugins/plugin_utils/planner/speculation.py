@@ -62,6 +62,10 @@ class Served(Protocol):
     def extra_args(self) -> Mapping[str, Any]: ...
     @property
     def task(self) -> str: ...
+    @property
+    def nodes(self) -> int | None: ...
+    @property
+    def pp(self) -> int | None: ...
 
 
 def read_speculative(value: Any) -> Speculation | None:
@@ -113,6 +117,8 @@ def problems(request: Served, engine: EngineSpec, catalog: Catalog) -> list[str]
         return []
     why = _none(wanted, request) or _method(wanted, engine) or _model(wanted, request)
     why = why or _of_another(wanted, request.model, catalog) or _draft(wanted, request)
+    if not why and max(request.nodes or 1, request.pp or 1) > 1 and staged(request):
+        why = f"{staged(request)}."
     if not why and "speculative-config" in request.extra_args:
         why = "speculative-config is written from vllm_speculative: use one of the two."
     return [f"{request.name}: {why}"] if why else []

@@ -275,14 +275,20 @@ def evaluate(
         if isinstance(alone, Footprint):
             return alone
     outcome = _with_replicas(candidate, spread, replicas, kv_dtype, step)
-    if isinstance(outcome, Footprint) and spread.nodes > 1 and not spread.cut:
-        other = _uneven(candidate, spread, kv_dtype)
-        return _with_replicas(candidate, other, replicas, kv_dtype, step) if other else outcome
-    return outcome
+    if spread.nodes == 1 or spread.cut or _context_of(outcome) >= candidate.request.model.context:
+        return outcome
+    # vLLM's own stages allow less than the whole context: others may allow more.
+    other = _uneven(candidate, spread, kv_dtype)
+    uneven = _with_replicas(candidate, other, replicas, kv_dtype, step) if other else outcome
+    return uneven if _context_of(uneven) > _context_of(outcome) else outcome
+
+
+def _context_of(outcome: Choice | Footprint) -> int:
+    return outcome.context if isinstance(outcome, Choice) else 0
 
 
 def _uneven(candidate: Candidate, spread: Parallel, kv_dtype: str) -> Parallel | None:
-    """The stages that take the same memory each, where vLLM's own do not fit; None where these are the same."""
+    """The stages that take about the same memory each; None where vLLM's own are these."""
     model, experts = candidate.request.model, experts_of(candidate, spread, 1)
     layers = model.sized.layers
     step = lowest_context(candidate)

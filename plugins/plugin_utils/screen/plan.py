@@ -28,11 +28,13 @@ def gpus_found(gpus: Sequence[Plain]) -> str:
 
 def layout(instance: Plain) -> str:
     """The GPUs, and how they share the work."""
-    if instance["device"] == "cpu":
-        return "on the CPU"
-    replicas = instance["data_parallel_size"]
     spread = f"TP {instance['tensor_parallel_size']} x PP {instance['pipeline_parallel_size']}"
-    gpus = gpus_of(instance["gpu_indices"])
+    gpus = "the CPU" if instance["device"] == "cpu" else gpus_of(instance["gpu_indices"])
+    if instance.get("group"):
+        return f"{spread} over {instance['group']['size']} nodes, on {gpus} of each"
+    if instance["device"] == "cpu":
+        return f"on {gpus}"
+    replicas = instance["data_parallel_size"]
     if instance.get("gpu_share"):
         return f"a share of {instance['gpu_share']:g} of {gpus}"
     return f"{spread} x {replicas} replica{'' if replicas == 1 else 's'} on {gpus}"
@@ -49,8 +51,31 @@ def context(instance: Plain) -> str:
     return f"{tokens}; the KV cache holds {instance['kv_cache_tokens']}{dtype}"
 
 
+def headless(instance: Plain) -> str:
+    """The node that answers in place of this one; empty for an instance that answers by itself."""
+    group = instance.get("group") or {}
+    return str(group["nodes"][0]) if group.get("rank") else ""
+
+
+def nodes(instance: Plain) -> list[tuple[str, str]]:
+    """The nodes of an engine over several, and the layers of each stage."""
+    group = instance.get("group")
+    if not group:
+        return []
+    head, *others = group["nodes"]
+    here = f"this is {group['nodes'][group['rank']]}" if group["addresses"] else "not named here"
+    each = " and ".join(map(str, group["layers"]))
+    network = ", ".join(filter(None, (group["interface"], *group["hcas"])))
+    return [
+        ("nodes", f"{head} with the API, {', '.join(others)} without; {here}" + (f", by {network}" if network else "")),
+        ("stages", f"{each} layers; {size(group['step_bytes'])} from one to the next in a full step"),
+    ]
+
+
 def address(instance: Plain) -> str:
     """The address of an instance, and who can reach it."""
+    if headless(instance):
+        return f"none on this node, {headless(instance)} answers"
     try:
         loopback = ipaddress.ip_address(instance["host"]).is_loopback
     except ValueError:
@@ -115,6 +140,7 @@ def _model(instance: Plain, restart: str) -> list[str]:
     entries = [
         *_serves(instance),
         ("layout", layout(instance)),
+        *nodes(instance),
         ("context", context(instance)),
         ("image", instance["image"]),
         ("address", address(instance)),
@@ -245,10 +271,12 @@ def card(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool) -> li
         ("logs", f"ansible-playbook gpunode.llm.logs, or on the node journalctl -eu vllm-{instances[0]['name']}"),
     ]
     head = "it answers" if len(instances) == 1 else "all of them answer"
+    head = "it runs" if all(map(headless, instances)) else head
     # Lines of any length, since they are for copying.
-    lines = (vllm_curl(instances[0], keyed), _python(instances[0], keyed))
+    asked = next((instance for instance in instances if not headless(instance)), None)
+    lines = (vllm_curl(asked, keyed), _python(asked, keyed)) if asked else ()
     tries = [f"{MARGIN}{line}" for line in lines if line]
-    return [f"{host}: {head}", *pairs([*own, *looks], indent=MARGIN), "", *tries]
+    return [f"{host}: {head}", *pairs([*own, *looks], indent=MARGIN), *(["", *tries] if tries else [])]
 
 
 def ending(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool, changed: bool) -> list[str]:
@@ -262,5 +290,8 @@ def _ended(instances: Sequence[Plain], host: str, parts: Plain, keyed: bool, cha
         return [f"{host}: it serves nothing"] if changed else [f"{host}: nothing to do"]
     if changed:
         return card(instances, host, parts, keyed)
-    answers = ", ".join(f"{item['name']} answers at {base_url(item)}" for item in instances)
+    answers = ", ".join(
+        f"{item['name']} {f'runs with {headless(item)}' if headless(item) else f'answers at {base_url(item)}'}"
+        for item in instances
+    )
     return [f"{host}: nothing to do, {answers}"]

@@ -73,6 +73,14 @@ def test_the_parts_of_a_gpu_are_what_an_engine_may_use(model: str, gpus: str, id
         assert board["usable"] < board["total"]
 
 
+def test_an_engine_over_several_nodes() -> None:
+    answer = ask(model="405b", gpus="8xh100", nodes_per_engine="2")
+    assert answer["plan"]["layout"] == "TP 8 x PP 2 over 2 nodes, on GPUs 0-7 of each"
+    assert answer["instance"]["pipeline_parallel_size"] == 2
+    assert answer["commands"][1].endswith("-e model=405b -e vllm_nodes_per_engine=2")
+    assert [board["weights"] < board["usable"] for board in answer["gpus"]] == [True] * 8
+
+
 def test_a_misfit_has_a_reason_for_each_layout_and_the_nearest_memory() -> None:
     answer = ask(model="405b", gpus="8xh100")
     assert "plan" not in answer

@@ -5,13 +5,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 import pytest
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.group import differences, read_group
-from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import findings, one, outcome, warnings
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.group import differences, nameless, read_group
+from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import (
+    FIXTURES,
+    findings,
+    one,
+    outcome,
+    warnings,
+)
 
+SHAPES = (FIXTURES / "models" / "configs.jsonl").read_text(encoding="utf-8").splitlines()
+CONFIGS = {shape["repo_id"]: shape["config"] for shape in map(json.loads, SHAPES)}
 NAMES = ["a", "b", "c", "d"]
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 5)]
 
@@ -161,3 +171,118 @@ def test_plans_that_agree() -> None:
 def test_plans_that_differ(other: dict[str, Any], says: str) -> None:
     found = differences({"a": plan("8xH100", 0), **other})
     assert says in "\n".join(found)
+
+
+def some_gpus(gib: float) -> list[dict[str, Any]]:
+    return [{"name": "Some GPU", "memory_mib": int(gib * 1024), "compute_capability": "9.0", "count": 8}]
+
+
+def test_layers_are_cut_unevenly_where_the_first_ones_are_smaller() -> None:
+    """Of DeepSeek's 61 layers three have no experts: with vLLM's 31 and 30 the second stage is the fuller one."""
+    tight = one(some_gpus(47.0), model="deepseek-r1", nodes_per_engine=2, group=group())
+    assert tight.group
+    assert (tight.group.layers, tight.env["VLLM_PP_LAYER_PARTITION"]) == ((32, 29), "32,29")
+    roomy = one(some_gpus(80), model="deepseek-r1", nodes_per_engine=2, group=group())
+    assert roomy.group
+    assert roomy.group.layers == (31, 30)
+    assert "VLLM_PP_LAYER_PARTITION" not in roomy.env
+    own = {"VLLM_PP_LAYER_PARTITION": " 31, 30"}
+    asked = one(some_gpus(48), model="deepseek-r1", nodes_per_engine=2, group=group(), env=own)
+    assert asked.group
+    assert (asked.group.layers, asked.env["VLLM_PP_LAYER_PARTITION"]) == ((31, 30), "31,30")
+    assert asked.max_model_len < one(some_gpus(48), model="deepseek-r1", nodes_per_engine=2).max_model_len
+
+
+def test_more_memory_never_allows_a_shorter_context() -> None:
+    made = [one(some_gpus(gib / 5), model="deepseek-r1", nodes_per_engine=2) for gib in range(233, 245)]
+    lengths = [instance.max_model_len for instance in made]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[-1]
+
+
+def test_an_engine_on_the_cpu_has_a_stage_on_each_node() -> None:
+    head, peer = (one("1xH100", model="tiny", nodes_per_engine=2, group=group(rank=rank)) for rank in range(2))
+    assert (head.pipeline_parallel_size, head.config["pipeline-parallel-size"]) == (2, 2)
+    assert peer.config["headless"] is True
+    assert head.kv_cache_tokens == 2 * one("1xH100", model="tiny").kv_cache_tokens
+    assert "NCCL_SOCKET_IFNAME" not in peer.env
+    assert "2 layers cannot be split into 3 stages" in findings("1xH100", model="tiny", nodes_per_engine=3)
+    assert "the play has one: a" in findings("1xH100", model="tiny", nodes_per_engine=2, group=group(1))
+    draft = {"method": "mtp", "tokens": 1}
+    assert "mtp" in findings("1xH100", model="tiny", nodes_per_engine=2, speculative=draft)
+
+
+def test_each_group_of_a_node_has_a_port_of_its_own() -> None:
+    wanted = [{"model": "tiny", "name": name, "nodes_per_engine": 2} for name in ("x", "y")]
+    made = outcome("1xH100", models=wanted, group=group())
+    assert made.plan
+    assert [instance.config["master-port"] for instance in made.plan.instances] == [29501, 29502]
+
+
+@pytest.mark.parametrize("name", ["google/gemma-3n-E4B", "openai/whisper-tiny", "BAAI/bge-m3"])
+def test_what_has_no_stages_does_not_span_nodes(name: str) -> None:
+    said = findings(
+        "8xH100", load_catalog({"m": {"repo_id": name, "config": CONFIGS[name]}}), model="m", nodes_per_engine=2
+    )
+    assert "vLLM has no pipeline stages for" in said
+    assert "so it cannot span 2 nodes" in said
+
+
+def test_a_model_by_its_figures_has_no_stages() -> None:
+    unknown = load_catalog({"m": {"repo_id": "a/b", "config": {"architectures": ["NobodyForCausalLM"]}}})
+    figures = {"weights_bytes": 16_000_000_000, "kv_bytes_per_token": 131072, "max_model_len": 2048}
+    said = findings("8xH100", unknown, model="m", nodes_per_engine=2, **figures)
+    assert "planned by its figures has no pipeline stages" in said
+
+
+def test_a_draft_stays_on_one_node() -> None:
+    wanted = {"model": "qwen3.5-122b-a10b", "speculative": "auto"}
+    said = findings("8xH100", nodes_per_engine=2, **wanted)
+    assert "the speculative method mtp is not planned over pipeline stages" in said
+    assert one("8xH100", **wanted).config["speculative-config"]
+    by_text = {"method": "ngram", "tokens": 3}
+    assert one("8xH100", model="405b", nodes_per_engine=2, speculative=by_text).pipeline_parallel_size == 2
+
+
+def test_kv_cache_in_the_hosts_memory_stays_on_one_node() -> None:
+    assert "405b: it runs over 2 nodes" in findings("8xH100", model="405b", nodes_per_engine=2, kv_host_gib=64)
+    # Also where the plan takes them by itself.
+    assert "405b: it runs over 2 nodes" in findings("8xH100", model="405b", group=group(), kv_host_gib=64)
+    assert one("8xH100", model="405b", group=group(), kv_host_gib="auto").kv_host_gib == 0
+
+
+def test_presets_are_for_one_node() -> None:
+    assert one("1xH100", model="8b").faster_weights
+    assert not one("1xH100", model="8b", nodes_per_engine=2).faster_weights
+
+
+def test_other_weights_may_need_one_node_only() -> None:
+    made = outcome("8xH100", model="405b", group=group())
+    assert made.plan
+    gains = {way["choice"]: way["gain"] for way in made.plan.rejected}
+    assert gains["model 405b-fp8"] == "on one node"
+    both = outcome("8xH100", model="405b", group=group(), nodes_per_engine=2)
+    assert both.plan
+    assert {way["choice"]: way["gain"] for way in both.plan.rejected}["model 405b-fp8"] == "roomier"
+
+
+def test_the_longest_context_takes_the_cache_that_holds_it() -> None:
+    wanted = {"model": "deepseek-r1", "nodes_per_engine": 2}
+    instance = one(some_gpus(47), objective="context", **wanted)
+    assert instance.max_model_len > one(some_gpus(47), **wanted).max_model_len
+    assert instance.config["kv-cache-dtype"] == "fp8"
+
+
+def test_engines_without_addresses_are_not_served() -> None:
+    assert nameless([one("8xH100", model="405b", nodes_per_engine=2, group=group())]) == []
+    (said,) = nameless([one("8xH100", model="405b", nodes_per_engine=2)])
+    assert said.startswith("405b runs over 2 nodes, and their addresses are not given (vllm_group)")
+
+
+def test_a_width_of_the_users_leaves_gpus_idle() -> None:
+    instance = one("8xH100", model="405b-fp8", nodes_per_engine=2, tensor_parallel_size=4)
+    assert (instance.tensor_parallel_size, instance.pipeline_parallel_size, len(instance.gpu_indices)) == (4, 2, 4)
+    deep = one("8xH100", model="405b-fp8", nodes_per_engine=2, pipeline_parallel_size=4)
+    assert (deep.tensor_parallel_size, deep.pipeline_parallel_size, len(deep.gpu_indices)) == (4, 4, 8)
+    assert deep.group
+    assert deep.group.layers == (31, 32, 32, 31)

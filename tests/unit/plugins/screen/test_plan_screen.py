@@ -19,6 +19,12 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.screen import plan as 
 
 GOLDEN = Path(__file__).parent / "golden_plans"
 HERE = {"paths": ["/var/lib/huggingface", "/var/lib/docker"], "free": 1_200_000_000_000, "bytes": 0}
+NODES = {
+    "nodes": ["gpu-1", "gpu-2"],
+    "addresses": ["10.0.0.1", "10.0.0.2"],
+    "interface": "ens1",
+    "hcas": ["mlx5_0", "mlx5_1"],
+}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "h100x8-405b-fp8": (
         "8xH100",
@@ -27,6 +33,16 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "fetch": [{"kind": "weights", "bytes": 410_060_000_000}, {"kind": "image", "bytes": 30_000_000_000}],
             "disks": [{**HERE, "bytes": 440_060_000_000}],
         },
+    ),
+    "h100x8-405b-head": (
+        "8xH100",
+        {"model": "405b", "group": {**NODES, "rank": 0}},
+        {"fetch": [{"kind": "weights", "bytes": 811_710_000_000}], "disks": [{**HERE, "bytes": 811_710_000_000}]},
+    ),
+    "h100x8-405b-headless": (
+        "8xH100",
+        {"model": "405b", "group": {**NODES, "rank": 1}},
+        {"fetch": [{"kind": "weights", "bytes": 811_710_000_000}], "disks": [{**HERE, "bytes": 811_710_000_000}]},
     ),
     "cpu-tiny": ("", {"model": "tiny"}, {"fetch": [], "disks": [HERE]}),
     "h100x4-several": (
@@ -244,3 +260,26 @@ def test_the_card_shows_a_pooling_model_in_use(task: str, route: str, lines: int
     assert f"curl -s http://127.0.0.1:8000{route} " in tries[0]
     assert not any("chat" in line for line in tries)
     assert lines == 1 or "embeddings.create(model='p', input=" in tries[1]
+
+
+def test_a_headless_part_of_an_engine_answers_nothing() -> None:
+    head, part = (
+        planned("8xH100", {"model": "405b", "group": {**NODES, "rank": rank}})["plan"]["instances"][0]
+        for rank in range(2)
+    )
+    endpoints = [{"name": "405b", "seconds": {"load": 900.0}}]
+    lines = screen_plan.ending([part], "gpu-2", {"endpoints": endpoints}, False, changed=True)
+    assert lines[0] == "gpu-2: it runs"
+    assert any("none on this node, gpu-1 answers" in line for line in lines)
+    assert not [line for line in lines if "curl" in line or "openai" in line]
+    assert screen_plan.ending([part], "gpu-2", {}, False, changed=False) == [
+        "gpu-2: nothing to do, 405b runs with gpu-1"
+    ]
+    assert "  curl" in "\n".join(screen_plan.ending([part, head], "gpu-1", {}, False, changed=True))
+
+
+def test_an_engine_over_nodes_that_have_no_names_yet() -> None:
+    (instance,) = planned("8xH100", {"model": "405b", "nodes_per_engine": 2})["plan"]["instances"]
+    assert screen_plan.nodes(instance)[0] == ("nodes", "node 1 with the API, node 2 without; not named here")
+    (small,) = planned("1xH100", {"model": "tiny", "nodes_per_engine": 2})["plan"]["instances"]
+    assert screen_plan.layout(small) == "TP 1 x PP 2 over 2 nodes, on the CPU of each"
