@@ -125,6 +125,7 @@ class Architecture:
     expert_size: int = 0
     float16: bool = True  # whether the engine runs it in FP16
     lora: bool = True  # whether the engine takes adapters for it
+    apart: bool = False  # whether the embedding is on the first pipeline stage alone, and the head on the last
     stages: bool = True  # whether the engine can cut its layers into pipeline stages
     mtp: int = 0  # further layers that propose tokens
     speculative: int = 0  # tokens that are proposed in one step, which keep states of their own

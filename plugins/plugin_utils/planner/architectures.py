@@ -151,6 +151,7 @@ def _whole(what: str, config: Raw, fields: Fields, draft: Draft, entry: Raw, nam
         float16=bool(entry.get("float16", True)),
         lora=bool(entry.get("lora", True)),
         stages=bool(entry.get("stages", True)),
+        apart=bool(entry.get("apart", False)),
         mtp=fields.count("num_nextn_predict_layers", "mtp_num_hidden_layers"),
         stretch=stretch_of(fields, entry, isinstance(config.get("text_config"), Mapping)),
         longest=longest_of(fields),

@@ -118,33 +118,34 @@ def _share(weight: Stored, tp: int, experts: Experts) -> float:
     return 1 / tp if part.split == EVEN else 1
 
 
-#: Parts outside the layers that one end of the pipeline has: the first stage, the last one. All others are on each.
-FIRST, LAST = ("model.embed_tokens",), ("lm_head", "norm")
+#: Parts outside the layers that are not on the first stage alone, as towers are.
+EMBEDDINGS, ENDS = ("model.embed_tokens", "model.embed_positions"), ("lm_head", "norm")
 
 
-def stage_bytes(
-    stored: Iterable[Stored],
-    tp: int,
-    experts: Experts,
-    stage: tuple[int, int] | None = None,
-    ends: tuple[bool, bool] = (True, True),
-) -> float:
-    """Bytes of weights on one GPU of a pipeline stage. ``ends``: whether it is the first, and whether it is the last.
-
-    A model whose head is its embedding has that on both.
-    """
-    stored = tuple(stored)
-    tied = not any(weight.part.name == "lm_head" for weight in stored)
+def stage_bytes(stored: Iterable[Stored], tp: int, experts: Experts, stage: tuple[int, int] | None = None) -> float:
+    """Bytes of weights on one GPU: in the layers of a pipeline stage, or in all and outside of them."""
     total = 0.0
     for weight in stored:
         if weight.part.layers:
             count = len(within(weight.layers, stage)) if stage else len(weight.layers)
-        elif weight.part.name in FIRST:
-            count = int(ends[0] or (ends[1] and tied))
         else:
-            count = int(ends[1] or weight.part.name not in LAST)
+            count = int(stage is None)
         total += count * weight.layer_bytes * _share(weight, tp, experts)
     return total
+
+
+def ends_bytes(model: ModelSpec, tp: int, experts: Experts, first: bool, last: bool) -> float:
+    """Bytes outside the layers on one GPU of a stage. A model whose head is its embedding has that on both ends."""
+    outside = [weight for weight in model.stored if not weight.part.layers]
+    tied = not any(weight.part.name == "lm_head" for weight in outside)
+    whole = not model.sized.apart
+
+    def there(name: str) -> bool:
+        if name in EMBEDDINGS:
+            return whole or first or (last and tied)
+        return whole or last if name in ENDS else first
+
+    return sum(weight.layer_bytes * _share(weight, tp, experts) for weight in outside if there(weight.part.name))
 
 
 def weights_by_stage(model: ModelSpec, spread: Parallel, experts: Experts) -> tuple[float, ...]:
@@ -155,7 +156,8 @@ def weights_by_stage(model: ModelSpec, spread: Parallel, experts: Experts) -> tu
             sizes = [stage_bytes(model.stored, spread.tp, experts)]
         else:
             sizes = [
-                stage_bytes(model.stored, spread.tp, experts, stage, (stage[0] == 0, stage[1] == last))
+                stage_bytes(model.stored, spread.tp, experts, stage)
+                + ends_bytes(model, spread.tp, experts, stage[0] == 0, stage[1] == last)
                 for stage in stages_of(model, spread)
             ]
         model.counted[(spread, experts)] = tuple(size / GIB for size in sizes)

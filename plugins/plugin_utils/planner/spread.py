@@ -23,6 +23,7 @@ from .memory import (
     Parallel,
     balanced_cut,
     blocks,
+    ends_bytes,
     even_cut,
     footprint,
     stage_bytes,
@@ -294,11 +295,9 @@ def _uneven(candidate: Candidate, spread: Parallel, kv_dtype: str) -> Parallel |
     step = lowest_context(candidate)
     (whole,) = layouts(candidate, Parallel(spread.tp), kv_dtype, 1)
     room = whole.token_bytes * step / layers
-    layered = [weight for weight in model.stored if weight.part.layers]
-    costs = [stage_bytes(layered, spread.tp, experts, (layer, layer + 1)) + room for layer in range(layers)]
-    ends = [weight for weight in model.stored if not weight.part.layers]
-    costs[0] += stage_bytes(ends, spread.tp, experts, ends=(True, False))
-    costs[-1] += stage_bytes(ends, spread.tp, experts, ends=(False, True))
+    costs = [stage_bytes(model.stored, spread.tp, experts, (layer, layer + 1)) + room for layer in range(layers)]
+    costs[0] += ends_bytes(model, spread.tp, experts, first=True, last=False)
+    costs[-1] += ends_bytes(model, spread.tp, experts, first=False, last=True)
     cut = balanced_cut(costs, spread.pp)
     return None if cut == even_cut(layers, spread.pp) else replace(spread, cut=cut)
 

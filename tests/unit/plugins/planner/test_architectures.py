@@ -27,6 +27,7 @@ BY_TRANSFORMERS = {"Mistral4ForCausalLM"}
 KEYS = {
     "reader", "since", "task", "tower", "defaults", "float16", "yarn", "bias", "experts", "shared", "gated", "norms",
     "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora", "captured", "stages",
+    "apart",
 }  # fmt: skip
 
 

@@ -10,10 +10,11 @@ import json
 from typing import Any
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.architectures import listed
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog import ModelSpec
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.catalog_files import load_catalog
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.kv_cache import Layout, Setting
-from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, stage_bytes
+from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import Experts, ends_bytes, stage_bytes, stages
 from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import FIXTURES, outcome
 
 MODELS = FIXTURES / "models"
@@ -111,3 +112,39 @@ def test_each_is_planned_or_refused_with_a_reason(name: str) -> None:
     elif "no longer does" not in missing and "vLLM does not serve" not in missing:
         assert "vllm_weights_bytes" in finding
         assert "vllm_kv_bytes_per_token" in finding
+
+
+STAGES = lines("stage_figures.jsonl")
+#: Other names of a class that was seen.
+ALIKE = {"LLaMAForCausalLM", "Llama4ForCausalLM"}
+
+
+def stage_name(line: dict[str, Any]) -> str:
+    return f"{line['repo_id']}-tp{line['tensor_parallel']}-{line['stage']}-of-{line['pipeline_parallel']}"
+
+
+@pytest.mark.parametrize("line", STAGES, ids=stage_name)
+def test_weights_of_a_stage_are_the_engines(line: dict[str, Any]) -> None:
+    """Of ends that are on each stage in part only, both are counted: never too little."""
+    model, tp, pp = CATALOG.models[line["repo_id"]], line["tensor_parallel"], line["pipeline_parallel"]
+    start, end = stages(model.sized.layers, pp)[line["stage"]]
+    last = end == model.sized.layers
+    counted = stage_bytes(model.stored, tp, Experts(cut=tp), (start, end))
+    counted += ends_bytes(model, tp, Experts(cut=tp), first=start == 0, last=last)
+    assert counted >= 0.99 * line["weights_bytes"]
+    if model.sized.apart:
+        assert counted <= 1.01 * line["weights_bytes"]
+
+
+def test_the_ends_are_apart_where_the_engine_has_them_so() -> None:
+    """A middle stage has neither the embedding nor the head of these models."""
+    apart = {name for name, entry in listed()["architectures"].items() if entry.get("apart")}
+    seen = {CATALOG.models[line["repo_id"]].sized.name for line in STAGES}
+    assert {"LlamaForCausalLM", "DeepseekV3ForCausalLM"} <= apart & seen
+    assert apart - seen <= ALIKE
+    for line in STAGES:
+        model, tp = CATALOG.models[line["repo_id"]], line["tensor_parallel"]
+        stage = stages(model.sized.layers, line["pipeline_parallel"])[line["stage"]]
+        if 0 < line["stage"] < line["pipeline_parallel"] - 1 and not model.sized.apart:
+            layers = stage_bytes(model.stored, tp, Experts(cut=tp), stage)
+            assert line["weights_bytes"] > 1.005 * layers, f"{model.sized.name} is apart"
