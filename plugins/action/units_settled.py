@@ -35,7 +35,7 @@ def spread(args: dict[str, Any]) -> dict[str, Any]:
     if services:
         args["each"] = services
         args["files"] = [*args["files"], *(file for service in services for file in service["to_write"])]
-        args["units"] = [service["runs"] for service in services]
+        args["units"] = [unit for service in services for unit in (*service["peers"], service["runs"])]
         args["endpoints"] = [service["endpoint"] for service in services]
         args["absent"] = [path for service in services for path in service["second"]["files"]]
     return args

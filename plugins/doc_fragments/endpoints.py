@@ -47,4 +47,12 @@ options:
         type: str
         choices: [classify, embed, generate, pooling, rerank]
         default: generate
+      rank:
+        description:
+          - The rank of this node in an engine over several nodes. One above V(0) has no API and counts as ready when its unit
+            runs.
+        type: int
+      head:
+        description: The node that has the API of such an engine.
+        type: str
 """

@@ -54,6 +54,15 @@ instances:
     model:
       description: The repository of its model.
       type: str
+    headless:
+      description: Whether it is a rank without an API of an engine over several nodes.
+      type: bool
+    peers:
+      description:
+        - The unit that keeps it together with the other ranks of its engine, with its file, as M(gpunode.llm.units_removed)
+          takes it. Empty for an engine on one node.
+      type: list
+      elements: dict
     files:
       description: The paths of its files and folders that exist. The last two are the unit and the record.
       type: list
@@ -73,6 +82,11 @@ def row(instance):
         "unit": instance.unit,
         "image": instance.image,
         "model": instance.model,
+        "headless": instance.headless,
+        "peers": [
+            {"unit": group["unit"], "files": [group["unit_file"]] if os.path.lexists(group["unit_file"]) else []}
+            for group in ([instance.group] if instance.group else [])
+        ],
         "files": [path for path in instance.files.all() if os.path.lexists(path)],
     }
 

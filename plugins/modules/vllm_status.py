@@ -153,6 +153,13 @@ instances:
     kv_cache_usage:
       description: Use of the fullest KV cache of the instance, from 0 to 1. Null if it is unknown.
       type: float
+    rank:
+      description: The rank in an engine over several nodes, whose head V(0) has the API. Null for an engine on one node.
+      type: int
+    nodes:
+      description: The nodes of such an engine, the head first.
+      type: list
+      elements: str
     gpus:
       description: The present indices of the GPUs.
       type: list
@@ -259,6 +266,10 @@ class Instance:
 
     def ask(self, wait_s):
         """Send a request of its task. If the answer is late, read from the metrics whether the engine works."""
+        if self.record.headless:
+            # Its unit runs only while the head answers, which is asked on its own node.
+            self.answer = vllm_wait.Answer(True, f"it is a part of the engine on {self.endpoint['head']}")
+            return
         host, port = self.endpoint["host"], self.endpoint["port"]
         plain = vllm_wait.asker(host, port)
 
@@ -311,7 +322,7 @@ class Instance:
         return (known.as_started(self.record) or self.record).revision
 
     def url(self):
-        return vllm_wait.base_url(self.endpoint["host"], self.endpoint["port"])
+        return "" if self.record.headless else vllm_wait.base_url(self.endpoint["host"], self.endpoint["port"])
 
 
 class Node:
@@ -358,7 +369,7 @@ class Node:
         unit = units.get(instance.unit, instance_status.Unit())
         well = unit.active == "active" and instance.answer and instance.answer.ready
         runs = [] if well else self.runs(instance.unit)
-        docker_runs = units.get(DOCKER, instance_status.Unit()).active == "active"
+        docker_runs, group = units.get(DOCKER, instance_status.Unit()).active == "active", instance.record.group
         verdict = instance_status.judge(unit, instance.answer, instance.works, runs, docker_runs)
         return {
             "name": instance.name,
@@ -378,6 +389,8 @@ class Node:
             "image": instance.record.image,
             "image_id": images.get(names.container_of(instance.name), ""),
             "url": instance.url(),
+            "rank": group["rank"] if group else None,
+            "nodes": list(group["nodes"]) if group else [],
             **load_figures(instance.load, instance.rates),
             **self.gpu_figures(instance, gpus),
         }

@@ -21,6 +21,7 @@ from ..module_utils.instance.record import START_S, Files, Record, patience_s, s
 from ..module_utils.node import network
 from ..module_utils.programs import vllm_wait
 from ..module_utils.programs.gpu import UTILIZATION, label
+from .node import group as node_group
 from .planner.request import host_address, instance_name
 from .quoting import mounts_for
 
@@ -49,6 +50,7 @@ class Settings:
     gpus_program: str = "/usr/local/lib/gpunode/vllm-gpus.py"
     keep_program: str = "/usr/local/lib/gpunode/vllm-keep.sh"
     back_program: str = "/usr/local/lib/gpunode/vllm-back.sh"
+    peer_program: str = "/usr/local/lib/gpunode/vllm-peer.py"
     docker_program: str = "/usr/bin/docker"
     drain_timeout_s: int | None = None
     restart_pause_s: int = 15
@@ -93,6 +95,9 @@ class Times:
     #: systemd gives up after so many failed starts within that time.
     starts: int
     starts_within_s: int
+    #: How long the start of a rank waits for the others, and its stop for the head; 0 for an engine on one node.
+    meet_s: int = 0
+    leave_s: int = 0
 
     @property
     def patience_s(self) -> int:
@@ -164,6 +169,14 @@ class Service:
     standby_file: str
     gateway_unit: str
     several_keys: bool
+    #: Of an engine over several nodes: its group as the record has it, None for others; the devices of the node that it
+    #: needs for that; and the unit that keeps it together with the other ranks.
+    group: Mapping[str, Any] | None
+    devices: list[str]
+    peer_unit: str
+    peer_folder: str
+    peer_started_from: str
+    peer_reads: list[str]
 
 
 def served_name(instance: Mapping[str, Any]) -> str:
@@ -192,13 +205,17 @@ def times(instance: Mapping[str, Any], settings: Settings) -> Times:
     start_s = int(settings.start_timeout_s or instance.get("start_timeout_s") or START_S)
     gpu_s = settings.gpu_timeout_s if _gpus(instance) else 0
     # An engine that sleeps on purpose does not answer either.
-    hang_s = 0 if config.get("enable-sleep-mode") else settings.hang_timeout_s
+    hang_s = 0 if config.get("enable-sleep-mode") or node_group.is_headless(instance) else settings.hang_timeout_s
     drain_s = int(_drain(config, settings)["shutdown-timeout"])
     grows = settings.systemd_version >= GROWING_PAUSE_SINCE
     longest_pause_s = settings.restart_pause_s * (GROWTH if grows else 1)
     stop_s = drain_s + STOP_MARGIN_S
+    meet_s = start_limit_s(start_s, gpu_s) - node_group.MARGIN_S if node_group.of(instance) else 0
+    # The head of its engine has all that time, and the look at it takes some.
+    leave_s = stop_s + node_group.MARGIN_S if node_group.is_headless(instance) else 0
+    stop_s = leave_s + node_group.MARGIN_S if leave_s else stop_s
     # The longest attempt: it loads until just before the limit, answers, hangs at once, and stops slowly.
-    attempt_s = start_limit_s(start_s, 0) + gpu_s + longest_pause_s + stop_s + 2 * hang_s
+    attempt_s = start_limit_s(start_s, 0) + gpu_s + longest_pause_s + stop_s + 2 * hang_s + meet_s
     return Times(
         start_s=start_s,
         gpu_s=gpu_s,
@@ -211,6 +228,8 @@ def times(instance: Mapping[str, Any], settings: Settings) -> Times:
         longest_pause_s=longest_pause_s,
         starts=settings.restart_limit,
         starts_within_s=(settings.restart_limit + 1) * attempt_s,
+        meet_s=meet_s,
+        leave_s=leave_s,
     )
 
 
@@ -234,6 +253,8 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     check(instance)
     name, first = str(instance["name"]), str(instance.get("first") or "")
     paths, config = files(instance, settings), instance.get("config") or {}
+    started_config = {"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)}
+    environment = _environment(instance, settings)
     return Service(
         **_address_fields(instance),
         **_folder_fields(instance, settings),
@@ -260,13 +281,14 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         snapshots=_snapshots(instance, settings),
         user="" if settings.run_as_root else USER,
         shm_size=str(instance.get("shm_size", "16g")),
-        config={"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)},
-        environment=_environment(instance, settings),
+        config=started_config,
+        environment=environment,
         times=times(instance, settings),
         # A trial answers no client.
         standby_file=names.standby_file(first) if first and name == names.second_of(first) else "",
         gateway_unit=names.GATEWAY_UNIT,
         several_keys=settings.several_keys,
+        **_group_fields(instance, settings, started_config, environment),
     )
 
 
@@ -303,6 +325,22 @@ def _folder_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str,
         "mounts": _mounts([weights, *filter(None, [cached]), cache, of_files, settings.kept_dir], settings),
         "home": home,
         "cache_target": f"{home}/.cache/vllm" if settings.run_as_root else home,
+    }
+
+
+def _group_fields(
+    instance: Mapping[str, Any], settings: Settings, config: Mapping[str, Any], environment: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The fields of a service that keep it together with the other ranks of its engine; empty for one on one node."""
+    group, name = node_group.recorded(instance, config, environment), str(instance["name"])
+    unit = names.peer_unit(name) if group else ""
+    return {
+        "group": group,
+        "devices": node_group.devices(instance),
+        "peer_unit": unit,
+        "peer_folder": names.peer_folder(name) if group else "",
+        "peer_started_from": names.peer_started_from(name) if group else "",
+        "peer_reads": [settings.peer_program, group["unit_file"], files(instance, settings).record] if group else [],
     }
 
 
@@ -364,7 +402,7 @@ def _revision(instance: Mapping[str, Any]) -> str:
 
 def _mounts(folders: Sequence[str], settings: Settings) -> str:
     """The mounts of every path that a unit reads or writes, with those of docker_args."""
-    programs = (settings.wait_program, settings.gpus_program, settings.keep_program, settings.back_program)
+    programs = [settings.wait_program, settings.gpus_program, settings.keep_program, settings.back_program]
     return mounts_for([*folders, *programs, settings.docker_program], settings.docker_args)
 
 
@@ -385,6 +423,7 @@ def record(built: Service) -> Record:
         files=built.files,
         task=built.task,
         beside=tuple(dict.fromkeys(built.beside)),
+        group=built.group,
     )
 
 
@@ -402,6 +441,7 @@ def to_write(built: Service) -> list[dict[str, Any]]:
         {"src": "env.j2", "dest": written.environment, "secret": True},
         {"src": "keys.yaml.j2", "dest": written.api_keys, "secret": True, "present": built.several_keys},
         {"src": "vllm.service.j2", "dest": written.unit, "validate": verify},
+        *([{"src": "gpunode-peer.service.j2", "dest": built.group["unit_file"], "validate": verify}] if built.group else []),
         {"src": "record.json.j2", "dest": written.record},
     ]
     return [{**file, "of": built.name} for file in wanted]
@@ -412,7 +452,8 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
     ``record``: its record's text. ``to_write``: its files, for rendered_files. ``runs``: its unit, for units_ready.
     ``parsed``: its configuration, for vllm_config_check. ``endpoint``: for endpoint_ready. ``second``: the
-    unit and files that its second instance may have left, for units_removed.
+    unit and files that its second instance may have left, for units_removed. ``peers``: the unit that keeps it together
+    with its other ranks, for units_ready, if there is one.
     """
     settings = Settings.read(given)
     built = made(instance, settings)
@@ -430,7 +471,14 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         "parsed": {**started, "config": built.files.config, **_asked(built, instance)},
         "endpoint": written.endpoint,
         "second": _second(instance),
+        "peers": _peers(built),
     }
+
+
+def _peers(built: Service) -> list[dict[str, Any]]:
+    """The unit that keeps a rank together with the others, for units_ready; none for an engine on one node."""
+    peer = {"name": built.peer_unit, "files": built.peer_reads, "started_from": built.peer_started_from}
+    return [peer] if built.group else []
 
 
 def _asked(built: Service, instance: Mapping[str, Any]) -> dict[str, Any]:
@@ -466,6 +514,8 @@ def second_instances(
             "config": {"port": int(by_name[room["name"]]["port"]), **by_name[room["name"]].get("config", {})},
         }
         for room in rooms
+        # All ranks of an engine over several nodes would have to have a second one at the same time.
+        if not node_group.of(by_name[room["name"]])
     ]
 
 

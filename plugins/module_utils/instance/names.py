@@ -28,6 +28,8 @@ ROUTER_SETTINGS, ROUTER_KEY = f"{ROUTER_DIR}/settings.json", f"{ROUTER_DIR}/key"
 ROUTER_WORKERS, ROUTER_ALIASES = f"{ROUTER_DIR}/workers.json", f"{ROUTER_DIR}/aliases.json"
 #: Which node has which workers: from this the last two are made.
 ROUTER_NODES = f"{ROUTER_DIR}/nodes.json"
+#: How far the port on which the ranks of a group tell each other how they are is from vLLM's own for the group.
+PEER_PORTS = 1000
 #: Where an engine's container has a model from a folder of the node.
 MODEL_TARGET = "/model"
 #: The hub's cache in a container, below the home of its user.
@@ -75,7 +77,31 @@ def run_dir(unit: str) -> str:
 
 def started_from(unit: str) -> str:
     """The folder into which a unit copies, at its start, the files it starts from. Each keeps its whole path."""
-    return f"{run_dir(unit)}/started-from"
+    return _started_from(run_dir(unit))
+
+
+def _started_from(folder: str) -> str:
+    return f"{folder}/started-from"
+
+
+def peer_unit(name: str) -> str:
+    """The unit that keeps an instance together with its other ranks, if its engine runs over several nodes."""
+    return f"gpunode-peer@{name}{_SERVICE}"
+
+
+def peer_folder(name: str) -> str:
+    """The folder of that unit below /run: its RuntimeDirectory."""
+    return f"gpunode-peer-{name}"
+
+
+def peer_started_from(name: str) -> str:
+    """The folder of copies of that unit."""
+    return _started_from(f"/run/{peer_folder(name)}")
+
+
+def group_state(unit: str) -> str:
+    """The file in which a rank of a group writes how far its run is."""
+    return f"{run_dir(unit)}/group.json"
 
 
 def router_control_key(unit: str) -> str:

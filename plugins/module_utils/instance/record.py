@@ -84,6 +84,13 @@ class Record:
     task: str = GENERATE
     #: The repositories of its adapters and of its draft.
     beside: Tuple[str, ...] = ()
+    #: Of an engine over several nodes: ``size``, ``rank``, ``nodes``, ``addresses``, and what the program vllm-peer needs.
+    group: Optional[Mapping[str, Any]] = None
+
+    @property
+    def headless(self) -> bool:
+        """Whether it has no API: the head of its engine is another node."""
+        return bool(self.group and self.group["rank"])
 
     @property
     def endpoint(self) -> Dict[str, Any]:
@@ -97,6 +104,7 @@ class Record:
             "env_file": self.files.environment,
             "timeout_s": self.timeout_s,
             **self._task(),
+            **({"rank": self.group["rank"], "head": self.group["nodes"][0]} if self.group else {}),
         }
 
     def _task(self) -> Dict[str, str]:
@@ -105,9 +113,10 @@ class Record:
 
     def text(self) -> str:
         """The record as the text of a file."""
-        written = {key: value for key, value in asdict(self).items() if key not in ("task", "beside")}
+        written = {key: value for key, value in asdict(self).items() if key not in ("task", "beside", "group")}
         beside = {"beside": self.beside} if self.beside else {}
-        return json.dumps(numbered({"about": ABOUT, **written, **self._task(), **beside}), indent=2) + "\n"
+        group = {"group": self.group} if self.group else {}
+        return json.dumps(numbered({"about": ABOUT, **written, **self._task(), **beside, **group}), indent=2) + "\n"
 
 
 def parse(text: str) -> Optional[Record]:

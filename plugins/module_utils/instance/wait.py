@@ -30,6 +30,8 @@ OPTIONS: Dict[str, Any] = {
             "env_file": {"type": "path"},
             "timeout_s": {"type": "int", "default": START_S},
             "task": {"type": "str", "default": vllm_wait.GENERATE, "choices": sorted(vllm_wait.QUESTIONS)},
+            "rank": {"type": "int"},
+            "head": {"type": "str"},
         },
     },
 }
@@ -37,6 +39,9 @@ OPTIONS: Dict[str, Any] = {
 WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type": "dict"}}
 
 PAUSE_S = 1
+#: How often a rank of an engine over several nodes may start within one wait: the play's restart, and one that another rank
+#: of the same play caused.
+STARTS = 2
 #: Log lines to read: the first exception counts, and each of eight workers prints its own in fifty lines.
 LOG_LINES = 2000
 UNIT_PROPERTIES = (
@@ -109,6 +114,7 @@ class Wait:
         begun_anew = ended and self.is_up(state)
         if state.get("InvocationID") and not (begun_anew and name in self.resume["runs"]):
             self.resume["runs"][name] = state["InvocationID"]
+        self.count_starts(endpoint, state)
         if ended:
             self.dead(endpoint, state)
             answer = vllm_wait.Answer(False, "its unit does not run")
@@ -128,6 +134,15 @@ class Wait:
             if not self.once:
                 self.resume.setdefault("parts", {})[name] = {**parts_of(self.log(endpoint)), "token": round(took, 2)}
 
+    def count_starts(self, endpoint: Endpoint, state: Mapping[str, str]) -> None:
+        """A rank whose engine cannot start is started anew with the rank that ends, and its own unit never ends."""
+        if endpoint.get("rank") is None or state["ActiveState"] != "activating" or not state.get("InvocationID"):
+            return
+        starts = self.resume.setdefault("starts", {}).setdefault(endpoint["name"], [])
+        starts += [state["InvocationID"]] if state["InvocationID"] not in starts else []
+        if len(starts) > STARTS and not self.once:
+            self.fail(f"{endpoint['unit']} starts again and again, since another rank of its engine ends.", endpoint)
+
     @staticmethod
     def is_up(state: Mapping[str, str]) -> bool:
         return state["ActiveState"] in ("active", "activating") and "auto-restart" not in state.get("SubState", "")
@@ -140,6 +155,9 @@ class Wait:
         return again or gone or "auto-restart" in state.get("SubState", "")
 
     def ask(self, endpoint: Endpoint) -> vllm_wait.Answer:
+        if endpoint.get("rank"):
+            # Its unit counts as started when the head answers.
+            return vllm_wait.Answer(True, f"it is rank {endpoint['rank']} of the engine on {endpoint.get('head')}")
         try:
             key = vllm_wait.read_key(endpoint["env_file"])
         except OSError as error:

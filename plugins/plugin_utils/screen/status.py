@@ -98,12 +98,29 @@ def _gateway_state(status: Mapping[str, Any]) -> str:
     return "serving" if active == "active" else active
 
 
-def _load_rows(host: str, status: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    rows = [load_cells(host, instance) for instance in status["instances"]]
+def _shown(status: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The instances of a node without ranks of an engine whose head is shown: an engine over several nodes is one."""
+    return [
+        instance
+        for instance in status["instances"]
+        if not instance.get("rank") or instance["nodes"][0] not in nodes or not instance["healthy"]
+    ]
+
+
+def _load_rows(host: str, status: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    rows = [load_cells(host, instance) for instance in _shown(status, nodes)]
     if status.get("front"):
         empty = (NONE,) * (len(LOAD) - 4)
         rows.append((host, GATEWAY, _gateway_state(status), _up(status.get("front_since_s")), *empty))
     return rows
+
+
+def _place(instance: Mapping[str, Any]) -> str:
+    """Where the other ranks of its engine are; empty for an engine on one node."""
+    nodes = instance.get("nodes") or []
+    if not nodes:
+        return ""
+    return f"rank {instance['rank']} of the engine on {nodes[0]}" if instance["rank"] else f"over {', '.join(nodes)}"
 
 
 def _about(host: str, status: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -116,6 +133,7 @@ def _about(host: str, status: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{instance['model']}{revision}",
             _image(instance["image"]),
             instance["url"],
+            _place(instance),
         ]
         lines.append((f"{host} {instance['name']}", ", ".join(part for part in what if part)))
     if status.get("front"):
@@ -185,7 +203,7 @@ def _unhealthy(host: str, status: Mapping[str, Any]) -> list[str]:
 
 def tables(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The load table and the GPU table."""
-    rows = [row for host, status in nodes.items() for row in _load_rows(host, status)]
+    rows = [row for host, status in nodes.items() for row in _load_rows(host, status, nodes)]
     with_gpus = [
         (host, instance) for host, status in nodes.items() for instance in status["instances"] if instance["gpus"]
     ]

@@ -481,3 +481,79 @@ def test_the_unit_of_a_pooling_model_asks_by_its_task():
     assert "counts as started when an embedding is answered" in unit
     assert plain == render("vllm.service.j2", H100X8)
     assert unit.replace(" --task=embed", "").replace("an embedding is", "a completion is") == plain
+
+
+#: One engine over two nodes, as the planner hands out its parts.
+def rank_of_a_group(rank, **group):
+    node = {"size": 2, "nodes": ["n1", "n2"], "addresses": ["10.0.0.1", "10.0.0.2"], "head": "10.0.0.1"}
+    link = {"master_port": 29501, "interface": "eth1", "hcas": ["mlx5_0", "mlx5_1"], "layers": [63, 63]}
+    over = {"nnodes": 2, "node-rank": rank, "master-addr": "10.0.0.1", "master-port": 29501, "pipeline-parallel-size": 2}
+    config = {**H100X8["config"], **over, "host": H100X8["host"]}
+    if rank:
+        config = {key: value for key, value in config.items() if key not in ("host", "port")} | {"headless": True}
+    own = {"VLLM_HOST_IP": node["addresses"][rank], "NCCL_SOCKET_IFNAME": "=eth1", "NCCL_IB_HCA": "=mlx5_0,mlx5_1"}
+    env = {**H100X8["env"], **own}
+    return {**H100X8, "config": config, "env": env, "group": {**node, **link, "rank": rank, **group}}
+
+
+GROUPS = {"group-head": 0, "group-headless": 1}
+
+
+@pytest.mark.parametrize("kind", ["service", "yaml", "env", "peer"])
+@pytest.mark.parametrize("case", GROUPS)
+def test_what_a_rank_of_an_engine_over_several_nodes_starts_from(case, kind):
+    expected = HERE / "golden" / f"{case}.{kind}"
+    text = render({**TEMPLATES, "peer": "gpunode-peer.service.j2"}[kind], rank_of_a_group(GROUPS[case]))
+    if os.environ.get("GOLDEN_UPDATE"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+
+
+def test_ranks_agree_on_all_that_they_must_have_in_common():
+    """Each tells its digest to the others at every start, and none starts with one that has another."""
+    head, other = (service_of(rank_of_a_group(rank))["group"] for rank in (0, 1))
+    assert head["digest"] == other["digest"]
+    changed = rank_of_a_group(1)
+    for differs in ({"image": "other"}, {"config": {**changed["config"], "max-model-len": 1}}, {"env": {"A": "b"}}):
+        assert service_of({**changed, **differs})["group"]["digest"] != head["digest"]
+
+
+def test_the_ranks_of_a_group_ask_each_other_where_they_answer():
+    head, other = (service_of(rank_of_a_group(rank)) for rank in (0, 1))
+    assert head["group"]["port"] == other["group"]["port"] == 29501 + names.PEER_PORTS
+    for service in (head, other):
+        (peer,) = service["peers"]
+        text = render("gpunode-peer.service.j2", rank_of_a_group(service["group"]["rank"]))
+        assert f"RuntimeDirectory={Path(peer['started_from']).parent.name}\n" in text
+        assert all(path in text for path in peer["files"])
+        assert service["group"]["state"].startswith(f"/run/{service['container']}/")
+        assert f"Wants={peer['name']}" in render("vllm.service.j2", rank_of_a_group(service["group"]["rank"]))
+        assert service["group"]["unit_file"] in [file["dest"] for file in service["to_write"]]
+        assert json.loads(service["record"])["group"] == service["group"]
+    assert (head["endpoint"]["rank"], other["endpoint"]["rank"], other["endpoint"]["head"]) == (0, 1, "n1")
+
+
+def test_a_headless_rank_outlasts_the_stop_of_its_head():
+    head, other = (service_of(rank_of_a_group(rank))["times"] for rank in (0, 1))
+    assert head["leave_s"] == 0
+    assert head["stop_s"] < other["leave_s"] < other["stop_s"]
+    assert other["hang_s"] == 0 < head["hang_s"]
+    for times in (head, other):
+        assert 0 < times["meet_s"] < times["limit_s"]
+
+
+def test_an_engine_on_one_node_has_nothing_of_a_group():
+    service = service_of(H100X8)
+    assert (service["group"], service["peers"], service["devices"]) == (None, [], [])
+    assert "group" not in json.loads(service["record"])
+    assert "rank" not in service["endpoint"]
+
+
+def test_no_second_instance_runs_beside_a_rank():
+    room = {"name": "405b-fp8", "port": 18000, "gpu_indices": [4], "gpu_uuids": ["GPU-5"]}
+    assert second_instances([rank_of_a_group(0)], [room]) == []
+
+
+def test_devices_for_rdma_are_given_where_there_are_adapters():
+    assert "--device=/dev/infiniband" in render("vllm.service.j2", rank_of_a_group(0))
+    assert "infiniband" not in render("vllm.service.j2", rank_of_a_group(0, hcas=[]))
