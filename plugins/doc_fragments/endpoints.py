@@ -49,8 +49,8 @@ options:
         default: generate
       rank:
         description:
-          - The rank of this node in an engine over several nodes. One above V(0) has no API and counts as ready when its unit
-            runs.
+          - The rank of this node in an engine over several nodes. One above V(0) has no API and counts as ready when
+            its unit runs.
         type: int
       head:
         description: The node that has the API of such an engine.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..plugin_utils import gateway, service
 from ..plugin_utils.fleet import router, weights
+from ..plugin_utils.node import group as node_group
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
@@ -52,6 +53,11 @@ FILTERS = {
     "router_rows": (router.rows, "these are not instances of a plan"),
     "vllm_card": (vllm_card, "these are not instances of a plan"),
     "vllm_group_findings": (group.differences, "these are not plans of nodes"),
+    "vllm_group": (node_group.place, "these are not names of nodes"),
+    "vllm_group_images": (node_group.other_images, "these are not instances and results of image_pull"),
+    "vllm_group_joined": (node_group.joined, "these are not instances and what node_link_info returned"),
+    "vllm_group_missing": (node_group.missing, "these are not instances and names of nodes"),
+    "vllm_group_proofs": (node_group.proofs, "these are not instances and what node_link_info returned"),
     "vllm_second": (service.second_instances, "these are not instances and rooms"),
     "vllm_service": (vllm_service, "this is not an instance of a plan"),
     "vllm_trial": (service.trial_instances, "these are not instances and rooms"),

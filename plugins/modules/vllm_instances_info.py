@@ -59,8 +59,8 @@ instances:
       type: bool
     peers:
       description:
-        - The unit that keeps it together with the other ranks of its engine, with its file, as M(gpunode.llm.units_removed)
-          takes it. Empty for an engine on one node.
+        - The unit that keeps it together with the other ranks of its engine, with its file, as
+          M(gpunode.llm.units_removed) takes it. Empty for an engine on one node.
       type: list
       elements: dict
     files:

@@ -154,7 +154,7 @@ instances:
       description: Use of the fullest KV cache of the instance, from 0 to 1. Null if it is unknown.
       type: float
     rank:
-      description: The rank in an engine over several nodes, whose head V(0) has the API. Null for an engine on one node.
+      description: The rank in an engine over several nodes, of which V(0) has the API. Null for an engine on one node.
       type: int
     nodes:
       description: The nodes of such an engine, the head first.

@@ -253,11 +253,10 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
     check(instance)
     name, first = str(instance["name"]), str(instance.get("first") or "")
     paths, config = files(instance, settings), instance.get("config") or {}
-    started_config = {"shutdown-timeout": DRAIN_S, **config, **_drain(config, settings)}
-    environment = _environment(instance, settings)
     return Service(
         **_address_fields(instance),
         **_folder_fields(instance, settings),
+        **_started_fields(instance, settings),
         name=name,
         unit=names.unit_of(name),
         container=names.container_of(name),
@@ -281,14 +280,11 @@ def made(instance: Mapping[str, Any], settings: Settings) -> Service:
         snapshots=_snapshots(instance, settings),
         user="" if settings.run_as_root else USER,
         shm_size=str(instance.get("shm_size", "16g")),
-        config=started_config,
-        environment=environment,
         times=times(instance, settings),
         # A trial answers no client.
         standby_file=names.standby_file(first) if first and name == names.second_of(first) else "",
         gateway_unit=names.GATEWAY_UNIT,
         several_keys=settings.several_keys,
-        **_group_fields(instance, settings, started_config, environment),
     )
 
 
@@ -328,16 +324,18 @@ def _folder_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str,
     }
 
 
-def _group_fields(
-    instance: Mapping[str, Any], settings: Settings, config: Mapping[str, Any], environment: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The fields of a service that keep it together with the other ranks of its engine; empty for one on one node."""
-    group, name = node_group.recorded(instance, config, environment), str(instance["name"])
-    unit = names.peer_unit(name) if group else ""
+def _started_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """What it is started with, and what keeps it together with the other ranks of its engine if it has any."""
+    planned, name = instance.get("config") or {}, str(instance["name"])
+    config = {"shutdown-timeout": DRAIN_S, **planned, **_drain(planned, settings)}
+    environment = _environment(instance, settings)
+    group = node_group.recorded(instance, config, environment)
     return {
+        "config": config,
+        "environment": environment,
         "group": group,
         "devices": node_group.devices(instance),
-        "peer_unit": unit,
+        "peer_unit": group["unit"] if group else "",
         "peer_folder": names.peer_folder(name) if group else "",
         "peer_started_from": names.peer_started_from(name) if group else "",
         "peer_reads": [settings.peer_program, group["unit_file"], files(instance, settings).record] if group else [],
@@ -441,7 +439,11 @@ def to_write(built: Service) -> list[dict[str, Any]]:
         {"src": "env.j2", "dest": written.environment, "secret": True},
         {"src": "keys.yaml.j2", "dest": written.api_keys, "secret": True, "present": built.several_keys},
         {"src": "vllm.service.j2", "dest": written.unit, "validate": verify},
-        *([{"src": "gpunode-peer.service.j2", "dest": built.group["unit_file"], "validate": verify}] if built.group else []),
+        *(
+            [{"src": "gpunode-peer.service.j2", "dest": built.group["unit_file"], "validate": verify}]
+            if built.group
+            else []
+        ),
         {"src": "record.json.j2", "dest": written.record},
     ]
     return [{**file, "of": built.name} for file in wanted]

@@ -25,7 +25,11 @@ COLLECTION = "ansible_collections.gpunode.llm"
 #: In a virtual environment on the node alone, while modules carry the code that calls them.
 IN_THE_VENV = {"huggingface_hub", "httpx2", "smg"}
 #: They run inside an image; a part of vLLM that another release has elsewhere must not hinder the rest.
-IN_AN_IMAGE = ("module_utils/image/engine_figures.py", "module_utils/benchmark/client.py")
+IN_AN_IMAGE = (
+    "module_utils/image/all_reduce.py",
+    "module_utils/image/engine_figures.py",
+    "module_utils/benchmark/client.py",
+)
 
 
 @cache
@@ -179,6 +183,8 @@ HOMES = {
         "module_utils/hub/file.py",
         "module_utils/bundle/contents.py",
         "module_utils/benchmark/client.py",
+        # A unit runs it, with nothing of ours beside it.
+        "module_utils/programs/vllm_peer.py",
     },
     "tempfile.mkstemp": {"module_utils/node/files.py"},
 }
@@ -202,6 +208,7 @@ COMMANDS = {
     # What it collects for a person to read is a table.
     ("systemctl", "show"): {
         "module_utils/node/commands.py",
+        "module_utils/programs/vllm_peer.py",
         "module_utils/programs/vllm_wait.py",
         "module_utils/support/archive.py",
     },

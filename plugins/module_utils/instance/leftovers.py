@@ -16,7 +16,9 @@ from .record import MARK, Record
 from .status import Unit
 
 #: Units for long work, which runs independently of the play that started it.
-JOBS = tuple(f"gpunode-{work}-*.service" for work in ("benchmark", "bundle", "layout", "pull", "tune", "weights"))
+JOBS = tuple(
+    f"gpunode-{work}-*.service" for work in ("benchmark", "bundle", "layout", "network", "pull", "tune", "weights")
+)
 #: The work that has trials.
 TUNES = "gpunode-tune-"
 #: A second instance, which serves while the first one is replaced.

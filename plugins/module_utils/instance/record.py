@@ -84,7 +84,7 @@ class Record:
     task: str = GENERATE
     #: The repositories of its adapters and of its draft.
     beside: Tuple[str, ...] = ()
-    #: Of an engine over several nodes: ``size``, ``rank``, ``nodes``, ``addresses``, and what the program vllm-peer needs.
+    #: Of an engine over several nodes: ``size``, ``rank``, ``nodes``, ``addresses``, and what vllm-peer needs.
     group: Optional[Mapping[str, Any]] = None
 
     @property

@@ -39,8 +39,8 @@ OPTIONS: Dict[str, Any] = {
 WAITING = {**OPTIONS, "wait_s": {"type": "int", "default": 10}, "resume": {"type": "dict"}}
 
 PAUSE_S = 1
-#: How often a rank of an engine over several nodes may start within one wait: the play's restart, and one that another rank
-#: of the same play caused.
+#: How often a rank of an engine over several nodes may start within one wait: the play's restart, and one that another
+#: rank of the same play caused.
 STARTS = 2
 #: Log lines to read: the first exception counts, and each of eight workers prints its own in fifty lines.
 LOG_LINES = 2000

@@ -3,19 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keep the ranks of one engine together that runs over several nodes. Needs nothing but Python's standard library.
 
-vLLM itself does not: when a headless rank ends, the head goes on with /health at 200 and answers nothing any more; when the
-head ends, a headless rank waits for ever with its GPUs; and a rank that was started anew does not join a run that others
-began without it. So all ranks start together, and when one of them ends, all start anew. The role puts this program on each
-node of a group, where units run it:
+vLLM itself does not: when a headless rank ends, the head goes on with /health at 200 and answers nothing any more; when
+the head ends, a headless rank waits for ever with its GPUs; and a rank that was started anew does not join a run that
+others began without it. So all ranks start together, and when one of them ends, all start anew. The role puts this
+program on each node of a group, where units run it:
 
     serve   gpunode-peer@NAME.service: tell the other nodes how this rank is, look at theirs every few seconds, and have
             systemd restart the rank of this node once the run of another one is over
     meet    ExecStartPre of a rank: wait until every other rank waits here, too, with the same configuration
-    gate    ExecStartPost of a headless rank: wait until the head answers, so that it counts as started when the engine does
+    gate    ExecStartPost of a headless rank: wait until the head answers, so that it starts when the engine does
     leave   ExecStop of a headless rank: wait until the head has finished its requests and ended
 
-A run of a unit has an ID of systemd's (InvocationID). The ranks that met are known by these IDs, so no answer of an older
-or newer run is taken for one of this run. Nodes tell each other how they are, and nothing that they are told is a command.
+A run of a unit has an ID of systemd's (InvocationID). The ranks that met are known by these IDs, so no answer of an
+older or newer run is taken for one of this run. Nodes tell each other how they are, and none of it is a command.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 LOOK_S, ANSWER_S = 2, 3
 #: Seconds without an answer after which a node counts as gone.
 SILENCE_S = 15
-#: Seconds for which a start waits for a rank that cannot come: systemd has given it up, or its configuration is another.
+#: Seconds for which a start waits for a rank that cannot come: systemd gave it up, or it has another configuration.
 HOPELESS_S = 10
 #: The phases of a run: it waits for the others, it has met them, it is to stop.
 WAITING, MET, LEAVING = "waiting", "met", "leaving"
@@ -115,7 +115,7 @@ def seen_in(text: str) -> Seen:
     """What another node told. Raises ValueError if that is no such answer."""
     value = json.loads(text)
     if not isinstance(value, dict) or not isinstance(value.get("met"), dict):
-        raise ValueError(text)
+        raise ValueError("this is no answer of a node")
     known = {name: str(value.get(name, "")) for name in ("run", "active", "sub", "phase", "digest")}
     return Seen(met={str(rank): str(run) for rank, run in value["met"].items()}, **known)
 
@@ -205,7 +205,8 @@ def server_of(group: Group, look: Look) -> ThreadingHTTPServer:
     handler = type("Handler", (Answers,), {"group": group, "look": staticmethod(look)})
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = type("Server", (ThreadingHTTPServer,), {"address_family": family, "daemon_threads": True})
-    return kind((address, group.port), handler)
+    server: ThreadingHTTPServer = kind((address, group.port), handler)
+    return server
 
 
 def keep_together(watch: Watch, restart: Callable[[], None], say: Callable[[str], None], sleep: Sleep) -> None:
@@ -216,6 +217,13 @@ def keep_together(watch: Watch, restart: Callable[[], None], say: Callable[[str]
             say(f"{reason}: {watch.group.unit} starts anew, with all others of its group")
             restart()
         sleep(LOOK_S)
+
+
+def before_meeting(partner: Seen) -> str:
+    """What a rank is at that does not meet this one yet."""
+    if partner.phase == WAITING and partner.active == "activating":
+        return "waits for all ranks"
+    return "is still in its last run" if partner.phase else "is about to start"
 
 
 # -- the steps of a unit ----------------------------------------------------------------------------------------------
@@ -259,7 +267,7 @@ class Meeting:
             if obstacle or partner is None:
                 return {}, obstacle, hopeless
             if partner.phase != WAITING or partner.active != "activating":
-                return {}, f"{self.group.named(rank)} is still in its last run", False
+                return {}, f"{self.group.named(rank)} {before_meeting(partner)}", False
             met[str(rank)] = partner.run
         return met, "", False
 
@@ -270,8 +278,7 @@ class Meeting:
             return {}, obstacle, hopeless
         if head.phase == MET and head.met.get(str(self.group.rank)) == self.run:
             return dict(head.met), "", False
-        waits = "waits for all ranks" if head.phase == WAITING else "is still in its last run"
-        return {}, f"{self.group.named(HEAD)} {waits}", False
+        return {}, f"{self.group.named(HEAD)} {before_meeting(head)}", False
 
     def obstacle(self, rank: int, partner: Optional[Seen]) -> Tuple[str, bool]:
         name = self.group.named(rank)
@@ -290,9 +297,9 @@ def gate(group: Group, run: str, ask: Ask, alive: Callable[[], bool], sleep: Sle
     """Wait until the head of this run answers, and its unit counts as started; False if this rank ends before."""
     while alive():
         head = ask(HEAD)
-        if head and not over(head, head.met.get(str(HEAD), "")) and head.active == "active":
-            if head.met.get(str(group.rank)) == run:
-                return True
+        known = bool(head) and head.met.get(str(group.rank)) == run
+        if head and known and not over(head, head.met[str(HEAD)]) and head.active == "active":
+            return True
         sleep(1)
     return False
 
@@ -425,6 +432,7 @@ def main(argv: Any = None) -> int:
     run = os.environ.get("INVOCATION_ID", "")
     if options.step == "serve":
         serve(group)
+        return 0
     if options.step == "leave":
         leave(looker(group)(), asker(group), keeper(group, run), options.timeout_s, time.monotonic)
         return 0

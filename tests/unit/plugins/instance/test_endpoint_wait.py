@@ -188,3 +188,35 @@ def test_what_was_not_waited_for_has_no_parts():
     module.journal["run3"] = START
     (endpoint,) = look(module).endpoints()
     assert endpoint["seconds"] == {}
+
+
+def rank(number, resume=None, **shown):
+    """A look at a rank of an engine over several nodes, whose API would not answer."""
+    module = Module(resume, **shown)
+    wait = instance_wait.Wait(module, {})
+    wait.look({**ENDPOINT, "rank": number, "head": "n1"})
+    return wait
+
+
+def test_a_rank_without_an_api_is_ready_when_its_unit_runs():
+    wait = rank(1)
+    assert wait.resume["ready"] == {"a": "it is rank 1 of the engine on n1"}
+    assert rank(1, ActiveState="activating", SubState="start-post").resume["ready"] == {}
+
+
+def test_a_rank_that_starts_again_and_again_ends_the_wait():
+    """Its own unit never ends: each time the end of another rank starts it anew."""
+    starting = {"ActiveState": "activating", "SubState": "start"}
+    resume = rank(1, InvocationID="run1", **starting).resume
+    for run in ("run1", "run2", "run2"):
+        resume = rank(1, resume, InvocationID=run, **starting).resume
+    with pytest.raises(Failed, match="starts again and again, since another rank of its engine ends"):
+        rank(1, resume, InvocationID="run3", **starting)
+
+
+def test_an_engine_on_one_node_may_start_as_often_as_systemd_lets_it():
+    resume = None
+    for run in ("run1", "run2", "run3", "run4"):
+        module = Module(resume, InvocationID=run, ActiveState="activating", SubState="start")
+        resume = look(module, NOT_YET).resume
+    assert "starts" not in resume

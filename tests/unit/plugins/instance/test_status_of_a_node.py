@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -201,3 +202,11 @@ def test_the_front_and_what_is_left_over_are_args(tmp_path: Path, monkeypatch: p
 def test_others_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instance(tmp_path, 1)
     assert run(monkeypatch, Module(tmp_path, ["b"], ""))["instances"] == []
+
+
+def test_a_rank_without_an_api_is_not_asked(tmp_path: Path) -> None:
+    record = instance(tmp_path, 1).record
+    rank = vllm_status.Instance(replace(record, group={"rank": 1, "nodes": ["n1", "n2"]}))
+    rank.ask(1)
+    assert (rank.answer.ready, rank.answer.detail) == (True, "it is a part of the engine on n1")
+    assert (rank.url(), rank.load) == ("", None)

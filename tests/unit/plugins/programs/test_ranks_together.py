@@ -81,6 +81,7 @@ def test_ranks_that_wait_meet_and_know_each_other_by_their_runs():
         (2, Seen("run2"), "rank 2 on n3 does not run"),
         (2, replace(UP[2], sub="auto-restart"), "rank 2 on n3 does not run"),
         (1, UP[1], "rank 1 on n2 is still in its last run"),
+        (1, replace(WAITS[1], phase=""), "rank 1 on n2 is about to start"),
         (1, replace(WAITS[1], active="deactivating"), "rank 1 on n2 is still in its last run"),
     ],
 )
@@ -258,7 +259,7 @@ def test_a_phase_counts_for_its_own_run_alone():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"met": []}', "<html>"])
 def test_what_is_no_answer_is_none(text):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no answer of a node|Expecting value"):
         vllm_peer.seen_in(text)
 
 
@@ -347,12 +348,55 @@ def test_the_steps_of_a_headless_rank(node):
     assert node("leave").returncode == 0
 
 
+def test_each_step_is_told_apart(monkeypatch, tmp_path, capsys):
+    """In this process, with what other nodes and systemd say taken as given."""
+    record = tmp_path / "tiny.json"
+    record.write_text(json.dumps({**RECORD, "group": {**RECORD["group"], "rank": 2, "state": f"{tmp_path}/state"}}))
+    monkeypatch.setenv("INVOCATION_ID", "run2")
+    met = {0: replace(UP[0], met=RUNS)}
+    monkeypatch.setattr(vllm_peer, "asker", lambda _group: met.get)
+    asked = []
+    monkeypatch.setattr(vllm_peer, "output_of", lambda *words: asked.append(words) or "")
+
+    def step(*words):
+        return vllm_peer.main([*words, f"--record={record}"])
+
+    assert step("meet") == 0
+    assert json.loads((tmp_path / "state").read_text()) == {"run": "run2", "phase": MET, "met": RUNS, "digest": "same"}
+    assert (step("gate"), step("leave")) == (0, 0)
+    assert "vllm-peer: rank 0 on n1 answers.\n" in capsys.readouterr().out
+    met.clear()
+    assert step("meet", "--timeout-s=0") == 1
+    assert asked[-1] == ("systemctl", "reset-failed", "vllm-tiny.service")
+    monkeypatch.setattr(vllm_peer, "keep_together", lambda _watch, restart, _say, _sleep: restart())
+    monkeypatch.setattr(vllm_peer, "server_of", lambda *_words: threading.Event())
+    monkeypatch.setattr(threading.Event, "serve_forever", lambda _self: None, raising=False)
+    assert step("serve") == 0
+    assert asked[-2:] == [
+        ("systemctl", "reset-failed", "vllm-tiny.service"),
+        ("systemctl", "restart", "--no-block", "vllm-tiny.service"),
+    ]
+
+
+def test_a_rank_that_has_ended_does_not_pass_its_gate(monkeypatch, capsys):
+    monkeypatch.setattr(vllm_peer, "asker", lambda _group: lambda _rank: None)
+    assert vllm_peer.pass_gate(HEAD, "run0", 2**22 + 1) == 1
+    assert "the engine ended before its head answered" in capsys.readouterr().out
+
+
+def test_a_program_that_hangs_or_is_missing_says_nothing():
+    assert vllm_peer.output_of("echo", "a") == "a"
+    assert vllm_peer.output_of("/no/such/program") == ""
+    assert vllm_peer.text_of("/no/such/file") == ""
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"name": "tiny"}'])
 def test_an_instance_on_one_node_has_no_group(node, text):
     (node.folder / "other.json").write_text(text)
     done = node("serve", record="other.json")
     assert done.returncode == 1
     assert "is not the record of an engine over several nodes" in done.stdout
+    assert vllm_peer.main(["serve", f"--record={node.folder / 'other.json'}"]) == 1
 
 
 def test_an_answer_says_all_that_another_node_needs():

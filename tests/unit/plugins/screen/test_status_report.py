@@ -189,3 +189,31 @@ def test_the_filter_refuses_what_is_not_a_status() -> None:
     assert vllm_status_report({"n": node(SERVING)})["unhealthy"] == []
     with pytest.raises(AnsibleFilterError, match="not what vllm_status returned"):
         vllm_status_report({"n": {"instances": [{}]}})
+
+
+OVER_TWO = {**SERVING, "rank": 0, "nodes": ["n1", "n2"]}
+RANK = {**SERVING, "rank": 1, "nodes": ["n1", "n2"], "url": "", "detail": "it is a part of the engine on n1"}
+
+
+def rows(nodes: dict[str, Any]) -> list[str]:
+    """The hosts of the load table."""
+    lines = report(nodes)["text"]
+    return [line.split()[0] for line in lines[1 : lines.index("")]]
+
+
+def test_an_engine_over_several_nodes_is_one_row() -> None:
+    nodes = {"n1": {"instances": [OVER_TWO]}, "n2": {"instances": [RANK]}}
+    assert rows(nodes) == ["n1"]
+    text = "\n".join(report(nodes)["text"])
+    assert "over n1, n2" in text
+    assert "rank 1 of the engine on n1" in text
+    # Its data, and its GPUs, are those of each node.
+    assert [row["rank"] for row in report(nodes)["nodes"]["n2"]["instances"]] == [1]
+
+
+def test_a_rank_is_shown_where_its_head_is_not_or_where_it_is_ill() -> None:
+    assert rows({"n2": {"instances": [RANK]}}) == ["n2"]
+    ill = {**RANK, "state": "failed", "healthy": False}
+    nodes = {"n1": {"instances": [OVER_TWO]}, "n2": {"instances": [ill]}}
+    assert rows(nodes) == ["n1", "n2"]
+    assert report(nodes)["unhealthy"] == ["n2 8b (failed)"]

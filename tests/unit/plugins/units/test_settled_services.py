@@ -32,3 +32,10 @@ def test_a_service_stands_for_all_that_is_looked_at() -> None:
 def test_without_one_the_arguments_are_as_they_were_given() -> None:
     args = {"files": [PROGRAM], "units": [], "endpoints": [], "absent": ["/x"]}
     assert units_settled.spread({**args, "services": []}) == args
+
+
+def test_what_keeps_ranks_together_is_looked_at_as_well() -> None:
+    group = {"size": 2, "rank": 1, "nodes": ["n1", "n2"], "addresses": ["10.0.0.1", "10.0.0.2"], "master_port": 29501}
+    rank = service.service({"name": "a", "image": "i:1", "port": 8000, "group": group}, {})
+    found = units_settled.spread({"services": [rank], "files": [PROGRAM], "units": [], "endpoints": []})
+    assert [unit["name"] for unit in found["units"]] == ["gpunode-peer@a.service", "vllm-a.service"]

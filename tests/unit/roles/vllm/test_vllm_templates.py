@@ -487,7 +487,13 @@ def test_the_unit_of_a_pooling_model_asks_by_its_task():
 def rank_of_a_group(rank, **group):
     node = {"size": 2, "nodes": ["n1", "n2"], "addresses": ["10.0.0.1", "10.0.0.2"], "head": "10.0.0.1"}
     link = {"master_port": 29501, "interface": "eth1", "hcas": ["mlx5_0", "mlx5_1"], "layers": [63, 63]}
-    over = {"nnodes": 2, "node-rank": rank, "master-addr": "10.0.0.1", "master-port": 29501, "pipeline-parallel-size": 2}
+    over = {
+        "nnodes": 2,
+        "node-rank": rank,
+        "master-addr": "10.0.0.1",
+        "master-port": 29501,
+        "pipeline-parallel-size": 2,
+    }
     config = {**H100X8["config"], **over, "host": H100X8["host"]}
     if rank:
         config = {key: value for key, value in config.items() if key not in ("host", "port")} | {"headless": True}
