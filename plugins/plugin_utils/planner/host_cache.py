@@ -92,10 +92,6 @@ def shares(
     requests: Sequence[tuple[Served, EngineSpec, bool]], host_memory_mib: int | None, catalog: Catalog
 ) -> Shares:
     """Share out the host's memory. ``requests``: each with its release, and whether its GPU's memory is the host's."""
-    # Over how many nodes it runs may have been decided since the request was read.
-    refused = [finding for request, engine, _unified in requests for finding in problems(request, engine)]
-    if refused:
-        return Shares({}, tuple(refused))
     asking = [
         (request, unified)
         for request, engine, unified in requests

@@ -513,6 +513,10 @@ def _with_host_cache(
         (decision.request, host_request.engine_of(decision.request), unified.get(decision.request.name, False))
         for decision in decisions
     ]
+    # Over how many nodes it runs may have been decided since the request was read.
+    refused = [finding for request, engine, _unified in requests for finding in host_cache.problems(request, engine)]
+    if refused:
+        return list(decisions), host_cache.Shares({}, tuple(refused))
     found = host_cache.shares(requests, node.host_memory_mib, catalog)
     return [replace(decision, kv_host_gib=found.gib.get(decision.request.name, 0)) for decision in decisions], found
 
