@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import socket
 import ssl
 import threading
@@ -21,6 +22,9 @@ from answers import ANSWERS
 
 #: What the router adds to an answer: which engine it is from.
 ENGINE_HEADER = "x-smg-routed-worker-id"
+#: Of a continuation.
+TOKENS = 40
+WORDS = ("the", "GPU", "is", "warm", "and", "its", "fans", "hum", "a", "song", "of", "tokens")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,11 @@ def resolved(name: str, address: str) -> Iterator[None]:
         socket.getaddrinfo = own
 
 
+def beginning(draw: random.Random, words: int = 30) -> str:
+    """Of a text that there was not before."""
+    return f"{draw.getrandbits(64)} {' '.join(draw.choices(WORDS, k=words))}"
+
+
 @dataclass(frozen=True)
 class Stream:
     """What came of a stream: whole, lost before its first piece, cut after it, or wrong."""
@@ -76,7 +85,7 @@ class Stream:
 
 @dataclass
 class Answer:
-    """A stream on its way."""
+    """A stream on its way: a question that the model was trained to answer."""
 
     question: str
     text: str = ""
@@ -95,29 +104,59 @@ class Answer:
                 self.text += choice.delta.content or ""
                 self.end = choice.finish_reason or self.end
 
+    def is_right(self) -> bool:
+        return self.text == ANSWERS[self.question]
+
     @property
     def outcome(self) -> str:
         if self.trouble or not self.end:
             return "cut" if self.text else "lost"
-        return "whole" if self.text == ANSWERS[self.question] else "wrong"
+        return "whole" if self.is_right() else "wrong"
+
+
+@dataclass
+class Continuation(Answer):
+    """A stream of so many tokens after a beginning that no engine has seen, so that any of them may get it."""
+
+    tokens: int = 0
+
+    async def take(self, client: openai.AsyncOpenAI, model: str) -> None:
+        raw = await client.completions.with_raw_response.create(
+            model=model,
+            prompt=self.question,
+            max_tokens=TOKENS,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
+        )
+        self.engine = raw.headers.get(ENGINE_HEADER, "")
+        async for piece in raw.parse():
+            self.tokens = piece.usage.completion_tokens if piece.usage else self.tokens
+            for choice in piece.choices:
+                self.text += choice.text
+                self.end = choice.finish_reason or self.end
+
+    def is_right(self) -> bool:
+        return (self.end, self.tokens) == ("length", TOKENS)
 
 
 @dataclass
 class Load:
     """So many streams at a time, one after the other on each of the lines, until told to end.
 
-    Each is a question that the lab's model was trained to answer, so a wrong text shows. Nothing is tried again. Every
-    request has a connection of its own: one that is kept may be closed in the moment in which it is used.
+    Half of them are questions that the lab's model was trained to answer, so a wrong text shows. The router sends those
+    to the engines that had them before. The others begin as nothing before did and go anywhere. Nothing is tried again.
+    Every request has a connection of its own: one that is kept may be closed in the moment in which it is used.
     """
 
     front: Front
     key: str
     model: str = "tiny"
-    lines: int = 24
+    lines: int = 20
     streams: list[Stream] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.questions = itertools.cycle(ANSWERS)
+        self.questions, self.draw = itertools.cycle(ANSWERS), random.Random()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self.run()))
 
@@ -126,11 +165,11 @@ class Load:
         async with openai.AsyncOpenAI(
             api_key=self.key, base_url=self.front.url, http_client=limits, max_retries=0, timeout=300
         ) as client:
-            await asyncio.gather(*(self.line(client) for _line in range(self.lines)))
+            await asyncio.gather(*(self.line(client, line % 2 == 0) for line in range(self.lines)))
 
-    async def line(self, client: openai.AsyncOpenAI) -> None:
+    async def line(self, client: openai.AsyncOpenAI, asks: bool) -> None:
         while not self.ended.is_set():
-            answer = Answer(next(self.questions))
+            answer = Answer(next(self.questions)) if asks else Continuation(beginning(self.draw))
             began = time.monotonic()
             try:
                 await answer.take(client, self.model)

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import random
 
-from clients import Front, steady_load
+from clients import WORDS, Front, beginning, steady_load
 from conftest import CHANGE, FLEET, KEY, counter, note, ready, site
 from scenario import wait_until
 
 CONVERSATIONS, TURNS = 8, 6
-WORDS = ("the", "GPU", "is", "warm", "and", "its", "fans", "hum", "a", "song", "of", "tokens")
 
 
 def hits() -> tuple[float, float]:
@@ -22,10 +21,10 @@ def hits() -> tuple[float, float]:
     return queries, found
 
 
-def share_of_hits(front: Front, seed: int) -> float:
+def share_of_hits(front: Front) -> float:
     """Of some conversations that grow, each turn with all that came before, by turns."""
-    client, draw = front.client(KEY), random.Random(seed)
-    texts = [" ".join(draw.choices(WORDS, k=200)) for _conversation in range(CONVERSATIONS)]
+    client, draw = front.client(KEY), random.Random()
+    texts = [beginning(draw, 200) for _conversation in range(CONVERSATIONS)]
     before = hits()
     for _turn in range(TURNS):
         # In an order of their own each time, or turns and engines go together by chance.
@@ -39,14 +38,14 @@ def share_of_hits(front: Front, seed: int) -> float:
 
 
 def test_the_same_beginning_goes_to_the_same_engine(front: Front) -> None:
-    aware = share_of_hits(front, 1)
+    aware = share_of_hits(front)
     # The router's own change loses nothing either.
     with steady_load(front, KEY) as load:
         result = site(**CHANGE, router_policy="round_robin")
     assert result.status == 0, result.text[-3000:]
     assert load.failed == []
     wait_until(lambda: all(ready(node) for node in FLEET))
-    by_turns = share_of_hits(front, 2)
+    by_turns = share_of_hits(front)
     note(f"of the tokens of prompts, {aware:.0%} were in the cache with cache_aware, {by_turns:.0%} with round_robin")
     assert aware > by_turns + 0.1
     back = site(**CHANGE)
