@@ -55,7 +55,9 @@ class ActionModule(LockingAction):
             node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)
-            if outcome.plan and not options["gpus"] and (unnamed := nameless(outcome.plan.instances)):
+            # The playbook adds the addresses of nodes that it names, once it knows that an engine runs over several.
+            asked_for = options["gpus"] or options["group"]
+            if outcome.plan and not asked_for and (unnamed := nameless(outcome.plan.instances)):
                 outcome = Outcome(None, tuple(unnamed))
         except ValueError as error:
             node, serving, outcome = NodeGpus("unknown"), NodeServing(), Outcome(None, tuple(str(error).splitlines()))

@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The two nodes of one engine: how their ranks are, plays with their settings, and the wait until the engine is back."""
+"""The two nodes of one engine: how their ranks are, plays with their settings, the wait until the engine is back."""
 
 from __future__ import annotations
 

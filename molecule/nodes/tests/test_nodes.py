@@ -1,7 +1,7 @@
 # Copyright (c) gpunode contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One engine over two nodes, in the order of this file: what it serves, what ends it, and that it comes back as a whole."""
+"""One engine over two nodes, in the order of this file: what it serves, what ends it, and how it comes back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from conftest import MODEL, UNIT, back, head, kill, other, peer_log, play, runs,
 from scenario import LAB, on_node, wait_until, wrong_answers
 
 PROOF = "/var/lib/gpunode/network-proof.json"
+#: What a teardown is to leave nothing of.
+LEFT_UNITS = "systemctl list-units --all --plain --no-legend 'vllm-*' 'gpunode-peer@*' 'gpunode-network*'"
+LEFT_FILES = (
+    "/etc/vllm/* /etc/systemd/system/*vllm* /etc/systemd/system/gpunode-peer* /etc/systemd/system/*/gpunode-peer*"
+    " /run/gpunode-peer* /usr/local/lib/gpunode/vllm-peer.py"
+)
 
 
 def test_a_stage_on_each_node_gives_the_answers_of_the_whole() -> None:
@@ -124,11 +130,5 @@ def test_nothing_is_left_after_a_teardown() -> None:
     gone = play("playbooks/teardown")
     assert gone.status == 0, gone.text
     for node in (head(), other()):
-        left = on_node(
-            "systemctl list-units --all --plain --no-legend 'vllm-*' 'gpunode-peer@*' 'gpunode-network*';"
-            " ls -d /etc/vllm/* /etc/systemd/system/*vllm* /etc/systemd/system/gpunode-peer*"
-            f" /etc/systemd/system/*/gpunode-peer* /run/gpunode-peer* {PROOF} /usr/local/lib/gpunode/vllm-peer.py 2>/dev/null",
-            check=False,
-            node=node,
-        )
+        left = on_node(f"{LEFT_UNITS}; ls -d {LEFT_FILES} {PROOF} 2>/dev/null", check=False, node=node)
         assert left == ""

@@ -14,7 +14,7 @@ from ..docker.daemon import data_root
 from ..docker.engine import cdi_trouble, toolkit_trouble
 from ..docker.image import parse_reference
 from ..hub.snapshot import Snapshot, at_commit, beside, bytes_here, look, parse_snapshots, repositories, wanted_bytes
-from ..instance.names import GATEWAY_UNIT
+from ..instance import names
 from ..instance.record import Record
 from ..node import commands, network, words
 from ..node.commands import Runner
@@ -196,6 +196,31 @@ def making_room(here: Iterable[Record], instances: Sequence[Instance]) -> dict[i
     return {record.port: record.unit for record in here if record.port is not None and record.name not in listed}
 
 
+def has_api(instance: Instance) -> bool:
+    """Whether it listens for clients: a rank above 0 of an engine over several nodes does not."""
+    return bool(instance.get("port")) and not (instance.get("group") or {}).get("rank")
+
+
+def _runs(unit: str, run: Runner) -> bool:
+    state = run(["systemctl", "is-active", unit])[1].strip()
+    return state in ("active", "activating", "deactivating", "reloading")
+
+
+def _check_group_ports(instance: Instance, run: Runner, free: Callable[[str, int], bool]) -> list[str]:
+    """Check the ports on which the ranks of an engine over several nodes meet: vLLM's, on its head, and our own."""
+    group, name = instance.get("group") or {}, str(instance["name"])
+    if not group.get("addresses"):
+        return []
+    address, meets = str(group["addresses"][group["rank"]]), int(group["master_port"])
+    ports = {meets + names.PEER_PORTS: names.peer_unit(name), **({} if group["rank"] else {meets: names.unit_of(name)})}
+    return [
+        f"Port {port} of {address} is in use, but not by {unit}, and the nodes of {name} meet there:"
+        f" `ss -ltnp 'sport = :{port}'` on the node names it. Stop it."
+        for port, unit in ports.items()
+        if not free(address, port) and not _runs(unit, run)
+    ]
+
+
 def check_ports(
     instances: Sequence[Instance],
     run: Runner,
@@ -203,14 +228,13 @@ def check_ports(
     going: Mapping[int, str] = MappingProxyType({}),
 ) -> list[str]:
     """Check that each port is free, or used by its own service, or by a service that will be removed."""
-    taken = [i for i in instances if i.get("port") and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
-    findings = []
+    taken = [i for i in instances if has_api(i) and not free(str(i.get("host") or "0.0.0.0"), int(i["port"]))]
+    findings = [finding for i in instances for finding in _check_group_ports(i, run, free)]
     for instance in taken:
         unit, address = f"vllm-{instance['name']}.service", f"{instance.get('host')}:{instance['port']}"
         # A starting container uses its port long before its unit is active.
         holders = [unit, *([going[int(instance["port"])]] if int(instance["port"]) in going else [])]
-        states = [run(["systemctl", "is-active", holder])[1].strip() for holder in holders]
-        if {"active", "activating", "deactivating", "reloading"}.intersection(states):
+        if any(_runs(holder, run) for holder in holders):
             continue
         findings.append(
             f"Port {instance['port']} of {instance.get('host')} is in use, but not by {unit}:"
@@ -228,7 +252,7 @@ def check_gateway(
 ) -> list[str]:
     """Check that the gateway can bind its ports and use the operator's certificate. ``holds``: what it has now."""
     findings = []
-    up = bool(gateway) and run(["systemctl", "is-active", "--quiet", GATEWAY_UNIT])[0] == 0
+    up = bool(gateway) and run(["systemctl", "is-active", "--quiet", names.GATEWAY_UNIT])[0] == 0
     held = set(holds) if up else set()
     for address in gateway.get("listens") or []:
         host, port = str(address["host"]), int(address["port"])

@@ -72,11 +72,9 @@ def devices(instance: Mapping[str, Any]) -> list[str]:
 
 # -- what the playbook hands from node to node ------------------------------------------------------------------------
 def place(hosts: Sequence[str], node: str, listed: Sequence[str] = ()) -> dict[str, Any]:
-    """The nodes that an engine of this one may run over, as the planner takes them; empty if there is only this one."""
+    """The nodes that an engine of this one may run over, as the planner takes them."""
     nodes = list(listed or hosts)
-    if node not in nodes or len(nodes) < 2:
-        return {}
-    return {"nodes": nodes, "rank": nodes.index(node)}
+    return {"nodes": nodes, "rank": nodes.index(node)} if node in nodes else {}
 
 
 def _links(instance: Mapping[str, Any], links: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:

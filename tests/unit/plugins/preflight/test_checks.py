@@ -211,6 +211,34 @@ def test_a_port_of_a_service_that_makes_room(here, state, findings):
     assert len(preflight_checks.check_ports([ONE], run, lambda host, port: False, going)) == findings
 
 
+GROUP = {"rank": 0, "addresses": ["10.0.0.1", "10.0.0.2"], "master_port": 29501}
+PEER = "gpunode-peer@8b.service"
+
+
+@pytest.mark.parametrize(
+    ("rank", "taken", "active", "words"),
+    [
+        (0, [], [], []),
+        (0, [("10.0.0.1", 29501)], [], ["Port 29501 of 10.0.0.1 is in use, but not by vllm-8b.service"]),
+        (0, [("10.0.0.1", 29501), ("10.0.0.1", 30501)], ["vllm-8b.service", PEER], []),
+        (1, [("10.0.0.2", 30501)], [], [f"Port 30501 of 10.0.0.2 is in use, but not by {PEER}"]),
+        # What only its head listens on.
+        (1, [("10.0.0.2", 29501), ("127.0.0.1", 8000)], [], []),
+    ],
+)
+def test_ports_on_which_the_ranks_of_an_engine_meet(rank, taken, active, words):
+    def run(argv):
+        return 3, "active\n" if argv[-1] in active else "inactive\n", ""
+
+    instance = {**ONE, "host": "127.0.0.1", "group": {**GROUP, "rank": rank}}
+    found = preflight_checks.check_ports([instance], run, lambda *address: address not in taken)
+    assert [text in finding for text, finding in zip(words, found)] == [True] * len(words) == [True] * len(found)
+
+
+def test_a_group_whose_addresses_are_not_known_has_no_ports():
+    assert preflight_checks.check_ports([{"name": "8b", "group": {"rank": 1, "addresses": []}}], None) == []
+
+
 # -- platform ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "message"),
