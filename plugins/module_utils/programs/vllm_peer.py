@@ -34,9 +34,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 #: Seconds between two looks, and how long one question may take.
-LOOK_S, ANSWER_S = 2, 3
-#: Seconds without an answer after which a node counts as gone.
-SILENCE_S = 15
+LOOK_S, ANSWER_S = 2, 5
+#: Seconds without an answer after which a node counts as gone: one that is only busy must not cost minutes of a start.
+SILENCE_S = 30
 #: Seconds for which a start waits for a rank that cannot come: systemd gave it up, or it has another configuration.
 HOPELESS_S = 10
 #: The phases of a run: it waits for the others, it has met them, it is to stop.
@@ -91,8 +91,8 @@ class Seen:
 
 #: How another rank is; None if its node does not answer.
 Ask = Callable[[int], Optional[Seen]]
-#: How the rank of this node is.
-Look = Callable[[], Seen]
+#: How the rank of this node is; None if systemd does not say.
+Look = Callable[[], Optional[Seen]]
 
 
 def group_in(record: str) -> Group:
@@ -160,7 +160,7 @@ class Watch:
     def reason(self) -> str:
         """A sentence; empty while all is well, and while there is nothing that could be restarted."""
         here = self.look()
-        if here.phase != MET or here.active not in ("active", "activating") or not here.up:
+        if here is None or here.phase != MET or here.active not in ("active", "activating") or not here.up:
             self.silent.clear()
             return ""
         reasons = [self.of_rank(rank, here.met.get(str(rank), "")) for rank in self.group.others]
@@ -184,16 +184,20 @@ class Answers(BaseHTTPRequestHandler):
     """Tells a node of the group how the rank of this node is, and others nothing."""
 
     group: Group
-    look: Callable[[], Seen]
+    look: Look
 
     def do_GET(self) -> None:  # pylint: disable=invalid-name
         known = self.client_address[0] in self.group.addresses
-        body = json.dumps(asdict(type(self).look())).encode() if known else b""
-        self.send_response(200 if known else 403)
+        seen = type(self).look() if known else None
+        body = json.dumps(asdict(seen)).encode() if seen else b""
+        self.send_response(200 if seen else 503 if known else 403)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except OSError:  # who asked has given up
+            self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # pylint: disable=redefined-builtin
         """Say nothing: every node asks every other one every few seconds."""
@@ -304,9 +308,11 @@ def gate(group: Group, run: str, ask: Ask, alive: Callable[[], bool], sleep: Sle
     return False
 
 
-def leave(here: Seen, ask: Ask, keep: Callable[[str, Mapping[str, str]], None], timeout_s: float, clock: Clock) -> None:
+def leave(
+    here: Optional[Seen], ask: Ask, keep: Callable[[str, Mapping[str, str]], None], timeout_s: float, clock: Clock
+) -> None:
     """Wait until the head has ended, which finishes its requests first. It ends since this rank says that it leaves."""
-    if here.phase != MET:
+    if here is None or here.phase != MET:
         return
     keep(LEAVING, here.met)
     began = heard = clock()
@@ -341,11 +347,33 @@ def text_of(path: str) -> str:
 
 
 def looker(group: Group) -> Look:
-    def look() -> Seen:
+    def look() -> Optional[Seen]:
         shown = output_of("systemctl", "show", "--property=ActiveState,SubState,InvocationID", group.unit)
-        return seen_here(shown, text_of(group.state))
+        return seen_here(shown, text_of(group.state)) if shown else None
 
     return look
+
+
+class Latest:
+    """How the rank of this node was a moment ago: a question is answered at once, however busy the node is.
+
+    What systemd does not say in time is as it was: nothing is restarted for that.
+    """
+
+    def __init__(self, look: Look, sleep: Sleep) -> None:
+        self.look, self.sleep = look, sleep
+        self.seen: Optional[Seen] = None
+
+    def __call__(self) -> Optional[Seen]:
+        return self.seen
+
+    def renew(self) -> None:
+        self.seen = self.look() or self.seen
+
+    def go_on(self) -> None:
+        while True:
+            self.renew()
+            self.sleep(1)
 
 
 def asker(group: Group) -> Ask:
@@ -389,15 +417,16 @@ def forgive(unit: str) -> None:
 
 def serve(group: Group) -> None:
     """Tell and watch until systemd stops it."""
-    look = looker(group)
-    server = server_of(group, look)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    latest = Latest(looker(group), time.sleep)
+    server = server_of(group, latest)
+    for work in (latest.go_on, server.serve_forever):
+        threading.Thread(target=work, daemon=True).start()
 
     def restart() -> None:
         forgive(group.unit)
         output_of("systemctl", "restart", "--no-block", group.unit)
 
-    keep_together(Watch(group, look, asker(group), time.monotonic), restart, say, time.sleep)
+    keep_together(Watch(group, latest, asker(group), time.monotonic), restart, say, time.sleep)
 
 
 def meet(group: Group, run: str, timeout_s: float) -> int:

@@ -200,9 +200,6 @@ def test_only_a_rank_that_had_met_the_others_is_restarted(here):
 
 
 def test_the_daemon_restarts_and_says_why():
-    class Ended(Exception):
-        pass
-
     done, said = [], []
     seen, time = watch(HEAD, {1: Seen("run1", "failed")})
 
@@ -215,6 +212,28 @@ def test_the_daemon_restarts_and_says_why():
         vllm_peer.keep_together(seen, lambda: done.append(1), said.append, sleep)
     assert said[0] == "the run of rank 1 on n2 is over: vllm-tiny.service starts anew, with all others of its group"
     assert len(done) == len(said) == 2
+
+
+class Ended(Exception):
+    """Ends what would go on for ever."""
+
+
+def test_a_node_that_is_busy_is_as_it_was():
+    """systemctl that does not answer in time says nothing of the unit: it must not look as if that had ended."""
+    looks, time = [None, UP[0], None, None], Time()
+
+    def sleep(seconds):
+        time.sleep(seconds)
+        if not looks:
+            raise Ended
+
+    latest = vllm_peer.Latest(lambda: looks.pop(0), sleep)
+    latest.renew()
+    assert latest() is None
+    with pytest.raises(Ended):
+        latest.go_on()
+    assert latest() == UP[0]
+    assert vllm_peer.Watch(HEAD, lambda: None, {1: None}.get, time).reason() == ""
 
 
 # -- gate and leave ---------------------------------------------------------------------------------------------------
@@ -245,6 +264,7 @@ def test_a_stop_does_not_wait_for_ever(monkeypatch, head, seconds):
 
 def test_a_rank_that_never_met_the_others_stops_at_once():
     vllm_peer.leave(WAITS[2], None, None, 60, None)
+    vllm_peer.leave(None, None, None, 60, None)
 
 
 # -- what nodes tell each other ---------------------------------------------------------------------------------------
@@ -277,6 +297,27 @@ def served():
 def test_a_node_of_the_group_is_told(served):
     assert vllm_peer.asker(served)(0) == UP[0]
     assert vllm_peer.asker(replace(served, port=1))(0) is None
+
+
+def test_a_node_that_knows_nothing_yet_gives_no_answer(served):
+    served_by = vllm_peer.server_of(HEAD, lambda: None)
+    threading.Thread(target=served_by.serve_forever, daemon=True).start()
+    assert vllm_peer.asker(replace(served, port=served_by.server_address[1]))(0) is None
+    served_by.shutdown()
+    served_by.server_close()
+
+
+def test_who_gives_up_asking_leaves_no_trace():
+    class Gone:
+        def write(self, _body):
+            raise BrokenPipeError
+
+    handler = type("Quiet", (vllm_peer.Answers,), {"group": HEAD, "look": staticmethod(lambda: UP[0])})
+    asked = handler.__new__(handler)
+    asked.client_address, asked.wfile, asked.requestline = ("127.0.0.1", 1), Gone(), "GET /"
+    asked.request_version, asked.command = "HTTP/1.1", "GET"
+    asked.do_GET()
+    assert asked.close_connection
 
 
 def test_others_are_told_nothing(served):
@@ -371,6 +412,7 @@ def test_each_step_is_told_apart(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(vllm_peer, "keep_together", lambda _watch, restart, _say, _sleep: restart())
     monkeypatch.setattr(vllm_peer, "server_of", lambda *_words: threading.Event())
     monkeypatch.setattr(threading.Event, "serve_forever", lambda _self: None, raising=False)
+    monkeypatch.setattr(vllm_peer.Latest, "go_on", lambda _self: None)
     assert step("serve") == 0
     assert asked[-2:] == [
         ("systemctl", "reset-failed", "vllm-tiny.service"),
