@@ -329,7 +329,7 @@ def _started_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str
     planned, name = instance.get("config") or {}, str(instance["name"])
     config = {"shutdown-timeout": DRAIN_S, **planned, **_drain(planned, settings)}
     environment = _environment(instance, settings)
-    group = node_group.recorded(instance, config, environment)
+    group = node_group.recorded(instance, config, environment, settings.docker_program)
     return {
         "config": config,
         "environment": environment,

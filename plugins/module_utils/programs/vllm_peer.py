@@ -42,6 +42,8 @@ HOPELESS_S = 10
 #: The phases of a run: it waits for the others, it has met them, it is to stop.
 WAITING, MET, LEAVING = "waiting", "met", "leaving"
 HEAD = 0
+#: Why a rank starts anew although all others still run: then requests in flight can finish.
+STOPS = "is about to stop"
 
 Sleep = Callable[[float], None]
 Clock = Callable[[], float]
@@ -62,6 +64,7 @@ class Group:
     state: str
     #: A digest of what must be the same on all nodes.
     digest: str
+    docker: str = "docker"
 
     @property
     def others(self) -> List[int]:
@@ -108,6 +111,7 @@ def group_in(record: str) -> Group:
         port=int(known["port"]),
         state=known["state"],
         digest=known["digest"],
+        docker=known["docker"],
     )
 
 
@@ -158,7 +162,7 @@ class Watch:
     silent: Dict[int, float] = field(default_factory=dict)
 
     def reason(self) -> str:
-        """A sentence; empty while all is well, and while there is nothing that could be restarted."""
+        """In words; empty while all is well, and while there is nothing that could be restarted."""
         here = self.look()
         if here is None or here.phase != MET or here.active not in ("active", "activating") or not here.up:
             self.silent.clear()
@@ -176,7 +180,7 @@ class Watch:
         if over(partner, run):
             return f"the run of {name} is over"
         if partner.phase == LEAVING and self.group.rank == HEAD:
-            return f"{name} is about to stop"
+            return f"{name} {STOPS}"
         return ""
 
 
@@ -213,13 +217,13 @@ def server_of(group: Group, look: Look) -> ThreadingHTTPServer:
     return server
 
 
-def keep_together(watch: Watch, restart: Callable[[], None], say: Callable[[str], None], sleep: Sleep) -> None:
+def keep_together(watch: Watch, restart: Callable[[bool], None], say: Callable[[str], None], sleep: Sleep) -> None:
     """Look for ever."""
     while True:
         reason = watch.reason()
         if reason:
             say(f"{reason}: {watch.group.unit} starts anew, with all others of its group")
-            restart()
+            restart(reason.endswith(STOPS))
         sleep(LOOK_S)
 
 
@@ -422,9 +426,11 @@ def serve(group: Group) -> None:
     for work in (latest.go_on, server.serve_forever):
         threading.Thread(target=work, daemon=True).start()
 
-    def restart() -> None:
+    def restart(in_order: bool) -> None:
         forgive(group.unit)
         output_of("systemctl", "restart", "--no-block", group.unit)
+        if not in_order:  # what waits for a rank that is gone does not finish
+            output_of(group.docker, "kill", group.unit[: -len(".service")])
 
     keep_together(Watch(group, latest, asker(group), time.monotonic), restart, say, time.sleep)
 
@@ -462,6 +468,8 @@ def main(argv: Any = None) -> int:
     if options.step == "serve":
         serve(group)
         return 0
+    if options.step == "leave" and not os.environ.get("MAINPID"):
+        return 0  # systemd also calls this where the engine has ended by itself
     if options.step == "leave":
         leave(looker(group)(), asker(group), keeper(group, run), options.timeout_s, time.monotonic)
         return 0

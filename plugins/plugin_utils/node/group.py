@@ -46,7 +46,7 @@ def digest(image: str, config: Mapping[str, Any], environment: Mapping[str, Any]
 
 
 def recorded(
-    instance: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any]
+    instance: Mapping[str, Any], config: Mapping[str, Any], environment: Mapping[str, Any], docker: str
 ) -> dict[str, Any] | None:
     """The group as the record of an instance has it, where programs of the node read it; None for one node."""
     group, name = of(instance), str(instance["name"])
@@ -61,6 +61,7 @@ def recorded(
         "state": names.group_state(names.unit_of(name)),
         "unit": names.peer_unit(name),
         "unit_file": f"{names.UNIT_DIR}/{names.peer_unit(name)}",
+        "docker": docker,
         "digest": digest(str(instance.get("image") or ""), config, environment),
     }
 

@@ -29,6 +29,7 @@ RECORD = {
         "port": 0,
         "state": "/run/x/group.json",
         "digest": "same",
+        "docker": "/usr/bin/docker",
     },
 }
 HEAD = vllm_peer.group_in(json.dumps(RECORD))
@@ -209,9 +210,15 @@ def test_the_daemon_restarts_and_says_why():
             raise Ended
 
     with pytest.raises(Ended):
-        vllm_peer.keep_together(seen, lambda: done.append(1), said.append, sleep)
+        vllm_peer.keep_together(seen, done.append, said.append, sleep)
     assert said[0] == "the run of rank 1 on n2 is over: vllm-tiny.service starts anew, with all others of its group"
-    assert len(done) == len(said) == 2
+    assert done == [False, False]
+    leaving = {1: replace(UP[1], active="deactivating", phase=LEAVING)}
+    done.clear()
+    time.now = 0
+    with pytest.raises(Ended):
+        vllm_peer.keep_together(watch(HEAD, leaving)[0], done.append, said.append, sleep)
+    assert set(done) == {True}
 
 
 class Ended(Exception):
@@ -405,19 +412,26 @@ def test_each_step_is_told_apart(monkeypatch, tmp_path, capsys):
     assert step("meet") == 0
     assert json.loads((tmp_path / "state").read_text()) == {"run": "run2", "phase": MET, "met": RUNS, "digest": "same"}
     assert (step("gate"), step("leave")) == (0, 0)
+    monkeypatch.setenv("MAINPID", "1")
+    assert step("leave") == 0
     assert "vllm-peer: rank 0 on n1 answers.\n" in capsys.readouterr().out
     met.clear()
     assert step("meet", "--timeout-s=0") == 1
     assert asked[-1] == ("systemctl", "reset-failed", "vllm-tiny.service")
-    monkeypatch.setattr(vllm_peer, "keep_together", lambda _watch, restart, _say, _sleep: restart())
+    monkeypatch.setattr(
+        vllm_peer,
+        "keep_together",
+        lambda _watch, restart, _say, _sleep: [restart(ordered) for ordered in (True, False)],
+    )
     monkeypatch.setattr(vllm_peer, "server_of", lambda *_words: threading.Event())
     monkeypatch.setattr(threading.Event, "serve_forever", lambda _self: None, raising=False)
     monkeypatch.setattr(vllm_peer.Latest, "go_on", lambda _self: None)
     assert step("serve") == 0
-    assert asked[-2:] == [
+    again = [
         ("systemctl", "reset-failed", "vllm-tiny.service"),
         ("systemctl", "restart", "--no-block", "vllm-tiny.service"),
     ]
+    assert asked[-5:] == [*again, *again, ("/usr/bin/docker", "kill", "vllm-tiny")]
 
 
 def test_a_rank_that_has_ended_does_not_pass_its_gate(monkeypatch, capsys):
