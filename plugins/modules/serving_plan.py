@@ -267,7 +267,7 @@ plan:
               description: Address of the head. Empty if the nodes are not known.
               type: str
             nodes:
-              description: Inventory names of the nodes, the head first.
+              description: Inventory names of the nodes, the head first. Empty if O(group) is not given.
               type: list
               elements: str
             addresses:

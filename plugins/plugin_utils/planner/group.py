@@ -55,6 +55,7 @@ class Joined:
     size: int
     rank: int
     head: str
+    #: Empty for GPUs that were only described. Addresses are empty until the nodes were asked for them.
     nodes: tuple[str, ...]
     addresses: tuple[str, ...]
     master_port: int
@@ -145,11 +146,11 @@ def _address(value: Any) -> str:
 def formed(request: Grouped, count: int) -> NodeGroup:
     """The nodes of this engine: so many after each other of the play's. Raises ValueError if its group is not full.
 
-    Without names, nodes are numbered: a plan for GPUs that were only described.
+    Without a group there are no names: a plan for GPUs that were only described.
     """
     group = request.group
     if group is None:
-        return NodeGroup(tuple(f"node {number}" for number in range(1, count + 1)))
+        return NodeGroup(())
     first = group.rank // count * count
     nodes, total = group.nodes[first : first + count], len(group.nodes)
     if len(nodes) < count:
@@ -303,8 +304,9 @@ def note(group: Joined | None, spread: Parallel) -> str:
     times = " and ".join(f"{group.step_bytes * 8 / speed / 1e9:.2g} s at {speed} Gbit/s" for speed in LINKS)
     cut = " and ".join(map(str, group.layers))
     chosen = "one node is too small, so it runs" if group.decided else "it runs"
+    who = f" ({', '.join(group.nodes)})" if group.nodes else ""
     return (
-        f"{chosen} over {group.size} nodes ({', '.join(group.nodes)}): TP {spread.tp} inside each, stages of {cut}"
+        f"{chosen} over {group.size} nodes{who}: TP {spread.tp} inside each, stages of {cut}"
         f" layers across. A full step sends {group.step_bytes / 1e6:.3g} MB from stage to stage, {times}: Ethernet of"
         " 25 Gbit/s is enough for that, and RDMA is used where there is any. The traffic between the nodes is not"
         " encrypted, so it belongs into a private network."
@@ -321,12 +323,12 @@ class Planned(Protocol):
 
 
 def nameless(instances: Sequence[Planned]) -> list[str]:
-    """Findings about engines over several nodes that are to be served, and of which no addresses are given."""
+    """Findings about engines over several nodes that are to be served on nodes of which nobody knows the names."""
     return [
-        f"{instance.name} runs over {instance.group.size} nodes, and their addresses are not given (vllm_group):"
+        f"{instance.name} runs over {instance.group.size} nodes, and their names are not given (vllm_group):"
         " gpunode.llm.site fills it from the inventory."
         for instance in instances
-        if instance.group and not instance.group.addresses
+        if instance.group and not instance.group.nodes
     ]
 
 

@@ -62,8 +62,8 @@ def nodes(instance: Plain) -> list[tuple[str, str]]:
     group = instance.get("group")
     if not group:
         return []
-    head, *others = group["nodes"]
-    here = f"this is {group['nodes'][group['rank']]}" if group["addresses"] else "not named here"
+    head, *others = group["nodes"] or [f"node {number}" for number in range(1, group["size"] + 1)]
+    here = f"this is {group['nodes'][group['rank']]}" if group["nodes"] else "not named here"
     each = " and ".join(map(str, group["layers"]))
     network = ", ".join(filter(None, (group["interface"], *group["hcas"])))
     return [

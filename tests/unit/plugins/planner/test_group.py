@@ -273,10 +273,15 @@ def test_the_longest_context_takes_the_cache_that_holds_it() -> None:
     assert instance.config["kv-cache-dtype"] == "fp8"
 
 
-def test_engines_without_addresses_are_not_served() -> None:
+def test_engines_on_nodes_without_names_are_not_served() -> None:
     assert nameless([one("8xH100", model="405b", nodes_per_engine=2, group=group())]) == []
     (said,) = nameless([one("8xH100", model="405b", nodes_per_engine=2)])
-    assert said.startswith("405b runs over 2 nodes, and their addresses are not given (vllm_group)")
+    assert said.startswith("405b runs over 2 nodes, and their names are not given (vllm_group)")
+    # The plays ask for addresses once the plan is made.
+    named = one("8xH100", model="405b", nodes_per_engine=2, group={"nodes": ["a", "b"], "rank": 1})
+    assert nameless([named]) == []
+    assert (named.group.nodes, named.group.addresses, named.group.head) == (("a", "b"), (), "")
+    assert "master-addr" not in named.config
 
 
 def test_a_width_of_the_users_leaves_gpus_idle() -> None:

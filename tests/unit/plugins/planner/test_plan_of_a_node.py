@@ -267,3 +267,14 @@ def test_settings_of_roles_reach_the_plan_playbook(tmp_path: Path) -> None:
     assert "\n8b     yes " in result
     result = plan(tmp_path, "gpus=4xH100", "model=8b", "vllm_tensor_parallel_size=4")
     assert "\n8b     yes   TP 4 " in result
+
+
+def test_an_engine_over_several_nodes_needs_their_names() -> None:
+    wanted = {"model": "8b", "nodes_per_engine": "2", "fail_on_findings": False}
+    refused = run(serving_plan.ActionModule, node("h100x1"), **wanted)
+    assert refused["plan"] is None
+    assert "8b runs over 2 nodes, and their names are not given" in refused["findings"][0]
+    nodes = {"nodes": ["one", "two"], "rank": 1}
+    (instance,) = run(serving_plan.ActionModule, node("h100x1"), group=nodes, **wanted)["plan"]["instances"]
+    assert instance["group"]["nodes"] == ("one", "two")
+    assert run(serving_plan.ActionModule, gpus="1xH100", **wanted)["plan"]["instances"][0]["group"]["size"] == 2
