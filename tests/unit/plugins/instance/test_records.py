@@ -187,3 +187,17 @@ def test_a_record_has_the_task_of_a_pooling_model_only() -> None:
     pooling = replace(ONE, task="rerank")
     assert json.loads(pooling.text())["task"] == pooling.endpoint["task"] == "rerank"
     assert record.parse(pooling.text()) == pooling
+
+
+GROUP = {"size": 2, "rank": 1, "nodes": ["n1", "n2"], "addresses": ["10.0.0.1", "10.0.0.2"], "port": 30501}
+
+
+def test_a_rank_of_an_engine_over_several_nodes_is_recorded_with_its_group():
+    rank = record.Record("a", "vllm-a.service", group=GROUP)
+    read_back = record.parse(rank.text())
+    assert read_back == rank
+    assert (read_back.headless, replace(rank, group={**GROUP, "rank": 0}).headless) == (True, False)
+    assert (rank.endpoint["rank"], rank.endpoint["head"]) == (1, "n1")
+    alone = record.Record("a", "vllm-a.service")
+    assert not alone.headless
+    assert "group" not in alone.text()
