@@ -219,6 +219,11 @@ def test_the_daemon_restarts_and_says_why():
     with pytest.raises(Ended):
         vllm_peer.keep_together(watch(HEAD, leaving)[0], done.append, said.append, sleep)
     assert set(done) == {True}
+    done.clear()
+    time.now = 0
+    with pytest.raises(Ended):
+        vllm_peer.keep_together(watch(HEAD, {})[0], done.append, said.append, sleep)
+    assert done == []
 
 
 class Ended(Exception):
