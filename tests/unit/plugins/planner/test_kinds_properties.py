@@ -18,8 +18,8 @@ from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.memory import 
     GIB,
     Experts,
     Parallel,
-    stages,
-    weights_gib_per_gpu,
+    stages_of,
+    weights_by_stage,
 )
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.overhead import Step, overhead_gib
 from ansible_collections.gpunode.llm.plugins.plugin_utils.planner.splits import problem
@@ -42,18 +42,20 @@ def gpu(gib: int, count: int = 1) -> dict[str, Any]:
 def taken_gib(instance: Instance, catalog: Catalog) -> float:
     """Weights, overhead and one request of the planned context, on the fullest GPU: counted anew."""
     model = catalog.models["m"]
-    spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size)
+    cut = instance.group.layers if instance.group else ()
+    spread = Parallel(instance.tensor_parallel_size, instance.pipeline_parallel_size, cut=cut)
     whole = bool(instance.config.get("enable-expert-parallel"))
     gpus = spread.tp * instance.data_parallel_size
-    weights = weights_gib_per_gpu(model, spread, Experts(over=gpus) if whole else Experts(cut=gpus))
+    weights = weights_by_stage(model, spread, Experts(over=gpus) if whole else Experts(cut=gpus))
     step = instance.config.get("max-num-batched-tokens", 2048)
     overhead = overhead_gib(model, spread, Step(step, 256), catalog.engine(None), catalog.policy)
     fp8 = str(instance.config.get("kv-cache-dtype", model.cache_dtype)).startswith("fp8")
     requests = (
         model.layout(Setting(tp=spread.tp, layers=stage, fp8=fp8, in_flight=step, step=step))
-        for stage in stages(model.sized.layers, spread.pp)
+        for stage in stages_of(model, spread)
     )
-    return weights + overhead + max(state.request_bytes(instance.max_model_len) for state in requests) / GIB
+    each = zip(weights, (layout.request_bytes(instance.max_model_len) for layout in requests))
+    return overhead + max(stage + request / GIB for stage, request in each)
 
 
 @SLOW
@@ -65,6 +67,24 @@ def test_no_plan_exceeds_a_board(config: dict[str, Any], count: int, gib: int, o
         assert taken_gib(instance, catalog) <= gib * 0.92 + 0.01
         assert 0 < instance.max_model_len <= catalog.models["m"].context
         assert len(instance.gpu_indices) <= count
+    assert made.plan or made.findings
+
+
+@SLOW
+@given(configs(), st.integers(1, 8), st.integers(8, 160), st.integers(2, 3), OBJECTIVES)
+def test_no_stage_on_a_node_exceeds_a_board(
+    config: dict[str, Any], count: int, gib: int, nodes: int, objective: str
+) -> None:
+    catalog = catalog_of(config)
+    made = outcome([gpu(gib, count)], catalog, model="m", objective=objective, nodes_per_engine=nodes)
+    sized = catalog.models["m"].sized
+    for instance in made.plan.instances if made.plan else ():
+        assert instance.group
+        assert sized.stages
+        assert (instance.group.size, sum(instance.group.layers)) == (nodes, sized.layers)
+        assert instance.pipeline_parallel_size == len(instance.group.layers) == nodes
+        assert len(instance.gpu_indices) == instance.tensor_parallel_size <= count
+        assert taken_gib(instance, catalog) <= gib * 0.92 + 0.01
     assert made.plan or made.findings
 
 
