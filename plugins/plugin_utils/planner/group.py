@@ -352,28 +352,24 @@ def _of(answer: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def _of_group(
     head: Mapping[str, Any], node: str, others: Sequence[str], plans: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Findings about each node of a group, against its head."""
+    """Findings about each node of a group, against its head. A node that has no plan tells by itself why."""
     found = []
-    for other in others:
-        if other not in plans:
-            found.append(f"{head['name']}: {other} of its group is not in this play: run it for all of {_all(head)}.")
-            continue
+    for other in (other for other in others if plans.get(other, {}).get("plan")):
         mine = next((instance for instance in _of(plans[other]) if instance["name"] == head["name"]), None)
         gpus = [_gpus(plans[which]) for which in (node, other)]
-        if not _of(plans[other]) and not plans[other].get("findings"):
-            found.append(f"{head['name']}: there is no plan of {other}, which is in its group.")
+        if mine is None:
+            found.append(
+                f"{head['name']} runs over {' and '.join(head['group']['nodes'])}, and {other} does not serve it: give"
+                " both the same models, or list the nodes of each engine in vllm_engine_nodes."
+            )
         elif gpus[0] != gpus[1]:
             found.append(
                 f"{head['name']}: {node} has {gpus[0]}, and {other} {gpus[1]}: an engine over several nodes needs the"
                 " same GPUs on each."
             )
-        elif mine is not None:
+        else:
             found += [f"{head['name']}: {sentence}" for sentence in _against(head, mine, node, other)]
     return found
-
-
-def _all(instance: Mapping[str, Any]) -> str:
-    return " and ".join(instance["group"]["nodes"])
 
 
 def _gpus(answer: Mapping[str, Any]) -> str:

@@ -143,7 +143,10 @@ def test_a_group_that_is_read() -> None:
 
 def plan(gpus: str, rank: int, **options: Any) -> dict[str, Any]:
     """What serving_plan returns for a node."""
-    made = outcome(gpus, **{"model": "405b", "group": group(2, rank), "nodes_per_engine": 2, **options})
+    wanted = {"model": "405b", "group": group(2, rank), "nodes_per_engine": 2, **options}
+    if "name" in wanted:
+        wanted["models"] = [{"model": wanted.pop("model"), "name": wanted.pop("name")}]
+    made = outcome(gpus, **wanted)
     assert made.plan, made.findings
     count, name = gpus.split("x")
     return {"plan": made.plan.as_dict(), "findings": [], "gpus": [{"name": name}] * int(count)}
@@ -151,13 +154,19 @@ def plan(gpus: str, rank: int, **options: Any) -> dict[str, Any]:
 
 def test_plans_that_agree() -> None:
     assert differences({"a": plan("8xH100", 0), "b": plan("8xH100", 1)}) == []
+    assert differences({"a": plan("8xH100", 1, model="8b", nodes_per_engine=1)}) == []
+
+
+@pytest.mark.parametrize("other", [{}, {"b": {}}, {"b": {"plan": None, "findings": ["no GPU"], "gpus": []}}])
+def test_a_node_without_a_plan_tells_why_itself(other: dict[str, Any]) -> None:
+    assert differences({"a": plan("8xH100", 0), **other}) == []
 
 
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        ({}, "405b: b of its group is not in this play: run it for all of a and b."),
-        ({"b": {"plan": None, "findings": [], "gpus": []}}, "there is no plan of b"),
+        ({"b": plan("8xH100", 1, model="8b")}, "405b runs over a and b, and b does not serve it: give both the same"),
+        ({"b": plan("8xH100", 1, nodes_per_engine=1, model="405b-fp8", name="405b")}, "differ in the size"),
         ({"b": plan("8xH200", 1)}, "a has 8x H100, and b 8x H200: an engine over several nodes needs the same GPUs"),
         (
             {"b": plan("8xH100", 1, image="b/c:d")},
