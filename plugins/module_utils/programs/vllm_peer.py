@@ -305,8 +305,8 @@ def gate(group: Group, run: str, ask: Ask, alive: Callable[[], bool], sleep: Sle
     """Wait until the head of this run answers, and its unit counts as started; False if this rank ends before."""
     while alive():
         head = ask(HEAD)
-        known = bool(head) and head.met.get(str(group.rank)) == run
-        if head and known and not over(head, head.met[str(HEAD)]) and head.active == "active":
+        with_us = head is not None and head.met.get(str(group.rank)) == run
+        if head and with_us and not over(head, head.met[str(HEAD)]) and head.active == "active":
             return True
         sleep(1)
     return False
