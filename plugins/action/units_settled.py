@@ -37,5 +37,6 @@ def spread(args: dict[str, Any]) -> dict[str, Any]:
         args["files"] = [*args["files"], *(file for service in services for file in service["to_write"])]
         args["units"] = [unit for service in services for unit in (*service["peers"], service["runs"])]
         args["endpoints"] = [service["endpoint"] for service in services]
-        args["absent"] = [path for service in services for path in service["second"]["files"]]
+        gone = [unit for service in services for unit in (service["second"], *service["unpeered"])]
+        args["absent"] = [path for unit in gone for path in unit["files"]]
     return args

@@ -154,7 +154,7 @@ def main():
     )
     params, node = module.params, surroundings(module)
     known = archive.secrets(node, further_places(params)) | set(params["secrets"])
-    units = archive.instance_units(node.find(archive.UNITS))
+    units = archive.instance_units([*node.find(archive.UNITS), *node.find(archive.PEERS)])
     texts = {**archive.gather(node, units, params["lines"]), **params["texts"]}
     folder = params["name"].replace("/", "-")
     data = archive.pack(folder, archive.clean({name: str(text) for name, text in texts.items()}, known), time.time())

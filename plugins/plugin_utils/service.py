@@ -455,7 +455,7 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     ``record``: its record's text. ``to_write``: its files, for rendered_files. ``runs``: its unit, for units_ready.
     ``parsed``: its configuration, for vllm_config_check. ``endpoint``: for endpoint_ready. ``second``: the
     unit and files that its second instance may have left, for units_removed. ``peers``: the unit that keeps it together
-    with its other ranks, for units_ready, if there is one.
+    with its other ranks, for units_ready, if there is one. ``unpeered``: the same, for units_removed, if there is none.
     """
     settings = Settings.read(given)
     built = made(instance, settings)
@@ -474,6 +474,7 @@ def service(instance: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         "endpoint": written.endpoint,
         "second": _second(instance),
         "peers": _peers(built),
+        "unpeered": _unpeered(built),
     }
 
 
@@ -481,6 +482,12 @@ def _peers(built: Service) -> list[dict[str, Any]]:
     """The unit that keeps a rank together with the others, for units_ready; none for an engine on one node."""
     peer = {"name": built.peer_unit, "files": built.peer_reads, "started_from": built.peer_started_from}
     return [peer] if built.group else []
+
+
+def _unpeered(built: Service) -> list[dict[str, Any]]:
+    """That unit of an engine that ran over several nodes and now runs on one, in the form of units_removed."""
+    unit = names.peer_unit(built.name)
+    return [] if built.group or built.first else [{"unit": unit, "files": [f"{names.UNIT_DIR}/{unit}"]}]
 
 
 def _asked(built: Service, instance: Mapping[str, Any]) -> dict[str, Any]:

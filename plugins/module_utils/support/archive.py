@@ -15,6 +15,8 @@ from . import redact
 
 #: A pattern for the units of instances.
 UNITS = f"{names.UNIT_DIR}/{names.UNITS}"
+#: And those that keep the ranks of an engine over several nodes together.
+PEERS = f"{names.UNIT_DIR}/{names.peer_unit('*')}"
 #: The copies that units make at their start.
 STARTED_FROM = names.started_from(names.UNITS)
 #: The most of each text, in characters, counted from its end.

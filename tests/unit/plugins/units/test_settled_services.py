@@ -39,3 +39,8 @@ def test_what_keeps_ranks_together_is_looked_at_as_well() -> None:
     rank = service.service({"name": "a", "image": "i:1", "port": 8000, "group": group}, {})
     found = units_settled.spread({"services": [rank], "files": [PROGRAM], "units": [], "endpoints": []})
     assert [unit["name"] for unit in found["units"]] == ["gpunode-peer@a.service", "vllm-a.service"]
+    # An engine that runs on one node now has left it behind.
+    unit = "/etc/systemd/system/gpunode-peer@a.service"
+    assert unit not in found["absent"]
+    alone = units_settled.spread({"services": [ONE], "files": [PROGRAM], "units": [], "endpoints": []})
+    assert unit in alone["absent"]

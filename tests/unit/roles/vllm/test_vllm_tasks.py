@@ -92,8 +92,10 @@ def test_what_ran_beside_is_looked_for_and_removed_whole() -> None:
     # As much as its files are, where they are left over.
     assert main["units_settled"]["services"] == "{{ __vllm_services }}"
     assert [arguments["units"] for name, arguments in flat("serve") if name == "units_removed"] == [
-        "{{ __vllm_second_values }}"
+        "{{ __vllm_second_values + __vllm_unpeered }}"
     ]
+    (unpeered,) = value("__vllm_unpeered", vllm_instances=listed)
+    assert unpeered["unit"] == "gpunode-peer@a.service"
     (rescue,) = [task["rescue"] for task in TASKS["serve"] if "rescue" in task]
     first = TASKS["rollback"][0]["ansible.builtin.import_tasks"]
     assert (rescue[0]["ansible.builtin.import_tasks"], first) == ("rollback.yml", "second_end.yml")
