@@ -204,6 +204,25 @@ front_since_s:
   description: How many seconds the gateway has run. Null if it does not run.
   type: int
   returned: always
+router:
+  description: The router of the role P(gpunode.llm.router#role). Empty if there is none.
+  type: dict
+  returned: always
+  contains:
+    processes:
+      description: Each of its units, with its C(state) in systemd, and whether it C(answers).
+      type: list
+      elements: dict
+    workers:
+      description: How many engines it should pass requests to.
+      type: int
+    workers_ready:
+      description: To how many of them it does.
+      type: int
+    not_ready:
+      description: The others, with their addresses.
+      type: list
+      elements: str
 front_listens:
   description: The addresses and ports that the gateway listens on, such as V(0.0.0.0 443).
   type: list
@@ -242,9 +261,10 @@ from ..module_utils.instance import (
     known,
     leftovers as instance_leftovers,
     names,
+    router as instance_router,
     status as instance_status,
 )
-from ..module_utils.instance.names import GATEWAY_UNIT
+from ..module_utils.instance.names import GATEWAY_UNIT, ROUTER_UNITS
 from ..module_utils.node import brought as node_brought, commands
 from ..module_utils.programs import gpu as programs_gpu, vllm_wait
 from ..module_utils.units import unit as units_unit
@@ -348,7 +368,7 @@ class Node:
         return programs_gpu.look(programs_gpu.nvidia_smi(run, tool), programs_gpu.scan_pci())
 
     def units(self, names):
-        units = (DOCKER, GATEWAY_UNIT, *names, *instance_leftovers.JOBS)
+        units = (DOCKER, GATEWAY_UNIT, *ROUTER_UNITS, *names, *instance_leftovers.JOBS)
         shown = self.output(*commands.show(instance_status.PROPERTIES, *units))
         return instance_status.parse_units(shown, time.monotonic())
 
@@ -437,6 +457,12 @@ def listens(module):
     return [f"{host} {port}" for host, port in addresses]
 
 
+def of_router(units):
+    """The router's units and workers. Empty without a router."""
+    here = {name: units[name] for name in ROUTER_UNITS if name in units and units[name].loaded}
+    return instance_router.status({name: f"{unit.active}/{unit.sub}" for name, unit in here.items()})
+
+
 def leftovers(here, units):
     records = [instance.record for instance in here]
     try:
@@ -488,6 +514,7 @@ def main():
         front=f"{gateway.active}/{gateway.sub}" if gateway.loaded else "",
         front_since_s=gateway.since_s,
         front_listens=listens(module) if gateway.loaded else [],
+        router=of_router(units),
         leftovers=[] if module.params["names"] else leftovers(here, units),
         gpu_message=" ".join(text for text in messages if text),
     )

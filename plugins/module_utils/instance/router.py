@@ -143,3 +143,30 @@ def texts(nodes: Nodes, folder: str = names.ROUTER_DIR) -> Dict[str, str]:
         names.ROUTER_WORKERS: manifest_text(nodes),
     }
     return {os.path.join(folder, os.path.basename(path)): text for path, text in named.items()}
+
+
+def status(
+    active: Mapping[str, str], settings: str = names.ROUTER_SETTINGS, record: str = names.ROUTER_NODES
+) -> Dict[str, Any]:
+    """The router of a node: its units, and the workers that get no requests. Empty without a router.
+
+    Args:
+        active: the state of each of its units that systemd knows.
+    """
+    if not active:
+        return {}
+    said = {process.unit: process.states() for process in processes(settings)}
+    try:
+        listed = [worker for found in read(record).values() for worker in found]
+    except ValueError:  # the module that changes it reports the error
+        listed = []
+    answers = [states for states in said.values() if states is not None]
+    lost = [one for one in listed if not all(states.get(one.id) == READY for states in answers)]
+    return {
+        "processes": [
+            {"unit": unit, "state": state, "answers": said.get(unit) is not None} for unit, state in active.items()
+        ],
+        "workers": len(listed),
+        "workers_ready": len(listed) - len(lost) if answers else 0,
+        "not_ready": [f"{one.id} at {one.url}" for one in lost],
+    }

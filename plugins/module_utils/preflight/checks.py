@@ -262,6 +262,7 @@ def check_gateway(
             f"The gateway cannot listen on {host}:{port}: the port is in use, or the address is not one of this"
             f" node. `ss -ltnp 'sport = :{port}'` on the node shows who uses the port."
         )
+    findings += _check_router(gateway.get("router") or [], run, free)
     certificate, key = str(gateway.get("certificate") or ""), str(gateway.get("certificate_key") or "")
     if certificate:
         trouble = pair_trouble(certificate, key)
@@ -269,6 +270,18 @@ def check_gateway(
             trouble = f"{certificate} has expired"
         findings += [f"{trouble}; the gateway needs a certificate and its key on the node."] if trouble else []
     return findings
+
+
+def _check_router(listens: Iterable[Mapping[str, Any]], run: Runner, free: Callable[[str, int], bool]) -> list[str]:
+    """Check that the router can bind its ports, unless it runs already."""
+    taken = [(str(one["host"]), int(one["port"])) for one in listens if not free(str(one["host"]), int(one["port"]))]
+    if not taken or any(run(["systemctl", "is-active", "--quiet", unit])[0] == 0 for unit in names.ROUTER_UNITS):
+        return []
+    return [
+        f"The router cannot listen on {host}:{port}: the port is in use. `ss -ltnp 'sport = :{port}'` on the node shows"
+        " who uses the port; router_port and its three neighbours set the router's."
+        for host, port in taken
+    ]
 
 
 def check_platform(platform: Mapping[str, Any], supported: Mapping[str, Any]) -> list[str]:

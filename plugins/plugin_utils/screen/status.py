@@ -21,7 +21,7 @@ GPUS = ("host", "instance", "GPUs", "busy", "power", "hottest", "memory")
 LOAD_NUMBERS, GPU_NUMBERS = 3, 3
 WORDS = "req/s: requests that ended; in and out tok/s: tokens of prompts and of answers; seen for one second."
 NONE = "-"
-GATEWAY = "gateway"
+GATEWAY, ROUTER = "gateway", "router"
 #: Leftovers by kind: the words for one, for several, and the remedy.
 LEFT = {
     "job": ("still works", "still work", "journalctl -fu follows it"),
@@ -107,11 +107,32 @@ def _shown(status: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[Mapping[
     ]
 
 
+def _router_state(router: Mapping[str, Any]) -> str:
+    """The router's state. One of its two processes is enough."""
+    answers = any(process["answers"] for process in router["processes"])
+    return ("serving" if router["workers_ready"] or not router["workers"] else "no engine") if answers else "down"
+
+
+def _router_notes(host: str, router: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{host}: {process['unit']} is {process['state']} and does not answer: journalctl -u {process['unit']} says why"
+        for process in router["processes"]
+        if not process["answers"]
+    ]
+    if router["not_ready"]:
+        lines.append(
+            f"{host}: the router sends nothing to {', '.join(router['not_ready'])}: status of that node says why"
+        )
+    return lines
+
+
 def _load_rows(host: str, status: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = [load_cells(host, instance) for instance in _shown(status, nodes)]
     if status.get("front"):
         empty = (NONE,) * (len(LOAD) - 4)
         rows.append((host, GATEWAY, _gateway_state(status), _up(status.get("front_since_s")), *empty))
+    if status.get("router"):
+        rows.append((host, ROUTER, _router_state(status["router"]), *(NONE,) * (len(LOAD) - 3)))
     return rows
 
 
@@ -140,6 +161,12 @@ def _about(host: str, status: Mapping[str, Any]) -> list[tuple[str, str]]:
         places = [place.replace(" ", ":") for place in status.get("front_listens", [])]
         listens = f", listens on {' and '.join(places)}" if places else ""
         lines.append((f"{host} {GATEWAY}", f"{GATEWAY_UNIT} {status['front']}{listens}"))
+    if status.get("router"):
+        router = status["router"]
+        units = ", ".join(f"{process['unit']} {process['state']}" for process in router["processes"])
+        lines.append(
+            (f"{host} {ROUTER}", f"{units}, {router['workers_ready']} of {router['workers']} engines get requests")
+        )
     return lines
 
 
@@ -183,12 +210,13 @@ def notes(host: str, status: Mapping[str, Any]) -> list[str]:
     lines = [note for instance in status["instances"] for note in _of_instance(host, instance)]
     if status.get("front") and not status["front"].startswith("active/"):
         lines.append(f"{host}: the gateway is {status['front']}: journalctl -u gpunode-gateway says why")
+    lines += _router_notes(host, status["router"]) if status.get("router") else []
     if status.get("gpu_message"):
         lines.append(f"{host}: {status['gpu_message']}")
     return lines + _left(host, status.get("leftovers", []))
 
 
-DATA = ("docker_runs", "front", "front_since_s", "front_listens", "leftovers", "gpu_message", "instances")
+DATA = ("docker_runs", "front", "front_since_s", "front_listens", "router", "leftovers", "gpu_message", "instances")
 
 
 def _unhealthy(host: str, status: Mapping[str, Any]) -> list[str]:
@@ -198,7 +226,10 @@ def _unhealthy(host: str, status: Mapping[str, Any]) -> list[str]:
         if not instance["healthy"]
     ]
     gateway_down = status.get("front") and _gateway_state(status) != "serving"
-    return [*unhealthy, *([f"{host} {GATEWAY} ({_gateway_state(status)})"] if gateway_down else [])]
+    unhealthy += [f"{host} {GATEWAY} ({_gateway_state(status)})"] if gateway_down else []
+    router = status.get("router") or {}
+    router_down = router and _router_state(router) != "serving"
+    return [*unhealthy, *([f"{host} {ROUTER} ({_router_state(router)})"] if router_down else [])]
 
 
 def tables(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -233,7 +264,7 @@ def report(nodes: Mapping[str, Mapping[str, Any]], short: bool = False) -> dict[
             lines.append(f"{host} could not be asked: {status.get('msg') or 'it was not reached'}")
             data[host] = {"asked": False}
             continue
-        if not status["instances"]:
+        if not status["instances"] and not status.get("router"):
             lines.append(f"{host} serves nothing.")
         lines += notes(host, status)
         unhealthy += _unhealthy(host, status)

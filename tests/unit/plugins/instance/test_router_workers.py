@@ -209,3 +209,19 @@ def test_a_process_that_answers_otherwise_counts_as_none(smg, folder):
     assert second.states() == {}
     assert router.Process(names.ROUTER_UNIT, 1).states() is None
     assert router.states("no JSON") == {}
+
+
+def test_the_status_of_a_router(ask, smg, folder, tmp_path):
+    settings, record = str(folder / "settings.json"), str(folder / "nodes.json")
+    assert router.status({}, settings, record) == {}
+    ask(nodes={"gpu-1": [A], "gpu-2": [B]})
+    active = dict.fromkeys(names.ROUTER_UNITS, "active/running")
+    found = router.status(active, settings, record)
+    assert (found["workers"], found["workers_ready"], found["not_ready"]) == (2, 2, [])
+    assert found["processes"][0] == {"unit": names.ROUTER_UNIT, "state": "active/running", "answers": True}
+    smg[1].stuck = {B["id"]: "not_ready"}
+    assert router.status(active, settings, record)["not_ready"] == ["gpu-2-8b at http://10.0.0.2:8000"]
+    down = router.status(active, str(tmp_path / "none"), record)
+    assert (down["workers_ready"], down["processes"][0]["answers"]) == (0, False)
+    (folder / "nodes.json").write_text("{")
+    assert router.status(active, settings, record)["workers"] == 0

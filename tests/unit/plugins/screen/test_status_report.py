@@ -217,3 +217,34 @@ def test_a_rank_is_shown_where_its_head_is_not_or_where_it_is_ill() -> None:
     nodes = {"n1": {"instances": [OVER_TWO]}, "n2": {"instances": [ill]}}
     assert rows(nodes) == ["n1", "n2"]
     assert report(nodes)["unhealthy"] == ["n2 8b (failed)"]
+
+
+def routing(*answers, ready=1, not_ready=()):
+    units = ("gpunode-router.service", "gpunode-router-second.service")
+    processes = [
+        {"unit": unit, "state": "active/running" if answer else "failed/failed", "answers": answer}
+        for unit, answer in zip(units, answers, strict=True)
+    ]
+    return {"processes": processes, "workers": 2, "workers_ready": ready, "not_ready": list(not_ready)}
+
+
+def test_a_router_without_an_engine_of_its_own_is_shown():
+    text = " ".join(" ".join(report({"r": node(router=routing(True, True, ready=2))})["text"]).split())
+    assert "router" in text
+    assert "2 of 2 engines get requests" in text
+    assert "serves nothing" not in text
+
+
+@pytest.mark.parametrize(
+    ("router", "state", "note"),
+    [
+        (routing(True, True, not_ready=["gpu-2-8b at http://10.0.0.2:8000"]), "", "sends nothing to gpu-2-8b at http"),
+        (routing(True, False), "", "gpunode-router-second.service is failed/failed and does not answer"),
+        (routing(True, True, ready=0), "no engine", ""),
+        (routing(False, False, ready=0), "down", "journalctl -u gpunode-router.service says why"),
+    ],
+)
+def test_what_is_wrong_with_a_router(router, state, note):
+    found = report({"r": node(router=router)})
+    assert found["unhealthy"] == ([f"r router ({state})"] if state else [])
+    assert note in " ".join(found["notes"])

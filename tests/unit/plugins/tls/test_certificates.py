@@ -140,3 +140,20 @@ def test_a_certificate_of_the_operator_s_is_looked_at(made):
     assert message == "There is no file /none.pem; the gateway needs a certificate and its key on the node."
     (message,) = preflight_checks.check_gateway(pair, lambda _words: (1, "", ""), [])
     assert message.startswith(f"{certificate} has expired;")
+
+
+@pytest.mark.parametrize(
+    ("runs", "taken", "expected"),
+    [
+        (False, {30001}, ["The router cannot listen on 127.0.0.1:30001: the port is in use."]),
+        (True, {30001}, []),
+        (False, set(), []),
+    ],
+)
+def test_the_routers_ports_are_its_own_while_it_runs(runs, taken, expected):
+    listens = [{"host": "127.0.0.1", "port": port} for port in (30000, 30001)]
+    found = preflight_checks.check_gateway(
+        {"router": listens}, lambda _words: (0 if runs else 3, "", ""), [], lambda _host, port: port not in taken
+    )
+    assert len(found) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(found, expected, strict=True))
