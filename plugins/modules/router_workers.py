@@ -158,6 +158,8 @@ class Membership:
         with node_lock.alone(Path(LOCK)):
             before = router.read(self.record)
             after = self.after(before)
+            if before == after == {}:
+                return before, after, False  # a host without a router, or one that has none any more
             wanted = router.texts(after, self.params["folder"])
             here = {path: node_files.text_of(path) for path in wanted}
             if not self.module.check_mode:

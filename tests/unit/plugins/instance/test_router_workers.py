@@ -148,6 +148,11 @@ def test_nodes_that_are_no_longer_known_are_taken_out(ask, folder):
     assert [one["id"] for one in manifest(folder)["workers"]] == [B["id"]]
 
 
+def test_a_host_whose_router_is_gone_is_left_as_it_is(ask, folder):
+    assert ask(node="gpu-1", state="absent")["changed"] is False
+    assert list(folder.iterdir()) == []
+
+
 def test_a_node_without_engines_has_no_place(ask):
     ask(node="gpu-1", workers=[A])
     assert ask(node="gpu-1", workers=[])["nodes"] == []
