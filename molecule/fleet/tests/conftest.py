@@ -85,6 +85,13 @@ def counter(node: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines())
 
 
+def slow(node: str) -> None:
+    """Have a node's engine take its time, so that streams last and the CPUs are left to others."""
+    program = (Path(__file__).parents[1] / "slow.py").read_text()
+    on_node(f"cat >/run/slow.py <<'END'\n{program}\nEND", node=node)
+    on_node("systemd-run --quiet --collect --unit=slow python3 /run/slow.py", node=node)
+
+
 def note(text: str) -> None:
     """The case's figure, in the run's output."""
     print(f"\n    {text}", flush=True)
@@ -96,6 +103,15 @@ def front() -> Iterator[Front]:
     certificate = on_node("cat /etc/gpunode/gateway/certificate.pem", node=HOST)
     with resolved(name, where):
         yield Front(name, SETTINGS["gateway_port"], where, certificate)
+
+
+@pytest.fixture(scope="session")
+def slow_engines() -> Iterator[None]:
+    for node in FLEET:
+        slow(node)
+    yield
+    for node in FLEET:
+        on_node("systemctl stop slow", check=False, node=node)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ IMAGE = "registry.gpunode.test:5000/vllm/vllm-openai-cpu:v0.32.0"
 
 
 @pytest.fixture
-def load(front: Front) -> Iterator[Load]:
+def load(front: Front, slow_engines: None) -> Iterator[Load]:
     """Streams before, during and after what the test does. Nothing of it may be missing."""
     with steady_load(front, KEY) as load:
         yield load

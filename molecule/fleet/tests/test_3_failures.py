@@ -9,10 +9,12 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
 from clients import Front, Load, steady_load
-from conftest import KEY, SECOND, THIRD, engine_url, note, ready, started, workers
+from conftest import KEY, SECOND, THIRD, engine_url, note, ready, slow, started, workers
 from scenario import docker, on_node, wait_until
 
+pytestmark = pytest.mark.usefixtures("slow_engines")
 #: Every process of an engine: the server that answers, and what computes.
 ENGINE = "'V[L]LM::|[v]llm serve'"
 
@@ -63,10 +65,11 @@ def test_an_engine_that_hangs(front: Front) -> None:
     run = started(SECOND)
     with steady_load(front, KEY) as load:
         death = Death(SECOND, load)
-        death.by(lambda: on_node(f"pkill -STOP -f {ENGINE}", node=SECOND))
+        death.by(lambda: on_node(f"systemctl stop slow; pkill -STOP -f {ENGINE}", node=SECOND))
         death.and_back()
     death.judge()
     assert started(SECOND) != run
+    slow(SECOND)
 
 
 def cut_the_power(node: str) -> None:
@@ -89,3 +92,4 @@ def test_a_node_without_power(front: Front) -> None:
         death.and_back()
     death.judge()
     wait_until(lambda: ready(THIRD, 8001), 300)
+    slow(THIRD)
