@@ -523,3 +523,66 @@ def test_routes_that_the_user_lists_are_all_that_pass():
         render("nginx.conf.j2", gateway_instances=[{**INSTANCE, "task": "embed"}], gateway_routes=["GET /v1/models"])
     )
     assert set(found) == {"/v1/models", "/8b/v1/models"}
+
+
+# -- before a router --------------------------------------------------------------------------------------------------
+ROUTER = {"first": "127.0.0.1:30000", "second": "127.0.0.1:30001"}
+TWO = [INSTANCE, {"name": "e5", "host": "0.0.0.0", "port": 8001, "task": "embed"}]
+
+
+def test_the_router_has_the_root_and_each_instance_its_name():
+    text = render("nginx.conf.j2", gateway_instances=TWO, gateway_router=ROUTER)
+    places = servers(text)[0]
+    assert ["proxy_pass", "http://router/v1/embeddings"] in places["= /v1/embeddings"]
+    assert ["proxy_pass", "http://router/v1/chat/completions"] in places["= /v1/chat/completions"]
+    assert ["proxy_pass", "http://engine-8b/v1/models"] in places["= /8b/v1/models"]
+    assert ["proxy_pass", "http://engine-e5/v1/embeddings"] in places["= /e5/v1/embeddings"]
+    # One that just starts knows no engine yet.
+    (asked,) = [line for line in places["= /v1/models"] if line[0] == "proxy_next_upstream"]
+    assert {"error", "http_404", "http_503", "non_idempotent"} <= set(asked)
+    assert not [line for line in places["= /8b/v1/models"] if line[0] == "proxy_next_upstream"]
+    assert upstreams(text)["router"] == [
+        ["server", ROUTER["first"], "max_fails=0"],
+        ["server", ROUTER["second"], "max_fails=0", "backup"],
+    ]
+
+
+def test_a_router_needs_no_engine_of_its_own_host():
+    text = render("nginx.conf.j2", gateway_instances=[], gateway_router=ROUTER)
+    assert set(upstreams(text)) == {"router"}
+    assert findings(gateway_instances=[], gateway_router=ROUTER) == []
+
+
+def test_routes_that_the_user_lists_are_those_of_the_router():
+    text = render("nginx.conf.j2", gateway_router=ROUTER, gateway_routes=["GET /v1/models"])
+    assert {path for path in servers(text)[0] if path.startswith("= /")} == {
+        "= /health",
+        "= /v1/models",
+        "= /8b/v1/models",
+    }
+
+
+def test_behind_a_router_an_engine_may_listen_where_that_reaches_it():
+    wide = [{**INSTANCE, "host": "10.0.0.1"}]
+    assert "clients can bypass the gateway" in findings(gateway_instances=wide)[0]
+    assert findings(gateway_instances=wide, gateway_router={"elsewhere": True}) == []
+    assert "upstream router" not in render("nginx.conf.j2", gateway_instances=wide, gateway_router={"elsewhere": True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"gateway_router": {"third": "x"}}, "gateway_router must hold first and second"),
+        ({"gateway_router": ROUTER, "gateway_default_instance": "8b"}, "so leave out gateway_default_instance"),
+        (
+            {
+                "gateway_router": ROUTER,
+                "gateway_instances": [{**INSTANCE, "name": "v1"}],
+                "gateway_routes": ["GET /v1/models", "GET /models"],
+            },
+            "The router has /v1/models, and so would v1: rename it.",
+        ),
+    ],
+)
+def test_what_cannot_be_before_a_router(settings, sentence):
+    assert any(sentence in finding for finding in findings(**settings))
