@@ -17,7 +17,7 @@ SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "converge.yml").read_text
 UNIT = "vllm-tiny.service"
 MODEL = "gpunode/tiny-llama"
 #: Seconds in which the engine is back whatever ended it: the pause after a crash, and a start on a busy machine.
-BACK_S = 420
+BACK_S = 560
 
 
 def play(name: str, **more: Any) -> Play:
