@@ -76,7 +76,10 @@ CHECKS = (
     ),
     *(scenario(name) for name in ("huggingface", "seed", "bundle")),
     *(scenario(name) for name in ("docker", "nvidia_container_toolkit", "redhat", "lambda", "alternative")),
-    *(scenario(name) for name in ("vllm", "models", "nodes", "returns", "gateway", "operations", "upgrade", "benchmark")),
+    *(
+        scenario(name)
+        for name in ("vllm", "models", "nodes", "returns", "gateway", "operations", "upgrade", "benchmark")
+    ),
     scenario("fleet"),
     Check(
         "kill-anywhere",
