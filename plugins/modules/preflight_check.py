@@ -101,8 +101,8 @@ options:
   gateway:
     description:
       - The needs of the gateway, when this node will run one. C(listens) is a list of dictionaries of C(host) and
-        C(port), and so is C(router) for the router before it. C(certificate) and C(certificate_key) are the paths of the operator's own files. They are checked
-        with the ports.
+        C(port), and so is C(router) for the router before it. C(certificate) and C(certificate_key) are the paths of
+        the operator's own files. They are checked with the ports.
     type: dict
     default: {}
   docker:

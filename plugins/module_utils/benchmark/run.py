@@ -34,8 +34,8 @@ from .measure import BenchmarkError, Target
 RUN = "/run/gpunode"
 #: What the node keeps of its benchmarks and tunes.
 RESULTS = "/var/lib/gpunode/benchmark"
-#: Options of the modules `benchmark` and `tune`, documented in doc_fragments/benchmark.py: what is asked of an engine, which
-#: their action plugins turn into runs; and what the job on the node needs.
+#: Options of the modules `benchmark` and `tune`, documented in doc_fragments/benchmark.py: what is asked of an engine,
+#: which their action plugins turn into runs; and what the job on the node needs.
 LOAD: Dict[str, Dict[str, Any]] = {
     "profiles": {"type": "list", "elements": "str", "default": []},
     "extra_profiles": {"type": "dict", "default": {}},
