@@ -176,8 +176,12 @@ class Load:
             except Exception as trouble:  # whatever it is, it is a lost stream
                 answer.trouble = f"{type(trouble).__name__}: {trouble}"
             self.streams.append(Stream(began, time.monotonic(), answer.outcome, answer.engine, str(answer)))
-            if answer.outcome != "whole":  # what is refused at once is not asked for a thousand times
-                await asyncio.sleep(0.5)
+            if answer.outcome != "whole":
+                print(
+                    f"\n    {time.strftime('%T')} {answer.outcome} after {time.monotonic() - began:.1f} s: {answer}",
+                    flush=True,
+                )
+                await asyncio.sleep(0.5)  # what is refused at once is not asked for a thousand times
 
     @property
     def failed(self) -> list[Stream]:
