@@ -109,6 +109,10 @@ nodes:
   type: list
   elements: str
   returned: success
+models:
+  description: The addresses of the engines, by the names of the instances.
+  type: dict
+  returned: success
 processes:
   description: How many processes of the router answered.
   type: int
@@ -220,6 +224,7 @@ class Membership:
             "changed": changed,
             "before": router.rows(before.get(self.node, ())),
             "nodes": sorted(after),
+            "models": router.addresses(after),
             "processes": len(processes),
             "cut": cut,
             "diff": {"before": lines(before), "after": lines(after)},

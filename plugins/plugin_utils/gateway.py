@@ -66,8 +66,9 @@ class Settings:
     metrics_port: int | None = None
     metrics_allow: tuple[str, ...] = ()
     config_dir: str = "/etc/gpunode/gateway"
-    #: The addresses of the router's two processes, if this node has it: `first` and `second`. With a router elsewhere,
-    #: `elsewhere`: engines then listen on an address that it reaches.
+    #: The addresses of the router's two processes, if this node has it: `first` and `second`. Where nginx does its
+    #: work, `models` with the addresses of the engines by the instances' names. With a router elsewhere, `elsewhere`:
+    #: engines then listen on an address that it reaches.
     router: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -152,9 +153,10 @@ def plain_text(what: str, value: Any, form: re.Pattern[str], wanted: str) -> str
 
 def router(value: Any) -> Mapping[str, Any]:
     """Read where the router listens, which site.yml sets."""
-    if not isinstance(value, Mapping) or not {*value} <= {"first", "second", "elsewhere"}:
+    if not isinstance(value, Mapping) or not {*value} <= {"first", "second", "elsewhere", "models"}:
         raise ValueError(f"gateway_router must hold first and second, and not {value!r}. playbooks/site.yml sets it.")
-    return {**value}
+    models = {str(name): [str(one) for one in listed] for name, listed in (value.get("models") or {}).items()}
+    return {**value, **({"models": models} if models else {})}
 
 
 def _number(name: str, low: int, high: int) -> Callable[[Any], int]:
@@ -265,6 +267,20 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 ROUTER, BY_NAME = "router", (*GENERATING, ("POST", "/v1/embeddings"))
 
 
+def _fleet(settings: Settings, default: str) -> list[tuple[str, str]]:
+    """The path prefixes of the fleet's models without a router, each with the name of its upstream."""
+    models = list(settings.router.get("models") or ())
+    root = default or (models[0] if len(models) == 1 else "")
+    return [*((f"/{name}", name) for name in models), *([("", root)] if root in models else [])]
+
+
+def _fleet_engines(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {"upstream": f"fleet-{name}", "servers": list(addresses)}
+        for name, addresses in (settings.router.get("models") or {}).items()
+    ]
+
+
 def _by_name(settings: Settings) -> Sequence[tuple[str, str]]:
     """The routes at which the router chooses by the model's name."""
     if not settings.routes_by_name:
@@ -290,6 +306,12 @@ def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], defaul
     for method, route in _by_name(settings):
         place = {"path": route, "methods": [], "engine": f"http://{ROUTER}{route}", "router": True}
         places.setdefault(route, place)["methods"].append(method)
+    for prefix, name in _fleet(settings, settings.default_instance):
+        for method, route in BY_NAME if settings.routes == GENERATING else settings.routes:
+            place = {"path": prefix + route, "methods": [], "engine": f"http://fleet-{name}{route}"}
+            places.setdefault(prefix + route, place)["methods"].append(method)
+    # Those of this node are among them.
+    instances = [one for one in instances if one["name"] not in (settings.router.get("models") or {})]
     passes_to: dict[str, Mapping[str, Any]] = {}
     for instance in instances:
         for prefix in _prefixes(instance, default):
@@ -426,6 +448,7 @@ def plan(
         "certificate": f"{settings.config_dir}/certificate.pem" if made else settings.certificate,
         "certificate_key": f"{settings.config_dir}/certificate.key" if made else settings.certificate_key,
         "engines": engines(instances),
+        "fleet": _fleet_engines(settings),
         "locations": places,
         "metrics": _metrics(settings, instances, default),
         **_service(settings),

@@ -85,6 +85,15 @@ def aliases(nodes: Nodes) -> Dict[str, str]:
     return {name: min(of) for name, of in sorted(meant.items()) if len(of) == 1 and name not in models}
 
 
+def addresses(nodes: Nodes) -> Dict[str, List[str]]:
+    """Host and port of each engine by the instance's name, which a worker's ID has after that of its node."""
+    found: Dict[str, List[str]] = {}
+    for node in sorted(nodes):
+        for worker in nodes[node]:
+            found.setdefault(worker.id[len(node) + 1 :], []).append(worker.url.partition("://")[2])
+    return found
+
+
 def aliases_text(nodes: Nodes) -> str:
     return json.dumps(aliases(nodes), indent=2) + "\n"
 

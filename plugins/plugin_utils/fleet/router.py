@@ -35,6 +35,7 @@ Instance = Mapping[str, Any]
 class Settings:
     """The router's settings, with the defaults of the role."""
 
+    architecture: str = "x86_64"
     check_failures: int = 2
     check_interval_s: int = 2
     drain_timeout_s: int = 300
@@ -51,10 +52,21 @@ class Settings:
     venv: str = "/opt/gpunode-router"
 
     @property
+    def chosen(self) -> str:
+        """What spreads the requests: the gateway itself where there is no wheel of smg."""
+        if self.engine != "auto":
+            return self.engine
+        return "smg" if self.architecture in ARCHITECTURES else "nginx"
+
+    @property
     def ports(self) -> tuple[int, int, int, int]:
         return self.port, self.second_port, self.metrics_port, self.second_metrics_port
 
 
+#: The architectures that smg has wheels for.
+ARCHITECTURES = ("x86_64", "aarch64")
+#: Of the settings, what is a fact.
+FACTS = ("architecture",)
 #: The range of each number.
 RANGES = {
     "check_failures": (1, 100),
@@ -71,9 +83,9 @@ def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     findings: list[str] = []
     values: dict[str, Any] = {}
     for field in fields(Settings):
-        name = f"router_{field.name}"
+        name, value = f"router_{field.name}", options.get(field.name, field.default)
         try:
-            value = typed(name, options.get(field.name, field.default))
+            value = value if field.name in FACTS else typed(name, value)
             values[field.name] = whole_number(name, value, *RANGES[field.name]) if field.name in RANGES else value
         except ValueError as error:
             findings.append(str(error))
@@ -110,7 +122,8 @@ def plan(options: Mapping[str, Any]) -> dict[str, Any]:
         "settings_path": names.ROUTER_SETTINGS,
         "key": names.ROUTER_KEY,
         "processes": [_process(settings, number) for number in (0, 1)],
-        "listens": [{"host": HOST, "port": port} for port in settings.ports],
+        "engine": settings.chosen,
+        "listens": [{"host": HOST, "port": port} for port in settings.ports] if settings.chosen == "smg" else [],
         "upstream": {"first": f"{HOST}:{settings.port}", "second": f"{HOST}:{settings.second_port}"},
         "launch": {
             "host": HOST,

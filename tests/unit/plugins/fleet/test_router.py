@@ -112,3 +112,18 @@ def test_the_plan_has_two_processes_on_ports_of_their_own():
 def test_settings_that_the_router_cannot_work_with(options, expected):
     (finding,) = router.plan(options)["findings"]
     assert expected in finding
+
+
+@pytest.mark.parametrize(
+    ("options", "engine", "ports"),
+    [
+        ({}, "smg", 4),
+        ({"architecture": "aarch64"}, "smg", 4),
+        ({"architecture": "ppc64le"}, "nginx", 0),
+        ({"architecture": "ppc64le", "engine": "smg"}, "smg", 4),
+        ({"engine": "nginx"}, "nginx", 0),
+    ],
+)
+def test_where_smg_has_no_wheel_the_gateway_does_its_work(options, engine, ports):
+    plan = router.plan(options)
+    assert (plan["engine"], len(plan["listens"]), plan["findings"]) == (engine, ports, [])

@@ -144,7 +144,8 @@ def test_requests_that_take_too_long_are_reported(ask, smg):
 
 def test_nodes_that_are_no_longer_known_are_taken_out(ask, folder):
     ask(nodes={"gpu-1": [A], "gpu-2": [B]})
-    assert ask(known=["gpu-2"])["nodes"] == ["gpu-2"]
+    result = ask(known=["gpu-2"])
+    assert (result["nodes"], result["models"]) == (["gpu-2"], {"8b": ["10.0.0.2:8000"]})
     assert [one["id"] for one in manifest(folder)["workers"]] == [B["id"]]
 
 

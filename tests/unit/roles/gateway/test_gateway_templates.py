@@ -587,3 +587,22 @@ def test_behind_a_router_an_engine_may_listen_where_that_reaches_it():
 )
 def test_what_cannot_be_before_a_router(settings, sentence):
     assert any(sentence in finding for finding in findings(**settings))
+
+
+def test_without_a_router_nginx_spreads_the_requests_of_each_model():
+    models = {"8b": ["10.0.0.1:8000", "10.0.0.2:8000"], "70b": ["10.0.0.3:8000"]}
+    settings = {"gateway_instances": [{**INSTANCE, "host": "10.0.0.1"}], "gateway_router": {"models": models}}
+    text = render("nginx.conf.j2", **settings)
+    assert findings(**settings) == []
+    assert upstreams(text)["fleet-8b"] == [
+        ["least_conn"],
+        *(["server", address, "max_fails=2", "fail_timeout=5s"] for address in models["8b"]),
+    ]
+    places = servers(text)[0]
+    assert ["proxy_pass", "http://fleet-8b/v1/chat/completions"] in places["= /8b/v1/chat/completions"]
+    assert ["proxy_pass", "http://fleet-70b/v1/embeddings"] in places["= /70b/v1/embeddings"]
+    assert "= /v1/models" not in places
+    default = render("nginx.conf.j2", **settings, gateway_default_instance="8b")
+    assert ["proxy_pass", "http://fleet-8b/v1/models"] in servers(default)[0]["= /v1/models"]
+    alone = render("nginx.conf.j2", gateway_instances=[], gateway_router={"models": {"8b": models["8b"]}})
+    assert ["proxy_pass", "http://fleet-8b/v1/models"] in servers(alone)[0]["= /v1/models"]
