@@ -338,7 +338,8 @@ def _started_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str
         "peer_unit": group["unit"] if group else "",
         "peer_folder": names.peer_folder(name) if group else "",
         "peer_started_from": names.peer_started_from(name) if group else "",
-        "peer_reads": [settings.peer_program, group["unit_file"], files(instance, settings).record] if group else [],
+        # Not its record, which it reads again by itself: it must answer while a rank stops for a change.
+        "peer_reads": [settings.peer_program, group["unit_file"]] if group else [],
     }
 
 

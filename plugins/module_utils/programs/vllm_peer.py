@@ -29,7 +29,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
@@ -217,9 +217,15 @@ def server_of(group: Group, look: Look) -> ThreadingHTTPServer:
     return server
 
 
-def keep_together(watch: Watch, restart: Callable[[bool], None], say: Callable[[str], None], sleep: Sleep) -> None:
-    """Look for ever."""
-    while True:
+def keep_together(
+    watch: Watch,
+    restart: Callable[[bool], None],
+    say: Callable[[str], None],
+    sleep: Sleep,
+    changed: Callable[[], bool] = lambda: False,
+) -> None:
+    """Look until the group is another one: systemd then starts this program anew."""
+    while not changed():
         reason = watch.reason()
         if reason:
             say(f"{reason}: {watch.group.unit} starts anew, with all others of its group")
@@ -419,8 +425,17 @@ def forgive(unit: str) -> None:
     output_of("systemctl", "reset-failed", unit)
 
 
-def serve(group: Group) -> None:
-    """Tell and watch until systemd stops it."""
+def is_another(group: Group, record: str) -> bool:
+    """Whether the nodes, addresses or ports of the group have changed; other options do not concern the daemon."""
+    try:
+        now = group_in(text_of(record))
+    except (ValueError, KeyError):  # it is being written, or the instance is on its way to be removed
+        return False
+    return replace(now, digest="") != replace(group, digest="")
+
+
+def serve(group: Group, record: str) -> None:
+    """Tell and watch until systemd stops it, or the group has changed."""
     latest = Latest(looker(group), time.sleep)
     server = server_of(group, latest)
     for work in (latest.go_on, server.serve_forever):
@@ -432,7 +447,8 @@ def serve(group: Group) -> None:
         if not in_order:  # what waits for a rank that is gone does not finish
             output_of(group.docker, "kill", group.unit[: -len(".service")])
 
-    keep_together(Watch(group, latest, asker(group), time.monotonic), restart, say, time.sleep)
+    watch = Watch(group, latest, asker(group), time.monotonic)
+    keep_together(watch, restart, say, time.sleep, lambda: is_another(group, record))
 
 
 def meet(group: Group, run: str, timeout_s: float) -> int:
@@ -466,7 +482,7 @@ def main(argv: Any = None) -> int:
         return 1
     run = os.environ.get("INVOCATION_ID", "")
     if options.step == "serve":
-        serve(group)
+        serve(group, options.record)
         return 0
     if options.step == "leave" and not os.environ.get("MAINPID"):
         return 0  # systemd also calls this where the engine has ended by itself

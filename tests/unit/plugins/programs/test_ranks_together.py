@@ -248,6 +248,24 @@ def test_a_node_that_is_busy_is_as_it_was():
     assert vllm_peer.Watch(HEAD, lambda: None, {1: None}.get, time).reason() == ""
 
 
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [({}, False), ({"digest": "other"}, False), ({"addresses": ["127.0.0.1", "127.0.0.9", "127.0.0.3"]}, True)],
+)
+def test_a_daemon_ends_when_its_group_is_another(tmp_path, change, another):
+    """And not for other options: while a rank stops for those, it has to answer."""
+    record = tmp_path / "tiny.json"
+    record.write_text(json.dumps({**RECORD, "group": {**RECORD["group"], **change}}))
+    assert vllm_peer.is_another(HEAD, str(record)) is another
+    vllm_peer.keep_together(watch(HEAD, {})[0], None, None, None, lambda: True)
+
+
+@pytest.mark.parametrize("text", ["", "{"])
+def test_a_record_that_is_being_written_ends_nothing(tmp_path, text):
+    (tmp_path / "tiny.json").write_text(text)
+    assert not vllm_peer.is_another(HEAD, str(tmp_path / "tiny.json"))
+
+
 # -- gate and leave ---------------------------------------------------------------------------------------------------
 def test_a_headless_rank_counts_as_started_when_its_head_does():
     time = Time()
@@ -426,7 +444,7 @@ def test_each_step_is_told_apart(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
         vllm_peer,
         "keep_together",
-        lambda _watch, restart, _say, _sleep: [restart(ordered) for ordered in (True, False)],
+        lambda _watch, restart, _say, _sleep, changed: [restart(ordered) for ordered in (True, changed())],
     )
     monkeypatch.setattr(vllm_peer, "server_of", lambda *_words: threading.Event())
     monkeypatch.setattr(threading.Event, "serve_forever", lambda _self: None, raising=False)
