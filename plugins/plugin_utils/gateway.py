@@ -156,7 +156,7 @@ def router(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not {*value} <= {"first", "second", "elsewhere", "models"}:
         raise ValueError(f"gateway_router must hold first and second, and not {value!r}. playbooks/site.yml sets it.")
     models = {str(name): [str(one) for one in listed] for name, listed in (value.get("models") or {}).items()}
-    return {**value, **({"models": models} if models else {})}
+    return {**value, "models": models} if "models" in value else {**value}
 
 
 def _number(name: str, low: int, high: int) -> Callable[[Any], int]:
@@ -454,6 +454,7 @@ def plan(
         **_service(settings),
         "urls": {
             **({"every model of the fleet": f"{base}/v1"} if settings.routes_by_name else {}),
+            **{f"{name} of the fleet": f"{base}{prefix}/v1" for prefix, name in _fleet(settings, default)},
             **{str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
         },
     }

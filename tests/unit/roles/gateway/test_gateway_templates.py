@@ -604,5 +604,6 @@ def test_without_a_router_nginx_spreads_the_requests_of_each_model():
     assert "= /v1/models" not in places
     default = render("nginx.conf.j2", **settings, gateway_default_instance="8b")
     assert ["proxy_pass", "http://fleet-8b/v1/models"] in servers(default)[0]["= /v1/models"]
+    assert findings(gateway_instances=[], gateway_router={"models": {}}) == []
     alone = render("nginx.conf.j2", gateway_instances=[], gateway_router={"models": {"8b": models["8b"]}})
     assert ["proxy_pass", "http://fleet-8b/v1/models"] in servers(alone)[0]["= /v1/models"]
