@@ -188,8 +188,10 @@ function draw(answer) {
 // ---- the work
 
 let last = "";
+let turn = 0;
 
 async function plan() {
+  const mine = ++turn;
   const asked = question();
   if (!python) return;
   if (!asked) {
@@ -197,7 +199,10 @@ async function plan() {
     state.textContent = fields.count.checkValidity() ? "Paste the model's config.json." : "Give the number of GPUs.";
     return;
   }
-  last = await fragment(asked);
+  const address = await fragment(asked);
+  // Somebody went on typing meanwhile: the newer question is answered.
+  if (mine !== turn) return;
+  last = address;
   history.replaceState(null, "", last);
   const began = performance.now();
   const answer = JSON.parse(python(JSON.stringify(asked)));

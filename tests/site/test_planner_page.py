@@ -103,7 +103,6 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
 
 def ask(page: Page, entered: dict[str, str]) -> dict[str, Any]:
     """Enter a question as a user does. Returns what the planner answered."""
-    page.evaluate("window.answered = null")
     if not page.locator("details[open] #planner-context").count():
         page.get_by_text("More", exact=True).click()
     for name, value in {"objective": "throughput", "max_model_len": "", "nodes_per_engine": "", **entered}.items():
@@ -112,6 +111,8 @@ def ask(page: Page, entered: dict[str, str]) -> dict[str, Any]:
             field.select_option(value)
         else:
             field.fill(value)
+    # Each field that was left before was a question of its own, and has been answered.
+    page.evaluate("window.answered = null")
     page.get_by_role("button", name="Plan", exact=True).click()
     page.wait_for_function("window.answered")
     return page.evaluate("window.answered")
