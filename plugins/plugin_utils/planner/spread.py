@@ -312,18 +312,10 @@ def _with_replicas(
     draft = speculation.weights_gib(candidate.request, spread, experts)
     overhead += slots_gib(candidate.request, spread, experts)
     overhead += speculation.step_gib(candidate.request, candidate.step(tokens, replicas), candidate.policy)
-    tight: tuple[int, Footprint, int | None] | None = None
     each = zip(weights_by_stage(model, spread, experts), layouts(candidate, spread, kv_dtype, tokens))
-    for weights, layout in each:
-        found = _stage(candidate, weights + draft, overhead, layout)
-        if tight is None or (found[0], found[1].kv_tokens, found[1].kv_gib) < (
-            tight[0],
-            tight[1].kv_tokens,
-            tight[1].kv_gib,
-        ):
-            tight = found
-    assert tight is not None  # there is a stage
-    context, fit, sequences = tight
+    stages = (_stage(candidate, weights + draft, overhead, layout) for weights, layout in each)
+    # The tightest stage decides.
+    context, fit, sequences = min(stages, key=lambda stage: (stage[0], stage[1].kv_tokens, stage[1].kv_gib))
     if not context:
         return fit
     return Choice(spread, replicas, kv_dtype, step, context, fit, candidate.usable_gib, sequences)
