@@ -91,6 +91,7 @@ def test_the_first_ones_have_the_figures_of_their_record() -> None:
     [
         ("8b-fp8-1xh100-throughput", "20261126-1xh100-8b-guide-defaults"),
         ("8b-fp8-1xh100-servers", "20261126-1xh100-8b-guide-fp8"),
+        ("8b-fp8-2xh200-servers", "20261127-2xh200-8b-guide-fp8"),
     ],
 )
 def test_the_others_have_the_figures_of_the_published_records(name: str, before: str) -> None:
@@ -101,6 +102,16 @@ def test_the_others_have_the_figures_of_the_published_records(name: str, before:
         (rate,) = [point["output_tokens_per_s"] for point in points if point["concurrency"] == by.concurrency]
         figures.append(round(rate, 1))
     assert figures == [by.before, by.after]
+
+
+def test_70b_has_the_figures_of_two_measurements() -> None:
+    """BF16 was measured by an earlier client: its figure is not among the published records."""
+    by = next(preset.measured for preset in CATALOG.presets if preset.name == "70b-fp8-2xh200-throughput")
+    speeds = json.loads((FIXTURES / "measurements" / "vllm-0.26.0-hopper.json").read_text(encoding="utf-8"))["speed"]
+    (before,) = [entry["out_tok_s"] for entry in speeds if entry["what"].startswith("70b BF16, 2x H200, TP 2")]
+    points = json.loads((HOME.parent / "docs" / "results" / f"{by.record}.json").read_text(encoding="utf-8"))["points"]
+    (after,) = [point["output_tokens_per_s"] for point in points if point["concurrency"] == by.concurrency]
+    assert (by.before, by.after) == (before, round(after, 1))
 
 
 def test_the_file_of_the_collection_is_of_the_documented_form() -> None:
