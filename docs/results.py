@@ -60,7 +60,8 @@ def _lines(groups: Iterator[tuple[tuple[str, str], list[Record]]]) -> Iterator[s
         yield from _table(group)
         guide = [one for one in references.of_models(group) if one.source == "guide"]
         figures = [f"{one.output_tokens_per_s:,.0f} on {one.hardware}" for one in guide]
-        yield f"\nThe guide's logs, 1,000 at once: {', '.join(figures)}."
+        if figures:
+            yield f"\nThe guide's logs, 1,000 at once: {', '.join(figures)}."
         yield ""
 
 
@@ -76,7 +77,8 @@ def _table(group: Sequence[Record]) -> Iterator[str]:
 
 
 def _rate(content: Record) -> float:
-    return record.middle(record.by_concurrency(content["points"])[1000], "output_tokens_per_s") or 0.0
+    by_count = record.by_concurrency(content["points"]).values()
+    return max(record.middle(points, "output_tokens_per_s") or 0.0 for points in by_count)
 
 
 def _number(value: float | None, decimals: int) -> str:
