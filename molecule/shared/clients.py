@@ -8,20 +8,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import re
 import socket
 import ssl
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import openai
 from answers import ANSWERS
+from scenario import LAB
 
-#: What the router adds to an answer: which engine it is from.
-ENGINE_HEADER = "x-smg-routed-worker-id"
+#: The gateway's ID of a request, in the answer and in its journal.
+ID_HEADER = "x-request-id"
+#: What the journal's line of a request ends with: its ID, and the engine.
+LINE = re.compile(r" s ([0-9a-f]{32}) (\S+)$")
 #: Of a continuation.
 TOKENS = 40
 WORDS = ("the", "GPU", "is", "warm", "and", "its", "fans", "hum", "a", "song", "of", "tokens")
@@ -35,6 +40,8 @@ class Front:
     port: int
     address: str
     certificate: str
+    #: The node that it is on.
+    node: str
 
     @property
     def url(self) -> str:
@@ -71,6 +78,31 @@ def beginning(draw: random.Random, words: int = 30) -> str:
     return f"{draw.getrandbits(64)} {' '.join(draw.choices(WORDS, k=words))}"
 
 
+class Journal:
+    """Which engine answered each request, from the gateway's journal while that goes on."""
+
+    def __init__(self, node: str) -> None:
+        self.engines: dict[str, str] = {}
+        line = [str(LAB), "ssh", node, f"sudo journalctl -f -o cat -t gateway --since=@{int(time.time())}"]
+        self.program = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self) -> None:
+        assert self.program.stdout is not None
+        for line in self.program.stdout:
+            if found := LINE.search(line):
+                self.engines[found[1]] = found[2]
+
+    def end(self, requests: Iterable[str]) -> None:
+        """Wait for the lines of these requests, each of which is written when its answer has ended."""
+        missing, deadline = set(requests), time.monotonic() + 30
+        while missing - set(self.engines) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.program.terminate()
+        self.thread.join()
+
+
 @dataclass(frozen=True)
 class Stream:
     """What came of a stream: whole, lost before its first piece, cut after it, or wrong."""
@@ -78,9 +110,15 @@ class Stream:
     began: float
     ended: float
     outcome: str
-    #: The engine that had it, as the router says in a header; nothing where no answer began.
-    engine: str
+    #: The gateway's ID; nothing where no answer began.
+    request: str
+    journal: Journal
     words: str = ""
+
+    @property
+    def engine(self) -> str:
+        """The engine that had it, as the gateway's journal says; nothing where no answer began."""
+        return self.journal.engines.get(self.request, "")
 
 
 @dataclass
@@ -90,7 +128,7 @@ class Answer:
     question: str
     text: str = ""
     end: str = ""
-    engine: str = ""
+    request: str = ""
     trouble: str = ""
 
     async def take(self, client: openai.AsyncOpenAI, model: str) -> None:
@@ -98,7 +136,7 @@ class Answer:
         raw = await client.chat.completions.with_raw_response.create(
             model=model, messages=messages, max_tokens=100, stream=True
         )
-        self.engine = raw.headers.get(ENGINE_HEADER, "")
+        self.request = raw.headers.get(ID_HEADER, "")
         async for piece in raw.parse():
             for choice in piece.choices:
                 self.text += choice.delta.content or ""
@@ -129,7 +167,7 @@ class Continuation(Answer):
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
-        self.engine = raw.headers.get(ENGINE_HEADER, "")
+        self.request = raw.headers.get(ID_HEADER, "")
         async for piece in raw.parse():
             self.tokens = piece.usage.completion_tokens if piece.usage else self.tokens
             for choice in piece.choices:
@@ -158,6 +196,7 @@ class Load:
     def __post_init__(self) -> None:
         self.questions, self.draw = itertools.cycle(ANSWERS), random.Random()
         self.ended = threading.Event()
+        self.journal = Journal(self.front.node)
         self.thread = threading.Thread(target=lambda: asyncio.run(self.run()))
 
     async def run(self) -> None:
@@ -175,7 +214,8 @@ class Load:
                 await answer.take(client, self.model)
             except Exception as trouble:  # whatever it is, it is a lost stream
                 answer.trouble = f"{type(trouble).__name__}: {trouble}"
-            self.streams.append(Stream(began, time.monotonic(), answer.outcome, answer.engine, str(answer)))
+            ended = time.monotonic()
+            self.streams.append(Stream(began, ended, answer.outcome, answer.request, self.journal, str(answer)))
             if answer.outcome != "whole":
                 print(
                     f"\n    {time.strftime('%T')} {answer.outcome} after {time.monotonic() - began:.1f} s: {answer}",
@@ -210,3 +250,4 @@ def steady_load(front: Front, key: str, **more: Any) -> Iterator[Load]:
     finally:
         load.ended.set()
         load.thread.join()
+        load.journal.end(stream.request for stream in load.streams if stream.request)

@@ -102,7 +102,7 @@ def front() -> Iterator[Front]:
     name, where = SETTINGS["gateway_names"][0], address(HOST)
     certificate = on_node("cat /etc/gpunode/gateway/certificate.pem", node=HOST)
     with resolved(name, where):
-        yield Front(name, SETTINGS["gateway_port"], where, certificate)
+        yield Front(name, SETTINGS["gateway_port"], where, certificate, HOST)
 
 
 @pytest.fixture(scope="session")

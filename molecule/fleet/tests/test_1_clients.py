@@ -12,7 +12,7 @@ import subprocess
 import openai
 import pytest
 from answers import ANSWERS, ask, wrong
-from clients import Front
+from clients import ID_HEADER, Front
 from conftest import (
     EMBEDDING,
     ENGINE_KEY,
@@ -29,7 +29,7 @@ from conftest import (
     play,
     workers,
 )
-from scenario import Hub, hunt, on_node, run_play
+from scenario import Hub, hunt, on_node, run_play, wait_until
 
 QUESTION = "Say hello."
 MESSAGES = [{"role": "user", "content": QUESTION}]
@@ -73,6 +73,13 @@ def test_a_stream_by_the_model_s_name(client: openai.OpenAI) -> None:
     texts = [choice.delta.content or "" for piece in pieces for choice in piece.choices]
     assert "".join(texts) == ANSWERS[QUESTION]
     assert len([text for text in texts if text]) > 3
+
+
+def test_the_journal_knows_the_engine_of_an_answer_and_the_client_does_not(client: openai.OpenAI) -> None:
+    raw = client.embeddings.with_raw_response.create(model=EMBEDDING, input="x")
+    assert engine_url(THIRD, 8001) not in str(raw.headers)
+    line = f"journalctl -t gateway -o cat | grep -F {raw.headers[ID_HEADER]}"
+    wait_until(lambda: on_node(line, check=False, node=HOST).endswith(f" {engine_url(THIRD, 8001)}"), 30)
 
 
 def test_a_completion_by_the_model_s_name(client: openai.OpenAI) -> None:

@@ -408,7 +408,7 @@ def test_fuzzed_texts_are_each_one_word_of_nginx(fuzzed):
         *_maps, engine = words(files["keys.conf"])
         assert engine[-1] == [["default", f"Bearer {given['gateway_engine_key']}"]]
         own = {"ssl_certificate", "ssl_certificate_key"}
-        assert {line[0] for line in gateway} - own == {"listen", "error_page", "location"}
+        assert {line[0] for line in gateway} - own == {"listen", "add_header", "error_page", "location"}
         for engine in passes(files["nginx.conf"]).values():
             assert re.fullmatch(r"http://127\.0\.0\.1:8000/[\w/.-]+", engine)
 
@@ -546,6 +546,31 @@ def test_the_router_has_the_root_and_each_instance_its_name():
         ["server", ROUTER["first"], "max_fails=0"],
         ["server", ROUTER["second"], "max_fails=0", "backup"],
     ]
+
+
+def headers(lines, directive):
+    return {line[1].lower(): line[2:] for line in lines if line[0] == directive}
+
+
+def test_clients_neither_choose_an_engine_nor_learn_which_it_was():
+    """The router takes a choice from a header, and names the engine's address in another one."""
+    (http,) = [line[-1] for line in words(render("nginx.conf.j2", gateway_router=ROUTER)) if line[0] == "http"]
+    sent, hidden = headers(http, "proxy_set_header"), headers(http, "proxy_hide_header")
+    assert (sent["x-smg-target-worker"], sent["x-smg-priority"]) == ([""], [""])
+    assert {"x-smg-routed-worker-id", "x-smg-cache-trace"} <= set(hidden)
+
+
+def test_an_answer_its_line_in_the_journal_and_the_engine_have_one_id():
+    """A location with a header of its own has none of the server's."""
+    text = render("nginx.conf.j2")
+    (http,) = [line[-1] for line in words(text) if line[0] == "http"]
+    assert headers(http, "proxy_set_header")["x-request-id"] == ["$request_id"]
+    assert "x-request-id" in headers(http, "proxy_hide_header")
+    (line,) = [" ".join(line) for line in http if line[0] == "log_format"]
+    assert line.endswith(" $request_id $gateway_engine")
+    (server,) = [line[-1] for line in http if line[0] == "server"]
+    for lines in (server, *(lines for lines in servers(text)[0].values() if headers(lines, "add_header"))):
+        assert headers(lines, "add_header")["x-request-id"] == ["$request_id", "always"]
 
 
 def test_a_router_needs_no_engine_of_its_own_host():
