@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from conftest import MODEL, UNIT, back, head, kill, other, peer_log, play, runs, serves
-from scenario import LAB, on_node, wait_until, wrong_answers
+from scenario import LAB, on_node, run_play, wait_until, wrong_answers
 
 PROOF = "/var/lib/gpunode/network-proof.json"
 #: What a teardown is to leave nothing of.
@@ -127,7 +127,7 @@ def test_a_change_of_options_restarts_all_ranks_together() -> None:
 
 
 def test_nothing_is_left_after_a_teardown() -> None:
-    gone = play("playbooks/teardown")
+    gone = run_play("playbooks/teardown.yml")
     assert gone.status == 0, gone.text
     for node in (head(), other()):
         left = on_node(f"{LEFT_UNITS}; ls -d {LEFT_FILES} {PROOF} 2>/dev/null", check=False, node=node)
