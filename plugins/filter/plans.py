@@ -6,15 +6,19 @@
 from __future__ import annotations
 
 from ..plugin_utils import gateway, service
-from ..plugin_utils.fleet import router, weights
+from ..plugin_utils.fleet import router, shared_address, weights
 from ..plugin_utils.node import group as node_group
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
 
 
-def gateway_plan(settings, instances, os_family="Debian"):
-    return gateway.plan(settings, instances, os_family)
+def gateway_key_findings(keys, engine_key="", shared_password=""):
+    return gateway.key_findings(keys, engine_key) + shared_address.password_findings(shared_password)
+
+
+def gateway_plan(settings, instances, os_family="Debian", node="", default_interface=""):
+    return gateway.plan(settings, instances, os_family, node, default_interface)
 
 
 def vllm_card(instances, host, parts=None, keyed=False, changed=True):
@@ -45,6 +49,7 @@ def weights_failure(results):
 
 #: Each filter, and the message for input of another shape.
 FILTERS = {
+    "gateway_peers": (shared_address.from_inventory, "these are not hosts and their addresses"),
     "gateway_plan": (gateway_plan, "these are not settings and instances"),
     "router_address": (router.node_address, "this is no address"),
     "router_hosts": (router.hosts, "these are not names of hosts"),
@@ -72,4 +77,4 @@ class FilterModule:
     def filters(self):
         guarded = {name: refusing(name, function, what) for name, (function, what) in FILTERS.items()}
         # Not guarded: it reports malformed keys itself, and its sentences contain no key.
-        return {"gateway_key_findings": gateway.key_findings, **guarded}
+        return {"gateway_key_findings": gateway_key_findings, **guarded}

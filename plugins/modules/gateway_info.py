@@ -9,7 +9,7 @@ short_description: Collect the state of the gateway on a node
 version_added: 1.0.0
 description:
   - Reports whether nginx is installed, whether the role P(gpunode.llm.gateway#role) installed it, whether the
-    certificate can be used, and whether certbot must request a certificate.
+    certificate can be used, whether certbot must request a certificate, and whether the node shares an address.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -119,12 +119,25 @@ acme_kept:
   description: Whether certbot has a certificate for the gateway.
   type: bool
   returned: always
+keepalived:
+  description: Whether keepalived is installed.
+  type: bool
+  returned: always
+curl:
+  description: Whether curl is installed.
+  type: bool
+  returned: always
+shares_address:
+  description: Whether the unit is there that takes an address that several gateways share.
+  type: bool
+  returned: always
 """
 
 import os
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..module_utils.instance import names
 from ..module_utils.node import files as node_files
 from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certificate
 
@@ -181,6 +194,9 @@ def main():
         installed=os.path.exists(params["program"]) and mark != "begun",
         ours=bool(mark),
         certbot=bool(module.get_bin_path("certbot")),
+        keepalived=bool(module.get_bin_path("keepalived", opt_dirs=["/usr/sbin"])),
+        curl=bool(module.get_bin_path("curl")),
+        shares_address=os.path.exists(os.path.join(names.UNIT_DIR, names.GATEWAY_ADDRESS_UNIT)),
         certificate_trouble=trouble,
         **acme(module),
     )

@@ -9,7 +9,7 @@ short_description: Collect the state of the router on a node
 version_added: 1.1.0
 description:
   - Reports whether the router's packages are installed, by the list that the role P(gpunode.llm.router#role) installed
-    last, and how many workers its processes pass requests to.
+    last, whether they can be installed, and how many workers its processes pass requests to.
 author:
   - gpunode contributors (@gpunode)
 extends_documentation_fragment:
@@ -24,6 +24,16 @@ options:
     description: The list of packages that should be installed.
     type: str
     default: ""
+  wheels:
+    description: A folder of wheels that is used in place of an index.
+    type: path
+  index_url:
+    description: The index to ask for smg, unless pip's own settings on the node name one. If empty, none is asked.
+    type: str
+    default: ""
+  ca_path:
+    description: A bundle of certificate authorities to trust instead of the system's own.
+    type: path
   folder:
     description: The router's folder.
     type: path
@@ -39,6 +49,15 @@ EXAMPLES = r"""
 RETURN = r"""
 installed:
   description: Whether these packages are installed. False while an installation is unfinished.
+  type: bool
+  returned: always
+obstacle:
+  description: Why smg cannot be installed. Empty if it can, and if any version of it is installed.
+  type: str
+  returned: always
+  sample: smg has no wheel for ppc64le
+here:
+  description: Whether the units of the router are on the node.
   type: bool
   returned: always
 user:
@@ -61,10 +80,12 @@ import pwd
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.instance import names, router
+from ..module_utils.hub import opener as hub_opener
+from ..module_utils.instance import names, router, router_source
 from ..module_utils.node import files as node_files
 
 USER = "gpunode-router"
+TIMEOUT_S = 20
 
 
 def user_exists(name):
@@ -74,11 +95,26 @@ def user_exists(name):
         return False
 
 
+def obstacle(module):
+    """Why smg cannot be had; asked only where there is none."""
+    params = module.params
+    python = module.run_command(["python3", "-c", "import sys; print(*sys.version_info[:2])"])[1]
+    if trouble := router_source.obstacle(os.uname().machine, router_source.version(python)):
+        return trouble
+    if params["wheels"]:
+        return router_source.in_folder(params["wheels"])
+    opener = hub_opener.opener(TIMEOUT_S, params["ca_path"])
+    return router_source.at_index(params["index_url"], opener, router_source.PIP_SETTINGS)
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
             "venv": {"type": "path", "default": "/opt/gpunode-router"},
             "requirements": {"type": "str", "default": ""},
+            "wheels": {"type": "path"},
+            "index_url": {"type": "str", "default": ""},
+            "ca_path": {"type": "path"},
             "folder": {"type": "path", "default": names.ROUTER_DIR},
         },
         supports_check_mode=True,
@@ -97,6 +133,8 @@ def main():
     module.exit_json(
         changed=False,
         installed=program and listed.strip() == module.params["requirements"].strip(),
+        obstacle="" if program and listed else obstacle(module),
+        here=os.path.exists(os.path.join(names.UNIT_DIR, names.ROUTER_UNIT)),
         user=user_exists(USER),
         processes=[
             {"unit": process.unit, "port": process.port, "workers": states}

@@ -15,6 +15,7 @@ from ..module_utils import paths
 from ..module_utils.instance import names as node_names
 from ..module_utils.instance.record import gateway_text
 from ..module_utils.node import network
+from .fleet import shared_address
 from .planner.catalog import near
 from .planner.request import LOOPBACK, whole_number
 from .values import typed
@@ -70,6 +71,11 @@ class Settings:
     #: work, `models` with the addresses of the engines by the instances' names. With a router elsewhere, `elsewhere`:
     #: engines then listen on an address that it reaches.
     router: Mapping[str, Any] = field(default_factory=dict)
+    shared_address: str = ""
+    shared_interface: str = ""
+    shared_router_id: int = 51
+    #: The hosts that share it, each with its own address, in the order of their priority.
+    shared_peers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def routes_by_name(self) -> bool:
@@ -186,6 +192,10 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "metrics_allow": networks,
     "config_dir": lambda value: path("gateway_config_dir", value),
     "router": router,
+    "shared_address": shared_address.address,
+    "shared_interface": shared_address.interface,
+    "shared_router_id": _number("shared_router_id", 1, 255),
+    "shared_peers": shared_address.peers,
 }
 
 
@@ -407,6 +417,27 @@ def _conflicts(settings: Settings, instances: Sequence[Mapping[str, Any]]) -> li
     return findings
 
 
+def _sharing(settings: Settings, node: str) -> list[str]:
+    """Findings about the address that this gateway shares with others."""
+    found = shared_address.findings(
+        settings.shared_address, settings.shared_interface, settings.shared_peers, node, settings.host
+    )
+    if settings.shared_address and settings.acme_email:
+        found.append(
+            "gateway_acme_email asks for a certificate on each host, and the authority reaches only the one that has"
+            f" {settings.shared_address}. Set gateway_certificate."
+        )
+    return found
+
+
+def _base_url(settings: Settings) -> str:
+    """What clients are shown: the first of the names, or an address."""
+    anywhere = settings.host in ("0.0.0.0", "::")
+    shown = [*settings.names, settings.shared_address, "HOST" if anywhere else settings.host]
+    first = next(filter(None, shown))
+    return f"https://{network.bracketed(first)}{'' if settings.port == 443 else f':{settings.port}'}"
+
+
 def _service(settings: Settings) -> dict[str, Any]:
     """The names and paths of its unit, and the path and text of its record."""
     return {
@@ -419,14 +450,29 @@ def _service(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _urls(settings: Settings, instances: Sequence[Mapping[str, Any]], default: str) -> dict[str, str]:
+    """The URL for clients, by what they get there."""
+    base = _base_url(settings)
+    return {
+        **({"every model of the fleet": f"{base}/v1"} if settings.routes_by_name else {}),
+        **{f"{name} of the fleet": f"{base}{prefix}/v1" for prefix, name in _fleet(settings, default)},
+        **{str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
+    }
+
+
 def plan(
-    options: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], os_family: str = "Debian"
+    options: Mapping[str, Any],
+    instances: Sequence[Mapping[str, Any]],
+    os_family: str = "Debian",
+    node: str = "",
+    default_interface: str = "",
 ) -> dict[str, Any]:
-    """The plan of the gateway; ``findings`` holds every problem."""
-    settings, findings = read(options)
+    """The plan of the gateway of a node; ``findings`` holds every problem."""
+    settings, findings = read({**options, "shared_interface": options.get("shared_interface") or default_interface})
     if os_family != "Debian":
         findings.append(f"The gateway needs nginx as Debian and Ubuntu have it; this node's system is {os_family}'s.")
     findings += _against(settings, instances)
+    findings += _sharing(settings, node)
     default = settings.default_instance or (str(instances[0]["name"]) if len(instances) == 1 else "")
     if settings.routes_by_name:
         default = ""
@@ -434,8 +480,6 @@ def plan(
         places = locations(settings, instances, default)
     except ValueError as error:
         places, findings = [], [*findings, str(error)]
-    shown = settings.names[0] if settings.names else "HOST" if settings.host in ("0.0.0.0", "::") else settings.host
-    base = f"https://{network.bracketed(shown)}{'' if settings.port == 443 else f':{settings.port}'}"
     made = not settings.certificate
     return {
         **asdict(settings),
@@ -451,10 +495,7 @@ def plan(
         "fleet": _fleet_engines(settings),
         "locations": places,
         "metrics": _metrics(settings, instances, default),
+        "shared": shared_address.plan(settings.shared_address, settings.shared_peers, node),
         **_service(settings),
-        "urls": {
-            **({"every model of the fleet": f"{base}/v1"} if settings.routes_by_name else {}),
-            **{f"{name} of the fleet": f"{base}{prefix}/v1" for prefix, name in _fleet(settings, default)},
-            **{str(instance["name"]): f"{base}{_prefixes(instance, default)[-1]}/v1" for instance in instances},
-        },
+        "urls": _urls(settings, instances, default),
     }

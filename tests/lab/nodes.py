@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shlex
@@ -211,10 +212,18 @@ def keys() -> dict[str, str]:
     return {name: value for name, value in of_hub.items() if name.endswith("_fingerprint")}
 
 
+def spare_address() -> str:
+    """An address in the lab's network that Docker, which counts from the other end, gives to no node."""
+    form = "{{(index .IPAM.Config 0).Subnet}}"
+    subnet = ipaddress.ip_network(output("docker", "network", "inspect", "-f", form, NETWORK))
+    return str(subnet.broadcast_address - 9)
+
+
 def inventory() -> str:
     """All running nodes as ansible's JSON inventory, or those that GPUNODE_LAB_NODES lists."""
     wanted = os.environ.get("GPUNODE_LAB_NODES", "").replace(",", " ").split()
     chosen = [name for name in names() if not wanted or name in wanted]
+    every = {**keys(), **({"lab_spare_address": spare_address()} if chosen else {})}
     return json.dumps(
-        {"all": {"hosts": chosen, "vars": keys()}, "_meta": {"hostvars": {name: hostvars(name) for name in chosen}}}
+        {"all": {"hosts": chosen, "vars": every}, "_meta": {"hostvars": {name: hostvars(name) for name in chosen}}}
     )

@@ -19,6 +19,8 @@ SECOND_DIR = "/run/gpunode/beside"
 RECORD_DIRS = (CONFIG_DIR, SECOND_DIR)
 #: The gateway's unit and record.
 GATEWAY_UNIT, GATEWAY_RECORD = "gpunode-gateway.service", "/etc/gpunode/gateway.json"
+#: The unit that takes and gives up the address that gateways share.
+GATEWAY_ADDRESS_UNIT = "gpunode-gateway-address.service"
 #: The router's two processes. Requests go to the first one, and to the second one while that restarts.
 ROUTER_UNIT, ROUTER_SECOND_UNIT = "gpunode-router.service", "gpunode-router-second.service"
 ROUTER_UNITS = (ROUTER_UNIT, ROUTER_SECOND_UNIT)

@@ -35,7 +35,6 @@ Instance = Mapping[str, Any]
 class Settings:
     """The router's settings, with the defaults of the role."""
 
-    architecture: str = "x86_64"
     check_failures: int = 2
     check_interval_s: int = 2
     drain_timeout_s: int = 300
@@ -43,6 +42,8 @@ class Settings:
     log_level: str = "warn"
     max_body_mib: int = 512
     metrics_port: int = 29000
+    #: Why smg cannot be had on the node, as router_info says; empty if it can, or if nobody has asked yet.
+    obstacle: str = ""
     policy: str = "cache_aware"
     port: int = 30000
     program: str = "/usr/local/lib/gpunode/router.py"
@@ -53,20 +54,18 @@ class Settings:
 
     @property
     def chosen(self) -> str:
-        """What spreads the requests: the gateway itself where there is no wheel of smg."""
+        """What spreads the requests: the gateway itself where smg cannot be had."""
         if self.engine != "auto":
             return self.engine
-        return "smg" if self.architecture in ARCHITECTURES else "nginx"
+        return "nginx" if self.obstacle else "smg"
 
     @property
     def ports(self) -> tuple[int, int, int, int]:
         return self.port, self.second_port, self.metrics_port, self.second_metrics_port
 
 
-#: The architectures that smg has wheels for.
-ARCHITECTURES = ("x86_64", "aarch64")
-#: Of the settings, what is a fact.
-FACTS = ("architecture",)
+#: Of the settings, what the node says.
+FACTS = ("obstacle",)
 #: The range of each number.
 RANGES = {
     "check_failures": (1, 100),
@@ -116,6 +115,8 @@ def plan(options: Mapping[str, Any]) -> dict[str, Any]:
     settings, findings = read(options)
     if len(set(settings.ports)) < len(settings.ports):
         findings.append(f"The router's four ports must differ, and are {', '.join(map(str, settings.ports))}.")
+    if settings.engine == "smg" and settings.obstacle:
+        findings.append(f"router_engine is smg, but {settings.obstacle}. Leave it at auto, or set nginx.")
     return {
         "findings": findings,
         "folder": names.ROUTER_DIR,

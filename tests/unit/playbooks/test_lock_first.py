@@ -32,26 +32,30 @@ WORDS = {
 #: What takes the node in the round trip that asks for its GPUs.
 DECIDES = "tasks/decide.yml"
 TIMEOUT = "{{ node_lock_timeout_s | default(0) | gpunode.llm.typed('node_lock_timeout_s') or 0 }}"
-#: Conditions under which a play changes nothing, or locks a little later.
-WITHOUT = {
-    "verify": "huggingface_verify_mend | default(false) | gpunode.llm.typed('huggingface_verify_mend')",
-    "site": "__bundle | length > 0",
-}
+#: Conditions under which a play changes nothing.
+WITHOUT = {"verify": "huggingface_verify_mend | default(false) | gpunode.llm.typed('huggingface_verify_mend')"}
+#: What site.yml does only sometimes before it decides: the first task of each page locks the node.
+SOMETIMES = ("tasks/bundle.yml", "tasks/router_alone.yml")
 
 
 def tasks(name: str) -> Iterator[dict[str, Any]]:
     """What it does on the node, in order; what only speaks is left out."""
     for play in yaml.safe_load((PLAYBOOKS / f"{name}.yml").read_text(encoding="utf-8")):
         for task in play["tasks"]:
-            yield from (inner for inner in opened(task) if not WORDS & set(inner) and not has_no_task(inner))
+            yield from [] if WORDS & set(task) or has_no_task(task) else [task]
 
 
-def opened(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tasks of the bundle, under the condition under which they are included; any other task as it is."""
-    if task.get("ansible.builtin.include_tasks") != "tasks/bundle.yml":
-        return [task]
-    page = yaml.safe_load((PLAYBOOKS / "tasks/bundle.yml").read_text(encoding="utf-8"))
-    return [{**inner, "when": task["when"]} for inner in page]
+def page_of(task: dict[str, Any]) -> str:
+    """The page that a task includes, where it does."""
+    included = task.get("ansible.builtin.include_tasks", "")
+    return str(included["file"] if isinstance(included, dict) else included)
+
+
+def lock_of(task: dict[str, Any]) -> Any:
+    """How a task locks the node; the first task of the page that it includes, where it does."""
+    if page_of(task) in SOMETIMES:
+        task = yaml.safe_load((PLAYBOOKS / page_of(task)).read_text(encoding="utf-8"))[0]
+    return task.get("gpunode.llm.node_lock")
 
 
 def has_no_task(task: dict[str, Any]) -> bool:
@@ -68,14 +72,14 @@ def has_no_task(task: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_the_node_is_taken_first(name: str) -> None:
-    first, *others = tasks(name)
-    if "gpunode.llm.node_lock" in first:
-        assert first["gpunode.llm.node_lock"] == {"timeout_s": TIMEOUT}
+    sometimes = list(itertools.takewhile(lambda task: page_of(task) in SOMETIMES, tasks(name)))
+    assert [lock_of(task) for task in sometimes] == [{"timeout_s": TIMEOUT}] * len(sometimes)
+    assert all(task["when"] for task in sometimes)
+    first = list(tasks(name))[len(sometimes)]
+    if lock := lock_of(first):
+        assert lock == {"timeout_s": TIMEOUT}
         assert first.get("when") == WITHOUT.get(name)
-        # Without a bundle, site.yml skips what is before its decision as well.
-        first = next((task for task in others if task.get("when") != first.get("when")), {})
-        if name != "site":
-            return
+        return
     assert first["ansible.builtin.import_tasks"] == DECIDES
     deciding = yaml.safe_load((PLAYBOOKS / DECIDES).read_text(encoding="utf-8"))
     (decide, *_others) = itertools.dropwhile(lambda task: has_no_task(task) or WORDS & set(task), deciding)

@@ -130,11 +130,10 @@ FILES = (
     "/run/gpunode/docker-settings-due",
     "{{ __gateway_acme_note }}",
     "{{ __gateway_marker }}",
-    "{{ __gateway_certbot_marker }}",
     "{{ __logs_node_archive }}",
 )
 #: Where each of several paths is a file.
-ONLY_FILES = ("Remove the key and the repository",)
+ONLY_FILES = ("Remove the key and the repository", "Remove the records of certbot and keepalived")
 
 
 def tasks_of(found: object) -> list[dict]:

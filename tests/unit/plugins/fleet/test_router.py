@@ -118,12 +118,15 @@ def test_settings_that_the_router_cannot_work_with(options, expected):
     ("options", "engine", "ports"),
     [
         ({}, "smg", 4),
-        ({"architecture": "aarch64"}, "smg", 4),
-        ({"architecture": "ppc64le"}, "nginx", 0),
-        ({"architecture": "ppc64le", "engine": "smg"}, "smg", 4),
+        ({"obstacle": "smg has no wheel for ppc64le"}, "nginx", 0),
         ({"engine": "nginx"}, "nginx", 0),
     ],
 )
-def test_where_smg_has_no_wheel_the_gateway_does_its_work(options, engine, ports):
+def test_where_smg_cannot_be_had_the_gateway_does_its_work(options, engine, ports):
     plan = router.plan(options)
     assert (plan["engine"], len(plan["listens"]), plan["findings"]) == (engine, ports, [])
+
+
+def test_a_router_that_is_asked_for_and_cannot_be_had_is_refused():
+    (finding,) = router.plan({"engine": "smg", "obstacle": "smg has no wheel for ppc64le"})["findings"]
+    assert finding == "router_engine is smg, but smg has no wheel for ppc64le. Leave it at auto, or set nginx."

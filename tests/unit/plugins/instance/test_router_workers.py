@@ -15,7 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, router
+from ansible_collections.gpunode.llm.plugins.module_utils.hub.api import Answer as Answered
+from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, router, router_source
 from ansible_collections.gpunode.llm.plugins.modules import router_info, router_workers
 
 KEY = "c" * 64
@@ -78,7 +79,8 @@ def ask(capsys, folder, monkeypatch):
 
     def run_command(_module, argv, **_options):
         commands.append(argv)
-        return (1, "", "it hangs") if "fails" in ask_options else (0, "", "")
+        told = "3 11\n" if argv[0] == "python3" else ""
+        return (1, "", "it hangs") if "fails" in ask_options else (0, told, "")
 
     ask_options = []
     monkeypatch.setattr(AnsibleModule, "run_command", run_command)
@@ -205,6 +207,66 @@ def test_what_is_installed_and_what_it_says(ask, smg, folder, tmp_path, monkeypa
     assert [one["workers"] for one in result["processes"]] == [{A["id"]: "ready"}] * 2
     monkeypatch.setattr(router_info, "USER", "gpunode-nobody")
     assert ask(router_info, requirements="smg")["user"] is False
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "expected"),
+    [
+        ("x86_64", "3 11", ""),
+        ("aarch64", "3 14", ""),
+        ("ppc64le", "3 11", "smg has no wheel for ppc64le"),
+        ("x86_64", "3 9", "smg has wheels for Python 3.10 to 3.14, and this node has 3.9"),
+        ("x86_64", "", "smg has wheels for Python 3.10 to 3.14, and this node has no python3"),
+    ],
+)
+def test_a_wheel_that_fits(machine, python, expected):
+    assert router_source.obstacle(machine, router_source.version(python)) == expected
+
+
+@pytest.mark.parametrize(
+    ("index", "answer", "expected"),
+    [
+        ("", Answered(0), ""),
+        ("https://pypi.test/simple", Answered(200), ""),
+        ("https://pypi.test/simple/", Answered(301), ""),
+        (
+            "https://ada:secret@pypi.test/simple",
+            Answered(404),
+            "the Python package index https://pypi.test/simple answers 404 for smg",
+        ),
+        (
+            "https://pypi.test/simple",
+            Answered(0, reason="no route"),
+            "the Python package index https://pypi.test/simple cannot be reached: no route",
+        ),
+    ],
+)
+def test_an_index_that_has_it(index, answer, expected):
+    asked = []
+
+    def opener(method, url, headers):
+        asked.append(url)
+        return answer
+
+    assert router_source.at_index(index, opener, settings=()) == expected
+    assert asked == ([f"{index.rstrip('/')}/smg/"] if index else [])
+
+
+def test_an_index_that_pip_s_own_settings_name_is_not_asked_here(tmp_path):
+    (tmp_path / "pip.conf").touch()
+    assert router_source.at_index("https://pypi.test/simple", None, settings=(str(tmp_path / "pip.conf"),)) == ""
+
+
+def test_a_router_that_cannot_be_installed_says_why(ask, tmp_path, monkeypatch):
+    (tmp_path / "wheels").mkdir()
+    assert ask(router_info, wheels=str(tmp_path / "wheels"))["obstacle"] == f"{tmp_path}/wheels has no wheel of smg"
+    (tmp_path / "wheels" / "smg-1.13.0-cp38-abi3-manylinux_2_17_x86_64.whl").touch()
+    assert ask(router_info, wheels=str(tmp_path / "wheels"))["obstacle"] == ""
+    # Nothing listens there.
+    monkeypatch.setattr(router_source, "PIP_SETTINGS", ())
+    assert "cannot be reached" in ask(router_info, index_url="http://127.0.0.1:9/simple")["obstacle"]
+    monkeypatch.setattr(router_source, "MACHINES", ())
+    assert ask(router_info)["obstacle"].startswith("smg has no wheel for ")
 
 
 def test_a_process_that_answers_otherwise_counts_as_none(smg, folder):

@@ -42,7 +42,8 @@ def trusted(value):
 
 
 def templar(settings):
-    given = {"gateway_instances": [INSTANCE], "gateway_keys": KEYS, "ansible_facts": {}, **settings}
+    given = {"gateway_instances": [INSTANCE], "gateway_keys": KEYS, "ansible_facts": {}, "inventory_hostname": "gpu-1"}
+    given |= settings
     return Templar(loader=DataLoader(), variables={**DEFAULTS, **trusted(VARS), **given})
 
 
@@ -204,7 +205,8 @@ def test_keys_are_in_the_secret_file_alone():
         assert pattern.match(f"{name} Bearer {key}")
         assert not pattern.match(f"{name} Bearer {key.upper()}")
         assert not pattern.match(f"{name} Bearer {key}x")
-    assert [file for file in VARS["__gateway_files"] if file.get("secret")] == [VARS["__gateway_files"][1]]
+    secret = [file["src"] for file in VARS["__gateway_files"] if file.get("secret")]
+    assert secret == ["keys.conf.j2", "keepalived-password.conf.j2"]
 
 
 REFUSED = [
@@ -453,7 +455,8 @@ def test_settings_and_their_specification_agree():
     specs = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     for entry in specs.values():
         assert {name: option.get("default") for name, option in entry["options"].items()} == DEFAULTS
-    assert {name for name, option in SPEC.items() if option.get("no_log")} == {"gateway_keys", "gateway_engine_key"}
+    secret = {"gateway_keys", "gateway_engine_key", "gateway_shared_password"}
+    assert {name for name, option in SPEC.items() if option.get("no_log")} == secret
 
 
 def test_the_planner_s_defaults_are_the_role_s():
@@ -571,6 +574,98 @@ def test_an_answer_its_line_in_the_journal_and_the_engine_have_one_id():
     (server,) = [line[-1] for line in http if line[0] == "server"]
     for lines in (server, *(lines for lines in servers(text)[0].values() if headers(lines, "add_header"))):
         assert headers(lines, "add_header")["x-request-id"] == ["$request_id", "always"]
+
+
+PEERS = {"gpu-1": "10.0.0.11", "gpu-2": "10.0.0.12"}
+SHARED = {"gateway_shared_address": "10.0.0.100", "gateway_shared_peers": PEERS, "gateway_shared_interface": "eth1"}
+
+
+def blocks(text):
+    """keepalived's configuration: for each line its words, below the heads of the blocks around it."""
+    around, found = [], {}
+    for line in filter(None, (line.split("#")[0].strip() for line in text.splitlines())):
+        if line.endswith("{"):
+            around.append(line[:-1].strip())
+        elif line == "}":
+            around.pop()
+        else:
+            found.setdefault(" ".join(around), []).append(line)
+    assert around == []
+    return found
+
+
+def test_hosts_that_share_an_address_tell_each_other():
+    found = blocks(render("keepalived.conf.j2", **SHARED, gateway_port=8443))
+    assert found["vrrp_instance gateway unicast_peer"] == ["10.0.0.12"]
+    assert found["vrrp_instance gateway virtual_ipaddress"] == ["10.0.0.100"]
+    assert found["vrrp_instance gateway track_script"] == ["gateway"]
+    assert {"interface eth1", "priority 200", "unicast_src_ip 10.0.0.11"} <= set(found["vrrp_instance gateway"])
+    assert found["vrrp_script gateway"][0].endswith(' https://127.0.0.1:8443/health"')
+    second = blocks(render("keepalived.conf.j2", **SHARED, inventory_hostname="gpu-2"))["vrrp_instance gateway"]
+    assert {"priority 199", "unicast_src_ip 10.0.0.12"} <= set(second)
+
+
+def test_an_address_leaves_a_host_whose_router_is_gone():
+    found = blocks(render("keepalived.conf.j2", **SHARED, gateway_router=ROUTER))
+    assert found["vrrp_instance gateway track_script"] == ["gateway", "router"]
+    (script,) = [line for line in found["vrrp_script router"] if line.startswith("script")]
+    assert f"{ROUTER['first']}/liveness || " in script
+    assert f"{ROUTER['second']}/liveness" in script
+
+
+def test_a_certificate_is_for_the_shared_address_as_well():
+    names = templar(SHARED).template(trust_as_template("{{ __gateway_certificate_names }}"))
+    assert names == ["localhost", "10.0.0.100", "127.0.0.1"]
+    names = templar({}).template(trust_as_template("{{ __gateway_certificate_names }}"))
+    assert names == ["localhost", "127.0.0.1"]
+    shown = templar({**SHARED, "gateway_port": 8443}).template(trust_as_template("{{ __gateway_plan.urls['8b'] }}"))
+    assert shown == "https://10.0.0.100:8443/v1"
+
+
+def test_a_password_is_in_its_own_file():
+    text = render("keepalived-password.conf.j2", **SHARED, gateway_shared_password="s3cret")
+    assert blocks(text) == {"authentication": ["auth_type PASS", "auth_pass s3cret"]}
+    assert blocks(render("keepalived-password.conf.j2", **SHARED)) == {}
+    every = [render(path.name, **SHARED, gateway_shared_password="s3cret") for path in (ROLE / "templates").iterdir()]
+    assert sum("s3cret" in text for text in every) == 1
+
+
+def test_without_a_shared_address_there_is_nothing_of_it():
+    """A file is there or goes with its address, and so does the unit."""
+    of_it = ("keepalived.conf.j2", "keepalived-password.conf.j2", "gpunode-gateway-address.service.j2")
+    for settings, expected in (({}, False), (SHARED, True)):
+        files = templar(settings).template(trusted(VARS["__gateway_files"]))
+        assert [file["present"] for file in files if file["src"] in of_it] == [expected] * 3
+        units = templar(settings).template(trusted(VARS["__gateway_units"]))
+        assert [unit["name"] for unit in units] == [names.GATEWAY_UNIT, *[names.GATEWAY_ADDRESS_UNIT] * expected]
+
+
+NOT_SHARED = [
+    ({"gateway_shared_address": "fd00::1"}, "gateway_shared_address must be an IPv4 address such as 10.0.0.100"),
+    ({"gateway_shared_interface": "eth0; x"}, "gateway_shared_interface must be the name of an interface such as eth0"),
+    ({"gateway_shared_router_id": 256}, "gateway_shared_router_id must be between 1 and 255, not 256"),
+    ({"gateway_shared_peers": {"gpu-1": "10.0.0.11"}}, "10.0.0.100 needs two hosts with a gateway"),
+    ({"inventory_hostname": "gpu-3"}, "and the inventory has gpu-1, gpu-2."),
+    ({"gateway_shared_peers": {**PEERS, "gpu-2": ""}}, "No IPv4 address of gpu-2 is known here"),
+    ({"gateway_shared_address": "10.0.0.12"}, "gateway_shared_address is 10.0.0.12, the address of gpu-2 itself."),
+    ({"gateway_shared_interface": ""}, "has no interface: set gateway_shared_interface."),
+    ({"gateway_host": "10.0.0.11"}, "gateway_host is 10.0.0.11, where 10.0.0.100 is not heard"),
+    ({"gateway_acme_email": "a@example.net", "gateway_names": ["a.example.net"]}, "reaches only the one that has"),
+    ({"gateway_shared_password": "longer-than-8"}, "gateway_shared_password must be at most 8 letters and digits"),
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), NOT_SHARED)
+def test_an_address_that_cannot_be_shared(settings, sentence):
+    assert any(sentence in finding for finding in findings(**{**SHARED, **settings}))
+    assert "longer" not in str(findings(**{**SHARED, **settings}))
+
+
+def test_an_address_that_can_be_shared():
+    assert findings(**SHARED) == []
+    facts = {"default_ipv4": {"interface": "eth9"}}
+    text = render("keepalived.conf.j2", **{**SHARED, "gateway_shared_interface": "", "ansible_facts": facts})
+    assert "interface eth9" in blocks(text)["vrrp_instance gateway"]
 
 
 def test_a_router_needs_no_engine_of_its_own_host():
