@@ -143,7 +143,7 @@ def router(folder: Path, number: int = 0, **more: str) -> Iterator[int]:
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     keys = {"ENGINE_KEY": ENGINE_KEY, "CONTROL_KEY": CONTROL_KEY}
-    line = (smg_python(), "-c", LAUNCHER, "--enable-igw", *words)
+    line = (smg_python(), "-c", LAUNCHER, "--enable-igw", "--no-remove-unhealthy-workers", *words)
     with running(*line, log=folder / f"router-{number}.log", **keys) as process:
         wanted = len(json.loads((folder / "workers.json").read_text())["workers"])
 

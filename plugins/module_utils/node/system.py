@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 from typing import Any, Callable, Dict, Sequence, Tuple
 
 from ansible.module_utils import distro
@@ -20,6 +21,8 @@ from . import files as node_files
 
 Runner = Callable[[Sequence[str]], Tuple[int, str, str]]
 
+#: The kernel's routes, a line each, and an address for documentation: it has no route of its own.
+ROUTES, NOWHERE = "/proc/net/route", "192.0.2.1"
 #: Names that setup spells differently from sys_info.
 SPELT = {"Redhat": "RedHat", "Almalinux": "AlmaLinux"}
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
@@ -31,6 +34,7 @@ def facts(run: Runner) -> Dict[str, Any]:
     version = sys_info.get_distribution_version() or ""
     known = {
         "architecture": platform.machine(),
+        "default_ipv4": _default_route(node_files.text_of(ROUTES)),
         "distribution": SPELT.get(name, name),
         "distribution_major_version": version.partition(".")[0],
         "distribution_release": sys_info.get_distribution_codename() or "",
@@ -40,6 +44,20 @@ def facts(run: Runner) -> Dict[str, Any]:
         **_manager(run),
     }
     return {f"ansible_{key}": value for key, value in known.items()}
+
+
+def _default_route(routes: str) -> Dict[str, str]:
+    """Interface and own address of the default route; nothing if there is none. No packet is sent for that."""
+    lines = [line.split() for line in routes.splitlines()[1:]]
+    found = sorted((int(line[6]), line[0]) for line in lines if line[1] == line[7] == "00000000")
+    if not found:
+        return {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((NOWHERE, 9))
+        except OSError:  # a rule of its own forbids it
+            return {}
+        return {"interface": found[0][1], "address": probe.getsockname()[0]}
 
 
 def _family(name: str) -> str:

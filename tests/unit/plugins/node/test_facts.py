@@ -44,6 +44,36 @@ def test_distributions(monkeypatch, tmp_path, release, expected):
     assert facts["ansible_systemd"] == {"version": 252}
 
 
+HEAD = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+LAN = "eth0 0000A8C0 00000000 0001 0 0 100 00FFFFFF 0 0 0\n"
+DEFAULT = "{} 00000000 0100A8C0 0003 0 0 {} 00000000 0 0 0\n"
+
+
+@pytest.mark.parametrize(
+    ("routes", "interface"),
+    [
+        (HEAD + DEFAULT.format("eth1", 200) + DEFAULT.format("eth0", 100) + LAN, "eth0"),
+        (HEAD + LAN, None),
+        ("", None),
+    ],
+)
+def test_the_default_route(monkeypatch, tmp_path, routes, interface):
+    (tmp_path / "route").write_text(routes)
+    monkeypatch.setattr(node_system, "ROUTES", str(tmp_path / "route"))
+    # Every machine has a route to it.
+    monkeypatch.setattr(node_system, "NOWHERE", "127.0.0.1")
+    found = node_system.facts(lambda _command: (0, SAYS, ""))["ansible_default_ipv4"]
+    assert found == ({"interface": interface, "address": "127.0.0.1"} if interface else {})
+
+
+def test_a_default_route_that_is_forbidden(monkeypatch, tmp_path):
+    (tmp_path / "route").write_text(HEAD + DEFAULT.format("eth0", 100))
+    monkeypatch.setattr(node_system, "ROUTES", str(tmp_path / "route"))
+    # No socket that is not for it may connect to a broadcast address.
+    monkeypatch.setattr(node_system, "NOWHERE", "255.255.255.255")
+    assert node_system.facts(lambda _command: (0, SAYS, ""))["ansible_default_ipv4"] == {}
+
+
 def test_a_node_without_systemd(monkeypatch, tmp_path):
     facts = system(monkeypatch, tmp_path, "ID=debian\n", booted=False)
     assert facts["ansible_service_mgr"] != "systemd"

@@ -38,6 +38,11 @@ def test_the_engines_key_does_not_open_the_control_surface():
     assert "--api-key" not in options_of(program.arguments(LAUNCH, 0, "", "control", {}))
 
 
+def test_a_worker_that_is_down_is_not_forgotten():
+    """smg would not know its model any more, and answer 404."""
+    assert "--no-remove-unhealthy-workers" in options_of(program.arguments(LAUNCH, 0, "", "control", {}))
+
+
 def test_other_names_of_models_are_given_one_by_one():
     options = options_of(program.arguments(LAUNCH, 0, "", "control", {"b": "org/b", "a": "org/a"}))
     assert options["--model-alias"] == [["a=org/a"], ["b=org/b"]]

@@ -563,6 +563,18 @@ def test_clients_neither_choose_an_engine_nor_learn_which_it_was():
     assert {"x-smg-routed-worker-id", "x-smg-cache-trace"} <= set(hidden)
 
 
+def test_what_the_router_says_of_a_dead_engine_is_said_by_the_gateway():
+    """Its own words have the engine's address. What is wrong with a request is the engine's or the router's to say."""
+    places = servers(render("nginx.conf.j2", gateway_router=ROUTER))[0]
+    routed = places["= /v1/chat/completions"]
+    assert ["proxy_intercept_errors", "on"] in routed
+    pages = {code: line[-1] for line in routed if line[0] == "error_page" for code in line[1:-2]}
+    assert {pages[code] for code in ("500", "502", "503")} == {"@no_engine"}
+    assert not {"400", "404", "422"} & set(pages)
+    assert {*pages.values()} <= set(places)
+    assert not [line for line in places["= /8b/v1/models"] if line[0] in ("error_page", "proxy_intercept_errors")]
+
+
 def test_an_answer_its_line_in_the_journal_and_the_engine_have_one_id():
     """A location with a header of its own has none of the server's."""
     text = render("nginx.conf.j2")
