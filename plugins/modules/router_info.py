@@ -28,9 +28,13 @@ options:
     description: A folder of wheels that is used in place of an index.
     type: path
   index_url:
-    description: The index to ask for smg, unless pip's own settings on the node name one. If empty, none is asked.
+    description: The index to ask for smg. By default PyPI, unless pip's own settings on the node may name another.
     type: str
     default: ""
+  ask_index:
+    description: Whether to ask an index. Arguments of pip may name another source.
+    type: bool
+    default: true
   ca_path:
     description: A bundle of certificate authorities to trust instead of the system's own.
     type: path
@@ -103,8 +107,8 @@ def obstacle(module):
         return trouble
     if params["wheels"]:
         return router_source.in_folder(params["wheels"])
-    opener = hub_opener.opener(TIMEOUT_S, params["ca_path"])
-    return router_source.at_index(params["index_url"], opener, router_source.PIP_SETTINGS)
+    index = (params["index_url"] or router_source.pip_index()) if params["ask_index"] else ""
+    return router_source.at_index(index, hub_opener.opener(TIMEOUT_S, params["ca_path"]))
 
 
 def main():
@@ -114,6 +118,7 @@ def main():
             "requirements": {"type": "str", "default": ""},
             "wheels": {"type": "path"},
             "index_url": {"type": "str", "default": ""},
+            "ask_index": {"type": "bool", "default": True},
             "ca_path": {"type": "path"},
             "folder": {"type": "path", "default": names.ROUTER_DIR},
         },

@@ -15,7 +15,8 @@ from ..node.web import without_password
 #: What smg 1.13.0 and what it imports have wheels for.
 MACHINES = ("x86_64", "aarch64")
 PYTHONS = ((3, 10), (3, 14))
-#: pip's own settings, which may name another index than the one that is asked here.
+#: pip's own index, and its own settings, which may name another one.
+PYPI = "https://pypi.org/simple"
 PIP_SETTINGS = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf")
 
 
@@ -35,9 +36,14 @@ def in_folder(wheels: str) -> str:
     return "" if glob.glob(os.path.join(glob.escape(wheels), "smg-*.whl")) else f"{wheels} has no wheel of smg"
 
 
-def at_index(index: str, opener: Opener, settings: Sequence[str]) -> str:
-    """Why an index does not have smg; empty if it has, and if pip's own settings say where to ask."""
-    if not index or any(os.path.exists(os.path.expanduser(path)) for path in settings):
+def pip_index() -> str:
+    """The index that pip asks if it is told of none; empty if its settings may say so."""
+    return "" if any(os.path.exists(os.path.expanduser(path)) for path in PIP_SETTINGS) else PYPI
+
+
+def at_index(index: str, opener: Opener) -> str:
+    """Why an index does not have smg; empty if it has, or if it is not known which one will be asked."""
+    if not index:
         return ""
     answer = opener("GET", f"{index.rstrip('/')}/smg/", {"Accept": "text/html, */*"})
     if 200 <= answer.status < 400:

@@ -248,13 +248,15 @@ def test_an_index_that_has_it(index, answer, expected):
         asked.append(url)
         return answer
 
-    assert router_source.at_index(index, opener, settings=()) == expected
+    assert router_source.at_index(index, opener) == expected
     assert asked == ([f"{index.rstrip('/')}/smg/"] if index else [])
 
 
-def test_an_index_that_pip_s_own_settings_name_is_not_asked_here(tmp_path):
+def test_an_index_that_pip_s_own_settings_may_name_is_not_guessed(tmp_path, monkeypatch):
+    monkeypatch.setattr(router_source, "PIP_SETTINGS", (str(tmp_path / "pip.conf"),))
+    assert router_source.pip_index() == "https://pypi.org/simple"
     (tmp_path / "pip.conf").touch()
-    assert router_source.at_index("https://pypi.test/simple", None, settings=(str(tmp_path / "pip.conf"),)) == ""
+    assert router_source.pip_index() == ""
 
 
 def test_a_router_that_cannot_be_installed_says_why(ask, tmp_path, monkeypatch):
@@ -263,8 +265,8 @@ def test_a_router_that_cannot_be_installed_says_why(ask, tmp_path, monkeypatch):
     (tmp_path / "wheels" / "smg-1.13.0-cp38-abi3-manylinux_2_17_x86_64.whl").touch()
     assert ask(router_info, wheels=str(tmp_path / "wheels"))["obstacle"] == ""
     # Nothing listens there.
-    monkeypatch.setattr(router_source, "PIP_SETTINGS", ())
     assert "cannot be reached" in ask(router_info, index_url="http://127.0.0.1:9/simple")["obstacle"]
+    assert ask(router_info, index_url="http://127.0.0.1:9/simple", ask_index=False)["obstacle"] == ""
     monkeypatch.setattr(router_source, "MACHINES", ())
     assert ask(router_info)["obstacle"].startswith("smg has no wheel for ")
 
