@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from ..plugin_utils import gateway, service
+from ..plugin_utils import service
 from ..plugin_utils.fleet import router, shared_address, weights
+from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans
 from ..plugin_utils.node import group as node_group
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
@@ -14,11 +15,11 @@ from ..plugin_utils.screen import plan as screen_plan, status as screen_status
 
 
 def gateway_key_findings(keys, engine_key="", shared_password=""):
-    return gateway.key_findings(keys, engine_key) + shared_address.password_findings(shared_password)
+    return gateway_keys.findings(keys, engine_key) + shared_address.password_findings(shared_password)
 
 
 def gateway_plan(settings, instances, os_family="Debian", node="", default_interface=""):
-    return gateway.plan(settings, instances, os_family, node, default_interface)
+    return gateway_plans.plan(settings, instances, os_family, node, default_interface)
 
 
 def vllm_card(instances, host, parts=None, keyed=False, changed=True):
@@ -76,5 +77,5 @@ FILTERS = {
 class FilterModule:
     def filters(self):
         guarded = {name: refusing(name, function, what) for name, (function, what) in FILTERS.items()}
-        # Not guarded: it reports malformed keys itself, and its sentences contain no key.
-        return {"gateway_key_findings": gateway_key_findings, **guarded}
+        # Not guarded: they report malformed keys themselves, and their sentences contain no key.
+        return {"gateway_access": gateway_keys.access, "gateway_key_findings": gateway_key_findings, **guarded}

@@ -24,6 +24,11 @@ options:
     description: The file in which the role records that it installs nginx.
     type: path
     default: /var/lib/gpunode/gateway/nginx
+  modules:
+    description: The files of nginx's modules that the gateway loads.
+    type: list
+    elements: path
+    default: []
   certificate:
     description: The file of the certificate.
     type: path
@@ -92,6 +97,11 @@ installed:
 ours:
   description: Whether the role installed nginx.
   type: bool
+  returned: always
+modules_missing:
+  description: Those of O(modules) that are not on the node.
+  type: list
+  elements: str
   returned: always
 certificate_trouble:
   description: Why the certificate cannot be used or must be created again. Empty if there is no problem.
@@ -165,6 +175,7 @@ def main():
         argument_spec={
             "program": {"type": "path", "default": "/usr/sbin/nginx"},
             "marker": {"type": "path", "default": "/var/lib/gpunode/gateway/nginx"},
+            "modules": {"type": "list", "elements": "path", "default": []},
             "certificate": {"type": "path", "required": True},
             "certificate_key": {"type": "path", "required": True, "no_log": False},
             "names": {"type": "list", "elements": "str", "default": []},
@@ -193,6 +204,7 @@ def main():
         changed=False,
         installed=os.path.exists(params["program"]) and mark != "begun",
         ours=bool(mark),
+        modules_missing=[path for path in params["modules"] if not os.path.exists(path)],
         certbot=bool(module.get_bin_path("certbot")),
         keepalived=bool(module.get_bin_path("keepalived", opt_dirs=["/usr/sbin"])),
         curl=bool(module.get_bin_path("curl")),

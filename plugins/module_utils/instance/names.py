@@ -30,6 +30,8 @@ ROUTER_SETTINGS, ROUTER_KEY = f"{ROUTER_DIR}/settings.json", f"{ROUTER_DIR}/key"
 ROUTER_WORKERS, ROUTER_ALIASES = f"{ROUTER_DIR}/workers.json", f"{ROUTER_DIR}/aliases.json"
 #: Which node has which workers: from this the last two are made.
 ROUTER_NODES = f"{ROUTER_DIR}/nodes.json"
+#: The folder in which gpunode-usage has a file for each client that has used its tokens of the day.
+USAGE_OVER = "/run/gpunode-usage/over"
 #: How far the port on which the ranks of a group tell each other how they are is from vLLM's own for the group.
 PEER_PORTS = 1000
 #: Where an engine's container has a model from a folder of the node.

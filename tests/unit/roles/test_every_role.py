@@ -133,7 +133,11 @@ FILES = (
     "{{ __logs_node_archive }}",
 )
 #: Where each of several paths is a file.
-ONLY_FILES = ("Remove the key and the repository", "Remove the records of certbot and keepalived")
+ONLY_FILES = (
+    "Remove the key and the repository",
+    "Remove the records of certbot and keepalived",
+    "Remove the records of nginx and its Lua",
+)
 
 
 def tasks_of(found: object) -> list[dict]:

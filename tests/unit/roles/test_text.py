@@ -19,7 +19,8 @@ import yaml
 from ansible.errors import AnsibleError, AnsibleUndefinedVariable
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway, values
+from ansible_collections.gpunode.llm.plugins.plugin_utils import values
+from ansible_collections.gpunode.llm.plugins.plugin_utils.gateway import plan as gateway
 from jinja2 import Environment, nodes
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -39,7 +40,7 @@ def is_read(option):
 #: Those whose text and value may differ.
 READ = {name for name, option in values.options().items() if is_read(option)} - TEXTS
 #: Filters that read text themselves.
-READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_key_findings")
+READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_access", "gpunode.llm.gateway_key_findings")
 #: Dictionaries whose values are read where they are taken apart: by gateway_plan.
 TAKEN_APART = ("__gateway_settings", "__router_settings")
 CONDITIONS = ("when", "that", "failed_when", "changed_when", "until")

@@ -9,6 +9,7 @@ Where there is no nginx its configuration is read by the few rules that nginx it
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import random
 import re
@@ -23,7 +24,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import known, names, old_unit
 from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate as tls_certificate
-from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
+from ansible_collections.gpunode.llm.plugins.plugin_utils.gateway import keys as gateway_keys, plan as gateway
 
 ROLE = Path(__file__).parents[4] / "roles" / "gateway"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
@@ -43,6 +44,7 @@ def trusted(value):
 
 def templar(settings):
     given = {"gateway_instances": [INSTANCE], "gateway_keys": KEYS, "ansible_facts": {}, "inventory_hostname": "gpu-1"}
+    given |= {"role_path": str(ROLE)}
     given |= settings
     return Templar(loader=DataLoader(), variables={**DEFAULTS, **trusted(VARS), **given})
 
@@ -196,19 +198,21 @@ def test_keys_are_in_the_secret_file_alone():
     texts = {path.name: render(path.name, gateway_engine_key="sk-$engine") for path in (ROLE / "templates").iterdir()}
     held = texts.pop("keys.conf.j2")
     assert "sk-" not in "".join(texts.values())
-    named, exact, engine = words(held)
-    assert named[-1][1:] == [[f"Bearer {key}", name] for name, key in KEYS.items()]
-    assert engine[-1] == [["default", "Bearer sk-$engine"]]
-    for name, key in KEYS.items():
-        (pattern,) = [line[0] for line in exact[-1] if line[1] == name]
-        pattern = re.compile(re.sub(r"\\Q(.*?)\\E", lambda part: re.escape(part[1]), pattern[1:]).replace(r"\z", r"\Z"))
-        assert pattern.match(f"{name} Bearer {key}")
-        assert not pattern.match(f"{name} Bearer {key.upper()}")
-        assert not pattern.match(f"{name} Bearer {key}x")
+    maps = {line[-2]: line[-1] for line in words(held)}
+    assert maps["$gateway_expected"][1:] == [[f"Bearer {key}", f"{name} {key}"] for name, key in KEYS.items()]
+    assert maps["$gateway_engine_authorization"] == [["default", "Bearer sk-$engine"]]
     secret = [file["src"] for file in VARS["__gateway_files"] if file.get("secret")]
     assert secret == ["keys.conf.j2", "keepalived-password.conf.j2"]
 
 
+def test_of_keys_that_may_less_than_all_only_digests_are_written():
+    keys = {**KEYS, "alan": {"key": "sk-alan-" + "c" * 32, "models": ["8b"]}}
+    text = render("keys.conf.j2", gateway_keys=keys)
+    assert "sk-" not in text
+    assert all(hashlib.sha256(key.encode()).hexdigest() in text for key in (*KEYS.values(), keys["alan"]["key"]))
+
+
+KEY = "sk-" + "x" * 32
 REFUSED = [
     ({"gateway_keys": {}}, "gateway_keys is empty"),
     ({"gateway_keys": ["sk-" + "a" * 30]}, "gateway_keys must be a dictionary"),
@@ -218,6 +222,17 @@ REFUSED = [
     ({"gateway_keys": {"ada": 12345678901234567890}}, "Key 1 of gateway_keys"),
     ({"gateway_keys": {"a b": "x" * 32}}, "Name 1 of gateway_keys"),
     ({"gateway_keys": {"ada": "x" * 32, "grace": "X" * 32}}, "Two keys of gateway_keys are equal"),
+    ({"gateway_keys": {"ada": {"models": ["8b"]}}}, "Key 1 of gateway_keys must have either key or sha256"),
+    ({"gateway_keys": {"ada": {"key": KEY, "sha256": "a" * 64}}}, "must have either key or sha256"),
+    ({"gateway_keys": {"ada": {"sha256": "A" * 64}}}, "sha256 of key 1 of gateway_keys must be the 64 hexadecimal"),
+    ({"gateway_keys": {"ada": {"key": "short"}}}, "key of key 1 of gateway_keys must be a text of 20 to 256"),
+    ({"gateway_keys": {"ada": {"key": KEY, "model": ["8b"]}}}, "Key 1 of gateway_keys can hold key, sha256, models"),
+    ({"gateway_keys": {"ada": {"key": KEY, "models": []}}}, "must list at least one model"),
+    ({"gateway_keys": {"ada": {"key": KEY, "expires": "2027-13-01"}}}, "must be a day such as 2027-01-31"),
+    ({"gateway_keys": {"ada": {"key": KEY, "expires": "tomorrow"}}}, "must be a day such as 2027-01-31"),
+    ({"gateway_keys": {"ada": {"key": KEY, "tokens_per_day": 0}}}, "must be between 1 and 1000000000000000, not 0"),
+    ({"gateway_keys": {"ada": {"key": KEY, "requests_per_second": "x"}}}, "must be a whole number"),
+    ({"gateway_keys": {"ada": KEY, "eve": {"sha256": hashlib.sha256(KEY.encode()).hexdigest()}}}, "are equal"),
     ({"gateway_port": "https"}, "gateway_port must be a whole number such as 443, not 'https'"),
     ({"gateway_port": 70000}, "gateway_port must be between 1 and 65535, not 70000"),
     ({"gateway_port": 8000}, "The gateway and 8b both want port 8000"),
@@ -379,7 +394,7 @@ def fuzzed(tmp_path_factory):
     for _each in range(520):
         given = settings(source, below)
         problems = ArgumentSpecValidator(SPEC).validate(given).error_messages
-        problems = problems or gateway.key_findings(given["gateway_keys"], given["gateway_engine_key"])
+        problems = problems or gateway_keys.findings(given["gateway_keys"], given["gateway_engine_key"])
         if not problems:
             # Asked for once: to have it anew for each file takes most of the time.
             given["__gateway_plan"] = gateway.plan(asked(given), given["gateway_instances"])

@@ -23,7 +23,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.gpunode.llm.plugins.module_utils.instance import names, old_unit, record
 from ansible_collections.gpunode.llm.plugins.module_utils.units import unit as units_unit
-from ansible_collections.gpunode.llm.plugins.plugin_utils import gateway
+from ansible_collections.gpunode.llm.plugins.plugin_utils.gateway import plan as gateway
 from ansible_collections.gpunode.llm.plugins.plugin_utils.service import Settings, second_instances, trial_instances
 
 HERE = Path(__file__).parent

@@ -11,24 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..module_utils import paths
-from ..module_utils.instance import names as node_names
-from ..module_utils.instance.record import gateway_text
-from ..module_utils.node import network
-from .fleet import shared_address
-from .planner.catalog import near
-from .planner.request import LOOPBACK, whole_number
-from .values import typed
+from ...module_utils import paths
+from ...module_utils.instance import names as node_names
+from ...module_utils.instance.record import gateway_text
+from ...module_utils.node import network
+from ..fleet import shared_address
+from ..planner.catalog import near
+from ..planner.request import LOOPBACK, whole_number
+from ..values import typed
+from .keys import NAME as _NAME
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*)\Z")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
-#: The characters of a bearer token (RFC 6750), which need no quoting in any file or header.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
-#: Length of a key: nginx looks it up in a table with slots of limited size.
-KEY_LENGTH = (20, 256)
 #: The gateway's health path.
 HEALTH = "/health"
 
@@ -215,35 +211,6 @@ def read(options: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     return Settings(**values), findings
 
 
-def key_findings(keys: Any, engine_key: str = "") -> list[str]:
-    """Findings about the keys. None contains a key, or a name, which might be a key by mistake."""
-    try:
-        keys = typed("gateway_keys", keys)
-    except ValueError as error:
-        return [str(error)]
-    if not isinstance(keys, Mapping) or not keys:
-        return [
-            "gateway_keys is empty; the gateway requires at least one key. Set a dictionary of client names and keys;"
-            " `openssl rand -hex 32` makes a key."
-        ]
-    findings = []
-    for number, (name, key) in enumerate(keys.items(), 1):
-        if not isinstance(name, str) or not _NAME.match(name):
-            findings.append(f"Name {number} of gateway_keys must be letters, digits, dots and dashes, 64 at the most.")
-        text = key if isinstance(key, str) else ""
-        if not KEY_LENGTH[0] <= len(text) <= KEY_LENGTH[1] or not _TOKEN.match(text):
-            findings.append(
-                f"Key {number} of gateway_keys must be a text of {KEY_LENGTH[0]} to {KEY_LENGTH[1]} letters, digits and"
-                " any of . _ ~ + / -; `openssl rand -hex 32` makes one."
-            )
-    if _CONTROL.search(str(engine_key)):
-        findings.append("The API key of the engines holds a line break or another control character.")
-    # nginx compares keys without regard to case.
-    if len({str(key).casefold() for key in keys.values()}) < len(keys):
-        findings.append("Two keys of gateway_keys are equal, or differ only in case. Give each client its own.")
-    return findings
-
-
 def listen(host: str, port: int) -> str:
     """The value of nginx's listen. :: includes IPv4 addresses."""
     return f"{network.bracketed(host)}:{port}{' ipv6only=off' if host == '::' else ''}"
@@ -298,6 +265,12 @@ def _by_name(settings: Settings) -> Sequence[tuple[str, str]]:
     return BY_NAME if settings.routes == GENERATING else settings.routes
 
 
+def _names(instance: Mapping[str, Any]) -> list[str]:
+    """What a key may call the model of an instance."""
+    names = (instance["name"], instance.get("served_model_name"), instance.get("model"))
+    return list(dict.fromkeys(str(name) for name in names if name))
+
+
 def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
     """The path prefixes of an instance: its name, and the root for the default instance."""
     return [f"/{instance['name']}", *([""] if instance["name"] == default else [])]
@@ -318,7 +291,7 @@ def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], defaul
         places.setdefault(route, place)["methods"].append(method)
     for prefix, name in _fleet(settings, settings.default_instance):
         for method, route in BY_NAME if settings.routes == GENERATING else settings.routes:
-            place = {"path": prefix + route, "methods": [], "engine": f"http://fleet-{name}{route}"}
+            place = {"path": prefix + route, "methods": [], "engine": f"http://fleet-{name}{route}", "models": [name]}
             places.setdefault(prefix + route, place)["methods"].append(method)
     # Those of this node are among them.
     instances = [one for one in instances if one["name"] not in (settings.router.get("models") or {})]
@@ -327,6 +300,7 @@ def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], defaul
         for prefix in _prefixes(instance, default):
             for method, route in routes_of(settings, instance):
                 place = {"path": prefix + route, "methods": [], "engine": _engine(instance) + route}
+                place["models"] = _names(instance)
                 entry = places.setdefault(prefix + route, place)
                 if "router" in entry:
                     raise ValueError(f"The router has {prefix + route}, and so would {instance['name']}: rename it.")
