@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from ..plugin_utils import service
 from ..plugin_utils.fleet import router, shared_address, weights
-from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans
+from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans, usage as gateway_usage
 from ..plugin_utils.node import group as node_group
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
 
 
-def gateway_key_findings(keys, engine_key="", shared_password=""):
-    return gateway_keys.findings(keys, engine_key) + shared_address.password_findings(shared_password)
+def gateway_key_findings(keys, engine_key="", shared_password="", usage=True):
+    return gateway_keys.findings(keys, engine_key, usage) + shared_address.password_findings(shared_password)
 
 
 def gateway_plan(settings, instances, os_family="Debian", node="", default_interface=""):
@@ -57,6 +57,8 @@ FILTERS = {
     "router_node_findings": (router.findings, "these are not instances of a plan"),
     "router_plan": (router.plan, "these are not settings"),
     "router_rows": (router.rows, "these are not instances of a plan"),
+    "usage_report": (gateway_usage.report, "these are not what usage_info returned"),
+    "usage_plan": (gateway_usage.plan, "these are not settings"),
     "vllm_card": (vllm_card, "these are not instances of a plan"),
     "vllm_group_findings": (group.differences, "these are not plans of nodes"),
     "vllm_group": (node_group.place, "these are not names of nodes"),

@@ -51,6 +51,7 @@ class Settings:
     keep_program: str = "/usr/local/lib/gpunode/vllm-keep.sh"
     back_program: str = "/usr/local/lib/gpunode/vllm-back.sh"
     peer_program: str = "/usr/local/lib/gpunode/vllm-peer.py"
+    counting_program: str = "/usr/local/lib/gpunode/vllm-usage.py"
     docker_program: str = "/usr/bin/docker"
     drain_timeout_s: int | None = None
     restart_pause_s: int = 15
@@ -61,6 +62,8 @@ class Settings:
     env: Mapping[str, Any] = field(default_factory=dict)
     docker_args: Sequence[str] = ()
     run_as_root: bool = True
+    #: Whether the engine counts tokens by client.
+    usage: bool = False
     #: Whether there is more than one API key: these need a file of their own.
     several_keys: bool = False
     systemd_version: int = 0
@@ -165,6 +168,8 @@ class Service:
     config: Mapping[str, Any]
     #: Its environment without secrets.
     environment: Mapping[str, Any]
+    #: Where its container has the program that counts tokens by client; empty if none does.
+    usage_target: str
     times: Times
     standby_file: str
     gateway_unit: str
@@ -327,12 +332,19 @@ def _folder_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str,
 def _started_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """What it is started with, and what keeps it together with the other ranks of its engine if it has any."""
     planned, name = instance.get("config") or {}, str(instance["name"])
-    config = {"shutdown-timeout": DRAIN_S, **planned, **_drain(planned, settings)}
-    environment = _environment(instance, settings)
+    counts = settings.usage and not node_group.is_headless(instance)
+    config = {
+        "shutdown-timeout": DRAIN_S,
+        **planned,
+        **_drain(planned, settings),
+        **(_counting(planned) if counts else {}),
+    }
+    environment = {**_environment(instance, settings), **(_counted(instance, settings) if counts else {})}
     group = node_group.recorded(instance, config, environment, settings.docker_program)
     return {
         "config": config,
         "environment": environment,
+        "usage_target": f"{names.USAGE_FOLDER}/{names.USAGE_MIDDLEWARE.partition('.')[0]}.py" if counts else "",
         "group": group,
         "devices": node_group.devices(instance),
         "peer_unit": group["unit"] if group else "",
@@ -340,6 +352,23 @@ def _started_fields(instance: Mapping[str, Any], settings: Settings) -> dict[str
         "peer_started_from": names.peer_started_from(name) if group else "",
         # Not its record, which it reads again by itself: it must answer while a rank stops for a change.
         "peer_reads": [settings.peer_program, group["unit_file"]] if group else [],
+    }
+
+
+def _counting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The option that has vLLM load what counts tokens by client. It takes one value in a file."""
+    if config.get("middleware"):
+        raise ValueError("usage_enabled needs vLLM's option middleware, which extra_args has already: leave out one.")
+    return {"middleware": names.USAGE_MIDDLEWARE}
+
+
+def _counted(instance: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """The environment of what counts tokens by client: where vLLM finds it, and where it keeps its file."""
+    own = _environment(instance, settings).get("PYTHONPATH")
+    return {
+        "PYTHONPATH": f"{names.USAGE_FOLDER}:{own}" if own else names.USAGE_FOLDER,
+        "GPUNODE_USAGE_FILE": f"{_folder_fields(instance, settings)['cache_target']}/{names.USAGE_FILE}",
+        "GPUNODE_USAGE_MODEL": served_name(instance),
     }
 
 

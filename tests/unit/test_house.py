@@ -177,12 +177,14 @@ HOMES = {
         "module_utils/bundle/",
         # It runs in an image, and reads and writes files of its own.
         "module_utils/benchmark/client.py",
+        "module_utils/image/usage.py",
     },
     "os.replace": {
         "module_utils/node/files.py",
         "module_utils/hub/file.py",
         "module_utils/bundle/contents.py",
         "module_utils/benchmark/client.py",
+        "module_utils/image/usage.py",
         # A unit runs it, with nothing of ours beside it.
         "module_utils/programs/vllm_peer.py",
     },

@@ -39,6 +39,7 @@ NO_RECORDS = {
     "module_utils/hub/progress.py": "how far a job is, in /run",
     "module_utils/hub/run.py": "the job's order, in /run",
     "module_utils/image/all_reduce.py": "an answer to the module that asked",
+    "module_utils/image/usage.py": "the engine's own file of requests, a line for each",
     "module_utils/image/engine_figures.py": "an answer to the module that asked",
     "module_utils/image/link_proof.py": "which network was proved, to be proved again where it differs",
     "module_utils/node/lock.py": "who has the node, in /run",

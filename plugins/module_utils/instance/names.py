@@ -30,8 +30,14 @@ ROUTER_SETTINGS, ROUTER_KEY = f"{ROUTER_DIR}/settings.json", f"{ROUTER_DIR}/key"
 ROUTER_WORKERS, ROUTER_ALIASES = f"{ROUTER_DIR}/workers.json", f"{ROUTER_DIR}/aliases.json"
 #: Which node has which workers: from this the last two are made.
 ROUTER_NODES = f"{ROUTER_DIR}/nodes.json"
+#: What keeps usage on the gateway's host: its unit, its settings, and a file for each day.
+USAGE_UNIT, USAGE_SETTINGS, USAGE_STATE = "gpunode-usage.service", "/etc/gpunode/usage.json", "/var/lib/gpunode-usage"
 #: The folder in which gpunode-usage has a file for each client that has used its tokens of the day.
 USAGE_OVER = "/run/gpunode-usage/over"
+#: What gpunode-usage shows to Prometheus.
+USAGE_METRICS = "/run/gpunode-usage/metrics.prom"
+#: What counts within an engine: the folder in its container, the program there, and the file in its cache.
+USAGE_FOLDER, USAGE_MIDDLEWARE, USAGE_FILE = "/opt/gpunode", "gpunode_usage.ByClient", "usage.log"
 #: How far the port on which the ranks of a group tell each other how they are is from vLLM's own for the group.
 PEER_PORTS = 1000
 #: Where an engine's container has a model from a folder of the node.

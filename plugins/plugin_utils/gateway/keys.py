@@ -155,7 +155,7 @@ def read(keys: Any) -> tuple[list[Client], list[str]]:
     return clients, found
 
 
-def findings(keys: Any, engine_key: str = "") -> list[str]:
+def findings(keys: Any, engine_key: str = "", usage: Any = True) -> list[str]:
     """Findings about the keys. None contains a key, or a name, which might be a key by mistake."""
     clients, found = read(keys)
     if _CONTROL.search(str(engine_key)):
@@ -165,6 +165,8 @@ def findings(keys: Any, engine_key: str = "") -> list[str]:
     # nginx compares keys without regard to case.
     if len(set(texts)) < len(texts) or len(digests) < len(clients):
         found.append("Two keys of gateway_keys are equal, or differ only in case. Give each client its own.")
+    if not usage and any(client.tokens_per_day for client in clients):
+        found.append("tokens_per_day of gateway_keys needs the engines to count by client: set usage_enabled.")
     return found
 
 
@@ -184,7 +186,8 @@ def access(keys: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates write about keys, none of it if the keys cannot be read.
 
     ``scripted``: whether a script decides what a key may do. ``rates``: the clients by their own number of requests per
-    second. ``data``: what the script looks up, as JSON, with the digests of the keys and without the keys.
+    second. ``limits``: the tokens by the day of clients that have such a limit. ``data``: what the script looks up, as
+    JSON, with the digests of the keys and without the keys.
     """
     clients, _found = read(keys)
     rates: dict[int, list[str]] = {}
@@ -195,6 +198,7 @@ def access(keys: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "scripted": any(client.needs_script for client in clients),
         "keys": {client.name: client.key for client in clients},
+        "limits": {client.name: client.tokens_per_day for client in clients if client.tokens_per_day},
         "rates": {str(rate): rates[rate] for rate in sorted(rates)},
         # It stands between [==[ and ]==].
         "data": json.dumps(data).replace("]=", "]\\u003d"),

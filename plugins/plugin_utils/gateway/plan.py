@@ -63,6 +63,8 @@ class Settings:
     metrics_port: int | None = None
     metrics_allow: tuple[str, ...] = ()
     config_dir: str = "/etc/gpunode/gateway"
+    #: Whether engines count tokens by client: they are told whose a request is.
+    usage: bool = False
     #: The addresses of the router's two processes, if this node has it: `first` and `second`. Where nginx does its
     #: work, `models` with the addresses of the engines by the instances' names. With a router elsewhere, `elsewhere`:
     #: engines then listen on an address that it reaches.
@@ -192,6 +194,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     "shared_interface": shared_address.interface,
     "shared_router_id": _number("shared_router_id", 1, 255),
     "shared_peers": shared_address.peers,
+    "usage": bool,
 }
 
 
@@ -322,6 +325,7 @@ def _metrics(settings: Settings, instances: Sequence[Mapping[str, Any]], default
         "listen": listen(settings.metrics_host, settings.metrics_port),
         "allow": list(settings.metrics_allow),
         "locations": [{"path": place, "engine": engine} for place, engine in places.items()],
+        "usage": node_names.USAGE_METRICS if settings.usage else "",
     }
 
 

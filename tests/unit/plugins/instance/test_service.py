@@ -104,3 +104,24 @@ def test_curl_of_a_pooling_model(task, url, body):
 def test_a_pooling_model_is_waited_for_by_its_task():
     assert service.service({**INSTANCE, "task": "embed"}, {})["endpoint"]["task"] == "embed"
     assert json.loads(service.service({**INSTANCE, "task": "embed"}, {})["record"])["task"] == "embed"
+
+
+def test_an_engine_that_counts_by_client_loads_what_counts_and_keeps_the_rest():
+    given = {"usage": True, "env": {"PYTHONPATH": "/mine"}, "run_as_root": False}
+    plain, counting = service.service(INSTANCE, {**given, "usage": False}), service.service(INSTANCE, given)
+    assert counting["config"] == {**plain["config"], "middleware": "gpunode_usage.ByClient"}
+    assert counting["environment"] == {
+        **plain["environment"],
+        "PYTHONPATH": "/opt/gpunode:/mine",
+        "GPUNODE_USAGE_FILE": "/home/vllm/usage.log",
+        "GPUNODE_USAGE_MODEL": "meta/8b",
+    }
+    assert (plain["usage_target"], counting["usage_target"]) == ("", "/opt/gpunode/gpunode_usage.py")
+    assert service.service(INSTANCE, {"usage": True})["environment"]["PYTHONPATH"] == "/opt/gpunode"
+
+
+def test_a_middleware_of_the_user_s_is_not_taken_away():
+    instance = {**INSTANCE, "config": {"middleware": ["mine.Own"]}}
+    assert service.service(instance, {})["config"]["middleware"] == ["mine.Own"]
+    with pytest.raises(ValueError, match="needs vLLM's option middleware, which extra_args has already"):
+        service.service(instance, {"usage": True})

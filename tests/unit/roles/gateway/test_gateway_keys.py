@@ -17,12 +17,14 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.gpunode.llm.plugins.module_utils.image import usage
 from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate
 from ansible_collections.gpunode.llm.tests.unit.roles.gateway.test_gateway_templates import render
 
@@ -105,9 +107,9 @@ class Gateway:
         given["gateway_instances"] = [{"port": self.engine, **one} for one in given["gateway_instances"]]
         for name in ("nginx.conf", "keys.conf"):
             text = render(f"{name}.j2", **given).replace("syslog:server=unix:/dev/log,tag=gateway,nohostname", "log")
-            text = text.replace("/run/gpunode-usage/over", str(self.folder)).replace(
-                "/etc/gpunode/router/", f"{self.folder}/"
-            )
+            text = text.replace("/run/gpunode-usage/over", str(self.folder))
+            for place in ("/etc/gpunode/router/", "/run/gpunode-usage/"):
+                text = text.replace(place, f"{self.folder}/")
             (self.folder / name).write_text(text)
 
     def reload(self, **settings: Any) -> None:
@@ -309,6 +311,25 @@ def test_a_client_at_its_own_limit_does_not_slow_another(gateway, keys):
     assert {front.ask(key=GRACE).status for _each in range(20)} == {200}
     refused = front.ask()
     assert (refused.error, refused.headers["retry-after"]) == ((429, "rate_limit_exceeded"), "1")
+
+
+@pytest.mark.parametrize("keys", GRADES)
+def test_an_engine_is_told_whose_a_request_is_where_it_counts(gateway, keys):
+    front = gateway(keys, gateway_usage=True)
+    told = [front.ask(key=key, x_request_id="gpunode-eve-0").json["headers"]["x-request-id"] for key in (ADA, GRACE)]
+    assert [usage.client_of([(b"x-request-id", name.encode())]) for name in told] == ["ada", "grace"]
+    front.reload(gateway_usage=False)
+    until(lambda: front.ask(x_request_id="mine").json["headers"]["x-request-id"] == "mine")
+
+
+def test_the_usage_is_shown_to_prometheus_alone(gateway, tmp_path):
+    port = free_port()
+    front = gateway(PLAIN, gateway_usage=True, gateway_metrics_port=port)
+    (tmp_path / "metrics.prom").write_text("gpunode_usage_requests_total 1\n")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/usage/metrics") as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4"
+        assert answer.read() == b"gpunode_usage_requests_total 1\n"
+    assert front.ask("/usage/metrics", method="GET").status == 404
 
 
 @SCRIPTED

@@ -233,6 +233,7 @@ REFUSED = [
     ({"gateway_keys": {"ada": {"key": KEY, "tokens_per_day": 0}}}, "must be between 1 and 1000000000000000, not 0"),
     ({"gateway_keys": {"ada": {"key": KEY, "requests_per_second": "x"}}}, "must be a whole number"),
     ({"gateway_keys": {"ada": KEY, "eve": {"sha256": hashlib.sha256(KEY.encode()).hexdigest()}}}, "are equal"),
+    ({"gateway_keys": {"ada": {"key": KEY, "tokens_per_day": 5}}}, "set usage_enabled"),
     ({"gateway_port": "https"}, "gateway_port must be a whole number such as 443, not 'https'"),
     ({"gateway_port": 70000}, "gateway_port must be between 1 and 65535, not 70000"),
     ({"gateway_port": 8000}, "The gateway and 8b both want port 8000"),
