@@ -37,6 +37,7 @@ LARGEST = 1 << 20
 FILE, MODEL = "GPUNODE_USAGE_FILE", "GPUNODE_USAGE_MODEL"
 LABELS = ("client", "model_name", "since")
 logger = logging.getLogger("vllm.gpunode_usage")
+NOT_COUNTED = "Usage is not counted any more: this vLLM is not as the collection knows it."
 
 #: Client and model; requests, tokens in, tokens out.
 Key = Tuple[str, str]
@@ -156,7 +157,7 @@ class Requests(Dict[str, Any]):
 
     def __init__(self, usage: Usage) -> None:
         super().__init__()
-        self.usage, self.clients = usage, {}  # type: Usage, Dict[str, str]
+        self.usage, self.clients, self.wrong = usage, {}, False  # type: Usage, Dict[str, str], bool
 
     def __setitem__(self, request_id: str, state: Any) -> None:
         self.clients[request_id] = CLIENT.get()
@@ -165,9 +166,18 @@ class Requests(Dict[str, Any]):
     def pop(self, request_id: str, *default: Any) -> Any:
         state = super().pop(request_id, *default)
         client = self.clients.pop(request_id, None)
-        if client is not None:
+        if client is None or self.wrong:
+            return state
+        try:
             self.usage.ended(client, state)
+        except Exception:
+            # Of another vLLM than this knows: the request is answered all the same.
+            logger.exception(NOT_COUNTED)
+            self.wrong = True
         return state
+
+    def __delitem__(self, request_id: str) -> None:
+        self.pop(request_id)
 
 
 def watch(processor: Any, usage: Usage) -> None:
@@ -207,7 +217,7 @@ def begin(app: Any) -> None:
         usage = Usage(Journal(os.environ[FILE]), os.environ.get(MODEL, ""), counters, is_first())
         watch(app.state.engine_client.output_processor, usage)
     except Exception:
-        logger.exception("Usage is not counted.")
+        logger.exception(NOT_COUNTED)
 
 
 Scope = MutableMapping[str, Any]

@@ -27,6 +27,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optio
 SCHEMA = 1
 #: What an engine counts, in the order of each row.
 NAMES = ("requests", "prompt_tokens", "generation_tokens")
+#: What stands on the page of each engine that counts, also before its first request.
+COUNTS = "# TYPE gpunode_requests_total counter"
 SAMPLE = re.compile(rf"gpunode_({'|'.join(NAMES)})_total\{{(.*)\}} (\S+)")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 DAY_FILE = re.compile(r"\d{4}-\d\d-\d\d\.json")
@@ -79,6 +81,8 @@ class Day:
         self.rows: Rows = value.get("rows", {}) if value.get("day") == day else {}
         self.sums: Rows = value.get("sums", {})
         self.seen: Dict[str, Dict[str, Any]] = value.get("seen", {})
+        #: The engines that answer and do not count.
+        self.silent: List[str] = value.get("silent", [])
 
     def count(self, found: Mapping[str, Rows], now: float) -> bool:
         """Add what is new; whether there was anything."""
@@ -109,6 +113,7 @@ class Day:
         newest = sorted(self.seen, key=lambda since: int(self.seen[since]["at"]))[-MOST_ENGINES:]
         seen = {since: self.seen[since] for since in newest}
         value = {"schema": SCHEMA, "day": self.day, "rows": self.rows, "sums": self.sums, "seen": seen}
+        value["silent"] = self.silent
         return json.dumps(value, sort_keys=True) + "\n"
 
 
@@ -122,12 +127,13 @@ def kept(folder: str, first: str) -> Tuple[List[Dict[str, Any]], List[str]]:
         value = read_json(path)
         if value.get("schema") != SCHEMA:
             trouble.append(f"{path} cannot be read.")
+        trouble += [f"{path.stem}: {url} did not count; its journal says why." for url in value.get("silent", ())]
         for client, model, counts in each(value.get("rows", {})):
             rows.append({"day": path.stem, "client": client, "model": model, **dict(zip(NAMES, counts))})
     return rows, trouble
 
 
-def metrics(day: Day, limits: Mapping[str, int], answered: Mapping[str, bool]) -> str:
+def metrics(day: Day, limits: Mapping[str, int], counting: Mapping[str, bool]) -> str:
     """The same as Prometheus' text."""
     lines = []
     for at, name in enumerate(NAMES):
@@ -139,8 +145,8 @@ def metrics(day: Day, limits: Mapping[str, int], answered: Mapping[str, bool]) -
     lines += [f"gpunode_usage_tokens_per_day_limit{{client={json.dumps(c)}}} {limits[c]}" for c in limits]
     lines.append("# TYPE gpunode_usage_tokens_today gauge")
     lines += [f"gpunode_usage_tokens_today{{client={json.dumps(c)}}} {day.tokens(c)}" for c in limits]
-    lines.append("# TYPE gpunode_usage_engine_answers gauge")
-    lines += [f"gpunode_usage_engine_answers{{engine={json.dumps(url)}}} {int(answered[url])}" for url in answered]
+    lines.append("# TYPE gpunode_usage_engine_counts gauge")
+    lines += [f"gpunode_usage_engine_counts{{engine={json.dumps(url)}}} {int(counting[url])}" for url in counting]
     return "\n".join(lines) + "\n"
 
 
@@ -211,13 +217,15 @@ class Counter:
             pages = dict(zip(self.engines, pool.map(self.ask, self.engines)))
         if day_of(now) != self.day.day:
             self.day = Day(day_of(now), {"sums": self.day.sums, "seen": self.day.seen})
-        changed = False
+        silent = [url for url, page in pages.items() if page is not None and COUNTS not in page]
+        changed = silent != self.day.silent
+        self.day.silent = silent
         for page in pages.values():
             changed = self.day.count(samples(page or ""), now) or changed
         try:
             if changed or self.trouble:
                 write(self.folder / f"{self.day.day}.json", self.day.text(), keep=True)
-            self.tell({url: page is not None for url, page in pages.items()})
+            self.tell({url: COUNTS in (page or "") for url, page in pages.items()})
             self.clear()
             self.trouble = ""
         except OSError as error:
@@ -225,9 +233,9 @@ class Counter:
                 print(f"Usage is not written, and is in memory until it can be: {error}", file=sys.stderr, flush=True)
             self.trouble = str(error)
 
-    def tell(self, answered: Mapping[str, bool]) -> None:
+    def tell(self, counting: Mapping[str, bool]) -> None:
         """Write the metrics, and a file for each client that has used its tokens of the day."""
-        write(self.run / "metrics.prom", metrics(self.day, self.limits, answered))
+        write(self.run / "metrics.prom", metrics(self.day, self.limits, counting))
         over = self.run / "over"
         over.mkdir(exist_ok=True)
         used = {client for client, limit in self.limits.items() if self.day.tokens(client) >= limit}

@@ -182,7 +182,18 @@ def test_a_vllm_that_is_another_serves_without_being_counted(engine, monkeypatch
     app = SimpleNamespace(state=SimpleNamespace(engine_client=SimpleNamespace(output_processor=Processor())))
     scope = {"type": "http", "app": app, "headers": []}
     asyncio.run(usage.ByClient(answer)(scope, None, None))
-    assert "Usage is not counted." in caplog.text
+    assert usage.NOT_COUNTED in caplog.text
+
+
+def test_figures_that_are_others_break_no_request(engine, caplog):
+    one = engine()
+    for number in range(3):
+        put(one, ADA, f"a{number}")
+        del one.processor.request_states[f"a{number}"].prompt_len
+        del one.processor.request_states[f"a{number}"]
+    assert one.processor.request_states == {}
+    assert caplog.text.count(usage.NOT_COUNTED) == 1
+    assert counted() == {}
 
 
 def test_requests_that_are_there_already_are_taken_over(engine):

@@ -24,7 +24,7 @@ TODAY, TOMORROW = "2025-11-27", "2025-11-28"
 
 def page(counts, since="s1"):
     """An engine's page of metrics, from counts by client and model."""
-    lines = ["# TYPE vllm:prompt_tokens counter", 'vllm:prompt_tokens_total{model_name="8b"} 7.0']
+    lines = [usage.COUNTS, "# TYPE vllm:prompt_tokens counter", 'vllm:prompt_tokens_total{model_name="8b"} 7.0']
     for (client, model), numbers in counts.items():
         labels = f'client="{client}",model_name="{model}",since="{since}"'
         names = zip(usage.NAMES, numbers, strict=True)
@@ -103,9 +103,20 @@ def test_an_engine_that_does_not_answer_is_told_and_the_others_count(counter):
     counter.pages["http://a"] = page({("ada", "8b"): (1, 10, 5)})
     counter.look()
     text = (counter.run / "metrics.prom").read_text()
-    assert 'gpunode_usage_engine_answers{engine="http://a"} 1' in text
-    assert 'gpunode_usage_engine_answers{engine="http://gone"} 0' in text
+    assert 'gpunode_usage_engine_counts{engine="http://a"} 1' in text
+    assert 'gpunode_usage_engine_counts{engine="http://gone"} 0' in text
     assert 'gpunode_usage_prompt_tokens_total{client="ada",model="8b"} 10' in text
+
+
+def test_an_engine_that_does_not_count_is_told_of_and_its_figures_are_no_zeros(counter):
+    counter.pages["http://a"] = "# TYPE vllm:prompt_tokens counter\n"
+    counter.look()
+    assert usage.kept(str(counter.state), TODAY) == ([], [f"{TODAY}: http://a did not count; its journal says why."])
+    assert 'gpunode_usage_engine_counts{engine="http://a"} 0' in (counter.run / "metrics.prom").read_text()
+    counter.pages["http://a"] = page({})
+    counter.look()
+    assert usage.kept(str(counter.state), TODAY) == ([], [])
+    assert 'gpunode_usage_engine_counts{engine="http://a"} 1' in (counter.run / "metrics.prom").read_text()
 
 
 def test_engines_of_a_router_come_and_go(counter, tmp_path):
