@@ -31,6 +31,10 @@ HEALTH = "/health"
 
 #: The routes of models that generate.
 GENERATING = (("POST", "/v1/chat/completions"), ("POST", "/v1/completions"), ("GET", "/v1/models"))
+#: Further routes of models that generate, by the name of their set.
+ROUTE_SETS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "agents": (("POST", "/v1/responses"), ("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens")),
+}
 _SCORES = ("/v1/score", "/score", "/v1/rerank", "/rerank")
 #: What vLLM offers for the other tasks, all by POST.
 POOLING: Mapping[str, tuple[str, ...]] = {
@@ -52,6 +56,7 @@ class Settings:
     certificate_key: str = ""
     acme_email: str = ""
     routes: tuple[tuple[str, str], ...] = GENERATING
+    route_sets: tuple[str, ...] = ()
     default_instance: str = ""
     max_body_mib: int = 20
     requests_per_second: int = 100
@@ -74,6 +79,16 @@ class Settings:
     shared_router_id: int = 51
     #: The hosts that share it, each with its own address, in the order of their priority.
     shared_peers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def generating(self) -> tuple[tuple[str, str], ...]:
+        """The routes of a model that generates."""
+        return tuple(dict.fromkeys((*self.routes, *(route for name in self.route_sets for route in ROUTE_SETS[name]))))
+
+    @property
+    def by_name(self) -> tuple[tuple[str, str], ...]:
+        """The routes of models of every kind."""
+        return self.generating if self.routes != GENERATING else (*self.generating, ("POST", "/v1/embeddings"))
 
     @property
     def routes_by_name(self) -> bool:
@@ -178,6 +193,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
         "gateway_acme_email", value, re.compile(r"[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\Z"), "a plain mail address"
     ),
     "routes": routes,
+    "route_sets": tuple,
     "default_instance": lambda value: plain_text("gateway_default_instance", value, _NAME, "an instance's name"),
     "max_body_mib": _number("max_body_mib", 1, 4096),
     "requests_per_second": _number("requests_per_second", 0, 100_000),
@@ -243,8 +259,8 @@ def engines(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
-#: The upstream of the router, and what it has at /v1 beside the routes of models that generate.
-ROUTER, BY_NAME = "router", (*GENERATING, ("POST", "/v1/embeddings"))
+#: The upstream of the router.
+ROUTER = "router"
 
 
 def _fleet(settings: Settings, default: str) -> list[tuple[str, str]]:
@@ -265,7 +281,7 @@ def _by_name(settings: Settings) -> Sequence[tuple[str, str]]:
     """The routes at which the router chooses by the model's name."""
     if not settings.routes_by_name:
         return ()
-    return BY_NAME if settings.routes == GENERATING else settings.routes
+    return settings.by_name
 
 
 def _names(instance: Mapping[str, Any]) -> list[str]:
@@ -281,7 +297,9 @@ def _prefixes(instance: Mapping[str, Any], default: str) -> list[str]:
 
 def routes_of(settings: Settings, instance: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
     """The routes of an instance: those that the user lists, else those of its model's task."""
-    if settings.routes != GENERATING or instance.get("task") not in POOLING:
+    if instance.get("task") not in POOLING:
+        return settings.generating
+    if settings.routes != GENERATING:
         return settings.routes
     return [("GET", "/v1/models"), *(("POST", path) for path in POOLING[str(instance["task"])])]
 
@@ -293,7 +311,7 @@ def locations(settings: Settings, instances: Sequence[Mapping[str, Any]], defaul
         place = {"path": route, "methods": [], "engine": f"http://{ROUTER}{route}", "router": True}
         places.setdefault(route, place)["methods"].append(method)
     for prefix, name in _fleet(settings, settings.default_instance):
-        for method, route in BY_NAME if settings.routes == GENERATING else settings.routes:
+        for method, route in settings.by_name:
             place = {"path": prefix + route, "methods": [], "engine": f"http://fleet-{name}{route}", "models": [name]}
             places.setdefault(prefix + route, place)["methods"].append(method)
     # Those of this node are among them.

@@ -241,6 +241,7 @@ REFUSED = [
     ({"gateway_host": "fe80::1%x;}\n"}, "gateway_host must be an address"),
     ({"gateway_names": ["fe80::1%x;}\n"]}, "which is neither a DNS name nor an address"),
     ({"gateway_metrics_allow": ["fe80::1%x;}/128"]}, "which is not a network"),
+    ({"gateway_route_sets": ["agent"]}, "gateway_route_sets[0] must be one of agents"),
     ({"gateway_routes": []}, "gateway_routes is empty"),
     ({"gateway_routes": ["/v1/models"]}, "a route is a method and a whole path"),
     ({"gateway_routes": ["GET /v1/../metrics"]}, "a route is a method and a whole path"),
@@ -512,6 +513,20 @@ def test_another_certificate_is_no_other_unit():
 def test_the_front_goes_on_without_the_mounts_that_it_was_started_from():
     """What requires a mount goes down with it, and nothing starts it again."""
     assert "RequiresMountsFor" not in render("gpunode-gateway.service.j2") + render("mounts.conf.j2")
+
+
+AGENTS = ("/v1/responses", "/v1/messages", "/v1/messages/count_tokens")
+
+
+def test_agents_have_their_routes_at_each_model_that_generates():
+    pooling = {"name": "p", "port": 8001, "task": "embed"}
+    found = passes(render("nginx.conf.j2", gateway_route_sets="agents", gateway_instances=[INSTANCE, pooling]))
+    assert {f"/8b{path}" for path in AGENTS} <= set(found)
+    assert not [path for path in found if path.startswith("/p/") and path.endswith(AGENTS)]
+    router = {"first": "127.0.0.1:30000", "second": "127.0.0.1:30001"}
+    behind = passes(render("nginx.conf.j2", gateway_route_sets=["agents"], gateway_router=router))
+    assert {*AGENTS, "/v1/embeddings", "/v1/models"} <= set(behind)
+    assert not set(AGENTS) & set(passes(render("nginx.conf.j2")))
 
 
 SCORES = ("/v1/score", "/score", "/v1/rerank", "/rerank")
