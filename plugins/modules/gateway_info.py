@@ -151,6 +151,15 @@ from ..module_utils.instance import names
 from ..module_utils.node import files as node_files
 from ..module_utils.tls import certbot as tls_certbot, certificate as tls_certificate
 
+#: The options of O(acme).
+ACME = {
+    "names": {"type": "list", "elements": "str", "required": True},
+    "server": {"type": "str", "required": True},
+    "webroot": {"type": "path", "required": True},
+    "hook": {"type": "path", "required": True},
+    "email": {"type": "str", "required": True},
+}
+
 
 def acme(module):
     """Compare the certificate of certbot with the requested one."""
@@ -179,16 +188,7 @@ def main():
             "certificate": {"type": "path", "required": True},
             "certificate_key": {"type": "path", "required": True, "no_log": False},
             "names": {"type": "list", "elements": "str", "default": []},
-            "acme": {
-                "type": "dict",
-                "options": {
-                    "names": {"type": "list", "elements": "str", "required": True},
-                    "server": {"type": "str", "required": True},
-                    "webroot": {"type": "path", "required": True},
-                    "hook": {"type": "path", "required": True},
-                    "email": {"type": "str", "required": True},
-                },
-            },
+            "acme": {"type": "dict", "options": ACME},
             "acme_note": {"type": "path", "default": "/var/lib/gpunode/gateway/acme-account"},
             "certbot_dir": {"type": "path", "default": "/etc/letsencrypt"},
         },
