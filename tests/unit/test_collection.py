@@ -31,7 +31,16 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 FILTERS = "ansible_collections.gpunode.llm.plugins.filter"
 #: These decide on the controller; what they ask of a node they ask through gpu_info.
 ON_THE_CONTROLLER = {
-    *("benchmark_report", "plan_shown", "refuse", "serving_matrix", "serving_plan", "settings_check", "show"),
+    *(
+        "benchmark_report",
+        "gateway_key",
+        "plan_shown",
+        "refuse",
+        "serving_matrix",
+        "serving_plan",
+        "settings_check",
+        "show",
+    ),
 }
 #: What the two modules take beside the options that are variables, and what stands for one instance alone.
 OF_THE_MODULES = {"api_key_set", "from_variables"}

@@ -49,6 +49,7 @@ NO_RECORDS = {
     "modules/vllm_figures_info.py": "what a container reads while it is asked",
     "modules/tune.py": "what a digest is made of",
     "modules/gpu_proof.py": "what a proof was made of, to be made again where it differs",
+    "plugin_utils/gateway/key_file.py": "what becomes a file of Ansible's variables",
     "plugin_utils/gateway/keys.py": "what the gateway's script looks up, beside the script",
     "plugin_utils/node/group.py": "what a digest is made of",
     "plugin_utils/node/questions.py": "a question as one text, and answers for the rest of a run",
