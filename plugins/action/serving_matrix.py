@@ -16,7 +16,7 @@ from ..module_utils.programs.gpu import NodeGpus, node_gpus_from
 from ..plugin_utils import hub_models
 from ..plugin_utils.planner import exact, options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
-from ..plugin_utils.planner.host import UNIT, given_gpus, read_host
+from ..plugin_utils.planner.host import UNIT, given_gpus, read_host, with_driver
 from ..plugin_utils.planner.matrix import catalogue_hosts, matrix, matrix_models, together
 from ..plugin_utils.refusal import Refusal
 from ..plugin_utils.screen import exact as screen_exact, matrix as screen_matrix, text as screen_text
@@ -104,7 +104,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 def _places(gpus: Any, answer: dict[str, Any], catalog: Catalog, task_vars: dict[str, Any]) -> list[exact.Place]:
     """The hosts of the catalogue, hosts by description, or the node itself."""
     if not gpus:
-        return [(_host(task_vars), node_gpus_from(answer), serving_from(answer))]
+        return [(_host(task_vars), with_driver(node_gpus_from(answer), catalog), serving_from(answer))]
     described = catalogue_hosts(catalog) if gpus == "all" else gpus.split("/") if isinstance(gpus, str) else [gpus]
     given = [(item, _some(item, catalog)) for item in described]
     return [

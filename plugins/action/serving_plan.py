@@ -15,7 +15,7 @@ from ..plugin_utils.node.one_play import LockingAction
 from ..plugin_utils.planner import options as planner_options
 from ..plugin_utils.planner.catalog import Catalog
 from ..plugin_utils.planner.group import nameless
-from ..plugin_utils.planner.host import given_gpus
+from ..plugin_utils.planner.host import given_gpus, with_driver
 from ..plugin_utils.planner.listed import unlisted
 from ..plugin_utils.planner.plan import Outcome, make_plan
 from ..plugin_utils.planner.request import read_request
@@ -28,6 +28,7 @@ OPTIONS = {
     **planner_options.argument_spec(),
     **hub_models.OPTIONS,
     "fail_on_findings": {"type": "bool", "default": True},
+    "driver_comes": {"type": "bool", "default": False},
     "gather_facts": {"type": "bool", "default": False},
     "lock_timeout_s": {"type": "float"},
 }
@@ -53,6 +54,7 @@ class ActionModule(LockingAction):
             if asks:
                 catalog = hub_models.with_answers(options, hub_models.shared(described["models"]), catalog)
             node = given_gpus(options["gpus"], catalog) if options["gpus"] else node_gpus_from(answer)
+            node = with_driver(node, catalog) if options["driver_comes"] else node
             serving = serving_from(answer)
             outcome = make_plan(read_request(options, catalog), node, catalog, serving)
             # The playbook adds the addresses of nodes that it names, once it knows that an engine runs over several.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..plugin_utils import service
 from ..plugin_utils.fleet import router, shared_address, weights
 from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans, usage as gateway_usage
-from ..plugin_utils.node import group as node_group
+from ..plugin_utils.node import driver as node_driver, group as node_group
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
@@ -51,6 +51,8 @@ def weights_failure(results):
 #: Each filter, and the message for input of another shape.
 FILTERS = {
     "gateway_peers": (shared_address.from_inventory, "these are not hosts and their addresses"),
+    "driver_choice": (node_driver.choice_of, "this is not what driver_info returned"),
+    "driver_plan": (node_driver.plan_of, "this is not what driver_info returned"),
     "gateway_plan": (gateway_plan, "these are not settings and instances"),
     "router_address": (router.node_address, "this is no address"),
     "router_hosts": (router.hosts, "these are not names of hosts"),

@@ -53,6 +53,12 @@ options:
         C(gather_facts=false) whose roles need the distribution, the architecture, the host name and systemd.
     type: bool
     default: false
+  driver_comes:
+    description:
+      - Whether the play is going to install an NVIDIA driver. GPUs that have none yet are then planned for by their numbers
+        on the PCI bus, as long as the catalogue has them.
+    type: bool
+    default: false
   lock_timeout_s:
     description:
       - Lock the node for this play before the module reads it, as M(gpunode.llm.node_lock) does. If another play holds

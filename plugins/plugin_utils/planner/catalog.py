@@ -187,6 +187,8 @@ class GpuSpec:
     most: float = 1.0
     aliases: tuple[str, ...] = ()
     matrix_counts: tuple[int, ...] = ()
+    #: Its device ids on the PCI bus.
+    pci: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -361,6 +363,11 @@ class Catalog:
     def gpu_names(self) -> Mapping[str, GpuSpec]:
         """GPUs by each of their names in lower case: key, nvidia-smi's names, aliases."""
         return {name.casefold(): gpu for gpu in self.gpus.values() for name in (gpu.key, *gpu.names, *gpu.aliases)}
+
+    @cached_property
+    def gpus_on_pci(self) -> Mapping[str, GpuSpec]:
+        """GPUs by their device ids on the PCI bus."""
+        return {number.casefold(): gpu for gpu in self.gpus.values() for number in gpu.pci}
 
     def find(self, name: str) -> ModelSpec | None:
         """Find a model by key or repository id; None if the catalogue does not have it."""

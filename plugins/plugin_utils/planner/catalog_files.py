@@ -200,6 +200,7 @@ def gpu_spec(key: str, raw: Raw) -> GpuSpec:
         unified=bool(raw.get("unified", False)),
         aliases=tuple(map(str, raw.get("aliases") or ())),
         matrix_counts=tuple(map(int, raw.get("matrix_counts") or ())),
+        pci=tuple(map(str, raw.get("pci") or ())),
     )
 
 

@@ -188,6 +188,35 @@ def given_gpus(gpus: str | Mapping[str, Any] | Sequence[Any], catalog: Catalog) 
     return NodeGpus(state="ok" if cards else "no_gpu", message="" if cards else "No GPU was given.", gpus=tuple(cards))
 
 
+#: States of a node with GPUs on the PCI bus that no driver serves, and that one would serve.
+DRIVERLESS = ("no_driver", "driver_not_loaded", "driver_mismatch")
+
+
+def with_driver(node: NodeGpus, catalog: Catalog) -> NodeGpus:
+    """A node as it will be once its GPUs have a driver: the boards are known by their numbers on the PCI bus.
+
+    Returned as it is where it has a driver, or where a board is not in the catalogue.
+    """
+    specs = [catalog.gpus_on_pci.get(gpu.device_id.rpartition(":")[2].casefold()) for gpu in node.pci_gpus]
+    if node.state not in DRIVERLESS or not specs:
+        return node
+    unknown = sorted({gpu.device_id for gpu, spec in zip(node.pci_gpus, specs, strict=True) if spec is None})
+    if unknown:
+        lacking = f" Which GPU {', '.join(unknown)} is, the catalogue does not know: add it to gpus with vllm_extra_gpus."
+        return replace(node, message=node.message + lacking)
+    gpus = [
+        Gpu(index, spec.names[0], None if spec.unified else spec.memory_mib)
+        for index, spec in enumerate(spec for spec in specs if spec)
+    ]
+    return NodeGpus(
+        state="ok",
+        message="No NVIDIA driver runs on this host yet: its GPUs are known from the PCI bus alone.",
+        gpus=tuple(gpus),
+        pci_gpus=node.pci_gpus,
+        host_memory_mib=node.host_memory_mib,
+    )
+
+
 def _unified(spec: GpuSpec, memory: int, catalog: Catalog) -> GpuSpec:
     """A GPU whose memory is the host's, of which the host keeps some: vLLM takes its share of all of it."""
     share = math.floor(100 * (memory - catalog.unified_reserve_mib) / memory) / 100
