@@ -52,6 +52,7 @@ def weights_failure(results):
 FILTERS = {
     "gateway_peers": (shared_address.from_inventory, "these are not hosts and their addresses"),
     "driver_choice": (node_driver.choice_of, "this is not what driver_info returned"),
+    "driver_proof": (node_driver.proof_of, "this is not what driver_info returned"),
     "driver_plan": (node_driver.plan_of, "this is not what driver_info returned"),
     "gateway_plan": (gateway_plan, "these are not settings and instances"),
     "router_address": (router.node_address, "this is no address"),

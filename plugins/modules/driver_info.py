@@ -65,9 +65,10 @@ engines:
   type: list
   elements: str
   returned: success
-reboot_required:
-  description: Whether a package asked for a restart of the node.
-  type: bool
+initramfs:
+  description: The command that makes the first file system of the boot anew. Empty if the node has none.
+  type: list
+  elements: str
   returned: success
 system:
   description: Facts of the system, with the names of M(ansible.builtin.setup).
@@ -97,7 +98,8 @@ def main():
     module = AnsibleModule(
         argument_spec={"lists": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True
     )
-    module.exit_json(changed=False, **node_driver.answer(module, module.params["lists"]))
+    answer = node_driver.answer(module, module.params["lists"])
+    module.exit_json(changed=False, ansible_facts=answer["system"], **answer)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,7 @@ def main():
     before, wanted = now(), node_driver.on_disk(run)["version"]
     due = before != wanted
     if due and not module.check_mode:
-        why = node_driver.reload(
-            run,
-            lambda service: run(["systemctl", "is-active", "--quiet", service])[0] == 0,
-            lambda: node_driver.users(node_files.text_of("/proc/modules")),
-        )
+        why = node_driver.reload(run)
         if why:
             module.fail_json(msg=f"The NVIDIA driver {wanted} is installed, and {before or 'none'} is loaded: {why}.")
     after = wanted if module.check_mode else now()

@@ -55,8 +55,8 @@ options:
     default: false
   driver_comes:
     description:
-      - Whether the play is going to install an NVIDIA driver. GPUs that have none yet are then planned for by their numbers
-        on the PCI bus, as long as the catalogue has them.
+      - Whether the play is going to install an NVIDIA driver. GPUs that have none yet are then planned for by their
+        numbers on the PCI bus, as long as the catalogue has them.
     type: bool
     default: false
   lock_timeout_s:

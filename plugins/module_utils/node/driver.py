@@ -12,7 +12,7 @@ import glob
 import os
 import platform
 import re
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ..instance import known
 from ..packages import apt as packages_apt, rpm as packages_rpm
@@ -28,8 +28,10 @@ LOADED = "/proc/driver/nvidia/version"
 MODULES = ("nvidia_peermem", "nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia")
 #: Services that hold the driver open. They are stopped before it is unloaded, and started after it was loaded.
 SERVICES = ("nvidia-dcgm", "nvidia-imex", "nvidia-fabricmanager", "nvidia-persistenced")
-#: Packages that may be part of a driver, as patterns of apt and rpm; and Ubuntu's kernels, whose modules have their names.
+#: Packages that may be part of a driver, as patterns of apt and rpm; and kernels, after which Ubuntu names modules.
 FAMILY = ("nvidia-*", "libnvidia-*", "kmod-nvidia-*", "linux-modules-nvidia-*", "linux-image-*", "libnvsdm*", "nvlsm")
+#: The unit that describes the GPUs to Docker, with the libraries of the driver.
+DESCRIBES = "/etc/systemd/system/gpunode-cdi.service"
 VERSION = re.compile(r"\b(\d{3}\.\d+(?:\.\d+)?)\b")
 
 
@@ -44,12 +46,12 @@ def version_in(text: str) -> str:
 
 
 def loaded(text: str) -> Dict[str, Any]:
-    """The module that runs, from the text of /proc/driver/nvidia/version: its version, and whether it is an open one."""
+    """The module that runs, from the text of /proc/driver/nvidia/version: its version, and whether it is open."""
     return {"version": version_in(text), "open": "Open Kernel Module" in text}
 
 
 def on_disk(run: Runner) -> Dict[str, Any]:
-    """The module for the kernel that runs: its version, and whether it is an open one, which alone has another licence."""
+    """The module for the kernel that runs: its version, and whether it is open, which its licence tells."""
     _rc, out, _err = run(["modinfo", "nvidia"])
     fields = dict(re.findall(r"^(\w+):\s+(.*)$", out, re.MULTILINE))
     return {"version": fields.get("version", ""), "open": "GPL" in fields.get("license", "")}
@@ -82,7 +84,7 @@ def _offers(names: Sequence[str], run: Runner, which: Which) -> Iterable[Tuple[s
         rows = [[part.strip() for part in line.split("|")] for line in out.splitlines()]
         return [(row[0], row[1]) for row in rows if len(row) > 2 and row[2].endswith("Packages")]
     form = "%{name}\t%{epoch}:%{version}-%{release}\n"
-    ask = ["dnf", "-q", "repoquery", "--available", "--disableexcludes=all", "--qf", form, *names]
+    ask = ["dnf", "-q", "repoquery", "--refresh", "--available", "--disableexcludes=all", "--qf", form, *names]
     _rc, out, _err = run(commands.within(120, *ask))
     return [(row[0], row[1]) for row in (line.split("\t") for line in out.splitlines()) if len(row) == 2]
 
@@ -91,6 +93,13 @@ def secure_boot(pattern: str = "/sys/firmware/efi/efivars/SecureBoot-*") -> Opti
     """Whether Secure Boot is on; None where the firmware has none. Four bytes of attributes come before the value."""
     values = [node_files.bytes_of(path) for path in glob.glob(pattern)]
     return values[0][4:5] == b"\x01" if values else None
+
+
+def initramfs(which: Which) -> List[str]:
+    """The command that makes the first file system of the boot anew; empty where the node has none."""
+    if which("update-initramfs"):
+        return ["update-initramfs", "-u"]
+    return ["dracut", "--force"] if which("dracut") else []
 
 
 def engines(run: Runner) -> List[str]:
@@ -120,7 +129,7 @@ def answer(module: Any, lists: Sequence[str]) -> Dict[str, Any]:
         "gpus": seen,
         "fabric_manager": fabric_manager(run, which),
         "engines": engines(run),
-        "reboot_required": os.path.exists("/run/reboot-required"),
+        "initramfs": initramfs(which),
         "system": node_system.facts(run),
         "lists": offered(lists, run, which),
         **packages(run, which),
@@ -128,28 +137,28 @@ def answer(module: Any, lists: Sequence[str]) -> Dict[str, Any]:
 
 
 # -- to load another one ----------------------------------------------------------------------------------------------
-def users(text: str) -> Dict[str, int]:
-    """How many use each module of the driver, from the text of /proc/modules."""
-    rows = (line.split() for line in text.splitlines())
-    return {row[0]: int(row[2]) for row in rows if len(row) > 2 and row[0] in MODULES}
+def modules(text: str) -> List[str]:
+    """The modules of the driver that are loaded, in the order in which they can be unloaded, from what lsmod prints."""
+    names = {line.split()[0] for line in text.splitlines() if line.strip()}
+    return [name for name in MODULES if name in names]
 
 
-def reload(run: Runner, active: Callable[[str], bool], modules: Callable[[], Mapping[str, int]]) -> str:
+def reload(run: Runner) -> str:
     """Load the module that is on the disk in place of the one that runs; why that failed, empty if it did not.
 
     Services of the driver are stopped before and started again after it, also if it fails.
     """
-    stopped = [service for service in SERVICES if active(service)]
-    try:
-        for service in stopped:
-            run(["systemctl", "stop", service])
-        for name in MODULES:
-            if name in modules():
-                rc, out, err = run(["modprobe", "-r", name])
-                if rc:
-                    return (err or out).strip() or f"modprobe -r {name} ended with status {rc}"
-        rc, out, err = run(["modprobe", "nvidia"])
-        return (err or out).strip() or f"modprobe nvidia ended with status {rc}" if rc else ""
-    finally:
-        for service in reversed(stopped):
-            run(["systemctl", "start", service])
+    stopped = [service for service in SERVICES if run(["systemctl", "is-active", "--quiet", service])[0] == 0]
+    for service in stopped:
+        run(["systemctl", "stop", service])
+    failed = ""
+    for command in [*(["modprobe", "-r", name] for name in modules(run(["lsmod"])[1])), ["modprobe", "nvidia"]]:
+        rc, out, err = run(command)
+        if rc:
+            failed = " ".join((err or out).split()) or f"{' '.join(command)} ended with status {rc}"
+            break
+    for service in reversed(stopped):
+        run(["systemctl", "start", service])
+    if os.path.exists(DESCRIBES):
+        run(["systemctl", "restart", os.path.basename(DESCRIBES)])
+    return failed

@@ -22,7 +22,7 @@ SYSTEMS: Mapping[str, tuple[str, ...]] = {
     "Rocky": ("9",),
     "AlmaLinux": ("9",),
 }
-# PCI device ids grow with the generations. Sources: the list in NVIDIA's open kernel modules, and its notes on branches.
+# PCI device ids grow with the generations; the list in NVIDIA's open kernel modules has them.
 #: The first that a driver of the branch 580 serves: Maxwell. Those before it end with 470.
 FIRST_SERVED = 0x1340
 #: Turing is the first that open modules serve, and that branches after 580 do.
@@ -33,6 +33,10 @@ FIRST_ONLY_OPEN, GRACE_HOPPER = 0x2900, range(0x2342, 0x234A)
 OPEN_BRANCHES = ("620",)
 #: HGX B200 and B300, whose NVSwitches are not seen on the PCI bus, and the superchips GB200 and GB300.
 HGX_BLACKWELL, HGX_BOARDS, SUPERCHIPS = (0x2901, 0x3182), 8, (0x2941, 0x31C2)
+
+
+#: Beginnings of the names of packages with nvidia-smi or its libraries, the surest first.
+PROGRAMS = ("nvidia-driver-cuda", "nvidia-utils", "nvidia-smi", "libnvidia-compute", "nvidia-driver", "cuda-drivers")
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,14 @@ class Seen:
     @cached_property
     def programs(self) -> str:
         """The version of nvidia-smi and the libraries, by their package; empty where none has them."""
-        mark = ("nvidia-driver-cuda", "nvidia-utils", "nvidia-smi", "libnvidia-compute", "nvidia-driver", "cuda-drivers")
-        found = self.answer["packages"]
-        names = [name for start in mark for name in sorted(found) if name.startswith(start) and version_in(found[name])]
+        found = {name: version for name, version in self.answer["packages"].items() if version_in(version)}
+        names = [name for start in PROGRAMS for name in sorted(found) if name.startswith(start)]
         return version_in(found[names[0]]) if names else ""
 
     @cached_property
     def installed(self) -> str:
-        """The version of the driver on the disk, or, where no file of a module is found, of the one that runs."""
-        return str(self.answer["on_disk"]["version"]) or self.programs or self.loaded
+        """The version of the driver on the disk, or, where its files are elsewhere, of the one that nvidia-smi shows."""
+        return str(self.answer["on_disk"]["version"]) or self.programs or str(self.answer["gpus"]["driver_version"])
 
     @property
     def version(self) -> str:
@@ -150,7 +153,7 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
         version=seen.installed if right else wanted.version or "",
         source=source,
         modules="open" if is_open else "proprietary",
-        services=("nvidia-persistenced", *(name for slot in extra for name in SERVICES if slot.names[0].startswith(name))),
+        services=("nvidia-persistenced", *_services(extra)),
         changes=changes,
         reboot=_reboot(seen) if changes else "",
         stops=tuple(seen.answer["engines"]) if changes and seen.loaded else (),
@@ -158,6 +161,10 @@ def decide(wanted: Wanted, seen: Seen) -> Decision:
     )
     text, findings = _text(plan, wanted, seen, right), _findings(plan, wanted, seen, right) if plan.pending else []
     return replace(plan, text=text, findings=tuple(findings))
+
+
+def _services(extra: Sequence[Slot]) -> list[str]:
+    return [service for slot in extra for service in SERVICES if slot.names[0].startswith(service)]
 
 
 def _source(wanted: Wanted, seen: Seen) -> str:
@@ -231,12 +238,13 @@ def _findings(plan: Decision, wanted: Wanted, seen: Seen, right: bool) -> list[s
     found = _of_engines(plan, wanted, seen)
     if right:
         return found
-    system, version, here = seen.fact["distribution"], seen.version, seen.system
+    system, version, architecture = seen.fact["distribution"], seen.version, seen.system.architecture
     if version not in SYSTEMS.get(system, ()):
         known = ", ".join(f"{name} {' '.join(versions)}" for name, versions in SYSTEMS.items())
-        return [f"nvidia_driver knows no packages for {system} {version}; it knows {known}. Install the driver yourself."]
-    if here.architecture not in ("x86_64", "aarch64"):
-        found.append(f"NVIDIA has no driver for {here.architecture}, only for x86_64 and aarch64.")
+        here = f"nvidia_driver knows no packages for {system} {version}; it knows {known}"
+        return [f"{here}. Install the driver yourself."]
+    if architecture not in ("x86_64", "aarch64"):
+        found.append(f"NVIDIA has no driver for {architecture}, only for x86_64 and aarch64.")
     if plan.source == "ubuntu" and system != "Ubuntu":
         found.append(f"nvidia_driver_source is ubuntu, and this is {system} {version}: set it to nvidia.")
     if seen.answer["secure_boot"] and plan.source == "nvidia":
@@ -251,7 +259,7 @@ def _findings(plan: Decision, wanted: Wanted, seen: Seen, right: bool) -> list[s
             f" nvidia-uninstall, or keep it by nvidia_driver_branch={seen.installed.partition('.')[0]}."
         )
     if plan.modules == "proprietary" and wanted.branch in OPEN_BRANCHES and wanted.modules == "proprietary":
-        found.append(f"The branch {wanted.branch} has no proprietary modules: set nvidia_driver_modules to auto or open.")
+        found.append(f"The branch {wanted.branch} has open modules alone: set nvidia_driver_modules to auto or open.")
     return found + _of_boards(plan, wanted, seen.ids)
 
 
@@ -276,7 +284,7 @@ def _of_engines(plan: Decision, wanted: Wanted, seen: Seen) -> list[str]:
         if process["owner"] not in own
     }
     if others:
-        found.append(f"{', '.join(sorted(others))} on the GPUs would lose the driver that is to be changed: stop it first.")
+        found.append(f"{', '.join(sorted(others))} would lose the driver that is to be changed: stop it first.")
     return found
 
 
@@ -298,7 +306,7 @@ def _of_boards(plan: Decision, wanted: Wanted, ids: Sequence[int]) -> list[str]:
         return found + some([*legacy, *only_open], branch, "no kind of kernel modules serves all of them in one host")
     if is_open:
         return found + some(legacy, "with open modules", "set nvidia_driver_modules to auto or proprietary")
-    return found + some(only_open, "with proprietary modules", "it needs open ones, nvidia_driver_modules: auto or open")
+    return found + some(only_open, "with proprietary modules", "set nvidia_driver_modules to auto or open")
 
 
 def plan_of(answer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,3 +323,29 @@ def choice_of(answer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[st
     decision = decide(Wanted(**settings), Seen(answer))
     apt = Seen(answer).system.family != "RedHat"
     return vars(choose(decision.slots, decision.branch, decision.version, answer["lists"], apt))
+
+
+def proof_of(answer: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a driver that was installed and loaded, each in a sentence; nothing if all of it works."""
+    seen, gpus = Seen(answer), answer["gpus"]
+    if gpus["state"] != "ok":
+        return [gpus["message"]]
+    found = []
+    if len(gpus["gpus"]) < len(seen.boards):
+        found.append(
+            f"nvidia-smi lists {len(gpus['gpus'])} of the {len(seen.boards)} GPUs on the PCI bus: `dmesg | grep -i nvrm`"
+            " on the node says why."
+        )
+    parts = {"loaded": seen.loaded, "installed": seen.installed, "nvidia-smi": gpus["driver_version"]}
+    if len({version for version in parts.values() if version}) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in parts.items())
+        found.append(f"Parts of the NVIDIA driver have unequal versions ({listed}): restart the node.")
+    manager = str(answer["fabric_manager"])
+    if manager not in ("", seen.loaded):
+        found.append(
+            f"Fabric Manager is {manager} and the driver {seen.loaded}: it starts only with an equal one. Install"
+            f" nvidia-fabricmanager {seen.loaded}."
+        )
+    if any(gpu["fabric_state"] == "In Progress" for gpu in gpus["gpus"]):
+        found.append("The NVSwitch fabric does not come up: `journalctl -u nvidia-fabricmanager` on the node says why.")
+    return found

@@ -110,7 +110,8 @@ def _headers(system: System) -> tuple[Slot, ...]:
         # EPEL has it.
         return (*running, loose("dkms", remedy="dkms comes from EPEL: install epel-release, and run this again."))
     running = () if system.headers else (loose(f"linux-headers-{system.kernel}", remedy=remedy),)
-    return (*running, loose(f"linux-headers-{system.flavour}", optional=True))
+    coming = (loose(f"linux-headers-{system.flavour}", optional=True),) if system.flavour != system.kernel else ()
+    return (*running, *coming)
 
 
 #: Packages with a service of their own name, which is part of what the boards need.

@@ -202,8 +202,10 @@ def with_driver(node: NodeGpus, catalog: Catalog) -> NodeGpus:
         return node
     unknown = sorted({gpu.device_id for gpu, spec in zip(node.pci_gpus, specs, strict=True) if spec is None})
     if unknown:
-        lacking = f" Which GPU {', '.join(unknown)} is, the catalogue does not know: add it to gpus with vllm_extra_gpus."
-        return replace(node, message=node.message + lacking)
+        lacking = (
+            f"The catalogue does not know the GPU {', '.join(unknown)}: describe it in vllm_extra_gpus, with its pci."
+        )
+        return replace(node, message=f"{node.message} {lacking}")
     gpus = [
         Gpu(index, spec.names[0], None if spec.unified else spec.memory_mib)
         for index, spec in enumerate(spec for spec in specs if spec)

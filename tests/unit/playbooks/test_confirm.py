@@ -89,6 +89,6 @@ def test_site_asks_after_the_plan_and_before_the_first_role_that_changes() -> No
     assert names[at + 1 : at + 4] == [
         "Show that nothing is to be done",
         "End the play for this node, where nothing is to be done",
-        "Start to download the weights",
+        "Install the driver, where it is asked for",
     ]
     assert "not ansible_check_mode" in tasks[at]["when"]

@@ -137,6 +137,7 @@ ONLY_FILES = (
     "Remove the key and the repository",
     "Remove the records of certbot and keepalived",
     "Remove the records of nginx and its Lua",
+    "Remove the driver's files",
 )
 
 

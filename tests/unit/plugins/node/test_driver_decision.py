@@ -105,7 +105,14 @@ NAMES = [
     (
         node(ROCKY, headers=False),
         {},
-        ["nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced", "nvidia-modprobe", "kernel-devel", "dkms"],
+        [
+            "nvidia-driver-cuda",
+            "kmod-nvidia-open-dkms",
+            "nvidia-persistenced",
+            "nvidia-modprobe",
+            "kernel-devel",
+            "dkms",
+        ],
     ),
     (
         node(ROCKY),
@@ -158,6 +165,10 @@ def test_boards_get_what_connects_them(
     assert decision(answer, **settings).services == ("nvidia-persistenced", *services)
 
 
+def without_programs(answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "gpus": {**answer["gpus"], "driver_version": "", "state": "no_driver"}}
+
+
 PROGRAMS = {"nvidia-driver-cuda": "580.159.04-1"}
 RUNS = {"loaded": "580.159.04", "disk": "580.159.04", "packages": PROGRAMS}
 
@@ -173,6 +184,8 @@ RUNS = {"loaded": "580.159.04", "disk": "580.159.04", "packages": PROGRAMS}
         (node(**{**RUNS, "loaded": ""}), {}, "load"),
         (node(**{**RUNS, "loaded": "580.126.09"}), {}, "load"),
         (node(**RUNS), {"version": "580.178.04"}, "install"),
+        # Its packages were removed, and the module runs until the next boot.
+        (without_programs(node(loaded="580.159.04")), {}, "install"),
         (node(**RUNS), {"branch": "595"}, "install"),
         # The programs have moved, and the module was not built.
         (node(**{**RUNS, "disk": "580.126.09"}), {}, "install"),
@@ -202,18 +215,18 @@ def test_what_connects_boards_comes_at_the_version_of_the_driver_that_stays() ->
         (
             node(UBUNTU),
             {},
-            "The NVIDIA driver 580 will be installed from Ubuntu's archive, with open kernel modules, prebuilt and signed"
-            " by Canonical: linux-modules-nvidia-580-server-open-6.8.0-60-generic,"
+            "The NVIDIA driver 580 will be installed from Ubuntu's archive, with open kernel modules, prebuilt and "
+            "signed by Canonical: linux-modules-nvidia-580-server-open-6.8.0-60-generic,"
             " linux-modules-nvidia-580-server-open-generic, nvidia-headless-no-dkms-580-server-open,"
-            " nvidia-utils-580-server, nvidia-compute-utils-580-server. No restart of the node is due, unless the modules"
-            " that are loaded cannot be unloaded.",
+            " nvidia-utils-580-server, nvidia-compute-utils-580-server. No restart of the node is due, unless the "
+            "modules that are loaded cannot be unloaded.",
         ),
         (
             node(boards=(board(driver="nouveau"),)),
             {},
             "The NVIDIA driver 580 will be installed from NVIDIA's repository, with open kernel modules, built by DKMS:"
-            " nvidia-driver-cuda, nvidia-kernel-open-dkms, nvidia-persistenced, nvidia-modprobe, linux-headers-amd64. The"
-            " node must be restarted, since nouveau holds the GPUs until then: the play ends after the installation"
+            " nvidia-driver-cuda, nvidia-kernel-open-dkms, nvidia-persistenced, nvidia-modprobe, linux-headers-amd64. "
+            "The node must be restarted, since nouveau holds the GPUs until then: the play ends after the installation"
             " (nvidia_driver_reboot).",
         ),
         (
@@ -221,14 +234,14 @@ def test_what_connects_boards_comes_at_the_version_of_the_driver_that_stays() ->
             {"version": "580.178.04", "reboot": True},
             "The NVIDIA driver 580.178.04 will be installed from NVIDIA's repository in place of 535.309.01, with"
             " proprietary kernel modules, built by DKMS: nvidia-driver-cuda, nvidia-kernel-dkms, nvidia-persistenced,"
-            " nvidia-modprobe, linux-headers-amd64. The node must be restarted, since nouveau holds the GPUs until then:"
-            " it is restarted once.",
+            " nvidia-modprobe, linux-headers-amd64. The node must be restarted, since nouveau holds the GPUs until "
+            "then: it is restarted once.",
         ),
         (
             node(**{**RUNS, "loaded": "580.126.09"}),
             {},
-            "The NVIDIA driver 580.159.04 is installed, while 580.126.09 is loaded: it will be loaded. No restart of the"
-            " node is due, unless the modules that are loaded cannot be unloaded.",
+            "The NVIDIA driver 580.159.04 is installed, while 580.126.09 is loaded: it will be loaded. No "
+            "restart of the node is due, unless the modules that are loaded cannot be unloaded.",
         ),
         (
             node(**{**RUNS, "loaded": ""}),
@@ -249,7 +262,7 @@ OLD = {"loaded": "535.309.01", "disk": "535.309.01", "packages": {"nvidia-driver
 @pytest.mark.parametrize(
     ("answer", "settings", "part"),
     [
-        (node({**UBUNTU, "distribution_version": "20.04"}), {}, "no packages for Ubuntu 20.04; it knows Ubuntu 22.04 24.04"),
+        (node({**UBUNTU, "distribution_version": "20.04"}), {}, "no packages for Ubuntu 20.04; it knows Ubuntu 22.04"),
         (node({**DEBIAN, "architecture": "ppc64le"}), {}, "NVIDIA has no driver for ppc64le"),
         (node(DEBIAN), {"source": "ubuntu"}, "this is Debian 12: set it to nvidia"),
         (node(secure_boot=True), {}, "Turn Secure Boot off in the firmware."),
@@ -261,9 +274,9 @@ OLD = {"loaded": "535.309.01", "disk": "535.309.01", "packages": {"nvidia-driver
         (
             node(loaded="535.309.01", disk="535.309.01"),
             {},
-            "without packages, by NVIDIA's .run file: remove it with nvidia-uninstall, or keep it by nvidia_driver_branch=535",
+            "without packages, by NVIDIA's .run file: remove it with nvidia-uninstall, or keep it by",
         ),
-        (node(engines=ENGINE, **OLD), {}, "vllm-8b runs on the driver that is to be changed. nvidia_driver_stop_engines: true"),
+        (node(engines=ENGINE, **OLD), {}, "is to be changed. nvidia_driver_stop_engines: true drains"),
         (node(engines=[*ENGINE, "vllm-e.service"], **OLD), {}, "vllm-8b, vllm-e run on"),
         (
             node(engines=ENGINE, **{**RUNS, "loaded": "580.126.09"}),
@@ -273,15 +286,23 @@ OLD = {"loaded": "535.309.01", "disk": "535.309.01", "packages": {"nvidia-driver
         (
             node(processes=(process(), process("jupyter", pid=8)), **OLD),
             {},
-            "jupyter (pid 8), python (pid 7) on the GPUs would lose the driver",
+            "jupyter (pid 8), python (pid 7) would lose the driver",
         ),
         (node(boards=(board("1023"),)), {}, "10de:1023: it is older than Maxwell"),
-        (node(boards=(board("1db1"), board("15f8"))), {"branch": "595"}, "GPU 10de:15f8, 10de:1db1: set nvidia_driver_branch to 580"),
+        (
+            node(boards=(board("1db1"), board("15f8"))),
+            {"branch": "595"},
+            "10de:15f8, 10de:1db1: set nvidia_driver_branch to 580",
+        ),
         (node(boards=(board("1db1"),)), {"modules": "open"}, "with open modules does not serve the GPU 10de:1db1"),
-        (node(boards=HGX_B200), {"modules": "proprietary"}, "with proprietary modules does not serve the GPU 10de:2901"),
-        (node(boards=(board("2342"),)), {"modules": "proprietary"}, "GPU 10de:2342: it needs open ones"),
+        (node(boards=HGX_B200), {"modules": "proprietary"}, "proprietary modules does not serve the GPU 10de:2901"),
+        (
+            node(boards=(board("2342"),)),
+            {"modules": "proprietary"},
+            "GPU 10de:2342: set nvidia_driver_modules to auto or open",
+        ),
         (node(boards=(board("1db1"), board("2901"))), {}, "no kind of kernel modules serves all of them"),
-        (node(), {"branch": "620", "modules": "proprietary"}, "The branch 620 has no proprietary modules"),
+        (node(), {"branch": "620", "modules": "proprietary"}, "The branch 620 has open modules alone"),
     ],
 )
 def test_it_is_refused_in_a_sentence(answer: dict[str, Any], settings: dict[str, Any], part: str) -> None:

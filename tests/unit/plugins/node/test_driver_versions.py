@@ -132,7 +132,10 @@ def test_dnfs_packages_have_an_epoch_and_the_kernels_own_headers() -> None:
 
 @pytest.mark.parametrize(
     ("without", "part"),
-    [("dkms", "comes from EPEL: install epel-release"), ("kernel-devel", "kernel 5.14.0-687.51.1.el9_8.x86_64 that runs")],
+    [
+        ("dkms", "comes from EPEL: install epel-release"),
+        ("kernel-devel", "kernel 5.14.0-687.51.1.el9_8.x86_64 that runs"),
+    ],
 )
 def test_what_a_rhel_lacks_is_named(without: str, part: str) -> None:
     lists = {name: found for name, found in CUDA_RHEL.items() if name != without}
