@@ -58,10 +58,9 @@ END
   chmod 0755 "$work"/nvidia-kernel-open-dkms/DEBIAN/p*
   pack nvidia-kernel-open-dkms "$version-1"
 
-  mkdir -p "$work/nvidia-driver-cuda/usr/bin" "$work/nvidia-driver-cuda/usr/lib/gpunode-driver"
-  sed "s/@VERSION@/$version/" "$here/nvidia-smi" >"$work/nvidia-driver-cuda/usr/bin/nvidia-smi"
-  cp "$here/lab-nvidia-smi" "$work/nvidia-driver-cuda/usr/lib/gpunode-driver/nvidia-smi"
-  chmod 0755 "$work/nvidia-driver-cuda/usr/bin/nvidia-smi" "$work/nvidia-driver-cuda/usr/lib/gpunode-driver/nvidia-smi"
+  mkdir -p "$work/nvidia-driver-cuda/usr/bin"
+  cat "$here/nvidia-smi" "$here/lab-nvidia-smi" | sed "s/@VERSION@/$version/" >"$work/nvidia-driver-cuda/usr/bin/nvidia-smi"
+  chmod 0755 "$work/nvidia-driver-cuda/usr/bin/nvidia-smi"
   pack nvidia-driver-cuda "$version-1" "Depends: libnvidia-ml1 (= $version-1), nvidia-persistenced (= $version-1)"
   pack libnvidia-ml1 "$version-1"
   service nvidia-persistenced nvidia-persistenced "/bin/sleep infinity"

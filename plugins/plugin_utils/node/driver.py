@@ -12,7 +12,7 @@ from typing import Any
 
 from ...module_utils.node.driver import version_in
 from ..planner.catalog import version_key
-from .driver_packages import SERVICES, Slot, System, choose, driver_slots, fabric_slots, flavours
+from .driver_packages import SERVICES, Chosen, Slot, System, choose, driver_slots, fabric_slots, flavours
 
 #: Where the packages are known, by the distribution: its versions.
 SYSTEMS: Mapping[str, tuple[str, ...]] = {
@@ -314,15 +314,19 @@ def plan_of(answer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str,
     wanted, seen = Wanted(**settings), Seen(answer)
     decision = decide(wanted, seen)
     asks = [name for slot in decision.slots for name in slot.names]
-    plain = {name: value for name, value in vars(decision).items() if name != "slots"}
-    return {**plain, "pending": decision.pending, "asks": asks}
+    return {**_plain(replace(decision, slots=())), "pending": decision.pending, "asks": asks}
 
 
 def choice_of(answer: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The packages to install, from what the node's lists have; or why there are none."""
     decision = decide(Wanted(**settings), Seen(answer))
     apt = Seen(answer).system.family != "RedHat"
-    return vars(choose(decision.slots, decision.branch, decision.version, answer["lists"], apt))
+    return _plain(choose(decision.slots, decision.branch, decision.version, answer["lists"], apt))
+
+
+def _plain(result: Decision | Chosen) -> dict[str, Any]:
+    """Its values as a play takes them, with lists in place of tuples."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(result).items()}
 
 
 def proof_of(answer: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ OF_THE_ROLE = (
     "hub",
     "hub_token",
     "models",
+    "plan_driver_comes",
     "plan_gather_facts",
     "plan_lock_timeout_s",
 )

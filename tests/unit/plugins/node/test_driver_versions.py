@@ -27,13 +27,13 @@ def choice(answer: dict[str, Any], lists: dict[str, list[str]], **settings: Any)
 def test_the_newest_of_the_branch() -> None:
     found = choice(node(DEBIAN), CUDA_DEBIAN)
     assert found["version"] == "580.178.04"
-    assert found["specs"] == (
+    assert found["specs"] == [
         "nvidia-driver-cuda=580.178.04-1",
         "nvidia-kernel-open-dkms=580.178.04-1",
         "nvidia-persistenced=580.178.04-1",
         "nvidia-modprobe",
         "linux-headers-amd64",
-    )
+    ]
     assert found["names"][0] == "nvidia-driver-cuda"
 
 
@@ -55,7 +55,7 @@ def test_another_version_of_fabric_manager_is_refused() -> None:
     """As NVIDIA's own image of 580.126.09 that got Fabric Manager 590.48.01."""
     lists = {**CUDA_DEBIAN, "nvidia-fabricmanager": ["590.48.01-1", "580.126.09-1"]}
     found = choice(node(DEBIAN, switches=4), lists)
-    assert (found["specs"], found["names"]) == ((), ())
+    assert (found["specs"], found["names"]) == ([], [])
     (finding,) = found["findings"]
     assert "do not have one version of the branch 580 for all of the driver" in finding
     assert "nvidia-driver-cuda 580.178.04" in finding
@@ -88,12 +88,12 @@ CANONICAL: dict[str, Any] = {
 def test_canonicals_modules_have_the_version_of_their_kernel() -> None:
     found = choice(node(UBUNTU), CANONICAL)
     assert found["version"] == "580.173.02"
-    assert found["specs"] == (
+    assert found["specs"] == [
         "linux-modules-nvidia-580-server-open-6.8.0-60-generic",
         "nvidia-headless-no-dkms-580-server-open=580.173.02-0ubuntu0.24.04.1",
         "nvidia-utils-580-server=580.173.02-0ubuntu0.24.04.1",
         "nvidia-compute-utils-580-server=580.173.02-0ubuntu0.24.04.1",
-    )
+    ]
 
 
 def test_a_kernel_without_canonicals_modules_is_named() -> None:
@@ -120,14 +120,14 @@ CUDA_RHEL: dict[str, Any] = {
 
 
 def test_dnfs_packages_have_an_epoch_and_the_kernels_own_headers() -> None:
-    assert choice(node(ROCKY, headers=False), CUDA_RHEL)["specs"] == (
+    assert choice(node(ROCKY, headers=False), CUDA_RHEL)["specs"] == [
         "nvidia-driver-cuda-3:580.178.04-1.el9",
         "kmod-nvidia-open-dkms-3:580.178.04-1.el9",
         "nvidia-persistenced-3:580.178.04-1.el9",
         "nvidia-modprobe",
         "kernel-devel-0:5.14.0-687.51.1.el9_8",
         "dkms",
-    )
+    ]
 
 
 @pytest.mark.parametrize(
