@@ -1,7 +1,7 @@
 #!/bin/sh
 # A stand-in for what a kernel tells of boards and modules, on a node that has neither: it runs at boot, and as modprobe, modinfo and lsmod.
 #
-#   /etc/gpunode-lab/boards         a line for each board: its device id and class
+#   /etc/gpunode-lab/boards         a line for each board: its address, its device id and its class
 #   /lib/modules/…/nvidia.ko        a text with the version and the licence: the module that is installed
 #   /run/gpunode-lab/modules        what is loaded; it goes with a restart, as it does on a machine
 set -eu
@@ -13,15 +13,13 @@ blacklisted() { grep -qsr '^blacklist nouveau' /etc/modprobe.d; }
 boot() {
   mkdir -p $at/pci $at/drivers/nouveau
   : >$at/modules
-  number=0
-  while read -r device class; do
-    number=$((number + 1))
-    folder=$at/pci/0000:$(printf %02x $((24 + number))):00.0
+  while read -r address device class; do
+    folder=$at/pci/$address
     mkdir -p "$folder"
     echo 0x10de >"$folder/vendor"
     echo "0x$device" >"$folder/device"
     echo "$class" >"$folder/class"
-    case $class in 0x03*) [ -e /etc/gpunode-lab/nouveau ] && ! blacklisted && ln -sfn ../../drivers/nouveau "$folder/driver" ;; esac
+    case $class in 0x03*) [ -e /etc/gpunode-lab/nouveau ] && ! blacklisted && ln -sfn $at/drivers/nouveau "$folder/driver" ;; esac
   done </etc/gpunode-lab/boards
   mount --bind $at/pci /sys/bus/pci/devices
   mount -t tmpfs nvidia /proc/driver
@@ -29,7 +27,7 @@ boot() {
 }
 
 load() {
-  if ls $at/pci/*/driver 2>/dev/null | grep -q . && readlink $at/pci/*/driver | grep -q nouveau; then
+  if readlink $at/pci/*/driver | grep -q nouveau; then
     echo "modprobe: ERROR: could not insert 'nvidia': No such device" >&2
     return 1
   fi
