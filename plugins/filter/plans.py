@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..plugin_utils import service
 from ..plugin_utils.fleet import router, shared_address, weights
 from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans, usage as gateway_usage
-from ..plugin_utils.node import driver as node_driver, group as node_group
+from ..plugin_utils.node import driver as node_driver, group as node_group, health as node_health
 from ..plugin_utils.planner import group
 from ..plugin_utils.refusal import refusing
 from ..plugin_utils.screen import plan as screen_plan, status as screen_status
@@ -51,6 +51,8 @@ def weights_failure(results):
 #: Each filter, and the message for input of another shape.
 FILTERS = {
     "gateway_peers": (shared_address.from_inventory, "these are not hosts and their addresses"),
+    "health_findings": (node_health.findings, "this is not what gpu_health_info returned"),
+    "health_lines": (node_health.lines, "this is not what gpu_health_info returned"),
     "driver_choice": (node_driver.choice_of, "this is not what driver_info returned"),
     "driver_proof": (node_driver.proof_of, "this is not what driver_info returned"),
     "driver_plan": (node_driver.plan_of, "this is not what driver_info returned"),

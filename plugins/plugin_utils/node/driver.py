@@ -86,7 +86,7 @@ class Seen:
 
     @cached_property
     def installed(self) -> str:
-        """The version of the driver on the disk, or, where its files are elsewhere, of the one that nvidia-smi shows."""
+        """The version of the driver on the disk, or, where its files are elsewhere, of what nvidia-smi shows."""
         return str(self.answer["on_disk"]["version"]) or self.programs or str(self.answer["gpus"]["driver_version"])
 
     @property
@@ -337,8 +337,8 @@ def proof_of(answer: Mapping[str, Any]) -> list[str]:
     found = []
     if len(gpus["gpus"]) < len(seen.boards):
         found.append(
-            f"nvidia-smi lists {len(gpus['gpus'])} of the {len(seen.boards)} GPUs on the PCI bus: `dmesg | grep -i nvrm`"
-            " on the node says why."
+            f"nvidia-smi lists {len(gpus['gpus'])} of the {len(seen.boards)} GPUs on the PCI bus: `dmesg | grep -i"
+            " nvrm` on the node says why."
         )
     parts = {"loaded": seen.loaded, "installed": seen.installed, "nvidia-smi": gpus["driver_version"]}
     if len({version for version in parts.values() if version}) > 1:

@@ -15,7 +15,7 @@ import yaml
 
 PLAYBOOKS = Path(__file__).resolve().parents[3] / "playbooks"
 #: These change no node. Whoever adds a playbook says so here, or locks.
-LOOK_ONLY = {"awx", "key", "logs", "plan", "status", "usage"}
+LOOK_ONLY = {"awx", "health", "key", "logs", "plan", "status", "usage"}
 CHANGING = sorted({path.stem for path in PLAYBOOKS.glob("*.yml")} - LOOK_ONLY)
 #: What needs no lock: it says or refuses something, on the controller.
 WORDS = {

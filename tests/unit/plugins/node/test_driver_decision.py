@@ -246,8 +246,8 @@ def test_what_connects_boards_comes_at_the_version_of_the_driver_that_stays() ->
         (
             node(**{**RUNS, "loaded": ""}),
             {},
-            "The NVIDIA driver 580.159.04 is installed, and not loaded: it will be loaded. No restart of the node is due,"
-            " unless the modules that are loaded cannot be unloaded.",
+            "The NVIDIA driver 580.159.04 is installed, and not loaded: it will be loaded. No restart of the node is "
+            "due, unless the modules that are loaded cannot be unloaded.",
         ),
     ],
 )

@@ -38,12 +38,12 @@ class Programs:
     ("text", "version", "is_open"),
     [
         (
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (dvs-builder@U22)\nGCC version: 12\n",
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (dvs-builder)\n",
             "580.159.04",
             True,
         ),
         (
-            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.309.01  Tue Mar  3 10:00:00 UTC 2026\nGCC version:  gcc 12.2.0\n",
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.309.01  Tue Mar  3 10:00:00 UTC 2026\n",
             "535.309.01",
             False,
         ),
