@@ -34,6 +34,27 @@ def test_toolkit_is_pinned(host) -> None:
     assert versions(host, *names) == ["1.20.0-1"] * 3
 
 
+DRIVER = ("nvidia-driver-cuda", "kmod-nvidia-open-dkms", "nvidia-persistenced")
+
+
+def test_the_driver_is_the_newest_of_its_stream_and_loaded(host) -> None:
+    """595 has a stream of its own, which dnf does not see."""
+    assert versions(host, *DRIVER) == ["580.178.04-1.el9"] * 3
+    assert "Driver Version: 580.178.04" in host.run("nvidia-smi").stdout
+    assert host.service("nvidia-persistenced").is_running
+
+
+def test_the_driver_stays_at_an_upgrade_and_moves_when_asked(host) -> None:
+    older = run_play(CONVERGE, "-e", "nvidia_driver_version=580.173.02")
+    assert older.status == 0, older.text
+    upgrade = host.run("dnf -y upgrade")
+    assert upgrade.rc == 0, upgrade.stderr
+    assert versions(host, *DRIVER) == ["580.173.02-1.el9"] * 3
+    assert "Driver Version: 580.173.02" in host.run("nvidia-smi").stdout
+    back = run_play(CONVERGE, "-e", "nvidia_driver_version=580.178.04")
+    assert (back.status, versions(host, *DRIVER)) == (0, ["580.178.04-1.el9"] * 3), back.text
+
+
 def test_what_was_in_the_way_is_gone(host) -> None:
     assert host.run("rpm -q podman-docker").rc == 1
 
@@ -131,8 +152,8 @@ def test_teardown_takes_what_the_roles_brought(host) -> None:
     """And not the system's Python, which others may use."""
     result = run_play("playbooks/teardown.yml", "-e", "level=packages")
     assert result.status == 0, result.text
-    left = host.run("rpm -q docker-ce docker-ce-cli nvidia-container-toolkit libnvidia-container1").stdout
-    assert left.count("is not installed") == 4, left
+    left = host.run(f"rpm -q docker-ce docker-ce-cli nvidia-container-toolkit {' '.join(DRIVER)}").stdout
+    assert left.count("is not installed") == 6, left
     assert host.file("/etc/yum.repos.d").listdir() == ["appstream.repo"]
     assert host.file("/etc/pki/rpm-gpg").listdir() == []
     assert not host.file("/opt/huggingface-hub").exists

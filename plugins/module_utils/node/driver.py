@@ -57,9 +57,9 @@ def on_disk(run: Runner) -> Dict[str, Any]:
     return {"version": fields.get("version", ""), "open": "GPL" in fields.get("license", "")}
 
 
-def packages(run: Runner, which: Which) -> Dict[str, Any]:
+def packages(run: Runner, apt: bool) -> Dict[str, Any]:
     """The driver's packages with their versions, and those of them that apt holds."""
-    if which("dpkg-query"):
+    if apt:
         # Exits 1 if a pattern matches nothing.
         _rc, out, _err = run(["dpkg-query", "-W", "-f", packages_apt.QUERY, *FAMILY])
         found = packages_apt.installed(out)
@@ -69,17 +69,17 @@ def packages(run: Runner, which: Which) -> Dict[str, Any]:
     return {"packages": dict(sorted(packages_rpm.installed(out).items())), "held": []}
 
 
-def offered(names: Sequence[str], run: Runner, which: Which) -> Dict[str, List[str]]:
+def offered(names: Sequence[str], run: Runner, apt: bool) -> Dict[str, List[str]]:
     """The versions of packages that the node could install, as apt or dnf lists them."""
     lists: Dict[str, List[str]] = {name: [] for name in names}
-    for name, version in _offers(names, run, which) if names else ():
+    for name, version in _offers(names, run, apt) if names else ():
         if version not in lists.setdefault(name, []):
             lists[name].append(version)
     return lists
 
 
-def _offers(names: Sequence[str], run: Runner, which: Which) -> Iterable[Tuple[str, str]]:
-    if which("apt-cache"):
+def _offers(names: Sequence[str], run: Runner, apt: bool) -> Iterable[Tuple[str, str]]:
+    if apt:
         _rc, out, _err = run(["apt-cache", "madison", *names])
         rows = [[part.strip() for part in line.split("|")] for line in out.splitlines()]
         return [(row[0], row[1]) for row in rows if len(row) > 2 and row[2].endswith("Packages")]
@@ -118,7 +118,8 @@ def fabric_manager(run: Runner, which: Which) -> str:
 def answer(module: Any, lists: Sequence[str]) -> Dict[str, Any]:
     """Everything about the driver in one call."""
     run, which = module.run_command, module.get_bin_path
-    kernel, tool = platform.release(), which("nvidia-smi")
+    kernel, tool, system = platform.release(), which("nvidia-smi"), node_system.facts(run)
+    apt = system["ansible_os_family"] == "Debian"
     seen = look(nvidia_smi(run, tool), scan_pci(), node_gpus.owner_of).as_dict()
     return {
         "kernel": kernel,
@@ -130,9 +131,9 @@ def answer(module: Any, lists: Sequence[str]) -> Dict[str, Any]:
         "fabric_manager": fabric_manager(run, which),
         "engines": engines(run),
         "initramfs": initramfs(which),
-        "system": node_system.facts(run),
-        "lists": offered(lists, run, which),
-        **packages(run, which),
+        "system": system,
+        "lists": offered(lists, run, apt),
+        **packages(run, apt),
     }
 
 

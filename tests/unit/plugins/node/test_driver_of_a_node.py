@@ -65,7 +65,7 @@ def test_the_module_on_the_disk() -> None:
 def test_packages_of_dpkg() -> None:
     listed = "nvidia-driver-cuda\thi \t580.178.04-1\nlinux-image-amd64\tii \t6.1.148-1\nnvidia-smi\trc \t535.1-1\n"
     programs = Programs({"dpkg-query": (1, listed, "no packages found matching nvlsm")})
-    assert driver.packages(programs.run, programs.which) == {
+    assert driver.packages(programs.run, apt=True) == {
         "packages": {"linux-image-amd64": "6.1.148-1", "nvidia-driver-cuda": "580.178.04-1"},
         "held": ["nvidia-driver-cuda"],
     }
@@ -73,7 +73,7 @@ def test_packages_of_dpkg() -> None:
 
 def test_packages_of_rpm() -> None:
     programs = Programs({"rpm -qa": "nvidia-driver-cuda\t580.178.04-1.el9\n"})
-    found = driver.packages(programs.run, programs.which)
+    found = driver.packages(programs.run, apt=False)
     assert found == {"packages": {"nvidia-driver-cuda": "580.178.04-1.el9"}, "held": []}
 
 
@@ -87,13 +87,13 @@ nvidia-graphics-drivers | 535.309.01-1 | http://deb.debian.org/debian bookworm/n
 
 def test_versions_in_apts_lists() -> None:
     programs = Programs({"apt-cache madison nvidia-driver-cuda nvlsm": MADISON})
-    found = driver.offered(["nvidia-driver-cuda", "nvlsm"], programs.run, programs.which)
+    found = driver.offered(["nvidia-driver-cuda", "nvlsm"], programs.run, apt=True)
     assert found == {"nvidia-driver-cuda": ["595.71.05-1", "580.178.04-1"], "nvlsm": []}
 
 
 def test_versions_in_dnfs_lists() -> None:
     programs = Programs({"timeout": "kmod-nvidia-open-dkms\t3:580.178.04-1.el9\nLast metadata expiration check\n"})
-    assert driver.offered(["kmod-nvidia-open-dkms"], programs.run, programs.which) == {
+    assert driver.offered(["kmod-nvidia-open-dkms"], programs.run, apt=False) == {
         "kmod-nvidia-open-dkms": ["3:580.178.04-1.el9"]
     }
     assert "dnf -q repoquery" in programs.calls[0]
@@ -102,7 +102,7 @@ def test_versions_in_dnfs_lists() -> None:
 
 def test_nothing_is_asked_of_no_package() -> None:
     programs = Programs({})
-    assert driver.offered([], programs.run, programs.which) == {}
+    assert driver.offered([], programs.run, apt=True) == {}
     assert programs.calls == []
 
 
