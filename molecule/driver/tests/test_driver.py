@@ -181,7 +181,7 @@ def test_it_is_refused_before_anything_changes(script: str, undo: str, args: tup
     assert refused.status == 2
     assert sentence in refused.words
     assert installed() == {OTHER}
-    assert serves()
+    wait_until(serves)
 
 
 def test_a_teardown_takes_it_away() -> None:
