@@ -80,7 +80,7 @@ CHECKS = (
         scenario(name)
         for name in ("vllm", "models", "nodes", "returns", "gateway", "operations", "upgrade", "benchmark")
     ),
-    *(scenario(name) for name in ("address", "fleet")),
+    *(scenario(name) for name in ("address", "fleet", "driver")),
     Check(
         "kill-anywhere",
         "killed before a task and run again: the same node (KILL_POINTS=all for every death)",

@@ -58,7 +58,9 @@ def main():
     if due and not module.check_mode:
         why = node_driver.reload(run)
         if why:
-            module.fail_json(msg=f"The NVIDIA driver {wanted} is installed, and {before or 'none'} is loaded: {why.rstrip('.')}.")
+            module.fail_json(
+                msg=f"The NVIDIA driver {wanted} is installed, and {before or 'none'} is loaded: {why.rstrip('.')}."
+            )
     after = wanted if module.check_mode else now()
     module.exit_json(changed=due, before=before, after=after, diff={"before": f"{before}\n", "after": f"{after}\n"})
 

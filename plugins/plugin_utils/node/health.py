@@ -73,7 +73,10 @@ def _ecc(gpu: Gpu) -> tuple[str, str]:
 def _width(gpu: Gpu) -> tuple[str, str]:
     now, most = gpu["pcie_width"], gpu["pcie_width_most"]
     if now and most and _number(now) < _number(most):
-        return f"its PCIe link has {now} lanes of {most}", "take the board out and put it back, and check its riser and cable"
+        return (
+            f"its PCIe link has {now} lanes of {most}",
+            "take the board out and put it back, and check its riser and cable",
+        )
     return "", ""
 
 
