@@ -9,7 +9,7 @@ LAB := tests/lab/lab
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity newer engine molecule bench bench-light-nodes bench-planner bench-router bench-fleet kill-anywhere docs surveys site awx build release venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity newer engine molecule bench bench-light-nodes bench-planner bench-router bench-fleet kill-anywhere docs dashboard surveys site awx build release venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,10 +70,14 @@ surveys: venv  ## write awx/surveys.yml again
 
 docs: venv  ## write the pages that are made from data again
 	@$(BIN)/python docs/models_and_gpus.py
+	@$(BIN)/python docs/monitoring.py
 	@$(BIN)/python docs/results.py
 	@$(BIN)/python docs/settings.py
 	@$(BIN)/python docs/settings_schema.py
 	@$(BIN)/python docs/troubleshooting.py
+
+dashboard: venv  ## write the Grafana dashboard again, by Grafana's own SDK
+	@docs/dashboard.sh
 
 site: venv  ## the documentation as a site: docs/_build/index.html
 	@docs/site.sh

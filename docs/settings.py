@@ -19,7 +19,7 @@ PLAYBOOKS = CHECKOUT / "playbooks"
 SPEC = PLAYBOOKS / "meta" / "argument_specs.yml"
 #: The roles, in the order in which a reader meets them.
 ROLES = (
-    *("vllm", "huggingface", "gateway", "router", "usage"),
+    *("vllm", "huggingface", "gateway", "router", "usage", "monitoring"),
     *("docker", "nvidia_container_toolkit", "nvidia_driver", "preflight", "bundle"),
 )
 #: The most used settings, by purpose, each with an example. In the file, the first is set and all others are comments.

@@ -51,6 +51,7 @@ CHECKS = (
     Check("unit", "unit tests", (*UNIT_TESTS, "--cov", "--cov-report=term")),
     Check("docs", "every command of the README and the guides", ("pytest", "tests/docs")),
     Check("docs", "the documentation's site, and its planner in a browser", ("tests/site/run.sh",), long=True),
+    Check("docs", "the Grafana dashboard, made again", ("docs/dashboard.sh", "--check"), long=True),
     Check("sanity", "ansible-test sanity", ("tests/sanity/run.sh", "sanity"), long=True),
     Check("sanity", "ansible-test units", ("tests/sanity/run.sh", "units"), long=True),
     Check("newer", "unit tests on the newest ansible-core", ("tests/newer.sh", *UNIT_TESTS), long=True),
@@ -80,7 +81,7 @@ CHECKS = (
         scenario(name)
         for name in ("vllm", "models", "nodes", "returns", "gateway", "operations", "upgrade", "benchmark")
     ),
-    *(scenario(name) for name in ("address", "fleet", "driver")),
+    *(scenario(name) for name in ("address", "fleet", "driver", "monitoring")),
     Check(
         "kill-anywhere",
         "killed before a task and run again: the same node (KILL_POINTS=all for every death)",

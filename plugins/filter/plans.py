@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ..plugin_utils import service
-from ..plugin_utils.fleet import router, shared_address, weights
+from ..plugin_utils.fleet import monitoring, receivers, router, shared_address, targets, weights
 from ..plugin_utils.gateway import keys as gateway_keys, plan as gateway_plans, usage as gateway_usage
 from ..plugin_utils.node import driver as node_driver, group as node_group, health as node_health
 from ..plugin_utils.planner import group
@@ -57,6 +57,12 @@ FILTERS = {
     "driver_proof": (node_driver.proof_of, "this is not what driver_info returned"),
     "driver_plan": (node_driver.plan_of, "this is not what driver_info returned"),
     "gateway_plan": (gateway_plan, "these are not settings and instances"),
+    "monitoring_address": (targets.address, "these are no address and no names of hosts"),
+    "monitoring_hosts": (targets.hosts, "these are not names of hosts"),
+    "monitoring_plan": (monitoring.plan, "these are not settings"),
+    "monitoring_receivers": (receivers.receivers, "these are not settings"),
+    "monitoring_row": (targets.row, "these are not a node and its facts"),
+    "monitoring_targets": (targets.targets, "these are not rows of nodes"),
     "router_address": (router.node_address, "this is no address"),
     "router_hosts": (router.hosts, "these are not names of hosts"),
     "router_node_findings": (router.findings, "these are not instances of a plan"),

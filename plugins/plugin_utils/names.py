@@ -39,6 +39,8 @@ OUTCOMES = frozenset(
         "huggingface_seed_secret",
         "huggingface_verified",
         "huggingface_weights",
+        "monitoring_findings",
+        "monitoring_here",
         "node_instances",
         "nvidia_container_toolkit_apt_source",
         "nvidia_container_toolkit_changed",

@@ -185,7 +185,8 @@ HOMES = {
         "module_utils/bundle/contents.py",
         "module_utils/benchmark/client.py",
         "module_utils/image/usage.py",
-        # A unit runs it, with nothing of ours beside it.
+        # Units run these, with nothing of ours beside them.
+        "module_utils/programs/node_metrics.py",
         "module_utils/programs/vllm_peer.py",
     },
     "tempfile.mkstemp": {"module_utils/node/files.py"},
@@ -210,11 +211,16 @@ COMMANDS = {
     # What it collects for a person to read is a table.
     ("systemctl", "show"): {
         "module_utils/node/commands.py",
+        "module_utils/programs/node_metrics.py",
         "module_utils/programs/vllm_peer.py",
         "module_utils/programs/vllm_wait.py",
         "module_utils/support/archive.py",
     },
-    ("-q", "-x"): {"module_utils/programs/gpu.py", "module_utils/support/archive.py"},
+    ("-q", "-x"): {
+        "module_utils/programs/gpu.py",
+        "module_utils/programs/node_metrics.py",
+        "module_utils/support/archive.py",
+    },
 }
 
 

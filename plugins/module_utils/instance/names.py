@@ -38,6 +38,18 @@ USAGE_OVER = "/run/gpunode-usage/over"
 USAGE_METRICS = "/run/gpunode-usage/metrics.prom"
 #: What counts within an engine: the folder in its container, the program there, and the file in its cache.
 USAGE_FOLDER, USAGE_MIDDLEWARE, USAGE_FILE = "/opt/gpunode", "gpunode_usage.ByClient", "usage.log"
+#: What shows figures of a node to Prometheus; what writes them, and the folder for all such files.
+EXPORTER_UNIT = "gpunode-node-exporter.service"
+NODE_METRICS_UNITS = ("gpunode-node-metrics.service", "gpunode-node-metrics.timer")
+NODE_METRICS_SERVICE, NODE_METRICS_TIMER = (f"{UNIT_DIR}/{unit}" for unit in NODE_METRICS_UNITS)
+METRICS_DIR = "/var/lib/gpunode/metrics"
+#: The server: what it runs, and from which files.
+PROMETHEUS_UNIT, ALERTMANAGER_UNIT = "gpunode-prometheus.service", "gpunode-alertmanager.service"
+BLACKBOX_UNIT = "gpunode-blackbox.service"
+MONITORING_DIR = "/etc/gpunode/monitoring"
+PROMETHEUS_CONFIG, PROMETHEUS_RULES = f"{MONITORING_DIR}/prometheus.yml", f"{MONITORING_DIR}/rules.yml"
+PROMETHEUS_TARGETS, PROMETHEUS_PAGES = f"{MONITORING_DIR}/targets", f"{MONITORING_DIR}/consoles"
+ALERTMANAGER_CONFIG, BLACKBOX_CONFIG = f"{MONITORING_DIR}/alertmanager.yml", f"{MONITORING_DIR}/blackbox.yml"
 #: How far the port on which the ranks of a group tell each other how they are is from vLLM's own for the group.
 PEER_PORTS = 1000
 #: Where an engine's container has a model from a folder of the node.

@@ -61,10 +61,12 @@ def arguments(
         # Without this key /workers would open to the engines' key.
         "control-plane-api-keys": f"gpunode:gpunode:admin:{control_key}",
         **({"api-key": key} if key else {}),
+        **({"otlp-traces-endpoint": settings["otlp_endpoint"]} if settings.get("otlp_endpoint") else {}),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
     others = [word for name, model in sorted(names.items()) for word in ("--model-alias", f"{name}={model}")]
-    return ["smg", "launch", *FIXED, *words, *others]
+    traces = ["--enable-trace"] if "otlp-traces-endpoint" in options else []
+    return ["smg", "launch", *FIXED, *traces, *words, *others]
 
 
 def control_key(path: str) -> str:

@@ -28,10 +28,20 @@ RELATED = (
     "gpunode-cdi-current",
     "gpunode-engines",
     "gpunode-gateway",
+    "gpunode-node-exporter",
+    "gpunode-node-metrics",
+    "gpunode-prometheus",
     "nvidia-persistenced",
     "nvidia-fabricmanager",
     "nvidia-cdi-refresh",
 )
+
+#: What Prometheus of this node has of the last hour, where it has one on its usual port: what most questions are about.
+KEY_SERIES = (
+    '{__name__=~"up|ALERTS|gpunode_.+|node_systemd_unit_state|smg_worker_health|vllm:num_requests_(running|waiting)'
+    '|vllm:kv_cache_usage_perc|vllm:num_preemptions_total|vllm:(prompt|generation)_tokens_total"}[1h]'
+)
+LAST_HOUR = ("curl", "-sfG", "http://127.0.0.1:9090/api/v1/query", "--data-urlencode", f"query={KEY_SERIES}")
 
 #: name in the bundle -> command
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -59,6 +69,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {
     "docker/containers.txt": ("docker", "ps", "--all", "--no-trunc"),
     "docker/images.txt": ("docker", "images", "--digests"),
     "docker/disk.txt": ("docker", "system", "df"),
+    "monitoring/last-hour.json": LAST_HOUR,
     "units/failed.txt": ("systemctl", "--failed", "--no-pager"),
     "units/jobs.txt": ("systemctl", "list-jobs", "--no-pager"),
     "journal/kernel.txt": ("journalctl", "--dmesg", "--no-pager", "--lines={lines}"),
@@ -79,6 +90,9 @@ FILES = (
     "/etc/yum.repos.d/nvidia-container-toolkit*.repo",
     "/etc/apt/sources.list.d/docker.sources",
     "/etc/apt/sources.list.d/nvidia-container-toolkit.sources",
+    f"{names.METRICS_DIR}/*.prom",
+    names.PROMETHEUS_RULES,
+    f"{names.PROMETHEUS_TARGETS}/*.json",
     "/proc/cmdline",
 )
 #: Files that are reduced to the names of their settings, and how.

@@ -27,6 +27,8 @@ HOST = "127.0.0.1"
 #: A name that the router's host resolves.
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
+#: A collector of traces, as smg takes it.
+OTLP = re.compile(r"[A-Za-z0-9.-]+:[0-9]{1,5}\Z")
 
 Instance = Mapping[str, Any]
 
@@ -44,6 +46,7 @@ class Settings:
     metrics_port: int = 29000
     #: Why smg cannot be had on the node, as router_info says; empty if it can, or if nobody has asked yet.
     obstacle: str = ""
+    otlp_endpoint: str = ""
     policy: str = "cache_aware"
     port: int = 30000
     program: str = "/usr/local/lib/gpunode/router.py"
@@ -113,6 +116,8 @@ def _process(settings: Settings, number: int) -> dict[str, Any]:
 def plan(options: Mapping[str, Any]) -> dict[str, Any]:
     """The plan of the router on one host; ``findings`` holds every problem."""
     settings, findings = read(options)
+    if settings.otlp_endpoint and not OTLP.match(settings.otlp_endpoint):
+        findings.append(f"router_otlp_endpoint must be HOST:PORT of a collector, not {settings.otlp_endpoint!r}.")
     if len(set(settings.ports)) < len(settings.ports):
         findings.append(f"The router's four ports must differ, and are {', '.join(map(str, settings.ports))}.")
     if settings.engine == "smg" and settings.obstacle:
@@ -140,6 +145,7 @@ def plan(options: Mapping[str, Any]) -> dict[str, Any]:
             "drain_timeout_s": settings.drain_timeout_s,
             "max_body_mib": settings.max_body_mib,
             "log_level": settings.log_level,
+            **({"otlp_endpoint": settings.otlp_endpoint} if settings.otlp_endpoint else {}),
         },
     }
 

@@ -21,6 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
     "maker",
     [
         "docs/models_and_gpus.py",
+        "docs/monitoring.py",
         "docs/results.py",
         "docs/settings.py",
         "docs/settings_schema.py",

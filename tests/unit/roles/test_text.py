@@ -41,8 +41,11 @@ def is_read(option):
 READ = {name for name, option in values.options().items() if is_read(option)} - TEXTS
 #: Filters that read text themselves.
 READERS = ("gpunode.llm.typed", "gpunode.llm.gateway_access", "gpunode.llm.gateway_key_findings")
-#: Dictionaries whose values are read where they are taken apart: by gateway_plan.
-TAKEN_APART = ("__gateway_settings", "__router_settings")
+#: Dictionaries whose values are read where they are taken apart: by gateway_plan, router_plan and those of monitoring.
+TAKEN_APART = (
+    *("__gateway_settings", "__router_settings"),
+    *("__monitoring_settings", "__monitoring_receiver_settings"),
+)
 CONDITIONS = ("when", "that", "failed_when", "changed_when", "until")
 PARSER = Environment()
 FOLDERS = ("tasks", "handlers", "vars", "templates")

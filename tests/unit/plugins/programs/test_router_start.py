@@ -43,6 +43,15 @@ def test_a_worker_that_is_down_is_not_forgotten():
     assert "--no-remove-unhealthy-workers" in options_of(program.arguments(LAUNCH, 0, "", "control", {}))
 
 
+def test_traces_are_sent_where_a_collector_is_named():
+    assert "--enable-trace" not in program.arguments(LAUNCH, 0, "", "control", {})
+    launch = router.plan({"otlp_endpoint": "10.0.0.5:4317"})["launch"]
+    options = options_of(program.arguments(launch, 0, "", "control", {}))
+    assert (options["--enable-trace"], options["--otlp-traces-endpoint"]) == ([[]], [["10.0.0.5:4317"]])
+    (finding,) = router.plan({"otlp_endpoint": "http://10.0.0.5:4317"})["findings"]
+    assert finding == "router_otlp_endpoint must be HOST:PORT of a collector, not 'http://10.0.0.5:4317'."
+
+
 def test_other_names_of_models_are_given_one_by_one():
     options = options_of(program.arguments(LAUNCH, 0, "", "control", {"b": "org/b", "a": "org/a"}))
     assert options["--model-alias"] == [["a=org/a"], ["b=org/b"]]
