@@ -26,6 +26,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 #: Length of a key: nginx looks it up in a table with slots of limited size.
 LENGTH = (20, 256)
+#: Characters of a text within a block of nginx's configuration: its buffer has 4096.
+PART = 2000
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 #: What a key in the form of a dictionary can hold.
@@ -182,12 +184,18 @@ def _sources(plan: Mapping[str, Any]) -> dict[str, str]:
     return {"over": names.USAGE_OVER, **router}
 
 
+def _parts(text: str) -> list[str]:
+    """A text in parts that nginx takes within a block, each to stand between [==[ and ]==]."""
+    text = text.replace("]=", "]\\u003d")
+    return [text[at : at + PART] for at in range(0, len(text), PART)]
+
+
 def access(keys: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates write about keys, none of it if the keys cannot be read.
 
     ``scripted``: whether a script decides what a key may do. ``rates``: the clients by their own number of requests per
     second. ``limits``: the tokens by the day of clients that have such a limit. ``data``: what the script looks up, as
-    JSON, with the digests of the keys and without the keys.
+    JSON in parts, with the digests of the keys and without the keys.
     """
     clients, _found = read(keys)
     rates: dict[int, list[str]] = {}
@@ -200,6 +208,5 @@ def access(keys: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
         "keys": {client.name: client.key for client in clients},
         "limits": {client.name: client.tokens_per_day for client in clients if client.tokens_per_day},
         "rates": {str(rate): rates[rate] for rate in sorted(rates)},
-        # It stands between [==[ and ]==].
-        "data": json.dumps(data).replace("]=", "]\\u003d"),
+        "data": _parts(json.dumps(data)),
     }

@@ -317,6 +317,17 @@ def test_a_client_at_its_own_limit_does_not_slow_another(gateway, keys):
     assert {answer.status for answer in others} == {200}
 
 
+MANY = [f"sk-of-many-{number:032d}" for number in range(1000)]
+
+
+@SCRIPTED
+def test_a_thousand_keys_that_may_less_are_read(gateway):
+    models = ["8b", *(f"model-]==]-{number}" for number in range(20))]
+    keys = {f"client-{number}": {"key": key, "models": models} for number, key in enumerate(MANY)}
+    front = gateway(keys)
+    assert [front.ask(key=key).status for key in (MANY[0], MANY[-1], MANY[-1] + "x")] == [200, 200, 401]
+
+
 @pytest.mark.parametrize("keys", GRADES)
 def test_an_engine_is_told_whose_a_request_is_where_it_counts(gateway, keys):
     front = gateway(keys, gateway_usage=True)
