@@ -9,7 +9,7 @@ LAB := tests/lab/lab
 export PYTHON
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo demo-down test test-all lint unit sanity newer engine molecule bench bench-light-nodes bench-planner bench-router bench-fleet kill-anywhere docs dashboard surveys site awx build release venv clean
+.PHONY: help demo demo-down test test-all lint unit sanity newer engine molecule bench bench-light-nodes bench-planner bench-keys bench-router bench-fleet kill-anywhere docs dashboard surveys site awx build release venv clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-light-nodes: venv  ## what the roles up to the weights cost over 1, 8 and 
 
 bench-planner: venv  ## what planning costs
 	@$(BIN)/python tests/bench/planner.py
+
+bench-keys: venv  ## what a thousand keys cost at the gateway; needs nginx, a minute
+	@$(BIN)/python tests/bench/keys.py
 
 bench-router: venv  ## what the router and the gateway add to a stream, on loopback
 	@$(BIN)/python tests/bench/router.py

@@ -154,7 +154,7 @@ def router(folder: Path, number: int = 0, **more: str) -> Iterator[int]:
         yield process
 
 
-def front_files(folder: Path, engine_port: int, port: int) -> None:
+def front_files(folder: Path, engine_port: int, port: int, keys: Mapping[str, Any] | None = None) -> None:
     """The gateway's own configuration, from the role's templates, before one engine, which may be a router."""
     runpy.run_path(str(CHECKOUT / "tests" / "unit" / "conftest.py"))
     from ansible_collections.gpunode.llm.plugins.module_utils.tls import certificate
@@ -168,7 +168,7 @@ def front_files(folder: Path, engine_port: int, port: int) -> None:
         **files,
         "gateway_instances": [{"name": "stub", "host": "127.0.0.1", "port": engine_port}],
         "gateway_engine_key": ENGINE_KEY,
-        "gateway_keys": {"bench": CLIENT_KEY},
+        "gateway_keys": keys or {"bench": CLIENT_KEY},
         "gateway_host": "127.0.0.1",
         "gateway_port": port,
         "gateway_requests_per_second": 0,
@@ -181,13 +181,13 @@ def front_files(folder: Path, engine_port: int, port: int) -> None:
 
 
 @contextmanager
-def front(folder: Path, engine_port: int, port: int = FRONT) -> Iterator[int]:
+def front(folder: Path, engine_port: int, port: int = FRONT, keys: Mapping[str, Any] | None = None) -> Iterator[int]:
     """nginx as the gateway runs it, on this port, before what listens on the other."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         raise SystemExit("nginx is not here; install the distribution's package nginx")
     folder.mkdir(exist_ok=True)
-    front_files(folder, engine_port, port)
+    front_files(folder, engine_port, port, keys)
     line = (nginx, "-p", f"{folder}/", "-c", f"{folder}/nginx.conf", "-g", "daemon off;")
     with running(*line, log=folder / "nginx.log") as process:
         until((folder / "nginx.pid").exists)
