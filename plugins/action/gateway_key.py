@@ -52,6 +52,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             node_files.write_atomically(str(path), key_file.text_of(after), mode=0o600)
         today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
         self.show(key_file.rows(after, today))
+        if after != before:
+            self.show(
+                [f"Run site.yml with -e @{path.name} to put it in force: the gateway reloads, and no request ends."]
+            )
         if key and not self._task.check_mode:
             # Not in Ansible's log, and not in the result.
             self.show(
