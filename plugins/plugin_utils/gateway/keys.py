@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -180,8 +181,14 @@ def _data(client: Client) -> dict[str, Any]:
 
 def _sources(plan: Mapping[str, Any]) -> dict[str, str]:
     """The files that others write, and the script reads during operation."""
-    router = {"aliases": names.ROUTER_ALIASES} if (plan.get("router") or {}).get("first") else {}
+    router = {"others": names.ROUTER_ALIASES} if (plan.get("router") or {}).get("first") else {}
     return {"over": names.USAGE_OVER, **router}
+
+
+def _shares(models: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The models that a name stands for, each up to its share of all weights."""
+    sums = itertools.accumulate(models.values())
+    return [{"name": name, "upto": upto} for name, upto in zip(models, sums)]
 
 
 def _parts(text: str) -> list[str]:
@@ -202,9 +209,11 @@ def access(keys: Any, plan: Mapping[str, Any]) -> dict[str, Any]:
     for client in clients:
         if client.requests_per_second:
             rates.setdefault(client.requests_per_second, []).append(client.name)
-    data = {"clients": {client.digest: _data(client) for client in clients}, **_sources(plan)}
+    aliases = plan.get("aliases") or {}
+    data = {"aliases": {name: _shares(models) for name, models in aliases.items()}, **_sources(plan)}
+    data |= {"clients": {client.digest: _data(client) for client in clients}}
     return {
-        "scripted": any(client.needs_script for client in clients),
+        "scripted": bool(aliases) or any(client.needs_script for client in clients),
         "keys": {client.name: client.key for client in clients},
         "limits": {client.name: client.tokens_per_day for client in clients if client.tokens_per_day},
         "rates": {str(rate): rates[rate] for rate in sorted(rates)},

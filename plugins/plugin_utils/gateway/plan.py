@@ -24,6 +24,7 @@ from .keys import NAME as _NAME
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,254}\Z")
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*)\Z")
 #: The gateway's health path.
 HEALTH = "/health"
@@ -58,6 +59,8 @@ class Settings:
     routes: tuple[tuple[str, str], ...] = GENERATING
     route_sets: tuple[str, ...] = ()
     default_instance: str = ""
+    #: For each further name of a model the models that it stands for, with their weights.
+    aliases: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     max_body_mib: int = 20
     requests_per_second: int = 100
     burst: int = 200
@@ -152,6 +155,21 @@ def routes(value: Any) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pairs))
 
 
+def aliases(value: Any) -> dict[str, dict[str, int]]:
+    """Read the further names of models: each stands for a model, or for several by their weights."""
+    found: dict[str, dict[str, int]] = {}
+    for name, models in value.items():
+        shares = models if isinstance(models, Mapping) else {models: 1}
+        for text in (name, *shares):
+            if not _MODEL.match(str(text)):
+                raise ValueError(f"gateway_aliases holds {text!r}, which is not a model's name.")
+        what = f"The weight of a model in gateway_aliases[{str(name)!r}]"
+        found[str(name)] = {str(model): whole_number(what, weight, 1, 1000) for model, weight in shares.items()}
+    if any(not shares for shares in found.values()):
+        raise ValueError("gateway_aliases holds a name that stands for no model.")
+    return found
+
+
 def networks(value: Any) -> tuple[str, ...]:
     allowed = []
     for entry in listed("gateway_metrics_allow", value):
@@ -194,6 +212,7 @@ READERS: dict[str, Callable[[Any], Any]] = {
     ),
     "routes": routes,
     "route_sets": tuple,
+    "aliases": aliases,
     "default_instance": lambda value: plain_text("gateway_default_instance", value, _NAME, "an instance's name"),
     "max_body_mib": _number("max_body_mib", 1, 4096),
     "requests_per_second": _number("requests_per_second", 0, 100_000),

@@ -57,8 +57,8 @@
   -- The router's other names of models, read anew at most every 5 s: nodes come and go without a reload of nginx.
   local others, read_at = {}, -5
   local function canonical(name)
-    if settings.aliases and ngx.now() - read_at >= 5 then
-      local file = io.open(settings.aliases)
+    if settings.others and ngx.now() - read_at >= 5 then
+      local file = io.open(settings.others)
       others = file and json.decode(file:read("*a")) or others
       read_at = ngx.now()
       if file then
@@ -156,27 +156,61 @@
     return text
   end
 
-  -- The same where the request names the model.
+  -- The model that a name stands for, if it is one of ours: one of several by their weights.
+  local function meant(name)
+    local models = settings.aliases[name] or {}
+    local draw = math.random() * (models[#models] or {upto = 0}).upto
+    for _, model in ipairs(models) do
+      if draw < model.upto then
+        return model.name
+      end
+    end
+  end
+
+  -- The body, and where its model stands. Not of another encoding than UTF-8, which the engine would understand.
+  local function named()
+    local body = body_of_request()
+    if body:find("%z") then
+      return body
+    end
+    return body, model_at(body)
+  end
+
+  local function rename(body, from, to, model)
+    if model then
+      ngx.req.set_body_data(body:sub(1, from - 1) .. model .. body:sub(to + 1))
+    end
+  end
+
+  -- Give the engine of this path the model that the name in the request stands for.
+  function gateway.rename()
+    local body, from, to = named()
+    if from then
+      rename(body, from, to, meant(body:sub(from, to)))
+    end
+  end
+
+  -- The same as check and rename where the request names the model.
   function gateway.check_named()
     gateway.check()
     local client = ngx.ctx.client
-    if not client.models then
+    if not client.models and not next(settings.aliases) then
       return
     end
-    local body = body_of_request()
-    -- Another encoding than UTF-8, which the engine would understand.
-    local from, to = nil, nil
-    if not body:find("%z") then
-      from, to = model_at(body)
+    local body, from, to = named()
+    if not from and not client.models then
+      return
     end
     if not from then
       local message = "The request must name one model, as a plain text in model."
       return refuse(400, "invalid_request_error", "model_required", message)
     end
     local name = body:sub(from, to)
-    if not may_use(client, name) then
+    local model = meant(name)
+    if not may_use(client, name) and not (model and may_use(client, model)) then
       return refuse_model(name, client)
     end
+    rename(body, from, to, model)
   end
 
   -- Answer with the models that are ready and that this key may use.

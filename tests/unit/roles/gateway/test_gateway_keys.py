@@ -237,9 +237,9 @@ ROUTED = {"first": "127.0.0.1:{0}", "second": "127.0.0.1:{0}"}
 def routed(gateway, engine):
     """A gateway before a router, whose other name for a model is in a file of its own."""
 
-    def begin(keys):
+    def begin(keys, **more):
         router = {name: address.format(engine) for name, address in ROUTED.items()}
-        front = gateway(keys, gateway_router=router, gateway_instances=[])
+        front = gateway(keys, gateway_router=router, gateway_instances=[], **more)
         (front.folder / "aliases.json").write_text(json.dumps({"8b": "org/Llama-8B"}))
         return front
 
@@ -254,6 +254,32 @@ def test_behind_a_router_the_model_is_the_one_of_the_request(routed):
         assert front.ask(key=GRACE, body={"model": name}).status == 200
     large = {"prompt": "x" * (2 << 20), "model": "8b"}
     assert json.loads(front.ask(body=large).json["body"]) == large
+
+
+def asked_for(answer):
+    return json.loads(answer.json["body"])["model"]
+
+
+@SCRIPTED
+def test_a_name_stands_for_a_model_and_the_rest_of_the_request_stays(gateway):
+    front = gateway(PLAIN, gateway_aliases={"gpt-4o": "8b"})
+    body = {"messages": [{"content": '"model": "gpt-4o" é'}], "model": "gpt-4o", "stop": []}
+    assert json.loads(front.ask(body=body).json["body"]) == {**body, "model": "8b"}
+    assert asked_for(front.ask(body={"model": "gpt-4"})) == "gpt-4"
+    assert front.ask("/v1/models").status == 200
+    large = {"prompt": "x" * (2 << 20), "model": "gpt-4o"}
+    assert asked_for(front.ask(body=large)) == "8b"
+
+
+@SCRIPTED
+def test_a_name_stands_for_two_models_by_their_weights(routed):
+    keys = {"ada": {"key": ADA, "models": ["org/Llama-8B"]}, "grace": GRACE}
+    front = routed(keys, gateway_aliases={"chat": {"8b": 3, "70b": 1}, "small": "8b"})
+    seen = [asked_for(front.ask(key=GRACE, body={"model": "chat"})) for _each in range(200)]
+    assert set(seen) == {"8b", "70b"}
+    assert 110 < seen.count("8b") < 185
+    assert asked_for(front.ask(body={"model": "small"})) == "8b"
+    assert front.ask(body={"model": "org/Llama-70B"}).error == (403, "model_not_allowed")
 
 
 SMUGGLED = [
