@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 NOTES = Path("/run/alerts")
-BEGAN = time.time()
+BEGAN = time.monotonic()
 #: Counters that rise by so many a second, and what stands still.
 RISING = {
     'vllm:request_success_total{finished_reason="error"}': 1,
@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer("")
 
     def do_GET(self) -> None:
-        rising = {name: step * (time.time() - BEGAN) for name, step in RISING.items()}
+        rising = {name: step * (time.monotonic() - BEGAN) for name, step in RISING.items()}
         self.answer("".join(f"{name} {value}\n" for name, value in {**rising, **STILL}.items()))
 
     def answer(self, text: str) -> None:

@@ -64,6 +64,7 @@ OUTCOMES = frozenset(
         "router_workers_file",
         "router_workers_here",
         "usage_changed",
+        "usage_info",
         "vllm_changed",
         "vllm_engine_key",
         "vllm_engine_listed",

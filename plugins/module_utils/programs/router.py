@@ -17,8 +17,10 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 #: Of smg's options, those that are the same for every fleet. Tokenizers are the engines' business. A worker that is
 #: down stays known: its model is unavailable then, and not unknown, and it has requests as soon as it answers again.
-FIXED = ("--disable-tokenizer-autoload", "--discovery-provider", "file", "--history-backend", "none")
-FIXED += ("--no-remove-unhealthy-workers",)
+FIXED = (
+    *("--disable-tokenizer-autoload", "--discovery-provider", "file", "--history-backend", "none"),
+    "--no-remove-unhealthy-workers",
+)
 #: Seconds between looks at a worker that does not answer yet, and at the file of workers.
 LOOK_S = 2
 

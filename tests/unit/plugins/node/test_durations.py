@@ -17,9 +17,14 @@ from ansible_collections.gpunode.llm.plugins.module_utils.programs import vllm_w
 CHECKOUT = Path(__file__).resolve().parents[4]
 #: What asks for the time of the day, and may: for a stamp that people read, or beside stamps that others wrote.
 STAMPS = {
+    "molecule/shared/clients.py": 1,  # from when the journal is read
     "molecule/shared/acme.py": 1,  # from when to when a certificate is valid
+    "plugins/action/gateway_key.py": 1,  # the last day of a key
+    "plugins/modules/usage_info.py": 1,  # the first of the days
     "plugins/modules/apt_source.py": 1,  # the age of apt's lists, by the stamps of their files
     "plugins/modules/support_archive.py": 1,  # the files in the archive
+    "tests/unit/plugins/programs/test_usage_by_day.py": 1,  # today
+    "tests/unit/roles/gateway/test_gateway_keys.py": 2,  # the last day of a key
     "tests/lab/stand-ins/nvidia-ctk": 1,  # its log
 }
 WALL = re.compile(r"\btime\.time(_ns)?\(|\bdatetime\.(now|utcnow|today)\(|\bdate \+%s|ansible_date_time|EPOCHSECONDS")

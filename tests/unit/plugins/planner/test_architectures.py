@@ -24,6 +24,8 @@ from ansible_collections.gpunode.llm.tests.unit.plugins.planner.planning import 
 REGISTRY = json.loads((FIXTURES / "vllm" / "architectures-0.33.0.json").read_text(encoding="utf-8"))
 #: vLLM has no class of these, and serves them through transformers.
 BY_TRANSFORMERS = {"Mistral4ForCausalLM"}
+#: vLLM takes it for a model with stages, and fails where a middle one is built.
+WITHOUT_STAGES = {"Ernie4_5_MoeForCausalLM"}
 KEYS = {
     "reader", "since", "task", "tower", "defaults", "float16", "yarn", "bias", "experts", "shared", "gated", "norms",
     "window", "every", "positions", "head", "vocabulary", "mamba", "why", "expanded", "lora", "captured", "stages",
@@ -43,7 +45,7 @@ def test_adapters_are_for_the_architectures_whose_classes_take_them() -> None:
 
 def test_stages_are_for_the_architectures_whose_classes_have_them() -> None:
     without = {name for name, entry in listed()["architectures"].items() if entry.get("stages") is False}
-    assert without == set(listed()["architectures"]) - BY_TRANSFORMERS - set(REGISTRY["stages"])
+    assert without == set(listed()["architectures"]) - BY_TRANSFORMERS - set(REGISTRY["stages"]) | WITHOUT_STAGES
 
 
 @pytest.mark.parametrize("name", listed()["architectures"])
