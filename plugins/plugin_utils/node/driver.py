@@ -345,7 +345,9 @@ def proof_of(answer: Mapping[str, Any]) -> list[str]:
         listed = ", ".join(f"{name} {version}" for name, version in parts.items())
         found.append(f"Parts of the NVIDIA driver have unequal versions ({listed}): restart the node.")
     manager = str(answer["fabric_manager"])
-    if manager not in ("", seen.loaded):
+    # Without NVSwitches a package that was left behind does nothing.
+    needed = gpus["nvswitches"] or any(gpu["fabric_state"] for gpu in gpus["gpus"])
+    if needed and manager not in ("", seen.loaded):
         found.append(
             f"Fabric Manager is {manager} and the driver {seen.loaded}: it starts only with an equal one. Install"
             f" nvidia-fabricmanager {seen.loaded}."

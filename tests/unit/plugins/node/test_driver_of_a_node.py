@@ -190,6 +190,7 @@ def proved(**changes: Any) -> list[str]:
 
 def test_a_driver_that_works_has_no_finding() -> None:
     assert proved() == []
+    assert proved(fabric_manager="590.48.01") == []
     assert proved(fabric_manager="580.178.04", gpus={"gpus": [gpu(fabric_state="Completed")]}) == []
 
 
@@ -199,7 +200,10 @@ def test_a_driver_that_works_has_no_finding() -> None:
         ({"gpus": {"state": "driver_mismatch", "message": "Restart the host."}}, "Restart the host."),
         ({"gpus": {"pci_gpus": [board(), board()]}}, "nvidia-smi lists 1 of the 2 GPUs on the PCI bus"),
         ({"gpus": {"driver_version": "580.126.09"}}, "loaded 580.178.04, installed 580.178.04, nvidia-smi 580.126.09"),
-        ({"fabric_manager": "590.48.01"}, "Fabric Manager is 590.48.01 and the driver 580.178.04"),
+        (
+            {"fabric_manager": "590.48.01", "gpus": {"nvswitches": 4}},
+            "Fabric Manager is 590.48.01 and the driver 580.178.04",
+        ),
         ({"gpus": {"gpus": [gpu(fabric_state="In Progress")]}}, "journalctl -u nvidia-fabricmanager"),
     ],
 )
