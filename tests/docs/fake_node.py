@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.gpunode.llm.plugins.module_utils.node import health
 from ansible_collections.gpunode.llm.plugins.module_utils.programs.gpu import parse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ DOCKER = {
     "users_unknown": [],
 }
 GPUS: dict[str, Any] = {**parse(BOARD.read_text(encoding="utf-8")).as_dict(), "system": SYSTEM}
+DRIVER = {"version": GPUS["driver_version"], "open": True}
 SOURCE: dict[str, Any] = {
     "missing": [],
     "versions": {},
@@ -55,11 +57,24 @@ SOURCE: dict[str, Any] = {
     "kept": False,
 }
 SEED = {"address": "192.0.2.10", "port": 8730, "manifests": []}
+
+
+def nvidia_smi(argv: Sequence[str], **_options: Any) -> tuple[int, str, str]:
+    """What the eight say of themselves; nothing of their links."""
+    return 0, BOARD.read_text(encoding="utf-8") if "-x" in argv else "", ""
+
+
 #: What each module says. Weights, image and instances are still to come, so that all of the play has something to do.
 ANSWERS: dict[str, dict[str, Any]] = {
     "apt_source": SOURCE,
     "benchmark": {"records": [], "paths": [], "done": True, "progress": ""},
     "docker_info": DOCKER,
+    "driver_info": {
+        **{"kernel": "6.1.0-41-amd64", "headers": True, "secure_boot": None, "fabric_manager": "", "gpus": GPUS},
+        **{"loaded": DRIVER, "on_disk": DRIVER, "engines": [], "initramfs": [], "packages": {}, "held": [], "lists": {}},
+        "system": SYSTEM,
+    },
+    "gpu_health_info": health.answer(nvidia_smi, lambda name: f"/usr/bin/{name}", False),
     "gpu_info": GPUS,
     "gpu_proof": {"uuids": [], "method": "container", "fresh": True},
     "hf_cache_info": {"complete": False, "snapshots": [], "verified": [], "client_version": "", "token_current": True},

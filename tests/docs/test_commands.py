@@ -81,8 +81,12 @@ def run(*argv: str, env: dict[str, str] | None = None, cwd: Path = CHECKOUT) -> 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose nodes answer without being there, with the two files that the quickstart has its reader write."""
+    """One whose nodes answer without being there, with the files that its reader has by then.
+
+    Two that the quickstart has them write, and the keys of a client that is to be revoked.
+    """
     home = fake_node.make(tmp_path_factory.mktemp("collections"))
+    (home / "gateway-keys.yml").write_text(f"gateway_keys: {{grace: {{sha256: {'0' * 64}}}}}\n")
     pages = [CHECKOUT / "docs" / "quickstart.md"]
     for name in ("hosts.yml", "vars.yml"):
         (home / name).write_text(
