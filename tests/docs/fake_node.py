@@ -71,8 +71,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "docker_info": DOCKER,
     "driver_info": {
         **{"kernel": "6.1.0-41-amd64", "headers": True, "secure_boot": None, "fabric_manager": "", "gpus": GPUS},
-        **{"loaded": DRIVER, "on_disk": DRIVER, "engines": [], "initramfs": [], "packages": {}, "held": [], "lists": {}},
-        "system": SYSTEM,
+        **{"loaded": DRIVER, "on_disk": DRIVER, "engines": [], "initramfs": [], "packages": {}, "lists": {}},
+        **{"held": [], "system": SYSTEM},
     },
     "gpu_health_info": health.answer(nvidia_smi, lambda name: f"/usr/bin/{name}", False),
     "gpu_info": GPUS,
